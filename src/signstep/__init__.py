@@ -1,0 +1,1 @@
+"""Signstep: an adversarial-robustness workbench."""

@@ -1,0 +1,60 @@
+"""A handful of functions over a tensor or a dict of tensors, so that one loop serves models with several inputs.
+
+A *tree* is a tensor or a dict from input name to tensor. Every leaf has the same number of rows (its first dimension).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Tree: TypeAlias = Tensor | dict[str, Tensor]
+
+
+def leaves(tree: Tree) -> list[Tensor]:
+    """The tensors of a tree, in the order of its names."""
+    return list(tree.values()) if isinstance(tree, dict) else [tree]
+
+
+def rows(tree: Tree) -> int:
+    """The number of rows R that every leaf shares."""
+    return leaves(tree)[0].shape[0]
+
+
+def tree_map(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
+    """Apply ``function`` leaf by leaf; all trees must have the same names."""
+    if isinstance(tree, Tensor):
+        return function(tree, *others)
+    return {name: function(leaf, *(_named(other, name) for other in others)) for name, leaf in tree.items()}
+
+
+def take(tree: Tree, index: Tensor) -> Tree:
+    """The rows of ``tree`` at ``index`` (int64); repeats are allowed."""
+    return tree_map(lambda leaf: leaf.index_select(0, index), tree)
+
+
+def put(tree: Tree, index: Tensor, values: Tree) -> None:
+    """Write the rows of ``values`` into ``tree`` at ``index``, in place."""
+    tree_map(lambda leaf, value: leaf.index_copy_(0, index, value), tree, values)
+
+
+def per_row(vector: Tensor, like: Tensor) -> Tensor:
+    """View ``vector`` (R,) so that it broadcasts over ``like`` (R, ...)."""
+    return vector.reshape(-1, *([1] * (like.ndim - 1)))
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float64, on the CPU where the device has no float64 (Apple's MPS)."""
+    return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()
+
+
+def search_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The precision a search runs in: at least float32, since eps*sign(g) vanishes in half precision."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _named(tree: Tree, name: str) -> Tensor:
+    if not isinstance(tree, Mapping):
+        raise TypeError(f"expected a dict with {name!r}, got a tensor")
+    return tree[name]
