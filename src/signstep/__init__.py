@@ -1,1 +1,45 @@
-"""Signstep: an adversarial-robustness workbench."""
+"""Signstep: how little must change in the input for a model to fail, and can that number be trusted?
+
+    import signstep as ss
+    outcome = ss.attack(model, x, y, recipe="pgd", threat=ss.linf("8/255"))
+    x_adv = ss.fgsm(model, x, y, eps="8/255")
+"""
+
+from signstep.api import attack, fgsm
+from signstep.core.attack import GradientAttack, Outcome
+from signstep.core.norms import L1, L2, Grouped, Linf
+from signstep.core.recipes import RECIPES, recipe
+from signstep.core.space import InputSpace
+from signstep.core.tasks import Binary, Custom, Multiclass, Multilabel, Regression, Segmentation
+from signstep.core.threat import ThreatModel, l1, l2, linf, parse_threat, threat_model
+from signstep.errors import SignstepError, SignstepWarning
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "L1",
+    "L2",
+    "RECIPES",
+    "Binary",
+    "Custom",
+    "GradientAttack",
+    "Grouped",
+    "InputSpace",
+    "Linf",
+    "Multiclass",
+    "Multilabel",
+    "Outcome",
+    "Regression",
+    "Segmentation",
+    "SignstepError",
+    "SignstepWarning",
+    "ThreatModel",
+    "attack",
+    "fgsm",
+    "l1",
+    "l2",
+    "linf",
+    "parse_threat",
+    "recipe",
+    "threat_model",
+]

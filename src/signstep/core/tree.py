@@ -44,6 +44,17 @@ def per_row(vector: Tensor, like: Tensor) -> Tensor:
     return vector.reshape(-1, *([1] * (like.ndim - 1)))
 
 
+def unit_l1(gradient: Tree) -> Tree:
+    """Each row divided by its L1 length, without underflow; a zero gradient stays zero."""
+    parts = leaves(gradient)
+    largest = torch.stack([part.abs().flatten(1).amax(1) for part in parts]).amax(0)
+    largest = torch.where(largest > 0, largest, 1.0)
+    scaled = tree_map(lambda part: part / per_row(largest, part), gradient)
+    total = torch.stack([part.abs().flatten(1).sum(1) for part in leaves(scaled)]).sum(0)
+    total = torch.where(total > 0, total, 1.0)
+    return tree_map(lambda part: part / per_row(total, part), scaled)
+
+
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float64, on the CPU where the device has no float64 (Apple's MPS)."""
     return tensor.cpu().double() if tensor.device.type == "mps" else tensor.double()

@@ -1,0 +1,100 @@
+"""Moves: from a gradient to the next displacement, composable as in optax.
+
+A move is a pair of pure functions. ``init`` makes the state of R rows; ``update`` maps (gradient, state, view) to
+(change, state): for the last move of a chain the change is a displacement in input units, before that it is a
+transformed gradient. A state is None, a tree with R rows, or a tuple of states, so that rows can leave during a run.
+The view holds the point and its loss, so that a move can remember the best point it saw, as APGD's must.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from signstep.core.region import Region
+from signstep.core.tree import Tree, take, tree_map, unit_l1
+from signstep.errors import InputError
+
+State: TypeAlias = "Tree | tuple[State, ...] | None"
+
+
+class View(NamedTuple):
+    """What a move may look at: the region, the displacement ``d`` with its ``loss`` (R,), step number and total."""
+
+    region: Region
+    d: Tree
+    loss: Tensor
+    step: int
+    steps: int
+
+
+class Move(NamedTuple):
+    """``init(region, d) -> state`` and ``update(gradient, state, view) -> (change, state)``."""
+
+    init: Callable[[Region, Tree], State]
+    update: Callable[[Tree, State, View], tuple[Tree, State]]
+
+
+def steepest(relative: float) -> Move:
+    """A step of length ``relative * eps`` in the steepest direction of the region's norm: eps*sign(g) for L-infinity.
+
+    Exact over the step's ball, the box and the mask (see `Region.step`). With eps None the radius is infinite and so is
+    the step: it goes to the box.
+    """
+    if not relative > 0:
+        raise InputError(f"step={relative}: pass a step length relative to eps, above 0 (1 is the whole radius)")
+
+    def update(gradient: Tree, state: State, view: View) -> tuple[Tree, State]:
+        return view.region.step(view.d, gradient, view.region.radius * relative), state
+
+    return Move(_no_state, update)
+
+
+def momentum(decay: float) -> Move:
+    """g_t = decay * g_(t-1) + gradient / its L1 length (MI-FGSM; Dong et al. 2018, algorithm 1)."""
+    if decay < 0:
+        raise InputError(f"decay={decay}: pass a momentum factor >= 0; 1.0 is the paper's")
+
+    def init(region: Region, d: Tree) -> State:  # noqa: ARG001
+        return tree_map(torch.zeros_like, d)
+
+    def update(gradient: Tree, state: State, view: View) -> tuple[Tree, State]:  # noqa: ARG001
+        assert state is not None and not isinstance(state, tuple)
+        memory = tree_map(lambda old, new: decay * old + new, state, unit_l1(gradient))
+        return memory, memory
+
+    return Move(init, update)
+
+
+def chain(*moves: Move) -> Move:
+    """Apply moves one after the other: what one returns is the next one's gradient."""
+
+    def init(region: Region, d: Tree) -> State:
+        return tuple(move.init(region, d) for move in moves)
+
+    def update(gradient: Tree, state: State, view: View) -> tuple[Tree, State]:
+        kept: list[State] = []
+        for move, own in zip(moves, _parts(state), strict=True):
+            gradient, after = move.update(gradient, own, view)
+            kept.append(after)
+        return gradient, tuple(kept)
+
+    return Move(init, update)
+
+
+def take_state(state: State, index: Tensor) -> State:
+    """The state of the rows at ``index``."""
+    if isinstance(state, tuple):
+        return tuple(take_state(part, index) for part in state)
+    return None if state is None else take(state, index)
+
+
+def _parts(state: State) -> tuple[State, ...]:
+    if not isinstance(state, tuple):
+        raise TypeError("the state of a chain is a tuple with one entry for each move")
+    return state
+
+
+def _no_state(region: Region, d: Tree) -> State:  # noqa: ARG001
+    return None

@@ -1,0 +1,133 @@
+"""Where the gradient comes from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from signstep.core.keys import Key
+from signstep.core.outputs import Predictor
+from signstep.core.problem import Problem
+from signstep.core.tasks import Score
+from signstep.core.tree import Tree, leaves, tree_map, unit_l1
+from signstep.errors import GradientError
+
+
+class Oracle(Protocol):
+    """Maps a point to its score and the gradient of the loss there."""
+
+    @property
+    def sees_victim(self) -> bool:
+        """Whether the score is the attacked model's own, so that a fooled row may leave the run."""
+
+    @property
+    def gradients(self) -> int:
+        """Backward passes for each call."""
+
+    def __call__(
+        self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None
+    ) -> tuple[Score, Tree]:
+        """Score and gradient at ``point``.
+
+        Args:
+            problem: the question.
+            point: inputs (R, ...).
+            key: seeds a random model.
+            cotangent: (R, K) weights over the score's ``ways`` to differentiate instead of the loss.
+        """
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """The gradient of the attacked model itself (white box); weight gradients are never computed."""
+
+    sees_victim: bool = True
+    gradients: int = 1
+
+    def __call__(
+        self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None
+    ) -> tuple[Score, Tree]:
+        """One forward and one backward pass; at the clean input a forward pass already paid for is used.
+
+        Raises:
+            GradientError: the output does not depend on the input through differentiable operations.
+        """
+        if problem.warm is not None and problem.warm.x is point:
+            u, score = problem.warm.u, problem.read(problem.warm.outputs)
+        else:
+            u = leaf_of(point)
+            score = problem(u, key)
+        if cotangent is None:
+            value = score.loss.sum()
+        else:
+            value = (torch.where(cotangent != 0, score.ways, 0.0) * cotangent).sum()
+        return Score(*(part.detach() for part in score)), _gradient(value, u)
+
+
+@dataclass(frozen=True)
+class Surrogates:
+    """The mean gradient over other models (transfer attack): the attacked model is only asked for the verdict.
+
+    Each model's gradient is scaled to unit L1 length first, row by row, so that a model with large logits does not
+    outvote the others (Liu et al. 2017 average losses; Dong et al. 2018 logits).
+    """
+
+    predictors: tuple[Predictor, ...]
+    sees_victim: bool = False
+
+    @classmethod
+    def of(cls, predictors: Sequence[Predictor]) -> "Surrogates":
+        """From one or several models' predictors."""
+        return cls(tuple(predictors))
+
+    @property
+    def gradients(self) -> int:
+        """One backward pass for each surrogate."""
+        return len(self.predictors)
+
+    def __call__(
+        self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None
+    ) -> tuple[Score, Tree]:
+        """The mean score's parts that a move may use, and the mean gradient."""
+        oracle = Autograd()
+        answers = [oracle(problem.on(predictor), point, key, cotangent) for predictor in self.predictors]
+        if len(answers) == 1:
+            return answers[0]
+        scores = [score for score, _ in answers]
+        score = Score(
+            torch.stack([s.loss for s in scores]).mean(0),
+            torch.stack([s.ways for s in scores]).mean(0),
+            torch.stack([s.fooled for s in scores]).all(0),
+            torch.stack([s.valid for s in scores]).all(0),
+        )
+        unit = [unit_l1(gradient) for _, gradient in answers]
+        return score, tree_map(lambda *parts: torch.stack(parts).mean(0), *unit)
+
+
+def leaf_of(point: Tree) -> Tree:
+    """A fresh leaf with the values of ``point`` that gradients flow to; inference tensors are copied out."""
+    return tree_map(lambda part: (part.clone() if part.is_inference() else part.detach()).requires_grad_(), point)
+
+
+def _gradient(value: Tensor, u: Tree) -> Tree:
+    inputs = leaves(u)
+    if not value.requires_grad:
+        raise GradientError(_NO_PATH)
+    found = torch.autograd.grad(value, inputs, allow_unused=True)
+    if all(part is None for part in found):
+        raise GradientError(_NO_PATH)
+    gradients = iter(found)
+
+    def filled(part: Tensor) -> Tensor:
+        gradient = next(gradients)
+        return torch.zeros_like(part) if gradient is None else gradient
+
+    return tree_map(filled, u)
+
+
+_NO_PATH = (
+    "the model's output does not depend on its input through differentiable operations (detach(), no_grad(), argmax, "
+    "rounding, NumPy or a quantised layer on the way?); attack a surrogate (surrogate=other_model) or remove the break"
+)

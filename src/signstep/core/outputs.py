@@ -1,0 +1,233 @@
+"""Calling the user's model and reading logits from whatever it returns."""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from signstep.core.tree import Tree, leaves, rows
+from signstep.errors import InputError, ModelError, SignstepWarning
+
+Selector: TypeAlias = str | int | Callable[[Any], Tensor] | None
+Kind: TypeAlias = Literal["auto", "logits", "probabilities"]
+
+_SOFTMAX = {torch.softmax, torch.nn.functional.softmax, Tensor.softmax}
+_SIGMOID = {torch.sigmoid, torch.special.expit, Tensor.sigmoid, torch.nn.functional.sigmoid}
+
+
+class Outputs(NamedTuple):
+    """What the model said.
+
+    ``raw`` decides the verdict; ``scores`` is what the search differentiates: the logits ("logits"), the logits behind
+    a final softmax or sigmoid ("behind"), or probabilities whose logits cannot be had ("lost").
+    """
+
+    raw: Tensor
+    scores: Tensor
+    form: Literal["logits", "behind", "lost"]
+
+
+@dataclass
+class Predictor:
+    """The user's model as a function from inputs in search units to `Outputs`.
+
+    Args:
+        model: any callable; tensors are passed as the one argument, a dict of inputs as keyword arguments.
+        output: where the logits are in what the model returns: a key, an index, a function, or None to find them
+            (a tensor; ``.logits``; the first tensor of a tuple; the entry "logits" or the only tensor of a dict).
+        kind: "logits", "probabilities", or "auto" to recognise a final softmax or sigmoid.
+        prepare: applied to the inputs before the model (normalisation).
+
+    A model that ends in a softmax or sigmoid saturates: its gradients round to zero and a gradient attack sees
+    nothing. Where the last operation is one, its *input* is used for the search; the verdict stays on the output.
+    Where the lost logits cannot be had, log-probabilities are searched and vanished examples are undetermined.
+    """
+
+    model: Callable[..., Any]
+    output: Selector = None
+    kind: Kind = "auto"
+    prepare: Callable[[Tree], Tree] | None = None
+    notes: list[str] = field(default_factory=list)
+    _looks_like_probabilities: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.model):
+            raise InputError(f"model is a {type(self.model).__name__}, which cannot be called; pass an nn.Module or a function")
+        if self.kind not in ("auto", "logits", "probabilities"):
+            raise InputError(f"outputs={self.kind!r}; pass 'auto', 'logits' or 'probabilities'")
+
+    def __call__(self, u: Tree) -> Outputs:
+        """Run the model on inputs in search units; differentiable."""
+        inputs = u if self.prepare is None else self.prepare(u)
+        if self.kind == "logits" or _opaque(self.model):
+            raw = select(self._run(inputs), self.output)
+            watch = None
+        else:
+            with _HeadWatch() as watch:
+                raw = select(self._run(inputs), self.output)
+        if raw.dtype in (torch.float16, torch.bfloat16):
+            wide = raw.float()
+        elif raw.is_floating_point():
+            wide = raw
+        else:
+            raise ModelError(
+                f"the model returned {raw.dtype} values of shape {tuple(raw.shape)}, not scores; "
+                "a model that answers with labels needs a label-only attack"
+            )
+        if raw.shape[:1] != (rows(inputs),):
+            raise ModelError(
+                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first dimension "
+                "must be the examples: pass output= to pick the right tensor"
+            )
+        before = None if watch is None else watch.behind(raw)
+        if before is not None:
+            self._say(
+                "the model ends in a softmax or sigmoid, which saturates: the search runs on its input (the logits), "
+                "the verdict on its output"
+            )
+            return Outputs(raw, before.float() if before.dtype in (torch.float16, torch.bfloat16) else before, "behind")
+        return Outputs(raw, wide, "lost" if self._are_probabilities(wide) else "logits")
+
+    def _run(self, inputs: Tree) -> Any:
+        try:
+            return self.model(**inputs) if isinstance(inputs, dict) else self.model(inputs)
+        except RuntimeError as error:
+            hint = self._mismatch(inputs)
+            if hint is None:
+                raise
+            raise ModelError(hint) from error
+
+    def _mismatch(self, inputs: Tree) -> str | None:
+        """What differs between inputs and weights, when the model could not be called."""
+        if not isinstance(self.model, nn.Module):
+            return None
+        weights = next((p for p in self.model.parameters() if p.is_floating_point()), None)
+        values = next((part for part in leaves(inputs) if part.is_floating_point()), None)
+        if weights is None or values is None:
+            return None
+        if weights.device != values.device:
+            return f"x is on {values.device}, the model on {weights.device}; pass x.to({str(weights.device)!r})"
+        if weights.dtype != values.dtype:
+            return f"x is {values.dtype}, the model's weights {weights.dtype}; pass x.to({weights.dtype})"
+        return None
+
+    def _are_probabilities(self, raw: Tensor) -> bool:
+        if self.kind != "auto":
+            return self.kind == "probabilities"
+        if self._looks_like_probabilities is None:
+            self._looks_like_probabilities = self._judge(raw.detach())
+        return self._looks_like_probabilities
+
+    def _judge(self, raw: Tensor) -> bool:
+        inside = bool(((raw >= 0) & (raw <= 1)).all())
+        if not inside or raw.ndim < 2 or raw.shape[1] < 2:
+            if inside and len(raw) >= 8:
+                text = (
+                    "every output lies in [0, 1]: taken for probabilities of a one-logit model; pass "
+                    "outputs='logits' if they are logits"
+                )
+                self._say(text)
+                warnings.warn(text, SignstepWarning, stacklevel=5)
+                return True
+            return False
+        if bool(((raw.sum(1) - 1).abs() < 1e-3).all()):
+            text = (
+                "the model returns probabilities and the logits behind them cannot be reached: examples whose gradient "
+                "has rounded to zero are undetermined; let the model return logits"
+            )
+            self._say(text)
+            warnings.warn(text, SignstepWarning, stacklevel=5)
+            return True
+        return False
+
+    def _say(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
+
+
+def select(returned: Any, output: Selector = None) -> Tensor:
+    """Find the tensor of scores in what a model returned.
+
+    Raises:
+        ModelError: there is none, or it cannot be told which; the message lists what was returned.
+    """
+    if callable(output):
+        found: Any = output(returned)
+    elif output is not None:
+        try:
+            found = getattr(returned, output) if isinstance(output, str) and hasattr(returned, output) else returned[output]
+        except (KeyError, IndexError, TypeError) as error:
+            raise ModelError(f"output={output!r} is not in what the model returned: {_shape_of(returned)}") from error
+    else:
+        found = _find(returned)
+    if not isinstance(found, Tensor):
+        raise ModelError(
+            f"the model returned {_shape_of(returned)}, which holds no scores that can be recognised; pass output= "
+            "with a key, an index or a function that picks the tensor of logits"
+        )
+    return found
+
+
+def _find(returned: Any) -> Any:
+    if isinstance(returned, Tensor):
+        return returned
+    logits = getattr(returned, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    if isinstance(returned, Mapping):
+        if isinstance(returned.get("logits"), Tensor):
+            return returned["logits"]
+        tensors = [value for value in returned.values() if isinstance(value, Tensor)]
+        return tensors[0] if len(tensors) == 1 else None
+    if isinstance(returned, Sequence) and not isinstance(returned, str):
+        return next((value for value in returned if isinstance(value, Tensor)), None)
+    return None
+
+
+def _shape_of(returned: Any) -> str:
+    if isinstance(returned, Tensor):
+        return f"a tensor of shape {tuple(returned.shape)}"
+    if isinstance(returned, Mapping):
+        return f"a {type(returned).__name__} with the keys {list(returned)}"
+    if isinstance(returned, (list, tuple)):
+        return f"a {type(returned).__name__} of {[type(value).__name__ for value in returned]}"
+    return f"a {type(returned).__name__}"
+
+
+def _opaque(model: object) -> bool:
+    """Whether calls inside the model cannot be watched: compiled or scripted code."""
+    return isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod")
+
+
+class _HeadWatch(TorchFunctionMode):  # type: ignore[no-untyped-call]
+    """Remembers the input of the last softmax or sigmoid, so that a saturating head can be looked behind."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if (func in _SOFTMAX or func in _SIGMOID) and isinstance(out, Tensor):
+            inside = args[0] if args else (kwargs or {}).get("input")
+            if isinstance(inside, Tensor):
+                self._last = (inside, out)
+        return out
+
+    def behind(self, raw: Tensor) -> Tensor | None:
+        """The logits that became ``raw``, if ``raw`` is the head's output or a reshaped view of it."""
+        if self._last is None:
+            return None
+        inside, out = self._last
+        if raw is out:
+            return inside
+        same = raw.data_ptr() == out.data_ptr() and raw.numel() == out.numel() and raw.numel() > 0
+        if same and raw.is_contiguous() and out.is_contiguous():
+            return inside.reshape(raw.shape)
+        return None

@@ -1,0 +1,177 @@
+"""The question an attack is asked: for each row, how near is this input to making the model fail?"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from signstep.core.keys import Key
+from signstep.core.outputs import Outputs, Predictor
+from signstep.core.tasks import Aim, Goal, Score, Task
+from signstep.core.tree import Tree, take
+from signstep.core.untouched import reseed
+
+
+class Problem(Protocol):
+    """What an attack may know. Rows are independent; ``ids`` (R,) say which draws belong to them."""
+
+    @property
+    def ids(self) -> Tensor:
+        """The id (R,) int64 of each row's owner."""
+
+    @property
+    def random(self) -> bool:
+        """Whether two calls at the same point may differ: one look then proves nothing."""
+
+    @property
+    def warm(self) -> "Warm | None":
+        """A differentiable pass at the clean input that was already paid for."""
+
+    def __call__(self, u: Tree, key: Key | None = None) -> Score:
+        """The score of every row at u; ``key`` seeds a random model."""
+
+    def take(self, index: Tensor, way: Tensor | None = None, loss: str | None = None) -> "Problem":
+        """The problem of the rows at ``index`` (repeats allowed), perhaps led towards a class ``way`` (R,) each."""
+
+    def through(self, render: Callable[[Tree], Tree]) -> "Problem":
+        """The same problem asked of render(u): for patches, embeddings, changes of variables."""
+
+    def on(self, predictor: Predictor) -> "Problem":
+        """The same question asked of another model."""
+
+    def read(self, outputs: Outputs) -> Score:
+        """The score that these outputs mean."""
+
+    def reported(self, loss: Tensor) -> Tensor:
+        """The searched loss in the units of its name (log-odds become cross-entropy)."""
+
+
+class Warm(NamedTuple):
+    """The outputs at the clean input ``x`` with their graph to the leaf ``u``."""
+
+    x: Tree
+    u: Tree
+    outputs: Outputs
+
+
+@dataclass(frozen=True, eq=False)
+class ModelProblem:
+    """A model, a task and the rows' labels.
+
+    Attributes:
+        predictor: calls the model.
+        task: what its outputs mean.
+        aim: the rows' labels and targets.
+        loss: the name of the task's loss to climb.
+        ids: the rows' ids (R,) int64.
+        random: whether the model answers differently to the same input.
+        frozen: further inputs of a model that takes several, which the attack leaves alone.
+        render: from the attacked variable to the model's input.
+    """
+
+    predictor: Predictor
+    task: Task
+    aim: Aim
+    loss: str
+    ids: Tensor
+    random: bool = False
+    frozen: dict[str, Tensor] = field(default_factory=dict)
+    render: Callable[[Tree], Tree] | None = None
+    warm: Warm | None = None
+
+    @property
+    def goal(self) -> Goal:
+        """Untargeted or targeted."""
+        return "untargeted" if self.aim.target is None else "targeted"
+
+    def __call__(self, u: Tree, key: Key | None = None) -> Score:
+        """The score of every row at u."""
+        if self.random and key is not None:
+            reseed(key.integer())
+        return self.read(self.ask(u))
+
+    def ask(self, u: Tree) -> Outputs:
+        """The model's outputs at u."""
+        return self.predictor(self.inputs(u))
+
+    def inputs(self, u: Tree) -> Tree:
+        """The model's inputs at u: rendered, with the frozen ones beside."""
+        if self.render is not None:
+            u = self.render(u)
+        return {**self.frozen, **u} if isinstance(u, dict) else u
+
+    def read(self, outputs: Outputs) -> Score:
+        """The score that these outputs mean."""
+        return self.task.score(outputs, self.aim, self.loss)
+
+    def take(self, index: Tensor, way: Tensor | None = None, loss: str | None = None) -> "ModelProblem":
+        """The problem of the rows at ``index``."""
+        aim = self.aim.take(index)
+        return replace(
+            self,
+            aim=aim if way is None else aim._replace(way=way),
+            loss=loss or self.loss,
+            ids=self.ids[index],
+            frozen={name: part[index] for name, part in self.frozen.items()},
+            warm=None,
+        )
+
+    def through(self, render: Callable[[Tree], Tree]) -> "ModelProblem":
+        """The same problem asked of render(u)."""
+        inner = self.render
+        return replace(self, render=render if inner is None else lambda u: inner(render(u)), warm=None)
+
+    def on(self, predictor: Predictor) -> "ModelProblem":
+        """The same question asked of another model."""
+        return replace(self, predictor=predictor, warm=None)
+
+    def reported(self, loss: Tensor) -> Tensor:
+        """The searched loss in the units of its name."""
+        return self.task.reported(loss, self.loss, self.goal)
+
+
+# Looks at a random model: a row leaves a run only when most of LOOKS fresh passes agree that it is fooled (a flip that
+# happens in 1 % of passes would otherwise be found in 63 % of rows by looking 100 times); the verdict takes HELD_OUT
+# passes that no decision has used.
+LOOKS = 8
+HELD_OUT = 32
+
+
+class Verdict(NamedTuple):
+    """What the user's own model says at the returned points: ``rate`` (R,) is the share of passes that were fooled."""
+
+    fooled: Tensor
+    loss: Tensor
+    valid: Tensor
+    rate: Tensor
+    passes: int
+
+
+def judge(problem: Problem, point: Tree, key: Key) -> Verdict:
+    """Score points on the real model: one pass, or HELD_OUT fresh ones and the majority if it is random."""
+    return _look(problem, point, key.fold("verdict"), HELD_OUT if problem.random else 1)
+
+
+def confirm(problem: Problem, point: Tree, key: Key, fooled: Tensor) -> tuple[Tensor, int]:
+    """Which of the rows that look fooled (R,) bool may leave the run, and the forward passes spent on each of them."""
+    if not problem.random:
+        return fooled, 0
+    index = fooled.nonzero().squeeze(1)
+    if len(index) == 0:
+        return fooled, 0
+    sure = _look(problem.take(index), take(point, index), key.fold("looks"), LOOKS).fooled
+    return fooled.index_copy(0, index, sure), LOOKS
+
+
+@torch.no_grad()
+def _look(problem: Problem, point: Tree, key: Key, passes: int) -> Verdict:
+    scores = [problem(point, key.fold(number)) for number in range(passes)]
+    if passes == 1:
+        score = scores[0]
+        return Verdict(score.fooled, score.loss, score.valid, score.fooled.to(score.loss.dtype), 1)
+    rate = torch.stack([score.fooled for score in scores]).to(scores[0].loss.dtype).mean(0)
+    loss = torch.stack([score.loss for score in scores]).mean(0)
+    valid = torch.stack([score.valid for score in scores]).all(0)
+    return Verdict((rate > 0.5) & valid, loss, valid, rate, passes)

@@ -1,0 +1,396 @@
+"""The set of allowed inputs around a batch: ball, box and mask together, and the grid the answer must lie on.
+
+The search moves a displacement ``d`` (float32 at least) inside the region; ``land`` turns it into the point that is
+scored and returned: in the input's own dtype, inside ball, box and mask as float64 sees them, on the grid. The step is
+therefore exact where step-then-clip is not: clipping an L2 step to the box wastes the length that the clipped
+coordinates could not use, while `Norm.steepest` hands it to the others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from signstep.core.keys import RowDraws
+from signstep.core.norms import Linf, Norm
+from signstep.core.threat import Threat, ThreatModel
+from signstep.core.tree import Tree, per_row, search_dtype, wide
+from signstep.errors import InputError, ScaleError, ThreatError
+
+# A displacement within this share of a grid step below a grid line counts as on it: eps = 8/255 in float32 may come
+# out as 7.9999995 steps.
+_GRID_SLACK = 1e-6
+
+
+class Region(Protocol):
+    """What the search needs to know about the allowed set; every method treats rows independently."""
+
+    @property
+    def radius(self) -> Tensor:
+        """The radius (R,) of each row's ball; inf where only the box limits."""
+
+    def steepest(self, gradient: Tree) -> Tree:
+        """The displacement that maximises <gradient, d> over ball, box and mask: FGSM's step in this geometry."""
+
+    def step(self, d: Tree, gradient: Tree, length: Tensor) -> Tree:
+        """The step s from d that maximises <gradient, s> over a ball of radius ``length`` (R,), box and mask."""
+
+    def project(self, d: Tree) -> Tree:
+        """The Euclidean projection of a displacement onto ball, box and mask."""
+
+    def land(self, d: Tree) -> Tree:
+        """The allowed input at displacement d, in the input's dtype, truncated towards the clean input."""
+
+    def sample(self, draws: RowDraws) -> Tree:
+        """A displacement uniform in the ball (in the box when eps is None), then projected."""
+
+    def restrict(self, gradient: Tree) -> Tree:
+        """The gradient with zeros where the mask freezes the input, before any normalisation sees it."""
+
+    def frozen(self) -> Tensor:
+        """The number of frozen coordinates, (R,) or (1,) int64."""
+
+    def zero(self) -> Tree:
+        """The displacement of the clean input."""
+
+    def distance(self, point: Tree) -> Tree:
+        """The length (R,) of the change from the clean input to ``point``, for each input."""
+
+    def take(self, index: Tensor) -> "Region":
+        """The region of the rows at ``index``; repeats allowed."""
+
+    def resized(self, radius: Tensor) -> "Region":
+        """The same region with other radii (R,)."""
+
+
+@dataclass(frozen=True)
+class BallRegion:
+    """A norm ball around each row of ``x``, cut with box and mask.
+
+    ``lower`` and ``upper`` are the box seen from x (so lower <= 0 <= upper), zero where the mask freezes a coordinate;
+    None where the box is absent and nothing is masked. ``radius`` (R,).
+    """
+
+    norm: Norm
+    x: Tensor
+    radius: Tensor
+    low: Tensor | None
+    high: Tensor | None
+    lower: Tensor | None
+    upper: Tensor | None
+    mask: Tensor | None
+    grid: float | None
+    grid_low: float
+
+    @classmethod
+    def around(cls, x: Tensor, threat: ThreatModel) -> "BallRegion":
+        """The region that ``threat`` allows around a batch ``x`` (R, ...).
+
+        Raises:
+            ScaleError: x leaves the box.
+            InputError: x is not floating point, has NaN, or is off the grid.
+            ThreatError: mask, box or eps do not fit the shape of x.
+        """
+        if not x.is_floating_point():
+            raise InputError(f"x has dtype {x.dtype}; pass floating point values inside the box, for images x.float() / 255")
+        dtype = search_dtype(x.dtype)
+        start = x.to(dtype)
+        low, high = _end(threat.low, x, dtype, "low"), _end(threat.high, x, dtype, "high")
+        _check_inside(start, low, high)
+        lower = None if low is None else low - start
+        upper = None if high is None else high - start
+        mask = None
+        if threat.mask is not None:
+            mask = _fit(threat.mask.to(x.device), x, "mask")
+            infinite = torch.tensor(torch.inf, dtype=dtype, device=x.device)
+            lower = torch.where(mask, -infinite if lower is None else lower, 0.0)
+            upper = torch.where(mask, infinite if upper is None else upper, 0.0)
+        if not isinstance(threat.norm, Linf):
+            threat.check_diameter(tuple(x.shape[1:]))
+        grid, grid_low = None, 0.0
+        if threat.grid is not None and isinstance(threat.low, float) and isinstance(threat.high, float):
+            grid, grid_low = (threat.high - threat.low) / threat.grid, threat.low
+        region = cls(threat.norm, x, _radius(threat, x, dtype), low, high, lower, upper, mask, grid, grid_low)
+        region._check_grid()
+        return region
+
+    def steepest(self, gradient: Tree) -> Tensor:
+        """The displacement that maximises <gradient, d> over ball, box and mask."""
+        return self.norm.steepest(_tensor(gradient), self.radius, self.lower, self.upper)
+
+    def step(self, d: Tree, gradient: Tree, length: Tensor) -> Tensor:
+        """The step from d that maximises <gradient, s> over a ball of radius ``length``, box and mask."""
+        here = _tensor(d)
+        lower = None if self.lower is None else self.lower - here
+        upper = None if self.upper is None else self.upper - here
+        return self.norm.steepest(_tensor(gradient), length, lower, upper)
+
+    def project(self, d: Tree) -> Tensor:
+        """The Euclidean projection of a displacement onto ball, box and mask."""
+        return self.norm.project(_tensor(d), self.radius, self.lower, self.upper)
+
+    def land(self, d: Tree) -> Tensor:
+        """The allowed input at displacement d, truncated towards the clean input.
+
+        For L-infinity in float32 and float64 this is x + d, clamped to the box: rounding may leave the ball by half a
+        unit in the last place. Sums over coordinates would collect such errors, and bfloat16 would leave the ball by
+        several per cent, so there every coordinate is rounded towards x after the length was checked in float64.
+        """
+        d = _tensor(d)
+        if self.grid is not None:
+            return self._on_grid(d)
+        if isinstance(self.norm, Linf) and self.x.dtype == d.dtype:
+            return self._boxed(self.x + d)
+        return self._towards_x(d)
+
+    def sample(self, draws: RowDraws) -> Tensor:
+        """A displacement uniform in the ball, then projected; uniform in the box when eps is None."""
+        shape = tuple(self.x.shape[1:])
+        dtype = search_dtype(self.x.dtype)
+        if bool(torch.isinf(self.radius).any()):
+            share = draws.uniform("box", shape).to(dtype)
+            if self.lower is None or self.upper is None:
+                raise ThreatError("a uniform start needs a finite eps or a box with two ends; pass one of them")
+            return self.lower + share * (self.upper - self.lower)
+        unit = self.norm.sample(draws, shape).to(dtype)
+        return self.project(unit * per_row(self.radius, unit))
+
+    def restrict(self, gradient: Tree) -> Tensor:
+        """The gradient with zeros where the mask freezes the input."""
+        gradient = _tensor(gradient)
+        return gradient if self.mask is None else torch.where(self.mask, gradient, 0.0)
+
+    def frozen(self) -> Tensor:
+        """The number of frozen coordinates, (R,) or (1,) int64."""
+        if self.mask is None:
+            return torch.zeros(1, dtype=torch.int64, device=self.x.device)
+        return (~self.mask.expand(-1, *self.x.shape[1:])).flatten(1).sum(1)
+
+    def zero(self) -> Tensor:
+        """The displacement of the clean input."""
+        return torch.zeros_like(self.x, dtype=search_dtype(self.x.dtype))
+
+    def distance(self, point: Tree) -> Tensor:
+        """The length (R,) of the change from the clean input, computed in float64."""
+        change = wide(_tensor(point)) - wide(self.x)
+        return self.norm.length(change).to(device=self.x.device, dtype=search_dtype(self.x.dtype))
+
+    def take(self, index: Tensor) -> "BallRegion":
+        """The region of the rows at ``index``."""
+        count = len(self.x)
+
+        def pick(part: Tensor | None) -> Tensor | None:
+            return part if part is None or part.shape[:1] != (count,) or part.ndim != self.x.ndim else part[index]
+
+        return replace(
+            self,
+            x=self.x[index],
+            radius=self.radius[index],
+            low=pick(self.low),
+            high=pick(self.high),
+            lower=pick(self.lower),
+            upper=pick(self.upper),
+            mask=pick(self.mask),
+        )
+
+    def resized(self, radius: Tensor) -> "BallRegion":
+        """The same region with other radii (R,)."""
+        return replace(self, radius=radius.to(self.radius))
+
+    def _boxed(self, u: Tensor) -> Tensor:
+        return u if self.low is None and self.high is None else torch.clamp(u, self.low, self.high)
+
+    def _towards_x(self, d: Tensor) -> Tensor:
+        x, d = wide(self.x), wide(d)
+        radius = wide(self.radius)
+        length = self.norm.length(d)
+        # Only rows that exceed the radius shrink, by a hair more than needed, so that float64's own rounding is covered.
+        shrink = torch.where(length > radius, radius / length * (1 - 1e-14), torch.ones_like(radius))
+        d = torch.where(per_row(length > 0, d), d * per_row(shrink, d), d)
+        u = (x + d).to(self.x.dtype)
+        beyond = (u.double() - x).abs() > d.abs()
+        u = torch.where(beyond, torch.nextafter(u, self.x.to(u.device)), u).to(self.x.device)
+        if self.low is None and self.high is None:
+            return u
+        # The box is held in the search dtype; a bound that half precision cannot hold must not round outwards.
+        inside = torch.clamp(u.to(search_dtype(u.dtype)), self.low, self.high)
+        moved = inside.to(u.dtype)
+        outside = (moved.to(inside.dtype) - inside) * torch.sign(inside - self.x.to(inside.dtype)) > 0
+        return torch.where(outside, torch.nextafter(moved, self.x), moved)
+
+    def _on_grid(self, d: Tensor) -> Tensor:
+        assert self.grid is not None
+        span = self.grid
+        levels = wide(d) / span
+        nearest = levels.round()
+        steps = torch.where((levels - nearest).abs() <= _GRID_SLACK * nearest.abs().clamp(min=1.0), nearest, levels.trunc())
+        start = ((wide(self.x) - self.grid_low) / span).round()
+        u = (self.grid_low + (start + steps) * span).to(device=self.x.device, dtype=self.x.dtype)
+        return torch.where(steps.to(self.x.device) == 0, self.x, u)
+
+    def _check_grid(self) -> None:
+        if self.grid is None:
+            return
+        levels = (wide(self.x) - self.grid_low) / self.grid
+        off = (levels - levels.round()).abs().amax() if levels.numel() else torch.zeros(())
+        # One unit in the last place of a half-precision value is far coarser than a rounding error of float32.
+        allowed = 1e-3 if self.x.dtype in (torch.float32, torch.float64) else 0.5
+        if float(off) > allowed:
+            raise InputError(
+                f"x is off the grid of {self.grid:.6g} by up to {float(off):.3g} steps; with grid= the input itself must "
+                "lie on it: round it first, or drop grid"
+            )
+
+
+@dataclass(frozen=True)
+class ProductRegion:
+    """Several inputs, each with a region of its own; a step is taken in all of them at once."""
+
+    parts: dict[str, BallRegion]
+
+    @property
+    def radius(self) -> Tensor:
+        """The largest radius (R,) over the inputs."""
+        return torch.stack([part.radius for part in self.parts.values()]).amax(0)
+
+    def steepest(self, gradient: Tree) -> Tree:
+        """Each input's own exact step: the maximiser over a product of sets is the product of the maximisers."""
+        return {name: part.steepest(_named(gradient, name)) for name, part in self.parts.items()}
+
+    def step(self, d: Tree, gradient: Tree, length: Tensor) -> Tree:
+        """Each input's own step; ``length`` is taken relative to the largest radius and scaled to each input's own."""
+        share = torch.where(self.radius > 0, length / self.radius, torch.zeros_like(length))
+        share = torch.where(torch.isfinite(share), share, torch.ones_like(share))
+        return {
+            name: part.step(_named(d, name), _named(gradient, name), share * part.radius)
+            for name, part in self.parts.items()
+        }
+
+    def project(self, d: Tree) -> Tree:
+        """Each input's own projection."""
+        return {name: part.project(_named(d, name)) for name, part in self.parts.items()}
+
+    def land(self, d: Tree) -> Tree:
+        """Each input's own point."""
+        return {name: part.land(_named(d, name)) for name, part in self.parts.items()}
+
+    def sample(self, draws: RowDraws) -> Tree:
+        """Each input's own draw, from a key of its own."""
+        return {
+            name: part.sample(replace(draws, key=draws.key.fold("input", name))) for name, part in self.parts.items()
+        }
+
+    def restrict(self, gradient: Tree) -> Tree:
+        """Each input's own mask."""
+        return {name: part.restrict(_named(gradient, name)) for name, part in self.parts.items()}
+
+    def frozen(self) -> Tensor:
+        """Frozen coordinates of all inputs together."""
+        return torch.stack([part.frozen().expand(len(self.radius)) for part in self.parts.values()]).sum(0)
+
+    def zero(self) -> Tree:
+        """The displacement of the clean input."""
+        return {name: part.zero() for name, part in self.parts.items()}
+
+    def distance(self, point: Tree) -> Tree:
+        """The length (R,) of the change of each input."""
+        return {name: part.distance(_named(point, name)) for name, part in self.parts.items()}
+
+    def take(self, index: Tensor) -> "ProductRegion":
+        """The region of the rows at ``index``."""
+        return ProductRegion({name: part.take(index) for name, part in self.parts.items()})
+
+    def resized(self, radius: Tensor) -> "ProductRegion":
+        """All radii scaled so that the largest becomes ``radius``."""
+        share = torch.where(self.radius > 0, radius / self.radius, torch.zeros_like(radius))
+        return ProductRegion({name: part.resized(share * part.radius) for name, part in self.parts.items()})
+
+
+def region_around(x: Tree, threat: Threat) -> BallRegion | ProductRegion:
+    """The region that ``threat`` allows around ``x``; a dict of inputs takes a dict of threats with the same names."""
+    if isinstance(x, Tensor):
+        if not isinstance(threat, ThreatModel):
+            raise ThreatError(f"threat names the inputs {sorted(threat)}, but x is one tensor; pass one threat model")
+        return BallRegion.around(x, threat)
+    if isinstance(threat, ThreatModel):
+        raise ThreatError(f"x has the inputs {sorted(x)}; pass a dict that gives each attacked input its threat model")
+    return ProductRegion({name: BallRegion.around(x[name], threat[name]) for name in x})
+
+
+def _tensor(tree: Tree) -> Tensor:
+    if not isinstance(tree, Tensor):
+        raise TypeError("expected one tensor, got a dict of inputs")
+    return tree
+
+
+def _named(tree: Mapping[str, Tensor] | Tensor, name: str) -> Tensor:
+    if isinstance(tree, Tensor):
+        raise TypeError("expected a dict of inputs, got one tensor")
+    return tree[name]
+
+
+def _fit(part: Tensor, x: Tensor, name: str) -> Tensor:
+    """View ``part`` so that it broadcasts over the batch: it may be given for one example or for the whole batch."""
+    shaped = part if part.ndim == x.ndim else part.reshape(1, *([1] * (x.ndim - 1 - part.ndim)), *part.shape)
+    try:
+        if torch.broadcast_shapes(shaped.shape, x.shape) == x.shape:
+            return shaped
+    except RuntimeError:
+        pass
+    raise ThreatError(
+        f"{name} has shape {tuple(part.shape)}, which does not fit examples of shape {tuple(x.shape[1:])}; "
+        "pass one that broadcasts to an example or to the batch"
+    )
+
+
+def _end(end: float | Tensor | None, x: Tensor, dtype: torch.dtype, name: str) -> Tensor | None:
+    if end is None:
+        return None
+    tensor = torch.as_tensor(end, dtype=dtype, device=x.device)
+    return tensor if tensor.ndim == 0 else _fit(tensor, x, f"the box's {name} end")
+
+
+def _radius(threat: ThreatModel, x: Tensor, dtype: torch.dtype) -> Tensor:
+    if threat.eps is None:
+        return torch.full((len(x),), torch.inf, dtype=dtype, device=x.device)
+    radius = torch.as_tensor(threat.eps, dtype=dtype, device=x.device)
+    if radius.ndim and len(radius) != len(x):
+        raise ThreatError(f"eps has {len(radius)} entries for a batch of {len(x)}; pass one number or one for each example")
+    return radius.expand(len(x))
+
+
+def _check_inside(x: Tensor, low: Tensor | None, high: Tensor | None) -> None:
+    if x.numel() == 0:
+        raise InputError(f"x is empty, shape {tuple(x.shape)}; pass at least one example")
+    smallest, largest = (float(value) for value in torch.aminmax(x.detach()))
+    if smallest != smallest or largest != largest:  # NaN
+        raise InputError("x has NaN values; remove those examples, a model's answer to them says nothing")
+    if smallest in (float("inf"), float("-inf")) or largest in (float("inf"), float("-inf")):
+        raise InputError("x has infinite values; remove those examples")
+    below = low is not None and bool((x < low).any()) if low is not None and low.ndim else low is not None and smallest < float(low)
+    above = high is not None and bool((x > high).any()) if high is not None and high.ndim else high is not None and largest > float(high)
+    if below or above:
+        raise ScaleError(_scale_message(smallest, largest, low, high))
+
+
+def _scale_message(smallest: float, largest: float, low: Tensor | None, high: Tensor | None) -> str:
+    box = f"[{_text(low)}, {_text(high)}]"
+    seen = f"x runs from {smallest:.4g} to {largest:.4g}, outside the box {box}"
+    if largest > 4 and largest <= 255 and smallest >= 0:
+        return f"{seen}: values reach {largest:.4g}: is x on the 0..255 scale? Pass x / 255, or box=(0, 255) with eps on that scale"
+    if smallest < 0 and largest <= 1.0001 and smallest >= -1.0001:
+        return f"{seen}: is x scaled to [-1, 1]? Pass box=(-1, 1), or declare mean=0.5, std=0.5 with data='normalised'"
+    if smallest < 0:
+        return (
+            f"{seen}: values reach {largest:.4g}: normalised? Pass mean=..., std=... with data='normalised' if the loader "
+            "yields normalised batches (threat models speak raw units), or box=None if the input has no bounds"
+        )
+    return f"{seen}: pass the box that the inputs live in, box=(low, high), or box=None if they have no bounds"
+
+
+def _text(end: Tensor | None) -> str:
+    if end is None:
+        return "open"
+    return "per feature" if end.ndim else f"{float(end):.6g}"

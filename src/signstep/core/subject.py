@@ -1,0 +1,289 @@
+"""The model under attack with everything declared about it, and the question it is asked about a batch."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from signstep.core.attack import GradientAttack, Outcome
+from signstep.core.keys import Key, content_ids
+from signstep.core.oracles import Oracle, Surrogates, leaf_of
+from signstep.core.outputs import Kind, Outputs, Predictor, Selector
+from signstep.core.problem import ModelProblem, Warm
+from signstep.core.region import BallRegion, ProductRegion, region_around
+from signstep.core.space import InputSpace, Statistic
+from signstep.core.tasks import Aim, Binary, Multiclass, Score, Task, TaskName, check_loss, task_for
+from signstep.core.threat import Threat, ThreatModel
+from signstep.core.tree import Tree, leaves, rows, tree_map
+from signstep.core.untouched import Mode, RandomnessWatch, untouched
+from signstep.core.verify import verify
+from signstep.errors import InputError, LabelError, SignstepWarning, ThreatError
+
+Target: TypeAlias = Tensor | Literal['random', 'least-likely', 'next'] | None
+Model: TypeAlias = Callable[..., Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A batch, ready to be attacked: the problem, the region around it, and what the model says of it untouched."""
+
+    problem: ModelProblem
+    region: BallRegion | ProductRegion
+    x: Tree
+    threats: dict[str, ThreatModel]
+    clean: Score
+    predicted: Tensor
+    notes: tuple[str, ...]
+
+    def run(self, attack: GradientAttack, key: Key) -> Outcome:
+        """Attack, then let the independent checker look at what was returned."""
+        outcome = attack(self.problem, self.region, self.x, key)
+        verified = self.verified(outcome.x)
+        notes = [*self.notes, *self.problem.predictor.notes]
+        if not bool(verified.all()):
+            notes.append(f"{int((~verified).sum())} returned inputs failed verification and prove nothing")
+        return replace(
+            outcome,
+            verified=verified,
+            fooled=outcome.fooled & verified,
+            undetermined=outcome.undetermined | ~verified,
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    def verified(self, point: Tree) -> Tensor:
+        """Whether ball, box, mask and grid hold, row by row."""
+        before, after = (tree if isinstance(tree, dict) else {"": tree} for tree in (self.x, point))
+        checks = [verify(before[name], after[name], threat.terms()).ok for name, threat in self.threats.items()]
+        return torch.stack(checks).all(0)
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model and how to read it.
+
+    Attributes:
+        predictor: calls the model.
+        surrogates: models to take gradients from instead; empty for white-box attacks.
+        space: the input space.
+        task: what the outputs mean, or a name to find out from the first outputs.
+        loss: the loss to climb, or None for the task's default.
+        mode: "eval" to attack in evaluation mode, "keep" to leave every submodule as it is.
+    """
+
+    predictor: Predictor
+    surrogates: tuple[Predictor, ...]
+    space: InputSpace
+    task: Task | TaskName
+    loss: str | None
+    mode: Mode
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        *,
+        task: Task | TaskName = "auto",
+        loss: str | None = None,
+        mean: Statistic = None,
+        std: Statistic = None,
+        data: Literal["raw", "normalised"] = "raw",
+        budget: Literal["raw", "normalised"] = "raw",
+        output: Selector = None,
+        outputs: Kind = "auto",
+        mode: Mode = "eval",
+        surrogate: Model | Sequence[Model] | None = None,
+    ) -> "Subject":
+        """Declare a model; see `signstep.attack` for the arguments."""
+        if mode not in ("eval", "keep"):
+            raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
+        space = InputSpace.of(mean, std, data=data, budget=budget)
+        prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
+        others: Sequence[Model] = () if surrogate is None else surrogate if isinstance(surrogate, Sequence) else (surrogate,)
+        return cls(
+            Predictor(model, output, outputs, prepare),
+            tuple(Predictor(other, output, outputs, prepare) for other in others),
+            space,
+            task,
+            loss,
+            mode,
+        )
+
+    @property
+    def oracle(self) -> Oracle | None:
+        """Where gradients come from, if not from the model itself."""
+        return Surrogates(self.surrogates) if self.surrogates else None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Everything that touches the models happens inside; afterwards they are as before."""
+        with untouched(self.predictor.model, *(other.model for other in self.surrogates), mode=self.mode):
+            yield
+
+    def ask(
+        self,
+        x: Tree,
+        y: Tensor | None,
+        threat: Threat,
+        *,
+        target: Target = None,
+        key: Key,
+        ids: Tensor | None = None,
+        attack: GradientAttack | None = None,
+    ) -> Question:
+        """Look at a batch and state the question; only inside `opened`.
+
+        Args:
+            x: inputs (R, ...) in the declared units, or a dict of them.
+            y: labels, or None for the model's own predictions.
+            threat: a threat model, or one for each attacked input of a dict.
+            target: for targeted goals.
+            key: the randomness of random targets.
+            ids: (R,) int64 keys of the rows' draws; None derives them from the content.
+            attack: the one attack to come: if it starts at the clean input, the pass made here serves as its first.
+        """
+        attacked, frozen, threats = self._split(x, threat)
+        around = attacked if isinstance(attacked, dict) else attacked
+        region = region_around(around, threats if isinstance(around, dict) else threats[""])
+        inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
+        shared = attack is not None and attack.start == "clean" and attack.steps > 0 and not self.surrogates
+        watch = RandomnessWatch(leaves(attacked)[0].device)
+        leaf = leaf_of(attacked) if shared else attacked
+        with torch.set_grad_enabled(shared):
+            outputs = self.predictor({**frozen, **leaf} if isinstance(leaf, dict) else leaf)
+        random = watch.drew()
+        task = task_for(self.task, outputs.scores.detach())
+        if ids is None:
+            needs_ids = target == "random" or random or attack is None or attack.draws
+            ids = content_ids(inputs, *_span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
+        ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
+        aim, notes = self._aim(task, outputs, y, target, ids, key)
+        goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
+        classes = outputs.scores.shape[1] if isinstance(task, Multiclass) and outputs.scores.ndim > 1 else None
+        loss = check_loss(task, self.loss, classes, goal)
+        if random:
+            notes.append("the model draws random numbers: a row counts as fooled when most of 32 held-out passes fail")
+        problem = ModelProblem(
+            self.predictor, task, aim, loss, ids, random, frozen, warm=Warm(attacked, leaf, outputs) if shared else None
+        )
+        with torch.no_grad():
+            clean = Score(*(part.detach() for part in problem.read(Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form))))
+        return Question(problem, region, attacked, threats, clean, task.predict(outputs).detach(), tuple(notes))
+
+    def _split(self, x: Tree, threat: Threat) -> tuple[Tree, dict[str, Tensor], dict[str, ThreatModel]]:
+        """Attacked inputs in search units, frozen ones, and the threats by name ("" for a single tensor)."""
+        if isinstance(x, Mapping):
+            if self.space.mean is not None:
+                raise InputError("mean= and std= are for a single input tensor; put the normalisation of a dict into the model")
+            if isinstance(threat, ThreatModel):
+                floating = [name for name, part in x.items() if part.is_floating_point()]
+                if len(floating) != 1:
+                    raise ThreatError(
+                        f"x has the floating inputs {floating}; pass threat={{name: threat}} for those that may change"
+                    )
+                threat = {floating[0]: threat}
+            missing = [name for name in threat if name not in x]
+            if missing or not threat:
+                raise ThreatError(f"threat names {list(threat)}, the inputs are {list(x)}; name one or more of them")
+            _same_rows(x)
+            attacked = {name: _plain(x[name]) for name in threat}
+            return attacked, {name: part for name, part in x.items() if name not in threat}, dict(threat)
+        if not isinstance(x, Tensor):
+            raise InputError(f"x is a {type(x).__name__}; pass a tensor (torch.as_tensor(x)) or a dict of tensors")
+        if not isinstance(threat, ThreatModel):
+            raise ThreatError(f"threat is {threat!r}; pass a threat model such as ss.linf('8/255')")
+        if x.ndim == 0:
+            raise InputError("x has no dimensions; pass a batch, one row for each example")
+        plain = _plain(x)
+        if plain.is_floating_point():
+            plain = self.space.to_search(plain, threat)
+        return plain, {}, {"": self.space.threat(threat, plain)}
+
+    def _aim(
+        self, task: Task, outputs: Outputs, y: Tensor | None, target: Target, ids: Tensor, key: Key
+    ) -> tuple[Aim, list[str]]:
+        notes = []
+        raw = outputs.raw.detach()
+        labels: Tensor | None
+        if y is None:
+            needed = target is None or isinstance(target, str)
+            labels = task.predict(outputs).detach() if needed else None
+            if needed:
+                notes.append("labels are the model's own predictions, so they cannot leak; this is not accuracy on true labels")
+        else:
+            labels = task.labels(_label_tensor(y, "y"), raw, "y").to(raw.device)
+        if target is None:
+            return Aim(labels), notes
+        if isinstance(target, str):
+            return Aim(labels, _choose(target, task, outputs, labels, ids, key)), notes
+        wanted = task.labels(_label_tensor(target, "target"), raw, "target").to(raw.device)
+        if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
+            raise LabelError(
+                f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads away "
+                "from y: pass other targets, or target='random', 'least-likely' or 'next'"
+            )
+        return Aim(labels, wanted), notes
+
+
+def _choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tensor, key: Key) -> Tensor:
+    if not isinstance(task, Multiclass) or y is None:
+        raise InputError(f"target={rule!r} is for classification; pass the target itself for the task {task.name}")
+    classes = 2 if isinstance(task, Binary) else outputs.raw.shape[1]
+    if classes < 2:
+        raise InputError(f"target={rule!r} needs at least two classes, the model has {classes}")
+    if rule == "next":
+        return (y + 1) % classes
+    if rule == "random":
+        share = key.fold("target").draws(ids, y.device).uniform("class", (1,)).squeeze(1)
+        return (y + 1 + (share * (classes - 1)).long().clamp_max(classes - 2)) % classes
+    if rule == "least-likely":
+        z = task.logits(outputs).detach()
+        return z.scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
+    raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+
+
+def _plain(x: Tensor) -> Tensor:
+    """A tensor that can carry gradients: detached, and copied out of inference mode."""
+    return x.clone() if x.is_inference() else x.detach()
+
+
+def _label_tensor(y: object, name: str) -> Tensor:
+    if isinstance(y, Tensor):
+        return y.clone() if y.is_inference() else y.detach()
+    try:
+        return torch.as_tensor(y)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise LabelError(f"{name} is a {type(y).__name__} that cannot be made a tensor; pass a tensor of labels") from error
+
+
+def _check_ids(ids: Tensor, count: int, device: torch.device) -> Tensor:
+    if ids.shape != (count,) or ids.is_floating_point():
+        raise InputError(f"ids has shape {tuple(ids.shape)} and dtype {ids.dtype} for {count} examples; pass int64 ({count},)")
+    return ids.long().to(device)
+
+
+def _same_rows(x: Mapping[str, Tensor]) -> None:
+    counts = {name: len(part) for name, part in x.items()}
+    if len(set(counts.values())) != 1:
+        raise InputError(f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input")
+
+
+def _span(threats: Mapping[str, ThreatModel]) -> tuple[float, float]:
+    ends = [(threat.low, threat.high) for threat in threats.values()]
+    if len(ends) == 1 and isinstance(ends[0][0], float) and isinstance(ends[0][1], float) and ends[0][0] < ends[0][1]:
+        return ends[0][0], ends[0][1]
+    return 0.0, 1.0
+
+
+def warn_training_mode(model: object) -> None:
+    """Say that a model arrived in training mode and is attacked in evaluation mode."""
+    if getattr(model, "training", False):
+        warnings.warn(
+            "the model is in training mode; it is attacked in evaluation mode and put back afterwards "
+            "(mode='keep' attacks it as it is)",
+            SignstepWarning,
+            stacklevel=3,
+        )

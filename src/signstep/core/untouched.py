@@ -1,0 +1,143 @@
+"""Leave the user's model and process exactly as they were found, whatever happens in between."""
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Mode = Literal["eval", "keep"]
+
+
+@contextmanager
+def untouched(*models: object, mode: Mode = "eval") -> Iterator[None]:
+    """Prepare models for differentiating their inputs and restore everything afterwards, also after an exception.
+
+    Inside: gradients are enabled and inference mode is off; with ``mode="eval"`` every submodule is in evaluation mode,
+    with ``"keep"`` each stays as it was; weights are frozen, so that no weight gradient can be computed even by modules
+    that call ``backward`` themselves (reentrant checkpointing); cuDNN is off for models with recurrent layers, whose
+    cuDNN kernels have no backward in evaluation mode.
+
+    Restored: each submodule's own mode (a frozen BatchNorm stays frozen), each parameter's ``requires_grad`` and
+    ``.grad``, buffers (value and identity), and the global random states of torch (CPU and the models' CUDA devices),
+    NumPy and Python. Callables that are not modules are left alone.
+    """
+    modules = [model for model in models if isinstance(model, nn.Module)]
+    states = [_ModelState.of(module) for module in modules]
+    rng = _RandomState.of(modules)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            recurrent = any(isinstance(part, nn.RNNBase) for module in modules for part in module.modules())
+            if recurrent and torch.backends.cudnn.is_available():
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            for state in states:
+                state.prepare(mode)
+            yield
+    finally:
+        for state in states:
+            state.restore()
+        rng.restore()
+
+
+@dataclass
+class _ModelState:
+    modes: list[tuple[nn.Module, bool]]
+    parameters: list[tuple[Tensor, bool, Tensor | None]]
+    buffers: list[tuple[nn.Module, str, Tensor | None, Tensor | None, int]]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "_ModelState":
+        buffers = []
+        for module in model.modules():
+            for name, value in module._buffers.items():
+                copy = None if value is None else value.detach().clone()
+                version = -1 if value is None or value.is_inference() else value._version
+                buffers.append((module, name, value, copy, version))
+        return cls(
+            modes=[(module, module.training) for module in model.modules()],
+            parameters=[(p, p.requires_grad, p.grad) for p in model.parameters()],
+            buffers=buffers,
+        )
+
+    def prepare(self, mode: Mode) -> None:
+        for module, training in self.modes:
+            if mode == "eval" and training:
+                # Not module.eval(): some exported programs refuse it, and it would recurse once per submodule.
+                module.training = False
+        for parameter, requires_grad, _ in self.parameters:
+            if requires_grad:
+                parameter.requires_grad_(False)
+
+    def restore(self) -> None:
+        for module, training in self.modes:
+            module.training = training
+        for parameter, requires_grad, grad in self.parameters:
+            if requires_grad and not parameter.requires_grad:
+                parameter.requires_grad_(True)
+            parameter.grad = grad
+        for module, name, value, copy, version in self.buffers:
+            module._buffers[name] = value
+            if value is None or copy is None:
+                continue
+            if version < 0 or value._version != version:
+                with torch.no_grad(), torch.inference_mode(value.is_inference()):
+                    value.copy_(copy)
+
+
+@dataclass
+class _RandomState:
+    cpu: Tensor
+    cuda: dict[int, Tensor]
+    numpy: Any
+    python: Any
+
+    @classmethod
+    def of(cls, modules: list[nn.Module]) -> "_RandomState":
+        devices = {p.device.index for module in modules for p in module.parameters() if p.device.type == "cuda"}
+        cuda = {index: torch.cuda.get_rng_state(index) for index in devices if index is not None}
+        return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
+
+    def restore(self) -> None:
+        torch.set_rng_state(self.cpu)
+        for index, state in self.cuda.items():
+            torch.cuda.set_rng_state(state, index)
+        np.random.set_state(self.numpy)
+        random.setstate(self.python)
+
+
+class RandomnessWatch:
+    """Tells whether code between creation and ``drew()`` consumed one of the global generators.
+
+    A model that draws is random, whether or not two passes happen to agree; the check costs microseconds.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = self._look()
+
+    def drew(self) -> bool:
+        """Whether a global generator has moved since this watch was made."""
+        return any(before != after for before, after in zip(self._before, self._look(), strict=True))
+
+    def _look(self) -> tuple[object, ...]:
+        numpy_state = np.random.get_state(legacy=False)["state"]
+        cuda = torch.cuda.get_rng_state(self._device).numpy().tobytes() if self._device.type == "cuda" else b""
+        return (
+            torch.get_rng_state().numpy().tobytes(),
+            cuda,
+            (numpy_state["pos"], numpy_state["key"].tobytes()),
+            random.getstate(),
+        )
+
+
+def reseed(seed: int) -> None:
+    """Seed the global generators of torch, NumPy and Python; only inside ``untouched``, which restores them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)

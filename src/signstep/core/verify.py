@@ -1,0 +1,108 @@
+"""An independent check that attacked inputs obey the threat model.
+
+Nothing here is shared with the attack: plain float64 arithmetic on the two inputs and the declared numbers. import-linter
+keeps it that way.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from signstep.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """Row by row: ``ok`` (R,), by how much the ball was exceeded (``excess``, at most 0 inside), and the tolerance."""
+
+    ok: Tensor
+    excess: Tensor
+    tolerance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Terms:
+    """The declared numbers of a threat model, free of the classes that the attack uses.
+
+    Attributes:
+        kind: "linf", "l2", "l1" or "grouped".
+        axes: for "grouped": the example axes of one group.
+        eps: radius, a number or (R,); None: no ball.
+        low: lower end of the box, or None.
+        high: upper end of the box, or None.
+        mask: True where the input may change, or None.
+        grid: number of steps across the box, or None.
+    """
+
+    kind: str
+    axes: tuple[int, ...]
+    eps: float | Tensor | None
+    low: float | Tensor | None
+    high: float | Tensor | None
+    mask: Tensor | None
+    grid: int | None
+
+
+def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
+    """Check ``point`` (R, ...) against ball, box, mask and grid around ``x`` in float64.
+
+    The tolerance is one unit in the last place of the box (of the largest input where there is none) in the input's
+    dtype, but never more than float32's: coarser formats must round towards x.
+    """
+    if point.shape != x.shape:
+        raise InputError(f"attacked inputs have shape {tuple(point.shape)}, the clean ones {tuple(x.shape)}")
+    tolerance = _last_place(x, terms)
+    device = torch.device("cpu") if x.device.type == "mps" else x.device
+    after, before = point.to(device), x.to(device)
+    if after.dtype not in (torch.float32, torch.float64):
+        after, before = after.double(), before.double()
+    change = torch.sub(after.double(), before)
+    size = _size(change, terms)
+    eps = float("inf") if terms.eps is None else terms.eps
+    excess = size - torch.as_tensor(eps, dtype=torch.float64).to(device)
+    ok = (excess <= tolerance) & torch.isfinite(size)
+    for end, sign in ((terms.low, 1), (terms.high, -1)):
+        if end is None:
+            continue
+        if isinstance(end, Tensor) and end.ndim:
+            inside = (sign * (after.double() - _fitted(end, x).to(device)) >= -tolerance).flatten(1).all(1)
+        else:
+            ends = after.flatten(1)
+            inside = (ends.amin(1).double() >= float(end)) if sign > 0 else (ends.amax(1).double() <= float(end))
+        ok = ok & inside
+    if terms.mask is not None:
+        frozen = ~_fitted(terms.mask, x).to(device)
+        ok = ok & ~((change != 0) & frozen).flatten(1).any(1)
+    if terms.grid is not None:
+        assert isinstance(terms.low, float) and isinstance(terms.high, float)
+        span = (terms.high - terms.low) / terms.grid
+        levels = (after.double() - terms.low) / span
+        allowed = 1e-3 if x.dtype in (torch.float32, torch.float64) else 0.5
+        ok = ok & ((levels - levels.round()).abs() <= allowed).flatten(1).all(1)
+    return Verification(ok.to(x.device), excess.to(x.device), tolerance)
+
+
+def _size(change: Tensor, terms: Terms) -> Tensor:
+    flat = change.flatten(1)
+    if terms.kind == "linf":
+        return torch.maximum(flat.amax(1), -flat.amin(1))
+    if terms.kind == "l2":
+        return flat.square().sum(1).sqrt()
+    if terms.kind == "l1":
+        return flat.abs().sum(1)
+    if terms.kind == "grouped":
+        axes = [axis + 1 if axis >= 0 else axis for axis in terms.axes]
+        return change.square().sum(axes).sqrt().reshape(len(change), -1).amax(1)
+    raise InputError(f"cannot verify a threat in the norm {terms.kind!r}: the checker knows linf, l2, l1 and grouped")
+
+
+def _last_place(x: Tensor, terms: Terms) -> float:
+    ends = [float(torch.as_tensor(end).abs().max()) for end in (terms.low, terms.high) if end is not None]
+    scale = max(ends) if ends else float(x.abs().max())
+    dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+    return torch.finfo(dtype).eps * (scale if scale > 0 else 1.0)
+
+
+def _fitted(part: Tensor, x: Tensor) -> Tensor:
+    return part if part.ndim == x.ndim else part.reshape(1, *([1] * (x.ndim - 1 - part.ndim)), *part.shape)

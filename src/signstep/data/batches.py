@@ -1,0 +1,70 @@
+"""A data source: batches that are read from disk as they are asked for, with their input space and provenance."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from torch import Tensor
+
+Reader: TypeAlias = Callable[[Sequence[int]], Iterator[Tensor]]
+"""Starts at the first example and yields one float32 block per entry, with so many rows."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DataSource:
+    """Batches ``(x, y)``: x float32 (B, C, H, W) or (B, F), y int64 (B,), in the same order at each iteration.
+
+    Attributes:
+        name: What the examples come from, for people.
+        labels: All labels, int64 (N,). Inputs are read anew at each iteration, so memory does not grow with N.
+        shape: Shape of one input.
+        read: Opens the input stream.
+        files: The files behind the data, by a name that does not depend on where the folder lies.
+        batch_size: Rows per batch; the last one may have fewer.
+        total: Examples in the files, of which N may be the first few.
+        bounds: Smallest and largest possible input value, where the format fixes them.
+        classes: Class names in the order of the labels, where the format has them.
+        notes: What was decided or converted on the way, one sentence each.
+    """
+
+    name: str
+    labels: Tensor = field(repr=False)
+    shape: tuple[int, ...]
+    read: Reader = field(repr=False)
+    files: Mapping[str, Path] = field(repr=False)
+    batch_size: int
+    total: int
+    bounds: tuple[float, float] | None = None
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        starts = range(0, self.len_hint, self.batch_size)
+        labels = [self.labels[start : start + self.batch_size] for start in starts]
+        for x, y in zip(self.read([len(part) for part in labels]), labels, strict=True):
+            yield x, y.clone()
+
+    @property
+    def len_hint(self) -> int:
+        """Number of examples that one iteration gives."""
+        return len(self.labels)
+
+    @property
+    def description(self) -> str:
+        """One line: name, number of examples, shape of one."""
+        count = str(self.len_hint) if self.len_hint == self.total else f"the first {self.len_hint} of {self.total}"
+        return f"{self.name}: {count} examples of shape {'x'.join(map(str, self.shape))}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the file, as ``sha256sum`` prints it; of that listing, sorted by name, if there are several."""
+        digests = {name: _sha256(path) for name, path in sorted(self.files.items())}
+        if len(digests) == 1:
+            return next(iter(digests.values()))
+        return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""A model from a ``torch.export`` program (.pt2), which is a program: only for files that the user trusts."""
+
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from signstep.errors import LoadError
+
+
+class ExportedModel(nn.Module):
+    """An exported program as a module whose mode can be set, without effect: the mode was fixed at export."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+        for module in self.modules():
+            module.training = False
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Run the program."""
+        output: Tensor = self.program(*inputs)
+        return output
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+        """Do nothing: a graph module refuses to change its mode."""
+        return self
+
+
+def load_exported(path: Path, *, trust: bool) -> ExportedModel:
+    """Load a program, if it is trusted and takes batches of any size.
+
+    Raises:
+        LoadError: If it is not trusted, cannot be read, or was exported for one batch size.
+    """
+    if not path.is_file():
+        raise LoadError(f"the program {path} does not exist: check the path")
+    if not trust:
+        raise LoadError(f"{path} is an exported program, and loading one can run code: pass --trust if you trust it")
+    try:
+        program = torch.export.load(path)
+        module = program.module()
+    except Exception as error:
+        raise LoadError(
+            f"{path} cannot be loaded as an exported program ({type(error).__name__}): "
+            "export it again with torch.export.save under this version of PyTorch"
+        ) from error
+    rows = _batch_sizes(program)
+    if any(isinstance(size, int) for size in rows):
+        raise LoadError(
+            f"{path} was exported for batches of exactly {rows[0]} row(s), and attacks change the batch size: "
+            "export it again with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)"
+        )
+    return ExportedModel(module)
+
+
+def _batch_sizes(program: torch.export.ExportedProgram) -> list[int | torch.SymInt]:
+    """First dimension of each input: a number where it is fixed, a symbol where it is free."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    inputs = [values.get(str(name)) for name in program.graph_signature.user_inputs]
+    return [value.shape[0] for value in inputs if isinstance(value, Tensor) and value.ndim]
