@@ -102,7 +102,7 @@ def attack(
         return question.run(chosen, key.fold(chosen.name))
 
 
-def fgsm(
+def fgsm(  # noqa: D417 - the arguments it shares with `attack` are described there
     model: Model,
     x: Tensor,
     y: Tensor | None = None,

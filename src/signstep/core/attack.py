@@ -101,10 +101,12 @@ class GradientAttack:
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1:
-            raise InputError(f"{self.name}: steps={self.steps}, restarts={self.restarts}; pass steps >= 0 and restarts >= 1")
+            raise InputError(
+                f"{self.name}: steps={self.steps}, restarts={self.restarts}; pass steps >= 0 and restarts >= 1"
+            )
         if self.restarts > 1 and self.start == "clean":
             raise InputError(
-                f"{self.name}: restarts={self.restarts} from the clean input would repeat the same run; pass restarts=1 "
+                f"{self.name}: restarts={self.restarts} from the clean input would repeat one run; pass restarts=1 "
                 "or a recipe with a random start (pgd, fgsm-rs)"
             )
 
@@ -174,13 +176,20 @@ class _Run:
     """The rows that are still searching in one run, and the points of those that have left it."""
 
     def __init__(self, problem: Problem, region: Region, clean: Tree, d: Tree, state: State, owners: Tensor) -> None:
-        self.problem, self.region, self.clean, self.d, self.state, self.owners = problem, region, clean, d, state, owners
+        self.problem, self.region, self.clean, self.d, self.state, self.owners = (
+            problem,
+            region,
+            clean,
+            d,
+            state,
+            owners,
+        )
         self._everyone = clean
         self._found: Tree | None = None
         self._place: Tensor | None = None  # of the rows still searching among all rows of the run
 
     def dismiss(self, fooled: Tensor, point: Tree) -> Tensor:
-        """Let the fooled rows leave with their points; returns the positions (among the searching) of those that stay."""
+        """Let the fooled rows leave with their points; returns the positions of those that stay."""
         if self._found is None or self._place is None:
             self._found = tree_map(torch.clone, self._everyone)
             self._place = torch.arange(len(fooled), device=fooled.device)
@@ -264,7 +273,8 @@ class _Ledger:
 
     def outcome(self, problem: Problem, region: Region) -> Outcome:
         """Everything, as one record."""
-        assert self.point is not None and self.verdict is not None
+        assert self.point is not None
+        assert self.verdict is not None
         verdict = self.verdict
         vanished = (self.health.gradients > 0) & (self.health.dead == self.health.gradients) & (region.radius > 0)
         return Outcome(

@@ -60,7 +60,8 @@ def momentum(decay: float) -> Move:
         return tree_map(torch.zeros_like, d)
 
     def update(gradient: Tree, state: State, view: View) -> tuple[Tree, State]:  # noqa: ARG001
-        assert state is not None and not isinstance(state, tuple)
+        assert state is not None
+        assert not isinstance(state, tuple)
         memory = tree_map(lambda old, new: decay * old + new, state, unit_l1(gradient))
         return memory, memory
 

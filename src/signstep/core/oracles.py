@@ -26,9 +26,7 @@ class Oracle(Protocol):
     def gradients(self) -> int:
         """Backward passes for each call."""
 
-    def __call__(
-        self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None
-    ) -> tuple[Score, Tree]:
+    def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """Score and gradient at ``point``.
 
         Args:
@@ -46,9 +44,7 @@ class Autograd:
     sees_victim: bool = True
     gradients: int = 1
 
-    def __call__(
-        self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None
-    ) -> tuple[Score, Tree]:
+    def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """One forward and one backward pass; at the clean input a forward pass already paid for is used.
 
         Raises:
@@ -87,9 +83,7 @@ class Surrogates:
         """One backward pass for each surrogate."""
         return len(self.predictors)
 
-    def __call__(
-        self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None
-    ) -> tuple[Score, Tree]:
+    def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """The mean score's parts that a move may use, and the mean gradient."""
         oracle = Autograd()
         answers = [oracle(problem.on(predictor), point, key, cotangent) for predictor in self.predictors]

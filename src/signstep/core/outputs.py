@@ -56,7 +56,9 @@ class Predictor:
 
     def __post_init__(self) -> None:
         if not callable(self.model):
-            raise InputError(f"model is a {type(self.model).__name__}, which cannot be called; pass an nn.Module or a function")
+            raise InputError(
+                f"model is a {type(self.model).__name__}, which cannot be called; pass an nn.Module or a function"
+            )
         if self.kind not in ("auto", "logits", "probabilities"):
             raise InputError(f"outputs={self.kind!r}; pass 'auto', 'logits' or 'probabilities'")
 
@@ -80,8 +82,8 @@ class Predictor:
             )
         if raw.shape[:1] != (rows(inputs),):
             raise ModelError(
-                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first dimension "
-                "must be the examples: pass output= to pick the right tensor"
+                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
+                "dimension must be the examples: pass output= to pick the right tensor"
             )
         before = None if watch is None else watch.behind(raw)
         if before is not None:
@@ -159,7 +161,9 @@ def select(returned: Any, output: Selector = None) -> Tensor:
         found: Any = output(returned)
     elif output is not None:
         try:
-            found = getattr(returned, output) if isinstance(output, str) and hasattr(returned, output) else returned[output]
+            found = (
+                getattr(returned, output) if isinstance(output, str) and hasattr(returned, output) else returned[output]
+            )
         except (KeyError, IndexError, TypeError) as error:
             raise ModelError(f"output={output!r} is not in what the model returned: {_shape_of(returned)}") from error
     else:
@@ -203,11 +207,11 @@ def _opaque(model: object) -> bool:
     return isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod")
 
 
-class _HeadWatch(TorchFunctionMode):  # type: ignore[no-untyped-call]
+class _HeadWatch(TorchFunctionMode):
     """Remembers the input of the last softmax or sigmoid, so that a saturating head can be looked behind."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._last: tuple[Tensor, Tensor] | None = None
 
     def __torch_function__(

@@ -35,7 +35,7 @@ def mi_fgsm(
 def pgd(
     *, steps: int = 20, step: float | None = None, restarts: int = 1, oracle: Oracle | None = None
 ) -> GradientAttack:
-    """Projected steepest ascent from uniform starts, steps of ``2.5 * eps / steps`` (Madry et al. 2018, section 2.1)."""
+    """Projected steepest ascent from uniform starts, steps of ``2.5 * eps / steps`` (Madry et al. 2018, sec. 2.1)."""
     return GradientAttack("pgd", steepest(_step(step, 2.5, steps)), steps, "uniform", restarts, oracle or Autograd())
 
 
@@ -161,4 +161,11 @@ def _step(step: float | None, whole: float, steps: int) -> float:
 
 
 # Other names under which people look for them.
-_ALIASES = {"fgm": "fgsm", "i-fgsm": "bim", "ifgsm": "bim", "mifgsm": "mi-fgsm", "r-fgsm": "fgsm-rs", "ffgsm": "fgsm-rs"}
+_ALIASES = {
+    "fgm": "fgsm",
+    "i-fgsm": "bim",
+    "ifgsm": "bim",
+    "mifgsm": "mi-fgsm",
+    "r-fgsm": "fgsm-rs",
+    "ffgsm": "fgsm-rs",
+}

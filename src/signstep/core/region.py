@@ -6,10 +6,12 @@ therefore exact where step-then-clip is not: clipping an L2 step to the box wast
 coordinates could not use, while `Norm.steepest` hands it to the others.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,7 +96,9 @@ class BallRegion:
             ThreatError: mask, box or eps do not fit the shape of x.
         """
         if not x.is_floating_point():
-            raise InputError(f"x has dtype {x.dtype}; pass floating point values inside the box, for images x.float() / 255")
+            raise InputError(
+                f"x has dtype {x.dtype}; pass floating point values inside the box, for images x.float() / 255"
+            )
         dtype = search_dtype(x.dtype)
         start = x.to(dtype)
         low, high = _end(threat.low, x, dtype, "low"), _end(threat.high, x, dtype, "high")
@@ -206,7 +210,7 @@ class BallRegion:
         x, d = wide(self.x), wide(d)
         radius = wide(self.radius)
         length = self.norm.length(d)
-        # Only rows that exceed the radius shrink, by a hair more than needed, so that float64's own rounding is covered.
+        # Only rows that exceed the radius shrink, by a hair more than needed, to cover float64's own rounding.
         shrink = torch.where(length > radius, radius / length * (1 - 1e-14), torch.ones_like(radius))
         d = torch.where(per_row(length > 0, d), d * per_row(shrink, d), d)
         u = (x + d).to(self.x.dtype)
@@ -225,7 +229,9 @@ class BallRegion:
         span = self.grid
         levels = wide(d) / span
         nearest = levels.round()
-        steps = torch.where((levels - nearest).abs() <= _GRID_SLACK * nearest.abs().clamp(min=1.0), nearest, levels.trunc())
+        steps = torch.where(
+            (levels - nearest).abs() <= _GRID_SLACK * nearest.abs().clamp(min=1.0), nearest, levels.trunc()
+        )
         start = ((wide(self.x) - self.grid_low) / span).round()
         u = (self.grid_low + (start + steps) * span).to(device=self.x.device, dtype=self.x.dtype)
         return torch.where(steps.to(self.x.device) == 0, self.x, u)
@@ -239,8 +245,8 @@ class BallRegion:
         allowed = 1e-3 if self.x.dtype in (torch.float32, torch.float64) else 0.5
         if float(off) > allowed:
             raise InputError(
-                f"x is off the grid of {self.grid:.6g} by up to {float(off):.3g} steps; with grid= the input itself must "
-                "lie on it: round it first, or drop grid"
+                f"x is off the grid of {self.grid:.6g} by up to {float(off):.3g} steps; with grid= the input itself "
+                "must lie on it: round it first, or drop grid"
             )
 
 
@@ -335,9 +341,9 @@ def _fit(part: Tensor, x: Tensor, name: str) -> Tensor:
     """View ``part`` so that it broadcasts over the batch: it may be given for one example or for the whole batch."""
     shaped = part if part.ndim == x.ndim else part.reshape(1, *([1] * (x.ndim - 1 - part.ndim)), *part.shape)
     try:
-        if torch.broadcast_shapes(shaped.shape, x.shape) == x.shape:
+        if np.broadcast_shapes(tuple(shaped.shape), tuple(x.shape)) == tuple(x.shape):
             return shaped
-    except RuntimeError:
+    except ValueError:
         pass
     raise ThreatError(
         f"{name} has shape {tuple(part.shape)}, which does not fit examples of shape {tuple(x.shape[1:])}; "
@@ -357,7 +363,9 @@ def _radius(threat: ThreatModel, x: Tensor, dtype: torch.dtype) -> Tensor:
         return torch.full((len(x),), torch.inf, dtype=dtype, device=x.device)
     radius = torch.as_tensor(threat.eps, dtype=dtype, device=x.device)
     if radius.ndim and len(radius) != len(x):
-        raise ThreatError(f"eps has {len(radius)} entries for a batch of {len(x)}; pass one number or one for each example")
+        raise ThreatError(
+            f"eps has {len(radius)} entries for a batch of {len(x)}; pass one number or one for each example"
+        )
     return radius.expand(len(x))
 
 
@@ -365,12 +373,12 @@ def _check_inside(x: Tensor, low: Tensor | None, high: Tensor | None) -> None:
     if x.numel() == 0:
         raise InputError(f"x is empty, shape {tuple(x.shape)}; pass at least one example")
     smallest, largest = (float(value) for value in torch.aminmax(x.detach()))
-    if smallest != smallest or largest != largest:  # NaN
+    if math.isnan(smallest) or math.isnan(largest):
         raise InputError("x has NaN values; remove those examples, a model's answer to them says nothing")
-    if smallest in (float("inf"), float("-inf")) or largest in (float("inf"), float("-inf")):
+    if math.isinf(smallest) or math.isinf(largest):
         raise InputError("x has infinite values; remove those examples")
-    below = low is not None and bool((x < low).any()) if low is not None and low.ndim else low is not None and smallest < float(low)
-    above = high is not None and bool((x > high).any()) if high is not None and high.ndim else high is not None and largest > float(high)
+    below = low is not None and (smallest < float(low) if low.ndim == 0 else bool((x < low).any()))
+    above = high is not None and (largest > float(high) if high.ndim == 0 else bool((x > high).any()))
     if below or above:
         raise ScaleError(_scale_message(smallest, largest, low, high))
 
@@ -379,13 +387,13 @@ def _scale_message(smallest: float, largest: float, low: Tensor | None, high: Te
     box = f"[{_text(low)}, {_text(high)}]"
     seen = f"x runs from {smallest:.4g} to {largest:.4g}, outside the box {box}"
     if largest > 4 and largest <= 255 and smallest >= 0:
-        return f"{seen}: values reach {largest:.4g}: is x on the 0..255 scale? Pass x / 255, or box=(0, 255) with eps on that scale"
+        return f"{seen}: is x on the 0..255 scale? Pass x / 255, or box=(0, 255) with eps on that scale"
     if smallest < 0 and largest <= 1.0001 and smallest >= -1.0001:
         return f"{seen}: is x scaled to [-1, 1]? Pass box=(-1, 1), or declare mean=0.5, std=0.5 with data='normalised'"
     if smallest < 0:
         return (
-            f"{seen}: values reach {largest:.4g}: normalised? Pass mean=..., std=... with data='normalised' if the loader "
-            "yields normalised batches (threat models speak raw units), or box=None if the input has no bounds"
+            f"{seen}: values reach {largest:.4g}: normalised? Pass mean=..., std=... with data='normalised' if the "
+            "loader yields normalised batches (threat models speak raw units), or box=None if the input has no bounds"
         )
     return f"{seen}: pass the box that the inputs live in, box=(low, high), or box=None if they have no bounds"
 

@@ -49,10 +49,14 @@ class InputSpace:
                 raise InputError(f"{name}={value!r}; pass 'raw' or 'normalised'")
         if (mean is None) != (std is None):
             missing = "std" if std is None else "mean"
-            raise InputError(f"{missing} is missing: normalisation needs both mean= and std= (std=1 or mean=0 if unused)")
+            raise InputError(
+                f"{missing} is missing: normalisation needs both mean= and std= (std=1 or mean=0 if unused)"
+            )
         if mean is None or std is None:
             if data == "normalised" or budget == "normalised":
-                raise InputError("data or budget is declared 'normalised' without mean= and std=; pass the loader's own")
+                raise InputError(
+                    "data or budget is declared 'normalised' without mean= and std=; pass the loader's own"
+                )
             return cls()
         mean_, std_ = (torch.as_tensor(value, dtype=torch.float64).flatten() for value in (mean, std))
         if not bool((std_ > 0).all() and torch.isfinite(std_).all() and torch.isfinite(mean_).all()):
@@ -95,14 +99,15 @@ class InputSpace:
             return threat
         if threat.grid is not None:
             raise InputError(f"grid={threat.grid} lies in raw units, budget='normalised' does not; drop one of the two")
-        ends = []
-        for end in (threat.low, threat.high):
+        mean, std = self._statistics(torch.empty((1, *x.shape[1:]), dtype=torch.float64))
+
+        def moved(end: float | Tensor | None) -> Tensor | None:
             if end is None:
-                ends.append(None)
-                continue
-            mean, std = self._statistics(torch.empty((1, *x.shape[1:]), dtype=torch.float64))
-            ends.append(((torch.as_tensor(end, dtype=torch.float64) - mean) / std).squeeze(0) if mean.ndim else (end - mean) / std)
-        low, high = ends
+                return None
+            there = (torch.as_tensor(end, dtype=torch.float64) - mean) / std
+            return there.squeeze(0) if mean.ndim else there
+
+        low, high = moved(threat.low), moved(threat.high)
         return ThreatModel(threat.norm, threat.eps, low, high, threat.mask, None, threat.label)
 
     def describe(self) -> dict[str, object]:
@@ -124,7 +129,9 @@ class InputSpace:
                     f"{name} has {value.numel()} values, the input has shape {tuple(x.shape)}; "
                     "pass one number, or one for each entry of dimension 1"
                 )
-            views.append(value.to(x).reshape(1, -1, *([1] * (x.ndim - 2))) if value.numel() > 1 else value.to(x).reshape(()))
+            views.append(
+                value.to(x).reshape(1, -1, *([1] * (x.ndim - 2))) if value.numel() > 1 else value.to(x).reshape(())
+            )
         return views[0], views[1]
 
     @staticmethod

@@ -23,7 +23,7 @@ from signstep.core.untouched import Mode, RandomnessWatch, untouched
 from signstep.core.verify import verify
 from signstep.errors import InputError, LabelError, SignstepWarning, ThreatError
 
-Target: TypeAlias = Tensor | Literal['random', 'least-likely', 'next'] | None
+Target: TypeAlias = Tensor | Literal["random", "least-likely", "next"] | None
 Model: TypeAlias = Callable[..., Any]
 
 
@@ -102,7 +102,9 @@ class Subject:
             raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
         space = InputSpace.of(mean, std, data=data, budget=budget)
         prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
-        others: Sequence[Model] = () if surrogate is None else surrogate if isinstance(surrogate, Sequence) else (surrogate,)
+        others: Sequence[Model] = (
+            () if surrogate is None else surrogate if isinstance(surrogate, Sequence) else (surrogate,)
+        )
         return cls(
             Predictor(model, output, outputs, prepare),
             tuple(Predictor(other, output, outputs, prepare) for other in others),
@@ -146,8 +148,7 @@ class Subject:
             attack: the one attack to come: if it starts at the clean input, the pass made here serves as its first.
         """
         attacked, frozen, threats = self._split(x, threat)
-        around = attacked if isinstance(attacked, dict) else attacked
-        region = region_around(around, threats if isinstance(around, dict) else threats[""])
+        region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
         shared = attack is not None and attack.start == "clean" and attack.steps > 0 and not self.surrogates
         watch = RandomnessWatch(leaves(attacked)[0].device)
@@ -170,14 +171,21 @@ class Subject:
             self.predictor, task, aim, loss, ids, random, frozen, warm=Warm(attacked, leaf, outputs) if shared else None
         )
         with torch.no_grad():
-            clean = Score(*(part.detach() for part in problem.read(Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form))))
+            clean = Score(
+                *(
+                    part.detach()
+                    for part in problem.read(Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form))
+                )
+            )
         return Question(problem, region, attacked, threats, clean, task.predict(outputs).detach(), tuple(notes))
 
     def _split(self, x: Tree, threat: Threat) -> tuple[Tree, dict[str, Tensor], dict[str, ThreatModel]]:
         """Attacked inputs in search units, frozen ones, and the threats by name ("" for a single tensor)."""
         if isinstance(x, Mapping):
             if self.space.mean is not None:
-                raise InputError("mean= and std= are for a single input tensor; put the normalisation of a dict into the model")
+                raise InputError(
+                    "mean= and std= are for a single input tensor; put the normalisation of a dict into the model"
+                )
             if isinstance(threat, ThreatModel):
                 floating = [name for name, part in x.items() if part.is_floating_point()]
                 if len(floating) != 1:
@@ -212,7 +220,9 @@ class Subject:
             needed = target is None or isinstance(target, str)
             labels = task.predict(outputs).detach() if needed else None
             if needed:
-                notes.append("labels are the model's own predictions, so they cannot leak; this is not accuracy on true labels")
+                notes.append(
+                    "labels are the model's own predictions, so they cannot leak; this is not accuracy on true labels"
+                )
         else:
             labels = task.labels(_label_tensor(y, "y"), raw, "y").to(raw.device)
         if target is None:
@@ -222,8 +232,8 @@ class Subject:
         wanted = task.labels(_label_tensor(target, "target"), raw, "target").to(raw.device)
         if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
             raise LabelError(
-                f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads away "
-                "from y: pass other targets, or target='random', 'least-likely' or 'next'"
+                f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
+                "away from y: pass other targets, or target='random', 'least-likely' or 'next'"
             )
         return Aim(labels, wanted), notes
 
@@ -256,19 +266,25 @@ def _label_tensor(y: object, name: str) -> Tensor:
     try:
         return torch.as_tensor(y)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise LabelError(f"{name} is a {type(y).__name__} that cannot be made a tensor; pass a tensor of labels") from error
+        raise LabelError(
+            f"{name} is a {type(y).__name__} that cannot be made a tensor; pass a tensor of labels"
+        ) from error
 
 
 def _check_ids(ids: Tensor, count: int, device: torch.device) -> Tensor:
     if ids.shape != (count,) or ids.is_floating_point():
-        raise InputError(f"ids has shape {tuple(ids.shape)} and dtype {ids.dtype} for {count} examples; pass int64 ({count},)")
+        raise InputError(
+            f"ids has shape {tuple(ids.shape)} and dtype {ids.dtype} for {count} examples; pass int64 ({count},)"
+        )
     return ids.long().to(device)
 
 
 def _same_rows(x: Mapping[str, Tensor]) -> None:
     counts = {name: len(part) for name, part in x.items()}
     if len(set(counts.values())) != 1:
-        raise InputError(f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input")
+        raise InputError(
+            f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input"
+        )
 
 
 def _span(threats: Mapping[str, ThreatModel]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Tasks: what the outputs mean, what counts as failure, and which loss leads there.
 
-A task reads scores and labels and gives a `Score` for each row. Each is a frozen value; `TASKS` names the built-in ones.
+A task reads scores and labels and gives a `Score` for each row; `TASKS` names the built-in ones.
 """
 
 import warnings
@@ -120,7 +120,7 @@ class Binary(Multiclass):
         """0 or 1, shape (R,)."""
         if not (outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)):
             raise ModelError(
-                f"task='binary' means one logit for each example, the model's scores have shape {tuple(outputs.shape)}; "
+                f"task='binary' means one logit for each example, the scores have shape {tuple(outputs.shape)}; "
                 "pass task='multiclass' or 'multilabel'"
             )
         if y.numel() and float(y.min()) == -1 and float(y.max()) <= 1:
@@ -159,11 +159,13 @@ class Multilabel:
         """0 or 1, the shape of the scores."""
         if y.shape != outputs.shape or outputs.ndim != 2:
             raise LabelError(
-                f"{name} has shape {tuple(y.shape)}, the model's scores {tuple(outputs.shape)}; multilabel needs one 0 or 1 "
-                "for each score, shape (examples, labels)"
+                f"{name} has shape {tuple(y.shape)}, the model's scores {tuple(outputs.shape)}; multilabel needs one 0 or "
+                "1 for each score, shape (examples, labels)"
             )
         if not bool(((y == 0) | (y == 1)).all()):
-            raise LabelError(f"{name} has values other than 0 and 1 (from {float(y.min()):.4g} to {float(y.max()):.4g})")
+            raise LabelError(
+                f"{name} has values other than 0 and 1 (from {float(y.min()):.4g} to {float(y.max()):.4g})"
+            )
         if isinstance(self.success, int) and not 0 <= self.success < outputs.shape[1]:
             raise InputError(f"success={self.success}: the model has labels 0 to {outputs.shape[1] - 1}")
         return y.to(outputs.device).bool()
@@ -227,8 +229,8 @@ class Segmentation:
         """Integers 0..K-1, shape (R, ...)."""
         if outputs.ndim < 3 or y.shape != (outputs.shape[0], *outputs.shape[2:]):
             raise LabelError(
-                f"{name} has shape {tuple(y.shape)}, the model's scores {tuple(outputs.shape)}; segmentation needs scores "
-                "(examples, classes, positions...) and labels (examples, positions...)"
+                f"{name} has shape {tuple(y.shape)}, the model's scores {tuple(outputs.shape)}; segmentation needs "
+                "scores (examples, classes, positions...) and labels (examples, positions...)"
             )
         counted = y if self.ignore is None else torch.where(y == self.ignore, 0, y)
         class_indices(counted.flatten(), counted.numel(), outputs.shape[1], name)
@@ -290,7 +292,8 @@ class Regression:
         if y.numel() == outputs.numel() and y.shape[:1] == outputs.shape[:1]:
             return y.to(outputs).reshape(outputs.shape)
         raise LabelError(
-            f"{name} has shape {tuple(y.shape)}, the model's outputs {tuple(outputs.shape)}; regression needs the same shape"
+            f"{name} has shape {tuple(y.shape)}, the model's outputs {tuple(outputs.shape)}; "
+            "regression needs the same shape"
         )
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -340,7 +343,9 @@ class Custom:
     def score(self, outputs: Outputs, aim: Aim, loss: str) -> Score:  # noqa: ARG002
         """Loss and success as given."""
         if aim.target is not None:
-            raise InputError("target= has no meaning for a custom loss; put the target into the loss and its success rule")
+            raise InputError(
+                "target= has no meaning for a custom loss; put the target into the loss and its success rule"
+            )
         value = self.loss(outputs.scores, aim.y)
         fooled = self.success(outputs.raw, aim.y)
         rows = len(outputs.raw)
@@ -418,7 +423,7 @@ def check_loss(task: Task, loss: str | None, classes: int | None, goal: Goal) ->
     needed = 3 if goal == "untargeted" else 4
     if loss == "dlr" and classes is not None and classes < needed:
         warnings.warn(
-            f"loss='dlr' needs at least {needed} classes for a{'n un' if goal == 'untargeted' else ' '}targeted attack, "
+            f"loss='dlr' needs at least {needed} classes for {goal} attacks, "
             f"the model has {classes}: the margin loss is used",
             SignstepWarning,
             stacklevel=3,
@@ -440,12 +445,14 @@ def class_indices(y: Tensor, rows: int, classes: int, name: str) -> Tensor:
             f"{name} has shape {tuple(y.shape)}, like the scores: one-hot? Pass {name}.argmax(1), or task='multilabel'"
         )
     if y.shape != (rows,):
-        raise LabelError(f"{name} has shape {tuple(y.shape)} for {rows} examples; pass one class index for each, ({rows},)")
+        raise LabelError(
+            f"{name} has shape {tuple(y.shape)} for {rows} examples; pass one class index for each, ({rows},)"
+        )
     if y.is_floating_point():
         if not bool((y == y.round()).all()):
             raise LabelError(
-                f"{name} has fractions such as {float(y[y != y.round()][0]):.4g}; class labels are whole numbers from 0: "
-                "pass integers, or task='regression'"
+                f"{name} has fractions such as {float(y[y != y.round()][0]):.4g}; class labels are whole numbers "
+                "from 0: pass integers, or task='regression'"
             )
     elif y.is_complex():
         raise LabelError(f"{name} has dtype {y.dtype}; pass integers")
@@ -495,7 +502,9 @@ def task_for(task: Task | str, outputs: Tensor, tolerance: float | None = None) 
         return Binary() if one_logit else Multiclass()
     if task == "regression":
         if tolerance is None:
-            raise InputError("task='regression' needs to know which error counts as failure: pass task=Regression(tolerance)")
+            raise InputError(
+                "task='regression' needs to know which error counts as failure: pass task=Regression(tolerance)"
+            )
         return Regression(tolerance)
     if task not in TASKS:
         raise InputError(f"task={task!r} is not one of auto, {', '.join(TASKS)}, regression, or a task object")

@@ -104,7 +104,9 @@ class ThreatModel:
         if not isinstance(self.eps, Tensor) or self.eps.ndim == 0:
             return self
         if stop > len(self.eps):
-            raise ThreatError(f"eps has {len(self.eps)} entries, the data has at least {stop} examples; pass one for each")
+            raise ThreatError(
+                f"eps has {len(self.eps)} entries, the data has at least {stop} examples; pass one for each"
+            )
         return replace(self, eps=self.eps[start:stop])
 
     def check_diameter(self, shape: tuple[int, ...]) -> None:

@@ -34,7 +34,7 @@ def untouched(*models: object, mode: Mode = "eval") -> Iterator[None]:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
             recurrent = any(isinstance(part, nn.RNNBase) for module in modules for part in module.modules())
-            if recurrent and torch.backends.cudnn.is_available():
+            if recurrent and torch.cuda.is_available():
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             for state in states:
                 state.prepare(mode)

@@ -1,7 +1,7 @@
 """An independent check that attacked inputs obey the threat model.
 
-Nothing here is shared with the attack: plain float64 arithmetic on the two inputs and the declared numbers. import-linter
-keeps it that way.
+Nothing here is shared with the attack: plain float64 arithmetic on the two inputs and the declared numbers.
+import-linter keeps it that way.
 """
 
 from dataclasses import dataclass
@@ -75,7 +75,8 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
         frozen = ~_fitted(terms.mask, x).to(device)
         ok = ok & ~((change != 0) & frozen).flatten(1).any(1)
     if terms.grid is not None:
-        assert isinstance(terms.low, float) and isinstance(terms.high, float)
+        assert isinstance(terms.low, float)
+        assert isinstance(terms.high, float)
         span = (terms.high - terms.low) / terms.grid
         levels = (after.double() - terms.low) / span
         allowed = 1e-3 if x.dtype in (torch.float32, torch.float64) else 0.5
