@@ -1,11 +1,13 @@
 """Signstep: how little must change in the input for a model to fail, and can that number be trusted?
 
-    import signstep as ss
-    outcome = ss.attack(model, x, y, recipe="pgd", threat=ss.linf("8/255"))
-    x_adv = ss.fgsm(model, x, y, eps="8/255")
+import signstep as ss
+outcome = ss.attack(model, x, y, recipe="pgd", threat=ss.linf("8/255"))
+x_adv = ss.fgsm(model, x, y, eps="8/255")
 """
 
 from signstep.api import attack, fgsm
+from signstep.audit.result import Result
+from signstep.audit.run import audit
 from signstep.core.attack import GradientAttack, Outcome
 from signstep.core.norms import L1, L2, Grouped, Linf
 from signstep.core.recipes import RECIPES, recipe
@@ -30,11 +32,13 @@ __all__ = [
     "Multilabel",
     "Outcome",
     "Regression",
+    "Result",
     "Segmentation",
     "SignstepError",
     "SignstepWarning",
     "ThreatModel",
     "attack",
+    "audit",
     "fgsm",
     "l1",
     "l2",

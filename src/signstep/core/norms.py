@@ -400,24 +400,23 @@ def _on_curve(flat: Tensor, radius: Tensor, low: Tensor | None, high: Tensor | N
 
     Solved in units of the largest |v_i| and of the radius: neither the scale of the loss nor that of the input matters.
     """
-    info = torch.finfo(flat.dtype)
     unit = flat / _scale(flat)
     if low is None and high is None:
-        t = _inner(1 / _sum(unit.square()).sqrt_().clamp_min_(info.tiny))
+        t = _inner(1 / _sum(unit.square()).sqrt_().clamp_min_(torch.finfo(flat.dtype).tiny))
     else:
-        size, cap = unit.abs(), _reach(flat, low, high) / radius.clamp_min(info.tiny)
+        # 0 / 0 and 0 * inf are NaN, which nothing holds: t is 0 if the radius is, and never infinite next to a zero.
+        size, cap = unit.abs(), _reach(flat, low, high) / radius
         one = _inner(torch.ones_like(radius)).square()
         t = _largest(lambda t: _sum(torch.minimum(size * t, cap).square_()) <= one, radius)
-        t = t.clamp(max=info.max / 2)  # |unit| < 2, so that t * unit is finite and meets a zero radius without NaN
     return _clip(unit * t * radius, low, high)
 
 
 def _largest(holds: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     """The largest float t >= 0 for which ``holds(t)``, row by row, (R, 1); 0 if there is none.
 
-    ``holds`` must be false from some t on and at NaN. Floats from zero on are ordered as their bits read as integers,
-    so t is found exactly, bit by bit from the highest: 31 tests in float32, 63 in float64, whatever the data. A fixed
-    count needs no word from the device and leaves no row waiting for another.
+    ``holds``, once false, stays false as t grows, and is false at NaN. Floats from zero on are ordered as their bits
+    read as integers, so t is found exactly, bit by bit from the highest: 31 tests in float32, 63 in float64, whatever
+    the data. A fixed count needs no word from the device and leaves no row waiting for another.
     """
     integer, bits = (torch.int64, 63) if like.dtype == torch.float64 else (torch.int32, 31)
     found = torch.zeros_like(like, dtype=integer)

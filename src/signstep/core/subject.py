@@ -13,7 +13,7 @@ from signstep.core.attack import GradientAttack, Outcome
 from signstep.core.keys import Key, content_ids
 from signstep.core.oracles import Oracle, Surrogates, leaf_of
 from signstep.core.outputs import Kind, Outputs, Predictor, Selector
-from signstep.core.problem import ModelProblem, Warm
+from signstep.core.problem import ModelProblem, Warm, judge
 from signstep.core.region import BallRegion, ProductRegion, region_around
 from signstep.core.space import InputSpace, Statistic
 from signstep.core.tasks import Aim, Binary, Multiclass, Score, Task, TaskName, check_loss, task_for
@@ -29,14 +29,20 @@ Model: TypeAlias = Callable[..., Any]
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """A batch, ready to be attacked: the problem, the region around it, and what the model says of it untouched."""
+    """A batch, ready to be attacked: the problem, the region around it, and what the model says of it untouched.
+
+    ``clean`` is the score of the untouched input under the goal; ``wrong`` (R,) whether the model's answer there
+    differs from the label, None without labels.
+    """
 
     problem: ModelProblem
     region: BallRegion | ProductRegion
     x: Tree
     threats: dict[str, ThreatModel]
     clean: Score
+    wrong: Tensor | None
     predicted: Tensor
+    labels_predicted: bool
     notes: tuple[str, ...]
 
     def run(self, attack: GradientAttack, key: Key) -> Outcome:
@@ -135,6 +141,7 @@ class Subject:
         key: Key,
         ids: Tensor | None = None,
         attack: GradientAttack | None = None,
+        random: bool | None = None,
     ) -> Question:
         """Look at a batch and state the question; only inside `opened`.
 
@@ -146,6 +153,7 @@ class Subject:
             key: the randomness of random targets.
             ids: (R,) int64 keys of the rows' draws; None derives them from the content.
             attack: the one attack to come: if it starts at the clean input, the pass made here serves as its first.
+            random: whether the model is random, where that is known; None finds out by watching the global generators.
         """
         attacked, frozen, threats = self._split(x, threat)
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
@@ -155,7 +163,7 @@ class Subject:
         leaf = leaf_of(attacked) if shared else attacked
         with torch.set_grad_enabled(shared):
             outputs = self.predictor({**frozen, **leaf} if isinstance(leaf, dict) else leaf)
-        random = watch.drew()
+        random = watch.drew() or bool(random)
         task = task_for(self.task, outputs.scores.detach())
         if ids is None:
             needs_ids = target == "random" or random or attack is None or attack.draws
@@ -170,14 +178,33 @@ class Subject:
         problem = ModelProblem(
             self.predictor, task, aim, loss, ids, random, frozen, warm=Warm(attacked, leaf, outputs) if shared else None
         )
+        calm = Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form)
+        clean = problem.read(calm)
+        wrong = clean.fooled if aim.target is None else None
+        if aim.target is not None and aim.y is not None:
+            wrong = task.score(calm, Aim(aim.y), loss).fooled
+        if random:  # one look at a random model proves nothing, at the untouched input neither
+            clean = clean._replace(fooled=judge(problem, attacked, key.fold("clean")).fooled)
+            if wrong is not None:
+                wrong = judge(replace(problem, aim=Aim(aim.y)), attacked, key.fold("clean")).fooled
+        return Question(
+            problem,
+            region,
+            attacked,
+            threats,
+            clean,
+            wrong,
+            task.predict(calm),
+            y is None and aim.y is not None,
+            tuple(notes),
+        )
+
+    def differs(self, question: Question) -> bool:
+        """Whether a second pass over the same batch gives other scores: the model has randomness of its own."""
         with torch.no_grad():
-            clean = Score(
-                *(
-                    part.detach()
-                    for part in problem.read(Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form))
-                )
-            )
-        return Question(problem, region, attacked, threats, clean, task.predict(outputs).detach(), tuple(notes))
+            first, second = (question.problem.ask(question.x).raw.float() for _ in range(2))
+        scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
+        return bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
 
     def _split(self, x: Tree, threat: Threat) -> tuple[Tree, dict[str, Tensor], dict[str, ThreatModel]]:
         """Attacked inputs in search units, frozen ones, and the threats by name ("" for a single tensor)."""

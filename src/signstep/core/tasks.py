@@ -159,8 +159,8 @@ class Multilabel:
         """0 or 1, the shape of the scores."""
         if y.shape != outputs.shape or outputs.ndim != 2:
             raise LabelError(
-                f"{name} has shape {tuple(y.shape)}, the model's scores {tuple(outputs.shape)}; multilabel needs one 0 or "
-                "1 for each score, shape (examples, labels)"
+                f"{name} has shape {tuple(y.shape)}, the model's scores {tuple(outputs.shape)}; multilabel needs one 0 "
+                "or 1 for each score, shape (examples, labels)"
             )
         if not bool(((y == 0) | (y == 1)).all()):
             raise LabelError(

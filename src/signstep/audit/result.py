@@ -1,0 +1,241 @@
+"""The record of an audit: frozen, versioned, the same after a round trip through JSON."""
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from signstep.audit.statistics import wilson
+from signstep.errors import LoadError
+
+SCHEMA = 1
+
+UPPER_BOUND = (
+    "Robust accuracy is an upper bound on the truth: a stronger attack can only lower it. The interval covers the "
+    "sampling of examples only."
+)
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What one attack did to all examples.
+
+    Attributes:
+        name: of the recipe, with options.
+        fooled: examples, right without the attack, on which the model then failed.
+        held: examples, right without the attack, that survived it.
+        undetermined: examples, right without the attack, about which it could find out nothing (vanished gradient, NaN,
+            unverified): counted apart and never as robust.
+        reached: targeted goals: examples that reached the target and were not there before; else None.
+        already: targeted goals: examples that were at the target without the attack; else None.
+        right_after: examples that the model answers rightly at the attacked point; None without labels.
+        distance: median length of the change among the fooled, in the threat's norm; None if none was fooled.
+        forwards: forward passes for each example, mean; the model's and surrogates', verdicts included.
+        backwards: backward passes for each example, mean.
+        seconds: wall-clock time.
+        gradients: gradients looked at.
+        dead_gradients: of these, gradients with no usable coordinate.
+        zero: share of gradient coordinates that were exactly zero.
+        nonfinite: share that was NaN or infinite.
+        underflow: share that was too small for full precision.
+        unverified: returned points that failed the independent check.
+        source: the paper.
+    """
+
+    name: str
+    fooled: int
+    held: int
+    undetermined: int
+    reached: int | None
+    already: int | None
+    right_after: int | None
+    distance: float | None
+    forwards: float
+    backwards: float
+    seconds: float
+    gradients: int
+    dead_gradients: int
+    zero: float
+    nonfinite: float
+    underflow: float
+    unverified: int
+    source: str
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """FGSM at one size: how many of the examples that were right untouched it fools there."""
+
+    eps: float
+    fooled: int
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One entry for each example, in the order of the stream.
+
+    ``clean`` has a letter for each: r right, w wrong. ``verdicts`` has one string for each attack: f fooled, h held,
+    u undetermined. ``smallest_eps`` is the smallest size that fools along the FGSM ray, None where none was found.
+    """
+
+    ids: tuple[str, ...]
+    clean: str
+    verdicts: dict[str, str]
+    smallest_eps: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything an audit found, under the terms it was found.
+
+    Attributes:
+        model: description.
+        data: description.
+        examples: number of examples seen.
+        clean_right: examples that the model answers rightly untouched (the labels' agreement with the model when the
+            labels are its own predictions).
+        held: examples that were right and survived every attack.
+        undetermined: examples that were right, that no attack fooled, and about which some attack found out nothing.
+        attacks: one entry for each attack.
+        curve: FGSM at several sizes, from one gradient.
+        terms: threat, goal, labels, loss, input space, model mode, seed, device: what the numbers mean.
+        notes: what the reader must know.
+        versions: of Signstep, Python, torch and NumPy.
+        seconds: wall-clock time.
+        partial: the audit was interrupted: the counts cover the examples seen.
+        per_example: one entry for each example.
+        schema: version of this record.
+    """
+
+    model: str
+    data: str
+    examples: int
+    clean_right: int
+    held: int
+    undetermined: int
+    attacks: tuple[AttackResult, ...]
+    curve: tuple[CurvePoint, ...]
+    terms: dict[str, Any]
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    seconds: float
+    partial: bool
+    per_example: Examples
+    schema: int = SCHEMA
+
+    @property
+    def clean_accuracy(self) -> float:
+        """Share of examples answered rightly untouched."""
+        return self.clean_right / self.examples if self.examples else math.nan
+
+    @property
+    def robust_accuracy(self) -> float:
+        """Share of *all* examples that were right and survived every attack: an upper bound on the truth."""
+        return self.held / self.examples if self.examples else math.nan
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the initially right examples that some attack fooled."""
+        return self.fooled / self.clean_right if self.clean_right else math.nan
+
+    @property
+    def fooled(self) -> int:
+        """Examples that were right and that some attack fooled."""
+        return self.clean_right - self.held - self.undetermined
+
+    def attack(self, name: str) -> AttackResult:
+        """The entry of one attack.
+
+        Raises:
+            KeyError: it did not run.
+        """
+        for entry in self.attacks:
+            if entry.name == name:
+                return entry
+        raise KeyError(f"no attack {name!r} in this result; it has {[entry.name for entry in self.attacks]}")
+
+    def interval(self, count: int) -> tuple[float, float]:
+        """The 95 % Wilson interval of ``count`` out of all examples."""
+        return wilson(count, self.examples)
+
+    def __str__(self) -> str:
+        from signstep.audit.table import table
+
+        return table(self)
+
+    def to_json(self) -> str:
+        """The record as JSON; `from_json` gives an equal one back."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Result":
+        """Read a record.
+
+        Raises:
+            LoadError: not such a record, or of a later schema.
+        """
+        try:
+            plain = json.loads(text)
+            if plain["schema"] != SCHEMA:
+                raise LoadError(f"this record has schema {plain['schema']}, this version of signstep reads {SCHEMA}")
+            per_example = plain["per_example"]
+            return cls(
+                **{
+                    **{field.name: plain[field.name] for field in fields(cls)},
+                    "attacks": tuple(AttackResult(**entry) for entry in plain["attacks"]),
+                    "curve": tuple(CurvePoint(**entry) for entry in plain["curve"]),
+                    "notes": tuple(plain["notes"]),
+                    "per_example": Examples(
+                        tuple(per_example["ids"]),
+                        per_example["clean"],
+                        per_example["verdicts"],
+                        tuple(per_example["smallest_eps"]),
+                    ),
+                }
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, LoadError):
+                raise
+            raise LoadError(f"this is not a signstep result ({type(error).__name__}: {error})") from error
+
+    def save(self, path: str | Path) -> Path:
+        """Write the record; the file appears whole or not at all.
+
+        Raises:
+            LoadError: the folder cannot be written.
+        """
+        path = Path(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, self.to_json() + "\n")
+        except OSError as error:
+            raise LoadError(f"{path} cannot be written ({error.strerror or error}); pass another folder") from error
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Result":
+        """Read a record from a file.
+
+        Raises:
+            LoadError: the file is missing or not such a record.
+        """
+        try:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(f"{path} cannot be read: {error}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file under another name first, so that an interruption leaves no half of it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

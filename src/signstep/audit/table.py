@@ -1,0 +1,155 @@
+"""A result as plain text: the sentence first, then the table, then the terms."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+from signstep.audit.result import UPPER_BOUND, AttackResult, Result
+from signstep.audit.statistics import quantile
+
+
+def table(result: Result) -> str:
+    """The result for a terminal or a log, at most 100 columns."""
+    lines = [sentence(result), ""]
+    lines += [f"model   {result.model}", f"data    {result.data}"]
+    lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
+    lines += [f"goal    {result.terms['goal']}; labels: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
+    low, high = result.interval(result.clean_right)
+    word = "agreement with its own labels" if result.terms["labels"] == "predicted" else "clean accuracy"
+    lines += [
+        f"{word} {_percent(result.clean_accuracy)}  ({result.clean_right} of {result.examples}; "
+        f"95 % interval {_percent(low)} to {_percent(high)})",
+        "",
+    ]
+    lines += _grid(_header(result), [_row(result, entry) for entry in result.attacks] + [_worst(result)])
+    if result.curve:
+        falls = "fall" if result.terms["goal"] == "untargeted" else "turn into the target"
+        lines += ["", f"FGSM at other sizes, all from one gradient (share of right answers that {falls}):"]
+        lines += _grid(
+            ["eps", *(f"{point.eps:.4g}" for point in result.curve)],
+            [["share", *(_percent(_share(point.fooled, result.clean_right), 1) for point in result.curve)]],
+        )
+        lines += [_smallest(result)]
+    lines += ["", *_wrap(UPPER_BOUND), *_wrap(_claim(result))]
+    for note in result.notes:
+        lines += _wrap(f"Note: {note}.")
+    seconds = f"{result.seconds:.1f} s" if result.seconds < 120 else f"{result.seconds / 60:.1f} min"
+    lines += [
+        f"seed {result.terms['seed']}, {result.terms['device']}, {seconds}, signstep {result.versions['signstep']}"
+    ]
+    return "\n".join(lines)
+
+
+def sentence(result: Result) -> str:
+    """What was found, in one plain sentence."""
+    if result.examples == 0:
+        return "No example was seen: nothing can be said."
+    start = "PARTIAL (interrupted): " if result.partial else ""
+    size = f"At eps = {result.terms['eps']} ({result.terms['norm']})" if result.terms["eps"] else "Within the box"
+    if result.terms["goal"] != "untargeted":
+        best = max((entry.reached or 0 for entry in result.attacks), default=0)
+        return f"{start}{size} the strongest attack tried reaches its target on {best} of {result.examples} examples."
+    if result.clean_right == 0:
+        return f"{start}The model answers none of {result.examples} examples rightly: there is nothing to attack."
+    tail = f"; {result.undetermined} are undetermined" if result.undetermined else ""
+    return f"{start}{size} an attacker changes {result.fooled} of {result.clean_right} correct answers{tail}."
+
+
+def _claim(result: Result) -> str:
+    names = ", ".join(entry.name for entry in result.attacks)
+    return f"Attacks tried: {names}. None of them is of AutoAttack strength: this is no claim of robustness."
+
+
+def _header(result: Result) -> list[str]:
+    success = "fooled" if result.terms["goal"] == "untargeted" else "reached"
+    return [
+        "attack",
+        success,
+        "robust acc." if result.terms["goal"] == "untargeted" else "not reached",
+        "95 % interval",
+        "acc. there",
+        "undeterm.",
+        "median size",
+        "fwd+bwd",
+        "seconds",
+    ]
+
+
+def _row(result: Result, entry: AttackResult) -> list[str]:
+    if result.terms["goal"] == "untargeted":
+        success = _percent(_share(entry.fooled, result.clean_right))
+    else:
+        success = _percent(_share(entry.reached or 0, result.examples - (entry.already or 0)))
+    low, high = result.interval(entry.held)
+    return [
+        entry.name,
+        success,
+        _percent(_share(entry.held, result.examples)),
+        f"{_percent(low, 1)}..{_percent(high, 1)}",
+        "-" if entry.right_after is None else _percent(_share(entry.right_after, result.examples)),
+        str(entry.undetermined),
+        "-" if entry.distance is None else f"{entry.distance:.4g}",
+        f"{entry.forwards:.1f}+{entry.backwards:.1f}",
+        f"{entry.seconds:.1f}",
+    ]
+
+
+def _worst(result: Result) -> list[str]:
+    low, high = result.interval(result.held)
+    return [
+        "worst case",
+        _percent(result.success_rate) if result.terms["goal"] == "untargeted" else "",
+        _percent(result.robust_accuracy),
+        f"{_percent(low, 1)}..{_percent(high, 1)}",
+        "",
+        str(result.undetermined),
+        "",
+        "",
+        "",
+    ]
+
+
+def _smallest(result: Result) -> str:
+    right = [
+        math.inf if eps is None else eps
+        for eps, clean in zip(result.per_example.smallest_eps, result.per_example.clean, strict=True)
+        if clean == "r"
+    ]
+    middle = quantile(right, 0.5)
+    if middle is None:
+        return ""
+    if math.isinf(middle):
+        return f"Half of the right answers survive FGSM at every size up to {result.curve[-1].eps:.4g}."
+    return f"Half of the right answers fall to FGSM at eps {middle:.4g} or below."
+
+
+def _scales(result: Result) -> str:
+    eps, span = result.terms["eps_value"], result.terms["box_span"]
+    if eps is None or span != 1.0 or result.terms["norm"] != "linf":
+        return ""
+    return f"  (eps = {eps:.4g} in input units = {eps * 255:.4g}/255)"
+
+
+def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        first = row[0].ljust(widths[0])
+        return "  ".join(
+            [first, *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+
+    rule = "  ".join("-" * width for width in widths)
+    return [line(header), rule, *(line(row) for row in rows)]
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, 100, break_long_words=False)
+
+
+def _share(count: int, whole: int) -> float:
+    return count / whole if whole else math.nan
+
+
+def _percent(share: float, digits: int = 2) -> str:
+    return "-" if math.isnan(share) else f"{100 * share:.{digits}f} %"
