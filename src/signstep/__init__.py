@@ -15,8 +15,9 @@ from signstep.core.space import InputSpace
 from signstep.core.tasks import Binary, Custom, Multiclass, Multilabel, Regression, Segmentation
 from signstep.core.threat import ThreatModel, l1, l2, linf, parse_threat, threat_model
 from signstep.errors import SignstepError, SignstepWarning
+from signstep.version import VERSION
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "L1",

@@ -25,6 +25,7 @@ from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, rows, tree_map
 from signstep.core.untouched import Mode
 from signstep.errors import InputError
+from signstep.version import VERSION
 
 Data: TypeAlias = Iterable[tuple[Tree, Tensor | None]] | tuple[Tensor, Tensor | None] | Dataset[Any]
 Progress: TypeAlias = Callable[[int], None]
@@ -148,7 +149,7 @@ def audit(
         data=describe_data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
         attacks=chosen,
         terms={**_terms(threat, subject), "target": target, "seed": seed, "device": str(where)},
-        notes=tuple([*tally.notes, *_remarks(subject, was_training=was_training)]),
+        notes=(*tally.notes, *_remarks(subject, was_training=was_training)),
         seconds=time.perf_counter() - began,
         partial=partial,
     )
@@ -320,7 +321,7 @@ class _Tally:
             terms={**self.terms, **terms},
             notes=notes,
             versions={
-                "signstep": _signstep_version(),
+                "signstep": VERSION,
                 "python": platform.python_version(),
                 "torch": torch.__version__,
                 "numpy": np.__version__,
@@ -461,9 +462,3 @@ def _device_of(model: object) -> torch.device:
         for part in (*model.parameters(), *model.buffers()):
             return part.device
     return torch.device("cpu")
-
-
-def _signstep_version() -> str:
-    import signstep
-
-    return signstep.__version__

@@ -39,7 +39,10 @@ def open_data(
         MissingExtraError: For a folder of images without Pillow.
     """
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize)
-    source = _open(path, batch_size=batch_size, limit=limit, split=split, resize=resize)
+    try:
+        source = _open(path, batch_size=batch_size, limit=limit, split=split, resize=resize)
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read ({error}): check that it may be opened") from error
     return source if limit is None else replace(source, labels=source.labels[:limit])
 
 

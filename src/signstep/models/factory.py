@@ -30,7 +30,8 @@ def build(spec: str, args: Mapping[str, object]) -> nn.Module:
         LoadError: If the user's code fails or gives something else than a model.
     """
     module_name, name = _split(spec)
-    with _current_folder_importable():
+    with _current_folder_importable(), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
         found = _attribute(_import(module_name), name, spec)
         if isinstance(found, nn.Module):
             if args:
@@ -100,9 +101,8 @@ def _call(factory: Callable[..., object], args: Mapping[str, object], spec: str)
         except TypeError as error:
             raise InputError(f"{spec} takes {signature}, got {_shown(args)} ({error}): pass what it takes") from error
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
-            return factory(**args)
+        torch.default_generator.manual_seed(0)  # again: the import may have drawn, and happens only once
+        return factory(**args)
     except Exception as error:
         raise LoadError(
             f"{spec} raised {type(error).__name__}: {error}; called with {_shown(args)}, fix it there"

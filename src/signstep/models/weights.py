@@ -49,7 +49,8 @@ def _read(path: Path) -> object:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise LoadError(f"{path} is no readable safetensors file ({error}): save or download it again") from error
-    _refuse_torchscript(path)
+    if _is_torchscript(path):
+        raise LoadError(f"{path} is a TorchScript program, and loading one runs code from it: {_REMEDY}")
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
@@ -60,16 +61,16 @@ def _read(path: Path) -> object:
         raise LoadError(
             f"{path} holds Python objects ({found[1]}) besides tensors, and unpickling those can run code: {_REMEDY}"
         ) from error
-    except (EOFError, OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # PyTorch's reader raises whatever its parts raise
         raise LoadError(f"{path} is no PyTorch weights file or is damaged: save or download it again") from error
 
 
-def _refuse_torchscript(path: Path) -> None:
-    if zipfile.is_zipfile(path):
+def _is_torchscript(path: Path) -> bool:
+    try:
         with zipfile.ZipFile(path) as archive:
-            inner = {name.partition("/")[2] for name in archive.namelist()}
-        if "constants.pkl" in inner:
-            raise LoadError(f"{path} is a TorchScript program, and loading one runs code from it: {_REMEDY}")
+            return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def _readings(content: object) -> Iterator[tuple[dict[str, Tensor], tuple[str, ...]]]:

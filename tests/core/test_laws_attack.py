@@ -1,0 +1,582 @@
+"""Laws that every recipe obeys, over the table of recipes: a new row is tested by being there."""
+
+from itertools import product
+
+import pytest
+import torch
+from small_nets import RowNet, Scaled, filled, labels, mlp, rand
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import signstep as ss
+from signstep.core.recipes import options_of
+from signstep.errors import InputError
+
+SHAPE = (2, 3, 3)
+ROWS = 8
+SIZES = {"linf": 0.08, "l2": 0.3, "l1": 0.6, "pixel": 0.15}
+SETTINGS = ["box", "no box", "one-sided", "feature box", "mask", "row mask"]
+MASK = torch.tensor([True, False, True, True, False, True]).repeat(3).reshape(SHAPE)
+
+over_recipes = pytest.mark.parametrize("name", list(ss.RECIPES))
+over_norms = pytest.mark.parametrize("norm", list(SIZES))
+over_settings = pytest.mark.parametrize("setting", SETTINGS)
+
+
+def _steps(name: str, steps: int) -> str:
+    """The recipe with this many steps, where it has a number of them."""
+    return f"{name}:steps={steps}" if "steps" in options_of(ss.RECIPES[name]) else name
+
+
+def _batch(dtype: torch.dtype = torch.float64) -> Tensor:
+    x = rand(ROWS, *SHAPE, seed=1, dtype=dtype)
+    x[0, 0], x[1, :, 1] = 0.0, 1.0
+    return x
+
+
+def _row_mask() -> Tensor:
+    return rand(ROWS, *SHAPE, seed=2) < 0.6
+
+
+def _threat(norm: str, setting: str = "box", eps: float | Tensor | str | None = None) -> ss.ThreatModel:
+    size = SIZES[norm] if eps is None else eps
+    box: tuple[float | Tensor | None, float | Tensor | None] | None = (0.0, 1.0)
+    mask = None
+    if setting == "no box":
+        box = None
+    elif setting == "one-sided":
+        box = (0.0, None)
+    elif setting == "feature box":
+        box = (-rand(*SHAPE, seed=3) / 4, 1 + rand(*SHAPE, seed=4).round() / 8)
+    elif setting == "mask":
+        mask = MASK
+    elif setting == "row mask":
+        mask = _row_mask()
+    return ss.threat_model(norm, size, box=box, mask=mask)
+
+
+def _length(norm: str, change: Tensor) -> Tensor:
+    """The length of each row, written down once more and in float64."""
+    change = change.double()
+    if norm == "pixel":
+        return change.square().sum(1).sqrt().flatten(1).amax(1)
+    flat = change.flatten(1)
+    return {"linf": flat.abs().amax(1), "l1": flat.abs().sum(1), "l2": flat.square().sum(1).sqrt()}[norm]
+
+
+def _moved(first: Tensor, second: Tensor) -> Tensor:
+    return (first != second).flatten(1).any(1)
+
+
+@over_recipes
+@over_norms
+@over_settings
+def test_one_step_moves_every_row(name: str, norm: str, setting: str) -> None:
+    model, x = mlp(), _batch()
+    outcome = ss.attack(model, x, labels(model, x), threat=_threat(norm, setting), recipe=_steps(name, 1))
+    assert isinstance(outcome.x, Tensor)
+    assert bool(_moved(outcome.x, x).all())
+
+
+@over_recipes
+@over_norms
+@over_settings
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_what_is_returned_is_allowed_and_scored(name: str, norm: str, setting: str, dtype: torch.dtype) -> None:
+    model, x = mlp(dtype=dtype), _batch(dtype)
+    y = labels(model, x)
+    threat = _threat(norm, setting)
+    outcome = ss.attack(model, x, y, threat=threat, recipe=_steps(name, 4))
+    assert isinstance(outcome.x, Tensor)
+    assert isinstance(outcome.distance, Tensor)
+    assert outcome.x.dtype == dtype
+    assert outcome.x.shape == x.shape
+    with torch.no_grad():
+        answer = model(outcome.x)
+    assert torch.equal(outcome.fooled, answer.argmax(1) != y)
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+    torch.testing.assert_close(outcome.loss, cross_entropy(answer, y, reduction="none"), rtol=tolerance, atol=tolerance)
+    change = outcome.x.double() - x.double()
+    assert bool((_length(norm, change) <= SIZES[norm] + torch.finfo(dtype).eps).all())
+    torch.testing.assert_close(outcome.distance.double(), _length(norm, change), rtol=1e-6, atol=1e-12)
+    assert bool(outcome.verified.all())
+    assert not bool(outcome.undetermined.any())
+    if setting in ("box", "mask", "row mask"):
+        assert float(outcome.x.min()) >= 0
+        assert float(outcome.x.max()) <= 1
+    if setting == "one-sided":
+        assert float(outcome.x.min()) >= 0
+    if setting == "feature box":
+        assert bool((outcome.x >= -rand(*SHAPE, seed=3) / 4 - 1e-7).all())
+        assert bool((outcome.x <= 1 + rand(*SHAPE, seed=4).round() / 8 + 1e-7).all())
+    for masked, mask in (("mask", MASK), ("row mask", _row_mask())):
+        if setting == masked:
+            frozen = ~mask.expand_as(x)
+            assert torch.equal(outcome.x[frozen], x[frozen])
+
+
+@over_norms
+def test_no_box_is_left_where_there_is_none(norm: str) -> None:
+    """Guards the test above: the settings differ, the open sides are used."""
+    model, x = mlp(), _batch()
+    crafted = ss.fgsm(model, x, labels(model, x), eps=SIZES[norm], norm=norm, box=(0.0, None))
+    free = ss.fgsm(model, x, labels(model, x), eps=SIZES[norm], norm=norm, box=None)
+    assert float(crafted.min()) >= 0
+    assert float(free.min()) < 0
+    assert float(free.max()) > 1
+
+
+@over_recipes
+@over_norms
+@pytest.mark.parametrize("setting", ["box", "row mask"])
+def test_a_row_gets_the_same_alone_and_in_any_batch(name: str, norm: str, setting: str) -> None:
+    model, x = filled(RowNet()), _batch()
+    y = labels(model, x)
+    recipe = _steps(name, 4)
+    whole = ss.attack(model, x, y, threat=_threat(norm, setting), recipe=recipe)
+    assert isinstance(whole.x, Tensor)
+    for index in ([3], [0], [6, 2, 5], [7, 6, 5, 4, 3, 2, 1, 0], [1, 1]):
+        order = torch.tensor(index)
+        threat = _threat(norm, setting)
+        if threat.mask is not None and setting == "row mask":
+            threat = ss.threat_model(norm, SIZES[norm], mask=threat.mask[order])
+        part = ss.attack(model, x[order], y[order], threat=threat, recipe=recipe)
+        assert isinstance(part.x, Tensor)
+        assert torch.equal(part.x, whole.x[order])
+        for field in ("fooled", "loss", "distance", "rate", "forwards", "backwards"):
+            assert torch.equal(getattr(part, field), getattr(whole, field)[order]), field
+
+
+@over_recipes
+def test_batches_agree_on_a_network_with_matrix_products(name: str) -> None:
+    model, x = mlp(), _batch()
+    y = labels(model, x)
+    recipe = _steps(name, 3)
+    whole = ss.attack(model, x, y, threat=_threat("linf"), recipe=recipe)
+    assert isinstance(whole.x, Tensor)
+    for row in range(ROWS):
+        alone = ss.attack(model, x[row : row + 1], y[row : row + 1], threat=_threat("linf"), recipe=recipe)
+        assert isinstance(alone.x, Tensor)
+        assert torch.equal(alone.x, whole.x[row : row + 1])
+
+
+@over_recipes
+@over_norms
+def test_a_vector_of_eps_is_its_numbers(name: str, norm: str) -> None:
+    model, x = filled(RowNet()), _batch()
+    y, recipe = labels(model, x), _steps(name, 3)
+    scalar = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe).x
+    same = ss.attack(
+        model, x, y, threat=_threat(norm, eps=torch.full((ROWS,), SIZES[norm], dtype=torch.float64)), recipe=recipe
+    ).x
+    assert isinstance(scalar, Tensor)
+    assert isinstance(same, Tensor)
+    assert torch.equal(scalar, same)
+    sizes = SIZES[norm] * torch.tensor([0.0, 0.5, 1.0, 1.3, 0.0, 0.7, 0.1, 0.01], dtype=torch.float64)
+    mixed = ss.attack(model, x, y, threat=_threat(norm, eps=sizes), recipe=recipe).x
+    assert isinstance(mixed, Tensor)
+    for row in range(ROWS):
+        part = slice(row, row + 1)
+        alone = ss.attack(model, x[part], y[part], threat=_threat(norm, eps=float(sizes[row])), recipe=recipe).x
+        assert isinstance(alone, Tensor)
+        assert torch.equal(mixed[part], alone)
+
+
+@over_recipes
+@over_norms
+@over_settings
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_eps_zero_returns_the_input(name: str, norm: str, setting: str, dtype: torch.dtype) -> None:
+    model, x = mlp(dtype=dtype), _batch(dtype)
+    y = labels(model, x)
+    outcome = ss.attack(model, x, y, threat=_threat(norm, setting, eps=0), recipe=_steps(name, 2))
+    assert isinstance(outcome.x, Tensor)
+    assert torch.equal(outcome.x, x)
+    assert not bool(outcome.fooled.any())
+    assert not bool(outcome.undetermined.any())
+
+
+@over_norms
+@over_settings
+def test_fgsm_is_the_attack_called_fgsm(norm: str, setting: str) -> None:
+    model, x = mlp(), _batch()
+    y, threat = labels(model, x), _threat(norm, setting)
+    outcome = ss.attack(model, x, y, threat=threat)
+    crafted = ss.fgsm(model, x, y, eps=SIZES[norm], norm=norm, box=threat.box, mask=threat.mask)
+    assert isinstance(outcome.x, Tensor)
+    assert torch.equal(crafted, outcome.x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_fgsm_follows_the_signs_of_the_float64_cross_entropy(dtype: torch.dtype) -> None:
+    exact, x = mlp(features=40, seed=5), rand(64, 40, seed=6, dtype=torch.float32).double()
+    model = mlp(features=40, seed=5, dtype=dtype)
+    exact.load_state_dict({name: part.double() for name, part in model.state_dict().items()})
+    y = labels(exact, x)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(exact(leaf), y, reduction="sum"), leaf)
+    crafted = ss.fgsm(model, x.to(dtype), y, eps=0.03, box=None)
+    clear = gradient.abs() > 1e-5 * gradient.abs().amax(1, keepdim=True)
+    assert float(clear.double().mean()) > 0.999
+    assert torch.equal((crafted.double() - x).sign()[clear], gradient.sign()[clear])
+    torch.testing.assert_close(crafted.double(), x + 0.03 * (crafted.double() - x).sign(), rtol=0, atol=1e-7)
+
+
+@over_recipes
+@over_norms
+@pytest.mark.parametrize("power", [-60, -3, 20, 60])
+def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str, power: int) -> None:
+    model, x = filled(RowNet()), _batch()
+    y, recipe = labels(model, x), _steps(name, 3)
+
+    def task(factor: float) -> ss.Custom:
+        return ss.Custom(
+            loss=lambda z, k: cross_entropy(z, k, reduction="none") * factor,  # type: ignore[arg-type]
+            success=lambda z, k: z.argmax(1) != k,
+        )
+
+    one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, task=task(1.0))
+    other = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, task=task(2.0**power))
+    assert isinstance(one.x, Tensor)
+    assert isinstance(other.x, Tensor)
+    assert torch.equal(one.x, other.x)
+    assert torch.equal(one.fooled, other.fooled)
+
+
+@over_recipes
+@over_norms
+@pytest.mark.parametrize(("loss", "classes"), [("ce", 2), ("margin", 4), ("dlr", 4)])
+@pytest.mark.parametrize("power", [-40, 9, 40])
+def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str, classes: int, power: int) -> None:
+    """For cross-entropy only with two classes: with more, temperature changes what it asks for."""
+    model, x = filled(RowNet(classes=classes)), _batch()
+    y, recipe = labels(model, x), _steps(name, 3)
+    one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, loss=loss)
+    other = ss.attack(Scaled(model, 2.0**power), x, y, threat=_threat(norm), recipe=recipe, loss=loss)
+    assert isinstance(one.x, Tensor)
+    assert isinstance(other.x, Tensor)
+    assert torch.equal(one.x, other.x)
+    assert torch.equal(one.fooled, other.fooled)
+
+
+@pytest.mark.parametrize("grid", [255, 15])
+@over_recipes
+@over_norms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_answers_on_the_grid(grid: int, name: str, norm: str, dtype: torch.dtype) -> None:
+    levels = (rand(ROWS, *SHAPE, seed=7) * grid).round()
+    x = (levels / grid).to(dtype)
+    model = mlp(dtype=dtype)
+    y = labels(model, x)
+    threat = ss.threat_model(norm, 3 / grid if norm in ("linf", "pixel") else SIZES[norm], grid=grid)
+    outcome = ss.attack(model, x, y, threat=threat, recipe=_steps(name, 3))
+    assert isinstance(outcome.x, Tensor)
+    steps = outcome.x.double() * grid
+    assert torch.equal(outcome.x, (steps.round() / grid).to(dtype))
+    change = steps.round() - levels
+    assert bool((_length(norm, change / grid) <= float(threat.eps or 0) * (1 + 1e-9)).all())
+    assert bool(outcome.verified.all())
+    assert torch.equal(outcome.fooled, labels(model, outcome.x) != y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("eps", ["1/255", "8/255", "8.9/255"])
+def test_fgsm_on_the_grid_is_exact_in_whole_steps(eps: str, dtype: torch.dtype) -> None:
+    """All 256 levels, up and down: clip(k + 8 s, 0, 255), also where the box stops the step."""
+    k = torch.arange(256).repeat(2, 1)
+    y = torch.tensor([0, 1])
+    x = (k.double() / 255).to(dtype)
+    model = filled(nn.Linear(256, 2, bias=False), dtype=dtype)
+    sign = (model.weight[1] - model.weight[0]).sign() * torch.tensor([[1], [-1]])
+    crafted = ss.fgsm(model, x, y, eps=eps, grid=255)
+    whole = int(float(eps.split("/")[0]))
+    wanted = (k + whole * sign).clamp(0, 255).long()
+    assert torch.equal((crafted.double() * 255).round().long(), wanted)
+    assert torch.equal(crafted, (wanted.double() / 255).to(dtype))
+
+
+@over_recipes
+@over_norms
+def test_a_targeted_attack_lowers_the_loss_of_its_target(name: str, norm: str) -> None:
+    if name == "random-sign":
+        pytest.skip("a control without gradients has no aim")
+    model, x = mlp(), _batch()
+    y = labels(model, x)
+    target = (y + 1) % 4
+    outcome = ss.attack(model, x, y, target=target, threat=_threat(norm), recipe=_steps(name, 10))
+    assert isinstance(outcome.x, Tensor)
+    with torch.no_grad():
+        before = cross_entropy(model(x), target, reduction="none")
+        after = cross_entropy(model(outcome.x), target, reduction="none")
+    assert bool((after < before).all())
+    torch.testing.assert_close(outcome.loss, -after)
+    assert torch.equal(outcome.fooled, labels(model, outcome.x) == target)
+
+
+@pytest.mark.parametrize("rule", ["random", "least-likely", "next"])
+def test_targets_by_rule(rule: str) -> None:
+    model, x = mlp(), _batch()
+    y = labels(model, x)
+    outcome = ss.attack(model, x, y, target=rule, threat=ss.linf(0.4), recipe="pgd:steps=40")  # type: ignore[arg-type]
+    assert isinstance(outcome.x, Tensor)
+    with torch.no_grad():
+        z = model(x)
+    reached = labels(model, outcome.x)[outcome.fooled]
+    assert len(reached) > 0
+    if rule == "next":
+        assert torch.equal(reached, ((y + 1) % 4)[outcome.fooled])
+    if rule == "least-likely":
+        assert torch.equal(reached, z.argmin(1)[outcome.fooled])
+    assert bool((reached != y[outcome.fooled]).all())
+
+
+def test_random_targets_cover_all_other_classes() -> None:
+    model, x = mlp(), rand(300, *SHAPE, seed=8)
+    y = labels(model, x)
+    with pytest.warns(ss.SignstepWarning, match="half"):
+        threat = ss.linf(0.9)
+    outcome = ss.attack(model, x, y, target="random", threat=threat, recipe="pgd:steps=20")
+    assert isinstance(outcome.x, Tensor)
+    reached = labels(model, outcome.x)[outcome.fooled]
+    assert set(reached.tolist()) == {0, 1, 2, 3}
+
+
+def _best_gain(norm: str, w: Tensor, low: Tensor, high: Tensor, eps: float) -> float:
+    """max w.d over ball and box, by another route than the code: greedy, or bisection on the multiplier."""
+    room = torch.where(w > 0, high, -low)
+    if norm == "linf":
+        return float((w.abs() * room.clamp_max(eps)).sum())
+    if norm == "l1":
+        gain, left = 0.0, eps
+        for index in w.abs().flatten().argsort(descending=True).tolist():
+            used = min(left, float(room.flatten()[index]))
+            gain, left = gain + used * float(w.abs().flatten()[index]), left - used
+        return gain
+    if norm == "pixel":
+        spots = product(range(SHAPE[1]), range(SHAPE[2]))
+        return sum(_best_gain("l2", w[:, i, j], low[:, i, j], high[:, i, j], eps) for i, j in spots)
+    small, large = 0.0, 1e6
+    for _ in range(200):
+        middle = (small + large) / 2
+        fits = float(torch.minimum(w.abs() * middle, room).square().sum().sqrt()) <= eps
+        small, large = (middle, large) if fits else (small, middle)
+    return float((w.abs() * torch.minimum(w.abs() * small, room)).sum())
+
+
+# Single steps from the clean input are exact on a linear model; iterated ones hover within a few of their steps.
+ENOUGH = {
+    "fgsm": ("fgsm", 1e-9),
+    "fgsm-rs": ("fgsm-rs:step=2", 1e-9),
+    "bim": ("bim:steps=100,step=0.05", 0.03),
+    "mi-fgsm": ("mi-fgsm:steps=100,step=0.05", 0.03),
+    "pgd": ("pgd:steps=100", 0.03),
+}
+
+
+@over_recipes
+@over_norms
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_linear_model_hides_no_adversarial_point(name: str, norm: str, masked: bool) -> None:
+    """sign(w.x + b - c_i) with thresholds just short of and just beyond what the best allowed change can reach."""
+    if name == "random-sign":
+        pytest.skip("a control, not an attack")
+    recipe, slack = ENOUGH[name]
+    if name == "fgsm-rs" and norm != "linf":
+        pytest.skip("one step from a random start reaches the best corner in L-infinity only")
+    w = rand(*SHAPE, seed=9) - 0.5
+    x = rand(20, *SHAPE, seed=10)
+    x[:5] = x[:5].round()
+    mask = MASK if masked else torch.ones(SHAPE, dtype=torch.bool)
+    zero = torch.zeros(())
+    best = torch.tensor(
+        [
+            _best_gain(norm, w, torch.where(mask, -row, zero), torch.where(mask, 1 - row, zero), SIZES[norm])
+            for row in x
+        ]
+    )
+    # The logit of "fooled" is w.(x + d) - w.x - threshold: the row is fooled when the gain exceeds the threshold.
+    for share, possible in ((1 - slack - 1e-6, True), (1 + 1e-6, False)):
+        offset = (x * w).flatten(1).sum(1) + best * share
+        key = {tuple(row.flatten().tolist()): float(value) for row, value in zip(x, offset, strict=True)}
+        assert len(key) == len(x)
+        for row in range(len(x)):
+
+            def model(u: Tensor, bound: float = float(offset[row])) -> Tensor:
+                gain = (u * w).flatten(1).sum(1) - bound
+                return torch.stack([-gain, gain], 1)
+
+            threat = ss.threat_model(norm, SIZES[norm], mask=mask)
+            outcome = ss.attack(model, x[row : row + 1], torch.tensor([0]), threat=threat, recipe=recipe)
+            assert bool(outcome.fooled) is possible, (row, share)
+
+
+def _by_hand(model: nn.Module, x: Tensor, y: int, name: str, steps: int, eps: float) -> Tensor:
+    """BIM and MI-FGSM as the papers write them, one example, stopping at the first iterate that fools."""
+    u, memory = x.clone(), torch.zeros_like(x)
+    for _ in range(steps):
+        leaf = u.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(model(leaf[None]), torch.tensor([y])), leaf)
+        memory = memory + gradient / gradient.abs().sum() if name == "mi-fgsm" else gradient
+        u = torch.minimum(torch.maximum(u + eps / steps * memory.sign(), x - eps), x + eps).clamp(0, 1)
+        if int(model(u[None]).argmax()) != y:
+            break
+    return u
+
+
+@pytest.mark.parametrize("name", ["bim", "mi-fgsm"])
+def test_iterated_recipes_follow_their_papers(name: str) -> None:
+    model, x = mlp(), _batch()
+    y = labels(model, x)
+    outcome = ss.attack(model, x, y, threat=ss.linf(0.1), recipe=f"{name}:steps=7")
+    assert isinstance(outcome.x, Tensor)
+    assert 0 < int(outcome.fooled.sum()) < ROWS
+    for row in range(ROWS):
+        wanted = _by_hand(model, x[row], int(y[row]), name, 7, 0.1)
+        torch.testing.assert_close(outcome.x[row], wanted, rtol=0, atol=1e-12)
+
+
+def test_momentum_is_not_plain_iteration() -> None:
+    """Guards the test above: on this model the two recipes differ."""
+    model, x = mlp(), _batch()
+    y = labels(model, x)
+    plain, with_memory = (ss.attack(model, x, y, threat=ss.linf(0.4), recipe=name).x for name in ("bim", "mi-fgsm"))
+    assert isinstance(plain, Tensor)
+    assert isinstance(with_memory, Tensor)
+    assert not torch.equal(plain, with_memory)
+
+
+def test_a_fooled_row_leaves_and_costs_nothing_more() -> None:
+    calls: list[int] = []
+    inner = mlp()
+
+    def model(u: Tensor) -> Tensor:
+        calls.append(len(u))
+        out: Tensor = inner(u)
+        return out
+
+    x = _batch()
+    y = labels(inner, x)
+    outcome = ss.attack(model, x, y, threat=ss.linf(0.1), recipe="pgd:steps=30,restarts=3")
+    assert 0 < int(outcome.fooled.sum()) < ROWS
+    standing = ~outcome.fooled
+    assert bool((outcome.forwards[standing] == 3 * 31).all())
+    assert bool((outcome.backwards[standing] == 3 * 30).all())
+    assert bool((outcome.forwards[outcome.fooled] < 3 * 31).all())
+    clean_pass = ROWS
+    assert sum(calls) == int(outcome.forwards.sum()) + clean_pass
+
+
+def test_a_row_that_is_wrong_to_begin_with_takes_its_step() -> None:
+    model, x = mlp(), _batch()
+    y = (labels(model, x) + 1) % 4
+    outcome = ss.attack(model, x, y, threat=ss.linf(0.05))
+    assert isinstance(outcome.x, Tensor)
+    assert bool(_moved(outcome.x, x).all())
+
+
+def test_restarts_find_no_less() -> None:
+    model, x = mlp(), rand(40, *SHAPE, seed=11)
+    y = labels(model, x)
+    once = ss.attack(model, x, y, threat=ss.linf(0.06), recipe="fgsm-rs")
+    often = ss.attack(model, x, y, threat=ss.linf(0.06), recipe="fgsm-rs:restarts=20")
+    assert bool((often.fooled | ~once.fooled).all())
+    assert bool((often.loss[~often.fooled] >= once.loss[~often.fooled]).all())
+    assert float((often.loss - once.loss).max()) > 0
+
+
+def test_every_gradient_recipe_beats_the_control() -> None:
+    model, x = mlp(), rand(60, *SHAPE, seed=12)
+    y = labels(model, x)
+    success = {
+        name: int(ss.attack(model, x, y, threat=ss.linf(0.06), recipe=name).fooled.sum()) for name in ss.RECIPES
+    }
+    control = success.pop("random-sign")
+    assert all(count > control for count in success.values()), (control, success)
+
+
+@pytest.mark.usefixtures("no_global_seed")
+@over_recipes
+def test_the_seed_decides_and_the_global_one_does_not(name: str) -> None:
+    model, x = mlp(), _batch()
+    y, recipe = labels(model, x), _steps(name, 1)
+    points = []
+    for global_seed, seed in ((0, 5), (1, 5), (2, 6)):
+        torch.manual_seed(global_seed)
+        points.append(ss.attack(model, x, y, threat=ss.linf(0.05), recipe=recipe, seed=seed).x)
+    first, same, other = (point for point in points if isinstance(point, Tensor))
+    assert torch.equal(first, same)
+    assert torch.equal(first, other) == (name in ("fgsm", "bim", "mi-fgsm"))
+
+
+@over_recipes
+def test_health_counts_what_gradients_were_worth(name: str) -> None:
+    if name == "random-sign":
+        pytest.skip("no gradients")
+    tiny = torch.finfo(torch.float64).tiny
+    w = torch.tensor([2.0, 0.0, tiny / 8, -1.0, 0.0, 3.0], dtype=torch.float64)
+    mask = torch.tensor([True, True, True, True, False, False])
+    x = rand(3, 6, seed=13)
+
+    def model(u: Tensor) -> Tensor:
+        z = (u * w).sum(1)
+        return torch.stack([torch.zeros_like(z), z - 100], 1)
+
+    outcome = ss.attack(
+        model, x, torch.zeros(3, dtype=torch.int64), threat=ss.linf(0.1, mask=mask), recipe=_steps(name, 2)
+    )
+    gradients = outcome.health.gradients
+    assert gradients.tolist() == [2 if "steps" in options_of(ss.RECIPES[name]) else 1] * 3
+    assert torch.equal(outcome.health.coordinates, 4 * gradients)
+    assert torch.equal(outcome.health.zero, gradients)
+    assert torch.equal(outcome.health.underflow, gradients)
+    assert outcome.health.nonfinite.tolist() == [0, 0, 0]
+    assert outcome.health.dead.tolist() == [0, 0, 0]
+
+
+def test_nothing_free_to_change_is_a_determined_answer() -> None:
+    model, x = mlp(), _batch()
+    frozen = torch.zeros(SHAPE, dtype=torch.bool)
+    outcome = ss.attack(model, x, labels(model, x), threat=ss.linf(0.1, mask=frozen))
+    assert isinstance(outcome.x, Tensor)
+    assert torch.equal(outcome.x, x)
+    assert not bool(outcome.undetermined.any())
+
+
+@pytest.mark.parametrize("name", list(ss.RECIPES))
+def test_the_box_alone(name: str) -> None:
+    model, x = mlp(), _batch()
+    y = labels(model, x)
+    outcome = ss.attack(model, x, y, threat=ss.linf(None, mask=MASK), recipe=_steps(name, 2))
+    assert isinstance(outcome.x, Tensor)
+    assert bool(torch.isfinite(outcome.x).all())
+    assert bool(outcome.verified.all())
+    assert torch.equal(outcome.x[:, ~MASK], x[:, ~MASK])
+    if name == "fgsm":
+        assert set(outcome.x[:, MASK].unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("fsgm", "not one of"),
+        ("pgd:stepz=3", "no option"),
+        ("pgd:steps", "no option"),
+        ("pgd:steps=many", "whole number"),
+        ("pgd:steps=2.5", "whole number"),
+        ("pgd:steps=0", "at least 1"),
+        ("pgd:step=-1", "above 0"),
+        ("pgd:step=nan", "above 0"),
+        ("pgd:restarts=0", "restarts"),
+        ("mi-fgsm:decay=-1", "decay"),
+    ],
+)
+def test_wrong_recipes_say_what_is_right(spec: str, message: str) -> None:
+    model, x = mlp(), _batch()
+    with pytest.raises(InputError, match=message):
+        ss.attack(model, x, labels(model, x), threat=ss.linf(0.1), recipe=spec)
+
+
+def test_a_recipe_that_is_no_recipe() -> None:
+    model, x = mlp(), _batch()
+    with pytest.raises(InputError, match="recipe"):
+        ss.attack(model, x, labels(model, x), threat=ss.linf(0.1), recipe=3)  # type: ignore[arg-type]
