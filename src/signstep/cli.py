@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TextIO, cast
 
-import click
 import torch
 import typer
 from rich.console import Console
@@ -130,7 +129,7 @@ def audit(
     where = _device(device)
     terms = _threat(threat or job.threat, box, grid, job.data)
     batches = ((x, None) for x, _ in job.data) if predicted_labels else iter(job.data)
-    with _progress(quiet, job.data.len_hint) as advance:
+    with _progress(quiet, job.data.len_hint) as advance, _interruptible():
         result = run_audit(
             job.model.to(where),
             batches,
@@ -190,18 +189,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             args=None if arguments is None else list(arguments), prog_name="signstep", standalone_mode=False
         )
         return status if isinstance(status, int) else 0
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return 2
     except SignstepError as error:
         typer.echo(f"error: {error}", err=True)
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        typer.echo("interrupted before the first batch was done: nothing was written", err=True)
-        return 130
-    except Exception:
+    except Exception as error:
+        # Newer versions of typer carry a click of their own: its exceptions are known by what they have, not by class.
+        code, show = getattr(error, "exit_code", None), getattr(error, "show", None)
+        if isinstance(code, int):
+            if callable(show):
+                show()
+            return code
         traceback.print_exc()
         typer.echo("internal error: if the traceback ends in your model, fix it there; else please report it", err=True)
         return 3
@@ -236,7 +233,7 @@ def _job(
         source = show.data if limit is None else open_data("digits", batch_size=batch_size, limit=limit, split="test")
         opening = (
             f"Demonstration: {show.description}.",
-            "For your own: signstep audit --model package.module:factory --weights FILE --data PATH --threat linf:8/255",
+            "For yours: signstep audit --model package.module:factory --weights FILE --data PATH --threat linf:8/255",
             *show.notes,
         )
         return _Job(show.model, source, show.description, opening, f"{show.norm}:{show.eps}", show.eps_curve)
@@ -338,6 +335,16 @@ def _progress(console: Console, total: int | None) -> Iterator[Callable[[int], N
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         row = bar.add_task("auditing", total=total)
         yield lambda done: bar.update(row, completed=done)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """An audit that was interrupted before it had any result ends without one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted before the first batch was done: nothing was written", err=True)
+        raise typer.Exit(130) from None
 
 
 def _show_warning(

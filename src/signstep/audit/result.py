@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from signstep.audit.statistics import wilson
+from signstep.core.statistics import wilson
 from signstep.errors import LoadError
 
 SCHEMA = 1

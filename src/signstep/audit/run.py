@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from signstep.audit.result import AttackResult, CurvePoint, Examples, Result
-from signstep.audit.statistics import quantile
 from signstep.core.attack import GradientAttack, Outcome
 from signstep.core.keys import Key
+from signstep.core.oracles import Oracle
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
 from signstep.core.recipes import RECIPES, recipe
 from signstep.core.space import Statistic
+from signstep.core.statistics import quantile
 from signstep.core.subject import Model, Question, Subject, Target
 from signstep.core.tasks import Task, TaskName
 from signstep.core.threat import Threat, ThreatModel
@@ -133,7 +134,7 @@ def audit(
                     tally.random = question.problem.random or subject.differs(question)
                     if tally.random and not question.problem.random:
                         question = subject.ask(x_, y_, here, target=target, key=key, random=True)
-                _one_batch(question, chosen, tally.levels, key, tally)
+                _one_batch(question, chosen, subject.oracle, key, tally)
                 if progress is not None:
                     progress(tally.examples)
         except KeyboardInterrupt:
@@ -186,7 +187,7 @@ def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
 def _one_batch(
     question: Question,
     chosen: list[tuple[str, GradientAttack]],
-    levels: Sequence[float],
+    oracle: Oracle | None,
     key: Key,
     tally: "_Tally",
 ) -> None:
@@ -194,10 +195,10 @@ def _one_batch(
         began = time.perf_counter()
         outcome = question.run(attack, key.fold(attack.name))
         tally.add(name, attack, outcome, time.perf_counter() - began)
-    if levels:
-        ray = FgsmRay(question.problem, question.region, question.x, key, chosen[0][1].oracle)
-        fooled = ray.curve(levels)
-        tally.add_curve(fooled, ray.smallest(levels, fooled, question.clean.fooled))
+    if tally.levels:
+        ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
+        fooled = ray.curve(tally.levels)
+        tally.add_curve(fooled, ray.smallest(tally.levels, fooled, question.clean.fooled))
     tally.finish(question)
 
 

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Sequence
 
 from signstep.audit.result import UPPER_BOUND, AttackResult, Result
-from signstep.audit.statistics import quantile
+from signstep.core.statistics import quantile
 
 
 def table(result: Result) -> str:

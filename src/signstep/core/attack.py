@@ -11,6 +11,7 @@ from signstep.core.moves import Move, State, View, take_state
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.problem import Problem, Verdict, confirm, judge
 from signstep.core.region import Region
+from signstep.core.statistics import wilson
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, leaves, put, search_dtype, take, tree_map
 from signstep.errors import InputError
@@ -69,6 +70,12 @@ class Outcome:
 
     def __len__(self) -> int:
         return len(self.fooled)
+
+    @property
+    def interval(self) -> list[tuple[float, float]]:
+        """The 95 % Wilson interval of each row's ``rate``: wide for a random model, which is judged by few passes."""
+        counts = (self.rate * self.passes).round().long().tolist()
+        return [wilson(count, self.passes) for count in counts]
 
     def __str__(self) -> str:
         open_ = int(self.undetermined.sum())
@@ -277,6 +284,7 @@ class _Ledger:
         assert self.verdict is not None
         verdict = self.verdict
         vanished = (self.health.gradients > 0) & (self.health.dead == self.health.gradients) & (region.radius > 0)
+        vanished &= self.health.coordinates > 0  # a mask that freezes everything leaves nothing undetermined
         return Outcome(
             x=self.point,
             fooled=verdict.fooled,

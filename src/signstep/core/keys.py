@@ -72,13 +72,13 @@ class RowDraws:
         return out.to(self.device)
 
 
-def content_ids(x: Tree, low: float = 0.0, high: float = 1.0) -> Tensor:
+def content_ids(x: Tree, span: tuple[float, float] | None = None) -> Tensor:
     """An id (R,) int64 for each row from what it contains, the same in any batch, order or shard.
 
-    Floating values are rounded to 1/1020 of [low, high] first (8-bit data then has the same id in float32, bfloat16 or
-    after a round trip through normalisation); other values are taken as they are.
+    With the ``span`` (low, high) of the inputs floating values are rounded to 1/1020 of it first: 8-bit data then has
+    the same id in float32, bfloat16 or after a round trip through normalisation. Without, they count as float32.
     """
-    parts = [_countable(leaf.detach(), low, high) for leaf in leaves(x)]
+    parts = [_countable(leaf.detach(), span) for leaf in leaves(x)]
     ids = []
     for row in range(parts[0].shape[0]):
         digest = hashlib.blake2b(digest_size=8)
@@ -88,9 +88,12 @@ def content_ids(x: Tree, low: float = 0.0, high: float = 1.0) -> Tensor:
     return torch.tensor(ids, dtype=torch.int64, device=leaves(x)[0].device)
 
 
-def _countable(leaf: Tensor, low: float, high: float) -> Tensor:
+def _countable(leaf: Tensor, span: tuple[float, float] | None) -> Tensor:
     leaf = leaf.cpu()
     if not leaf.is_floating_point():
         return leaf.contiguous()
+    if span is None:
+        return leaf.float().contiguous()
+    low, high = span
     cells = (leaf.float() - low) * (_CELLS / (high - low))
     return cells.round_().to(torch.int32).contiguous()

@@ -146,6 +146,18 @@ class Predictor:
             return True
         return False
 
+    def reread(self, outputs: Outputs) -> Outputs:
+        """For several independent labels: outputs that all lie in [0, 1] are probabilities, whatever they sum to."""
+        if self.kind != "auto" or outputs.form != "logits" or not bool(((outputs.raw >= 0) & (outputs.raw <= 1)).all()):
+            return outputs
+        text = (
+            "every output lies in [0, 1]: taken for probabilities of labels; pass outputs='logits' if they are logits"
+        )
+        self._say(text)
+        warnings.warn(text, SignstepWarning, stacklevel=5)
+        self._looks_like_probabilities = True
+        return outputs._replace(form="lost")
+
     def _say(self, note: str) -> None:
         if note not in self.notes:
             self.notes.append(note)

@@ -1,7 +1,7 @@
 """The papers' attacks: each a few lines over the one loop, and one row of one table."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from signstep.core.attack import GradientAttack
 from signstep.core.moves import chain, momentum, steepest
@@ -125,7 +125,9 @@ def recipe(spec: "str | GradientAttack", *, oracle: Oracle | None = None) -> Gra
         InputError: no such recipe or option.
     """
     if isinstance(spec, GradientAttack):
-        return spec
+        return spec if oracle is None else replace(spec, oracle=oracle)
+    if not isinstance(spec, str):
+        raise InputError(f"recipe={spec!r}; pass the name of one ({', '.join(RECIPES)}) or an attack object")
     name, _, tail = spec.partition(":")
     row = RECIPES.get(_ALIASES.get(name, name))
     if row is None:

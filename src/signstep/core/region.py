@@ -9,7 +9,7 @@ coordinates could not use, while `Norm.steepest` hands it to the others.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,11 +20,6 @@ from signstep.core.norms import Linf, Norm
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, per_row, search_dtype, wide
 from signstep.errors import InputError, ScaleError, ThreatError
-
-# A displacement within this share of a grid step below a grid line counts as on it: eps = 8/255 in float32 may come
-# out as 7.9999995 steps.
-_GRID_SLACK = 1e-6
-
 
 class Region(Protocol):
     """What the search needs to know about the allowed set; every method treats rows independently."""
@@ -67,6 +62,22 @@ class Region(Protocol):
         """The same region with other radii (R,)."""
 
 
+class Grid(NamedTuple):
+    """Levels low + (k / steps) * (high - low), k = 0..steps: written so, k / 255 comes out to the last bit."""
+
+    steps: int
+    low: float
+    high: float
+
+    def level(self, u: Tensor) -> Tensor:
+        """Where on the grid a value lies, in steps from the lower end; float64, not rounded."""
+        return (wide(u) - self.low) * (self.steps / (self.high - self.low))
+
+    def value(self, level: Tensor) -> Tensor:
+        """The value of a whole level, float64."""
+        return self.low + (level / self.steps) * (self.high - self.low)
+
+
 @dataclass(frozen=True)
 class BallRegion:
     """A norm ball around each row of ``x``, cut with box and mask.
@@ -83,8 +94,7 @@ class BallRegion:
     lower: Tensor | None
     upper: Tensor | None
     mask: Tensor | None
-    grid: float | None
-    grid_low: float
+    grid: Grid | None
 
     @classmethod
     def around(cls, x: Tensor, threat: ThreatModel) -> "BallRegion":
@@ -113,10 +123,10 @@ class BallRegion:
             upper = torch.where(mask, infinite if upper is None else upper, 0.0)
         if not isinstance(threat.norm, Linf):
             threat.check_diameter(tuple(x.shape[1:]))
-        grid, grid_low = None, 0.0
+        grid = None
         if threat.grid is not None and isinstance(threat.low, float) and isinstance(threat.high, float):
-            grid, grid_low = (threat.high - threat.low) / threat.grid, threat.low
-        region = cls(threat.norm, x, _radius(threat, x, dtype), low, high, lower, upper, mask, grid, grid_low)
+            grid = Grid(threat.grid, threat.low, threat.high)
+        region = cls(threat.norm, x, _radius(threat, x, dtype), low, high, lower, upper, mask, grid)
         region._check_grid()
         return region
 
@@ -226,27 +236,33 @@ class BallRegion:
 
     def _on_grid(self, d: Tensor) -> Tensor:
         assert self.grid is not None
-        span = self.grid
-        levels = wide(d) / span
-        nearest = levels.round()
-        steps = torch.where(
-            (levels - nearest).abs() <= _GRID_SLACK * nearest.abs().clamp(min=1.0), nearest, levels.trunc()
-        )
-        start = ((wide(self.x) - self.grid_low) / span).round()
-        u = (self.grid_low + (start + steps) * span).to(device=self.x.device, dtype=self.x.dtype)
-        return torch.where(steps.to(self.x.device) == 0, self.x, u)
+        ulp = torch.finfo(d.dtype).eps
+        change = wide(d) * (self.grid.steps / (self.grid.high - self.grid.low))
+        nearest = change.round()
+        # A hair short of a line counts as on it: rounding of eps (8/255 may come out as 7.9999995 steps), and of x where
+        # the box stops the step.
+        slack = ulp * (nearest.abs() + 0.5 * self.grid.steps * self._largest_bound())
+        moved = torch.where((change - nearest).abs() <= slack, nearest, change.trunc())
+        u = self.grid.value(self.grid.level(self.x).round() + moved).to(device=self.x.device, dtype=self.x.dtype)
+        return torch.where(moved.to(self.x.device) == 0, self.x, u)
+
+    def _largest_bound(self) -> float:
+        """The largest |value| in the box, in units of the box's width: by how much its rounding counts on the grid."""
+        assert self.grid is not None
+        return max(abs(self.grid.low), abs(self.grid.high)) / (self.grid.high - self.grid.low)
 
     def _check_grid(self) -> None:
         if self.grid is None:
             return
-        levels = (wide(self.x) - self.grid_low) / self.grid
+        levels = self.grid.level(self.x)
         off = (levels - levels.round()).abs().amax() if levels.numel() else torch.zeros(())
-        # One unit in the last place of a half-precision value is far coarser than a rounding error of float32.
-        allowed = 1e-3 if self.x.dtype in (torch.float32, torch.float64) else 0.5
+        # Fine grids (16-bit images) have steps near a unit in the last place; half precision has coarser ones than 1/255.
+        last_place = torch.finfo(self.x.dtype).eps * self.grid.steps * self._largest_bound()
+        allowed = min(0.5, max(1e-3, last_place))
         if float(off) > allowed:
             raise InputError(
-                f"x is off the grid of {self.grid:.6g} by up to {float(off):.3g} steps; with grid= the input itself "
-                "must lie on it: round it first, or drop grid"
+                f"x is off the grid of {self.grid.steps} steps by up to {float(off):.3g} of a step; with grid= the input "
+                "itself must lie on it: round it first, or drop grid"
             )
 
 

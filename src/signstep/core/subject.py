@@ -1,6 +1,5 @@
 """The model under attack with everything declared about it, and the question it is asked about a batch."""
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,12 +15,12 @@ from signstep.core.outputs import Kind, Outputs, Predictor, Selector
 from signstep.core.problem import ModelProblem, Warm, judge
 from signstep.core.region import BallRegion, ProductRegion, region_around
 from signstep.core.space import InputSpace, Statistic
-from signstep.core.tasks import Aim, Binary, Multiclass, Score, Task, TaskName, check_loss, task_for
+from signstep.core.tasks import Aim, Binary, Multiclass, Multilabel, Score, Task, TaskName, check_loss, task_for
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, leaves, rows, tree_map
 from signstep.core.untouched import Mode, RandomnessWatch, untouched
 from signstep.core.verify import verify
-from signstep.errors import InputError, LabelError, SignstepWarning, ThreatError
+from signstep.errors import InputError, LabelError, ThreatError
 
 Target: TypeAlias = Tensor | Literal["random", "least-likely", "next"] | None
 Model: TypeAlias = Callable[..., Any]
@@ -165,9 +164,11 @@ class Subject:
             outputs = self.predictor({**frozen, **leaf} if isinstance(leaf, dict) else leaf)
         random = watch.drew() or bool(random)
         task = task_for(self.task, outputs.scores.detach())
+        if isinstance(task, Multilabel):
+            outputs = self.predictor.reread(outputs)
         if ids is None:
             needs_ids = target == "random" or random or attack is None or attack.draws
-            ids = content_ids(inputs, *_span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
+            ids = content_ids(inputs, _span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, y, target, ids, key)
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
@@ -314,19 +315,9 @@ def _same_rows(x: Mapping[str, Tensor]) -> None:
         )
 
 
-def _span(threats: Mapping[str, ThreatModel]) -> tuple[float, float]:
+def _span(threats: Mapping[str, ThreatModel]) -> tuple[float, float] | None:
+    """The box of a single input, where it is one pair of numbers."""
     ends = [(threat.low, threat.high) for threat in threats.values()]
     if len(ends) == 1 and isinstance(ends[0][0], float) and isinstance(ends[0][1], float) and ends[0][0] < ends[0][1]:
         return ends[0][0], ends[0][1]
-    return 0.0, 1.0
-
-
-def warn_training_mode(model: object) -> None:
-    """Say that a model arrived in training mode and is attacked in evaluation mode."""
-    if getattr(model, "training", False):
-        warnings.warn(
-            "the model is in training mode; it is attacked in evaluation mode and put back afterwards "
-            "(mode='keep' attacks it as it is)",
-            SignstepWarning,
-            stacklevel=3,
-        )
+    return None

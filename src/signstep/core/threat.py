@@ -65,7 +65,8 @@ class ThreatModel:
         if not self.label:
             object.__setattr__(self, "label", _label(self.eps))
         if isinstance(self.norm, Linf):  # other norms need the shape of an example; they are checked with the input
-            self.check_diameter(())
+            ends = (torch.as_tensor(end) for end in (self.low, self.high) if end is not None)
+            self.check_diameter(tuple(torch.broadcast_shapes(*(end.shape for end in ends))))
 
     @property
     def box(self) -> Box:
@@ -118,7 +119,11 @@ class ThreatModel:
         if self.eps is None or self.low is None or self.high is None:
             return
         low, high = (torch.as_tensor(end, dtype=torch.float64).cpu() for end in (self.low, self.high))
-        diameter = float(self.norm.diameter(low, high, shape))
+        span = high - low
+        if span.ndim > len(shape):  # bounds for every example of a batch: the widest box counts
+            diameter = float(self.norm.length(span.expand(-1, *shape)).max())
+        else:
+            diameter = float(self.norm.diameter(low, high, shape))
         largest = float(torch.as_tensor(self.eps).max())
         if largest > diameter * (1 + 1e-6):
             raise ThreatError(

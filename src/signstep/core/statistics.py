@@ -1,4 +1,4 @@
-"""The few statistics that an audit states."""
+"""The few statistics that results state."""
 
 import math
 

@@ -1,0 +1,242 @@
+"""An audit counts what the engine found: denominators, streaming, random models, interruption."""
+
+import warnings
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import signstep as ss
+from signstep.errors import InputError
+
+
+def network(seed: int = 0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+
+
+def data(rows: int = 60, wrong: int = 6) -> tuple[Tensor, Tensor]:
+    """Inputs, and labels that the network gives, but for the first few, which are one too small."""
+    x = torch.rand(rows, 8, generator=torch.Generator().manual_seed(2))
+    y = network()(x).argmax(1)
+    y[:wrong] = (y[:wrong] - 1) % 4
+    return x, y
+
+
+def test_counts_add_up_and_clean_errors_count_as_errors() -> None:
+    result = ss.audit(network(), data(), threat=ss.linf(0.05))
+    assert result.examples == 60
+    assert result.clean_right == 54
+    assert result.clean_accuracy == 54 / 60
+    for entry in result.attacks:
+        assert entry.fooled + entry.held + entry.undetermined == 54
+        assert entry.unverified == 0
+    assert result.fooled + result.held + result.undetermined == 54
+    assert result.robust_accuracy == result.held / 60
+    assert 0 < result.attack("fgsm").fooled < 54
+
+
+def test_attacks_combine_pointwise() -> None:
+    result = ss.audit(network(), data(), threat=ss.linf(0.05))
+    verdicts = result.per_example.verdicts
+    worst = sum(
+        clean == "r" and any(column[row] == "f" for column in verdicts.values())
+        for row, clean in enumerate(result.per_example.clean)
+    )
+    assert result.fooled == worst
+    assert worst >= max(entry.fooled for entry in result.attacks)
+
+
+def test_accuracy_at_attacked_points_may_exceed_the_pointwise_one() -> None:
+    """Examples wrong untouched may come out right at the attacked point: two different numbers."""
+    model = nn.Linear(1, 2)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[1.0], [-1.0]]))
+        model.bias.zero_()
+
+    def masked(u: Tensor) -> Tensor:  # a gradient that points the wrong way
+        out: Tensor = model(2 * u.detach() - u)
+        return out
+
+    result = ss.audit(
+        masked, (torch.tensor([[0.1]]), torch.tensor([1])), threat=ss.linf(0.2, box=None), attacks=["fgsm"]
+    )
+    assert (result.clean_right, result.robust_accuracy, result.attack("fgsm").right_after) == (0, 0.0, 1)
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_batch_size_and_order_do_not_matter(size: int) -> None:
+    x, y = data()
+    model = network().double()
+    whole = ss.audit(model, (x.double(), y), threat=ss.linf(0.05))
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(3))
+    shuffled = DataLoader(TensorDataset(x.double()[order], y[order]), batch_size=size)
+    parts = ss.audit(model, shuffled, threat=ss.linf(0.05))
+    assert parts.held == whole.held
+    assert [entry.fooled for entry in parts.attacks] == [entry.fooled for entry in whole.attacks]
+    assert parts.curve == whole.curve
+    for name, column in whole.per_example.verdicts.items():
+        assert "".join(column[row] for row in order.tolist()) == parts.per_example.verdicts[name]
+    assert tuple(whole.per_example.ids[row] for row in order.tolist()) == parts.per_example.ids
+
+
+def test_any_iterable_dataset_or_loader_will_do() -> None:
+    x, y = data()
+    expected = ss.audit(network(), (x, y), threat=ss.linf(0.05)).held
+    batches = [(x[:50], y[:50]), (x[50:], y[50:])]
+    for source in (batches, iter(batches), TensorDataset(x, y), DataLoader(TensorDataset(x, y), 13)):
+        assert ss.audit(network(), source, threat=ss.linf(0.05)).held == expected
+
+
+def test_limit_cuts_within_a_batch_and_reads_no_further() -> None:
+    x, y = data()
+    read = []
+
+    def stream() -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, 60, 10):
+            read.append(start)
+            yield x[start : start + 10], y[start : start + 10]
+
+    result = ss.audit(network(), stream(), threat=ss.linf(0.05), limit=25)
+    assert result.examples == 25
+    assert read == [0, 10, 20]
+    assert result.per_example.clean == "w" * 6 + "r" * 19
+
+
+def test_without_labels_the_models_own_predictions_count() -> None:
+    x, _ = data()
+    result = ss.audit(network(), (x, None), threat=ss.linf(0.05))
+    assert result.clean_right == 60
+    assert result.terms["labels"] == "predicted"
+    assert "agreement with its own labels" in str(result)
+
+
+def test_targeted_success_is_over_those_not_already_there() -> None:
+    x, y = data(wrong=6)
+    result = ss.audit(network(), (x, y), threat=ss.linf(0.49), target="next", attacks=["pgd"])
+    entry = result.attacks[0]
+    assert entry.already == 6  # the next class after a label that is one too small is what the model says
+    assert entry.reached is not None
+    assert 0 < entry.reached <= 60 - 6
+
+
+def test_eps_per_example_is_sliced_along_the_stream() -> None:
+    x, y = data()
+    eps = torch.linspace(0, 0.1, 60)
+    whole = ss.audit(network(), [(x, y)], threat=ss.linf(eps))
+    parts = ss.audit(network(), [(x[:17], y[:17]), (x[17:], y[17:])], threat=ss.linf(eps))
+    assert whole.per_example.verdicts == parts.per_example.verdicts
+    assert whole.per_example.verdicts["pgd"][6] == "h"  # hardly any room
+    with pytest.raises(ss.SignstepError, match="eps has 60 entries, the data has at least 120"):
+        ss.audit(network(), [(torch.cat([x, x]), torch.cat([y, y]))], threat=ss.linf(eps[:60]))
+
+
+def test_vanished_gradients_are_undetermined_and_never_robust() -> None:
+    def flat(x: Tensor) -> Tensor:
+        z: Tensor = network()(x)
+        return torch.where(z > z.mean(1, keepdim=True), 1.0, 0.0) + 0 * z
+
+    x, _ = data()
+    y = flat(x).argmax(1)
+    result = ss.audit(flat, (x, y), threat=ss.linf(0.01), attacks=["random-sign", "fgsm"], curve=False)
+    assert result.undetermined > 0
+    assert result.held == 0
+    assert result.attack("fgsm").dead_gradients == 60
+    assert "undetermined" in str(result)
+
+
+def test_nan_outputs_are_never_robust() -> None:
+    class Poisoned(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            z = torch.stack([x.sum(1), 1 - x.sum(1)], 1)
+            return torch.where(x[:, :1] > 0.5, z * float("nan"), z)
+
+    x = torch.full((4, 3), 0.45)
+    y = Poisoned()(x).argmax(1)
+    result = ss.audit(Poisoned(), (x, y), threat=ss.linf(0.2), attacks=["random-sign", "fgsm", "pgd"], curve=False)
+    assert result.held + result.undetermined + result.fooled == 4
+    for entry, column in result.per_example.verdicts.items():
+        assert len(column) == 4, entry
+    assert "n" not in str(result.robust_accuracy)
+
+
+def test_a_model_with_a_generator_of_its_own_is_found_to_be_random() -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+            self.generator = torch.Generator().manual_seed(0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x)
+            return out + 0.5 * torch.randn(out.shape, generator=self.generator)
+
+    result = ss.audit(Noisy(), data(12), threat=ss.linf(0.05), attacks=["fgsm"], curve=False)
+    assert result.terms["random_model"]
+    assert result.attacks[0].forwards >= 32
+
+
+def test_interruption_keeps_what_was_done_and_says_so() -> None:
+    x, y = data()
+
+    def stream() -> Iterator[tuple[Tensor, Tensor]]:
+        yield x[:30], y[:30]
+        raise KeyboardInterrupt
+
+    model = network().train()
+    with warnings.catch_warnings():
+        result = ss.audit(model, stream(), threat=ss.linf(0.05))
+    assert result.partial
+    assert result.examples == 30
+    assert str(result).startswith("PARTIAL")
+    assert model.training
+
+
+def test_interruption_before_the_first_batch_is_not_a_result() -> None:
+    def stopped(x: Tensor) -> Tensor:
+        raise KeyboardInterrupt(x)
+
+    with pytest.raises(KeyboardInterrupt):
+        ss.audit(stopped, data(), threat=ss.linf(0.05))
+
+
+def test_progress_counts_examples() -> None:
+    seen: list[int] = []
+    x, y = data()
+    ss.audit(network(), [(x[:40], y[:40]), (x[40:], y[40:])], threat=ss.linf(0.05), progress=seen.append)
+    assert seen == [40, 60]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ([], "data gave no batches"),
+        (torch.zeros(3, 8), "data is one tensor; pass"),
+        ([torch.zeros(3, 8)], "each batch must be a pair"),
+        ([("a", torch.zeros(3))], "inputs of type str"),
+        ((torch.zeros(3, 8), torch.zeros(2)), "3 inputs and 2 labels"),
+    ],
+)
+def test_data_that_does_not_fit_gets_one_sentence(source: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ss.audit(network(), source, threat=ss.linf(0.05))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attacks": []}, "one or more different recipes"),
+        ({"attacks": ["fgsm", "fgsm"]}, "one or more different recipes"),
+        ({"attacks": ["fgms"]}, "recipe='fgms' is not one of"),
+        ({"attacks": ["pgd:stepps=3"]}, "has no option 'stepps=3'"),
+        ({"limit": 0}, "limit=0"),
+        ({"curve": [0.2, 0.1]}, "ascending"),
+        ({"target": torch.zeros(60)}, "target is a tensor"),
+    ],
+)
+def test_wrong_options_get_one_sentence(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ss.audit(network(), data(), threat=ss.linf(0.05), **options)  # type: ignore[arg-type]

@@ -1,0 +1,166 @@
+"""The command line as its users type it: the demonstration, one's own model and data, and the wrong inputs."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from signstep.audit.result import Result
+from signstep.cli import main
+from signstep.version import VERSION
+
+MODULE = """
+from torch import nn
+
+def net(width=4):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, width), nn.ReLU(), nn.Linear(width, 3))
+
+class Slow(nn.Module):
+    calls = 0
+    def forward(self, x):
+        Slow.calls += 1
+        if Slow.calls > 5:
+            raise KeyboardInterrupt
+        return x.flatten(1)[:, :3]
+
+class Broken(nn.Module):
+    def forward(self, x):
+        return x.flatten(1) @ 3
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model's module, weights and data, as the current folder."""
+    (tmp_path / "mynets.py").write_text(MODULE)
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 3))
+    weights = {name: torch.randn(part.shape, generator=generator) for name, part in model.state_dict().items()}
+    model.load_state_dict(weights)
+    save_file(weights, tmp_path / "net.safetensors")
+    x = torch.randint(0, 256, (40, 3, 2, 2), generator=generator)
+    y = model(x / 255).argmax(1)
+    np.savez(tmp_path / "set.npz", x=x.numpy().astype(np.uint8), y=y.numpy())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in [name for name in sys.modules if name == "mynets"]:
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path
+
+
+OWN = ["audit", "--model", "mynets:net", "--model-arg", "width=6", "--weights", "net.safetensors", "--data", "set.npz"]
+
+
+def test_the_demonstration_needs_no_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIGNSTEP_CACHE", str(tmp_path / "cache"))
+    assert main(["audit", "--limit", "60"]) == 0
+    out, err = capsys.readouterr()
+    assert err.startswith("Demonstration: a small convolutional network on 8x8 handwritten digits")
+    assert out.startswith("At eps = 0.0625 (linf) an attacker changes")
+    assert Result.load("signstep-report/result.json").examples == 60
+
+
+def test_ones_own_model_and_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*OWN, "--threat", "linf:8/255", "--attack", "fgsm,pgd:steps=5,restarts=2", "--out", "here"]) == 0
+    out, err = capsys.readouterr()
+    result = Result.load(place / "here" / "result.json")
+    assert [entry.name for entry in result.attacks] == ["fgsm", "pgd:steps=5,restarts=2"]
+    assert result.clean_accuracy == 1.0
+    assert result.terms["eps"] == "8/255"
+    assert "written: here/result.json" in err
+    assert str(result) in out
+
+
+def test_json_goes_to_standard_output(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del place
+    assert main([*OWN, "--threat", "l2:0.5", "--json", "--curve", "0.1,0.2"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    assert [point["eps"] for point in plain["curve"]] == [0.1, 0.2]
+
+
+def test_further_options_reach_the_audit(place: Path) -> None:
+    del place
+    options = ["--mean", "0.5", "--std", "0.25,0.25,0.25", "--target", "next", "--loss", "margin", "--seed", "3"]
+    more = ["--limit", "10", "--grid", "255", "--curve", "none", "--batch-size", "4", "--predicted-labels"]
+    assert main([*OWN, "--threat", "linf:16/255", *options, *more]) == 0
+    result = Result.load("signstep-report/result.json")
+    assert result.examples == 10
+    assert result.curve == ()
+    assert (result.terms["goal"], result.terms["loss"], result.terms["seed"]) == ("targeted", "margin", 3)
+    assert result.terms["labels"] == "predicted"
+    assert result.terms["input_space"]["std"] == [0.25, 0.25, 0.25]
+    assert "grid of 255 steps" in result.terms["threat"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*OWN], "--threat is missing"),
+        ([*OWN, "--threat", "linf"], "not of the form norm:eps"),
+        ([*OWN, "--threat", "linf:-1"], "negative"),
+        ([*OWN, "--threat", "linf:8"], "beyond the box's own diameter"),
+        ([*OWN, "--threat", "l9:1"], "l9"),
+        ([*OWN, "--threat", "linf:0.1", "--attack", "zap"], "recipe='zap' is not one of"),
+        ([*OWN, "--threat", "linf:0.1", "--box", "1"], "--box '1' is not LOW,HIGH"),
+        ([*OWN, "--threat", "linf:0.1", "--mean", "0.5"], "std is missing"),
+        ([*OWN, "--threat", "linf:0.1", "--mean", "a", "--std", "1"], "'a' is not a number"),
+        ([*OWN, "--threat", "linf:0.1", "--target", "5"], "target='5'"),
+        ([*OWN, "--threat", "linf:0.1", "--loss", "hinge"], "loss='hinge' is not one of"),
+        ([*OWN, "--threat", "linf:0.1", "--device", "cuda:77"], "--device 'cuda:77' is not available"),
+        ([*OWN, "--threat", "linf:0.1", "--resize", "9"], "--resize '9' is not HEIGHTxWIDTH"),
+        ([*OWN, "--threat", "linf:0.1", "--task", "ranking"], "task='ranking' is not one of"),
+        ([*OWN, "--threat", "linf:0.1", "--tolerance", "1"], "--tolerance is for --task regression"),
+        ([*OWN, "--threat", "linf:0.1", "--out", "net.safetensors"], "cannot be written"),
+        (["audit", "--model", "mynets:net"], "needs data"),
+        (["audit", "--data", "set.npz"], "need a model"),
+        (["explain", "zap"], "nothing is known about 'zap'"),
+    ],
+)
+def test_wrong_use_is_one_sentence_and_status_2(
+    place: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    del place
+    assert main(arguments) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+
+
+def test_unknown_options_are_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--epsilon", "3"]) == 2
+    assert "--epsilon" in capsys.readouterr().err
+
+
+def test_an_interrupted_audit_is_marked_partial(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del place
+    arguments = ["audit", "--model", "mynets:Slow", "--data", "set.npz", "--threat", "linf:0.1", "--batch-size", "20"]
+    assert main([*arguments, "--attack", "random-sign", "--curve", "none"]) == 130
+    assert "PARTIAL" in capsys.readouterr().out
+    assert Result.load("signstep-report/result.json").partial
+
+
+def test_a_model_that_fails_is_an_internal_error(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del place
+    assert main(["audit", "--model", "mynets:Broken", "--data", "set.npz", "--threat", "linf:0.1"]) == 3
+    assert "if the traceback ends in your model" in capsys.readouterr().err
+
+
+def test_list_and_explain_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert "pgd" in capsys.readouterr().out
+    assert main(["explain", "fgsm"]) == 0
+    text = capsys.readouterr().out
+    for line in ("(0.25, 0.45, 0.7, 0.85)", "gain 0.3500", "gain 0.2291", "gain 0.2000"):
+        assert line in text
+    closed, attained = (part.split()[-1] for part in text.split("closed form ")[-1].splitlines()[0].split(","))
+    assert closed == attained
+    assert main(["--version"]) == 0
+    assert VERSION in capsys.readouterr().out
