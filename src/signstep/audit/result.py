@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,11 @@ class Result:
         """Examples that were right and that some attack fooled."""
         return self.clean_right - self.held - self.undetermined
 
+    @property
+    def worst_case(self) -> str:
+        """A letter for each example: w wrong untouched, f fooled by some attack, u undetermined, h held."""
+        return worst_case(self.per_example, self.attacks)
+
     def attack(self, name: str) -> AttackResult:
         """The entry of one attack.
 
@@ -226,6 +232,25 @@ class Result:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise LoadError(f"{path} cannot be read: {error}") from error
+
+
+def worst_case(examples: Examples, attacks: Sequence[AttackResult]) -> str:
+    """Attacks combined pointwise: one letter for each example.
+
+    An example is undetermined when no attack fooled it and no attack that looks at gradients could use any; a control
+    without gradients settles nothing.
+    """
+    columns = list(examples.verdicts.values())
+    informed = [examples.verdicts[entry.name] for entry in attacks if entry.gradients] or columns
+
+    def letter(row: int, clean: str) -> str:
+        if clean == "w":
+            return "w"
+        if any(column[row] == "f" for column in columns):
+            return "f"
+        return "u" if all(column[row] == "u" for column in informed) else "h"
+
+    return "".join(letter(row, clean) for row, clean in enumerate(examples.clean))
 
 
 def write_whole(path: Path, text: str) -> None:

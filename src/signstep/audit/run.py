@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from signstep.audit.result import AttackResult, CurvePoint, Examples, Result
+from signstep.audit.result import AttackResult, CurvePoint, Examples, Result, worst_case
 from signstep.core.attack import GradientAttack, Outcome
 from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
@@ -194,7 +194,7 @@ def _one_batch(
     for name, attack in chosen:
         began = time.perf_counter()
         outcome = question.run(attack, key.fold(attack.name))
-        tally.add(name, attack, outcome, time.perf_counter() - began)
+        tally.add(name, outcome, time.perf_counter() - began)
     if tally.levels:
         ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
         fooled = ray.curve(tally.levels)
@@ -217,7 +217,6 @@ class _Sums:
     health: Tensor = field(default_factory=lambda: torch.zeros(6, dtype=torch.int64))
     unverified: int = 0
     batch: Outcome | None = None
-    informed: bool = False
 
 
 class _Tally:
@@ -231,16 +230,15 @@ class _Tally:
         self.notes: list[str] = []
         self._sums = {name: _Sums() for name in names}
         self._clean: list[str] = []
-        self._worst: list[str] = []
         self._ids: list[str] = []
         self._curve = [0] * len(self.levels)
         self._smallest: list[float | None] = []
         self._ray: tuple[Tensor, Tensor] | None = None
 
-    def add(self, name: str, attack: GradientAttack, outcome: Outcome, seconds: float) -> None:
+    def add(self, name: str, outcome: Outcome, seconds: float) -> None:
         """One attack on the current batch."""
         sums = self._sums[name]
-        sums.batch, sums.informed = outcome, attack.steps > 0
+        sums.batch = outcome
         sums.forwards += int(outcome.forwards.sum())
         sums.backwards += int(outcome.backwards.sum())
         sums.seconds += seconds
@@ -256,8 +254,6 @@ class _Tally:
         """Book the current batch; until then an interruption leaves the counts as they were."""
         problem, already = question.problem, question.clean.fooled
         wrong = already if question.wrong is None else question.wrong
-        undetermined, informed = torch.ones_like(wrong), False
-        fooled_by_any = torch.zeros_like(wrong)
         targeted = problem.goal == "targeted"
         for sums in self._sums.values():
             outcome = sums.batch
@@ -270,14 +266,7 @@ class _Tally:
             sums.right_after += int((~hit & ~outcome.undetermined & outcome.verified).sum())
             distance = outcome.distance if isinstance(outcome.distance, Tensor) else _largest(outcome.distance)
             sums.distances += distance[newly].tolist()
-            fooled_by_any |= hit
-            if sums.informed:
-                informed = True
-                undetermined &= outcome.undetermined
             sums.batch = None
-        if not informed:
-            undetermined = torch.zeros_like(wrong)
-        self._worst.append(_letters(fooled_by_any, undetermined & ~fooled_by_any))
         self._clean.append("".join("w" if flag else "r" for flag in wrong.tolist()))
         self._ids += [f"{identity & (2**64 - 1):016x}" for identity in problem.ids.tolist()]
         if self._ray is not None:
@@ -309,15 +298,19 @@ class _Tally:
         partial: bool,
     ) -> Result:
         """The record."""
-        clean, worst = "".join(self._clean), "".join(self._worst)
+        clean = "".join(self._clean)
+        columns = {name: "".join(sums.verdicts) for name, sums in self._sums.items()}
+        per_example = Examples(tuple(self._ids), clean, columns, tuple(self._smallest))
+        entries = tuple(self._entry(name, attack, clean) for name, attack in attacks)
+        worst = worst_case(per_example, entries)
         return Result(
             model=model,
             data=data,
             examples=self.examples,
             clean_right=clean.count("r"),
-            held=_count(clean, worst, "h"),
-            undetermined=_count(clean, worst, "u"),
-            attacks=tuple(self._entry(name, attack, clean) for name, attack in attacks),
+            held=worst.count("h"),
+            undetermined=worst.count("u"),
+            attacks=entries,
             curve=tuple(CurvePoint(eps, count) for eps, count in zip(self.levels, self._curve, strict=True)),
             terms={**self.terms, **terms},
             notes=notes,
@@ -329,12 +322,7 @@ class _Tally:
             },
             seconds=round(seconds, 3),
             partial=partial,
-            per_example=Examples(
-                tuple(self._ids),
-                clean,
-                {name: "".join(sums.verdicts) for name, sums in self._sums.items()},
-                tuple(self._smallest),
-            ),
+            per_example=per_example,
         )
 
     def _entry(self, name: str, attack: GradientAttack, clean: str) -> AttackResult:

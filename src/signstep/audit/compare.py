@@ -1,0 +1,107 @@
+"""Paired comparison of two audits of the same examples: who changed side, and is it more than chance?"""
+
+import math
+from dataclasses import dataclass
+
+from signstep.audit.result import Result
+from signstep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two results on the examples that both saw.
+
+    Attributes:
+        examples: examples found in both, by their ids.
+        lost: ids of examples that held before and no longer do (wrong, fooled or undetermined now).
+        won: ids of examples that hold now and did not before.
+        held_before: examples in common that held before.
+        held_after: examples in common that hold now.
+        p_value: exact two-sided McNemar: how likely a difference at least this large is by chance alone.
+        notes: terms that differ, so that the difference may be theirs.
+    """
+
+    examples: int
+    lost: tuple[str, ...]
+    won: tuple[str, ...]
+    held_before: int
+    held_after: int
+    p_value: float
+    notes: tuple[str, ...]
+
+    def worse(self, level: float = 0.05) -> bool:
+        """Whether fewer examples hold than before, by more than chance at this level."""
+        return len(self.lost) > len(self.won) and self.p_value < level
+
+    def __str__(self) -> str:
+        share = f"{self.held_before} -> {self.held_after} of {self.examples}"
+        word = "more than chance" if self.p_value < 0.05 else "not more than chance"
+        text = (
+            f"Against the baseline: robust {share}; {len(self.lost)} examples lost, {len(self.won)} won: {word} "
+            f"(exact McNemar, p = {self.p_value:.3g})."
+        )
+        return "\n".join([text, *(f"Note: {note}." for note in self.notes)])
+
+
+def compare(before: Result, after: Result) -> Comparison:
+    """Compare two results pointwise, worst case over each one's attacks.
+
+    Raises:
+        InputError: the results have no example in common.
+    """
+    old, new = _held(before), _held(after)
+    common = [identity for identity in new if identity in old]
+    if not common:
+        raise InputError(
+            "the baseline and this result have no example in common: were they made from the same data, box and scale?"
+        )
+    lost = tuple(identity for identity in common if old[identity] and not new[identity])
+    won = tuple(identity for identity in common if new[identity] and not old[identity])
+    notes = []
+    if len(common) < max(len(old), len(new)):
+        notes.append(f"only {len(common)} examples are in both results, of {len(old)} and {len(new)}")
+    for term in ("threat", "goal", "labels", "input_space", "mode", "gradients_from"):
+        if before.terms.get(term) != after.terms.get(term):
+            notes.append(f"{term} differs: {before.terms.get(term)} before, {after.terms.get(term)} now")
+    attacks = [[entry.name for entry in result.attacks] for result in (before, after)]
+    if attacks[0] != attacks[1]:
+        notes.append(f"attacks differ: {', '.join(attacks[0])} before, {', '.join(attacks[1])} now")
+    return Comparison(
+        examples=len(common),
+        lost=lost,
+        won=won,
+        held_before=sum(old[identity] for identity in common),
+        held_after=sum(new[identity] for identity in common),
+        p_value=mcnemar(len(lost), len(won)),
+        notes=tuple(notes),
+    )
+
+
+def mcnemar(lost: int, won: int) -> float:
+    """The exact two-sided McNemar test (McNemar 1947): a fair coin thrown for every example that changed side.
+
+    >>> mcnemar(0, 0), round(mcnemar(10, 2), 4)
+    (1.0, 0.0386)
+    """
+    changed = lost + won
+    if changed == 0:
+        return 1.0
+    # In logarithms: 2**-changed underflows from 1,075 changes on.
+    fewer = min(lost, won)
+    tail = math.fsum(math.exp(_log_choose(changed, k) - changed * math.log(2)) for k in range(fewer + 1))
+    return min(1.0, 2 * tail)
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _held(result: Result) -> dict[str, bool]:
+    """Whether each example held, by id; the n-th copy of an example is told from the first."""
+    seen: dict[str, int] = {}
+    held = {}
+    for identity, letter in zip(result.per_example.ids, result.worst_case, strict=True):
+        seen[identity] = seen.get(identity, 0) + 1
+        name = identity if seen[identity] == 1 else f"{identity}#{seen[identity]}"
+        held[name] = letter == "h"
+    return held
