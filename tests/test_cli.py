@@ -83,7 +83,7 @@ def test_json_goes_to_standard_output(place: Path, capsys: pytest.CaptureFixture
     del place
     assert main([*OWN, "--threat", "l2:0.5", "--json", "--curve", "0.1,0.2"]) == 0
     plain = json.loads(capsys.readouterr().out)
-    assert [point["eps"] for point in plain["curve"]] == [0.1, 0.2]
+    assert [point["eps"] for point in plain["curves"]["fgsm"]] == [0.1, 0.2]
 
 
 def test_further_options_reach_the_audit(place: Path) -> None:
@@ -93,7 +93,7 @@ def test_further_options_reach_the_audit(place: Path) -> None:
     assert main([*OWN, "--threat", "linf:16/255", *options, *more]) == 0
     result = Result.load("signstep-report/result.json")
     assert result.examples == 10
-    assert result.curve == ()
+    assert result.curves == {}
     assert (result.terms["goal"], result.terms["loss"], result.terms["seed"]) == ("targeted", "margin", 3)
     assert result.terms["labels"] == "predicted"
     assert result.terms["input_space"]["std"] == [0.25, 0.25, 0.25]

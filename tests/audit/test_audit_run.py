@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import signstep as ss
+from signstep.audit.evidence import Evidence
 from signstep.errors import InputError
 
 
@@ -77,7 +79,7 @@ def test_batch_size_and_order_do_not_matter(size: int) -> None:
     parts = ss.audit(model, shuffled, threat=ss.linf(0.05))
     assert parts.held == whole.held
     assert [entry.fooled for entry in parts.attacks] == [entry.fooled for entry in whole.attacks]
-    assert parts.curve == whole.curve
+    assert parts.curves == whole.curves
     for name, column in whole.per_example.verdicts.items():
         assert "".join(column[row] for row in order.tolist()) == parts.per_example.verdicts[name]
     assert tuple(whole.per_example.ids[row] for row in order.tolist()) == parts.per_example.ids
@@ -246,3 +248,49 @@ def test_data_that_does_not_fit_gets_one_sentence(source: object, message: str) 
 def test_wrong_options_get_one_sentence(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         ss.audit(network(), data(), threat=ss.linf(0.05), **options)  # type: ignore[arg-type]
+
+
+def test_curves_of_other_attacks_keep_what_they_found() -> None:
+    x, y = data()
+    levels = [0.01, 0.03, 0.1, 0.2]
+    result = ss.audit(network(), (x, y), threat=ss.linf(0.05), curve=levels, curve_attacks=["random-sign", "pgd"])
+    for name in ("random-sign", "pgd"):
+        counts = [point.fooled for point in result.curves[name]]
+        assert counts == sorted(counts)
+    for point in result.curves["pgd"]:
+        alone = ss.audit(network(), (x, y), threat=ss.linf(point.eps), attacks=["pgd"], curve=False)
+        assert point.fooled >= alone.attacks[0].fooled
+    with pytest.raises(InputError, match="curve_attacks names"):
+        ss.audit(network(), (x, y), threat=ss.linf(0.05), attacks=["fgsm"], curve_attacks=["pgd"])
+
+
+def test_answers_and_labels_are_recorded() -> None:
+    x, y = data()
+    result = ss.audit(network(), (x, y), threat=ss.linf(0.05), attacks=["fgsm"])
+    examples = result.per_example
+    assert examples.labels == tuple(y.tolist())
+    assert examples.answers["clean"] == tuple(network()(x).argmax(1).tolist())
+    attacked = ss.fgsm(network(), x, y, eps=0.05)
+    assert examples.answers["fgsm"] == tuple(network()(attacked).argmax(1).tolist())
+
+
+def test_evidence_holds_a_point_for_each_fooled_example(tmp_path: Path) -> None:
+    x, y = data()
+    evidence = Evidence()
+    result = ss.audit(network(), [(x[:25], y[:25]), (x[25:], y[25:])], threat=ss.linf(0.05), evidence=evidence)
+    kept = evidence.tensors()
+    assert kept["row"].sort().values.tolist() == [row for row, letter in enumerate(result.worst_case) if letter == "f"]
+    assert torch.equal(kept["x"], x[kept["row"]])
+    assert bool((network()(kept["x_adv"]).argmax(1) != y[kept["row"]]).all())
+    assert torch.equal(network()(kept["x_adv"]).argmax(1), kept["answer_adv"])
+    evidence.save(tmp_path / "points.safetensors")
+    for name, part in Evidence.load(tmp_path / "points.safetensors").items():
+        assert torch.equal(part, kept[name])
+
+
+def test_evidence_stops_at_its_limit_and_counts_what_it_dropped() -> None:
+    whole, part = Evidence(), Evidence(limit=2 * 8 * 4 * 3)
+    for evidence in (whole, part):
+        ss.audit(network(), data(), threat=ss.linf(0.05), evidence=evidence)
+    assert len(part) == 3
+    assert part.dropped == len(whole) - 3

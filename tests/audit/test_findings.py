@@ -47,7 +47,7 @@ def result(clean: str, columns: dict[str, str], **terms: object) -> Result:
         held=0,
         undetermined=0,
         attacks=attacks,
-        curve=(CurvePoint(0.1, 10), CurvePoint(0.2, 20)),
+        curves={"fgsm": (CurvePoint(0.1, 10), CurvePoint(0.2, 20))},
         terms={
             "norm": "linf",
             "eps_value": 8 / 255,
@@ -93,7 +93,7 @@ def with_attack(name: str, **changes: object) -> Result:
 PROVOKED: dict[str, Callable[[], Result]] = {
     "SS101": lambda: changed("pgd", "h" * 100 + "f" * 210 + "h" * 690),
     "SS102": lambda: changed("fgsm", "f" * 20 + "h" * 980),
-    "SS103": lambda: replace(healthy(), curve=(CurvePoint(0.1, 500), CurvePoint(0.2, 300))),
+    "SS103": lambda: replace(healthy(), curves={"fgsm": (CurvePoint(0.1, 500), CurvePoint(0.2, 300))}),
     "SS104": lambda: with_attack("fgsm", dead_gradients=100),
     "SS105": lambda: with_attack("fgsm", right_after=950),
     "SS106": lambda: changed("random-sign", "f" * 500 + "h" * 500),
@@ -124,6 +124,7 @@ def test_each_finding_can_be_provoked(code: str) -> None:
     found = {finding.code: finding for finding in examine(PROVOKED[code]())}
     assert code in found
     assert any(character.isdigit() for character in found[code].evidence) or code in (
+        "SS109",
         "SS202",
         "SS203",
         "SS204",

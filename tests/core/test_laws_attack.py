@@ -19,6 +19,7 @@ SETTINGS = ["box", "no box", "one-sided", "feature box", "mask", "row mask"]
 MASK = torch.tensor([True, False, True, True, False, True]).repeat(3).reshape(SHAPE)
 
 over_recipes = pytest.mark.parametrize("name", list(ss.RECIPES))
+over_gradient_recipes = pytest.mark.parametrize("name", [name for name in ss.RECIPES if name != "random-sign"])
 over_norms = pytest.mark.parametrize("norm", list(SIZES))
 over_settings = pytest.mark.parametrize("setting", SETTINGS)
 
@@ -80,8 +81,9 @@ def test_one_step_moves_every_row(name: str, norm: str, setting: str) -> None:
 
 @over_recipes
 @over_norms
-@over_settings
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("setting", "dtype"), [*((setting, torch.float32) for setting in SETTINGS), ("box", torch.float64)], ids=str
+)
 def test_what_is_returned_is_allowed_and_scored(name: str, norm: str, setting: str, dtype: torch.dtype) -> None:
     model, x = mlp(dtype=dtype), _batch(dtype)
     y = labels(model, x)
@@ -184,8 +186,8 @@ def test_a_vector_of_eps_is_its_numbers(name: str, norm: str) -> None:
 
 @over_recipes
 @over_norms
-@over_settings
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("setting", ["box", "feature box"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_eps_zero_returns_the_input(name: str, norm: str, setting: str, dtype: torch.dtype) -> None:
     model, x = mlp(dtype=dtype), _batch(dtype)
     y = labels(model, x)
@@ -224,16 +226,21 @@ def test_fgsm_follows_the_signs_of_the_float64_cross_entropy(dtype: torch.dtype)
 
 @over_recipes
 @over_norms
-@pytest.mark.parametrize("power", [-60, -3, 20, 60])
+@pytest.mark.parametrize("power", [-60, 9])
 def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str, power: int) -> None:
     model, x = filled(RowNet()), _batch()
     y, recipe = labels(model, x), _steps(name, 3)
 
     def task(factor: float) -> ss.Custom:
-        return ss.Custom(
-            loss=lambda z, k: cross_entropy(z, k, reduction="none") * factor,  # type: ignore[arg-type]
-            success=lambda z, k: z.argmax(1) != k,
-        )
+        def loss(z: Tensor, k: Tensor | None) -> Tensor:
+            assert k is not None
+            return cross_entropy(z, k, reduction="none") * factor
+
+        def success(z: Tensor, k: Tensor | None) -> Tensor:
+            assert k is not None
+            return z.argmax(1) != k
+
+        return ss.Custom(loss, success)
 
     one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, task=task(1.0))
     other = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, task=task(2.0**power))
@@ -246,7 +253,7 @@ def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str, power: int)
 @over_recipes
 @over_norms
 @pytest.mark.parametrize(("loss", "classes"), [("ce", 2), ("margin", 4), ("dlr", 4)])
-@pytest.mark.parametrize("power", [-40, 9, 40])
+@pytest.mark.parametrize("power", [-40, 9])
 def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str, classes: int, power: int) -> None:
     """For cross-entropy only with two classes: with more, temperature changes what it asks for."""
     model, x = filled(RowNet(classes=classes)), _batch()
@@ -259,11 +266,11 @@ def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str
     assert torch.equal(one.fooled, other.fooled)
 
 
-@pytest.mark.parametrize("grid", [255, 15])
 @over_recipes
 @over_norms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_answers_on_the_grid(grid: int, name: str, norm: str, dtype: torch.dtype) -> None:
+def test_answers_on_the_grid(name: str, norm: str, dtype: torch.dtype) -> None:
+    grid = 255
     levels = (rand(ROWS, *SHAPE, seed=7) * grid).round()
     x = (levels / grid).to(dtype)
     model = mlp(dtype=dtype)
@@ -279,27 +286,44 @@ def test_answers_on_the_grid(grid: int, name: str, norm: str, dtype: torch.dtype
     assert torch.equal(outcome.fooled, labels(model, outcome.x) != y)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("eps", ["1/255", "8/255", "8.9/255"])
-def test_fgsm_on_the_grid_is_exact_in_whole_steps(eps: str, dtype: torch.dtype) -> None:
-    """All 256 levels, up and down: clip(k + 8 s, 0, 255), also where the box stops the step."""
-    k = torch.arange(256).repeat(2, 1)
-    y = torch.tensor([0, 1])
-    x = (k.double() / 255).to(dtype)
-    model = filled(nn.Linear(256, 2, bias=False), dtype=dtype)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("steps", [1, 3, 3.9])
+@pytest.mark.parametrize(("low", "high", "grid"), [(0, 1, 255), (-1, 1, 255), (0, 255, 255), (0, 1, 10), (0, 1, 65535)])
+def test_fgsm_on_the_grid_is_exact(low: int, high: int, grid: int, steps: float, dtype: torch.dtype) -> None:
+    """Every level, up and down: clip(k + steps * sign, 0, grid) to the last bit, also where the box stops the step."""
+    k = torch.arange(0, grid + 1, max(1, grid // 255)).repeat(2, 1)
+
+    def value(level: Tensor) -> Tensor:
+        return (low + (level.double() / grid) * (high - low)).to(dtype)
+
+    model = filled(nn.Linear(k.shape[1], 2, bias=False), dtype=dtype)
     sign = (model.weight[1] - model.weight[0]).sign() * torch.tensor([[1], [-1]])
-    crafted = ss.fgsm(model, x, y, eps=eps, grid=255)
-    whole = int(float(eps.split("/")[0]))
-    wanted = (k + whole * sign).clamp(0, 255).long()
-    assert torch.equal((crafted.double() * 255).round().long(), wanted)
-    assert torch.equal(crafted, (wanted.double() / 255).to(dtype))
+    threat = ss.linf(steps / grid * (high - low), box=(low, high), grid=grid)
+    outcome = ss.attack(model, value(k), torch.tensor([0, 1]), threat=threat)
+    assert isinstance(outcome.x, Tensor)
+    assert torch.equal(outcome.x, value((k + int(steps) * sign).clamp(0, grid)))
+    assert bool(outcome.verified.all())
 
 
-@over_recipes
+def test_a_step_just_short_of_the_grid_is_truncated() -> None:
+    x = torch.full((1, 4), 100 / 255, dtype=torch.float64)
+    model = filled(nn.Linear(4, 2))
+    outcome = ss.attack(model, x, torch.tensor([0]), threat=ss.linf((8 - 1e-7) / 255, grid=255))
+    assert isinstance(outcome.x, Tensor)
+    assert ((outcome.x - x).abs() * 255).round().tolist() == [[7.0] * 4]
+    assert bool(outcome.verified.all())
+
+
+def test_half_precision_cannot_hold_a_grid() -> None:
+    x = torch.full((1, 4), 0.5, dtype=torch.bfloat16)
+    model = filled(nn.Linear(4, 2), dtype=torch.bfloat16)
+    with pytest.raises(InputError, match=r"cannot hold.*x\.float"):
+        ss.attack(model, x, torch.tensor([0]), threat=ss.linf("8/255", grid=2))
+
+
+@over_gradient_recipes
 @over_norms
 def test_a_targeted_attack_lowers_the_loss_of_its_target(name: str, norm: str) -> None:
-    if name == "random-sign":
-        pytest.skip("a control without gradients has no aim")
     model, x = mlp(), _batch()
     y = labels(model, x)
     target = (y + 1) % 4
@@ -367,56 +391,57 @@ def _best_gain(norm: str, w: Tensor, low: Tensor, high: Tensor, eps: float) -> f
 ENOUGH = {
     "fgsm": ("fgsm", 1e-9),
     "fgsm-rs": ("fgsm-rs:step=2", 1e-9),
-    "bim": ("bim:steps=100,step=0.05", 0.03),
-    "mi-fgsm": ("mi-fgsm:steps=100,step=0.05", 0.03),
-    "pgd": ("pgd:steps=100", 0.03),
+    "bim": ("bim:steps=40,step=0.1", 0.05),
+    "mi-fgsm": ("mi-fgsm:steps=40,step=0.1", 0.05),
+    "pgd": ("pgd:steps=40,step=0.1", 0.05),
 }
 
 
-@over_recipes
-@over_norms
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    # One step from a random start reaches the best corner in L-infinity only; a control finds nothing on purpose.
+    [
+        (name, norm)
+        for name, norm in product(ss.RECIPES, SIZES)
+        if name != "random-sign" and (name != "fgsm-rs" or norm == "linf")
+    ],
+)
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_linear_model_hides_no_adversarial_point(name: str, norm: str, masked: bool) -> None:
     """sign(w.x + b - c_i) with thresholds just short of and just beyond what the best allowed change can reach."""
-    if name == "random-sign":
-        pytest.skip("a control, not an attack")
     recipe, slack = ENOUGH[name]
-    if name == "fgsm-rs" and norm != "linf":
-        pytest.skip("one step from a random start reaches the best corner in L-infinity only")
     w = rand(*SHAPE, seed=9) - 0.5
-    x = rand(20, *SHAPE, seed=10)
-    x[:5] = x[:5].round()
+    x = rand(8, *SHAPE, seed=10)
+    x[:2] = x[:2].round()
     mask = MASK if masked else torch.ones(SHAPE, dtype=torch.bool)
     zero = torch.zeros(())
     best = torch.tensor(
-        [
-            _best_gain(norm, w, torch.where(mask, -row, zero), torch.where(mask, 1 - row, zero), SIZES[norm])
-            for row in x
-        ]
+        [_best_gain(norm, w, torch.where(mask, -row, zero), torch.where(mask, 1 - row, zero), SIZES[norm]) for row in x]
     )
-    # The logit of "fooled" is w.(x + d) - w.x - threshold: the row is fooled when the gain exceeds the threshold.
+    # The logit of "fooled" is w.(u - x) - best * share; the bound travels as a second input that is left alone.
     for share, possible in ((1 - slack - 1e-6, True), (1 + 1e-6, False)):
-        offset = (x * w).flatten(1).sum(1) + best * share
-        key = {tuple(row.flatten().tolist()): float(value) for row, value in zip(x, offset, strict=True)}
-        assert len(key) == len(x)
-        for row in range(len(x)):
 
-            def model(u: Tensor, bound: float = float(offset[row])) -> Tensor:
-                gain = (u * w).flatten(1).sum(1) - bound
-                return torch.stack([-gain, gain], 1)
+        def model(u: Tensor, bound: Tensor) -> Tensor:
+            gain = (u * w).flatten(1).sum(1) - bound
+            return torch.stack([-gain, gain], 1)
 
-            threat = ss.threat_model(norm, SIZES[norm], mask=mask)
-            outcome = ss.attack(model, x[row : row + 1], torch.tensor([0]), threat=threat, recipe=recipe)
-            assert bool(outcome.fooled) is possible, (row, share)
+        inputs: dict[str, Tensor] = {"u": x, "bound": (x * w).flatten(1).sum(1) + best * share}
+        threat = {"u": ss.threat_model(norm, SIZES[norm], mask=mask)}
+        outcome = ss.attack(model, inputs, torch.zeros(len(x), dtype=torch.int64), threat=threat, recipe=recipe)
+        assert outcome.fooled.tolist() == [possible] * len(x), share
 
 
-def _by_hand(model: nn.Module, x: Tensor, y: int, name: str, steps: int, eps: float) -> Tensor:
+def _by_hand(model: nn.Module, x: Tensor, y: int, rule: str, steps: int, eps: float) -> Tensor:
     """BIM and MI-FGSM as the papers write them, one example, stopping at the first iterate that fools."""
     u, memory = x.clone(), torch.zeros_like(x)
     for _ in range(steps):
         leaf = u.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(cross_entropy(model(leaf[None]), torch.tensor([y])), leaf)
-        memory = memory + gradient / gradient.abs().sum() if name == "mi-fgsm" else gradient
+        loss = cross_entropy(model(leaf[None]), torch.tensor([y]))
+        if rule == "mi-fgsm without its norm":
+            loss = torch.log(torch.expm1(loss))  # the log-odds: cross-entropy is softplus of it
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        scale = 1.0 if rule == "mi-fgsm without its norm" else gradient.abs().sum()
+        memory = gradient if rule == "bim" else memory + gradient / scale
         u = torch.minimum(torch.maximum(u + eps / steps * memory.sign(), x - eps), x + eps).clamp(0, 1)
         if int(model(u[None]).argmax()) != y:
             break
@@ -425,24 +450,19 @@ def _by_hand(model: nn.Module, x: Tensor, y: int, name: str, steps: int, eps: fl
 
 @pytest.mark.parametrize("name", ["bim", "mi-fgsm"])
 def test_iterated_recipes_follow_their_papers(name: str) -> None:
-    model, x = mlp(), _batch()
+    model, x = mlp(scale=3), rand(40, *SHAPE, seed=14)
     y = labels(model, x)
-    outcome = ss.attack(model, x, y, threat=ss.linf(0.1), recipe=f"{name}:steps=7")
+    outcome = ss.attack(model, x, y, threat=ss.linf(0.1), recipe=f"{name}:steps=9")
     assert isinstance(outcome.x, Tensor)
-    assert 0 < int(outcome.fooled.sum()) < ROWS
-    for row in range(ROWS):
-        wanted = _by_hand(model, x[row], int(y[row]), name, 7, 0.1)
+    assert 0 < int(outcome.fooled.sum()) < len(x)
+    others = {"bim", "mi-fgsm", "mi-fgsm without its norm"} - {name}
+    differ = dict.fromkeys(others, 0)
+    for row in range(len(x)):
+        wanted = _by_hand(model, x[row], int(y[row]), name, 9, 0.1)
         torch.testing.assert_close(outcome.x[row], wanted, rtol=0, atol=1e-12)
-
-
-def test_momentum_is_not_plain_iteration() -> None:
-    """Guards the test above: on this model the two recipes differ."""
-    model, x = mlp(), _batch()
-    y = labels(model, x)
-    plain, with_memory = (ss.attack(model, x, y, threat=ss.linf(0.4), recipe=name).x for name in ("bim", "mi-fgsm"))
-    assert isinstance(plain, Tensor)
-    assert isinstance(with_memory, Tensor)
-    assert not torch.equal(plain, with_memory)
+        for other in others:
+            differ[other] += not torch.allclose(_by_hand(model, x[row], int(y[row]), other, 9, 0.1), wanted)
+    assert min(differ.values()) > 0  # the rules can be told apart on this model
 
 
 def test_a_fooled_row_leaves_and_costs_nothing_more() -> None:
@@ -487,9 +507,7 @@ def test_restarts_find_no_less() -> None:
 def test_every_gradient_recipe_beats_the_control() -> None:
     model, x = mlp(), rand(60, *SHAPE, seed=12)
     y = labels(model, x)
-    success = {
-        name: int(ss.attack(model, x, y, threat=ss.linf(0.06), recipe=name).fooled.sum()) for name in ss.RECIPES
-    }
+    success = {name: int(ss.attack(model, x, y, threat=ss.linf(0.06), recipe=name).fooled.sum()) for name in ss.RECIPES}
     control = success.pop("random-sign")
     assert all(count > control for count in success.values()), (control, success)
 
@@ -508,10 +526,8 @@ def test_the_seed_decides_and_the_global_one_does_not(name: str) -> None:
     assert torch.equal(first, other) == (name in ("fgsm", "bim", "mi-fgsm"))
 
 
-@over_recipes
+@over_gradient_recipes
 def test_health_counts_what_gradients_were_worth(name: str) -> None:
-    if name == "random-sign":
-        pytest.skip("no gradients")
     tiny = torch.finfo(torch.float64).tiny
     w = torch.tensor([2.0, 0.0, tiny / 8, -1.0, 0.0, 3.0], dtype=torch.float64)
     mask = torch.tensor([True, True, True, True, False, False])
@@ -552,7 +568,7 @@ def test_the_box_alone(name: str) -> None:
     assert bool(outcome.verified.all())
     assert torch.equal(outcome.x[:, ~MASK], x[:, ~MASK])
     if name == "fgsm":
-        assert set(outcome.x[:, MASK].unique().tolist()) == {0.0, 1.0}
+        assert set(outcome.x[:, MASK].flatten().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ class AttackResult:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """FGSM at one size: how many of the examples that were right untouched it fools there."""
+    """An attack at one size: how many of the examples that were right untouched it fools there."""
 
     eps: float
     fooled: int
@@ -80,12 +80,15 @@ class Examples:
 
     ``clean`` has a letter for each: r right, w wrong. ``verdicts`` has one string for each attack: f fooled, h held,
     u undetermined. ``smallest_eps`` is the smallest size that fools along the FGSM ray, None where none was found.
+    For classification ``labels`` and, by "clean" and by attack, the model's ``answers``; else both are empty.
     """
 
     ids: tuple[str, ...]
     clean: str
     verdicts: dict[str, str]
     smallest_eps: tuple[float | None, ...]
+    labels: tuple[int, ...] = ()
+    answers: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,13 +104,16 @@ class Result:
         held: examples that were right and survived every attack.
         undetermined: examples that were right, that no attack fooled, and about which some attack found out nothing.
         attacks: one entry for each attack.
-        curve: FGSM at several sizes, from one gradient.
+        curves: by attack, the same at several sizes. FGSM's come from one gradient; other attacks keep what they found
+            at a smaller size.
         terms: threat, goal, labels, loss, input space, model mode, seed, device: what the numbers mean.
         notes: what the reader must know.
         versions: of Signstep, Python, torch and NumPy.
         seconds: wall-clock time.
         partial: the audit was interrupted: the counts cover the examples seen.
         per_example: one entry for each example.
+        classes: names of the classes, in the order of the labels, where they are known.
+        hashes: SHA-256 of what went in: "weights", "data", where they are known.
         schema: version of this record.
     """
 
@@ -118,13 +124,15 @@ class Result:
     held: int
     undetermined: int
     attacks: tuple[AttackResult, ...]
-    curve: tuple[CurvePoint, ...]
+    curves: dict[str, tuple[CurvePoint, ...]]
     terms: dict[str, Any]
     notes: tuple[str, ...]
     versions: dict[str, str]
     seconds: float
     partial: bool
     per_example: Examples
+    classes: tuple[str, ...] = ()
+    hashes: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
     @property
@@ -141,6 +149,11 @@ class Result:
     def success_rate(self) -> float:
         """Share of the initially right examples that some attack fooled."""
         return self.fooled / self.clean_right if self.clean_right else math.nan
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """FGSM at several sizes."""
+        return self.curves.get("fgsm", ())
 
     @property
     def fooled(self) -> int:
@@ -190,15 +203,20 @@ class Result:
             per_example = plain["per_example"]
             return cls(
                 **{
-                    **{field.name: plain[field.name] for field in fields(cls)},
+                    **{part.name: plain[part.name] for part in fields(cls)},
                     "attacks": tuple(AttackResult(**entry) for entry in plain["attacks"]),
-                    "curve": tuple(CurvePoint(**entry) for entry in plain["curve"]),
+                    "curves": {
+                        name: tuple(CurvePoint(**entry) for entry in points) for name, points in plain["curves"].items()
+                    },
+                    "classes": tuple(plain["classes"]),
                     "notes": tuple(plain["notes"]),
                     "per_example": Examples(
                         tuple(per_example["ids"]),
                         per_example["clean"],
                         per_example["verdicts"],
                         tuple(per_example["smallest_eps"]),
+                        tuple(per_example["labels"]),
+                        {name: tuple(answers) for name, answers in per_example["answers"].items()},
                     ),
                 }
             )

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from signstep.audit.evidence import Evidence
 from signstep.audit.result import AttackResult, CurvePoint, Examples, Result, worst_case
 from signstep.core.attack import GradientAttack, Outcome
 from signstep.core.keys import Key
@@ -21,9 +22,9 @@ from signstep.core.recipes import RECIPES, recipe
 from signstep.core.space import Statistic
 from signstep.core.statistics import quantile
 from signstep.core.subject import Model, Question, Subject, Target
-from signstep.core.tasks import Task, TaskName
+from signstep.core.tasks import Multiclass, Task, TaskName
 from signstep.core.threat import Threat, ThreatModel
-from signstep.core.tree import Tree, rows, tree_map
+from signstep.core.tree import Tree, rows, take, tree_map
 from signstep.core.untouched import Mode
 from signstep.errors import InputError
 from signstep.version import VERSION
@@ -33,6 +34,7 @@ Progress: TypeAlias = Callable[[int], None]
 
 # Sizes of the default security curve, as shares of eps.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
+_NOISE = ("random-sign",)
 _ROWS = 256  # rows of a batch when the data is given as two tensors
 
 
@@ -59,6 +61,10 @@ def audit(
     device: str | torch.device | None = None,
     describe_model: str | None = None,
     describe_data: str | None = None,
+    classes: Sequence[str] = (),
+    hashes: Mapping[str, str] | None = None,
+    curve_attacks: Sequence[str] = ("random-sign",),
+    evidence: Evidence | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Attack every example of a data set and return the record of what was found.
@@ -89,6 +95,11 @@ def audit(
         device: move batches there; None is where the model's weights are.
         describe_model: for the record.
         describe_data: for the record.
+        classes: names of the classes, for the record.
+        hashes: SHA-256 of weights and data, for the record.
+        curve_attacks: attacks of ``attacks`` to trace over the sizes of the curve beside FGSM; gradient attacks cost a
+            run for each size, on the examples that no smaller size has fooled.
+        evidence: collects the points that fooled the model.
         progress: called with the number of examples done after each batch.
 
     Returns:
@@ -121,7 +132,13 @@ def audit(
     where = _device_of(model) if device is None else torch.device(device)
     was_training = isinstance(model, nn.Module) and model.training
     began = time.perf_counter()
-    tally = _Tally([name for name, _ in chosen], _levels(curve, threat))
+    unknown = [name for name in curve_attacks if name not in dict(chosen)]
+    if unknown and tuple(curve_attacks) != _NOISE:
+        raise InputError(
+            f"curve_attacks names {unknown}, which are not among the attacks {[name for name, _ in chosen]}"
+        )
+    traced = [(name, attack) for name, attack in chosen if name in curve_attacks and attack.name != "fgsm"]
+    tally = _Tally([name for name, _ in chosen], _levels(curve, threat), [name for name, _ in traced])
     key = Key(seed)
     partial = False
     with subject.opened():
@@ -134,7 +151,7 @@ def audit(
                     tally.random = question.problem.random or subject.differs(question)
                     if tally.random and not question.problem.random:
                         question = subject.ask(x_, y_, here, target=target, key=key, random=True)
-                _one_batch(question, chosen, subject.oracle, key, tally)
+                _one_batch(question, chosen, traced, subject.oracle, key, tally, evidence)
                 if progress is not None:
                     progress(tally.examples)
         except KeyboardInterrupt:
@@ -153,6 +170,8 @@ def audit(
         notes=(*tally.notes, *_remarks(subject, was_training=was_training)),
         seconds=time.perf_counter() - began,
         partial=partial,
+        classes=tuple(classes),
+        hashes=dict(hashes or {}),
     )
 
 
@@ -187,9 +206,11 @@ def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
 def _one_batch(
     question: Question,
     chosen: list[tuple[str, GradientAttack]],
+    traced: list[tuple[str, GradientAttack]],
     oracle: Oracle | None,
     key: Key,
     tally: "_Tally",
+    evidence: Evidence | None,
 ) -> None:
     for name, attack in chosen:
         began = time.perf_counter()
@@ -198,8 +219,26 @@ def _one_batch(
     if tally.levels:
         ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
         fooled = ray.curve(tally.levels)
-        tally.add_curve(fooled, ray.smallest(tally.levels, fooled, question.clean.fooled))
+        curves = {"fgsm": fooled, **{name: _trace(question, attack, tally.levels, key) for name, attack in traced}}
+        tally.add_curves(curves, ray.smallest(tally.levels, fooled, question.clean.fooled))
+    if evidence is not None:
+        evidence.add(question, tally.outcomes(), tally.examples)
     tally.finish(question)
+
+
+def _trace(question: Question, attack: GradientAttack, levels: Sequence[float], key: Key) -> Tensor:
+    """Whether each row is fooled at each level, (levels, R); what fools at a smaller size fools at a larger one."""
+    fooled = question.clean.fooled.clone()
+    rows_ = []
+    for level in levels:
+        index = (~fooled).nonzero().squeeze(1)
+        if len(index):
+            region = question.region.take(index)
+            region = region.resized(torch.full_like(region.radius, level))
+            outcome = attack(question.problem.take(index), region, take(question.x, index), key.fold(attack.name))
+            fooled = fooled.index_copy(0, index, outcome.fooled)
+        rows_.append(fooled)
+    return torch.stack(rows_)
 
 
 @dataclass
@@ -222,7 +261,7 @@ class _Sums:
 class _Tally:
     """Counts over the batches seen; keeps one letter and a few numbers for each example, no tensors of inputs."""
 
-    def __init__(self, names: Sequence[str], levels: Sequence[float]) -> None:
+    def __init__(self, names: Sequence[str], levels: Sequence[float], traced: Sequence[str]) -> None:
         self.examples = 0
         self.random: bool | None = None
         self.levels = tuple(levels)
@@ -231,9 +270,11 @@ class _Tally:
         self._sums = {name: _Sums() for name in names}
         self._clean: list[str] = []
         self._ids: list[str] = []
-        self._curve = [0] * len(self.levels)
+        self._labels: list[int] = []
+        self._answers: dict[str, list[int]] = {}
+        self._curves = {name: [0] * len(self.levels) for name in ("fgsm", *traced)}
         self._smallest: list[float | None] = []
-        self._ray: tuple[Tensor, Tensor] | None = None
+        self._ray: tuple[dict[str, Tensor], Tensor] | None = None
 
     def add(self, name: str, outcome: Outcome, seconds: float) -> None:
         """One attack on the current batch."""
@@ -246,18 +287,28 @@ class _Tally:
         sums.unverified += int((~outcome.verified).sum())
         self.notes += [note for note in outcome.notes if note not in self.notes]
 
-    def add_curve(self, fooled: Tensor, smallest: Tensor) -> None:
-        """The FGSM ray of the current batch."""
+    def add_curves(self, fooled: dict[str, Tensor], smallest: Tensor) -> None:
+        """The attacks at several sizes on the current batch, (levels, R) each, and the smallest size on the FGSM ray."""
         self._ray = (fooled, smallest)
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """The attacks on the current batch."""
+        return {name: sums.batch for name, sums in self._sums.items() if sums.batch is not None}
 
     def finish(self, question: Question) -> None:
         """Book the current batch; until then an interruption leaves the counts as they were."""
         problem, already = question.problem, question.clean.fooled
         wrong = already if question.wrong is None else question.wrong
         targeted = problem.goal == "targeted"
-        for sums in self._sums.values():
+        classes = isinstance(problem.task, Multiclass)
+        if classes:
+            self._answers.setdefault("clean", []).extend(question.predicted.tolist())
+            self._labels += [] if problem.aim.y is None else problem.aim.y.tolist()
+        for name, sums in self._sums.items():
             outcome = sums.batch
             assert outcome is not None
+            if classes:
+                self._answers.setdefault(name, []).extend(outcome.answer.tolist())
             hit = outcome.fooled
             sums.verdicts.append(_letters(hit, outcome.undetermined))
             newly = hit & ~already if targeted else hit & ~wrong
@@ -270,9 +321,10 @@ class _Tally:
         self._clean.append("".join("w" if flag else "r" for flag in wrong.tolist()))
         self._ids += [f"{identity & (2**64 - 1):016x}" for identity in problem.ids.tolist()]
         if self._ray is not None:
-            fooled, smallest = self._ray
-            for level, row in enumerate(fooled):
-                self._curve[level] += int((row & ~wrong).sum())
+            curves, smallest = self._ray
+            for name, fooled in curves.items():
+                for level, row in enumerate(fooled):
+                    self._curves[name][level] += int((row & ~wrong).sum())
             self._smallest += [None if eps == float("inf") else eps for eps in smallest.tolist()]
             self._ray = None
         else:
@@ -284,6 +336,8 @@ class _Tally:
             "labels": "predicted" if question.labels_predicted else "given",
             "loss": problem.loss,
             "random_model": problem.random,
+            "outputs_form": question.form,
+            "classes": question.classes,
         }
 
     def result(
@@ -296,11 +350,15 @@ class _Tally:
         notes: tuple[str, ...],
         seconds: float,
         partial: bool,
+        classes: tuple[str, ...],
+        hashes: dict[str, str],
     ) -> Result:
         """The record."""
         clean = "".join(self._clean)
         columns = {name: "".join(sums.verdicts) for name, sums in self._sums.items()}
-        per_example = Examples(tuple(self._ids), clean, columns, tuple(self._smallest))
+        answers = {name: tuple(values) for name, values in self._answers.items()}
+        labels = tuple(self._labels)
+        per_example = Examples(tuple(self._ids), clean, columns, tuple(self._smallest), labels, answers)
         entries = tuple(self._entry(name, attack, clean) for name, attack in attacks)
         worst = worst_case(per_example, entries)
         return Result(
@@ -311,7 +369,11 @@ class _Tally:
             held=worst.count("h"),
             undetermined=worst.count("u"),
             attacks=entries,
-            curve=tuple(CurvePoint(eps, count) for eps, count in zip(self.levels, self._curve, strict=True)),
+            curves={
+                name: tuple(CurvePoint(eps, count) for eps, count in zip(self.levels, counts, strict=True))
+                for name, counts in self._curves.items()
+                if counts
+            },
             terms={**self.terms, **terms},
             notes=notes,
             versions={
@@ -323,6 +385,8 @@ class _Tally:
             seconds=round(seconds, 3),
             partial=partial,
             per_example=per_example,
+            classes=classes,
+            hashes=hashes,
         )
 
     def _entry(self, name: str, attack: GradientAttack, clean: str) -> AttackResult:

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from signstep.core.tree import Tree, leaves
 
-# Content ids quantise to quarters of an 8-bit step: an 8-bit image then hashes alike whichever float route it took
-# (scaled, normalised and back), because k/255 sits in the middle of a cell and rounding errors cannot move it out.
-_CELLS = 4 * 255
+# Content ids round to whole 8-bit levels: an 8-bit image then hashes alike whichever float route it took (scaled,
+# normalised and back, bfloat16, whose rounding error is just below half a level), because k/255 sits in the middle of a
+# cell and such errors cannot move it out. Inputs that agree in every level share their draws, which does no harm.
+_CELLS = 255
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class RowDraws:
 def content_ids(x: Tree, span: tuple[float, float] | None = None) -> Tensor:
     """An id (R,) int64 for each row from what it contains, the same in any batch, order or shard.
 
-    With the ``span`` (low, high) of the inputs floating values are rounded to 1/1020 of it first: 8-bit data then has
+    With the ``span`` (low, high) of the inputs floating values are rounded to 1/255 of it first: 8-bit data then has
     the same id in float32, bfloat16 or after a round trip through normalisation. Without, they count as float32.
     """
     parts = [_countable(leaf.detach(), span) for leaf in leaves(x)]

@@ -20,13 +20,17 @@ State: TypeAlias = "Tree | tuple[State, ...] | None"
 
 
 class View(NamedTuple):
-    """What a move may look at: the region, the displacement ``d`` with its ``loss`` (R,), step number and total."""
+    """What a move may look at: the region, the displacement ``d`` with its ``loss`` (R,), step number and total.
+
+    ``moved`` is False as long as d is zero, the clean input.
+    """
 
     region: Region
     d: Tree
     loss: Tensor
     step: int
     steps: int
+    moved: bool = True
 
 
 class Move(NamedTuple):
@@ -46,7 +50,8 @@ def steepest(relative: float) -> Move:
         raise InputError(f"step={relative}: pass a step length relative to eps, above 0 (1 is the whole radius)")
 
     def update(gradient: Tree, state: State, view: View) -> tuple[Tree, State]:
-        return view.region.step(view.d, gradient, view.region.radius * relative), state
+        here = view.d if view.moved else None
+        return view.region.step(here, gradient, view.region.radius * relative), state
 
     return Move(_no_state, update)
 

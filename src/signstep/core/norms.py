@@ -81,7 +81,8 @@ class Linf:
 
     def length(self, d: Tensor) -> Tensor:
         """max_i |d_i|, (R,)."""
-        return _flat(d).abs().amax(1)
+        flat = _flat(d)
+        return torch.maximum(flat.amax(1), -flat.amin(1))
 
     def dual_length(self, g: Tensor) -> Tensor:
         """sum_i |g_i|, (R,)."""
@@ -89,12 +90,12 @@ class Linf:
 
     def steepest(self, g: Tensor, radius: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         """clip(radius * sign(g), low, high), the step of FGSM (Goodfellow et al. 2015, section 4)."""
-        return _clip(per_row(_finite(radius, g), g) * g.sign(), low, high)
+        return _clip(g.sign().mul_(per_row(_finite(radius, g), g)), low, high, own=True)
 
     def project(self, d: Tensor, radius: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         """clip(clip(d, -radius, radius), low, high): the set is itself a box."""
         bound = per_row(radius.to(d.dtype), d)
-        return _clip(d.clamp(-bound, bound), low, high)
+        return _clip(_clip(d, -bound, bound), low, high, own=True)
 
     def sample(self, draws: Draws, shape: tuple[int, ...]) -> Tensor:
         """Each coordinate uniform in [-1, 1)."""
@@ -350,9 +351,17 @@ def _flat_box(bound: Tensor | None, like: Tensor) -> Tensor | None:
     return None if bound is None else _flat(bound.expand_as(like))
 
 
-def _clip(d: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
-    """Clamp to a box whose sides may be missing."""
-    return d if low is None and high is None else d.clamp(low, high)
+def _clip(d: Tensor, low: Tensor | None, high: Tensor | None, *, own: bool = False) -> Tensor:
+    """Clamp to a box whose sides may be missing; in place if ``own``: nobody else holds d.
+
+    Fresh memory costs more than the arithmetic, and clamp is slow where a side broadcasts.
+    """
+    if low is not None and high is not None and low.shape == d.shape == high.shape:
+        return d.clamp_(low, high) if own else d.clamp(low, high)
+    for rule, side in ((torch.maximum, low), (torch.minimum, high)):
+        if side is not None:
+            d, own = rule(d, side, out=d if own else None), True
+    return d
 
 
 def _finite(radius: Tensor, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from signstep.core.keys import Key
-from signstep.core.outputs import Predictor
+from signstep.core.outputs import NO_PATH, Predictor
 from signstep.core.problem import Problem
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, leaves, tree_map, unit_l1
@@ -51,7 +51,7 @@ class Autograd:
             GradientError: the output does not depend on the input through differentiable operations.
         """
         if problem.warm is not None and problem.warm.x is point:
-            u, score = problem.warm.u, problem.read(problem.warm.outputs)
+            u, score = problem.warm.u, problem.warm.score
         else:
             u = leaf_of(point)
             score = problem(u, key)
@@ -95,6 +95,7 @@ class Surrogates:
             torch.stack([s.ways for s in scores]).mean(0),
             torch.stack([s.fooled for s in scores]).all(0),
             torch.stack([s.valid for s in scores]).all(0),
+            scores[0].answer,
         )
         unit = [unit_l1(gradient) for _, gradient in answers]
         return score, tree_map(lambda *parts: torch.stack(parts).mean(0), *unit)
@@ -108,10 +109,15 @@ def leaf_of(point: Tree) -> Tree:
 def _gradient(value: Tensor, u: Tree) -> Tree:
     inputs = leaves(u)
     if not value.requires_grad:
-        raise GradientError(_NO_PATH)
-    found = torch.autograd.grad(value, inputs, allow_unused=True)
+        raise GradientError(NO_PATH)
+    try:
+        found = torch.autograd.grad(value, inputs, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" in str(error):
+            raise GradientError(_REENTRANT) from error
+        raise
     if all(part is None for part in found):
-        raise GradientError(_NO_PATH)
+        raise GradientError(NO_PATH)
     gradients = iter(found)
 
     def filled(part: Tensor) -> Tensor:
@@ -121,7 +127,7 @@ def _gradient(value: Tensor, u: Tree) -> Tree:
     return tree_map(filled, u)
 
 
-_NO_PATH = (
-    "the model's output does not depend on its input through differentiable operations (detach(), no_grad(), argmax, "
-    "rounding, NumPy or a quantised layer on the way?); attack a surrogate (surrogate=other_model) or remove the break"
+_REENTRANT = (
+    "the model uses torch.utils.checkpoint with use_reentrant=True, which computes gradients of weights whether they "
+    "are wanted or not; pass use_reentrant=False there, or switch checkpointing off for the attack"
 )

@@ -9,11 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from signstep.core.tree import Tree, leaves, rows
-from signstep.errors import InputError, ModelError, SignstepWarning
+from signstep.core.tree import Tree, leaves, rows, tree_map
+from signstep.core.untouched import INFERENCE_WEIGHTS
+from signstep.errors import GradientError, InputError, ModelError, SignstepWarning
 
 Selector: TypeAlias = str | int | Callable[[Any], Tensor] | None
 Kind: TypeAlias = Literal["auto", "logits", "probabilities"]
+
+NO_PATH = (
+    "the model's output does not depend on its input through differentiable operations (detach(), no_grad(), argmax, "
+    "rounding, NumPy or a quantised layer on the way?); attack a surrogate (surrogate=other_model) or remove the break"
+)
 
 _SOFTMAX = {torch.softmax, torch.nn.functional.softmax, Tensor.softmax}
 _SIGMOID = {torch.sigmoid, torch.special.expit, Tensor.sigmoid, torch.nn.functional.sigmoid}
@@ -65,6 +71,8 @@ class Predictor:
     def __call__(self, u: Tree) -> Outputs:
         """Run the model on inputs in search units; differentiable."""
         inputs = u if self.prepare is None else self.prepare(u)
+        # A model may work in place on what it is given (ReLU(inplace=True), x.sub_(mean)): it gets its own copy.
+        inputs = tree_map(lambda given, own: given.clone() if given is own else given, inputs, u)
         if self.kind == "logits" or _opaque(self.model):
             raw = select(self._run(inputs), self.output)
             watch = None
@@ -98,6 +106,10 @@ class Predictor:
         try:
             return self.model(**inputs) if isinstance(inputs, dict) else self.model(inputs)
         except RuntimeError as error:
+            if "numpy() on Tensor that requires grad" in str(error):
+                raise GradientError(NO_PATH) from error
+            if "Inference tensors cannot be saved" in str(error):
+                raise ModelError(INFERENCE_WEIGHTS) from error
             hint = self._mismatch(inputs)
             if hint is None:
                 raise

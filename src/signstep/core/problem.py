@@ -12,6 +12,7 @@ from signstep.core.outputs import Outputs, Predictor
 from signstep.core.tasks import Aim, Goal, Score, Task
 from signstep.core.tree import Tree, take
 from signstep.core.untouched import reseed
+from signstep.errors import ModelError
 
 
 class Problem(Protocol):
@@ -49,11 +50,11 @@ class Problem(Protocol):
 
 
 class Warm(NamedTuple):
-    """The outputs at the clean input ``x`` with their graph to the leaf ``u``."""
+    """The score at the clean input ``x`` with its graph to the leaf ``u``."""
 
     x: Tree
     u: Tree
-    outputs: Outputs
+    score: Score
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +70,8 @@ class ModelProblem:
         random: whether the model answers differently to the same input.
         frozen: further inputs of a model that takes several, which the attack leaves alone.
         render: from the attacked variable to the model's input.
+        warm: a differentiable pass at the clean input that was already paid for.
+        shape: of the model's scores, which those of a surrogate must have; None where it is not known.
     """
 
     predictor: Predictor
@@ -80,6 +83,7 @@ class ModelProblem:
     frozen: dict[str, Tensor] = field(default_factory=dict)
     render: Callable[[Tree], Tree] | None = None
     warm: Warm | None = None
+    shape: torch.Size | None = None
 
     @property
     def goal(self) -> Goal:
@@ -94,7 +98,13 @@ class ModelProblem:
 
     def ask(self, u: Tree) -> Outputs:
         """The model's outputs at u."""
-        return self.predictor(self.inputs(u))
+        outputs = self.predictor(self.inputs(u))
+        if self.shape is not None and _columns(outputs.raw.shape) != _columns(self.shape):
+            raise ModelError(
+                f"a surrogate's scores have shape {tuple(outputs.raw.shape)}, the model's {tuple(self.shape)}; pass a "
+                "surrogate with the same classes"
+            )
+        return outputs
 
     def inputs(self, u: Tree) -> Tree:
         """The model's inputs at u: rendered, with the frozen ones beside."""
@@ -124,12 +134,16 @@ class ModelProblem:
         return replace(self, render=render if inner is None else lambda u: inner(render(u)), warm=None)
 
     def on(self, predictor: Predictor) -> "ModelProblem":
-        """The same question asked of another model."""
-        return replace(self, predictor=predictor, warm=None)
+        """The same question asked of another model, which is seeded in any case: it may be random where this is not."""
+        return replace(self, predictor=predictor, random=True, warm=None)
 
     def reported(self, loss: Tensor) -> Tensor:
         """The searched loss in the units of its name."""
         return self.task.reported(loss, self.loss, self.goal)
+
+
+def _columns(shape: torch.Size) -> list[int]:
+    return [size for size in shape[1:] if size != 1]
 
 
 # Looks at a random model: a row leaves a run only when most of LOOKS fresh passes agree that it is fooled (a flip that
@@ -140,12 +154,14 @@ HELD_OUT = 32
 
 
 class Verdict(NamedTuple):
-    """What the user's own model says at the returned points: ``rate`` (R,) is the share of passes that were fooled."""
+    """What the user's own model says at the returned points: ``rate`` (R,) is the share of passes that were fooled,
+    ``answer`` (R, ...) the model's answer (of a random model the last of several)."""
 
     fooled: Tensor
     loss: Tensor
     valid: Tensor
     rate: Tensor
+    answer: Tensor
     passes: int
 
 
@@ -170,8 +186,8 @@ def _look(problem: Problem, point: Tree, key: Key, passes: int) -> Verdict:
     scores = [problem(point, key.fold(number)) for number in range(passes)]
     if passes == 1:
         score = scores[0]
-        return Verdict(score.fooled, score.loss, score.valid, score.fooled.to(score.loss.dtype), 1)
+        return Verdict(score.fooled, score.loss, score.valid, score.fooled.to(score.loss.dtype), score.answer, 1)
     rate = torch.stack([score.fooled for score in scores]).to(scores[0].loss.dtype).mean(0)
     loss = torch.stack([score.loss for score in scores]).mean(0)
     valid = torch.stack([score.valid for score in scores]).all(0)
-    return Verdict((rate > 0.5) & valid, loss, valid, rate, passes)
+    return Verdict((rate > 0.5) & valid, loss, valid, rate, scores[-1].answer, passes)

@@ -21,6 +21,7 @@ from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, per_row, search_dtype, wide
 from signstep.errors import InputError, ScaleError, ThreatError
 
+
 class Region(Protocol):
     """What the search needs to know about the allowed set; every method treats rows independently."""
 
@@ -31,8 +32,11 @@ class Region(Protocol):
     def steepest(self, gradient: Tree) -> Tree:
         """The displacement that maximises <gradient, d> over ball, box and mask: FGSM's step in this geometry."""
 
-    def step(self, d: Tree, gradient: Tree, length: Tensor) -> Tree:
-        """The step s from d that maximises <gradient, s> over a ball of radius ``length`` (R,), box and mask."""
+    def step(self, d: Tree | None, gradient: Tree, length: Tensor) -> Tree:
+        """The step s from d (None: the clean input) that maximises <gradient, s>.
+
+        Over a ball of radius ``length`` (R,), box and mask.
+        """
 
     def project(self, d: Tree) -> Tree:
         """The Euclidean projection of a displacement onto ball, box and mask."""
@@ -42,6 +46,9 @@ class Region(Protocol):
 
     def sample(self, draws: RowDraws) -> Tree:
         """A displacement uniform in the ball (in the box when eps is None), then projected."""
+
+    def vertex(self, draws: RowDraws) -> Tree:
+        """The steepest displacement in a random direction: random signs for L-infinity."""
 
     def restrict(self, gradient: Tree) -> Tree:
         """The gradient with zeros where the mask freezes the input, before any normalisation sees it."""
@@ -134,8 +141,10 @@ class BallRegion:
         """The displacement that maximises <gradient, d> over ball, box and mask."""
         return self.norm.steepest(_tensor(gradient), self.radius, self.lower, self.upper)
 
-    def step(self, d: Tree, gradient: Tree, length: Tensor) -> Tensor:
+    def step(self, d: Tree | None, gradient: Tree, length: Tensor) -> Tensor:
         """The step from d that maximises <gradient, s> over a ball of radius ``length``, box and mask."""
+        if d is None:
+            return self.norm.steepest(_tensor(gradient), length, self.lower, self.upper)
         here = _tensor(d)
         lower = None if self.lower is None else self.lower - here
         upper = None if self.upper is None else self.upper - here
@@ -171,6 +180,11 @@ class BallRegion:
         unit = self.norm.sample(draws, shape).to(dtype)
         return self.project(unit * per_row(self.radius, unit))
 
+    def vertex(self, draws: RowDraws) -> Tensor:
+        """The steepest displacement in a random direction."""
+        direction = draws.normal("vertex", tuple(self.x.shape[1:])).to(search_dtype(self.x.dtype))
+        return self.steepest(self.restrict(direction))
+
     def restrict(self, gradient: Tree) -> Tensor:
         """The gradient with zeros where the mask freezes the input."""
         gradient = _tensor(gradient)
@@ -184,12 +198,14 @@ class BallRegion:
 
     def zero(self) -> Tensor:
         """The displacement of the clean input."""
-        return torch.zeros_like(self.x, dtype=search_dtype(self.x.dtype))
+        return torch.zeros((), dtype=search_dtype(self.x.dtype), device=self.x.device).expand(self.x.shape)
 
     def distance(self, point: Tree) -> Tensor:
         """The length (R,) of the change from the clean input, computed in float64."""
-        change = wide(_tensor(point)) - wide(self.x)
-        return self.norm.length(change).to(device=self.x.device, dtype=search_dtype(self.x.dtype))
+        point = _tensor(point)
+        change = wide(point)
+        change = change - self.x if change is point else change.sub_(self.x.to(change.device))
+        return self.norm.length(change).to(search_dtype(self.x.dtype)).to(self.x.device)
 
     def take(self, index: Tensor) -> "BallRegion":
         """The region of the rows at ``index``."""
@@ -214,7 +230,12 @@ class BallRegion:
         return replace(self, radius=radius.to(self.radius))
 
     def _boxed(self, u: Tensor) -> Tensor:
-        return u if self.low is None and self.high is None else torch.clamp(u, self.low, self.high)
+        """Clamped to the box, in place."""
+        if self.low is not None:
+            torch.maximum(u, self.low, out=u)
+        if self.high is not None:
+            torch.minimum(u, self.high, out=u)
+        return u
 
     def _towards_x(self, d: Tensor) -> Tensor:
         x, d = wide(self.x), wide(d)
@@ -239,8 +260,8 @@ class BallRegion:
         ulp = torch.finfo(d.dtype).eps
         change = wide(d) * (self.grid.steps / (self.grid.high - self.grid.low))
         nearest = change.round()
-        # A hair short of a line counts as on it: rounding of eps (8/255 may come out as 7.9999995 steps), and of x where
-        # the box stops the step.
+        # A hair short of a line counts as on it: rounding of eps (8/255 may come out as 7.9999995 steps), and of x
+        # where the box stops the step.
         slack = ulp * (nearest.abs() + 0.5 * self.grid.steps * self._largest_bound())
         moved = torch.where((change - nearest).abs() <= slack, nearest, change.trunc())
         u = self.grid.value(self.grid.level(self.x).round() + moved).to(device=self.x.device, dtype=self.x.dtype)
@@ -254,15 +275,20 @@ class BallRegion:
     def _check_grid(self) -> None:
         if self.grid is None:
             return
+        if self.x.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"x has dtype {self.x.dtype}, which cannot hold the {self.grid.steps} steps of the grid; pass "
+                "x.float() (and cast inside the model), or drop grid"
+            )
         levels = self.grid.level(self.x)
         off = (levels - levels.round()).abs().amax() if levels.numel() else torch.zeros(())
-        # Fine grids (16-bit images) have steps near a unit in the last place; half precision has coarser ones than 1/255.
+        # Fine grids (16-bit images) have steps near a unit in the last place of float32.
         last_place = torch.finfo(self.x.dtype).eps * self.grid.steps * self._largest_bound()
         allowed = min(0.5, max(1e-3, last_place))
         if float(off) > allowed:
             raise InputError(
-                f"x is off the grid of {self.grid.steps} steps by up to {float(off):.3g} of a step; with grid= the input "
-                "itself must lie on it: round it first, or drop grid"
+                f"x is off the grid of {self.grid.steps} steps by up to {float(off):.3g} of a step; with grid= the "
+                "input itself must lie on it: round it first, or drop grid"
             )
 
 
@@ -281,12 +307,12 @@ class ProductRegion:
         """Each input's own exact step: the maximiser over a product of sets is the product of the maximisers."""
         return {name: part.steepest(_named(gradient, name)) for name, part in self.parts.items()}
 
-    def step(self, d: Tree, gradient: Tree, length: Tensor) -> Tree:
+    def step(self, d: Tree | None, gradient: Tree, length: Tensor) -> Tree:
         """Each input's own step; ``length`` is taken relative to the largest radius and scaled to each input's own."""
         share = torch.where(self.radius > 0, length / self.radius, torch.zeros_like(length))
         share = torch.where(torch.isfinite(share), share, torch.ones_like(share))
         return {
-            name: part.step(_named(d, name), _named(gradient, name), share * part.radius)
+            name: part.step(None if d is None else _named(d, name), _named(gradient, name), share * part.radius)
             for name, part in self.parts.items()
         }
 
@@ -302,6 +328,12 @@ class ProductRegion:
         """Each input's own draw, from a key of its own."""
         return {
             name: part.sample(replace(draws, key=draws.key.fold("input", name))) for name, part in self.parts.items()
+        }
+
+    def vertex(self, draws: RowDraws) -> Tree:
+        """Each input's own draw, from a key of its own."""
+        return {
+            name: part.vertex(replace(draws, key=draws.key.fold("input", name))) for name, part in self.parts.items()
         }
 
     def restrict(self, gradient: Tree) -> Tree:

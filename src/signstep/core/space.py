@@ -58,7 +58,12 @@ class InputSpace:
                     "data or budget is declared 'normalised' without mean= and std=; pass the loader's own"
                 )
             return cls()
-        mean_, std_ = (torch.as_tensor(value, dtype=torch.float64).flatten() for value in (mean, std))
+        try:
+            mean_, std_ = (torch.as_tensor(value, dtype=torch.float64).flatten() for value in (mean, std))
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"mean={mean!r}, std={std!r}: pass a number each, or one number for each channel"
+            ) from error
         if not bool((std_ > 0).all() and torch.isfinite(std_).all() and torch.isfinite(mean_).all()):
             raise InputError(f"std={std_.tolist()}, mean={mean_.tolist()}: both must be finite and std positive")
         return cls(mean_, std_, data, budget)
@@ -129,9 +134,9 @@ class InputSpace:
                     f"{name} has {value.numel()} values, the input has shape {tuple(x.shape)}; "
                     "pass one number, or one for each entry of dimension 1"
                 )
-            views.append(
-                value.to(x).reshape(1, -1, *([1] * (x.ndim - 2))) if value.numel() > 1 else value.to(x).reshape(())
-            )
+            # Declared under torch.inference_mode() it could not be saved for the backward pass of the division.
+            plain = (value.clone() if value.is_inference() else value).to(x)
+            views.append(plain.reshape(1, -1, *([1] * (x.ndim - 2))) if plain.numel() > 1 else plain.reshape(()))
         return views[0], views[1]
 
     @staticmethod

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from signstep.core.attack import GradientAttack, Outcome
 from signstep.core.keys import Key, content_ids
@@ -18,7 +18,7 @@ from signstep.core.space import InputSpace, Statistic
 from signstep.core.tasks import Aim, Binary, Multiclass, Multilabel, Score, Task, TaskName, check_loss, task_for
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, leaves, rows, tree_map
-from signstep.core.untouched import Mode, RandomnessWatch, untouched
+from signstep.core.untouched import Mode, RandomnessWatch, reseed, untouched
 from signstep.core.verify import verify
 from signstep.errors import InputError, LabelError, ThreatError
 
@@ -42,6 +42,8 @@ class Question:
     wrong: Tensor | None
     predicted: Tensor
     labels_predicted: bool
+    form: str
+    classes: int | None
     notes: tuple[str, ...]
 
     def run(self, attack: GradientAttack, key: Key) -> Outcome:
@@ -107,9 +109,9 @@ class Subject:
             raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
         space = InputSpace.of(mean, std, data=data, budget=budget)
         prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
-        others: Sequence[Model] = (
-            () if surrogate is None else surrogate if isinstance(surrogate, Sequence) else (surrogate,)
-        )
+        others = _models(surrogate)
+        if surrogate is not None and not others:
+            raise InputError("surrogate is empty; pass a model or several, or None to attack the model itself")
         return cls(
             Predictor(model, output, outputs, prepare),
             tuple(Predictor(other, output, outputs, prepare) for other in others),
@@ -158,6 +160,7 @@ class Subject:
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
         shared = attack is not None and attack.start == "clean" and attack.steps > 0 and not self.surrogates
+        reseed(key.fold("look").integer())
         watch = RandomnessWatch(leaves(attacked)[0].device)
         leaf = leaf_of(attacked) if shared else attacked
         with torch.set_grad_enabled(shared):
@@ -172,15 +175,30 @@ class Subject:
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, y, target, ids, key)
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
-        classes = outputs.scores.shape[1] if isinstance(task, Multiclass) and outputs.scores.ndim > 1 else None
+        classes = _classes(task, outputs)
         loss = check_loss(task, self.loss, classes, goal)
+        if self.surrogates:
+            notes.append("transfer attack: gradients come from a surrogate, the model itself may be far less robust")
+        if self.space.budget == "normalised":
+            notes.append("eps, distance and x are in the model's normalised coordinates (budget='normalised')")
         if random:
             notes.append("the model draws random numbers: a row counts as fooled when most of 32 held-out passes fail")
         problem = ModelProblem(
-            self.predictor, task, aim, loss, ids, random, frozen, warm=Warm(attacked, leaf, outputs) if shared else None
+            self.predictor,
+            task,
+            aim,
+            loss,
+            ids,
+            random,
+            frozen,
+            shape=outputs.raw.shape,
         )
         calm = Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form)
-        clean = problem.read(calm)
+        if shared:
+            warm = Warm(attacked, leaf, problem.read(outputs))
+            problem, clean = replace(problem, warm=warm), Score(*(part.detach() for part in warm.score))
+        else:
+            clean = problem.read(calm)
         wrong = clean.fooled if aim.target is None else None
         if aim.target is not None and aim.y is not None:
             wrong = task.score(calm, Aim(aim.y), loss).fooled
@@ -197,6 +215,8 @@ class Subject:
             wrong,
             task.predict(calm),
             y is None and aim.y is not None,
+            outputs.form,
+            classes,
             tuple(notes),
         )
 
@@ -226,9 +246,11 @@ class Subject:
                 raise ThreatError(f"threat names {list(threat)}, the inputs are {list(x)}; name one or more of them")
             _same_rows(x)
             attacked = {name: _plain(x[name]) for name in threat}
-            return attacked, {name: part for name, part in x.items() if name not in threat}, dict(threat)
+            return attacked, {name: _plain(part) for name, part in x.items() if name not in threat}, dict(threat)
         if not isinstance(x, Tensor):
             raise InputError(f"x is a {type(x).__name__}; pass a tensor (torch.as_tensor(x)) or a dict of tensors")
+        if isinstance(threat, Mapping):
+            raise ThreatError(f"threat names the inputs {list(threat)}, but x is one tensor; pass one threat model")
         if not isinstance(threat, ThreatModel):
             raise ThreatError(f"threat is {threat!r}; pass a threat model such as ss.linf('8/255')")
         if x.ndim == 0:
@@ -266,11 +288,17 @@ class Subject:
         return Aim(labels, wanted), notes
 
 
+def _classes(task: Task, outputs: Outputs) -> int | None:
+    if isinstance(task, Binary):
+        return 2
+    return outputs.raw.shape[1] if isinstance(task, Multiclass) and outputs.raw.ndim > 1 else None
+
+
 def _choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tensor, key: Key) -> Tensor:
     if not isinstance(task, Multiclass) or y is None:
         raise InputError(f"target={rule!r} is for classification; pass the target itself for the task {task.name}")
-    classes = 2 if isinstance(task, Binary) else outputs.raw.shape[1]
-    if classes < 2:
+    classes = _classes(task, outputs)
+    if classes is None or classes < 2:
         raise InputError(f"target={rule!r} needs at least two classes, the model has {classes}")
     if rule == "next":
         return (y + 1) % classes
@@ -281,6 +309,12 @@ def _choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tens
         z = task.logits(outputs).detach()
         return z.scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
     raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+
+
+def _models(surrogate: Model | Sequence[Model] | None) -> tuple[Model, ...]:
+    if surrogate is None:
+        return ()
+    return tuple(surrogate) if isinstance(surrogate, (Sequence, nn.ModuleList)) else (surrogate,)
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -23,13 +23,15 @@ class Score(NamedTuple):
     """How near each row is to failing.
 
     ``loss`` (R,) is what the attack climbs; ``ways`` (R, K) one distance for each way of failing, at most 0 when the
-    row has failed that way; ``fooled`` (R,) what the model's own answer says, never true where it has a NaN.
+    row has failed that way; ``fooled`` (R,) what the model's own answer says, never true where it has a NaN (where
+    ``valid`` is false); ``answer`` (R, ...) that answer in the form of a label.
     """
 
     loss: Tensor
     ways: Tensor
     fooled: Tensor
     valid: Tensor
+    answer: Tensor
 
 
 class Aim(NamedTuple):
@@ -114,7 +116,7 @@ class Binary(Multiclass):
     """Two classes from one logit: scores (R,) or (R, 1), labels 0 or 1; exactly the two-logit model (0, z)."""
 
     name: str = "binary"
-    losses: tuple[str, ...] = ("ce", "margin", "plain-ce")
+    losses: tuple[str, ...] = ("ce", "margin", "dlr", "plain-ce")
 
     def labels(self, y: Tensor, outputs: Tensor, name: str) -> Tensor:
         """0 or 1, shape (R,)."""
@@ -123,8 +125,6 @@ class Binary(Multiclass):
                 f"task='binary' means one logit for each example, the scores have shape {tuple(outputs.shape)}; "
                 "pass task='multiclass' or 'multilabel'"
             )
-        if y.numel() and float(y.min()) == -1 and float(y.max()) <= 1:
-            raise LabelError(f"{name} has the values -1 and 1; a one-logit model takes 0 and 1: pass (y + 1) / 2")
         return class_indices(y, outputs.shape[0], 2, name)
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -149,6 +149,12 @@ class Multilabel:
 
     success: Literal["any", "all"] | int = "any"
     losses: tuple[str, ...] = ("ce", "margin")
+
+    def __post_init__(self) -> None:
+        if self.success not in ("any", "all") and not isinstance(self.success, int):
+            raise InputError(
+                f"success={self.success!r}; pass 'any', 'all' or the index of the one label that must flip"
+            )
 
     @property
     def name(self) -> str:
@@ -196,7 +202,7 @@ class Multilabel:
             fooled, ways = (~agrees).all(1), right
             value = -_log_failures(-right) if loss == "ce" else -right.amax(1)
         valid = rows_valid(outputs.raw)
-        return Score(value, ways, fooled & valid, valid)
+        return Score(value, ways, fooled & valid, valid, self.predict(outputs))
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:
         """Summed binary cross-entropy where the loss is its logarithm; minus it where it is to be small."""
@@ -219,6 +225,10 @@ class Segmentation:
     share: float = 0.5
     ignore: int | None = None
     losses: tuple[str, ...] = ("ce", "margin")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"share={self.share}; pass the share of positions that must be wrong, above 0, at most 1")
 
     @property
     def name(self) -> str:
@@ -260,7 +270,8 @@ class Segmentation:
         wrong = hit.sum(1) / counted.sum(1).clamp_min(1)
         value = torch.where(counted, nearness.clamp_max(0), 0).sum(1) / counted.sum(1).clamp_min(1)
         valid = rows_valid(outputs.raw)
-        return Score(value, (self.share - wrong).unsqueeze(1), (wrong >= self.share) & valid, valid)
+        ways = (self.share - wrong).unsqueeze(1)
+        return Score(value, ways, (wrong >= self.share) & valid, valid, self.predict(outputs))
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
         """As searched: the mean over positions of the log-odds (or margin) that still hold, at most 0."""
@@ -289,7 +300,8 @@ class Regression:
 
     def labels(self, y: Tensor, outputs: Tensor, name: str) -> Tensor:
         """The shape of the outputs; (R,) and (R, 1) are taken for each other."""
-        if y.numel() == outputs.numel() and y.shape[:1] == outputs.shape[:1]:
+        columns = {(len(outputs),), (len(outputs), 1)}
+        if y.shape == outputs.shape or {tuple(y.shape), tuple(outputs.shape)} == columns:
             return y.to(outputs).reshape(outputs.shape)
         raise LabelError(
             f"{name} has shape {tuple(y.shape)}, the model's outputs {tuple(outputs.shape)}; "
@@ -309,9 +321,9 @@ class Regression:
         valid = rows_valid(outputs.raw)
         if aim.target is not None:
             ways = (error.abs() - self.tolerance).amax(1, keepdim=True)
-            return Score(-squared, ways, (ways[:, 0] <= 0) & valid, valid)
+            return Score(-squared, ways, (ways[:, 0] <= 0) & valid, valid, outputs.raw)
         ways = self.tolerance - error.abs()
-        return Score(squared, ways, (ways < 0).any(1) & valid, valid)
+        return Score(squared, ways, (ways < 0).any(1) & valid, valid, outputs.raw)
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
         """Mean squared error; minus it for a targeted goal."""
@@ -358,7 +370,7 @@ class Custom:
                 )
         valid = rows_valid(outputs.raw)
         fooled = fooled.bool() & valid
-        return Score(value, torch.where(fooled, -1.0, 1.0).unsqueeze(1), fooled, valid)
+        return Score(value, torch.where(fooled, -1.0, 1.0).unsqueeze(1), fooled, valid, outputs.raw)
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
         """As it is."""
@@ -377,7 +389,7 @@ def classification_score(z: Tensor, predicted: Tensor, aim: Aim, loss: str, vali
         fooled = predicted != aim.y
         ways = losses.margins(z, aim.y)
         value = _untargeted(z, aim.y, loss) if aim.way is None else _towards(z, aim.y, aim.way, loss)
-    return Score(value, ways, fooled & valid, valid)
+    return Score(value, ways, fooled & valid, valid, predicted)
 
 
 def _untargeted(z: Tensor, y: Tensor, loss: str) -> Tensor:
@@ -459,7 +471,11 @@ def class_indices(y: Tensor, rows: int, classes: int, name: str) -> Tensor:
     y = y.long()
     smallest, largest = (int(value) for value in torch.aminmax(y))
     if smallest < 0 or largest >= classes:
-        hint = "are they 1-based? Pass y - 1" if smallest >= 1 and largest == classes else "check the order of classes"
+        hint = "check the order of classes"
+        if smallest >= 1 and largest == classes:
+            hint = f"are they 1-based? Pass {name} - 1"
+        elif smallest == -1 and largest <= 1 and classes == 2:
+            hint = f"classes are 0 and 1, not -1 and 1: pass ({name} + 1) // 2"
         raise LabelError(
             f"{name} runs from {smallest} to {largest}, the model has {classes} classes (0 to {classes - 1}): {hint}"
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,8 +66,8 @@ class ThreatModel:
         if not self.label:
             object.__setattr__(self, "label", _label(self.eps))
         if isinstance(self.norm, Linf):  # other norms need the shape of an example; they are checked with the input
-            ends = (torch.as_tensor(end) for end in (self.low, self.high) if end is not None)
-            self.check_diameter(tuple(torch.broadcast_shapes(*(end.shape for end in ends))))
+            shapes = (tuple(torch.as_tensor(end).shape) for end in (self.low, self.high) if end is not None)
+            self.check_diameter(np.broadcast_shapes(*shapes))
 
     @property
     def box(self) -> Box:
@@ -118,13 +119,8 @@ class ThreatModel:
         """
         if self.eps is None or self.low is None or self.high is None:
             return
-        low, high = (torch.as_tensor(end, dtype=torch.float64).cpu() for end in (self.low, self.high))
-        span = high - low
-        if span.ndim > len(shape):  # bounds for every example of a batch: the widest box counts
-            diameter = float(self.norm.length(span.expand(-1, *shape)).max())
-        else:
-            diameter = float(self.norm.diameter(low, high, shape))
-        largest = float(torch.as_tensor(self.eps).max())
+        diameter = self._diameter(self.low, self.high, shape)
+        largest = self.eps if isinstance(self.eps, float) else float(torch.as_tensor(self.eps).max())
         if largest > diameter * (1 + 1e-6):
             raise ThreatError(
                 f"eps={self.label} is beyond the box's own diameter ({diameter:.6g} in {self.norm.name}): "
@@ -138,6 +134,15 @@ class ThreatModel:
                 SignstepWarning,
                 stacklevel=2,
             )
+
+    def _diameter(self, low: float | Tensor, high: float | Tensor, shape: tuple[int, ...]) -> float:
+        if isinstance(low, float) and isinstance(high, float) and isinstance(self.norm, Linf):
+            return high - low
+        low_, high_ = (torch.as_tensor(end, dtype=torch.float64).cpu() for end in (low, high))
+        span = high_ - low_
+        if span.ndim > len(shape):  # bounds for every example of a batch: the widest box counts
+            return float(self.norm.length(span.expand(-1, *shape)).max())
+        return float(self.norm.diameter(low_, high_, shape))
 
 
 def linf(eps: Eps, *, box: Box = (0.0, 1.0), mask: Tensor | None = None, grid: int | None = None) -> ThreatModel:
@@ -232,14 +237,19 @@ def _check_eps(eps: float | Tensor | None) -> None:
         raise ThreatError(f"eps has shape {tuple(eps.shape)}; pass a number or one radius for each example, shape (R,)")
     if isinstance(eps, Tensor) and eps.numel() == 0:
         raise ThreatError("eps is an empty tensor; pass a number or one radius for each example")
-    values = torch.as_tensor(eps, dtype=torch.float64).cpu()
-    if not bool(torch.isfinite(values).all()):
+    if isinstance(eps, float):
+        finite, negative = math.isfinite(eps), eps < 0
+    else:
+        finite, negative = bool(torch.isfinite(eps).all()), bool((eps < 0).any())
+    if not finite:
         raise ThreatError(f"eps={_label(eps)} is not finite; pass a number, or None to mean the box alone")
-    if bool((values < 0).any()):
+    if negative:
         raise ThreatError(f"eps={_label(eps)} is negative; eps is a radius: pass a number >= 0")
 
 
 def _check_box(low: float | Tensor | None, high: float | Tensor | None) -> None:
+    if isinstance(low, float) and isinstance(high, float) and low <= high:
+        return
     for name, end in (("low", low), ("high", high)):
         if end is not None and bool(torch.isnan(torch.as_tensor(end)).any()):
             raise ThreatError(f"the box's {name} end has a NaN; pass numbers or None for an open end")

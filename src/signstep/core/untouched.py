@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from signstep.errors import ModelError
+
 Mode = Literal["eval", "keep"]
+
+INFERENCE_WEIGHTS = (
+    "the model has weights or buffers made under torch.inference_mode(), which cannot take part in gradients; build or "
+    "load it outside of that, or pass copy.deepcopy(model)"
+)
 
 
 @contextmanager
@@ -49,7 +56,7 @@ def untouched(*models: object, mode: Mode = "eval") -> Iterator[None]:
 class _ModelState:
     modes: list[tuple[nn.Module, bool]]
     parameters: list[tuple[Tensor, bool, Tensor | None]]
-    buffers: list[tuple[nn.Module, str, Tensor | None, Tensor | None, int]]
+    buffers: list[tuple[nn.Module, str, Tensor | None, Tensor | None]]
 
     @classmethod
     def of(cls, model: nn.Module) -> "_ModelState":
@@ -57,8 +64,7 @@ class _ModelState:
         for module in model.modules():
             for name, value in module._buffers.items():
                 copy = None if value is None else value.detach().clone()
-                version = -1 if value is None or value.is_inference() else value._version
-                buffers.append((module, name, value, copy, version))
+                buffers.append((module, name, value, copy))
         return cls(
             modes=[(module, module.training) for module in model.modules()],
             parameters=[(p, p.requires_grad, p.grad) for p in model.parameters()],
@@ -71,6 +77,8 @@ class _ModelState:
                 # Not module.eval(): some exported programs refuse it, and it would recurse once per submodule.
                 module.training = False
         for parameter, requires_grad, _ in self.parameters:
+            if parameter.is_inference():
+                raise ModelError(INFERENCE_WEIGHTS)
             if requires_grad:
                 parameter.requires_grad_(False)
 
@@ -81,13 +89,14 @@ class _ModelState:
             if requires_grad and not parameter.requires_grad:
                 parameter.requires_grad_(True)
             parameter.grad = grad
-        for module, name, value, copy, version in self.buffers:
+        for module, name, value, copy in self.buffers:
             module._buffers[name] = value
             if value is None or copy is None:
                 continue
-            if version < 0 or value._version != version:
-                with torch.no_grad(), torch.inference_mode(value.is_inference()):
-                    value.copy_(copy)
+            # Through .data, which autograd does not count as a change: a backward pass of the caller's that is still
+            # to come may have saved this buffer. Always, since .data and some kernels change it without counting too.
+            with torch.no_grad(), torch.inference_mode(value.is_inference()):
+                value.data.copy_(copy)
 
 
 @dataclass
@@ -138,6 +147,9 @@ class RandomnessWatch:
 
 def reseed(seed: int) -> None:
     """Seed the global generators of torch, NumPy and Python; only inside ``untouched``, which restores them."""
-    torch.manual_seed(seed)
+    # Not torch.manual_seed: it formats a traceback, and leaves a seed behind for CUDA to take up when it starts.
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)
     random.seed(seed)

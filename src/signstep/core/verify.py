@@ -57,7 +57,8 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
     after, before = point.to(device), x.to(device)
     if after.dtype not in (torch.float32, torch.float64):
         after, before = after.double(), before.double()
-    change = torch.sub(after.double(), before)
+    change = after.double()
+    change = change - before if change is after else change.sub_(before)
     size = _size(change, terms)
     eps = float("inf") if terms.eps is None else terms.eps
     excess = size - torch.as_tensor(eps, dtype=torch.float64).to(device)
@@ -79,9 +80,9 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
         assert isinstance(terms.high, float)
         span = (terms.high - terms.low) / terms.grid
         levels = (after.double() - terms.low) / span
-        allowed = 1e-3 if x.dtype in (torch.float32, torch.float64) else 0.5
+        allowed = min(0.5, max(1e-3, tolerance / span))
         ok = ok & ((levels - levels.round()).abs() <= allowed).flatten(1).all(1)
-    return Verification(ok.to(x.device), excess.to(x.device), tolerance)
+    return Verification(ok.to(x.device), excess, tolerance)
 
 
 def _size(change: Tensor, terms: Terms) -> Tensor:

@@ -1,0 +1,157 @@
+"""Rewrite the generated parts of the documentation: the command line and the table of recipes.
+
+Run ``python scripts/generate_docs.py`` after a change of the command line or of the recipes; a test compares the pages
+with what this script would write. With ``--runs`` it also repeats the runs that README.md and the tutorial show: the
+demonstration, and those on MNIST where the folder ``../shared`` lies beside the checkout. Each part stands between two
+comments, ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from signstep.cli import app
+from signstep.core.recipes import RECIPES, options_of
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+_WIDTH = 88
+
+
+def help_text(*command: str) -> str:
+    """The help of a command, at a fixed width, as a block of Markdown."""
+    shown = " ".join(("signstep", *command))
+    return f"```text\n$ {shown} --help\n{_run(*command, '--help')}\n```"
+
+
+def list_text() -> str:
+    """What ``signstep list`` prints, as a block of Markdown."""
+    return f"```text\n$ signstep list\n{_run('list')}\n```"
+
+
+def recipes_table() -> str:
+    """One line for each recipe, from the table that the attacks themselves come from."""
+    lines = [
+        "| recipe | what it is | options | passes for each example and restart | source |",
+        "|---|---|---|---|---|",
+    ]
+    for row in RECIPES.values():
+        defaults = row.build.__kwdefaults__ or {}
+        options = ", ".join(f"`{name}={_shown(defaults[name])}`" for name in options_of(row)) or "none"
+        lines.append(f"| `{row.name}` | {row.title} | {options} | {row.cost} | {row.source} |")
+    return "\n".join(lines)
+
+
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "cli.md": {
+        "signstep": help_text,
+        "audit": lambda: help_text("audit"),
+        "list": lambda: f"{help_text('list')}\n\n{list_text()}",
+        "explain": lambda: help_text("explain"),
+    },
+    "recipes.md": {"recipes": recipes_table},
+}
+
+
+def demo_run() -> str:
+    """The demonstration as at the first time: with an empty cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        shown, _, said = _audit([], folder)
+        first, second, kept = said.splitlines()[:3]
+        kept = kept.replace(folder, "~/.cache/signstep")
+    return f"```text\n{first}\n{second}\n{kept}\n{shown}\nwritten: signstep-report/result.json\n```"
+
+
+def mnist_run(model: str, *more: str, sentence: bool = True) -> str:
+    """The table of a reference model on MNIST, without its terms and last words."""
+    weights, data = f"../shared/models/{model}.safetensors", "../shared/data/mnist"
+    arguments = ["--model", "signstep.models.small:mnist_cnn", "--weights", weights, "--data", data]
+    _, lines, _ = _audit([*arguments, "--threat", "linf:0.3", *more])
+    first = next(number for number, line in enumerate(lines) if line.startswith("clean accuracy"))
+    last = next(number for number, line in enumerate(lines) if line.startswith("Robust accuracy is"))
+    kept = "\n".join([*([lines[0], ""] if sentence else []), *lines[first:last]]).strip()
+    return f"```text\n{kept}\n```"
+
+
+RUNS: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {
+        "demo": demo_run,
+        "mnist_standard": lambda: mnist_run("mnist_standard"),
+        "mnist_fgsm_rs": lambda: mnist_run("mnist_fgsm_rs"),
+    },
+    "docs/tutorial.md": {
+        "mnist_collapsed": lambda: mnist_run(
+            "mnist_collapsed", "--attack", "fgsm,pgd", "--curve", "none", sentence=False
+        ),
+    },
+}
+
+
+def rewritten(text: str, parts: dict[str, Callable[[], str]]) -> str:
+    """The page with its generated parts made anew.
+
+    Raises:
+        SystemExit: the page lacks the comments around a part.
+    """
+    for name, make in parts.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise SystemExit(f"no {begin} ... {end} on the page; put them where the part belongs")
+        text = f"{before}{begin}\n\n{make()}\n\n{end}{after}"
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Rewrite all pages and name those that changed."""
+    pages = {f"docs/{name}": parts for name, parts in PARTS.items()}
+    if arguments == ["--runs"]:
+        here = (ROOT / "../shared").is_dir()
+        for name, parts in RUNS.items():
+            pages[name] = {part: make for part, make in parts.items() if here or part == "demo"}
+    elif arguments:
+        raise SystemExit("usage: python scripts/generate_docs.py [--runs]")
+    for name, parts in pages.items():
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = rewritten(old, parts)
+        if new != old:
+            path.write_text(new, encoding="utf-8")
+            print(f"rewritten: {name}")
+    return 0
+
+
+def _audit(arguments: list[str], cache: str | None = None) -> tuple[str, list[str], str]:
+    """What an audit prints: the table, its lines, and what it says beside."""
+    environment = {**os.environ, **({} if cache is None else {"SIGNSTEP_CACHE": cache})}
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "signstep.cli", "audit", *arguments, "--out", out]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} failed: {done.stderr}")
+    shown = done.stdout.rstrip()
+    return shown, shown.splitlines(), done.stderr
+
+
+def _run(*arguments: str) -> str:
+    environment = {"COLUMNS": str(_WIDTH), "TERM": "dumb", "NO_COLOR": "1", "FORCE_COLOR": None}
+    done = CliRunner().invoke(
+        app, list(arguments), prog_name="signstep", terminal_width=_WIDTH, max_content_width=_WIDTH, env=environment
+    )
+    if done.exit_code != 0:
+        raise SystemExit(f"signstep {' '.join(arguments)} failed: {done.output}")
+    return "\n".join(line.rstrip() for line in done.output.strip().splitlines())
+
+
+def _shown(value: object) -> str:
+    return "auto" if value is None else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,97 @@
+"""The points behind a result: what an audit can hand over so that others can score it again."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from signstep.core.attack import Outcome
+from signstep.core.subject import Question
+from signstep.errors import LoadError
+
+
+@dataclass
+class Evidence:
+    """Collects, for each example that was right and then fooled, the first attack's point that did it.
+
+    Pass one to `signstep.audit`; only single-tensor inputs are kept, and no more than ``limit`` bytes of them.
+
+    Attributes:
+        limit: bytes of inputs to keep; examples beyond it are counted in ``dropped``.
+        dropped: fooled examples that were not kept.
+    """
+
+    limit: int = 256 * 2**20
+    dropped: int = 0
+    _size: int = 0
+    _parts: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self._parts.get("row", ()))
+
+    def add(self, question: Question, outcomes: dict[str, Outcome], first_row: int) -> None:
+        """Keep the fooled examples of a batch; ``first_row`` is its place in the stream."""
+        x = question.x
+        if not isinstance(x, Tensor) or question.wrong is None:
+            return
+        left = ~question.wrong
+        for number, outcome in enumerate(outcomes.values()):
+            index = (left & outcome.fooled).nonzero().squeeze(1)
+            left = left & ~outcome.fooled
+            assert isinstance(outcome.x, Tensor)
+            each = 2 * x[:1].nbytes
+            room = max(0, (self.limit - self._size) // max(1, each))
+            self.dropped += max(0, len(index) - room)
+            index = index[:room]
+            if len(index) == 0:
+                continue
+            self._size += each * len(index)
+            aim = question.problem.aim
+            self._keep("row", index.cpu() + first_row)
+            self._keep("id", question.problem.ids[index])
+            self._keep("attack", torch.full_like(index, number))
+            self._keep("x", x[index])
+            self._keep("x_adv", outcome.x[index])
+            self._keep("answer", question.predicted[index])
+            self._keep("answer_adv", outcome.answer[index])
+            if aim.y is not None:
+                self._keep("y", aim.y[index])
+            if aim.target is not None:
+                self._keep("target", aim.target[index])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything kept, one tensor for each name, rows aligned."""
+        return {name: torch.cat(parts).contiguous() for name, parts in self._parts.items()}
+
+    def save(self, path: str | Path) -> None:
+        """Write the tensors as safetensors; the file appears whole or not at all.
+
+        Raises:
+            LoadError: the folder cannot be written.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            save_file(self.tensors(), temporary)
+            temporary.replace(path)
+        except (OSError, SafetensorError) as error:
+            temporary.unlink(missing_ok=True)
+            raise LoadError(f"{path} cannot be written ({error}); pass another folder") from error
+
+    @staticmethod
+    def load(path: str | Path) -> dict[str, Tensor]:
+        """Read what `save` wrote.
+
+        Raises:
+            LoadError: the file is missing or damaged.
+        """
+        try:
+            return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise LoadError(f"{path} cannot be read: {error}") from error
+
+    def _keep(self, name: str, part: Tensor) -> None:
+        self._parts.setdefault(name, []).append(part.detach().cpu())

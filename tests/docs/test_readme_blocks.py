@@ -1,0 +1,143 @@
+"""Every block of Python in README.md and docs/ runs, and prints what the page says it prints.
+
+The blocks of a page share one namespace. A page that carries the comment ``<!-- given: model, loader, x, y -->`` gets
+those names (and says so to its readers): a small classifier of 10 classes for (B, 1, 8, 8) in [0, 1] with random
+weights, 12 digits with their labels, and the same digits as two batches. A ``text`` block that follows a ``python``
+block is its output. A block after ``<!-- not run -->`` is only compiled.
+"""
+
+import contextlib
+import io
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import typer
+from torch import nn
+
+import signstep as ss
+from signstep.audit.table import table
+from signstep.data.digits import digits
+from signstep.explain import TOPICS
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_FENCE = re.compile(
+    r"^(?P<before><!-- not run -->\n+)?(?P<indent> *)```(?P<kind>\w+)\n(?P<body>.*?)^(?P=indent)```$",
+    re.DOTALL | re.MULTILINE,
+)
+_GIVEN = re.compile(r"<!-- given: ([\w, ]+) -->")
+
+
+class Block(NamedTuple):
+    """One fenced block of a page; ``output`` is the text block right after it."""
+
+    kind: str
+    body: str
+    line: int
+    runs: bool
+    output: str | None
+
+
+def blocks(text: str) -> Iterator[Block]:
+    found = list(_FENCE.finditer(text))
+    for here, after in zip(found, [*found[1:], None], strict=False):
+        follows = after is not None and after["kind"] == "text" and not text[here.end() : after.start()].strip()
+        line = text.count("\n", 0, here.start("kind")) + 1
+        output = after["body"] if follows and after is not None else None
+        yield Block(here["kind"], here["body"], line, here["before"] is None, output)
+
+
+def given(text: str) -> dict[str, Any]:
+    names = {name.strip() for found in _GIVEN.findall(text) for name in found.split(",")}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10)).eval()
+    x, y = (part[:12] for part in digits("test"))
+    known = {"model": model, "loader": [(x[:8], y[:8]), (x[8:], y[8:])], "x": x, "y": y}
+    assert names <= set(known)
+    return {name: known[name] for name in names}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = page.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    namespace = given(text)
+    with torch.random.fork_rng(devices=[]):
+        for block in blocks(text):
+            if block.kind != "python":
+                continue
+            code = compile("\n" * block.line + block.body, str(page), "exec")
+            if not block.runs:
+                continue
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(code, namespace)
+            if block.output is not None:
+                where = f"output of the block at line {block.line}:\n{printed.getvalue()}"
+                assert _words(printed.getvalue()) == _words(block.output), where
+
+
+def _words(text: str) -> list[Any]:
+    """Words, and numbers to one per cent: counts may differ by a few where another machine rounds otherwise."""
+    pieces = re.split(r"(?<![\w.])(-?\d+(?:\.\d+)?(?:e-?\d+)?)", text.strip())
+    numbers = [pytest.approx(float(piece), rel=0.01) for piece in pieces[1::2]]
+    return [" ".join(piece.split()) for piece in pieces[::2]] + numbers
+
+
+def _commands() -> list[tuple[str, list[str]]]:
+    found = []
+    for page in PAGES:
+        for block in blocks(page.read_text(encoding="utf-8")):
+            if block.kind != "sh":
+                continue
+            for line in block.body.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words and words[0] == "signstep":
+                    found.append((f"{page.relative_to(ROOT)}:{block.line} {line.strip()}", words[1:]))
+    return found
+
+
+@pytest.mark.parametrize(("shown", "words"), _commands(), ids=[shown for shown, _ in _commands()])
+def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
+    from signstep.cli import app
+
+    group: Any = typer.main.get_command(app)
+    command = group.commands[words[0]]
+    options = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
+    rest = iter(words[1:])
+    for word in rest:
+        if not word.startswith("--"):
+            assert words[0] == "explain", shown
+            assert word in TOPICS, shown
+            continue
+        assert word in options, f"{shown}: there is no {word}"
+        if options[word].is_flag:
+            continue
+        value = next(rest)
+        if word == "--threat":
+            ss.parse_threat(value)
+        if word == "--attack":
+            from signstep.cli import _attacks
+
+            assert all(ss.recipe(name) for name in _attacks([value])), shown
+
+
+def test_the_table_in_the_readme_has_the_columns_of_today() -> None:
+    header = " ".join(_audit_table().splitlines()[_header_line(_audit_table())].split())
+    readme = [" ".join(line.split()) for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()]
+    assert header in readme
+
+
+def _audit_table() -> str:
+    things = given("<!-- given: model, x, y -->")
+    return table(ss.audit(things["model"], (things["x"], things["y"]), threat=ss.linf(0.1)))
+
+
+def _header_line(text: str) -> int:
+    return next(number for number, line in enumerate(text.splitlines()) if line.startswith("attack "))
