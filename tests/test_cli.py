@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from signstep.audit.result import Result
+from signstep.auditing.result import Result
 from signstep.cli import main
 from signstep.version import VERSION
 
@@ -64,7 +64,7 @@ def test_the_demonstration_needs_no_argument(
     assert main(["audit", "--limit", "60"]) == 0
     out, err = capsys.readouterr()
     assert err.startswith("Demonstration: a small convolutional network on 8x8 handwritten digits")
-    assert out.startswith("At eps = 0.0625 (linf) an attacker changes")
+    assert out.startswith("At eps = 1/16 (linf) an attacker changes")
     assert Result.load("signstep-report/result.json").examples == 60
 
 
@@ -121,6 +121,9 @@ def test_further_options_reach_the_audit(place: Path) -> None:
         ([*OWN, "--threat", "linf:0.1", "--out", "net.safetensors"], "cannot be written"),
         (["audit", "--model", "mynets:net"], "needs data"),
         (["audit", "--data", "set.npz"], "need a model"),
+        (["audit", "--resize", "9x9"], "--resize has no effect without --model"),
+        (["audit", "--model-arg", "a=1"], "--model-arg has no effect without --model"),
+        ([*OWN, "--threat", "linf:0.1", "--attack", "fgsm,fgm"], "one or more different recipes"),
         (["explain", "zap"], "nothing is known about 'zap'"),
     ],
 )
@@ -162,5 +165,7 @@ def test_list_and_explain_and_version(capsys: pytest.CaptureFixture[str]) -> Non
         assert line in text
     closed, attained = (part.split()[-1] for part in text.split("closed form ")[-1].splitlines()[0].split(","))
     assert closed == attained
+    assert main(["explain", "i-fgsm"]) == 0
+    assert capsys.readouterr().out.startswith("bim: ")
     assert main(["--version"]) == 0
     assert VERSION in capsys.readouterr().out

@@ -6,12 +6,11 @@ x_adv = ss.fgsm(model, x, y, eps="8/255")
 """
 
 from signstep.api import attack, fgsm
-from signstep.audit.result import Result
-from signstep.audit.run import audit
+from signstep.auditing.result import Result
+from signstep.auditing.run import audit
 from signstep.core.attack import GradientAttack, Outcome
 from signstep.core.norms import L1, L2, Grouped, Linf
 from signstep.core.recipes import RECIPES, recipe
-from signstep.core.space import InputSpace
 from signstep.core.tasks import Binary, Custom, Multiclass, Multilabel, Regression, Segmentation
 from signstep.core.threat import ThreatModel, l1, l2, linf, parse_threat, threat_model
 from signstep.errors import SignstepError, SignstepWarning
@@ -27,7 +26,6 @@ __all__ = [
     "Custom",
     "GradientAttack",
     "Grouped",
-    "InputSpace",
     "Linf",
     "Multiclass",
     "Multilabel",

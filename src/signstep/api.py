@@ -31,7 +31,7 @@ def attack(
     loss: str | None = None,
     mean: Statistic = None,
     std: Statistic = None,
-    data: Literal["raw", "normalised"] = "raw",
+    inputs: Literal["raw", "normalised"] = "raw",
     budget: Literal["raw", "normalised"] = "raw",
     output: Selector = None,
     outputs: Kind = "auto",
@@ -56,7 +56,7 @@ def attack(
         loss: the task's default, cross-entropy, searched in its log-odds form; or "margin", "dlr", ...
         mean: raw inputs are normalised with mean and std before the model sees them; number or one for each channel.
         std: see ``mean``.
-        data: "normalised" if ``x`` already is (x_raw - mean) / std; the outcome is in raw units all the same.
+        inputs: "normalised" if ``x`` already is (x_raw - mean) / std; the outcome is in raw units all the same.
         budget: "normalised" to measure eps in the model's normalised coordinates, which results then name.
         output: where the scores are in what the model returns: a key, an index or a function.
         outputs: "auto" recognises a final softmax or sigmoid; "logits" and "probabilities" declare it.
@@ -88,7 +88,7 @@ def attack(
         loss=loss,
         mean=mean,
         std=std,
-        data=data,
+        inputs=inputs,
         budget=budget,
         output=output,
         outputs=outputs,
@@ -117,7 +117,7 @@ def fgsm(  # noqa: D417 - the arguments it shares with `attack` are described th
     loss: str | None = None,
     mean: Statistic = None,
     std: Statistic = None,
-    data: Literal["raw", "normalised"] = "raw",
+    inputs: Literal["raw", "normalised"] = "raw",
     output: Selector = None,
     outputs: Kind = "auto",
     mode: Mode = "eval",
@@ -155,7 +155,7 @@ def fgsm(  # noqa: D417 - the arguments it shares with `attack` are described th
         loss=loss,
         mean=mean,
         std=std,
-        data=data,
+        inputs=inputs,
         output=output,
         outputs=outputs,
         mode=mode,

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
-from signstep.audit.run import audit as run_audit
+from signstep.auditing.run import audit as run_audit
 from signstep.core.norms import NORMS
 from signstep.core.recipes import RECIPES, options_of
 from signstep.core.tasks import TASKS, Regression, Task, TaskName
@@ -105,9 +105,7 @@ def audit(
         str | None, typer.Option(help="The model wants (x - mean) / std: one number or one for each channel.")
     ] = None,
     std: Annotated[str | None, typer.Option(help="See --mean.")] = None,
-    normalised_data: Annotated[
-        bool, typer.Option("--normalised-data", help="The data already is (x - mean) / std.")
-    ] = False,
+    inputs: Annotated[str, typer.Option(help="raw, or normalised if the data already is (x - mean) / std.")] = "raw",
     budget: Annotated[str, typer.Option(help="raw, or normalised to measure eps in the model's coordinates.")] = "raw",
     curve: Annotated[str, typer.Option(help="FGSM at other sizes: auto, none, or sizes such as 0.1,0.2,0.3.")] = "auto",
     output: Annotated[str | None, typer.Option(help="Key or index of the scores in what the model returns.")] = None,
@@ -141,7 +139,7 @@ def audit(
             loss=loss,
             mean=_numbers(mean, "mean"),
             std=_numbers(std, "std"),
-            data_space="normalised" if normalised_data else "raw",
+            inputs=cast("Literal['raw', 'normalised']", inputs),
             budget=cast("Literal['raw', 'normalised']", budget),
             output=int(output) if output is not None and output.lstrip("-").isdigit() else output,
             outputs=cast("Literal['auto', 'logits', 'probabilities']", outputs),
@@ -150,6 +148,8 @@ def audit(
             device=where,
             describe_model=job.description,
             describe_data=job.data.description,
+            classes=job.data.classes or (),
+            hashes=job.hashes,
             progress=advance,
         )
     path = result.save(out / "result.json")
@@ -212,6 +212,7 @@ class _Job:
     data: DataSource
     description: str
     opening: tuple[str, ...]
+    hashes: dict[str, str]
     threat: str | None = None
     curve: tuple[float, ...] | None = None
 
@@ -229,6 +230,10 @@ def _job(
     trust: bool,
 ) -> _Job:
     if model is None and data is None and weights is None:
+        extra = {"--model-arg": model_arg, "--split": split, "--resize": resize, "--trust": trust}
+        for name, value in extra.items():
+            if value:
+                raise InputError(f"{name} has no effect without --model and --data; pass these, or drop it")
         show = demo(batch_size=batch_size)
         source = show.data if limit is None else open_data("digits", batch_size=batch_size, limit=limit, split="test")
         opening = (
@@ -236,7 +241,7 @@ def _job(
             "For yours: signstep audit --model package.module:factory --weights FILE --data PATH --threat linf:8/255",
             *show.notes,
         )
-        return _Job(show.model, source, show.description, opening, f"{show.norm}:{show.eps}", show.eps_curve)
+        return _Job(show.model, source, show.description, opening, _hashes(None, source), show.threat, show.eps_curve)
     if model is None:
         raise InputError("--data and --weights need a model: pass --model package.module:factory")
     if data is None:
@@ -246,7 +251,11 @@ def _job(
     source = open_data(data, batch_size=batch_size, limit=limit, split=split, resize=_size(resize))
     loaded = load_model(model, weights=weights, args=parse_args(model_arg), trust=trust)
     opening = (f"model: {loaded.description}", *loaded.notes, f"data: {source.description}", *source.notes)
-    return _Job(loaded.model, source, loaded.description, opening)
+    return _Job(loaded.model, source, loaded.description, opening, _hashes(loaded.sha256, source))
+
+
+def _hashes(weights: str | None, source: DataSource) -> dict[str, str]:
+    return {"data": source.fingerprint(), **({"weights": weights} if weights else {})}
 
 
 def _threat(text: str | None, box: str | None, grid: int | None, source: DataSource) -> ThreatModel:

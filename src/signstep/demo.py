@@ -29,22 +29,16 @@ class Demo:
         model: In evaluation mode; takes (B, 1, 8, 8) in [0, 1], gives 10 logits.
         data: The 500 test digits.
         description: One line for people.
-        norm: Norm of the threat.
-        eps: Its size in input units: one grey level of the 17.
+        threat: One grey level of the 17, in input units.
         eps_curve: Sizes for a curve, from hardly any effect to nearly total failure.
-        bounds: The input space.
-        grid: Distance of two neighbouring grey levels.
         notes: Whether the model was trained now or read from the cache.
     """
 
     model: nn.Module
     data: DataSource
     description: str
-    norm: str = "linf"
-    eps: float = 1 / 16
+    threat: str = "linf:1/16"
     eps_curve: tuple[float, ...] = (1 / 64, 1 / 32, 1 / 16, 1 / 8)
-    bounds: tuple[float, float] = (0.0, 1.0)
-    grid: float = 1 / 16
     notes: tuple[str, ...] = ()
 
 

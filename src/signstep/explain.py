@@ -8,7 +8,7 @@ import torch
 
 from signstep.api import fgsm
 from signstep.core.norms import NORMS
-from signstep.core.recipes import RECIPES, options_of
+from signstep.core.recipes import RECIPES, canonical, options_of
 from signstep.errors import InputError
 
 
@@ -27,6 +27,7 @@ def explain(name: str) -> str:
     Raises:
         InputError: nothing is known under that name.
     """
+    name = canonical(name)
     if name not in TOPICS:
         raise InputError(f"nothing is known about {name!r}; topics are {', '.join(TOPICS)}")
     topic, row = TOPICS[name], RECIPES[name]

@@ -65,7 +65,6 @@ def test_a_flip_in_one_of_a_hundred_passes_is_no_success(source: str) -> None:
     assert any("random" in note for note in outcome.notes)
 
 
-@pytest.mark.xfail(strict=True, reason="open: ss.attack watches the global generators only, see the report")
 def test_randomness_from_a_private_generator_is_recognised() -> None:
     outcome = ss.attack(Flipping(0.3, "own"), X, ZEROS, threat=ss.linf(0.1), recipe="pgd:steps=5")
     assert not bool(outcome.fooled.any())

@@ -62,7 +62,7 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
 def test_a_normalised_loader_is_not_attacked_in_its_own_units_by_accident() -> None:
     """Guards the law above: declared wrongly, the same batch gives other points."""
     inner, x = mlp(features=48, dtype=torch.float32), _images()
-    right = ss.fgsm(inner, _normal(x), eps=EPS, mean=MEAN, std=STD, data="normalised")
+    right = ss.fgsm(inner, _normal(x), eps=EPS, mean=MEAN, std=STD, inputs="normalised")
     wrong = ss.fgsm(inner, _normal(x), eps=EPS, box=None)
     assert float((wrong - _normal(x)).abs().max()) > 0.9 * EPS
     assert float(((_normal(right) - _normal(x)).abs() * STD.reshape(SHAPE)).max()) < 1.01 * EPS
@@ -79,7 +79,7 @@ def test_a_normalised_budget_is_explicit_and_named() -> None:
             threat=ss.linf(0.1),
             mean=MEAN,
             std=STD,
-            data=data,
+            inputs=data,
             budget="normalised",
         )
         assert isinstance(outcome.x, Tensor)
@@ -97,7 +97,7 @@ def test_a_normalised_budget_is_explicit_and_named() -> None:
 @pytest.mark.parametrize(
     ("x", "seen", "remedy"),
     [
-        (torch.linspace(-2.12, 2.64, 48), "-2.12 to 2.64", r"reach 2\.64: normalised\? .*data='normalised'"),
+        (torch.linspace(-2.12, 2.64, 48), "-2.12 to 2.64", r"reach 2\.64: normalised\? .*inputs='normalised'"),
         (torch.linspace(0, 255, 48), "0 to 255", r"255 scale\?.*x / 255"),
         (torch.linspace(-1, 1, 48), "-1 to 1", r"\[-1, 1\].*box=\(-1, 1\)"),
         (torch.linspace(0, 1.7, 48), "0 to 1.7", "box="),
@@ -114,12 +114,14 @@ def test_a_batch_on_another_scale_shows_what_was_seen_and_what_fits(
 
 def test_raw_images_declared_as_normalised() -> None:
     with pytest.raises(ScaleError):
-        ss.fgsm(mlp(features=48, dtype=torch.float32), _images() * 10, eps=0.1, mean=MEAN, std=STD, data="normalised")
+        ss.fgsm(mlp(features=48, dtype=torch.float32), _images() * 10, eps=0.1, mean=MEAN, std=STD, inputs="normalised")
 
 
 def test_rounding_at_the_ends_of_the_box_is_no_error() -> None:
     x = torch.tensor([0.0, 1.0]).repeat(24).reshape(1, 3, 4, 4)
-    crafted = ss.fgsm(mlp(features=48, dtype=torch.float32), _normal(x), eps=EPS, mean=MEAN, std=STD, data="normalised")
+    crafted = ss.fgsm(
+        mlp(features=48, dtype=torch.float32), _normal(x), eps=EPS, mean=MEAN, std=STD, inputs="normalised"
+    )
     assert float(crafted.min()) >= 0
     assert float(crafted.max()) <= 1
 

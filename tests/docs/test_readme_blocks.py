@@ -20,7 +20,7 @@ import typer
 from torch import nn
 
 import signstep as ss
-from signstep.audit.table import table
+from signstep.auditing.table import table
 from signstep.data.digits import digits
 from signstep.explain import TOPICS
 

@@ -43,7 +43,7 @@ def directives() -> list[Any]:
 
 
 def _resolve(name: str) -> Any:
-    """A class or function by its full name, or a module. (`signstep.audit` is both a function and a package.)"""
+    """A class or function by its full name, or a module."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:

@@ -44,12 +44,14 @@ class Outcome:
         fooled: whether the user's own model, in its own precision, fails at exactly this ``x``.
         undetermined: the attack could not be carried out: NaN outputs, a gradient that vanished or was not finite at
             every step, or a point outside the threat model. Such a row proves nothing and must not count as robust.
+        valid: the outputs at ``x`` have no NaN.
         loss: the quantity the attack maximised, at ``x``: cross-entropy, for a targeted goal minus that of the target.
         distance: length of the change in the threat model's norm, computed in float64; a dict for several inputs.
         answer: what the model answers at ``x``, in the form of a label: the class (R,) for classification.
         rate: share of passes in which the model failed: 0 or 1, for random models over held-out passes.
         passes: number of passes behind ``rate``.
         verified: ball, box, mask and grid hold at ``x``, by a checker that shares no code with the attack.
+        tolerance: by how much the checker let ball and box be exceeded: one unit in the last place of the box.
         health: what the gradients were worth.
         forwards: forward passes spent on the row, the verdict's included; the attacked model's and surrogates'.
         backwards: backward passes spent on the row.
@@ -59,12 +61,14 @@ class Outcome:
     x: Tree
     fooled: Tensor
     undetermined: Tensor
+    valid: Tensor
     loss: Tensor
     distance: Tree
     answer: Tensor
     rate: Tensor
     passes: int
     verified: Tensor
+    tolerance: float
     health: Health
     forwards: Tensor
     backwards: Tensor
@@ -304,6 +308,7 @@ class _Ledger:
         return Outcome(
             x=self.point,
             fooled=verdict.fooled,
+            valid=verdict.valid,
             undetermined=~verdict.fooled & (vanished | ~verdict.valid),
             loss=problem.reported(verdict.loss),
             distance=region.distance(self.point),
@@ -311,6 +316,7 @@ class _Ledger:
             rate=verdict.rate,
             passes=verdict.passes,
             verified=torch.ones_like(verdict.fooled),
+            tolerance=0.0,
             health=self.health,
             forwards=self.forwards,
             backwards=self.backwards,

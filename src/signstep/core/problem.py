@@ -154,8 +154,11 @@ HELD_OUT = 32
 
 
 class Verdict(NamedTuple):
-    """What the user's own model says at the returned points: ``rate`` (R,) is the share of passes that were fooled,
-    ``answer`` (R, ...) the model's answer (of a random model the last of several)."""
+    """What the user's own model says at the returned points.
+
+    ``rate`` (R,) is the share of passes that were fooled, ``answer`` (R, ...) the model's answer (of a random model the
+    last of several).
+    """
 
     fooled: Tensor
     loss: Tensor

@@ -142,6 +142,16 @@ def recipe(spec: "str | GradientAttack", *, oracle: Oracle | None = None) -> Gra
     return row.build(**options, oracle=oracle)
 
 
+def canonical(spec: str) -> str:
+    """A recipe's name and options with other names for it replaced.
+
+    >>> canonical("i-fgsm:steps=5")
+    'bim:steps=5'
+    """
+    name, colon, tail = spec.partition(":")
+    return f"{_ALIASES.get(name, name)}{colon}{tail}"
+
+
 def options_of(row: Recipe) -> tuple[str, ...]:
     """The options that a recipe takes on the command line."""
     defaults = row.build.__kwdefaults__ or {}

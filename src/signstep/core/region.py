@@ -437,10 +437,12 @@ def _scale_message(smallest: float, largest: float, low: Tensor | None, high: Te
     if largest > 4 and largest <= 255 and smallest >= 0:
         return f"{seen}: is x on the 0..255 scale? Pass x / 255, or box=(0, 255) with eps on that scale"
     if smallest < 0 and largest <= 1.0001 and smallest >= -1.0001:
-        return f"{seen}: is x scaled to [-1, 1]? Pass box=(-1, 1), or declare mean=0.5, std=0.5 with data='normalised'"
+        return (
+            f"{seen}: is x scaled to [-1, 1]? Pass box=(-1, 1), or declare mean=0.5, std=0.5 with inputs='normalised'"
+        )
     if smallest < 0:
         return (
-            f"{seen}: values reach {largest:.4g}: normalised? Pass mean=..., std=... with data='normalised' if the "
+            f"{seen}: values reach {largest:.4g}: normalised? Pass mean=..., std=... with inputs='normalised' if the "
             "loader yields normalised batches (threat models speak raw units), or box=None if the input has no bounds"
         )
     return f"{seen}: pass the box that the inputs live in, box=(low, high), or box=None if they have no bounds"

@@ -20,14 +20,14 @@ class InputSpace:
     Attributes:
         mean: subtracted from raw inputs before the model sees them: a number or one for each channel (dimension 1).
         std: divides after the subtraction, likewise.
-        data: "raw" when the loader yields raw inputs, "normalised" when it already yields (raw - mean) / std.
+        inputs: "raw" when the loader yields raw inputs, "normalised" when it already yields (raw - mean) / std.
         budget: "raw" for eps in raw units; "normalised" measures eps in the model's coordinates: an explicit choice
             that every result names, since it means a different budget for each channel.
     """
 
     mean: Tensor | None = None
     std: Tensor | None = None
-    data: Literal["raw", "normalised"] = "raw"
+    inputs: Literal["raw", "normalised"] = "raw"
     budget: Literal["raw", "normalised"] = "raw"
 
     @classmethod
@@ -36,7 +36,7 @@ class InputSpace:
         mean: Statistic = None,
         std: Statistic = None,
         *,
-        data: Literal["raw", "normalised"] = "raw",
+        inputs: Literal["raw", "normalised"] = "raw",
         budget: Literal["raw", "normalised"] = "raw",
     ) -> "InputSpace":
         """Check and build.
@@ -44,7 +44,7 @@ class InputSpace:
         Raises:
             InputError: only one of mean and std, a std that is not positive, or normalised data without statistics.
         """
-        for name, value in (("data", data), ("budget", budget)):
+        for name, value in (("inputs", inputs), ("budget", budget)):
             if value not in ("raw", "normalised"):
                 raise InputError(f"{name}={value!r}; pass 'raw' or 'normalised'")
         if (mean is None) != (std is None):
@@ -53,9 +53,9 @@ class InputSpace:
                 f"{missing} is missing: normalisation needs both mean= and std= (std=1 or mean=0 if unused)"
             )
         if mean is None or std is None:
-            if data == "normalised" or budget == "normalised":
+            if inputs == "normalised" or budget == "normalised":
                 raise InputError(
-                    "data or budget is declared 'normalised' without mean= and std=; pass the loader's own"
+                    "inputs or budget are declared 'normalised' without mean= and std=; pass the loader's own"
                 )
             return cls()
         try:
@@ -66,11 +66,11 @@ class InputSpace:
             ) from error
         if not bool((std_ > 0).all() and torch.isfinite(std_).all() and torch.isfinite(mean_).all()):
             raise InputError(f"std={std_.tolist()}, mean={mean_.tolist()}: both must be finite and std positive")
-        return cls(mean_, std_, data, budget)
+        return cls(mean_, std_, inputs, budget)
 
     def to_search(self, x: Tensor, threat: ThreatModel) -> Tensor:
         """The batch in the units of the budget; rounding from undoing a normalisation is snapped back into the box."""
-        if self.data == self.budget:
+        if self.inputs == self.budget:
             return x
         if self.budget == "normalised":
             return self.normalise(x)
@@ -120,7 +120,7 @@ class InputSpace:
         return {
             "mean": None if self.mean is None else self.mean.tolist(),
             "std": None if self.std is None else self.std.tolist(),
-            "data": self.data,
+            "inputs": self.inputs,
             "budget": self.budget,
         }
 

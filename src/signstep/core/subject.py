@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,10 @@ from signstep.core.tree import Tree, leaves, rows, tree_map
 from signstep.core.untouched import Mode, RandomnessWatch, reseed, untouched
 from signstep.core.verify import verify
 from signstep.errors import InputError, LabelError, ThreatError
+
+# Models that were looked at twice, by mode: whether the two looks differed.
+_SEEN: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
+_FEW = 8
 
 Target: TypeAlias = Tensor | Literal["random", "least-likely", "next"] | None
 Model: TypeAlias = Callable[..., Any]
@@ -49,23 +54,24 @@ class Question:
     def run(self, attack: GradientAttack, key: Key) -> Outcome:
         """Attack, then let the independent checker look at what was returned."""
         outcome = attack(self.problem, self.region, self.x, key)
-        verified = self.verified(outcome.x)
+        verified, tolerance = self.verified(outcome.x)
         notes = [*self.notes, *self.problem.predictor.notes]
         if not bool(verified.all()):
             notes.append(f"{int((~verified).sum())} returned inputs failed verification and prove nothing")
         return replace(
             outcome,
             verified=verified,
+            tolerance=tolerance,
             fooled=outcome.fooled & verified,
             undetermined=outcome.undetermined | ~verified,
             notes=tuple(dict.fromkeys(notes)),
         )
 
-    def verified(self, point: Tree) -> Tensor:
-        """Whether ball, box, mask and grid hold, row by row."""
+    def verified(self, point: Tree) -> tuple[Tensor, float]:
+        """Whether ball, box, mask and grid hold, row by row, and the largest tolerance allowed."""
         before, after = (tree if isinstance(tree, dict) else {"": tree} for tree in (self.x, point))
-        checks = [verify(before[name], after[name], threat.terms()).ok for name, threat in self.threats.items()]
-        return torch.stack(checks).all(0)
+        checks = [verify(before[name], after[name], threat.terms()) for name, threat in self.threats.items()]
+        return torch.stack([check.ok for check in checks]).all(0), max(check.tolerance for check in checks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +103,7 @@ class Subject:
         loss: str | None = None,
         mean: Statistic = None,
         std: Statistic = None,
-        data: Literal["raw", "normalised"] = "raw",
+        inputs: Literal["raw", "normalised"] = "raw",
         budget: Literal["raw", "normalised"] = "raw",
         output: Selector = None,
         outputs: Kind = "auto",
@@ -107,7 +113,7 @@ class Subject:
         """Declare a model; see `signstep.attack` for the arguments."""
         if mode not in ("eval", "keep"):
             raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
-        space = InputSpace.of(mean, std, data=data, budget=budget)
+        space = InputSpace.of(mean, std, inputs=inputs, budget=budget)
         prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
         others = _models(surrogate)
         if surrogate is not None and not others:
@@ -154,7 +160,8 @@ class Subject:
             key: the randomness of random targets.
             ids: (R,) int64 keys of the rows' draws; None derives them from the content.
             attack: the one attack to come: if it starts at the clean input, the pass made here serves as its first.
-            random: whether the model is random, where that is known; None finds out by watching the global generators.
+            random: whether the model is random, where that is known; None finds out by watching the global generators
+                and, once for each model, by a second look at a few rows.
         """
         attacked, frozen, threats = self._split(x, threat)
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
@@ -165,7 +172,7 @@ class Subject:
         leaf = leaf_of(attacked) if shared else attacked
         with torch.set_grad_enabled(shared):
             outputs = self.predictor({**frozen, **leaf} if isinstance(leaf, dict) else leaf)
-        random = watch.drew() or bool(random)
+        random = watch.drew() or (self._answers_differ(inputs) if random is None else random)
         task = task_for(self.task, outputs.scores.detach())
         if isinstance(task, Multilabel):
             outputs = self.predictor.reread(outputs)
@@ -199,9 +206,9 @@ class Subject:
             problem, clean = replace(problem, warm=warm), Score(*(part.detach() for part in warm.score))
         else:
             clean = problem.read(calm)
-        wrong = clean.fooled if aim.target is None else None
+        wrong = clean.fooled | ~clean.valid if aim.target is None else None
         if aim.target is not None and aim.y is not None:
-            wrong = task.score(calm, Aim(aim.y), loss).fooled
+            wrong = task.score(calm, Aim(aim.y), loss).fooled | ~clean.valid
         if random:  # one look at a random model proves nothing, at the untouched input neither
             clean = clean._replace(fooled=judge(problem, attacked, key.fold("clean")).fooled)
             if wrong is not None:
@@ -220,12 +227,22 @@ class Subject:
             tuple(notes),
         )
 
-    def differs(self, question: Question) -> bool:
-        """Whether a second pass over the same batch gives other scores: the model has randomness of its own."""
-        with torch.no_grad():
-            first, second = (question.problem.ask(question.x).raw.float() for _ in range(2))
-        scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
-        return bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
+    def _answers_differ(self, inputs: Tree) -> bool:
+        """Whether two passes over a few rows differ, though the global generators did not move.
+
+        The model has randomness of its own then. Found out once for each model and mode.
+        """
+        try:
+            known = _SEEN.setdefault(self.predictor.model, {})
+        except TypeError:  # neither hashable nor weakly referable
+            known = {}
+        if self.mode not in known:
+            few = tree_map(lambda part: part[:_FEW], inputs)
+            with torch.no_grad():
+                first, second = (self.predictor(few).raw.float() for _ in range(2))
+            scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
+            known[self.mode] = bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
+        return known[self.mode]
 
     def _split(self, x: Tree, threat: Threat) -> tuple[Tree, dict[str, Tensor], dict[str, ThreatModel]]:
         """Attacked inputs in search units, frozen ones, and the threats by name ("" for a single tensor)."""

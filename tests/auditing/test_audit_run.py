@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import signstep as ss
-from signstep.audit.evidence import Evidence
+from signstep.auditing.evidence import Evidence
 from signstep.errors import InputError
 
 

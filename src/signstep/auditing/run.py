@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from signstep.audit.evidence import Evidence
-from signstep.audit.result import AttackResult, CurvePoint, Examples, Result, worst_case
+from signstep.auditing.evidence import Evidence
+from signstep.auditing.result import AttackResult, CurvePoint, Examples, Result, worst_case
 from signstep.core.attack import GradientAttack, Outcome
 from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
-from signstep.core.recipes import RECIPES, recipe
+from signstep.core.recipes import RECIPES, canonical, recipe
 from signstep.core.space import Statistic
 from signstep.core.statistics import quantile
 from signstep.core.subject import Model, Question, Subject, Target
@@ -50,7 +50,7 @@ def audit(
     loss: str | None = None,
     mean: Statistic = None,
     std: Statistic = None,
-    data_space: Literal["raw", "normalised"] = "raw",
+    inputs: Literal["raw", "normalised"] = "raw",
     budget: Literal["raw", "normalised"] = "raw",
     output: Selector = None,
     outputs: Kind = "auto",
@@ -84,7 +84,7 @@ def audit(
         loss: the loss to climb, see `signstep.attack`.
         mean: see `signstep.attack`.
         std: see `signstep.attack`.
-        data_space: "normalised" if the batches already are.
+        inputs: "normalised" if the batches already are.
         budget: "normalised" measures eps in the model's coordinates; the record names it.
         output: where the scores are in what the model returns.
         outputs: "auto", "logits" or "probabilities".
@@ -115,7 +115,7 @@ def audit(
         loss=loss,
         mean=mean,
         std=std,
-        data=data_space,
+        inputs=inputs,
         budget=budget,
         output=output,
         outputs=outputs,
@@ -147,10 +147,7 @@ def audit(
                 x_, y_ = tree_map(lambda part: part.to(where), x), None if y is None else torch.as_tensor(y).to(where)
                 here = _sliced(threat, tally.examples, tally.examples + rows(x_))
                 question = subject.ask(x_, y_, here, target=target, key=key, random=tally.random)
-                if tally.random is None:
-                    tally.random = question.problem.random or subject.differs(question)
-                    if tally.random and not question.problem.random:
-                        question = subject.ask(x_, y_, here, target=target, key=key, random=True)
+                tally.random = question.problem.random
                 _one_batch(question, chosen, traced, subject.oracle, key, tally, evidence)
                 if progress is not None:
                     progress(tally.examples)
@@ -285,10 +282,11 @@ class _Tally:
         sums.seconds += seconds
         sums.health += torch.stack([part.sum() for part in outcome.health]).cpu()
         sums.unverified += int((~outcome.verified).sum())
+        self.terms["tolerance"] = max(outcome.tolerance, self.terms.get("tolerance", 0.0))
         self.notes += [note for note in outcome.notes if note not in self.notes]
 
     def add_curves(self, fooled: dict[str, Tensor], smallest: Tensor) -> None:
-        """The attacks at several sizes on the current batch, (levels, R) each, and the smallest size on the FGSM ray."""
+        """The attacks at several sizes on the batch, (levels, R) each, and the smallest size on the FGSM ray."""
         self._ray = (fooled, smallest)
 
     def outcomes(self) -> dict[str, Outcome]:
@@ -314,7 +312,7 @@ class _Tally:
             newly = hit & ~already if targeted else hit & ~wrong
             sums.reached += int((hit & ~already).sum())
             sums.already += int(already.sum())
-            sums.right_after += int((~hit & ~outcome.undetermined & outcome.verified).sum())
+            sums.right_after += int((~hit & outcome.valid & outcome.verified).sum())
             distance = outcome.distance if isinstance(outcome.distance, Tensor) else _largest(outcome.distance)
             sums.distances += distance[newly].tolist()
             sums.batch = None
@@ -330,7 +328,7 @@ class _Tally:
         else:
             self._smallest += [None] * len(wrong)
         self.examples += len(wrong)
-        self.terms = {
+        self.terms |= {
             "task": problem.task.name,
             "goal": problem.goal,
             "labels": "predicted" if question.labels_predicted else "given",
@@ -507,7 +505,7 @@ def _box_span(threat: Threat) -> float | None:
 
 
 def _name(spec: str | GradientAttack) -> str:
-    return spec if isinstance(spec, str) else spec.name
+    return canonical(spec) if isinstance(spec, str) else spec.name
 
 
 def _device_of(model: object) -> torch.device:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from signstep.audit.result import Result
+from signstep.auditing.result import Result
 from signstep.errors import InputError
 
 

@@ -8,7 +8,7 @@ from scipy.stats import binomtest  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.audit.compare import compare, mcnemar
+from signstep.auditing.compare import compare, mcnemar
 from signstep.errors import InputError
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import signstep as ss
-from signstep.audit.result import write_whole
+from signstep.auditing.result import write_whole
 from signstep.core.statistics import quantile, wilson
 from signstep.errors import LoadError
 

@@ -32,7 +32,7 @@ class AttackResult:
             unverified): counted apart and never as robust.
         reached: targeted goals: examples that reached the target and were not there before; else None.
         already: targeted goals: examples that were at the target without the attack; else None.
-        right_after: examples that the model answers rightly at the attacked point; None without labels.
+        right_after: examples that the model answers rightly at the attacked point; None for targeted goals.
         distance: median length of the change among the fooled, in the threat's norm; None if none was fooled.
         forwards: forward passes for each example, mean; the model's and surrogates', verdicts included.
         backwards: backward passes for each example, mean.
@@ -102,7 +102,8 @@ class Result:
         clean_right: examples that the model answers rightly untouched (the labels' agreement with the model when the
             labels are its own predictions).
         held: examples that were right and survived every attack.
-        undetermined: examples that were right, that no attack fooled, and about which some attack found out nothing.
+        undetermined: examples that were right, that no attack fooled, and about which no attack that looks at
+            gradients could find out anything.
         attacks: one entry for each attack.
         curves: by attack, the same at several sizes. FGSM's come from one gradient; other attacks keep what they found
             at a smaller size.
@@ -181,7 +182,7 @@ class Result:
         return wilson(count, self.examples)
 
     def __str__(self) -> str:
-        from signstep.audit.table import table
+        from signstep.auditing.table import table
 
         return table(self)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from signstep.audit.findings import CATALOGUE, examine
-from signstep.audit.result import AttackResult, CurvePoint, Examples, Result
+from signstep.auditing.findings import CATALOGUE, examine
+from signstep.auditing.result import AttackResult, CurvePoint, Examples, Result
 from signstep.errors import InputError
 
 

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from signstep.audit.compare import mcnemar
-from signstep.audit.result import AttackResult, Result
+from signstep.auditing.compare import mcnemar
+from signstep.auditing.result import AttackResult, Result
 from signstep.core.statistics import wilson
 from signstep.errors import InputError
 

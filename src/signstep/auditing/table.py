@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 
-from signstep.audit.result import UPPER_BOUND, AttackResult, Result
+from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
 from signstep.core.statistics import quantile
 
 
@@ -30,7 +30,7 @@ def table(result: Result) -> str:
             [["share", *(_percent(_share(point.fooled, result.clean_right), 1) for point in result.curve)]],
         )
         lines += [_smallest(result)]
-    lines += ["", *_wrap(UPPER_BOUND), *_wrap(_claim(result))]
+    lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(_claim(result))]
     for note in result.notes:
         lines += _wrap(f"Note: {note}.")
     seconds = f"{result.seconds:.1f} s" if result.seconds < 120 else f"{result.seconds / 60:.1f} min"
@@ -55,6 +55,16 @@ def sentence(result: Result) -> str:
     return f"{start}{size} an attacker changes {result.fooled} of {result.clean_right} correct answers{tail}."
 
 
+def _checked(result: Result) -> str:
+    bad = sum(entry.unverified for entry in result.attacks)
+    if bad:
+        return f"{bad} returned points failed verification; they were not counted."
+    return (
+        "Every returned point was scored by the model itself and checked in float64 against the threat model "
+        f"(tolerance {result.terms['tolerance']:.2g})."
+    )
+
+
 def _claim(result: Result) -> str:
     names = ", ".join(entry.name for entry in result.attacks)
     return f"Attacks tried: {names}. None of them is of AutoAttack strength: this is no claim of robustness."
@@ -65,7 +75,7 @@ def _header(result: Result) -> list[str]:
     return [
         "attack",
         success,
-        "robust acc." if result.terms["goal"] == "untargeted" else "not reached",
+        "robust acc." if result.terms["goal"] == "untargeted" else "kept off",
         "95 % interval",
         "acc. there",
         "undeterm.",
