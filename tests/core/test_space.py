@@ -42,7 +42,7 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
     for batch, options in (
         (x, inside),
         (x, numbers),
-        (_normal(x), {**inside, "data": "normalised"}),
+        (_normal(x), {**inside, "inputs": "normalised"}),
     ):
         outcome = ss.attack(inner, batch, y, threat=threat, recipe=recipe, **options)
         assert isinstance(outcome.x, Tensor)
@@ -134,9 +134,9 @@ def test_rounding_at_the_ends_of_the_box_is_no_error() -> None:
         ({"mean": 0.5, "std": 0.0}, "positive"),
         ({"mean": 0.5, "std": -1.0}, "positive"),
         ({"mean": float("nan"), "std": 1.0}, "finite"),
-        ({"data": "normalised"}, "without mean"),
+        ({"inputs": "normalised"}, "without mean"),
         ({"budget": "normalised"}, "without mean"),
-        ({"data": "normalized", "mean": 0.5, "std": 0.5}, "'raw' or 'normalised'"),
+        ({"inputs": "normalized", "mean": 0.5, "std": 0.5}, "'raw' or 'normalised'"),
         ({"mean": (0.1, 0.2), "std": (0.1, 0.2)}, "2 values"),
         ({"mode": "train"}, "mode="),
         ({"outputs": "logit"}, "outputs="),
