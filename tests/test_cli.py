@@ -75,7 +75,7 @@ def test_ones_own_model_and_data(place: Path, capsys: pytest.CaptureFixture[str]
     assert [entry.name for entry in result.attacks] == ["fgsm", "pgd:steps=5,restarts=2"]
     assert result.clean_accuracy == 1.0
     assert result.terms["eps"] == "8/255"
-    assert "written: here/result.json" in err
+    assert "report: here/index.html" in err
     assert str(result) in out
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from signstep.api import fgsm
+from signstep.auditing.findings import CATALOGUE, Rule
 from signstep.core.norms import NORMS
 from signstep.core.recipes import RECIPES, canonical, options_of
 from signstep.errors import InputError
@@ -22,14 +23,18 @@ class Topic:
 
 
 def explain(name: str) -> str:
-    """The text for a recipe.
+    """The text for a recipe or a finding.
 
     Raises:
         InputError: nothing is known under that name.
     """
+    if name.upper() in CATALOGUE:
+        return _finding(CATALOGUE[name.upper()])
     name = canonical(name)
     if name not in TOPICS:
-        raise InputError(f"nothing is known about {name!r}; topics are {', '.join(TOPICS)}")
+        raise InputError(
+            f"nothing is known about {name!r}; topics are {', '.join(TOPICS)} and the findings {', '.join(CATALOGUE)}"
+        )
     topic, row = TOPICS[name], RECIPES[name]
     lines = [f"{row.name}: {row.title}", ""]
     lines += [textwrap.indent(topic.formula, "    "), ""]
@@ -40,6 +45,15 @@ def explain(name: str) -> str:
     options = ", ".join(options_of(row)) or "none"
     lines += ["", f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example and restart"]
     lines += [f"Options    {options}", f"Source     {row.source}"]
+    return "\n".join(lines)
+
+
+def _finding(rule: Rule) -> str:
+    parts = [("Meaning", rule.meaning), ("Remedy", rule.remedy)]
+    lines = [f"{rule.code}: {rule.title}"]
+    for title, text in parts:
+        lines += ["", title, textwrap.fill(text, 96, initial_indent="  ", subsequent_indent="  ")]
+    lines += ["", f'Set it aside with a reason:  [audit.ignore]  {rule.code} = "why"  in signstep.toml']
     return "\n".join(lines)
 
 

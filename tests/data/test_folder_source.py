@@ -71,13 +71,6 @@ def test_grey_images_keep_one_channel_and_the_first_one_decides(tmp_path: Path) 
     assert torch.equal(x[2, 0], x[2, 1])
 
 
-def test_transparency_is_dropped_and_noted(tmp_path: Path) -> None:
-    paint(tmp_path / "a" / "1.png", mode="RGBA")
-    source = open_data(tmp_path)
-    assert source.shape == (3, 4, 6)
-    assert "the first image has transparency, which is dropped" in source.notes
-
-
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
@@ -118,13 +111,6 @@ def test_images_that_cannot_be_read_are_named(zoo: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(LoadError, match=r"the image .*2.PNG cannot be read \(.*\): replace it or remove it"):
             list(open_data(zoo))
-
-
-def test_sixteen_bits_are_refused_rather_than_clipped(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    Image.fromarray(np.full((4, 6), 40000, np.uint16)).save(tmp_path / "a" / "1.png")
-    with pytest.raises(LoadError, match=r"1.png has more than 8 bits per channel"):
-        open_data(tmp_path)
 
 
 def test_a_class_without_images(zoo: Path) -> None:

@@ -30,9 +30,9 @@ def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_a_file_of_no_known_kind(tmp_path: Path) -> None:
-    path = tmp_path / "table.csv"
+    path = tmp_path / "table.xlsx"
     path.write_text("1,2")
-    with pytest.raises(LoadError, match=r"table.csv is of no known kind: pass a .npz"):
+    with pytest.raises(LoadError, match=r"table.xlsx is of no known kind: pass a .npz"):
         open_data(path)
 
 
@@ -50,6 +50,9 @@ def test_a_folder_of_nothing_known(tmp_path: Path) -> None:
         ({"split": "valid"}, "split must be 'test' or 'train', got 'valid'"),
         ({"resize": (0, 4)}, r"resize must be \(height, width\) in pixels, got \(0, 4\)"),
         ({"resize": (4, 4)}, r"resize=\(4, 4\) works for folders of images only"),
+        ({"target": "y"}, "target='y' names the label column of a table or saved data set, and digits is none"),
+        ({"classes": ["a"]}, "classes=.* gives an order to class names, and digits has no class names of its own"),
+        ({"skip_bad": True}, "skip_bad=True works for folders of images, tables and saved data sets only"),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:

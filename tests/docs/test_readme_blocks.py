@@ -123,7 +123,7 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
         if word == "--threat":
             ss.parse_threat(value)
         if word == "--attack":
-            from signstep.cli import _attacks
+            from signstep.cli.options import attacks_of as _attacks
 
             assert all(ss.recipe(name) for name in _attacks([value])), shown
 

@@ -61,6 +61,7 @@ class Evidence:
                 self._keep("y", aim.y[index])
             if aim.target is not None:
                 self._keep("target", aim.target[index])
+            self._keep_threat(question, index)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything kept, one tensor for each name, rows aligned."""
@@ -76,6 +77,7 @@ class Evidence:
         temporary = path.with_name(f".{path.name}.part")
         try:
             save_file(self.tensors(), temporary)
+            temporary.chmod(0o644)
             temporary.replace(path)
         except (OSError, SafetensorError) as error:
             temporary.unlink(missing_ok=True)
@@ -92,6 +94,21 @@ class Evidence:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise LoadError(f"{path} cannot be read: {error}") from error
+
+    def _keep_threat(self, question: Question, index: Tensor) -> None:
+        """What a record of plain numbers cannot hold: a radius for each example, a mask, bounds for each feature."""
+        threat, x = question.threats[""], question.x
+        assert isinstance(x, Tensor)
+        for name in ("eps", "low", "high", "mask"):
+            part = getattr(threat, name)
+            if not isinstance(part, Tensor) or part.ndim == 0:
+                continue
+            part = part.to(index.device)
+            if name == "eps" or (part.ndim == x.ndim and len(part) == len(x)):
+                self._keep(name, part[index])
+            else:
+                shaped = part if part.ndim == x.ndim else part.reshape(*([1] * (x.ndim - part.ndim)), *part.shape)
+                self._keep(name, shaped.expand(len(index), *shaped.shape[1:]))
 
     def _keep(self, name: str, part: Tensor) -> None:
         self._parts.setdefault(name, []).append(part.detach().cpu())

@@ -175,11 +175,7 @@ def examine(result: Result, ignore: Mapping[str, str] | None = None) -> tuple[Fi
     Raises:
         InputError: an ignored code does not exist or has no reason.
     """
-    for code, reason in (ignore or {}).items():
-        if code not in CATALOGUE:
-            raise InputError(f"ignore names {code!r}, which is no finding; the codes are {', '.join(CATALOGUE)}")
-        if not reason.strip():
-            raise InputError(f"ignore sets {code} aside without a reason; write one, it is printed with the finding")
+    check_ignored(ignore or {})
     found = []
     for code, look in _LOOKS.items():
         evidence = look(result)
@@ -187,6 +183,19 @@ def examine(result: Result, ignore: Mapping[str, str] | None = None) -> tuple[Fi
             rule = CATALOGUE[code]
             found.append(Finding(code, rule.title, evidence, rule.meaning, rule.remedy, (ignore or {}).get(code)))
     return tuple(found)
+
+
+def check_ignored(ignore: Mapping[str, str]) -> None:
+    """Whether the codes to set aside exist and have reasons.
+
+    Raises:
+        InputError: one does not, or has none.
+    """
+    for code, reason in ignore.items():
+        if code not in CATALOGUE:
+            raise InputError(f"ignore names {code!r}, which is no finding; the codes are {', '.join(CATALOGUE)}")
+        if not reason.strip():
+            raise InputError(f"ignore sets {code} aside without a reason; write one, it is printed with the finding")
 
 
 def _iterated(result: Result) -> list[AttackResult]:

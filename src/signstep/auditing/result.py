@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from signstep.core.statistics import wilson
-from signstep.errors import LoadError
+from signstep.errors import LoadError, MissingExtraError
 
 SCHEMA = 1
 
@@ -185,6 +185,25 @@ class Result:
         from signstep.auditing.table import table
 
         return table(self)
+
+    def log(self, prefix: str = "signstep") -> None:
+        """Log the figures and the record to the active MLflow run.
+
+        Raises:
+            MissingExtraError: MLflow is not installed.
+        """
+        try:
+            import mlflow
+        except ImportError as error:
+            raise MissingExtraError("mlflow", "mlflow") from error
+        figures = {"clean_accuracy": self.clean_accuracy, "robust_accuracy": self.robust_accuracy}
+        figures |= {
+            f"{entry.name.replace(':', '_').replace('=', '_').replace(',', '_')}.fooled": float(entry.fooled)
+            for entry in self.attacks
+        }
+        mlflow.log_metrics({f"{prefix}.{name}": value for name, value in figures.items() if not math.isnan(value)})
+        mlflow.log_text(self.to_json(), f"{prefix}/result.json")
+        mlflow.log_text(str(self), f"{prefix}/table.txt")
 
     def to_json(self) -> str:
         """The record as JSON; `from_json` gives an equal one back."""

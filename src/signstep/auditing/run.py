@@ -180,11 +180,24 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
         "norm": single.norm.name if single else "several inputs",
         "eps": single.label if single and single.eps is not None else "",
         "eps_value": _single(threat),
+        "threat_terms": _plain_terms(single),
         "box_span": _box_span(threat),
         "input_space": subject.space.describe(),
         "mode": subject.mode,
         "gradients_from": "surrogate" if subject.surrogates else "the model",
     }
+
+
+def _plain_terms(threat: ThreatModel | None) -> dict[str, Any] | None:
+    """The threat in numbers; what is a tensor goes with the saved points."""
+    if threat is None:
+        return None
+    terms = threat.terms()
+    plain = {
+        name: None if isinstance(part, Tensor) and part.ndim else part if part is None else float(part)
+        for name, part in (("eps", terms.eps), ("low", terms.low), ("high", terms.high))
+    }
+    return {"kind": terms.kind, "axes": list(terms.axes), **plain, "grid": terms.grid}
 
 
 def _remarks(subject: Subject, *, was_training: bool) -> list[str]:

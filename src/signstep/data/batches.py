@@ -1,12 +1,15 @@
 """A data source: batches that are read from disk as they are asked for, with their input space and provenance."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
+
+from signstep.errors import LoadError
 
 Reader: TypeAlias = Callable[[Sequence[int]], Iterator[Tensor]]
 """Starts at the first example and yields one float32 block per entry, with so many rows."""
@@ -27,6 +30,8 @@ class DataSource:
         bounds: Smallest and largest possible input value, where the format fixes them.
         classes: Class names in the order of the labels, where the format has them.
         notes: What was decided or converted on the way, one sentence each.
+        skipped: Examples left out because they cannot be used (``skip_bad``), among those looked at for the N that
+            are. It is known before the first batch, is in the notes too, and counts neither in N nor in ``total``.
     """
 
     name: str
@@ -39,6 +44,7 @@ class DataSource:
     bounds: tuple[float, float] | None = None
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    skipped: int = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         starts = range(0, self.len_hint, self.batch_size)
@@ -63,6 +69,27 @@ class DataSource:
         if len(digests) == 1:
             return next(iter(digests.values()))
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+def regroup(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
+    """The rows of blocks, cut anew to the sizes wanted; blocks are asked for as they are needed.
+
+    Raises:
+        LoadError: If there are fewer rows than wanted.
+    """
+    rest = iter(blocks)
+    held: list[Tensor] = []
+    count = 0
+    for size in sizes:
+        while count < size:
+            block = next(rest, None)
+            if block is None:
+                raise LoadError(f"{size - count} rows are missing: the data changed while it was read; open it again")
+            held.append(block)
+            count += len(block)
+        rows = held[0] if len(held) == 1 else torch.cat(held)
+        yield rows[:size]
+        held, count = [rows[size:]], count - size
 
 
 def _sha256(path: Path) -> str:

@@ -1,19 +1,62 @@
 """The one place where a name or a path becomes batches with a declared input space."""
 
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource
+from signstep.data.comma import SUFFIXES as COMMA_SUFFIXES
+from signstep.data.comma import open_comma
 from signstep.data.digits import digits_source
-from signstep.data.folder import SUFFIXES, holds_classes, is_image, open_folder
+from signstep.data.folder import SUFFIXES, holds_classes, holds_images, is_image, open_folder
 from signstep.data.idx import IMAGES_NAME, holds_idx, open_idx, open_idx_folder
 from signstep.data.npz import open_npz
+from signstep.data.saved import is_saved, open_saved
+from signstep.data.shards import find_shards, open_shards
+from signstep.data.tables import Table, open_tables
+from signstep.data.targets import read_classes
 from signstep.errors import InputError, LoadError
 
 ACCEPTED = (
-    "a .npz with x and y, an MNIST *-images-idx3-ubyte[.gz] file or a folder with such files, "
-    f"a folder with one folder of images ({' '.join(SUFFIXES)}) per class, or 'digits'"
+    "a .npz with x and y, a .csv, .csv.gz or .parquet with a target column, a folder with .npz or .parquet shards, "
+    "an MNIST *-images-idx3-ubyte[.gz] file or a folder with such files, "
+    f"a folder with one folder of images ({' '.join(SUFFIXES)}) per class, "
+    "a folder that Hugging Face's save_to_disk wrote, or 'digits'"
 )
+
+_USES: Mapping[str, frozenset[str]] = {
+    "digits": frozenset({"split"}),
+    "npz": frozenset({"split"}),
+    "idx": frozenset(),
+    "idx folder": frozenset({"split"}),
+    "folder": frozenset({"resize", "classes", "skip_bad"}),
+    "table": frozenset({"target", "classes", "skip_bad"}),
+    "shards": frozenset({"split", "target", "classes", "skip_bad"}),
+    "saved": frozenset({"split", "resize", "target", "classes", "skip_bad"}),
+}
+"""The options that a kind of data knows; shards and saved data sets look closer themselves."""
+
+_REMEDIES = {
+    "resize": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
+    "split": "has no meaning for {path}: pass the path of that split instead",
+    "target": "names the label column of a table or saved data set, and {path} is none: leave it out",
+    "classes": "gives an order to class names, and {path} has no class names of its own: leave it out",
+    "skip_bad": "works for folders of images, tables and saved data sets only, and {path} is none: leave it out",
+}
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What the caller asked for."""
+
+    batch_size: int
+    limit: int | None
+    split: str | None
+    resize: tuple[int, int] | None
+    target: str | None
+    classes: tuple[str, ...] | None
+    skip_bad: bool
 
 
 def open_data(
@@ -23,49 +66,107 @@ def open_data(
     limit: int | None = None,
     split: str | None = None,
     resize: tuple[int, int] | None = None,
+    target: str | None = None,
+    classes: Sequence[str] | str | Path | None = None,
+    skip_bad: bool = False,
 ) -> DataSource:
     """Open a data set by its name or path; nothing but labels stays in memory.
 
     Args:
-        path: A ``.npz``, an MNIST IDX file or folder, a folder of images by class, or "digits" for the built-in set.
+        path: A ``.npz``, a table (``.csv``, ``.csv.gz``, ``.parquet``), a folder of ``.npz`` or ``.parquet`` shards, an
+            MNIST IDX file or folder, a folder of images by class, a folder written by the ``save_to_disk`` of Hugging
+            Face's ``datasets``, or "digits" for the built-in set.
         batch_size: Rows per batch.
         limit: Use the first few examples only.
         split: "test" or "train", where the path holds both; the test split where it is not given.
-        resize: (height, width) that images of a folder are brought to.
+        resize: (height, width) that images are brought to.
+        target: The column of a table that holds the labels. A saved data set needs it where it has no column of type
+            ClassLabel, or several.
+        classes: The class names in the order of the model's outputs, or a text file with one name per line, for data
+            whose classes have names. A class folder that is not in it, or a name without a folder, is an error.
+        skip_bad: Leave out images that cannot be read and rows with missing values, and count them in
+            ``DataSource.skipped`` and its notes, instead of stopping at the first. They are looked for before the first
+            batch, so each image is decoded once more.
 
     Raises:
         InputError: If an argument makes no sense, alone or for this kind of data.
         LoadError: If the data cannot be found or read.
-        MissingExtraError: For a folder of images without Pillow.
+        MissingExtraError: For images without Pillow, Parquet without pyarrow, a saved data set without ``datasets``.
     """
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize)
+    names = None if classes is None else read_classes(classes)
+    options = _Options(batch_size, limit, split, resize, target, names, skip_bad)
     try:
-        source = _open(path, batch_size=batch_size, limit=limit, split=split, resize=resize)
+        source = _open(path, options)
     except OSError as error:
         raise LoadError(f"{path} cannot be read ({error}): check that it may be opened") from error
+    if isinstance(classes, str | Path):
+        file = Path(classes).expanduser()
+        source = replace(source, files={**source.files, f"classes: {file.name}": file})
     return source if limit is None else replace(source, labels=source.labels[:limit])
 
 
-def _open(
-    path: str | Path, *, batch_size: int, limit: int | None, split: str | None, resize: tuple[int, int] | None
-) -> DataSource:
+def _open(path: str | Path, options: _Options) -> DataSource:
     where = Path(path).expanduser()
     kind = "digits" if path == "digits" else _kind(where)
-    if resize is not None and kind != "folder":
-        raise InputError(f"resize={resize} works for folders of images only, and {path} is none: leave it out")
-    if split is not None and kind in ("idx", "folder"):
-        raise InputError(f"split={split!r} has no meaning for {path}: pass the path of that split instead")
+    for option, remedy in _REMEDIES.items():
+        value = getattr(options, option)
+        if value is not None and value is not False and option not in _USES[kind]:
+            raise InputError(f"{option}={value!r} {remedy.format(path=path)}")
     match kind:
         case "digits":
-            return digits_source(split, batch_size=batch_size)
+            source = digits_source(options.split, batch_size=options.batch_size)
         case "npz":
-            return open_npz(where, split=split, batch_size=batch_size)
+            source = open_npz(where, split=options.split, batch_size=options.batch_size)
         case "idx":
-            return open_idx(where, batch_size=batch_size)
+            source = open_idx(where, batch_size=options.batch_size)
         case "idx folder":
-            return open_idx_folder(where, split=split, batch_size=batch_size)
+            source = open_idx_folder(where, split=options.split, batch_size=options.batch_size)
+        case "table":
+            source = _open_table(where, options)
+        case "shards":
+            source = open_shards(
+                where,
+                split=options.split,
+                target=options.target,
+                classes=options.classes,
+                skip_bad=options.skip_bad,
+                batch_size=options.batch_size,
+            )
+        case "saved":
+            source = open_saved(
+                where,
+                split=options.split,
+                resize=options.resize,
+                target=options.target,
+                classes=options.classes,
+                skip_bad=options.skip_bad,
+                limit=options.limit,
+                batch_size=options.batch_size,
+            )
         case _:
-            return open_folder(where, resize=resize, batch_size=batch_size, limit=limit)
+            source = open_folder(
+                where,
+                resize=options.resize,
+                batch_size=options.batch_size,
+                limit=options.limit,
+                classes=options.classes,
+                skip_bad=options.skip_bad,
+            )
+    return source
+
+
+def _open_table(path: Path, options: _Options) -> DataSource:
+    table: Table = open_parquet(path) if path.suffix.lower() == ".parquet" else open_comma(path)
+    return open_tables(
+        [table],
+        name=str(path),
+        files={path.name: path},
+        target=options.target,
+        classes=options.classes,
+        skip_bad=options.skip_bad,
+        batch_size=options.batch_size,
+    )
 
 
 def _kind(path: Path) -> str:
@@ -73,8 +174,11 @@ def _kind(path: Path) -> str:
         raise LoadError(f"{path} does not exist: pass {ACCEPTED}")
     if path.is_dir():
         return _folder_kind(path)
-    if path.suffix.lower() == ".npz":
+    name = path.name.lower()
+    if name.endswith(".npz"):
         return "npz"
+    if name.endswith((".parquet", *COMMA_SUFFIXES)):
+        return "table"
     if IMAGES_NAME.fullmatch(path.name):
         return "idx"
     raise LoadError(f"{path} is of no known kind: pass {ACCEPTED}")
@@ -83,6 +187,10 @@ def _kind(path: Path) -> str:
 def _folder_kind(path: Path) -> str:
     if holds_idx(path):
         return "idx folder"
+    if is_saved(path):
+        return "saved"
+    if find_shards(path) and not holds_images(path):
+        return "shards"
     if holds_classes(path):
         return "folder"
     if any(is_image(file) for file in path.iterdir()):

@@ -1,0 +1,195 @@
+"""Scoring a saved result again, from its files alone and without any attack code.
+
+What is checked, one line each in the answer: the counts follow from the letters of the examples; each saved point lies
+inside ball, box, mask and grid; the model answers the untouched input and the attacked one as recorded; the clean
+inputs are those of the data; the files and what went in have the recorded SHA-256. import-linter forbids this module to
+reach anything that attacks.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from signstep.auditing.result import Result, worst_case
+from signstep.core.outputs import Predictor
+from signstep.core.tasks import Task, task_for
+from signstep.core.verify import Terms, verify
+from signstep.errors import LoadError
+
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at: whether it holds, and what was seen."""
+
+    name: str
+    holds: bool
+    seen: str
+
+    def __str__(self) -> str:
+        return f"{'ok  ' if self.holds else 'FAIL'}  {self.name}: {self.seen}"
+
+
+def recount(result: Result) -> Check:
+    """Whether every count in the record follows from the letters of its examples."""
+    examples = result.per_example
+    letters = worst_case(examples, result.attacks)
+    wrong = []
+
+    def same(name: str, stated: object, counted: object) -> None:
+        if stated != counted:
+            wrong.append(f"{name} is stated as {stated}, the examples give {counted}")
+
+    same("examples", result.examples, len(examples.clean))
+    same("clean_right", result.clean_right, examples.clean.count("r"))
+    same("held", result.held, letters.count("h"))
+    same("undetermined", result.undetermined, letters.count("u"))
+    for entry in result.attacks:
+        column = examples.verdicts.get(entry.name, "")
+        pairs = list(zip(examples.clean, column, strict=False))
+        for name, letter in (("fooled", "f"), ("held", "h"), ("undetermined", "u")):
+            same(f"{entry.name}: {name}", getattr(entry, name), pairs.count(("r", letter)))
+    untargeted = result.terms.get("goal") == "untargeted" and not result.terms.get("random_model")
+    if untargeted and examples.labels and "clean" in examples.answers:
+        answers = zip(examples.answers["clean"], examples.labels, examples.clean, strict=False)
+        same("examples whose letter differs from their answer", 0, sum((a == y) != (c == "r") for a, y, c in answers))
+    for name, points in result.curves.items():
+        for point in points:
+            if not 0 <= point.fooled <= result.clean_right:
+                wrong.append(
+                    f"the curve of {name} has {point.fooled} fooled of {result.clean_right} at {point.eps:.4g}"
+                )
+    return Check("counts", not wrong, "; ".join(wrong[:3]) or f"{len(examples.clean)} examples counted again")
+
+
+def allowed(result: Result, points: Mapping[str, Tensor]) -> Check:
+    """Whether each saved point lies inside the threat model."""
+    terms = result.terms.get("threat_terms")
+    if not points:
+        return Check("threat model", True, "no points were saved")
+    if terms is None:
+        return Check("threat model", False, "the record does not state the threat in numbers")
+    eps = points["eps"].double() if "eps" in points else terms["eps"]
+    kept = {name: points.get(name, terms.get(name)) for name in ("low", "high", "mask")}
+    answer = verify(
+        points["x"],
+        points["x_adv"],
+        Terms(terms["kind"], tuple(terms["axes"]), eps, kept["low"], kept["high"], kept["mask"], terms["grid"]),
+    )
+    bad = int((~answer.ok).sum())
+    rows = points["row"][(~answer.ok).cpu()].tolist()
+    seen = f"{len(answer.ok)} points inside, tolerance {answer.tolerance:.2g}"
+    return Check("threat model", not bad, seen if not bad else f"{bad} points outside, examples {rows[:5]}")
+
+
+def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, task: Task | str) -> Check:
+    """Whether the model answers the saved inputs as recorded, and wrongly so at the attacked ones."""
+    letters = result.worst_case
+    fooled = {row for row, letter in enumerate(letters) if letter == "f"}
+    saved = set(points["row"].tolist()) if points else set()
+    if not saved <= fooled:
+        return Check("answers", False, f"examples {sorted(saved - fooled)[:5]} have a point but are not marked fooled")
+    bad: list[str] = []
+    for start in range(0, len(points["row"]) if points else 0, _ROWS):
+        part = {name: tensor[start : start + _ROWS] for name, tensor in points.items()}
+        for name, said in (("x", "answer"), ("x_adv", "answer_adv")):
+            with torch.no_grad():
+                outputs = predictor(part[name].to(_device(predictor)))
+            given = task_for(task, outputs.scores).predict(outputs).cpu()
+            differs = ~torch.isclose(given.double(), part[said].double(), rtol=1e-4, atol=1e-5)
+            differs = differs.reshape(len(differs), -1).any(1)
+            bad += [f"example {row}: {said} differs" for row in part["row"][differs].tolist()]
+        bad += _not_fooled(result, part)
+    missing = len(fooled - saved)
+    seen = f"{len(saved)} of {len(fooled)} fooled examples scored again" + (
+        f", {missing} were not saved" if missing else ""
+    )
+    return Check("answers", not bad, seen if not bad else f"{len(bad)} differ: {'; '.join(bad[:3])}")
+
+
+def _not_fooled(result: Result, part: Mapping[str, Tensor]) -> list[str]:
+    """Rows whose recorded labels do not say what the record claims."""
+    if "y" not in part or not result.per_example.labels:
+        return []
+    stated = torch.tensor([result.per_example.labels[row] for row in part["row"].tolist()])
+    bad = [f"example {row}: its label differs" for row in part["row"][stated != part["y"]].tolist()]
+    reached = part["answer_adv"] == part["target"] if "target" in part else part["answer_adv"] != part["y"]
+    right = part["answer"] == part["y"]
+    bad += [f"example {row}: the point does not fool" for row in part["row"][~reached].tolist()]
+    return bad + [f"example {row}: was wrong untouched" for row in part["row"][~right].tolist()]
+
+
+def inputs(points: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor | None]]) -> Check:
+    """Whether the saved clean inputs are those of the data, in the units of the record."""
+    if not points:
+        return Check("clean inputs", True, "no points were saved")
+    place = {row: number for number, row in enumerate(points["row"].tolist())}
+    start, found, bad = 0, 0, []
+    for x, _ in batches:
+        for row in range(start, start + len(x)):
+            if row in place:
+                found += 1
+                if not torch.allclose(points["x"][place[row]], x[row - start].to(points["x"].dtype), rtol=0, atol=1e-6):
+                    bad.append(row)
+        start += len(x)
+    missing = len(place) - found
+    if bad or missing:
+        return Check(
+            "clean inputs", False, f"{len(bad)} differ from the data (examples {bad[:5]}), {missing} not in it"
+        )
+    return Check("clean inputs", True, f"{found} are those of the data")
+
+
+def hashes(result: Result, now: Mapping[str, str]) -> Check:
+    """Whether what went in has the recorded SHA-256."""
+    wrong = [name for name, digest in result.hashes.items() if name in now and now[name] != digest]
+    unknown = sorted(set(result.hashes) - set(now))
+    seen = f"{', '.join(sorted(set(result.hashes) & set(now))) or 'nothing'} unchanged"
+    if unknown:
+        seen += f"; not looked at: {', '.join(unknown)}"
+    return Check("SHA-256", not wrong, seen if not wrong else f"{', '.join(wrong)} changed since the audit")
+
+
+SUMS = "SHA256SUMS"
+
+
+def write_sums(folder: Path) -> None:
+    """Write SHA256SUMS over every file of a report, in the format of ``sha256sum``."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    lines = [
+        f"{sha256(folder / name)}  {name}\n" for name in names if name != SUMS and not Path(name).name.startswith(".")
+    ]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def check_sums(folder: Path) -> Check:
+    """Whether the files of a report are as they were written."""
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise LoadError(f"{folder / SUMS} cannot be read ({error.strerror}); pass the folder of a report") from error
+    wrong = []
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        path = folder / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif sha256(path) != digest:
+            wrong.append(f"{name} was changed")
+    return Check("files", not wrong, "; ".join(wrong[:5]) or f"{len(lines)} files as written")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _device(predictor: Predictor) -> torch.device:
+    weights = getattr(predictor.model, "parameters", lambda: iter(()))()
+    return next((part.device for part in weights), torch.device("cpu"))

@@ -1,0 +1,9 @@
+"""The command line: parses, calls and prints; it computes nothing.
+
+Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted.
+"""
+
+from signstep.cli import attack, audit, texts, verify
+from signstep.cli.app import app, main
+
+__all__ = ["app", "attack", "audit", "main", "texts", "verify"]

@@ -1,0 +1,7 @@
+"""``python -m signstep.cli``."""
+
+import sys
+
+from signstep.cli import main
+
+sys.exit(main())

@@ -1,0 +1,106 @@
+"""Options from a file: ``signstep.toml``, or ``[tool.signstep]`` in ``pyproject.toml``; the command line wins."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from signstep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the file says.
+
+    Attributes:
+        source: the file, or None.
+        defaults: by command, values for options that the command line does not give.
+        ignore: findings to set aside, each with its reason.
+    """
+
+    source: Path | None = None
+    defaults: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ignore: dict[str, str] = field(default_factory=dict)
+
+
+def find_config(words: Sequence[str]) -> Path | None:
+    """The file named by ``--config`` before the command, else the one that lies in the current folder."""
+    for place, word in enumerate(words):
+        if not word.startswith("-"):
+            break
+        if word.startswith("--config="):
+            return Path(word.partition("=")[2])
+        if word == "--config" and place + 1 < len(words):
+            return Path(words[place + 1])
+    own, project = Path("signstep.toml"), Path("pyproject.toml")
+    if own.is_file():
+        return own
+    return project if project.is_file() and "signstep" in _toml(project).get("tool", {}) else None
+
+
+def read_config(path: Path | None, command: Any) -> Settings:
+    """Read the file and check its keys against the options of each command.
+
+    Raises:
+        InputError: the file cannot be read, or names a command or an option that does not exist.
+    """
+    if path is None:
+        return Settings()
+    plain = _toml(path)
+    if path.name == "pyproject.toml":
+        plain = plain.get("tool", {}).get("signstep", {})
+    defaults: dict[str, dict[str, Any]] = {}
+    ignore: dict[str, str] = {}
+    for name, table in plain.items():
+        if name not in command.commands or not isinstance(table, dict):
+            raise InputError(f"{path}: [{name}] is not a command; write a table for {', '.join(command.commands)}")
+        options = {option.name: option for option in command.commands[name].params}
+        chosen: dict[str, Any] = {}
+        for key, value in table.items():
+            if key == "ignore" and isinstance(value, dict):
+                ignore |= {code: str(reason) for code, reason in value.items()}
+                continue
+            option = options.get(key.replace("-", "_"))
+            if option is None:
+                near = difflib.get_close_matches(key.replace("-", "_"), list(options), n=1)
+                hint = f"did you mean {near[0]}?" if near else f"see signstep {name} --help"
+                raise InputError(f"{path}: [{name}] has no option {key!r}; {hint}")
+            chosen[option.name] = _shaped(value, several=option.multiple)
+        defaults[name] = chosen
+    return Settings(path, defaults, ignore)
+
+
+def dump_config(command: str, options: Mapping[str, Any], ignore: Mapping[str, str]) -> str:
+    """The complete configuration of one run as TOML: running it again gives the same result."""
+    table = {name: _plain(value) for name, value in options.items() if value is not None and value != []}
+    if ignore:
+        table["ignore"] = dict(ignore)
+    start = f"# Run again with: signstep --config THIS_FILE {command}\n# Paths are relative to where it ran.\n\n"
+    return start + tomli_w.dumps({command: table})
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"--config {path} cannot be read ({error.strerror})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+
+
+def _shaped(value: Any, *, several: bool) -> Any:
+    """Lists of numbers are written with commas on the command line."""
+    if several:
+        return [str(part) for part in value] if isinstance(value, list) else [str(value)]
+    return ",".join(str(part) for part in value) if isinstance(value, list) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,118 @@
+"""From options to a model and its data; without either, the demonstration."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from signstep.cli.options import size_of
+from signstep.data import DataSource, open_data
+from signstep.demo import demo
+from signstep.errors import InputError
+from signstep.models import load_model, parse_args
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to work on, what to say about it first, and what the demonstration brings along."""
+
+    model: nn.Module
+    data: DataSource
+    description: str
+    opening: tuple[str, ...]
+    hashes: dict[str, str]
+    threat: str | None = None
+    curve: tuple[float, ...] | None = None
+
+
+def job_of(
+    model: str | None,
+    weights: Path | None,
+    model_arg: Sequence[str] | None,
+    data: str | None,
+    split: str | None,
+    resize: str | None,
+    limit: int | None,
+    batch_size: int,
+    *,
+    trust: bool,
+) -> Job:
+    """Load model and data.
+
+    Raises:
+        InputError: one of the two is missing, or an option has no effect.
+        LoadError: a file cannot be used.
+    """
+    if model is None and data is None and weights is None:
+        extra = {"--model-arg": model_arg, "--split": split, "--resize": resize, "--trust": trust}
+        for name, value in extra.items():
+            if value:
+                raise InputError(f"{name} has no effect without --model and --data; pass these, or drop it")
+        show = demo(batch_size=batch_size)
+        source = show.data if limit is None else open_data("digits", batch_size=batch_size, limit=limit, split="test")
+        opening = (
+            f"Demonstration: {show.description}.",
+            "For yours: signstep audit --model package.module:factory --weights FILE --data PATH --threat linf:8/255",
+            *show.notes,
+        )
+        hashes = {"data": source.fingerprint()}
+        return Job(show.model, source, show.description, opening, hashes, show.threat, show.eps_curve)
+    if model is None:
+        raise InputError("--data and --weights need a model: pass --model package.module:factory")
+    if data is None:
+        raise InputError(
+            f"--model {model} needs data: pass --data with a .npz, an MNIST IDX file or a folder of images"
+        )
+    source = open_data(data, batch_size=batch_size, limit=limit, split=split, resize=size_of(resize))
+    loaded = load_model(model, weights=weights, args=parse_args(list(model_arg or [])), trust=trust)
+    opening = (f"model: {loaded.description}", *loaded.notes, f"data: {source.description}", *source.notes)
+    hashes = {"data": source.fingerprint(), **({"weights": loaded.sha256} if loaded.sha256 else {})}
+    return Job(loaded.model, source, loaded.description, opening, hashes)
+
+
+@contextmanager
+def progress(console: Console, total: int | None, word: str) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left, where someone is watching."""
+    columns = (TextColumn(word), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        row = bar.add_task(word, total=total)
+        yield lambda done: bar.update(row, completed=done)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Work that was interrupted before it had any result ends without one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted before the first batch was done: nothing was written", err=True)
+        raise typer.Exit(130) from None
+
+
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def writable(folder: Path) -> Path:
+    """Make the output folder and see that it can be written, before any work is done.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".signstep-probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"--out {folder} cannot be written ({error.strerror or error}); pass another folder"
+        ) from error
+    return folder

@@ -1,0 +1,131 @@
+"""Options that several commands share, and turning their text into values."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias, cast
+
+import torch
+import typer
+
+from signstep.core.tasks import Regression, Task, TaskName
+from signstep.core.threat import Box, ThreatModel, parse_threat
+from signstep.errors import InputError
+
+Side: TypeAlias = Literal["raw", "normalised"]
+
+Model = Annotated[
+    str | None, typer.Option(help="package.module:factory (the current folder is importable), or a .pt2 file.")
+]
+Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict (.pt, .pth).")]
+ModelArg = Annotated[list[str] | None, typer.Option(help="Argument of the factory, name=value; may be repeated.")]
+Trust = Annotated[bool, typer.Option(help="Allow a .pt2 program, whose loading can run code.")]
+Data = Annotated[
+    str | None, typer.Option(help=".npz with x and y, MNIST IDX (.gz), a folder of images by class, or digits.")
+]
+Split = Annotated[str | None, typer.Option(help="test or train, where the data has both.")]
+Resize = Annotated[str | None, typer.Option(help="Bring images to HEIGHTxWIDTH, such as 224x224.")]
+Limit = Annotated[int | None, typer.Option(help="Use the first so many examples.")]
+BatchSize = Annotated[int, typer.Option(help="Examples at a time.")]
+ThreatText = Annotated[
+    str | None, typer.Option(help="norm:eps in raw input units: linf:8/255, l2:0.5, l1:12, pixel:0.1, linf:none.")
+]
+BoxText = Annotated[str | None, typer.Option(help="Valid inputs: LOW,HIGH or none; 0,1 if the data does not say.")]
+Grid = Annotated[int | None, typer.Option(help="255 keeps attacked images on the 8-bit grid.")]
+Target = Annotated[str | None, typer.Option(help="Targeted goal: random, least-likely or next.")]
+PredictedLabels = Annotated[
+    bool, typer.Option("--predicted-labels", help="Take the model's own predictions for labels.")
+]
+TaskText = Annotated[str, typer.Option(help="auto, multiclass, binary, multilabel, segmentation or regression.")]
+Tolerance = Annotated[float | None, typer.Option(help="Regression: the largest error that still counts as right.")]
+Loss = Annotated[str | None, typer.Option(help="Loss to climb: ce (default), margin, dlr, plain-ce.")]
+Mean = Annotated[str | None, typer.Option(help="The model wants (x - mean) / std: one number or one for each channel.")]
+Std = Annotated[str | None, typer.Option(help="See --mean.")]
+Inputs = Annotated[str, typer.Option(help="raw, or normalised if the data already is (x - mean) / std.")]
+Budget = Annotated[str, typer.Option(help="raw, or normalised to measure eps in the model's coordinates.")]
+Output = Annotated[str | None, typer.Option(help="Key or index of the scores in what the model returns.")]
+Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
+Mode = Annotated[str, typer.Option(help="eval, or keep to leave the model's modes as they are.")]
+Seed = Annotated[int, typer.Option(help="All randomness, together with each example's content.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads for torch.")]
+
+
+def threat_of(text: str | None, box: str | None, grid: int | None, bounds: tuple[float, float] | None) -> ThreatModel:
+    """The threat model from ``--threat``, ``--box`` and ``--grid``; the data may know its bounds."""
+    if text is None:
+        raise InputError("--threat is missing: what may an attacker change? Pass norm:eps, such as --threat linf:8/255")
+    return parse_threat(text, box=_box(box, bounds or (0.0, 1.0)), grid=grid)
+
+
+def attacks_of(given: Sequence[str] | None) -> Sequence[str]:
+    """Recipes separated by commas; a piece with = and no colon is a further option of the recipe before it."""
+    if not given:
+        return ("random-sign", "fgsm", "pgd")
+    names: list[str] = []
+    for piece in ",".join(given).split(","):
+        if "=" in piece and ":" not in piece and names:
+            names[-1] += f",{piece.strip()}"
+        elif piece.strip():
+            names.append(piece.strip())
+    return names
+
+
+def task_of(name: str, tolerance: float | None) -> Task | TaskName:
+    """The task from ``--task`` and ``--tolerance``."""
+    if name == "regression" and tolerance is not None:
+        return Regression(tolerance)
+    if tolerance is not None:
+        raise InputError(f"--tolerance is for --task regression, the task is {name!r}")
+    return cast("TaskName", name)
+
+
+def output_of(text: str | None) -> str | int | None:
+    """A key, or an index where the text is a number."""
+    return int(text) if text is not None and text.lstrip("-").isdigit() else text
+
+
+def numbers(text: str | None, name: str) -> list[float] | None:
+    """Numbers separated by commas; fractions such as 8/255 are allowed."""
+    if text is None:
+        return None
+    values = []
+    for piece in str(text).split(","):
+        top, slash, bottom = piece.partition("/")
+        try:
+            values.append(float(top) / float(bottom) if slash else float(top))
+        except (ValueError, ZeroDivisionError) as error:
+            raise InputError(f"--{name} {text!r}: {piece!r} is not a number; separate numbers by commas") from error
+    return values
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """(height, width) from HEIGHTxWIDTH."""
+    if text is None:
+        return None
+    height, cross, width = text.lower().partition("x")
+    if not cross or not height.isdigit() or not width.isdigit():
+        raise InputError(f"--resize {text!r} is not HEIGHTxWIDTH; pass for example 224x224")
+    return int(height), int(width)
+
+
+def device_of(name: str) -> torch.device:
+    """The device; "auto" takes a CUDA GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name!r} is not available here; pass cpu or auto") from error
+    return device
+
+
+def _box(text: str | None, default: Box) -> Box:
+    if text is None:
+        return default
+    if text.lower() == "none":
+        return None
+    ends = numbers(text, "box")
+    if ends is None or len(ends) != 2:
+        raise InputError(f"--box {text!r} is not LOW,HIGH; pass two numbers such as 0,1, or none")
+    return (ends[0], ends[1])

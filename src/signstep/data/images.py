@@ -1,0 +1,224 @@
+"""What a stored image becomes: the one place that decodes pictures, for folders and for saved data sets.
+
+The rules, of which a data source notes those that its images needed:
+
+- The first image that can be read decides: where it is grey, all become one channel, otherwise all become RGB. Grey
+  images among coloured ones are repeated in three channels; colour becomes grey as 0.299 R + 0.587 G + 0.114 B.
+- 8 bits are divided by 255. 16-bit greyscale is divided by 65535. Of 16 bits per colour channel, Pillow keeps the
+  upper 8, which are divided by 255. Other depths (32-bit integers, floats) have no known scale and are refused.
+- An EXIF orientation is applied, so that the image stands upright.
+- A palette is replaced by its colours.
+- Transparency is composited onto white: a pixel of opacity a becomes a * colour + (1 - a) * white, whatever colour
+  hides beneath it. (Loaders that call ``convert("RGB")`` show that hidden colour instead.)
+- CMYK becomes RGB by Pillow's arithmetic, R = (1 - C)(1 - K). Colour profiles are never applied.
+- Of an animation, the first frame is used.
+- ``resize`` comes last: bilinear with antialiasing, the aspect ratio not kept.
+
+An image that cannot be decoded to its end is named. So is one with more pixels than Pillow's MAX_IMAGE_PIXELS (a
+decompression bomb).
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from signstep.errors import LoadError, MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
+_GREY = ("1", "L", "LA", *_DEEP)
+_KNOWN = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+_ORIENTATION = 0x0112
+
+_RULES = {
+    "orientation": "turned upright by the EXIF orientation",
+    "palette": "with a palette, replaced by its colours",
+    "alpha": "with transparency, composited onto white",
+    "cmyk": "in CMYK, converted to RGB without a colour profile",
+    "deep grey": "in 16-bit greyscale, divided by 65535",
+    "deep colour": "with 16 bits per colour channel, of which the upper 8 are used",
+    "to colour": "in grey, repeated in three channels as the first image has colour",
+    "to grey": "in colour, turned grey as the first image is grey",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A stored image: what messages call it, and how to get at its bytes."""
+
+    name: str
+    load: Callable[[], Path | BytesIO]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Images that were looked at before the first batch.
+
+    Attributes:
+        usable: Positions of those that are used.
+        shape: Channels, height and width of all of them.
+        skipped: How many cannot be read.
+        notes: What happens to them.
+    """
+
+    usable: tuple[int, ...]
+    shape: tuple[int, int, int]
+    skipped: int
+    notes: tuple[str, ...]
+
+
+def survey(pictures: Sequence[Picture], *, resize: tuple[int, int] | None, limit: int | None, skip_bad: bool) -> Survey:
+    """Look at each image up to the limit: at its header, or at every pixel where bad ones are to be skipped.
+
+    Raises:
+        MissingExtraError: Without Pillow.
+        LoadError: If an image cannot be read and ``skip_bad`` is off, or if none can be.
+    """
+    _require_pillow()
+    usable: list[int] = []
+    bad: list[LoadError] = []
+    seen: Counter[str] = Counter()
+    shape: tuple[int, int, int] | None = None
+    for position, picture in enumerate(pictures):
+        if len(usable) == limit:
+            break
+        try:
+            image, needs = _decoded(picture, whole=skip_bad or shape is None)
+        except LoadError as error:
+            if not skip_bad:
+                raise
+            bad.append(error)
+            continue
+        grey = image.mode in (*_GREY, "I")
+        shape = shape or (1 if grey else 3, *(resize or (image.height, image.width)))
+        seen.update(needs)
+        seen.update(["to colour"] * (grey and shape[0] == 3) + ["to grey"] * (not grey and shape[0] == 1))
+        usable.append(position)
+    if shape is None:
+        raise LoadError(f"none of {len(bad)} images can be used; the first: {bad[0]}")
+    notes = [] if seen["deep grey"] == len(usable) else ["bytes 0..255 divided by 255"]
+    if resize is not None:
+        notes.append(f"images resized to {resize[0]}x{resize[1]} (bilinear, aspect ratio not kept)")
+    notes += [f"{seen[need]} of {len(usable)} images {rule}" for need, rule in _RULES.items() if seen[need]]
+    if bad:
+        notes.append(f"{len(bad)} images skipped because they cannot be read; the first: {bad[0]}")
+    return Survey(tuple(usable), shape, len(bad), tuple(notes))
+
+
+def read_images(
+    pictures: Sequence[Picture], shape: tuple[int, int, int], resize: tuple[int, int] | None, sizes: Sequence[int]
+) -> Iterator[Tensor]:
+    """Blocks of float32 (B, C, H, W) in [0, 1].
+
+    Raises:
+        LoadError: If an image cannot be decoded to its end, or is not as large as the first one and there is no resize.
+    """
+    rest = iter(pictures)
+    for size in sizes:
+        yield torch.stack([_pixels(next(rest), pictures[0], shape, resize) for _ in range(size)])
+
+
+def _require_pillow() -> None:
+    try:
+        import PIL.Image  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("pillow", "images") from error
+
+
+def _decoded(picture: Picture, *, whole: bool) -> tuple["Image", tuple[str, ...]]:
+    """The image and the rules that it needs; upright and with all pixels read, or only its header."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    file = picture.load()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(file) as image:
+                needs = _needs(image)
+                if whole:
+                    sixteen = image.mode == "I" and image.format == "PNG"  # how Pillow before 10.3 reads them
+                    upright = ImageOps.exif_transpose(image.convert("I;16") if sixteen else image)
+                else:
+                    upright = image
+    except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
+        reason = str(error).replace(f" {str(file)!r}", "") if isinstance(file, Path) else str(error)
+        if isinstance(file, BytesIO) and isinstance(error, UnidentifiedImageError):
+            reason = "cannot identify image file"
+        raise LoadError(
+            f"the image {picture.name} cannot be read ({reason}): replace it or remove it, "
+            "or skip such images (skip_bad)"
+        ) from error
+    if upright.mode not in _KNOWN and not (upright.mode == "I" and upright.format == "PNG"):
+        raise LoadError(
+            f"the image {picture.name} has mode {upright.mode}, whose scale is unknown: "
+            "convert it to 8 bits per channel, or skip such images (skip_bad)"
+        )
+    return upright, needs
+
+
+def _needs(image: "Image") -> tuple[str, ...]:
+    """The rules that an opened image needs."""
+    late = (
+        image.format == "PNG" and "exif" not in image.info
+    )  # getexif would decode the image to look behind its pixels
+    deep = image.mode in _DEEP or (image.mode == "I" and image.format == "PNG")
+    needs = {
+        "orientation": not late and image.getexif().get(_ORIENTATION, 1) in range(2, 9),
+        "palette": image.mode in ("P", "PA"),
+        "alpha": _transparent(image),
+        "cmyk": image.mode == "CMYK",
+        "deep grey": deep,
+        "deep colour": not deep and any(";16" in str(tile[3]) for tile in image.tile),  # type: ignore[attr-defined]
+    }
+    return tuple(name for name, needed in needs.items() if needed)
+
+
+def _transparent(image: "Image") -> bool:
+    return "A" in image.getbands() or "transparency" in image.info
+
+
+def _pixels(picture: Picture, first: Picture, shape: tuple[int, int, int], resize: tuple[int, int] | None) -> Tensor:
+    """One image as float32 (C, H, W) in [0, 1]."""
+    from PIL import Image
+
+    channels, height, width = shape
+    image, _ = _decoded(picture, whole=True)
+    if resize is None and image.size != (width, height):
+        raise LoadError(
+            f"{picture.name} is {image.height}x{image.width} but {first.name} is {height}x{width} (height x width): "
+            f"pass resize=(height, width), e.g. resize=({height}, {width})"
+        )
+    deep = image.mode in _DEEP
+    flat = _deep(image) if deep else _opaque(image).convert("L" if channels == 1 else "RGB")
+    if resize is not None:
+        flat = flat.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(flat)).reshape(height, width, -1).permute(2, 0, 1).contiguous().float()
+    return (pixels / (65535 if deep else 255)).expand(shape).contiguous()
+
+
+def _deep(image: "Image") -> "Image":
+    """16-bit greyscale as floats 0..65535, its transparent value made white."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.float32)
+    if "transparency" in image.info:
+        values[values == image.info["transparency"]] = 65535
+    return Image.fromarray(values)
+
+
+def _opaque(image: "Image") -> "Image":
+    from PIL import Image
+
+    if not _transparent(image):
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))

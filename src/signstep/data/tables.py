@@ -1,0 +1,191 @@
+"""Tables of numbers with a target column, whatever file they come from: rows become inputs, one column the labels.
+
+Every column but the target is a feature, in the order of the file. A row is bad where a feature is missing, is no
+number, or is NaN, infinite or too large for float32; where it has another number of cells than the header; or where
+its target is missing (see ``signstep.data.targets``). A bad row is named, or skipped and counted with ``skip_bad``.
+
+The whole table is read once when it is opened: the labels are needed, class names must be known before they can be
+numbered, and a bad row should show before hours of work. Then it is read again for each iteration, a block at a time.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from signstep.data.batches import DataSource, regroup
+from signstep.data.targets import Targets, Value, is_missing
+from signstep.errors import InputError, LoadError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+BLOCK_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of a table.
+
+    Attributes:
+        numbers: What each row is called: the line in a text file, or the row counted from 0.
+        values: The features, float64 (n, F); NaN where one is missing.
+        targets: The target of each row, None where it is missing.
+        faults: Why the row at a position cannot be read, for some; its values say nothing then.
+    """
+
+    numbers: Sequence[int]
+    values: Array
+    targets: Sequence[Value | None]
+    faults: Mapping[int, str]
+
+
+class Table(Protocol):
+    """A table that can be read from its beginning as often as needed."""
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+
+    @property
+    def unit(self) -> str:
+        """What the numbers of its rows count: "line" or "row"."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns in the order of the file."""
+
+    def check(self, target: str) -> None:
+        """Refuse columns that cannot hold features, or a target that cannot hold labels, by their type."""
+
+    def rows(self, target: str) -> Iterator[Rows]:
+        """All rows, a block at a time."""
+
+
+def open_tables(
+    tables: Sequence[Table],
+    *,
+    name: str,
+    files: Mapping[str, Path],
+    target: str | None,
+    classes: tuple[str, ...] | None,
+    skip_bad: bool,
+    batch_size: int,
+) -> DataSource:
+    """Tables with the same columns, one after the other, as a data source of shape (F,).
+
+    Raises:
+        InputError: If the target is not named or is no column.
+        LoadError: If the columns differ between tables, a row is bad and ``skip_bad`` is off, or no row can be used.
+    """
+    columns = tables[0].columns
+    for table in tables:
+        _refuse_columns(table, columns, tables[0].place)
+    target = _target(tables[0].place, columns, target)
+    for table in tables:
+        table.check(target)
+    features = tuple(column for column in columns if column != target)
+
+    targets = Targets(target)
+    count, bad, first_bad = 0, 0, ""
+    for table in tables:
+        for rows in table.rows(target):
+            faults = _checked(rows, features, target)[1]
+            for position, value in enumerate(rows.targets):
+                if position not in faults and value is not None:
+                    targets.add(value, partial(_row, table, rows.numbers[position]))
+            if faults and not first_bad:
+                position = min(faults)
+                first_bad = f"{_row(table, rows.numbers[position])}, {faults[position]}"
+            if faults and not skip_bad:
+                raise LoadError(f"{first_bad}: repair or remove such rows, or skip them (skip_bad)")
+            count += len(rows.targets)
+            bad += len(faults)
+    if count == bad:
+        reason = f"; the first: {first_bad}" if bad else ""
+        raise LoadError(f"{name}: none of {count} rows can be used{reason}: each row needs numbers and a label")
+    labels = targets.labels(classes)
+
+    def read(sizes: Sequence[int]) -> Iterator[Tensor]:
+        return regroup((_good(rows, features, target) for table in tables for rows in table.rows(target)), sizes)
+
+    skipped = (f"{bad} of {count} rows skipped because they cannot be used; the first: {first_bad}",) if bad else ()
+    return DataSource(
+        name=name,
+        labels=labels.numbers,
+        shape=(len(features),),
+        read=read,
+        files=files,
+        batch_size=batch_size,
+        total=count - bad,
+        classes=labels.classes,
+        notes=(
+            f"labels from column {target!r}; the other {len(features)} columns as float32 in the order of the file",
+            *labels.notes,
+            *skipped,
+        ),
+        skipped=bad,
+    )
+
+
+def listed(columns: Sequence[str]) -> str:
+    """Column names for a message."""
+    return ", ".join(columns[:20]) + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
+
+
+def _refuse_columns(table: Table, columns: tuple[str, ...], first: str) -> None:
+    twice = next((column for column in table.columns if table.columns.count(column) > 1), None)
+    if twice is not None:
+        raise LoadError(f"{table.place} has two columns named {twice!r}: give each column a name of its own")
+    for number, column in enumerate(table.columns, 1):
+        if not column or (column.startswith("__index_level_") and column.endswith("__")):
+            raise LoadError(
+                f"{table.place}: column {number} is named {column!r} and looks like an index, not a feature: "
+                "name it, or write the file without its index (pandas: index=False)"
+            )
+    if table.columns != columns:
+        raise LoadError(
+            f"the shard {table.place} has the columns {listed(table.columns)} but {first} has {listed(columns)}: all "
+            "shards need the same columns in the same order"
+        )
+    if len(columns) < 2:
+        raise LoadError(
+            f"{table.place} has only the column {listed(columns)!r}: at least one feature and a target are needed"
+        )
+
+
+def _target(place: str, columns: tuple[str, ...], target: str | None) -> str:
+    if target is None:
+        raise InputError(f"{place} has the columns {listed(columns)}: pass target= with the one that holds the labels")
+    if target not in columns:
+        raise InputError(f"{place} has no column {target!r}: pass target= with one of {listed(columns)}")
+    return target
+
+
+def _row(table: Table, number: int) -> str:
+    return f"{table.place}, {table.unit} {number}"
+
+
+def _checked(rows: Rows, features: tuple[str, ...], target: str) -> tuple[Array, dict[int, str]]:
+    """The features as float32, and what is wrong with the row at a position."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told below
+        values = rows.values.astype(np.float32)
+    faults = dict(rows.faults)
+    for position, value in enumerate(rows.targets):
+        if position not in faults and is_missing(value):
+            faults[position] = f"column {target!r} holds no label"
+    for position in np.flatnonzero(~np.isfinite(values).all(1)).tolist():
+        column = int(np.flatnonzero(~np.isfinite(values[position]))[0])
+        value = rows.values[position, column]
+        what = "is missing or NaN" if np.isnan(value) else f"is {value:g}, which float32 cannot hold"
+        faults.setdefault(position, f"column {features[column]!r} {what}")
+    return values, faults
+
+
+def _good(rows: Rows, features: tuple[str, ...], target: str) -> Tensor:
+    values, faults = _checked(rows, features, target)
+    return torch.from_numpy(np.delete(values, list(faults), axis=0) if faults else values)

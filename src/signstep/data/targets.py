@@ -1,0 +1,156 @@
+"""The target column of a table: values become class numbers."""
+
+import math
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from signstep.errors import InputError, LoadError
+
+Value: TypeAlias = str | int | float | bool
+
+_MISSING = {"", "na", "n/a", "nan", "null"}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Class numbers int64 (N,), the names behind them where there are names, and what was decided."""
+
+    numbers: Tensor
+    classes: tuple[str, ...] | None
+    notes: tuple[str, ...]
+
+
+class Targets:
+    """The values of a target column in the order of the rows; memory grows by eight bytes per row.
+
+    Whole numbers from 0 on are class numbers as they are. Anything else is a name, and the sorted names are numbered
+    0..K-1, unless the order of the classes is given.
+    """
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self._codes: dict[Value, int] = {}
+        self._places: list[str] = []
+        self._rows = array("q")
+
+    def add(self, value: Value, place: Callable[[], str]) -> None:
+        """The value of the next row, and how to name that row in a message."""
+        code = self._codes.get(value)
+        if code is None:
+            code = self._codes[value] = len(self._places)
+            self._places.append(place())
+        self._rows.append(code)
+
+    def labels(self, classes: tuple[str, ...] | None) -> Labels:
+        """All labels.
+
+        Args:
+            classes: Names in the order of their numbers, with which each value is then compared as text.
+
+        Raises:
+            LoadError: If a value is not among the classes given, is a negative or fractional number, or if there are
+                numbers and names.
+        """
+        if classes is not None:
+            return self._given(classes)
+        numbers = {value: number for value in self._codes if (number := _number(value)) is not None}
+        if not numbers:
+            return self._named(tuple(sorted(map(str, self._codes))))
+        names = [value for value in self._codes if value not in numbers]
+        if names:
+            one = next(iter(numbers))
+            raise LoadError(
+                f"{self._at(names[0])} is {names[0]!r} but {self._at(one)} is {one!r}: use either class names or class "
+                "numbers throughout"
+            )
+        for value, number in numbers.items():
+            if not number.is_integer() or number < 0:
+                raise LoadError(
+                    f"{self._at(value)} is {value}, not a class number: Signstep audits classifiers, "
+                    "write labels as integers 0..K-1 or as class names"
+                )
+        return Labels(self._numbered([int(number) for number in numbers.values()]), None, ())
+
+    def _given(self, classes: tuple[str, ...]) -> Labels:
+        number = {name: position for position, name in enumerate(classes)}
+        for value in self._codes:
+            if str(value) not in number:
+                raise LoadError(
+                    f"{self._at(value)} is {str(value)!r}, which is not among the {len(classes)} classes given: "
+                    "add it to them or correct the row"
+                )
+        numbers = self._numbered([number[str(value)] for value in self._codes])
+        return Labels(numbers, classes, (f"column {self.column!r}: classes are numbered in the order given",))
+
+    def _named(self, names: tuple[str, ...]) -> Labels:
+        position = {name: number for number, name in enumerate(names)}
+        shown = ", ".join(f"{name} = {number}" for number, name in enumerate(names[:4]))
+        more = ", ..." if len(names) > 4 else ""
+        note = f"column {self.column!r}: class names numbered in sorted order: {shown}{more}"
+        return Labels(self._numbered([position[str(value)] for value in self._codes]), names, (note,))
+
+    def _numbered(self, numbers: Sequence[int]) -> Tensor:
+        rows = np.frombuffer(self._rows, np.int64) if self._rows else np.zeros(0, np.int64)
+        return torch.from_numpy(np.asarray(numbers, np.int64)[rows])
+
+    def _at(self, value: Value) -> str:
+        return f"{self._places[self._codes[value]]}, column {self.column!r}"
+
+
+def is_missing(value: Value | None) -> bool:
+    """Whether a target is no value: none, NaN, or text such as an empty cell, NA, N/A or null in any case."""
+    if isinstance(value, str):
+        return value.strip().lower() in _MISSING
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
+    """Class names in the order of the model's outputs, from a sequence or a text file with one name per line.
+
+    Raises:
+        InputError: If the sequence is empty, or holds an empty name or one twice.
+        LoadError: If the file cannot be read, or the same holds for it.
+    """
+    if isinstance(classes, str | Path):
+        path = Path(classes).expanduser()
+        try:
+            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(
+                f"classes={str(path)!r} cannot be read ({error}): pass a UTF-8 text file with one name per line, or a "
+                "sequence of names"
+            ) from error
+        _refuse_doubles(names, f"{path}", LoadError)
+    else:
+        names = list(classes)
+        _refuse_doubles(names, "classes", InputError)
+    return tuple(names)
+
+
+def _refuse_doubles(names: list[str], where: str, kind: type[Exception]) -> None:
+    if not names:
+        raise kind(f"{where} holds no names: list the classes in the order of the model's outputs")
+    first: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        if not name:
+            raise kind(f"{where}: name {number} is empty: list the classes without gaps, one name each")
+        if name in first:
+            raise kind(f"{where}: {name!r} stands at {first[name]} and at {number}: name each class once")
+        first[name] = number
+
+
+def _number(value: Value) -> float | None:
+    """The number that a value is or spells."""
+    if not isinstance(value, str):
+        return float(value)
+    try:
+        return None if "_" in value else float(value)
+    except ValueError:
+        return None

@@ -1,0 +1,149 @@
+"""The page: everything that is shown, put in order and given to the template."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from signstep.auditing.findings import Finding
+from signstep.auditing.result import UPPER_BOUND, Result
+from signstep.auditing.table import sentence
+from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted
+from signstep.report.charts import bar_chart, line_chart, sample
+from signstep.report.checklist import checklist, claim
+from signstep.report.classes import by_class, confusion
+from signstep.report.curve import (
+    Histogram,
+    Series,
+    curve_table,
+    fallen,
+    histogram,
+    histogram_table,
+    series,
+)
+from signstep.report.numerals import NONE, fraction, interval, percent, share, size
+from signstep.report.pictures import Gallery
+from signstep.report.plain import plain
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the headline figures."""
+
+    name: str
+    share: str
+    count: str
+    interval: str
+
+
+def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
+    """The whole page as HTML."""
+    lines, bins, classes = series(result), histogram(result), by_class(result)
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            result=result,
+            sentence=sentence(result),
+            figures=figures(result),
+            upper_bound=UPPER_BOUND,
+            claim=claim(result),
+            findings=[finding for finding in findings if finding.ignored is None],
+            ignored=[finding for finding in findings if finding.ignored is not None],
+            overview=overview(result),
+            sources=[(entry.name, entry.source) for entry in result.attacks if entry.source],
+            curve=_curve_chart(result, lines) if lines else None,
+            curve_table=curve_table(result, lines) if lines else None,
+            legend=[(sample(line.role), line.name) for line in lines],
+            fallen=fallen(result),
+            gallery=shown,
+            confusion=confusion(result),
+            by_class=classes,
+            health=health(result),
+            histogram=_histogram_chart(result, bins) if bins else None,
+            histogram_table=histogram_table(result, bins) if bins else None,
+            cost=cost(result),
+            comparison=comparison(result),
+            checklist=checklist(result),
+            terms=[(name.replace("_", " "), written(value)) for name, value in result.terms.items()],
+        )
+    )
+
+
+def figures(result: Result) -> tuple[Figure, ...]:
+    """Headline figures with denominators and intervals."""
+    clean = "Agreement with own labels" if result.terms.get("labels") == "predicted" else "Clean accuracy"
+    rows = [(clean, result.clean_right, result.examples)]
+    best = strongest(result)
+    if targeted(result):
+        rows.append(("Right and kept off the target", result.held, result.examples))
+        if best is not None:
+            rows.append((f"Targeted success, {best.name}", *success(result, best)))
+    else:
+        rows.append(("Robust accuracy, upper bound", result.held, result.examples))
+        rows.append(("Attack success", result.fooled, result.clean_right))
+    rows.append(("Undetermined", result.undetermined, result.examples))
+    return tuple(
+        Figure(name, percent(share(count, whole)), fraction(count, whole), interval(count, whole))
+        for name, count, whole in rows
+    )
+
+
+def written(value: Any) -> str:
+    """A term of the record in words."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {written(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(written, value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value) or NONE
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("signstep.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
+    )
+
+
+def _curve_chart(result: Result, lines: tuple[Series, ...]) -> Markup:
+    label, eps = result.terms.get("eps", ""), result.terms.get("eps_value")
+    said = [
+        f"{line.name}: {percent(line.points[0][1])} at {size(line.points[0][0], label)}"
+        + (f" to {percent(line.points[-1][1])} at {size(line.points[-1][0], label)}" if len(line.points) > 1 else "")
+        for line in lines
+        if line.points
+    ]
+    return line_chart(
+        "curve",
+        f"Share of right answers {fallen(result)}, by size of the change",
+        "; ".join(said) + ". The table beside it has all numbers.",
+        [(line.role, line.points) for line in lines],
+        mark=eps,
+        x_label=f"eps ({result.terms.get('norm', '')})",
+        write=lambda value: size(value, label),
+    )
+
+
+def _histogram_chart(result: Result, bins: Histogram) -> Markup:
+    label = result.terms.get("eps", "")
+    return bar_chart(
+        "smallest",
+        "Smallest eps that fools, along the FGSM direction",
+        f"{sum(bins.counts)} right answers fall at or below {size(bins.edges[-1], label)}, {bins.never} never do. The "
+        "table beside it has all numbers.",
+        bins.edges,
+        bins.counts,
+        bins.never,
+        mark=result.terms.get("eps_value"),
+        x_label=f"smallest eps ({result.terms.get('norm', '')})",
+        write=lambda value: size(value, label),
+    )
