@@ -121,6 +121,8 @@ def test_further_options_reach_the_audit(place: Path) -> None:
         ([*OWN, "--threat", "linf:0.1", "--out", "net.safetensors"], "cannot be written"),
         (["audit", "--model", "mynets:net"], "needs data"),
         (["audit", "--data", "set.npz"], "need a model"),
+        (["audit", "--skip-bad"], "--skip-bad has no effect without --model"),
+        ([*OWN, "--threat", "linf:0.1", "--batch-size", "many"], "--batch-size 'many'"),
         (["audit", "--resize", "9x9"], "--resize has no effect without --model"),
         (["audit", "--model-arg", "a=1"], "--model-arg has no effect without --model"),
         ([*OWN, "--threat", "linf:0.1", "--attack", "fgsm,fgm"], "one or more different recipes"),

@@ -32,6 +32,9 @@ from signstep.version import VERSION
 Data: TypeAlias = Iterable[tuple[Tree, Tensor | None]] | tuple[Tensor, Tensor | None] | Dataset[Any]
 Progress: TypeAlias = Callable[[int], None]
 
+# torch.OutOfMemoryError is newer than the oldest torch we support.
+_OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+
 # Sizes of the default security curve, as shares of eps.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
 _NOISE = ("random-sign",)
@@ -145,10 +148,14 @@ def audit(
         try:
             for x, y in _batches(data, limit):
                 x_, y_ = tree_map(lambda part: part.to(where), x), None if y is None else torch.as_tensor(y).to(where)
-                here = _sliced(threat, tally.examples, tally.examples + rows(x_))
-                question = subject.ask(x_, y_, here, target=target, key=key, random=tally.random)
-                tally.random = question.problem.random
-                _one_batch(question, chosen, traced, subject.oracle, key, tally, evidence)
+
+                def attacked(part: Tree, labels: Tensor | None) -> None:
+                    here = _sliced(threat, tally.examples, tally.examples + rows(part))
+                    question = subject.ask(part, labels, here, target=target, key=key, random=tally.random)
+                    tally.random = question.problem.random
+                    _one_batch(question, chosen, traced, subject.oracle, key, tally, evidence)
+
+                _fitting(attacked, x_, y_, tally)
                 if progress is not None:
                     progress(tally.examples)
         except KeyboardInterrupt:
@@ -213,6 +220,37 @@ def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
     return remarks
 
 
+def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor | None, tally: "_Tally") -> None:
+    """Run ``attacked`` on a batch, in halves if memory runs out; smaller pieces stay the rule from then on.
+
+    Raises:
+        InputError: not even one example fits.
+    """
+    count = rows(x)
+    if tally.most is not None and count > tally.most:
+        step = tally.most  # it may shrink on the way
+        for start in range(0, count, step):
+            piece = slice(start, start + step)
+            _fitting(
+                attacked, tree_map(lambda part, piece=piece: part[piece], x), None if y is None else y[piece], tally
+            )
+        return
+    try:
+        attacked(x, y)
+    except _OUT_OF_MEMORY as error:
+        tally.forget()
+        if count == 1:
+            raise InputError(
+                "one example does not fit into memory; pass a smaller input, another device, or free memory there"
+            ) from error
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        tally.most = count // 2
+        note = f"memory ran out at {count} examples at a time; went on with at most {tally.most}"
+        tally.notes.append(note)
+        _fitting(attacked, x, y, tally)
+
+
 def _one_batch(
     question: Question,
     chosen: list[tuple[str, GradientAttack]],
@@ -265,7 +303,7 @@ class _Sums:
     seconds: float = 0.0
     health: Tensor = field(default_factory=lambda: torch.zeros(6, dtype=torch.int64))
     unverified: int = 0
-    batch: Outcome | None = None
+    batch: tuple[Outcome, float] | None = None
 
 
 class _Tally:
@@ -274,6 +312,7 @@ class _Tally:
     def __init__(self, names: Sequence[str], levels: Sequence[float], traced: Sequence[str]) -> None:
         self.examples = 0
         self.random: bool | None = None
+        self.most: int | None = None
         self.levels = tuple(levels)
         self.terms: dict[str, Any] = {}
         self.notes: list[str] = []
@@ -287,16 +326,14 @@ class _Tally:
         self._ray: tuple[dict[str, Tensor], Tensor] | None = None
 
     def add(self, name: str, outcome: Outcome, seconds: float) -> None:
-        """One attack on the current batch."""
-        sums = self._sums[name]
-        sums.batch = outcome
-        sums.forwards += int(outcome.forwards.sum())
-        sums.backwards += int(outcome.backwards.sum())
-        sums.seconds += seconds
-        sums.health += torch.stack([part.sum() for part in outcome.health]).cpu()
-        sums.unverified += int((~outcome.verified).sum())
-        self.terms["tolerance"] = max(outcome.tolerance, self.terms.get("tolerance", 0.0))
-        self.notes += [note for note in outcome.notes if note not in self.notes]
+        """One attack on the current batch; it counts once the batch is finished."""
+        self._sums[name].batch = (outcome, seconds)
+
+    def forget(self) -> None:
+        """The current batch will be done anew."""
+        for sums in self._sums.values():
+            sums.batch = None
+        self._ray = None
 
     def add_curves(self, fooled: dict[str, Tensor], smallest: Tensor) -> None:
         """The attacks at several sizes on the batch, (levels, R) each, and the smallest size on the FGSM ray."""
@@ -304,7 +341,7 @@ class _Tally:
 
     def outcomes(self) -> dict[str, Outcome]:
         """The attacks on the current batch."""
-        return {name: sums.batch for name, sums in self._sums.items() if sums.batch is not None}
+        return {name: sums.batch[0] for name, sums in self._sums.items() if sums.batch is not None}
 
     def finish(self, question: Question) -> None:
         """Book the current batch; until then an interruption leaves the counts as they were."""
@@ -316,8 +353,15 @@ class _Tally:
             self._answers.setdefault("clean", []).extend(question.predicted.tolist())
             self._labels += [] if problem.aim.y is None else problem.aim.y.tolist()
         for name, sums in self._sums.items():
-            outcome = sums.batch
-            assert outcome is not None
+            assert sums.batch is not None
+            outcome, seconds = sums.batch
+            sums.forwards += int(outcome.forwards.sum())
+            sums.backwards += int(outcome.backwards.sum())
+            sums.seconds += seconds
+            sums.health += torch.stack([part.sum() for part in outcome.health]).cpu()
+            sums.unverified += int((~outcome.verified).sum())
+            self.terms["tolerance"] = max(outcome.tolerance, self.terms.get("tolerance", 0.0))
+            self.notes += [note for note in outcome.notes if note not in self.notes]
             if classes:
                 self._answers.setdefault(name, []).extend(outcome.answer.tolist())
             hit = outcome.fooled

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.job import interruptible, job_of, progress, say, writable
+from signstep.cli.job import interruptible, job_of, progress, say, sized, writable
 from signstep.core.keys import Key
 from signstep.core.recipes import recipe
 from signstep.core.subject import Question, Subject
@@ -39,10 +39,13 @@ def attack(
     model_arg: o.ModelArg = None,
     trust: o.Trust = False,
     data: o.Data = None,
+    label_column: o.LabelColumn = None,
+    classes: o.Classes = None,
+    skip_bad: o.SkipBad = False,
     split: o.Split = None,
     resize: o.Resize = None,
     limit: o.Limit = None,
-    batch_size: o.BatchSize = 64,
+    batch_size: o.BatchSize = "auto",
     threat: o.ThreatText = None,
     box: o.BoxText = None,
     grid: o.Grid = None,
@@ -75,7 +78,20 @@ def attack(
     if threads is not None:
         torch.set_num_threads(threads)
     quiet = Console(stderr=True)
-    job = job_of(model, weights, model_arg, data, split, resize, limit, batch_size, trust=trust)
+    job = job_of(
+        model,
+        weights,
+        model_arg,
+        data,
+        split,
+        resize,
+        limit,
+        batch_size,
+        label_column=label_column,
+        classes=classes,
+        skip_bad=skip_bad,
+        trust=trust,
+    )
     where = o.device_of(device)
     terms = o.threat_of(threat or job.threat, box, grid, job.data.bounds)
     if kind == "png" and not (isinstance(terms.low, float) and isinstance(terms.high, float)):
@@ -98,7 +114,7 @@ def attack(
     chosen, key = recipe(recipe_), Key(seed)
     book = _Book(folder, kind, terms)
     with progress(quiet, job.data.len_hint, "attacking") as advance, interruptible(), subject.opened():
-        for x, y in job.data:
+        for x, y in sized(job, batch_size):
             question = subject.ask(
                 x.to(where),
                 None if predicted_labels else y.to(where),

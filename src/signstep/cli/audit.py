@@ -16,7 +16,7 @@ from signstep.auditing.run import audit as run_audit
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, dump_config
-from signstep.cli.job import interruptible, job_of, progress, say, writable
+from signstep.cli.job import interruptible, job_of, progress, say, sized, writable
 from signstep.errors import InputError, LoadError
 
 _HELP = """Attack every example of a data set and print what was found.
@@ -46,10 +46,13 @@ def audit(
     model_arg: o.ModelArg = None,
     trust: o.Trust = False,
     data: o.Data = None,
+    label_column: o.LabelColumn = None,
+    classes: o.Classes = None,
+    skip_bad: o.SkipBad = False,
     split: o.Split = None,
     resize: o.Resize = None,
     limit: o.Limit = None,
-    batch_size: o.BatchSize = 256,
+    batch_size: o.BatchSize = "auto",
     threat: o.ThreatText = None,
     box: o.BoxText = None,
     grid: o.Grid = None,
@@ -94,16 +97,31 @@ def audit(
     if threads is not None:
         torch.set_num_threads(threads)
     quiet = Console(stderr=True)
-    job = job_of(model, weights, model_arg, data, split, resize, limit, batch_size, trust=trust)
+    job = job_of(
+        model,
+        weights,
+        model_arg,
+        data,
+        split,
+        resize,
+        limit,
+        batch_size,
+        label_column=label_column,
+        classes=classes,
+        skip_bad=skip_bad,
+        trust=trust,
+    )
     where = o.device_of(device)
     terms = o.threat_of(threat or job.threat, box, grid, job.data.bounds)
     folder = writable(out)
     say(quiet, *job.opening)
-    batches = ((x, None) for x, _ in job.data) if predicted_labels else iter(job.data)
+    job.model.to(where)
+    source = sized(job, batch_size)
+    batches = ((x, None) for x, _ in source) if predicted_labels else iter(source)
     evidence = Evidence(limit=save_points * 2**20)
     with progress(quiet, job.data.len_hint, "auditing") as advance, interruptible():
         result = run_audit(
-            job.model.to(where),
+            job.model,
             batches,
             threat=terms,
             attacks=o.attacks_of(attack),

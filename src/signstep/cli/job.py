@@ -1,20 +1,24 @@
 """From options to a model and its data; without either, the demonstration."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 
+from signstep.auditing.memory import planned_rows
 from signstep.cli.options import size_of
+from signstep.core.untouched import untouched
 from signstep.data import DataSource, open_data
 from signstep.demo import demo
 from signstep.errors import InputError
 from signstep.models import load_model, parse_args
+
+_DEFAULT = 256
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,12 @@ def job_of(
     split: str | None,
     resize: str | None,
     limit: int | None,
-    batch_size: int,
+    batch_size: str,
     *,
-    trust: bool,
+    label_column: str | None = None,
+    classes: Path | None = None,
+    skip_bad: bool = False,
+    trust: bool = False,
 ) -> Job:
     """Load model and data.
 
@@ -48,13 +55,17 @@ def job_of(
         InputError: one of the two is missing, or an option has no effect.
         LoadError: a file cannot be used.
     """
+    rows = _rows(batch_size)
     if model is None and data is None and weights is None:
-        extra = {"--model-arg": model_arg, "--split": split, "--resize": resize, "--trust": trust}
+        extra: dict[str, object] = {"--model-arg": model_arg, "--split": split, "--resize": resize, "--trust": trust}
+        extra |= {"--label-column": label_column, "--classes": classes, "--skip-bad": skip_bad}
         for name, value in extra.items():
             if value:
                 raise InputError(f"{name} has no effect without --model and --data; pass these, or drop it")
-        show = demo(batch_size=batch_size)
-        source = show.data if limit is None else open_data("digits", batch_size=batch_size, limit=limit, split="test")
+        show = demo(batch_size=rows or _DEFAULT)
+        source = (
+            show.data if limit is None else open_data("digits", batch_size=rows or _DEFAULT, limit=limit, split="test")
+        )
         opening = (
             f"Demonstration: {show.description}.",
             "For yours: signstep audit --model package.module:factory --weights FILE --data PATH --threat linf:8/255",
@@ -68,11 +79,45 @@ def job_of(
         raise InputError(
             f"--model {model} needs data: pass --data with a .npz, an MNIST IDX file or a folder of images"
         )
-    source = open_data(data, batch_size=batch_size, limit=limit, split=split, resize=size_of(resize))
+    source = open_data(
+        data,
+        batch_size=rows or _DEFAULT,
+        limit=limit,
+        split=split,
+        resize=size_of(resize),
+        target=label_column,
+        classes=classes,
+        skip_bad=skip_bad,
+    )
     loaded = load_model(model, weights=weights, args=parse_args(list(model_arg or [])), trust=trust)
     opening = (f"model: {loaded.description}", *loaded.notes, f"data: {source.description}", *source.notes)
     hashes = {"data": source.fingerprint(), **({"weights": loaded.sha256} if loaded.sha256 else {})}
     return Job(loaded.model, source, loaded.description, opening, hashes)
+
+
+def sized(job: Job, batch_size: str) -> Iterable[tuple[Tensor, Tensor]]:
+    """The job's data in batches of the given size, or of one that fits: planned on the model where it now is."""
+    if _rows(batch_size) is not None:
+        return job.data
+    part = next((part for part in (*job.model.parameters(), *job.model.buffers())), None)
+    first = next(iter(job.data), None)
+    if part is None or first is None:
+        return job.data
+    try:
+        with untouched(job.model):
+            planned = planned_rows(job.model, first[0][:2].to(part.device))
+    except Exception:  # the audit itself will say what is wrong with the model or the data
+        return job.data
+    return replace(job.data, batch_size=min(planned, _DEFAULT if part.device.type == "cpu" else planned))
+
+
+def _rows(batch_size: str) -> int | None:
+    """None for "auto"."""
+    if batch_size == "auto":
+        return None
+    if not str(batch_size).isdigit() or int(batch_size) < 1:
+        raise InputError(f"--batch-size {batch_size!r}: pass a number of examples, or auto")
+    return int(batch_size)
 
 
 @contextmanager

@@ -20,12 +20,18 @@ Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a 
 ModelArg = Annotated[list[str] | None, typer.Option(help="Argument of the factory, name=value; may be repeated.")]
 Trust = Annotated[bool, typer.Option(help="Allow a .pt2 program, whose loading can run code.")]
 Data = Annotated[
-    str | None, typer.Option(help=".npz with x and y, MNIST IDX (.gz), a folder of images by class, or digits.")
+    str | None,
+    typer.Option(help=".npz, .csv, .parquet, MNIST IDX, images by class, shards, a saved Hugging Face set, or digits."),
+]
+LabelColumn = Annotated[str | None, typer.Option(help="Tables: the column that holds the label.")]
+Classes = Annotated[Path | None, typer.Option(help="A text file with one class name per line: the model's order.")]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out bad rows and unreadable images; they are counted.")
 ]
 Split = Annotated[str | None, typer.Option(help="test or train, where the data has both.")]
 Resize = Annotated[str | None, typer.Option(help="Bring images to HEIGHTxWIDTH, such as 224x224.")]
 Limit = Annotated[int | None, typer.Option(help="Use the first so many examples.")]
-BatchSize = Annotated[int, typer.Option(help="Examples at a time.")]
+BatchSize = Annotated[str, typer.Option(help="Examples at a time; auto plans from measured bytes.")]
 ThreatText = Annotated[
     str | None, typer.Option(help="norm:eps in raw input units: linf:8/255, l2:0.5, l1:12, pixel:0.1, linf:none.")
 ]

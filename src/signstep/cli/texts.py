@@ -27,6 +27,10 @@ def list_() -> None:
         "token and atom (L2 over the last axis)"
     )
     typer.echo(f"\nTasks (--task)\n  auto, {', '.join(TASKS)}, regression")
+    typer.echo("\nLosses (--loss), the first of each task is its default")
+    for name, task in TASKS.items():
+        typer.echo(f"  {name:<13} {', '.join(task.losses)}")
+    typer.echo(f"  {'regression':<13} mse")
     typer.echo("\nFindings (signstep explain CODE)")
     for rule in CATALOGUE.values():
         typer.echo(f"  {rule.code}  {rule.title}")

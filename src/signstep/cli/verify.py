@@ -110,6 +110,9 @@ def _job(stated: dict[str, Any]) -> Job:
         stated.get("split"),
         stated.get("resize"),
         stated.get("limit"),
-        stated.get("batch_size", 256),
+        str(stated.get("batch_size", "auto")),
+        label_column=stated.get("label_column"),
+        classes=None if stated.get("classes") is None else Path(stated["classes"]),
+        skip_bad=bool(stated.get("skip_bad", False)),
         trust=bool(stated.get("trust", False)),
     )

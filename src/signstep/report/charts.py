@@ -23,7 +23,7 @@ def line_chart(
     *,
     mark: float | None,
     x_label: str,
-    write: Callable[[float], str],
+    unit: float,
 ) -> Markup:
     """Shares over sizes.
 
@@ -34,7 +34,7 @@ def line_chart(
         lines: role and points (eps, share, low end, high end) of each.
         mark: a size to mark with a vertical line.
         x_label: under the axis.
-        write: writes a size at the axis.
+        unit: in which sizes are counted at the axis: 1, or 1/255.
     """
     top = max((point[0] for _, points in lines for point in points), default=1.0) or 1.0
     top = max(top, mark or 0.0)
@@ -46,7 +46,7 @@ def line_chart(
         return _BOTTOM - (_BOTTOM - _TOP) * value
 
     parts = [_shares_axis(y)]
-    parts += [_tick(x(value), write(value)) for value in ticks(top)]
+    parts += [_tick(x(value * unit), f"{value:g}") for value in ticks(top / unit)]
     if mark is not None:
         parts.append(Markup('<path class="mark" d="M{0:.1f} {1}V{2}"/>').format(x(mark), _TOP, _BOTTOM))
     for role, points in reversed(lines):
@@ -77,7 +77,7 @@ def bar_chart(
     *,
     mark: float | None,
     x_label: str,
-    write: Callable[[float], str],
+    unit: float,
 ) -> Markup:
     """A histogram of sizes, with a bar apart for those that never fall."""
     top = edges[-1]
@@ -94,7 +94,7 @@ def bar_chart(
     for value in ticks(most):
         if value == int(value):
             parts.append(_grid_line(y(value), str(int(value))))
-    parts += [_tick(x(value), write(value)) for value in ticks(top, 3)]
+    parts += [_tick(x(value * unit), f"{value:g}") for value in ticks(top / unit, 4)]
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
         parts.append(_rect("bar", x(low) + 1, x(high) - 1, y(count)))
     parts.append(_rect("bar never", right + 20, right + 56, y(never)))
@@ -113,7 +113,7 @@ def bar(held: int, right: int, whole: int) -> Markup:
         '<path class="rail" d="M0 13.5H120"/>'
         '<rect class="ghost" x="0.5" y="2.5" width="{ghost:.1f}" height="8"/>'
         '<rect class="bar" x="0" y="2" width="{solid:.1f}" height="9"/>'
-        '<path class="whisker" d="M{low:.1f} 6.5H{high:.1f}"/></svg>'
+        '<path class="halo" d="M{low:.1f} 6.5H{high:.1f}"/><path class="whisker" d="M{low:.1f} 6.5H{high:.1f}"/></svg>'
     ).format(
         ghost=max(0.0, width * right / max(1, whole) - 1),
         solid=width * held / max(1, whole),
@@ -136,10 +136,18 @@ def ticks(top: float, wanted: int = 5) -> list[float]:
     >>> ticks(0.6), ticks(100, 3)
     ([0.0, 0.2, 0.4, 0.6], [0.0, 50.0, 100.0])
     """
-    rough = top / wanted
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
+    step = round_step(top / wanted)
     return [round(k * step, 12) for k in range(int(top / step * (1 + 1e-9)) + 1)]
+
+
+def round_step(rough: float) -> float:
+    """The smallest of 1, 2, 5, 10, 20, 50 and so on, also below 1, that is no smaller.
+
+    >>> round_step(0.03), round_step(7.0)
+    (0.05, 10.0)
+    """
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
 
 
 def _svg(ident: str, title: str, description: str, parts: Sequence[Markup], x_label: str, middle: float) -> Markup:

@@ -8,10 +8,11 @@ from markupsafe import Markup
 from signstep.auditing.result import CurvePoint, Result
 from signstep.core.statistics import wilson
 from signstep.report.attacks import strongest, targeted
-from signstep.report.numerals import fraction, interval, percent, share, size
+from signstep.report.charts import round_step
+from signstep.report.numerals import fraction, interval, percent, share, size, unit
 from signstep.report.table import Column, Table
 
-_BINS = 12
+_BINS = 12  # at most
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,15 @@ class Series:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many right examples first fall in each bin of sizes on the FGSM ray, and how many never do."""
+    """How many right examples first fall in each bin of sizes on the FGSM ray, and how many never do.
+
+    ``edges`` are round numbers; the last may lie above ``top``, the largest size tried.
+    """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
     never: int
+    top: float
 
 
 def fallen(result: Result) -> str:
@@ -107,11 +112,12 @@ def histogram(result: Result) -> Histogram | None:
         if clean == "r"
     ]
     fell = [eps for eps in found if eps is not None]
-    top = max([result.curve[-1].eps, *fell])
-    counts = [0] * _BINS
+    top, counted = max([result.curve[-1].eps, *fell]), unit(result.terms.get("eps", ""))
+    step = round_step(top / counted / _BINS) * counted
+    counts = [0] * max(1, math.ceil(top / step * (1 - 1e-9)))
     for eps in fell:
-        counts[min(_BINS - 1, max(0, math.ceil(eps / top * _BINS) - 1))] += 1
-    return Histogram(tuple(top * k / _BINS for k in range(_BINS + 1)), tuple(counts), len(found) - len(fell))
+        counts[min(len(counts) - 1, max(0, math.ceil(eps / step * (1 - 1e-6)) - 1))] += 1
+    return Histogram(tuple(step * k for k in range(len(counts) + 1)), tuple(counts), len(found) - len(fell), top)
 
 
 def histogram_table(result: Result, bins: Histogram) -> Table:
@@ -123,7 +129,7 @@ def histogram_table(result: Result, bins: Histogram) -> Table:
         rows.append(
             (f"{size(low, label)} to {size(high, label)}", str(count), percent(share(total, result.clean_right)))
         )
-    rows.append((f"never up to {size(bins.edges[-1], label)}", str(bins.never), ""))
+    rows.append((f"never up to {size(bins.top, label)}", str(bins.never), ""))
     caption = (
         f"Smallest eps along the FGSM direction at which each of the {result.clean_right} right answers is "
         f"{fallen(result)}; {fraction(bins.never, result.clean_right)} never are. An upper bound: other directions may "

@@ -65,10 +65,15 @@ def seconds(value: float) -> str:
     return f"{value:.1f}{_SPACE}s" if value < 120 else f"{value / 60:.1f}{_SPACE}min"
 
 
+def unit(label: object) -> float:
+    """In what sizes are counted: 1/255 if eps was written so, else 1."""
+    return 1 / 255 if str(label).endswith("/255") else 1.0
+
+
 def size(value: float, label: object) -> str:
     """A size of the change, in the way in which eps was written: as a fraction of 255 if that was one.
 
     >>> size(4 / 255, "8/255"), size(0.15, "0.3")
     ('4/255', '0.15')
     """
-    return f"{255 * value:.4g}/255" if str(label).endswith("/255") else f"{value:.4g}"
+    return f"{value / unit(label):.4g}" + ("" if unit(label) == 1 else "/255")

@@ -22,7 +22,7 @@ from signstep.report.curve import (
     histogram_table,
     series,
 )
-from signstep.report.numerals import NONE, fraction, interval, percent, share, size
+from signstep.report.numerals import NONE, fraction, interval, percent, share, size, unit
 from signstep.report.pictures import Gallery
 from signstep.report.plain import plain
 
@@ -48,6 +48,7 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
             sentence=sentence(result),
             figures=figures(result),
             upper_bound=UPPER_BOUND,
+            targeted=targeted(result),
             claim=claim(result),
             findings=[finding for finding in findings if finding.ignored is None],
             ignored=[finding for finding in findings if finding.ignored is not None],
@@ -114,6 +115,11 @@ def _environment() -> Environment:
     )
 
 
+def _axis(name: str, result: Result) -> str:
+    counted = "" if unit(result.terms.get("eps", "")) == 1 else ", in 1/255"
+    return f"{name} ({result.terms.get('norm', '')}{counted})"
+
+
 def _curve_chart(result: Result, lines: tuple[Series, ...]) -> Markup:
     label, eps = result.terms.get("eps", ""), result.terms.get("eps_value")
     said = [
@@ -128,8 +134,8 @@ def _curve_chart(result: Result, lines: tuple[Series, ...]) -> Markup:
         "; ".join(said) + ". The table beside it has all numbers.",
         [(line.role, line.points) for line in lines],
         mark=eps,
-        x_label=f"eps ({result.terms.get('norm', '')})",
-        write=lambda value: size(value, label),
+        x_label=_axis("eps", result),
+        unit=unit(label),
     )
 
 
@@ -138,12 +144,12 @@ def _histogram_chart(result: Result, bins: Histogram) -> Markup:
     return bar_chart(
         "smallest",
         "Smallest eps that fools, along the FGSM direction",
-        f"{sum(bins.counts)} right answers fall at or below {size(bins.edges[-1], label)}, {bins.never} never do. The "
+        f"{sum(bins.counts)} right answers fall at or below {size(bins.top, label)}, {bins.never} never do. The "
         "table beside it has all numbers.",
         bins.edges,
         bins.counts,
         bins.never,
         mark=result.terms.get("eps_value"),
-        x_label=f"smallest eps ({result.terms.get('norm', '')})",
-        write=lambda value: size(value, label),
+        x_label=_axis("smallest eps", result),
+        unit=unit(label),
     )

@@ -1,0 +1,40 @@
+"""How many examples fit: planned from measured bytes, halved when a GPU runs out of memory all the same."""
+
+import torch
+from torch import Tensor, nn
+
+# Larger batches gain nothing on any machine we measured; a CPU's caches prefer smaller ones.
+_MOST = 512
+_CPU_BUDGET = 2**30
+
+
+def bytes_per_example(model: nn.Module, x: Tensor) -> int:
+    """What autograd keeps for one example of ``x`` (R, ...) until the backward pass, weights not counted.
+
+    Measured on one forward pass through ``torch.autograd.graph.saved_tensors_hooks``.
+    """
+    weights = {part.untyped_storage().data_ptr() for part in (*model.parameters(), *model.buffers())}
+    seen: dict[int, int] = {}
+
+    def pack(part: Tensor) -> Tensor:
+        storage = part.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return part
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda part: part):
+        model(x.detach().clone().requires_grad_())
+    return max(1, sum(seen.values()) // len(x)) + 8 * x[:1].nbytes
+
+
+def planned_rows(model: nn.Module, x: Tensor, budget: int | None = None) -> int:
+    """The number of examples to attack at once: those that fit into half of the free memory of x's GPU, or 1 GiB.
+
+    Args:
+        model: as it will be attacked.
+        x: a few examples on the model's device.
+        budget: bytes, instead of the device's.
+    """
+    if budget is None:
+        budget = _CPU_BUDGET if x.device.type != "cuda" else torch.cuda.mem_get_info(x.device)[0] // 2
+    return max(1, min(_MOST, budget // bytes_per_example(model, x)))
