@@ -1,7 +1,7 @@
-"""Rewrite the generated parts of the documentation: the command line and the table of recipes.
+"""Rewrite the generated parts of the documentation: the command line, the findings and the table of recipes.
 
-Run ``python scripts/generate_docs.py`` after a change of the command line or of the recipes; a test compares the pages
-with what this script would write. With ``--runs`` it also repeats the runs that README.md and the tutorial show: the
+Run ``python scripts/generate_docs.py`` after a change of the command line, the findings or the recipes; a test compares
+the pages with what this script would write. With ``--runs`` it also repeats the runs that README.md and the tutorial show: the
 demonstration, and those on MNIST where the folder ``../shared`` lies beside the checkout. Each part stands between two
 comments, ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from signstep.auditing.findings import CATALOGUE
 from signstep.cli import app
 from signstep.core.recipes import RECIPES, options_of
 
@@ -34,6 +35,11 @@ def list_text() -> str:
     return f"```text\n$ signstep list\n{_run('list')}\n```"
 
 
+def explain_text(name: str) -> str:
+    """What ``signstep explain NAME`` prints, as a block of Markdown."""
+    return f"```text\n$ signstep explain {name}\n{_run('explain', name)}\n```"
+
+
 def recipes_table() -> str:
     """One line for each recipe, from the table that the attacks themselves come from."""
     lines = [
@@ -47,12 +53,28 @@ def recipes_table() -> str:
     return "\n".join(lines)
 
 
+def findings_text(first: str) -> str:
+    """The findings whose codes begin so, from the catalogue that `signstep.auditing.findings` looks through."""
+    parts = []
+    for rule in CATALOGUE.values():
+        if rule.code.startswith(first):
+            parts.append(f"### {rule.code}: {rule.title}\n\n{rule.meaning}\n\n*Remedy.* {rule.remedy}")
+    return "\n\n".join(parts)
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "cli.md": {
         "signstep": help_text,
         "audit": lambda: help_text("audit"),
+        "attack": lambda: help_text("attack"),
+        "verify": lambda: help_text("verify"),
         "list": lambda: f"{help_text('list')}\n\n{list_text()}",
-        "explain": lambda: help_text("explain"),
+        "explain": lambda: f"{help_text('explain')}\n\n{explain_text('SS101')}",
+    },
+    "findings.md": {
+        "attack": lambda: findings_text("SS1"),
+        "terms": lambda: findings_text("SS2"),
+        "sample": lambda: findings_text("SS3"),
     },
     "recipes.md": {"recipes": recipes_table},
 }
@@ -62,9 +84,10 @@ def demo_run() -> str:
     """The demonstration as at the first time: with an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
         shown, _, said = _audit([], folder)
-        first, second, kept = said.splitlines()[:3]
-        kept = kept.replace(folder, "~/.cache/signstep")
-    return f"```text\n{first}\n{second}\n{kept}\n{shown}\nwritten: signstep-report/result.json\n```"
+    lines = [line.replace(folder, "~/.cache/signstep") for line in said.splitlines()]
+    last = next(number for number, line in enumerate(lines) if line.startswith("report: "))
+    opening, findings = "\n".join(lines[:3]), "\n".join([*lines[3:last], "report: signstep-report/index.html"])
+    return f"```text\n{opening}\n{shown}\n{findings}\n```"
 
 
 def mnist_run(model: str, *more: str, sentence: bool = True) -> str:

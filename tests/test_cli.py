@@ -24,7 +24,7 @@ class Slow(nn.Module):
     calls = 0
     def forward(self, x):
         Slow.calls += 1
-        if Slow.calls > 5:
+        if Slow.calls > 6:
             raise KeyboardInterrupt
         return x.flatten(1)[:, :3]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import signstep as ss
-from signstep.auditing.result import write_whole
+from signstep.core.files import write_whole
 from signstep.core.statistics import quantile, wilson
 from signstep.errors import LoadError
 
@@ -64,7 +64,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(LoadError, match="No space"):
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["result.json"]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from signstep.core.attack import Outcome
 from signstep.core.subject import Question
+from signstep.core.tasks import Multiclass
 from signstep.errors import LoadError
 
 
@@ -61,6 +62,7 @@ class Evidence:
                 self._keep("y", aim.y[index])
             if aim.target is not None:
                 self._keep("target", aim.target[index])
+            self._keep_confidence(question, index, outcome.x[index])
             self._keep_threat(question, index)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -94,6 +96,16 @@ class Evidence:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise LoadError(f"{path} cannot be read: {error}") from error
+
+    def _keep_confidence(self, question: Question, index: Tensor, x_adv: Tensor) -> None:
+        """The probability of each answer, for classes."""
+        task, problem = question.problem.task, question.problem.take(index)
+        if not isinstance(task, Multiclass):
+            return
+        assert isinstance(question.x, Tensor)
+        for name, x in (("confidence", question.x[index]), ("confidence_adv", x_adv)):
+            with torch.no_grad():
+                self._keep(name, task.logits(problem.ask(x)).softmax(1).amax(1))
 
     def _keep_threat(self, question: Question, index: Tensor) -> None:
         """What a record of plain numbers cannot hold: a radius for each example, a mask, bounds for each feature."""

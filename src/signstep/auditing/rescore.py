@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from signstep.auditing.result import Result, worst_case
+from signstep.core.files import write_whole
 from signstep.core.outputs import Predictor
 from signstep.core.tasks import Task, task_for
 from signstep.core.verify import Terms, verify
@@ -164,7 +165,7 @@ def write_sums(folder: Path) -> None:
     lines = [
         f"{sha256(folder / name)}  {name}\n" for name in names if name != SUMS and not Path(name).name.startswith(".")
     ]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    write_whole(folder / SUMS, "".join(lines))
 
 
 def check_sums(folder: Path) -> Check:

@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from signstep.core.files import write_whole
 from signstep.core.statistics import wilson
 from signstep.errors import LoadError, MissingExtraError
 
@@ -254,9 +253,9 @@ class Result:
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, self.to_json() + "\n")
         except OSError as error:
             raise LoadError(f"{path} cannot be written ({error.strerror or error}); pass another folder") from error
+        write_whole(path, self.to_json() + "\n")
         return path
 
     @classmethod
@@ -289,16 +288,3 @@ def worst_case(examples: Examples, attacks: Sequence[AttackResult]) -> str:
         return "u" if all(column[row] == "u" for column in informed) else "h"
 
     return "".join(letter(row, clean) for row, clean in enumerate(examples.clean))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file under another name first, so that an interruption leaves no half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -45,10 +45,14 @@ def sentence(result: Result) -> str:
     if result.examples == 0:
         return "No example was seen: nothing can be said."
     start = "PARTIAL (interrupted): " if result.partial else ""
-    size = f"At eps = {result.terms['eps']} ({result.terms['norm']})" if result.terms["eps"] else "Within the box"
+    size = (
+        f"At eps = {result.terms['eps']} ({result.terms['norm']})" if result.terms["eps"] else "Within the threat model"
+    )
     if result.terms["goal"] != "untargeted":
         best = max((entry.reached or 0 for entry in result.attacks), default=0)
-        return f"{start}{size} the strongest attack tried reaches its target on {best} of {result.examples} examples."
+        able = result.examples - max((entry.already or 0 for entry in result.attacks), default=0)
+        reached = f"{best} of {able} examples that were not there before"
+        return f"{start}{size} the strongest attack tried reaches its target on {reached}."
     if result.clean_right == 0:
         return f"{start}The model answers none of {result.examples} examples rightly: there is nothing to attack."
     tail = f"; {result.undetermined} are undetermined" if result.undetermined else ""

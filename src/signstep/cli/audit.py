@@ -1,5 +1,6 @@
 """``signstep audit``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -11,13 +12,15 @@ from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.findings import check_ignored, examine
 from signstep.auditing.rescore import write_sums
-from signstep.auditing.result import Result, write_whole
+from signstep.auditing.result import Result
 from signstep.auditing.run import audit as run_audit
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, dump_config
 from signstep.cli.job import interruptible, job_of, progress, say, sized, writable
-from signstep.errors import InputError, LoadError
+from signstep.core.files import write_whole
+from signstep.core.recipes import canonical
+from signstep.errors import InputError
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -70,7 +73,10 @@ def audit(
     budget: o.Budget = "raw",
     curve: Annotated[str, typer.Option(help="FGSM at other sizes: auto, none, or sizes such as 0.1,0.2,0.3.")] = "auto",
     curve_attack: Annotated[
-        list[str] | None, typer.Option(help="Trace this attack over the sizes too; a run for each size.")
+        list[str] | None,
+        typer.Option(
+            help="Trace these attacks over the sizes too (a run for each size); the last one if not given, or none."
+        ),
     ] = None,
     output: o.Output = None,
     outputs: o.Outputs = "auto",
@@ -118,13 +124,14 @@ def audit(
     job.model.to(where)
     source = sized(job, batch_size)
     batches = ((x, None) for x, _ in source) if predicted_labels else iter(source)
+    chosen = o.attacks_of(attack)
     evidence = Evidence(limit=save_points * 2**20)
     with progress(quiet, job.data.len_hint, "auditing") as advance, interruptible():
         result = run_audit(
             job.model,
             batches,
             threat=terms,
-            attacks=o.attacks_of(attack),
+            attacks=chosen,
             curve=_curve(curve, job.curve),
             target=cast("Literal['random', 'least-likely', 'next'] | None", target),
             task=o.task_of(task, tolerance),
@@ -142,7 +149,7 @@ def audit(
             describe_data=job.data.description,
             classes=job.data.classes or (),
             hashes=job.hashes,
-            curve_attacks=tuple(curve_attack or ("random-sign",)),
+            curve_attacks=_traced(curve_attack, chosen),
             evidence=evidence,
             progress=advance,
         )
@@ -161,15 +168,15 @@ def audit(
 def _write(result: Result, evidence: Evidence, folder: Path, config: str, settings: Settings) -> None:
     from signstep.report import write_report
 
-    try:
-        result.save(folder / "result.json")
-        if len(evidence):
-            evidence.save(folder / "adversarial.safetensors")
-        write_whole(folder / "signstep.toml", config)
-        write_report(result, folder, points=evidence.tensors(), ignore=settings.ignore)
-        write_sums(folder)
-    except OSError as error:
-        raise LoadError(f"{folder} cannot be written ({error.strerror or error}); pass another folder") from error
+    result.save(folder / "result.json")
+    points = folder / "adversarial.safetensors"
+    if len(evidence):
+        evidence.save(points)
+    else:
+        points.unlink(missing_ok=True)  # of an earlier run
+    write_whole(folder / "signstep.toml", config)
+    write_report(result, folder, points=evidence.tensors(), ignore=settings.ignore)
+    write_sums(folder)
 
 
 def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
@@ -191,6 +198,14 @@ def _gate(result: Result, fail_under: float | None, before: Result | None) -> No
             failed = True
     if failed:
         raise typer.Exit(1)
+
+
+def _traced(given: list[str] | None, attacks: Sequence[str]) -> list[str]:
+    """Random signs, and the attacks asked for: by default the last of the list, which is to be the strongest."""
+    if given == ["none"]:
+        return []
+    names = [canonical(name) for name in o.attacks_of(given)] if given else [canonical(attacks[-1])]
+    return [name for name in map(canonical, attacks) if name == "random-sign" or name in names]
 
 
 def _curve(text: str, default: tuple[float, ...] | None) -> bool | list[float]:

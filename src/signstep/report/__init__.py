@@ -7,11 +7,11 @@ from torch import Tensor
 
 from signstep.auditing.findings import examine
 from signstep.auditing.result import Result
+from signstep.core.files import write_whole
 from signstep.errors import InputError, LoadError
 from signstep.report.markdown import checklist_markdown
 from signstep.report.page import page
 from signstep.report.pictures import gallery, save_strips
-from signstep.report.whole import write_whole
 
 __all__ = ["write_report"]
 

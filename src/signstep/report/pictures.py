@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from signstep.auditing.result import Result
+from signstep.core.files import write_whole
 from signstep.report.attacks import strongest
 from signstep.report.classes import class_name
-from signstep.report.whole import write_whole
 from signstep.version import VERSION
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Files of a report appear whole or not at all."""
+"""Files appear whole or not at all."""
 
 import os
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 from signstep.errors import LoadError
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | str) -> None:
     """Write under another name first, then rename.
 
     Raises:
@@ -18,7 +18,7 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                file.write(content.encode() if isinstance(content, str) else content)
             temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:
