@@ -1,4 +1,4 @@
-"""A photograph that turns into something else: FGSM against MobileNetV2, by one grey level in each colour channel.
+"""A photograph that turns into something else: one step of FGSM against MobileNetV2.
 
 The photograph is scikit-learn's own (``pip install scikit-learn``, or the extra "bench"); the network is the one of
 ``../shared/models``. What the picture shows is what lies on disk: the attacked photograph is written to PNG, read back
@@ -39,14 +39,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="FGSM on a photograph, drawn as clean | change | attacked.")
     parser.add_argument("--models", type=Path, default=Path("../shared/models"), help="folder with the network")
     parser.add_argument("--photo", default="china.jpg", choices=("china.jpg", "flower.jpg"))
-    parser.add_argument("--eps", default="1/255", help="how far each value may move")
+    parser.add_argument("--eps", default="2/255", help="how far each value may move")
+    parser.add_argument("--target", default="pirate, pirate ship", help="a line of the labels, or any for no target")
     parser.add_argument("--out", type=Path, default=Path("fgsm-photograph.png"))
     given = parser.parse_args()
 
     model = mobilenet_v2(given.models)
     names = (given.models / "imagenet_labels_1001.txt").read_text(encoding="utf-8").splitlines()
     x = square(load_sample_image(given.photo))
-    outcome = ss.attack(model, x, threat=ss.linf(given.eps, grid=255), recipe="fgsm")  # labels: its own prediction
+    if given.target not in (*names, "any"):
+        parser.error(f"--target {given.target!r} is no line of {given.models / 'imagenet_labels_1001.txt'}")
+    target = None if given.target == "any" else torch.tensor([names.index(given.target)])
+    # Without labels, what counts as right is what the network says of the untouched photograph.
+    outcome = ss.attack(model, x, threat=ss.linf(given.eps, grid=255), recipe="fgsm", target=target)
     assert isinstance(outcome.x, Tensor)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "attacked.png")
@@ -77,10 +82,10 @@ def square(photo: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> Tensor:
 
 
 def said(model: nn.Module, x: Tensor, names: list[str]) -> str:
-    """The first name of the likeliest class, and its share."""
+    """The likeliest class and its share."""
     with torch.no_grad():
         share, number = model(x).softmax(1)[0].max(0)
-    return f"{names[int(number)].split(',')[0]}, {float(share):.0%}"
+    return f"{names[int(number)]}: {float(share):.0%}"
 
 
 def strip(*panels: Panel) -> Image.Image:

@@ -1,9 +1,9 @@
 """Rewrite the generated parts of the documentation: the command line, the findings and the table of recipes.
 
 Run ``python scripts/generate_docs.py`` after a change of the command line, the findings or the recipes; a test compares
-the pages with what this script would write. With ``--runs`` it also repeats the runs that README.md and the tutorial show: the
-demonstration, and those on MNIST where the folder ``../shared`` lies beside the checkout. Each part stands between two
-comments, ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
+the pages with what this script would write. With ``--runs`` it also repeats the runs that README.md and the tutorial
+show: the demonstration, and those on MNIST where the folder ``../shared`` lies beside the checkout. Each part stands
+between two comments, ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The page on the command line says what the command line says."""
+"""The pages on the command line and on findings say what the code says."""
 
 import importlib.metadata
 import importlib.util
@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from signstep.auditing.findings import CATALOGUE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,6 +40,22 @@ def test_every_command_is_on_the_page() -> None:
     assert names
     for name in names:
         assert f"$ signstep {name} --help" in page
+
+
+def test_the_page_of_findings_is_current(generate: ModuleType) -> None:
+    page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert generate.rewritten(page, generate.PARTS["findings.md"]) == page, "stale: python scripts/generate_docs.py"
+
+
+def test_every_finding_is_on_the_page_once() -> None:
+    page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert re.findall(r"^### (SS\d+): ", page, re.MULTILINE) == list(CATALOGUE)
+
+
+def test_codes_on_the_pages_exist() -> None:
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    codes = {code for page in pages for code in re.findall(r"\bSS\d{3}\b", page.read_text(encoding="utf-8"))}
+    assert codes <= set(CATALOGUE)
 
 
 def test_a_page_without_its_comments_is_an_error(generate: ModuleType) -> None:

@@ -3,7 +3,8 @@
 The blocks of a page share one namespace. A page that carries the comment ``<!-- given: model, loader, x, y -->`` gets
 those names (and says so to its readers): a small classifier of 10 classes for (B, 1, 8, 8) in [0, 1] with random
 weights, 12 digits with their labels, and the same digits as two batches. A ``text`` block that follows a ``python``
-block is its output. A block after ``<!-- not run -->`` is only compiled.
+block is its output. A block after ``<!-- not run -->`` is only compiled, and so are the files of the tutorial, after
+``<!-- file -->``: `test_tutorial` runs those.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ import typer
 from torch import nn
 
 import signstep as ss
+from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.table import table
 from signstep.data.digits import digits
 from signstep.explain import TOPICS
@@ -27,19 +29,20 @@ from signstep.explain import TOPICS
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(
-    r"^(?P<before><!-- not run -->\n+)?(?P<indent> *)```(?P<kind>\w+)\n(?P<body>.*?)^(?P=indent)```$",
+    r"^(?:<!-- (?P<mark>not run|file|run(?:: \d+)?) -->\n+)?"
+    r"(?P<indent> *)```(?P<kind>\w+)\n(?P<body>.*?)^(?P=indent)```$",
     re.DOTALL | re.MULTILINE,
 )
 _GIVEN = re.compile(r"<!-- given: ([\w, ]+) -->")
 
 
 class Block(NamedTuple):
-    """One fenced block of a page; ``output`` is the text block right after it."""
+    """One fenced block of a page; ``mark`` is the comment before it, ``output`` the text block right after it."""
 
     kind: str
     body: str
     line: int
-    runs: bool
+    mark: str | None
     output: str | None
 
 
@@ -49,7 +52,7 @@ def blocks(text: str) -> Iterator[Block]:
         follows = after is not None and after["kind"] == "text" and not text[here.end() : after.start()].strip()
         line = text.count("\n", 0, here.start("kind")) + 1
         output = after["body"] if follows and after is not None else None
-        yield Block(here["kind"], here["body"], line, here["before"] is None, output)
+        yield Block(here["kind"], here["body"], line, here["mark"], output)
 
 
 def given(text: str) -> dict[str, Any]:
@@ -73,7 +76,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
             if block.kind != "python":
                 continue
             code = compile("\n" * block.line + block.body, str(page), "exec")
-            if not block.runs:
+            if block.mark is not None:
                 continue
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
@@ -108,13 +111,15 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
     from signstep.cli import app
 
     group: Any = typer.main.get_command(app)
+    if words[0] == "--config":
+        words = words[2:]
     command = group.commands[words[0]]
     options = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
     rest = iter(words[1:])
     for word in rest:
         if not word.startswith("--"):
-            assert words[0] == "explain", shown
-            assert word in TOPICS, shown
+            assert words[0] in ("explain", "verify"), shown
+            assert words[0] == "verify" or word in TOPICS or word in CATALOGUE, shown
             continue
         assert word in options, f"{shown}: there is no {word}"
         if options[word].is_flag:
@@ -122,10 +127,23 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
         value = next(rest)
         if word == "--threat":
             ss.parse_threat(value)
-        if word == "--attack":
-            from signstep.cli.options import attacks_of as _attacks
+        if word in ("--attack", "--recipe"):
+            from signstep.cli.options import attacks_of
 
-            assert all(ss.recipe(name) for name in _attacks([value])), shown
+            assert all(ss.recipe(name) for name in attacks_of([value])), shown
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_configurations_name_what_exists(page: Path, tmp_path: Path) -> None:
+    from signstep.auditing.findings import check_ignored
+    from signstep.cli import app
+    from signstep.cli.config import read_config
+
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.kind == "toml":
+            path = tmp_path / "signstep.toml"
+            path.write_text(block.body, encoding="utf-8")
+            check_ignored(read_config(path, typer.main.get_command(app)).ignore)
 
 
 def test_the_table_in_the_readme_has_the_columns_of_today() -> None:

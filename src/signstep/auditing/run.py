@@ -283,8 +283,8 @@ def _trace(question: Question, attack: GradientAttack, levels: Sequence[float], 
         if len(index):
             region = question.region.take(index)
             region = region.resized(torch.full_like(region.radius, level))
-            outcome = attack(question.problem.take(index), region, take(question.x, index), key.fold(attack.name))
-            fooled = fooled.index_copy(0, index, outcome.fooled)
+            found = attack(question.problem.take(index), region, take(question.x, index), key.fold(attack.name))
+            fooled = fooled.index_copy(0, index, found.verdict.fooled)
         rows_.append(fooled)
     return torch.stack(rows_)
 

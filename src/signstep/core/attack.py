@@ -35,6 +35,20 @@ class Health(NamedTuple):
     gradients: Tensor
 
 
+class Found(NamedTuple):
+    """What the loop returns: one point for each row, not yet seen by the independent checker.
+
+    ``vanished`` (R,): no gradient of the run had a usable coordinate.
+    """
+
+    x: Tree
+    verdict: Verdict
+    vanished: Tensor
+    health: Health
+    forwards: Tensor
+    backwards: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Outcome:
     """What an attack found; every field has one entry for each example (R,).
@@ -128,8 +142,8 @@ class GradientAttack:
         """Whether the attack uses randomness of its own, and so needs ids."""
         return self.start != "clean"
 
-    def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key) -> Outcome:
-        """Attack every row and return the outcome; ``clean`` is the input the region surrounds."""
+    def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key) -> Found:
+        """Attack every row and return what was found; ``clean`` is the input the region surrounds."""
         ledger = _Ledger(problem.ids)
         for restart in range(self.restarts):
             index = ledger.standing()
@@ -144,7 +158,7 @@ class GradientAttack:
             verdict = judge(part, point, folded)
             ledger.spend(index, verdict.passes)
             ledger.record(index, point, verdict)
-        return ledger.outcome(problem, region)
+        return ledger.found(region)
 
     def craft(self, problem: Problem, region: Region, clean: Tree, key: Key) -> Tree:
         """The attacked inputs of one run, without verdict: for training loops and for speed."""
@@ -174,7 +188,11 @@ class GradientAttack:
                         gradient, score = take(gradient, stay), Score(*(part[stay] for part in score))
             view = View(run.region, run.d, score.loss, step, self.steps, moved)
             change, run.state = self.move.update(gradient, run.state, view)
-            run.d = run.region.project(tree_map(torch.add, run.d, change) if moved else change)
+            if moved:
+                run.d = run.region.project(tree_map(torch.add, run.d, change))
+            else:
+                # A single steepest step from the clean input lies in the set once it has landed.
+                run.d = change if self.move.feasible and self.steps == 1 else run.region.project(change)
         return run.points()
 
     def _first(self, problem: Problem, region: Region, clean: Tree, key: Key) -> Tree:
@@ -298,26 +316,10 @@ class _Ledger:
         for name in ("fooled", "loss", "valid", "rate", "answer"):
             getattr(old, name).index_copy_(0, rows_, getattr(verdict, name)[chosen])
 
-    def outcome(self, problem: Problem, region: Region) -> Outcome:
+    def found(self, region: Region) -> Found:
         """Everything, as one record."""
         assert self.point is not None
         assert self.verdict is not None
-        verdict = self.verdict
         vanished = (self.health.gradients > 0) & (self.health.dead == self.health.gradients) & (region.radius > 0)
         vanished &= self.health.coordinates > 0  # a mask that freezes everything leaves nothing undetermined
-        return Outcome(
-            x=self.point,
-            fooled=verdict.fooled,
-            valid=verdict.valid,
-            undetermined=~verdict.fooled & (vanished | ~verdict.valid),
-            loss=problem.reported(verdict.loss),
-            distance=region.distance(self.point),
-            answer=verdict.answer,
-            rate=verdict.rate,
-            passes=verdict.passes,
-            verified=torch.ones_like(verdict.fooled),
-            tolerance=0.0,
-            health=self.health,
-            forwards=self.forwards,
-            backwards=self.backwards,
-        )
+        return Found(self.point, self.verdict, vanished, self.health, self.forwards, self.backwards)

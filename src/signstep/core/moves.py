@@ -34,10 +34,14 @@ class View(NamedTuple):
 
 
 class Move(NamedTuple):
-    """``init(region, d) -> state`` and ``update(gradient, state, view) -> (change, state)``."""
+    """``init(region, d) -> state`` and ``update(gradient, state, view) -> (change, state)``.
+
+    ``feasible`` promises that the change from the clean input is `Region.step`'s own and needs no projection to land.
+    """
 
     init: Callable[[Region, Tree], State]
     update: Callable[[Tree, State, View], tuple[Tree, State]]
+    feasible: bool = False
 
 
 def steepest(relative: float) -> Move:
@@ -53,7 +57,7 @@ def steepest(relative: float) -> Move:
         here = view.d if view.moved else None
         return view.region.step(here, gradient, view.region.radius * relative), state
 
-    return Move(_no_state, update)
+    return Move(_no_state, update, feasible=True)
 
 
 def momentum(decay: float) -> Move:
@@ -86,7 +90,7 @@ def chain(*moves: Move) -> Move:
             kept.append(after)
         return gradient, tuple(kept)
 
-    return Move(init, update)
+    return Move(init, update, feasible=moves[-1].feasible)
 
 
 def take_state(state: State, index: Tensor) -> State:

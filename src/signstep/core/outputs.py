@@ -137,6 +137,8 @@ class Predictor:
         return self._looks_like_probabilities
 
     def _judge(self, raw: Tensor) -> bool:
+        if bool(raw.amin() < 0):
+            return False
         inside = bool(((raw >= 0) & (raw <= 1)).all())
         if not inside or raw.ndim < 2 or raw.shape[1] < 2:
             if inside and len(raw) >= 8:

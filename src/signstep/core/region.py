@@ -9,6 +9,7 @@ coordinates could not use, while `Norm.steepest` hands it to the others.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -59,9 +60,6 @@ class Region(Protocol):
     def zero(self) -> Tree:
         """The displacement of the clean input."""
 
-    def distance(self, point: Tree) -> Tree:
-        """The length (R,) of the change from the clean input to ``point``, for each input."""
-
     def take(self, index: Tensor) -> "Region":
         """The region of the rows at ``index``; repeats allowed."""
 
@@ -89,8 +87,8 @@ class Grid(NamedTuple):
 class BallRegion:
     """A norm ball around each row of ``x``, cut with box and mask.
 
-    ``lower`` and ``upper`` are the box seen from x (so lower <= 0 <= upper), zero where the mask freezes a coordinate;
-    None where the box is absent and nothing is masked. ``radius`` (R,).
+    ``radius`` (R,). The box seen from x (``lower`` <= 0 <= ``upper``) is made when it is first asked for: a single
+    L-infinity step needs only the box itself.
     """
 
     norm: Norm
@@ -98,8 +96,6 @@ class BallRegion:
     radius: Tensor
     low: Tensor | None
     high: Tensor | None
-    lower: Tensor | None
-    upper: Tensor | None
     mask: Tensor | None
     grid: Grid | None
 
@@ -120,30 +116,40 @@ class BallRegion:
         start = x.to(dtype)
         low, high = _end(threat.low, x, dtype, "low"), _end(threat.high, x, dtype, "high")
         _check_inside(start, low, high)
-        lower = None if low is None else low - start
-        upper = None if high is None else high - start
-        mask = None
-        if threat.mask is not None:
-            mask = _fit(threat.mask.to(x.device), x, "mask")
-            infinite = torch.tensor(torch.inf, dtype=dtype, device=x.device)
-            lower = torch.where(mask, -infinite if lower is None else lower, 0.0)
-            upper = torch.where(mask, infinite if upper is None else upper, 0.0)
+        mask = None if threat.mask is None else _fit(threat.mask.to(x.device), x, "mask")
         if not isinstance(threat.norm, Linf):
             threat.check_diameter(tuple(x.shape[1:]))
         grid = None
         if threat.grid is not None and isinstance(threat.low, float) and isinstance(threat.high, float):
             grid = Grid(threat.grid, threat.low, threat.high)
-        region = cls(threat.norm, x, _radius(threat, x, dtype), low, high, lower, upper, mask, grid)
+        region = cls(threat.norm, x, _radius(threat, x, dtype), low, high, mask, grid)
         region._check_grid()
         return region
+
+    @cached_property
+    def lower(self) -> Tensor | None:
+        """The box's low end seen from x, zero where the mask freezes; None where nothing limits."""
+        return self._seen_from_x(self.low, -torch.inf)
+
+    @cached_property
+    def upper(self) -> Tensor | None:
+        """The box's high end seen from x, likewise."""
+        return self._seen_from_x(self.high, torch.inf)
 
     def steepest(self, gradient: Tree) -> Tensor:
         """The displacement that maximises <gradient, d> over ball, box and mask."""
         return self.norm.steepest(_tensor(gradient), self.radius, self.lower, self.upper)
 
     def step(self, d: Tree | None, gradient: Tree, length: Tensor) -> Tensor:
-        """The step from d that maximises <gradient, s> over a ball of radius ``length``, box and mask."""
+        """The step from d that maximises <gradient, s> over a ball of radius ``length``, box and mask.
+
+        From the clean input (d None) in L-infinity the box is left to `project` or `land`, which cut the step exactly
+        as the maximiser over both is cut.
+        """
         if d is None:
+            length = torch.minimum(length, self.radius)
+            if isinstance(self.norm, Linf) and self.grid is None:
+                return self.norm.steepest(self.restrict(gradient), length)
             return self.norm.steepest(_tensor(gradient), length, self.lower, self.upper)
         here = _tensor(d)
         lower = None if self.lower is None else self.lower - here
@@ -200,13 +206,6 @@ class BallRegion:
         """The displacement of the clean input."""
         return torch.zeros((), dtype=search_dtype(self.x.dtype), device=self.x.device).expand(self.x.shape)
 
-    def distance(self, point: Tree) -> Tensor:
-        """The length (R,) of the change from the clean input, computed in float64."""
-        point = _tensor(point)
-        change = wide(point)
-        change = change - self.x if change is point else change.sub_(self.x.to(change.device))
-        return self.norm.length(change).to(search_dtype(self.x.dtype)).to(self.x.device)
-
     def take(self, index: Tensor) -> "BallRegion":
         """The region of the rows at ``index``."""
         count = len(self.x)
@@ -220,14 +219,19 @@ class BallRegion:
             radius=self.radius[index],
             low=pick(self.low),
             high=pick(self.high),
-            lower=pick(self.lower),
-            upper=pick(self.upper),
             mask=pick(self.mask),
         )
 
     def resized(self, radius: Tensor) -> "BallRegion":
         """The same region with other radii (R,)."""
         return replace(self, radius=radius.to(self.radius))
+
+    def _seen_from_x(self, end: Tensor | None, open_end: float) -> Tensor | None:
+        seen = None if end is None else end - self.x.to(search_dtype(self.x.dtype))
+        if self.mask is None:
+            return seen
+        free = torch.tensor(open_end, dtype=self.radius.dtype, device=self.x.device) if seen is None else seen
+        return torch.where(self.mask, free, 0.0)
 
     def _boxed(self, u: Tensor) -> Tensor:
         """Clamped to the box, in place."""
@@ -347,10 +351,6 @@ class ProductRegion:
     def zero(self) -> Tree:
         """The displacement of the clean input."""
         return {name: part.zero() for name, part in self.parts.items()}
-
-    def distance(self, point: Tree) -> Tree:
-        """The length (R,) of the change of each input."""
-        return {name: part.distance(_named(point, name)) for name, part in self.parts.items()}
 
     def take(self, index: Tensor) -> "ProductRegion":
         """The region of the rows at ``index``."""

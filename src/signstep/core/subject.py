@@ -19,8 +19,8 @@ from signstep.core.space import InputSpace, Statistic
 from signstep.core.tasks import Aim, Binary, Multiclass, Multilabel, Score, Task, TaskName, check_loss, task_for
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, leaves, rows, tree_map
-from signstep.core.untouched import Mode, RandomnessWatch, reseed, untouched
-from signstep.core.verify import verify
+from signstep.core.untouched import Mode, RandomnessWatch, untouched
+from signstep.core.verify import Verification, verify
 from signstep.errors import InputError, LabelError, ThreatError
 
 # Models that were looked at twice, by mode: whether the two looks differed.
@@ -53,25 +53,36 @@ class Question:
 
     def run(self, attack: GradientAttack, key: Key) -> Outcome:
         """Attack, then let the independent checker look at what was returned."""
-        outcome = attack(self.problem, self.region, self.x, key)
-        verified, tolerance = self.verified(outcome.x)
+        found = attack(self.problem, self.region, self.x, key)
+        verdict = found.verdict
+        checks = self.checked(found.x)
+        verified = torch.stack([check.ok for check in checks.values()]).all(0)
+        sizes = {name: check.size.to(verdict.loss.dtype).to(verdict.loss.device) for name, check in checks.items()}
         notes = [*self.notes, *self.problem.predictor.notes]
         if not bool(verified.all()):
             notes.append(f"{int((~verified).sum())} returned inputs failed verification and prove nothing")
-        return replace(
-            outcome,
+        return Outcome(
+            x=found.x,
+            fooled=verdict.fooled & verified,
+            undetermined=~verdict.fooled & (found.vanished | ~verdict.valid) | ~verified,
+            valid=verdict.valid,
+            loss=self.problem.reported(verdict.loss),
+            distance=sizes if isinstance(self.x, dict) else sizes[""],
+            answer=verdict.answer,
+            rate=verdict.rate,
+            passes=verdict.passes,
             verified=verified,
-            tolerance=tolerance,
-            fooled=outcome.fooled & verified,
-            undetermined=outcome.undetermined | ~verified,
+            tolerance=max(check.tolerance for check in checks.values()),
+            health=found.health,
+            forwards=found.forwards,
+            backwards=found.backwards,
             notes=tuple(dict.fromkeys(notes)),
         )
 
-    def verified(self, point: Tree) -> tuple[Tensor, float]:
-        """Whether ball, box, mask and grid hold, row by row, and the largest tolerance allowed."""
+    def checked(self, point: Tree) -> dict[str, Verification]:
+        """What the independent checker says of ball, box, mask and grid, for each attacked input."""
         before, after = (tree if isinstance(tree, dict) else {"": tree} for tree in (self.x, point))
-        checks = [verify(before[name], after[name], threat.terms()) for name, threat in self.threats.items()]
-        return torch.stack([check.ok for check in checks]).all(0), max(check.tolerance for check in checks)
+        return {name: verify(before[name], after[name], threat.terms()) for name, threat in self.threats.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +178,7 @@ class Subject:
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
         shared = attack is not None and attack.start == "clean" and attack.steps > 0 and not self.surrogates
-        reseed(key.fold("look").integer())
-        watch = RandomnessWatch(leaves(attacked)[0].device)
+        watch = RandomnessWatch(leaves(attacked)[0].device, key.fold("look").integer())
         leaf = leaf_of(attacked) if shared else attacked
         with torch.set_grad_enabled(shared):
             outputs = self.predictor({**frozen, **leaf} if isinstance(leaf, dict) else leaf)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ def untouched(*models: object, mode: Mode = "eval") -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            recurrent = any(isinstance(part, nn.RNNBase) for module in modules for part in module.modules())
+            recurrent = any(isinstance(part, nn.RNNBase) for state in states for part, _ in state.modes)
             if recurrent and torch.cuda.is_available():
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             for state in states:
@@ -60,14 +60,16 @@ class _ModelState:
 
     @classmethod
     def of(cls, model: nn.Module) -> "_ModelState":
+        modules = list(model.modules())
+        weights = {id(p): p for module in modules for p in module._parameters.values() if p is not None}
         buffers = []
-        for module in model.modules():
+        for module in modules:
             for name, value in module._buffers.items():
                 copy = None if value is None else value.detach().clone()
                 buffers.append((module, name, value, copy))
         return cls(
-            modes=[(module, module.training) for module in model.modules()],
-            parameters=[(p, p.requires_grad, p.grad) for p in model.parameters()],
+            modes=[(module, module.training) for module in modules],
+            parameters=[(p, p.requires_grad, p.grad) for p in weights.values()],
             buffers=buffers,
         )
 
@@ -121,14 +123,22 @@ class _RandomState:
 
 
 class RandomnessWatch:
-    """Tells whether code between creation and ``drew()`` consumed one of the global generators.
+    """Seeds the global generators, and tells whether code after that consumed one of them.
 
-    A model that draws is random, whether or not two passes happen to agree; the check costs microseconds.
+    A model that draws is random, whether or not two passes happen to agree; the check costs microseconds. Only inside
+    `untouched`, which restores the generators.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    # What the generators look like right after seeding: the same for the same seed, so looked at once.
+    _fresh: ClassVar[dict[tuple[int, torch.device], tuple[object, ...]]] = {}
+
+    def __init__(self, device: torch.device, seed: int) -> None:
         self._device = device
-        self._before = self._look()
+        reseed(seed)
+        if (seed, device) not in self._fresh:
+            self._fresh.clear()
+            self._fresh[seed, device] = self._look()
+        self._before = self._fresh[seed, device]
 
     def drew(self) -> bool:
         """Whether a global generator has moved since this watch was made."""

@@ -14,9 +14,10 @@ from signstep.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """Row by row: ``ok`` (R,), by how much the ball was exceeded (``excess``, at most 0 inside), and the tolerance."""
+    """For each row ``ok``, the ``size`` of the change (float64) and its ``excess`` over eps; and the tolerance."""
 
     ok: Tensor
+    size: Tensor
     excess: Tensor
     tolerance: float
 
@@ -82,7 +83,7 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
         levels = (after.double() - terms.low) / span
         allowed = min(0.5, max(1e-3, tolerance / span))
         ok = ok & ((levels - levels.round()).abs() <= allowed).flatten(1).all(1)
-    return Verification(ok.to(x.device), excess, tolerance)
+    return Verification(ok.to(x.device), size, excess, tolerance)
 
 
 def _size(change: Tensor, terms: Terms) -> Tensor:
