@@ -64,7 +64,7 @@ def test_the_demonstration_needs_no_argument(
     assert main(["audit", "--limit", "60"]) == 0
     out, err = capsys.readouterr()
     assert err.startswith("Demonstration: a small convolutional network on 8x8 handwritten digits")
-    assert out.startswith("At eps = 1/16 (linf) an attacker changes")
+    assert out.startswith("At eps = 0.1 (linf) an attacker changes")
     assert Result.load("signstep-report/result.json").examples == 60
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from signstep.auditing.rescore import write_sums
 from signstep.auditing.result import Result
 from signstep.cli import main
 
@@ -53,7 +55,7 @@ def test_a_report_holds_everything_and_verifies(place: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["verify", "signstep-report"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7
     assert all(line.startswith("ok") for line in lines)
 
 
@@ -83,6 +85,93 @@ def test_tampering_is_found(place: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert main(arguments) == 1
         failed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
         assert failed, name
+
+
+def test_a_forged_record_is_found_though_its_sums_fit(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels set to wrong answers, and a fooled example declared held: counts and sums all made to agree."""
+    arrays = np.load(place / "set.npz")
+    np.savez(place / "set.npz", x=arrays["x"], y=(arrays["y"] + (np.arange(40) < 10)) % 4)
+    assert main(OWN) == 0
+    report = place / "signstep-report"
+    result = Result.load(report / "result.json")
+    examples = result.per_example
+    clean = replace(
+        result, clean_right=40, per_example=replace(examples, clean="r" * 40, labels=examples.answers["clean"])
+    )
+    row = result.worst_case.index("f")
+    columns = {name: column[:row] + "h" + column[row + 1 :] for name, column in examples.verdicts.items()}
+    entries = tuple(
+        replace(entry, fooled=entry.fooled - 1, held=entry.held + 1)
+        if examples.verdicts[entry.name][row] == "f"
+        else entry
+        for entry in result.attacks
+    )
+    held = replace(result, held=result.held + 1, attacks=entries, per_example=replace(examples, verdicts=columns))
+    points = load_file(report / "adversarial.safetensors")
+    for forged, kept in ((clean, points), (held, {k: v[points["row"] != row] for k, v in points.items()})):
+        forged.save(report / "result.json")
+        save_file({name: part.contiguous() for name, part in kept.items()}, report / "adversarial.safetensors")
+        write_sums(report)
+        assert main(["verify", "signstep-report"]) == 1
+    capsys.readouterr()
+
+
+def test_other_peoples_folders_are_left_alone(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*OWN, "--out", "."]) == 2
+    assert "--out . holds other files" in capsys.readouterr().err
+    assert main(["attack", *MODEL, "--threat", "linf:0.1", "--out", "."]) == 2
+    assert not (place / "result.json").exists()
+    for limit, count in (("9", 9), ("4", 4)):
+        assert main(["attack", *MODEL, "--threat", "linf:0.1", "--limit", limit]) == 0
+        assert len(list((place / "signstep-attacked").glob("*.png"))) == count
+
+
+def test_a_curve_of_an_attack_that_does_not_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del place
+    assert main([*OWN, "--curve-attack", "bim"]) == 2
+    assert "curve_attacks names ['bim']" in capsys.readouterr().err
+
+
+def test_modes_are_kept_on_request(place: Path) -> None:
+    (place / "dropnets.py").write_text(
+        "from torch import nn\n\ndef net():\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Dropout(0.5))\n"
+    )
+    own = [word.replace("reportnets", "dropnets") for word in OWN] + [
+        "--limit",
+        "10",
+        "--attack",
+        "fgsm",
+        "--curve",
+        "none",
+    ]
+    assert main(own) == 0
+    assert not Result.load("signstep-report/result.json").terms["random_model"]
+    assert main([*own, "--mode", "keep"]) == 0
+    assert Result.load("signstep-report/result.json").terms["random_model"]
+    assert main(["verify", "signstep-report"]) == 0
+
+
+def test_regression_from_files(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.linspace(0, 1, 36, dtype=np.float32).reshape(3, 3, 2, 2)
+    np.savez(place / "real.npz", x=x, y=np.array([[0.5, -1, 2, 0.1]] * 3, np.float32))
+    own = ["audit", *MODEL[:-1], "real.npz", "--threat", "linf:0.1", "--task", "regression"]
+    assert main([*own, "--tolerance", "100"]) == 0
+    assert Result.load("signstep-report/result.json").robust_accuracy == 1.0
+    assert main([*own, "--tolerance", "0.01"]) == 0
+    assert Result.load("signstep-report/result.json").clean_right == 0
+    assert main(["verify", "signstep-report"]) == 0
+    assert main(own) == 2
+    assert "--tolerance" in capsys.readouterr().err
+
+
+def test_nan_weights_of_a_factory(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "nannets.py").write_text(
+        "from torch import nn\n\ndef net():\n    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))\n"
+        "    nn.init.constant_(model[1].bias, float('nan'))\n    return model\n"
+    )
+    assert main(["audit", "--model", "nannets:net", "--data", "set.npz", "--threat", "linf:0.1"]) == 2
+    assert "1.bias holds 4 NaN" in capsys.readouterr().err
 
 
 def test_verify_wants_a_report(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

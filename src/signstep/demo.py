@@ -37,8 +37,8 @@ class Demo:
     model: nn.Module
     data: DataSource
     description: str
-    threat: str = "linf:1/16"
-    eps_curve: tuple[float, ...] = (1 / 64, 1 / 32, 1 / 16, 1 / 8)
+    threat: str = "linf:0.1"
+    eps_curve: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)
     notes: tuple[str, ...] = ()
 
 

@@ -101,7 +101,10 @@ def test_classes_named_by_numbers_are_sorted_as_text_and_noted(tmp_path: Path) -
         paint(tmp_path / name / "1.png")
     source = open_data(tmp_path)
     assert source.classes == ("10", "2")
-    assert any("in the order of their names, as text: 10, 2" in note for note in source.notes)
+    assert any("the folders 10, 2, ... are taken for the classes 0, 1, 2" in note for note in source.notes)
+    (tmp_path / "2").rename(tmp_path / "0")
+    (tmp_path / "10").rename(tmp_path / "1")
+    assert open_data(tmp_path).notes == ()
 
 
 def test_images_that_cannot_be_read_are_named(zoo: Path) -> None:

@@ -7,7 +7,7 @@ reach anything that attacks.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,10 @@ def recount(result: Result) -> Check:
     if untargeted and examples.labels and "clean" in examples.answers:
         answers = zip(examples.answers["clean"], examples.labels, examples.clean, strict=False)
         same("examples whose letter differs from their answer", 0, sum((a == y) != (c == "r") for a, y, c in answers))
+        for name, column in examples.verdicts.items():
+            rows = zip(examples.answers.get(name, ()), examples.labels, column, examples.clean, strict=False)
+            bad = sum(c == "r" and v in "fh" and (a != y) != (v == "f") for a, y, v, c in rows)
+            same(f"{name}: examples whose letter differs from their answer", 0, bad)
     for name, points in result.curves.items():
         for point in points:
             if not 0 <= point.fooled <= result.clean_right:
@@ -90,6 +94,8 @@ def allowed(result: Result, points: Mapping[str, Tensor]) -> Check:
 
 def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, task: Task | str) -> Check:
     """Whether the model answers the saved inputs as recorded, and wrongly so at the attacked ones."""
+    if result.terms.get("random_model"):
+        return Check("answers", True, "not scored again: the model is random, and one pass proves nothing")
     letters = result.worst_case
     fooled = {row for row, letter in enumerate(letters) if letter == "f"}
     saved = set(points["row"].tolist()) if points else set()
@@ -144,6 +150,38 @@ def inputs(points: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor 
             "clean inputs", False, f"{len(bad)} differ from the data (examples {bad[:5]}), {missing} not in it"
         )
     return Check("clean inputs", True, f"{found} are those of the data")
+
+
+def untouched_answers(
+    result: Result,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
+    predictor: Predictor,
+    task: Task | str,
+    to_search: Callable[[Tensor], Tensor],
+) -> Check:
+    """Whether the labels are those of the data, and the model answers every untouched input as recorded."""
+    stated = result.per_example.answers.get("clean")
+    if stated is None or result.terms.get("random_model"):
+        return Check("untouched answers", True, "not looked at: the model is random, or its answers are no classes")
+    labels = result.per_example.labels if result.terms.get("labels") == "given" else ()
+    wrong_labels, wrong_answers, start = [], [], 0
+    for x, y in batches:
+        if start >= result.examples:
+            break
+        with torch.no_grad():
+            outputs = predictor(to_search(x).to(_device(predictor)))
+        said = task_for(task, outputs.scores).predict(outputs).tolist()
+        rows = range(start, min(start + len(x), result.examples))
+        wrong_answers += [row for row in rows if said[row - start] != stated[row]]
+        if y is not None and labels:
+            wrong_labels += [row for row in rows if int(y[row - start]) != labels[row]]
+        start += len(x)
+    if start < result.examples:
+        return Check("untouched answers", False, f"the data has {start} examples, the record {result.examples}")
+    if wrong_labels or wrong_answers:
+        seen = f"{len(wrong_labels)} labels differ from the data {wrong_labels[:5]}, "
+        return Check("untouched answers", False, seen + f"{len(wrong_answers)} answers differ {wrong_answers[:5]}")
+    return Check("untouched answers", True, f"{result.examples} answered as recorded, labels as in the data")
 
 
 def hashes(result: Result, now: Mapping[str, str]) -> Check:

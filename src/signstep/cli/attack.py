@@ -1,5 +1,7 @@
 """``signstep attack``: craft attacked inputs, save them, and score what lies on disk."""
 
+import io
+import json
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -11,7 +13,8 @@ from torch import Tensor
 
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.job import interruptible, job_of, progress, say, sized, writable
+from signstep.cli.job import job_of, progress, say, sized, writable
+from signstep.core.files import write_whole
 from signstep.core.keys import Key
 from signstep.core.recipes import recipe
 from signstep.core.subject import Question, Subject
@@ -87,6 +90,8 @@ def attack(
         resize,
         limit,
         batch_size,
+        real=task == "regression",
+        keep_mode=mode == "keep",
         label_column=label_column,
         classes=classes,
         skip_bad=skip_bad,
@@ -98,7 +103,7 @@ def attack(
         raise InputError(
             f"--format png needs a box with two ends, the box is {terms.box}; pass --box LOW,HIGH or --format npz"
         )
-    folder = writable(out)
+    folder = writable(out, mark=_MARK)
     say(quiet, *job.opening)
     subject = Subject.of(
         job.model.to(where),
@@ -113,23 +118,33 @@ def attack(
     )
     chosen, key = recipe(recipe_), Key(seed)
     book = _Book(folder, kind, terms)
-    with progress(quiet, job.data.len_hint, "attacking") as advance, interruptible(), subject.opened():
-        for x, y in sized(job, batch_size):
-            question = subject.ask(
-                x.to(where),
-                None if predicted_labels else y.to(where),
-                terms,
-                target=cast("Literal['random', 'least-likely', 'next'] | None", target),
-                key=key,
-                attack=chosen,
-            )
-            outcome = question.run(chosen, key.fold(chosen.name))
-            assert isinstance(outcome.x, Tensor)
-            book.add(question, outcome.x, outcome.answer, outcome.fooled)
-            advance(book.rows)
+    stopped = False
+    try:
+        with progress(quiet, job.data.len_hint, "attacking") as advance, subject.opened():
+            for x, y in sized(job, batch_size):
+                question = subject.ask(
+                    x.to(where),
+                    None if predicted_labels else y.to(where),
+                    terms,
+                    target=cast("Literal['random', 'least-likely', 'next'] | None", target),
+                    key=key,
+                    attack=chosen,
+                )
+                outcome = question.run(chosen, key.fold(chosen.name))
+                assert isinstance(outcome.x, Tensor)
+                book.add(question, outcome.x, outcome.answer, outcome.fooled)
+                advance(book.rows)
+    except KeyboardInterrupt:
+        stopped = True
     book.close()
-    typer.echo(book.summary())
+    typer.echo((f"PARTIAL (interrupted after {book.rows} inputs): " if stopped else "") + book.summary())
     say(quiet, f"written: {folder}")
+    if stopped:
+        raise typer.Exit(130)
+
+
+# Written into the folder, so that a later run knows its own files from others.
+_MARK = "attacked.json"
 
 
 class _Book:
@@ -138,7 +153,11 @@ class _Book:
     def __init__(self, folder: Path, kind: str, terms: ThreatModel) -> None:
         self.folder, self.kind, self.terms = folder, kind, terms
         self.rows = self.already = self.found = self.on_disk = self.outside = 0
+        self._on_grid = True
         self._kept: dict[str, list[np.ndarray]] = {}
+        for old in folder.glob("[0-9]*_to_*.png") if (folder / _MARK).exists() else ():
+            old.unlink()
+        write_whole(folder / _MARK, "{}\n")
 
     def add(self, question: Question, x: Tensor, answer: Tensor, fooled: Tensor) -> None:
         """Save a batch and score it again from the files."""
@@ -158,9 +177,11 @@ class _Book:
     def close(self) -> None:
         """Write what was gathered."""
         if self.kind == "npz" and self._kept:
-            path, temporary = self.folder / "attacked.npz", self.folder / ".attacked.part.npz"
-            np.savez(temporary, **{name: np.concatenate(parts) for name, parts in self._kept.items()})  # type: ignore[arg-type]
-            temporary.replace(path)
+            buffer = io.BytesIO()
+            np.savez(buffer, **{name: np.concatenate(parts) for name, parts in self._kept.items()})  # type: ignore[arg-type]
+            write_whole(self.folder / "attacked.npz", buffer.getvalue())
+        figures = {"inputs": self.rows, "failed_untouched": self.already, "fooled": self.found, "on_disk": self.on_disk}
+        write_whole(self.folder / _MARK, json.dumps({**figures, "threat": str(self.terms)}, indent=1) + "\n")
 
     def summary(self) -> str:
         """Both success figures, in words."""
@@ -184,6 +205,9 @@ class _Book:
         assert isinstance(high, float)
         said = answer.tolist() if answer.ndim == 1 else ["x"] * len(answer)
         before = question.predicted.tolist() if question.predicted.ndim == 1 else ["x"] * len(answer)
+        assert isinstance(question.x, Tensor)
+        levels = (question.x.double() - low) * (255 / (high - low))
+        self._on_grid &= bool(((levels - levels.round()).abs() < 1e-3).all())
         paths = [
             self.folder / f"{self.rows + number:06d}_{old}_to_{new}.png"
             for number, (old, new) in enumerate(zip(before, said, strict=True))

@@ -112,6 +112,8 @@ def audit(
         resize,
         limit,
         batch_size,
+        real=task == "regression",
+        keep_mode=mode == "keep",
         label_column=label_column,
         classes=classes,
         skip_bad=skip_bad,
@@ -119,7 +121,7 @@ def audit(
     )
     where = o.device_of(device)
     terms = o.threat_of(threat or job.threat, box, grid, job.data.bounds)
-    folder = writable(out)
+    folder = writable(out, mark="SHA256SUMS")
     say(quiet, *job.opening)
     job.model.to(where)
     source = sized(job, batch_size)
@@ -204,8 +206,9 @@ def _traced(given: list[str] | None, attacks: Sequence[str]) -> list[str]:
     """Random signs, and the attacks asked for: by default the last of the list, which is to be the strongest."""
     if given == ["none"]:
         return []
-    names = [canonical(name) for name in o.attacks_of(given)] if given else [canonical(attacks[-1])]
-    return [name for name in map(canonical, attacks) if name == "random-sign" or name in names]
+    names = [canonical(name) for name in (o.attacks_of(given) if given else attacks[-1:])]
+    noise = [name for name in map(canonical, attacks) if name == "random-sign" and name not in names]
+    return [*noise, *names]
 
 
 def _curve(text: str, default: tuple[float, ...] | None) -> bool | list[float]:

@@ -1,10 +1,12 @@
 """From options to a model and its data; without either, the demonstration."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -44,6 +46,8 @@ def job_of(
     limit: int | None,
     batch_size: str,
     *,
+    real: bool = False,
+    keep_mode: bool = False,
     label_column: str | None = None,
     classes: Path | None = None,
     skip_bad: bool = False,
@@ -71,13 +75,13 @@ def job_of(
             "For yours: signstep audit --model package.module:factory --weights FILE --data PATH --threat linf:8/255",
             *show.notes,
         )
-        hashes = {"data": source.fingerprint()}
+        hashes = {"data": source.fingerprint(), "weights": _hash_of(show.model)}
         return Job(show.model, source, show.description, opening, hashes, show.threat, show.eps_curve)
     if model is None:
         raise InputError("--data and --weights need a model: pass --model package.module:factory")
     if data is None:
         raise InputError(
-            f"--model {model} needs data: pass --data with a .npz, an MNIST IDX file or a folder of images"
+            f"--model {model} needs data: pass --data (.npz, .csv, .parquet, MNIST IDX, images by class, ...)"
         )
     source = open_data(
         data,
@@ -88,11 +92,23 @@ def job_of(
         target=label_column,
         classes=classes,
         skip_bad=skip_bad,
+        real=real,
     )
-    loaded = load_model(model, weights=weights, args=parse_args(list(model_arg or [])), trust=trust)
+    arguments = parse_args(list(model_arg or []))
+    loaded = load_model(model, weights=weights, args=arguments, trust=trust, keep_mode=keep_mode)
     opening = (f"model: {loaded.description}", *loaded.notes, f"data: {source.description}", *source.notes)
-    hashes = {"data": source.fingerprint(), **({"weights": loaded.sha256} if loaded.sha256 else {})}
+    hashes = {"data": source.fingerprint(), "weights": loaded.sha256 or _hash_of(loaded.model)}
     return Job(loaded.model, source, loaded.description, opening, hashes)
+
+
+def _hash_of(model: nn.Module) -> str:
+    """SHA-256 of the weights as they are in memory, for models that come without a file of them."""
+    digest = hashlib.sha256()
+    for name, part in sorted(model.state_dict().items()):
+        if isinstance(part, Tensor):
+            digest.update(f"{name} {part.dtype} {tuple(part.shape)}\n".encode())
+            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def sized(job: Job, batch_size: str) -> Iterable[tuple[Tensor, Tensor]]:
@@ -145,12 +161,16 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def writable(folder: Path) -> Path:
+def writable(folder: Path, *, mark: str = "") -> Path:
     """Make the output folder and see that it can be written, before any work is done.
+
+    ``mark`` is a file that says that the folder is one of ours: without it a folder that holds something is refused.
 
     Raises:
         InputError: it cannot.
     """
+    if mark and folder.is_dir() and not (folder / mark).exists() and any(folder.iterdir()):
+        raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".signstep-probe"

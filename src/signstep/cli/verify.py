@@ -71,10 +71,16 @@ def verify(
         checks.append(
             rescore.answers(result, points, predictor, o.task_of(stated.get("task", "auto"), stated.get("tolerance")))
         )
-    threat = o.threat_of(stated.get("threat") or job.threat, stated.get("box"), stated.get("grid"), job.data.bounds)
+        threat = o.threat_of(stated.get("threat") or job.threat, stated.get("box"), stated.get("grid"), job.data.bounds)
+        task = o.task_of(stated.get("task", "auto"), stated.get("tolerance"))
+        checks.append(
+            rescore.untouched_answers(result, job.data, predictor, task, lambda x: space.to_search(x, threat))
+        )
     checks.append(rescore.inputs(points, ((space.to_search(x, threat), y) for x, y in job.data)))
     for check in checks:
         typer.echo(str(check))
+    if result.partial:
+        typer.echo(f"note  the audit was interrupted: the record covers {result.examples} examples")
     say(
         Console(stderr=True),
         "This scores what was found again. It does not search: the true robust accuracy may be lower.",
@@ -111,6 +117,8 @@ def _job(stated: dict[str, Any]) -> Job:
         stated.get("resize"),
         stated.get("limit"),
         str(stated.get("batch_size", "auto")),
+        real=stated.get("task") == "regression",
+        keep_mode=stated.get("mode") == "keep",
         label_column=stated.get("label_column"),
         classes=None if stated.get("classes") is None else Path(stated["classes"]),
         skip_bad=bool(stated.get("skip_bad", False)),

@@ -178,6 +178,5 @@ _ALIASES = {
     "i-fgsm": "bim",
     "ifgsm": "bim",
     "mifgsm": "mi-fgsm",
-    "r-fgsm": "fgsm-rs",
     "ffgsm": "fgsm-rs",
 }

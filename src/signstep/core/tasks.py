@@ -519,7 +519,8 @@ def task_for(task: Task | str, outputs: Tensor, tolerance: float | None = None) 
     if task == "regression":
         if tolerance is None:
             raise InputError(
-                "task='regression' needs to know which error counts as failure: pass task=Regression(tolerance)"
+                "task='regression' needs to know which error counts as failure: pass "
+                "task=Regression(tolerance), on the command line --tolerance"
             )
         return Regression(tolerance)
     if task not in TASKS:

@@ -102,16 +102,12 @@ def _in_order(root: Path, folders: list[str], classes: tuple[str, ...]) -> tuple
             f"the class folder {root / unlisted[0]} is not among the {len(classes)} classes given: "
             "add its name to them or move the folder away"
         )
-    missing = [name for name in classes if name not in set(folders)]
-    if missing:
-        raise LoadError(
-            f"{root} has no folder for {_list(missing)}: name the folders as the classes are named, or make an empty "
-            "folder for a class that is to have no images"
-        )
     return classes
 
 
 def _images(folder: Path, *, may_be_empty: bool) -> list[Path]:
+    if may_be_empty and not folder.is_dir():
+        return []
     images = sorted(path for path in folder.iterdir() if is_image(path))
     others = [] if images else [path for path in folder.iterdir() if not path.name.startswith(".")]
     if not images and (others or not may_be_empty):
@@ -123,9 +119,14 @@ def _images(folder: Path, *, may_be_empty: bool) -> list[Path]:
 
 def _notes(names: tuple[str, ...], counts: list[int], *, given: bool) -> list[str]:
     if not given:
-        as_text = all(name.isdecimal() for name in names) and list(names) != sorted(names, key=int)
-        text = f"classes are numbered in the order of their names, as text: {', '.join(names[:4])}, ..."
-        return [text] if as_text else []
+        renumbered = all(name.isdecimal() for name in names) and [int(name) for name in names] != list(
+            range(len(names))
+        )
+        text = (
+            f"the folders {', '.join(names[:4])}, ... are taken for the classes 0, 1, 2, ... in the order of their "
+            "names as text; pass classes= if the model numbers them otherwise"
+        )
+        return [text] if renumbered else []
     empty = [name for name, count in zip(names, counts, strict=True) if count == 0]
     return ["classes are numbered in the order given"] + (
         [f"no images of {len(empty)} classes: {_list(empty)}"] if empty else []

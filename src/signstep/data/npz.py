@@ -22,8 +22,10 @@ _PLAIN = (("x", "y"), ("X", "Y"), ("X", "y"), ("images", "labels"))
 _SPLIT = (("x_{}", "y_{}"), ("X_{}", "y_{}"), ("X_{}", "Y_{}"), ("{}_images", "{}_labels"))
 
 
-def open_npz(path: Path, *, split: str | None, batch_size: int) -> DataSource:
+def open_npz(path: Path, *, split: str | None, batch_size: int, real: bool = False) -> DataSource:
     """The arrays ``x`` and ``y`` of an archive; ``x_test`` and ``y_test`` or other usual names are found too.
+
+    With ``real`` the targets are real numbers (regression) and stay as they are, float32.
 
     uint8 is divided by 255, floats keep their values as float32, (N, H, W, C) with C = 1 or 3 becomes (N, C, H, W).
 
@@ -33,7 +35,7 @@ def open_npz(path: Path, *, split: str | None, batch_size: int) -> DataSource:
     members = _members(path)
     x_name, y_name, pair_notes = _pair(path, members, split)
     x, layout = _layout(path, x_name, members[x_name])
-    labels, label_notes = _labels(path, y_name, members[y_name])
+    labels, label_notes = (_reals if real else _labels)(path, y_name, members[y_name])
     if len(labels) != x.shape[0]:
         raise LoadError(f"{path}: {x_name} has {x.shape[0]} rows but {y_name} has {len(labels)}: they must pair up")
 
@@ -149,6 +151,19 @@ def _layout(path: Path, name: str, x: _Member) -> tuple[_Member, _Layout]:
     return x, _Layout(shape, scale, channels_last, bounds, tuple(notes))
 
 
+def _reals(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
+    """Targets of a regression, any shape."""
+    _refuse_objects(path, name, member)
+    if member.dtype.kind not in "iufb":
+        raise LoadError(f"{path}: {name} has dtype {member.dtype}: save the targets as numbers")
+    with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
+        values = torch.from_numpy(npy.read_array(stream, allow_pickle=False).astype(np.float32))
+    bad = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()
+    if len(bad):
+        raise LoadError(f"{path}: {name}[{int(bad[0])}] holds NaN or infinity: remove or fill such rows")
+    return values, []
+
+
 def _labels(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
     _refuse_objects(path, name, member)
     if member.dtype.kind not in "iufb":
@@ -165,8 +180,8 @@ def _labels(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
         if fractional.size:
             row = int(fractional[0])
             raise LoadError(
-                f"{path}: {name}[{row}] is {values[row]}, not a class number: Signstep audits classifiers, "
-                "save labels as integers 0..K-1"
+                f"{path}: {name}[{row}] is {values[row]}, not a class number: save labels as integers "
+                "0..K-1, or declare a regression (--task regression --tolerance T)"
             )
         notes.append(f"{name}: {values.dtype} whole numbers converted to int64")
     labels = torch.from_numpy(values.astype(np.int64))

@@ -27,7 +27,7 @@ ACCEPTED = (
 
 _USES: Mapping[str, frozenset[str]] = {
     "digits": frozenset({"split"}),
-    "npz": frozenset({"split"}),
+    "npz": frozenset({"split", "real"}),
     "idx": frozenset(),
     "idx folder": frozenset({"split"}),
     "folder": frozenset({"resize", "classes", "skip_bad"}),
@@ -38,6 +38,7 @@ _USES: Mapping[str, frozenset[str]] = {
 """The options that a kind of data knows; shards and saved data sets look closer themselves."""
 
 _REMEDIES = {
+    "real": "works for .npz only, and {path} is none: save inputs and targets as x and y in one",
     "resize": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
     "split": "has no meaning for {path}: pass the path of that split instead",
     "target": "names the label column of a table or saved data set, and {path} is none: leave it out",
@@ -57,6 +58,7 @@ class _Options:
     target: str | None
     classes: tuple[str, ...] | None
     skip_bad: bool
+    real: bool
 
 
 def open_data(
@@ -69,6 +71,7 @@ def open_data(
     target: str | None = None,
     classes: Sequence[str] | str | Path | None = None,
     skip_bad: bool = False,
+    real: bool = False,
 ) -> DataSource:
     """Open a data set by its name or path; nothing but labels stays in memory.
 
@@ -83,10 +86,12 @@ def open_data(
         target: The column of a table that holds the labels. A saved data set needs it where it has no column of type
             ClassLabel, or several.
         classes: The class names in the order of the model's outputs, or a text file with one name per line, for data
-            whose classes have names. A class folder that is not in it, or a name without a folder, is an error.
+            whose classes have names. A class folder that is not in it is an error;
+            a name without a folder is a class without images, and noted.
         skip_bad: Leave out images that cannot be read and rows with missing values, and count them in
             ``DataSource.skipped`` and its notes, instead of stopping at the first. They are looked for before the first
             batch, so each image is decoded once more.
+        real: The targets of a ``.npz`` are real numbers (regression), not classes.
 
     Raises:
         InputError: If an argument makes no sense, alone or for this kind of data.
@@ -95,7 +100,7 @@ def open_data(
     """
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize)
     names = None if classes is None else read_classes(classes)
-    options = _Options(batch_size, limit, split, resize, target, names, skip_bad)
+    options = _Options(batch_size, limit, split, resize, target, names, skip_bad, real)
     try:
         source = _open(path, options)
     except OSError as error:
@@ -117,7 +122,7 @@ def _open(path: str | Path, options: _Options) -> DataSource:
         case "digits":
             source = digits_source(options.split, batch_size=options.batch_size)
         case "npz":
-            source = open_npz(where, split=options.split, batch_size=options.batch_size)
+            source = open_npz(where, split=options.split, batch_size=options.batch_size, real=options.real)
         case "idx":
             source = open_idx(where, batch_size=options.batch_size)
         case "idx folder":

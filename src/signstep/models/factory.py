@@ -12,7 +12,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from signstep.errors import InputError, LoadError
+from signstep.errors import InputError, LoadError, SignstepError
 
 
 def build(spec: str, args: Mapping[str, object]) -> nn.Module:
@@ -103,6 +103,8 @@ def _call(factory: Callable[..., object], args: Mapping[str, object], spec: str)
     try:
         torch.default_generator.manual_seed(0)  # again: the import may have drawn, and happens only once
         return factory(**args)
+    except SignstepError:
+        raise
     except Exception as error:
         raise LoadError(
             f"{spec} raised {type(error).__name__}: {error}; called with {_shown(args)}, fix it there"

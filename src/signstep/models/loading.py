@@ -10,7 +10,7 @@ from torch import nn
 from signstep.errors import InputError, LoadError
 from signstep.models.exported import load_exported
 from signstep.models.factory import build
-from signstep.models.weights import load_weights
+from signstep.models.weights import load_weights, refuse_non_finite
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
 
@@ -38,6 +38,7 @@ def load_model(
     weights: str | Path | None = None,
     args: Mapping[str, object] | None = None,
     trust: bool = False,
+    keep_mode: bool = False,
 ) -> LoadedModel:
     """Load a model by its name or path, without running code from files of weights.
 
@@ -47,6 +48,7 @@ def load_model(
         weights: A file of weights for the factory's model: .safetensors, or whatever ``torch.save`` wrote.
         args: Keyword arguments for the factory.
         trust: Allow a .pt2, since loading one can run code.
+        keep_mode: Leave every submodule in the mode the factory gave it, instead of evaluation mode.
 
     Raises:
         InputError: If the spec or the arguments do not fit.
@@ -64,12 +66,13 @@ def load_model(
     if suffix == ".pt2":
         return _exported(spec, weights, args, trust=trust)
     model = build(spec, args or {})
-    if weights is None:
+    if not keep_mode:
         model.eval()
+    if weights is None:
+        refuse_non_finite(spec, model.state_dict())
         return LoadedModel(model, spec, ("no file of weights given: the model is as the factory made it",), None)
     path = Path(weights).expanduser()
     notes = load_weights(model, path)
-    model.eval()
     return LoadedModel(model, f"{spec} with {path}", notes, _sha256(path))
 
 

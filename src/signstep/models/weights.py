@@ -36,7 +36,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     best = min(candidates, key=lambda candidate: candidate.misfits)
     if best.misfits:
         raise LoadError(f"{path} does not fit the model: {best.complaint()}; pass the architecture it was trained with")
-    _refuse_non_finite(path, best.weights)
+    refuse_non_finite(path, best.weights)
     model.load_state_dict(best.weights, strict=False)  # what may be missing was decided above
     return best.notes
 
@@ -155,7 +155,12 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _refuse_non_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+def refuse_non_finite(path: Path | str, weights: Mapping[str, Tensor]) -> None:
+    """Weights that no training should leave behind.
+
+    Raises:
+        LoadError: a tensor has NaN or infinite values.
+    """
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
