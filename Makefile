@@ -32,8 +32,12 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/fgsm_speed.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/saturation.py
+	$(BIN)/python benchmarks/reference_models.py
+	$(BIN)/python benchmarks/origin_paper.py
 
 clean:
 	rm -rf $(VENV) site

@@ -104,7 +104,7 @@ def test_classes_named_by_numbers_are_sorted_as_text_and_noted(tmp_path: Path) -
     assert any("the folders 10, 2, ... are taken for the classes 0, 1, 2" in note for note in source.notes)
     (tmp_path / "2").rename(tmp_path / "0")
     (tmp_path / "10").rename(tmp_path / "1")
-    assert open_data(tmp_path).notes == ()
+    assert not any("are taken for the classes" in note for note in open_data(tmp_path).notes)
 
 
 def test_images_that_cannot_be_read_are_named(zoo: Path) -> None:
