@@ -313,3 +313,9 @@ def test_a_model_without_images_needs_npz(place: Path, capsys: pytest.CaptureFix
     arguments = ["attack", *MODEL[:-1], "flat.npz", "--threat", "linf:0.1"]
     assert main(arguments) == 2
     assert "which is no image" in capsys.readouterr().err
+
+
+def test_a_normalised_budget_verifies_too(place: Path) -> None:
+    del place
+    assert main([*OWN[:-1], "linf:0.3", "--mean", "0.5", "--std", "0.25", "--budget", "normalised"]) == 0
+    assert main(["verify", "signstep-report"]) == 0

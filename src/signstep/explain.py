@@ -60,7 +60,7 @@ def _finding(rule: Rule) -> str:
 def _fgsm_example() -> str:
     gradient = torch.tensor([[3.0, -0.1, 0.0, -2.0]])
     x = torch.tensor([[0.2, 0.5, 0.7, 0.9]])
-    stepped = fgsm(lambda u: -(u * gradient).sum(1, keepdim=True), x, torch.ones(1), eps=0.05)
+    stepped = fgsm(lambda u: -(u * gradient).sum(1, keepdim=True), x, torch.ones(1), eps=0.05, outputs="logits")
     g, radius = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([0.1])
     lines = [
         "Worked examples (computed now)",
@@ -73,7 +73,7 @@ def _fgsm_example() -> str:
         step = NORMS[name].steepest(g, radius)
         lines.append(f"  {name:<4}  d = {_row(step, 4)}  gain {float((g * step).sum()):.4f}")
     w, b, point, eps = torch.tensor([[1.5, -2.0, 0.5]]), 0.2, torch.tensor([[0.3, 0.1, 0.6]]), 0.1
-    adversarial = fgsm(lambda u: u @ w.T + b, point, torch.ones(1), eps=eps, box=None)
+    adversarial = fgsm(lambda u: u @ w.T + b, point, torch.ones(1), eps=eps, box=None, outputs="logits")
     attained = torch.nn.functional.softplus(-(adversarial @ w.T + b)).item()
     closed = torch.nn.functional.softplus(eps * w.abs().sum() - (point @ w.T + b)).item()
     lines += [

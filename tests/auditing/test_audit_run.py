@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import signstep as ss
 from signstep.auditing.evidence import Evidence
+from signstep.auditing.findings import examine
 from signstep.errors import InputError
 
 
@@ -294,3 +295,62 @@ def test_evidence_stops_at_its_limit_and_counts_what_it_dropped() -> None:
         ss.audit(network(), data(), threat=ss.linf(0.05), evidence=evidence)
     assert len(part) == 3
     assert part.dropped == len(whole) - 3
+
+
+def test_data_is_drawn_under_the_callers_own_generators() -> None:
+    def stream() -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(4):
+            yield torch.rand(3, 8), torch.zeros(3, dtype=torch.long)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        result = ss.audit(network(), stream(), threat=ss.linf(0.05), attacks=["fgsm"], curve=False)
+    assert len(set(result.per_example.ids)) == 12
+
+
+def test_masks_for_each_example_are_sliced_along_the_stream() -> None:
+    x, y = data()
+    mask = torch.rand(60, 8, generator=torch.Generator().manual_seed(0)) > 0.5
+    whole = ss.audit(network(), [(x, y)], threat=ss.linf(0.1, mask=mask))
+    parts = ss.audit(network(), [(x[:17], y[:17]), (x[17:], y[17:])], threat=ss.linf(0.1, mask=mask))
+    assert whole.per_example.verdicts == parts.per_example.verdicts
+    with pytest.raises(ss.SignstepError, match="mask has 40 entries"):
+        ss.audit(network(), [(x, y)], threat=ss.linf(0.1, mask=mask[:40]))
+
+
+def test_single_steps_stay_single_steps_with_several_surrogates() -> None:
+    others = [network(1), network(2)]
+    result = ss.audit(network(), data(), threat=ss.linf(0.05), attacks=["fgsm"], surrogate=others, curve=False)
+    assert result.attacks[0].backwards == 2
+    assert "SS109" in {finding.code for finding in examine(result)}
+
+
+def test_an_interruption_while_evidence_is_gathered_keeps_it_whole() -> None:
+    class Stopping(nn.Module):
+        def __init__(self, calls: int) -> None:
+            super().__init__()
+            self.inner, self.calls = network(), calls
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls -= 1
+            if self.calls == 0:
+                raise KeyboardInterrupt
+            out: Tensor = self.inner(x)
+            return out
+
+    x, y = data()
+    for calls in range(8, 18):
+        evidence = Evidence()
+        try:
+            result = ss.audit(
+                Stopping(calls),
+                [(x[:30], y[:30]), (x[30:], y[30:])],
+                threat=ss.linf(0.05),
+                attacks=["fgsm"],
+                curve=False,
+                evidence=evidence,
+            )
+        except KeyboardInterrupt:
+            continue
+        kept = evidence.tensors()
+        assert {len(part) for part in kept.values()} <= {result.fooled}

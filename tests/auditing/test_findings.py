@@ -25,6 +25,7 @@ def entry(name: str, verdicts: str, clean: str, **changes: object) -> AttackResu
         forwards=2.0,
         backwards=float(gradient) if name == "fgsm" else 20.0 * gradient,
         seconds=0.1,
+        steps=0 if name == "random-sign" else 1 if name == "fgsm" else 20,
         gradients=len(clean) if gradient else 0,
         dead_gradients=0,
         zero=0.0,

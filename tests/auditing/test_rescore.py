@@ -153,7 +153,7 @@ def test_hashes_of_what_went_in() -> None:
 
 
 def test_sums_find_changed_and_missing_files(tmp_path: Path) -> None:
-    for name in ("result.json", "pictures/01.png"):
+    for name in ("result.json", "signstep.toml", "pictures/01.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     rescore.write_sums(tmp_path)
@@ -163,5 +163,7 @@ def test_sums_find_changed_and_missing_files(tmp_path: Path) -> None:
     assert "result.json was changed" in rescore.check_sums(tmp_path).seen
     (tmp_path / "result.json").unlink()
     assert "result.json is missing" in rescore.check_sums(tmp_path).seen
+    (tmp_path / "SHA256SUMS").write_text("")
+    assert "result.json is not listed" in rescore.check_sums(tmp_path).seen
     with pytest.raises(LoadError, match="pass the folder of a report"):
         rescore.check_sums(tmp_path / "pictures")

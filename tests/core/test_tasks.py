@@ -474,3 +474,39 @@ def test_dicts_that_do_not_fit() -> None:
     single = ss.attack(lambda image, vector: mlp()(image), one, threat=THREAT)  # noqa: ARG005
     assert isinstance(single.x, dict)
     assert set(single.x) == {"image"}
+
+
+def test_regression_behind_a_final_sigmoid_means_what_the_model_says() -> None:
+    """The verdict is on the model's own numbers: nothing is looked for behind a sigmoid."""
+    model = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
+    x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
+    y = model(x).detach()
+    outcome = ss.attack(model, x, y, threat=ss.linf(0.001), task=ss.Regression(0.3), recipe="fgsm-rs")
+    assert not bool(outcome.fooled.any())
+    seen: list[Tensor] = []
+
+    def loss(z: Tensor, y: Tensor | None) -> Tensor:  # noqa: ARG001
+        seen.append(z.detach())
+        return z.sum(1)
+
+    task = ss.Custom(loss, lambda z, y: z[:, 0] > 2)  # noqa: ARG005
+    ss.attack(model, x, y, threat=ss.linf(0.001), task=task)
+    assert all(bool(((z > 0) & (z < 1)).all()) for z in seen)
+
+
+def test_few_one_logit_outputs_between_0_and_1_may_be_either() -> None:
+    def flat(x: Tensor) -> Tensor:
+        return 1 / (1 + torch.exp(-x[:, :1]))
+
+    x = torch.rand(4, 2, generator=torch.Generator().manual_seed(0))
+    y = torch.ones(4, dtype=torch.long)
+    with pytest.raises(ss.SignstepError, match="logits or probabilities"):
+        ss.attack(flat, x, y, threat=ss.linf(0.1))
+    assert len(ss.attack(flat, x, y, threat=ss.linf(0.1), outputs="probabilities")) == 4
+
+
+def test_dlr_towards_a_target_without_labels_says_that_it_gives_way() -> None:
+    x = torch.rand(3, 6, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([1, 2, 3])
+    with pytest.warns(ss.SignstepWarning, match="needs the labels y as well"):
+        ss.attack(lambda u: u - 0.5, x, None, target=target, loss="dlr", threat=ss.linf(0.1))

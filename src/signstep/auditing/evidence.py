@@ -39,31 +39,37 @@ class Evidence:
         if not isinstance(x, Tensor) or question.wrong is None:
             return
         left = ~question.wrong
+        kept: dict[str, list[Tensor]] = {}
+        size, dropped = self._size, self.dropped
         for number, outcome in enumerate(outcomes.values()):
             index = (left & outcome.fooled).nonzero().squeeze(1)
             left = left & ~outcome.fooled
             assert isinstance(outcome.x, Tensor)
             each = 2 * x[:1].nbytes
-            room = max(0, (self.limit - self._size) // max(1, each))
-            self.dropped += max(0, len(index) - room)
+            room = max(0, (self.limit - size) // max(1, each))
+            dropped += max(0, len(index) - room)
             index = index[:room]
             if len(index) == 0:
                 continue
-            self._size += each * len(index)
+            size += each * len(index)
             aim = question.problem.aim
-            self._keep("row", index.cpu() + first_row)
-            self._keep("id", question.problem.ids[index])
-            self._keep("attack", torch.full_like(index, number))
-            self._keep("x", x[index])
-            self._keep("x_adv", outcome.x[index])
-            self._keep("answer", question.predicted[index])
-            self._keep("answer_adv", outcome.answer[index])
+            _keep(kept, "row", index.cpu() + first_row)
+            _keep(kept, "id", question.problem.ids[index])
+            _keep(kept, "attack", torch.full_like(index, number))
+            _keep(kept, "x", x[index])
+            _keep(kept, "x_adv", outcome.x[index])
+            _keep(kept, "answer", question.predicted[index])
+            _keep(kept, "answer_adv", outcome.answer[index])
             if aim.y is not None:
-                self._keep("y", aim.y[index])
+                _keep(kept, "y", aim.y[index])
             if aim.target is not None:
-                self._keep("target", aim.target[index])
-            self._keep_confidence(question, index, outcome.x[index])
-            self._keep_threat(question, index)
+                _keep(kept, "target", aim.target[index])
+            _keep_confidence(kept, question, index, outcome.x[index])
+            _keep_threat(kept, question, index)
+        # All at once and last: an interruption or a lack of memory on the way leaves what was kept before.
+        self._size, self.dropped = size, dropped
+        for name, parts in kept.items():
+            self._parts.setdefault(name, []).extend(parts)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything kept, one tensor for each name, rows aligned."""
@@ -97,30 +103,33 @@ class Evidence:
         except (OSError, SafetensorError) as error:
             raise LoadError(f"{path} cannot be read: {error}") from error
 
-    def _keep_confidence(self, question: Question, index: Tensor, x_adv: Tensor) -> None:
-        """The probability of each answer, for classes."""
-        task, problem = question.problem.task, question.problem.take(index)
-        if not isinstance(task, Multiclass):
-            return
-        assert isinstance(question.x, Tensor)
-        for name, x in (("confidence", question.x[index]), ("confidence_adv", x_adv)):
-            with torch.no_grad():
-                self._keep(name, task.logits(problem.ask(x)).softmax(1).amax(1))
 
-    def _keep_threat(self, question: Question, index: Tensor) -> None:
-        """What a record of plain numbers cannot hold: a radius for each example, a mask, bounds for each feature."""
-        threat, x = question.threats[""], question.x
-        assert isinstance(x, Tensor)
-        for name in ("eps", "low", "high", "mask"):
-            part = getattr(threat, name)
-            if not isinstance(part, Tensor) or part.ndim == 0:
-                continue
-            part = part.to(index.device)
-            if name == "eps" or (part.ndim == x.ndim and len(part) == len(x)):
-                self._keep(name, part[index])
-            else:
-                shaped = part if part.ndim == x.ndim else part.reshape(*([1] * (x.ndim - part.ndim)), *part.shape)
-                self._keep(name, shaped.expand(len(index), *shaped.shape[1:]))
+def _keep_confidence(kept: dict[str, list[Tensor]], question: Question, index: Tensor, x_adv: Tensor) -> None:
+    """The probability of each answer, for classes."""
+    task, problem = question.problem.task, question.problem.take(index)
+    if not isinstance(task, Multiclass):
+        return
+    assert isinstance(question.x, Tensor)
+    for name, x in (("confidence", question.x[index]), ("confidence_adv", x_adv)):
+        with torch.no_grad():
+            _keep(kept, name, task.logits(problem.ask(x)).softmax(1).amax(1))
 
-    def _keep(self, name: str, part: Tensor) -> None:
-        self._parts.setdefault(name, []).append(part.detach().cpu())
+
+def _keep_threat(kept: dict[str, list[Tensor]], question: Question, index: Tensor) -> None:
+    """What a record of plain numbers cannot hold: a radius for each example, a mask, bounds for each feature."""
+    threat, x = question.threats[""], question.x
+    assert isinstance(x, Tensor)
+    for name in ("eps", "low", "high", "mask"):
+        part = getattr(threat, name)
+        if not isinstance(part, Tensor) or part.ndim == 0:
+            continue
+        part = part.to(index.device)
+        if name == "eps" or (part.ndim == x.ndim and len(part) == len(x)):
+            _keep(kept, name, part[index])
+        else:
+            shaped = part if part.ndim == x.ndim else part.reshape(*([1] * (x.ndim - part.ndim)), *part.shape)
+            _keep(kept, name, shaped.expand(len(index), *shaped.shape[1:]))
+
+
+def _keep(kept: dict[str, list[Tensor]], name: str, part: Tensor) -> None:
+    kept.setdefault(name, []).append(part.detach().cpu())

@@ -199,7 +199,7 @@ def check_ignored(ignore: Mapping[str, str]) -> None:
 
 
 def _iterated(result: Result) -> list[AttackResult]:
-    return [entry for entry in result.attacks if entry.backwards > 1.5 or entry.name.partition(":")[0] in _ITERATED]
+    return [entry for entry in result.attacks if entry.steps > 1]
 
 
 def _only(result: Result, first: str, second: str) -> tuple[int, int]:
@@ -279,8 +279,8 @@ def _survive(result: Result) -> str:
     span = result.terms.get("box_span")
     if not span or result.terms.get("norm") != "linf" or result.terms.get("goal") != "untargeted":
         return ""
-    eps, held = result.terms.get("eps_value"), result.held
-    if eps is not None and eps >= span / 2 and held > 0.25 * result.examples:
+    eps, held, classes = result.terms.get("eps_value"), result.held, result.terms.get("classes")
+    if eps is not None and classes and eps >= span / 2 and result.interval(held)[0] > 1 / classes:
         return f"{held} of {result.examples} survive every attack at eps {eps:.4g}, half of the box"
     return ""
 
@@ -325,8 +325,6 @@ def _chance(result: Result) -> str:
         return ""
     return f"clean accuracy {100 * result.clean_accuracy:.1f} % with {classes} classes"
 
-
-_ITERATED = ("bim", "mi-fgsm", "pgd")
 
 # Sizes that papers and leaderboards report, inputs in [0, 1].
 _USUAL = {

@@ -220,6 +220,10 @@ def check_sums(folder: Path) -> Check:
             wrong.append(f"{name} is missing")
         elif sha256(path) != digest:
             wrong.append(f"{name} was changed")
+    listed = {line.partition("  ")[2] for line in lines}
+    wrong += [f"{name} is not listed" for name in ("result.json", "signstep.toml") if name not in listed]
+    if (folder / "adversarial.safetensors").exists() and "adversarial.safetensors" not in listed:
+        wrong.append("adversarial.safetensors is not listed")
     return Check("files", not wrong, "; ".join(wrong[:5]) or f"{len(lines)} files as written")
 
 

@@ -36,6 +36,7 @@ class AttackResult:
         forwards: forward passes for each example, mean; the model's and surrogates', verdicts included.
         backwards: backward passes for each example, mean.
         seconds: wall-clock time.
+        steps: gradient steps of each run.
         gradients: gradients looked at.
         dead_gradients: of these, gradients with no usable coordinate.
         zero: share of gradient coordinates that were exactly zero.
@@ -56,6 +57,7 @@ class AttackResult:
     forwards: float
     backwards: float
     seconds: float
+    steps: int
     gradients: int
     dead_gradients: int
     zero: float

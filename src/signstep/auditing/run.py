@@ -144,24 +144,28 @@ def audit(
     tally = _Tally([name for name, _ in chosen], _levels(curve, threat), [name for name, _ in traced])
     key = Key(seed)
     partial = False
-    with subject.opened():
-        try:
-            for x, y in _batches(data, limit):
-                x_, y_ = tree_map(lambda part: part.to(where), x), None if y is None else torch.as_tensor(y).to(where)
 
-                def attacked(part: Tree, labels: Tensor | None) -> None:
-                    here = _sliced(threat, tally.examples, tally.examples + rows(part))
-                    question = subject.ask(part, labels, here, target=target, key=key, random=tally.random)
-                    tally.random = question.problem.random
-                    _one_batch(question, chosen, traced, subject.oracle, key, tally, evidence)
+    def attacked(part: Tree, labels: Tensor | None) -> None:
+        here = _sliced(threat, tally.examples, tally.examples + rows(part), part)
+        question = subject.ask(part, labels, here, target=target, key=key, random=tally.random)
+        tally.random = question.problem.random
+        _one_batch(question, chosen, traced, subject.oracle, key, tally, evidence)
 
-                _fitting(attacked, x_, y_, tally)
-                if progress is not None:
-                    progress(tally.examples)
-        except KeyboardInterrupt:
-            if tally.examples == 0:
-                raise
-            partial = True
+    try:
+        for x, y in _batches(data, limit):  # drawn outside: data may use the global generators
+            with subject.opened():
+                _fitting(
+                    attacked,
+                    tree_map(lambda part: part.to(where), x),
+                    None if y is None else torch.as_tensor(y).to(where),
+                    tally,
+                )
+            if progress is not None:
+                progress(tally.examples)
+    except KeyboardInterrupt:
+        if tally.examples == 0:
+            raise
+        partial = True
     if tally.examples == 0:
         raise InputError(
             "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"
@@ -187,7 +191,6 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
         "norm": single.norm.name if single else "several inputs",
         "eps": single.label if single and single.eps is not None else "",
         "eps_value": _single(threat),
-        "threat_terms": _plain_terms(single),
         "box_span": _box_span(threat),
         "input_space": subject.space.describe(),
         "mode": subject.mode,
@@ -392,6 +395,7 @@ class _Tally:
             "loss": problem.loss,
             "random_model": problem.random,
             "outputs_form": question.form,
+            "threat_terms": _plain_terms(question.threats.get("")),
             "classes": question.classes,
         }
 
@@ -463,6 +467,7 @@ class _Tally:
             forwards=sums.forwards / max(1, self.examples),
             backwards=sums.backwards / max(1, self.examples),
             seconds=round(sums.seconds, 3),
+            steps=attack.steps,
             gradients=gradients,
             dead_gradients=dead,
             zero=zero * share,
@@ -531,16 +536,19 @@ def _levels(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
         linf = isinstance(threat, ThreatModel) and threat.norm.name == "linf"
         shares = [share for share in _SHARES if not linf or span is None or share * eps <= span]
         return tuple(share * eps for share in shares)
+    if not isinstance(threat, ThreatModel) and curve and any(part.eps is None for part in threat.values()):
+        raise InputError("curve needs a size for every input, and some threat has eps=None; pass curve=False")
     levels = tuple(float(level) for level in curve)
     if not all(level > 0 for level in levels) or list(levels) != sorted(set(levels)):
         raise InputError(f"curve={list(levels)}; pass sizes above 0 in ascending order")
     return levels
 
 
-def _sliced(threat: Threat, start: int, stop: int) -> Threat:
+def _sliced(threat: Threat, start: int, stop: int, x: Tree) -> Threat:
     if isinstance(threat, ThreatModel):
-        return threat.rows(start, stop)
-    return {name: part.rows(start, stop) for name, part in threat.items()}
+        return threat.rows(start, stop, x.ndim if isinstance(x, Tensor) else None)
+    assert isinstance(x, dict)
+    return {name: part.rows(start, stop, x[name].ndim if name in x else None) for name, part in threat.items()}
 
 
 def _text(threat: Threat) -> str:

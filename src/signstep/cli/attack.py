@@ -16,6 +16,7 @@ from signstep.cli.app import app
 from signstep.cli.job import job_of, progress, say, sized, writable
 from signstep.core.files import write_whole
 from signstep.core.keys import Key
+from signstep.core.problem import judge
 from signstep.core.recipes import recipe
 from signstep.core.subject import Question, Subject
 from signstep.core.threat import ThreatModel
@@ -120,19 +121,20 @@ def attack(
     book = _Book(folder, kind, terms)
     stopped = False
     try:
-        with progress(quiet, job.data.len_hint, "attacking") as advance, subject.opened():
+        with progress(quiet, job.data.len_hint, "attacking") as advance:
             for x, y in sized(job, batch_size):
-                question = subject.ask(
-                    x.to(where),
-                    None if predicted_labels else y.to(where),
-                    terms,
-                    target=cast("Literal['random', 'least-likely', 'next'] | None", target),
-                    key=key,
-                    attack=chosen,
-                )
-                outcome = question.run(chosen, key.fold(chosen.name))
-                assert isinstance(outcome.x, Tensor)
-                book.add(question, outcome.x, outcome.answer, outcome.fooled)
+                with subject.opened():
+                    question = subject.ask(
+                        x.to(where),
+                        None if predicted_labels else y.to(where),
+                        terms,
+                        target=cast("Literal['random', 'least-likely', 'next'] | None", target),
+                        key=key,
+                        attack=chosen,
+                    )
+                    outcome = question.run(chosen, key.fold(chosen.name))
+                    assert isinstance(outcome.x, Tensor)
+                    book.add(question, outcome.x, outcome.answer, outcome.fooled)
                 advance(book.rows)
     except KeyboardInterrupt:
         stopped = True
@@ -157,6 +159,8 @@ class _Book:
         self._kept: dict[str, list[np.ndarray]] = {}
         for old in folder.glob("[0-9]*_to_*.png") if (folder / _MARK).exists() else ():
             old.unlink()
+        if (folder / _MARK).exists():
+            (folder / "attacked.npz").unlink(missing_ok=True)
         write_whole(folder / _MARK, "{}\n")
 
     def add(self, question: Question, x: Tensor, answer: Tensor, fooled: Tensor) -> None:
@@ -215,7 +219,7 @@ class _Book:
         write_png(x, paths, low=low, high=high)
         again = read_png(paths, low=low, high=high).to(x)
         with torch.no_grad():
-            fooled = question.problem(again, Key(0)).fooled
+            fooled = judge(question.problem, again, Key(0).fold("disk")).fooled
         inside = question.checked(again)[""].ok
         self.on_disk += int((fooled & ~question.clean.fooled).sum())
         self.outside += int((~inside).sum())

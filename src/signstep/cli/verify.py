@@ -65,7 +65,7 @@ def verify(
         predictor = Predictor(
             job.model,
             o.output_of(stated.get("output")),
-            stated.get("outputs", "auto"),
+            "logits" if stated.get("task") == "regression" else stated.get("outputs", "auto"),
             None if space.mean is None else lambda u: tree_map(space.to_model, u),
         )
         checks.append(

@@ -21,6 +21,9 @@ NO_PATH = (
     "rounding, NumPy or a quantised layer on the way?); attack a surrogate (surrogate=other_model) or remove the break"
 )
 
+# Fewer one-logit outputs than this, all in [0, 1], may be either.
+_ENOUGH = 8
+
 _SOFTMAX = {torch.softmax, torch.nn.functional.softmax, Tensor.softmax}
 _SIGMOID = {torch.sigmoid, torch.special.expit, Tensor.sigmoid, torch.nn.functional.sigmoid}
 
@@ -100,7 +103,7 @@ class Predictor:
                 "the verdict on its output"
             )
             return Outputs(raw, before.float() if before.dtype in (torch.float16, torch.bfloat16) else before, "behind")
-        return Outputs(raw, wide, "lost" if self._are_probabilities(wide) else "logits")
+        return Outputs(raw, wide, "lost" if self._are_probabilities(wide, raw.dtype) else "logits")
 
     def _run(self, inputs: Tree) -> Any:
         try:
@@ -129,19 +132,24 @@ class Predictor:
             return f"x is {values.dtype}, the model's weights {weights.dtype}; pass x.to({weights.dtype})"
         return None
 
-    def _are_probabilities(self, raw: Tensor) -> bool:
+    def _are_probabilities(self, raw: Tensor, dtype: torch.dtype) -> bool:
         if self.kind != "auto":
             return self.kind == "probabilities"
         if self._looks_like_probabilities is None:
-            self._looks_like_probabilities = self._judge(raw.detach())
+            self._looks_like_probabilities = self._judge(raw.detach(), dtype)
         return self._looks_like_probabilities
 
-    def _judge(self, raw: Tensor) -> bool:
+    def _judge(self, raw: Tensor, dtype: torch.dtype) -> bool:
         if bool(raw.amin() < 0):
             return False
-        inside = bool(((raw >= 0) & (raw <= 1)).all())
+        inside = bool((raw <= 1).all())  # false for NaN too
         if not inside or raw.ndim < 2 or raw.shape[1] < 2:
-            if inside and len(raw) >= 8:
+            if inside and len(raw) < _ENOUGH:
+                raise InputError(
+                    f"the model's {len(raw)} outputs all lie in [0, 1]: logits or probabilities? Too few to tell; pass "
+                    "outputs='logits' or outputs='probabilities'"
+                )
+            if inside:
                 text = (
                     "every output lies in [0, 1]: taken for probabilities of a one-logit model; pass "
                     "outputs='logits' if they are logits"
@@ -150,7 +158,8 @@ class Predictor:
                 warnings.warn(text, SignstepWarning, stacklevel=5)
                 return True
             return False
-        if bool(((raw.sum(1) - 1).abs() < 1e-3).all()):
+        slack = max(1e-3, 2 * torch.finfo(dtype).eps * raw.shape[1] ** 0.5)
+        if bool(((raw.sum(1) - 1).abs() < slack).all()):
             text = (
                 "the model returns probabilities and the logits behind them cannot be reached: examples whose gradient "
                 "has rounded to zero are undetermined; let the model return logits"

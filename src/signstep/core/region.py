@@ -286,9 +286,9 @@ class BallRegion:
             )
         levels = self.grid.level(self.x)
         off = (levels - levels.round()).abs().amax() if levels.numel() else torch.zeros(())
-        # Fine grids (16-bit images) have steps near a unit in the last place of float32.
+        # One unit in the last place, which is also what the checker tolerates: the answer lies on the grid itself.
         last_place = torch.finfo(self.x.dtype).eps * self.grid.steps * self._largest_bound()
-        allowed = min(0.5, max(1e-3, last_place))
+        allowed = min(0.5, last_place)
         if float(off) > allowed:
             raise InputError(
                 f"x is off the grid of {self.grid.steps} steps by up to {float(off):.3g} of a step; with grid= the "
@@ -304,8 +304,10 @@ class ProductRegion:
 
     @property
     def radius(self) -> Tensor:
-        """The largest radius (R,) over the inputs."""
-        return torch.stack([part.radius for part in self.parts.values()]).amax(0)
+        """The largest finite radius (R,) over the inputs; inf where every input is limited by its box alone."""
+        radii = torch.stack([part.radius for part in self.parts.values()])
+        finite = torch.where(torch.isinf(radii), -torch.inf, radii).amax(0)
+        return torch.where(torch.isinf(finite), torch.inf, finite)
 
     def steepest(self, gradient: Tree) -> Tree:
         """Each input's own exact step: the maximiser over a product of sets is the product of the maximisers."""
@@ -359,7 +361,12 @@ class ProductRegion:
     def resized(self, radius: Tensor) -> "ProductRegion":
         """All radii scaled so that the largest becomes ``radius``."""
         share = torch.where(self.radius > 0, radius / self.radius, torch.zeros_like(radius))
-        return ProductRegion({name: part.resized(share * part.radius) for name, part in self.parts.items()})
+        return ProductRegion(
+            {
+                name: part.resized(torch.where(torch.isinf(part.radius), part.radius, share * part.radius))
+                for name, part in self.parts.items()
+            }
+        )
 
 
 def region_around(x: Tree, threat: Threat) -> BallRegion | ProductRegion:

@@ -16,7 +16,19 @@ from signstep.core.outputs import Kind, Outputs, Predictor, Selector
 from signstep.core.problem import ModelProblem, Warm, judge
 from signstep.core.region import BallRegion, ProductRegion, region_around
 from signstep.core.space import InputSpace, Statistic
-from signstep.core.tasks import Aim, Binary, Multiclass, Multilabel, Score, Task, TaskName, check_loss, task_for
+from signstep.core.tasks import (
+    Aim,
+    Binary,
+    Custom,
+    Multiclass,
+    Multilabel,
+    Regression,
+    Score,
+    Task,
+    TaskName,
+    check_loss,
+    task_for,
+)
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, leaves, rows, tree_map
 from signstep.core.untouched import Mode, RandomnessWatch, untouched
@@ -124,6 +136,8 @@ class Subject:
         """Declare a model; see `signstep.attack` for the arguments."""
         if mode not in ("eval", "keep"):
             raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
+        if task == "regression" or isinstance(task, (Regression, Custom)):
+            outputs = "logits"  # their numbers are meant as they are: nothing is looked for behind a final sigmoid
         space = InputSpace.of(mean, std, inputs=inputs, budget=budget)
         prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
         others = _models(surrogate)
@@ -193,7 +207,7 @@ class Subject:
         aim, notes = self._aim(task, outputs, y, target, ids, key)
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
         classes = _classes(task, outputs)
-        loss = check_loss(task, self.loss, classes, goal)
+        loss = check_loss(task, self.loss, classes, goal, labelled=aim.y is not None)
         if self.surrogates:
             notes.append("transfer attack: gradients come from a surrogate, the model itself may be far less robust")
         if self.space.budget == "normalised":

@@ -422,7 +422,7 @@ def _towards(z: Tensor, y: Tensor, way: Tensor, loss: str) -> Tensor:
     return -losses.margins(z, y).gather(1, way.unsqueeze(1)).squeeze(1)
 
 
-def check_loss(task: Task, loss: str | None, classes: int | None, goal: Goal) -> str:
+def check_loss(task: Task, loss: str | None, classes: int | None, goal: Goal, *, labelled: bool) -> str:
     """The name of the loss to search on; DLR needs enough classes and says so when it gives way to the margin.
 
     Raises:
@@ -437,6 +437,13 @@ def check_loss(task: Task, loss: str | None, classes: int | None, goal: Goal) ->
         warnings.warn(
             f"loss='dlr' needs at least {needed} classes for {goal} attacks, "
             f"the model has {classes}: the margin loss is used",
+            SignstepWarning,
+            stacklevel=3,
+        )
+        return "margin"
+    if loss == "dlr" and goal == "targeted" and not labelled:
+        warnings.warn(
+            "loss='dlr' towards a target needs the labels y as well: the margin loss is used",
             SignstepWarning,
             stacklevel=3,
         )

@@ -101,15 +101,27 @@ class ThreatModel:
         """The same threat at another size."""
         return replace(self, eps=read_eps(eps), label=_written(eps))
 
-    def rows(self, start: int, stop: int) -> "ThreatModel":
-        """The threat for examples ``start`` to ``stop`` of a stream: slices an eps given per example."""
-        if not isinstance(self.eps, Tensor) or self.eps.ndim == 0:
-            return self
-        if stop > len(self.eps):
-            raise ThreatError(
-                f"eps has {len(self.eps)} entries, the data has at least {stop} examples; pass one for each"
-            )
-        return replace(self, eps=self.eps[start:stop])
+    def rows(self, start: int, stop: int, ndim: int | None = None) -> "ThreatModel":
+        """The threat for examples ``start`` to ``stop`` of a stream.
+
+        Slices an eps given per example, and a mask or box of several rows with ``ndim`` dimensions, as a batch has.
+
+        Raises:
+            ThreatError: there are fewer rows than examples.
+        """
+        parts: dict[str, Tensor] = {}
+        for name in ("eps", "low", "high", "mask"):
+            part = getattr(self, name)
+            if not isinstance(part, Tensor) or part.ndim == 0 or len(part) == 1:
+                continue
+            if name != "eps" and part.ndim != ndim:
+                continue
+            if stop > len(part):
+                raise ThreatError(
+                    f"{name} has {len(part)} entries, the data has at least {stop} examples; pass one for each"
+                )
+            parts[name] = part[start:stop]
+        return replace(self, **parts) if parts else self  # type: ignore[arg-type]
 
     def check_diameter(self, shape: tuple[int, ...]) -> None:
         """Compare eps with the diameter of the box around examples of this shape.

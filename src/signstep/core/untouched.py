@@ -91,6 +91,10 @@ class _ModelState:
             if requires_grad and not parameter.requires_grad:
                 parameter.requires_grad_(True)
             parameter.grad = grad
+        known = {(id(module), name) for module, name, _, _ in self.buffers}
+        for module, _ in self.modes:
+            for name in [name for name, _ in module._buffers.items() if (id(module), name) not in known]:
+                del module._buffers[name]  # registered on the way
         for module, name, value, copy in self.buffers:
             module._buffers[name] = value
             if value is None or copy is None:
