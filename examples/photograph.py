@@ -1,8 +1,8 @@
 """A photograph that turns into something else: one step of FGSM against MobileNetV2.
 
 The photograph is scikit-learn's own (``pip install scikit-learn``; CC BY 2.0, danielbuechele); the network is the one
-of ``../shared/models``. What the picture shows is what lies on disk: the attacked photograph is written to PNG, read back
-and scored again.
+of ``../shared/models``. What the picture shows is what lies on disk: the attacked photograph is written to PNG,
+read back and scored again.
 
     python examples/photograph.py --models ../shared/models --out docs/images/fgsm-photograph.png
 """
