@@ -104,7 +104,7 @@ def attack(
         raise InputError(
             f"--format png needs a box with two ends, the box is {terms.box}; pass --box LOW,HIGH or --format npz"
         )
-    folder = writable(out, mark=_MARK)
+    folder = writable(out, marks=(_MARK,))
     say(quiet, *job.opening)
     subject = Subject.of(
         job.model.to(where),

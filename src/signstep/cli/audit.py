@@ -121,7 +121,7 @@ def audit(
     )
     where = o.device_of(device)
     terms = o.threat_of(threat or job.threat, box, grid, job.data.bounds)
-    folder = writable(out, mark="SHA256SUMS")
+    folder = writable(out, marks=("SHA256SUMS", "result.json"))
     say(quiet, *job.opening)
     job.model.to(where)
     source = sized(job, batch_size)

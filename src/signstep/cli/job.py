@@ -161,15 +161,16 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def writable(folder: Path, *, mark: str = "") -> Path:
+def writable(folder: Path, *, marks: Sequence[str] = ()) -> Path:
     """Make the output folder and see that it can be written, before any work is done.
 
-    ``mark`` is a file that says that the folder is one of ours: without it a folder that holds something is refused.
+    ``marks`` are files that say that the folder is one of ours: without any a folder that holds something is refused.
 
     Raises:
         InputError: it cannot.
     """
-    if mark and folder.is_dir() and not (folder / mark).exists() and any(folder.iterdir()):
+    ours = any((folder / mark).exists() for mark in marks)
+    if marks and folder.is_dir() and not ours and any(folder.iterdir()):
         raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
     try:
         folder.mkdir(parents=True, exist_ok=True)
