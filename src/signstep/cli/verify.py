@@ -68,11 +68,9 @@ def verify(
             "logits" if stated.get("task") == "regression" else stated.get("outputs", "auto"),
             None if space.mean is None else lambda u: tree_map(space.to_model, u),
         )
-        checks.append(
-            rescore.answers(result, points, predictor, o.task_of(stated.get("task", "auto"), stated.get("tolerance")))
-        )
-        threat = o.threat_of(stated.get("threat") or job.threat, stated.get("box"), stated.get("grid"), job.data.bounds)
         task = o.task_of(stated.get("task", "auto"), stated.get("tolerance"))
+        checks.append(rescore.answers(result, points, predictor, task))
+        threat = o.threat_of(stated.get("threat") or job.threat, stated.get("box"), stated.get("grid"), job.data.bounds)
         checks.append(
             rescore.untouched_answers(result, job.data, predictor, task, lambda x: space.to_search(x, threat))
         )

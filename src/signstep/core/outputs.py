@@ -154,8 +154,7 @@ class Predictor:
                     "every output lies in [0, 1]: taken for probabilities of a one-logit model; pass "
                     "outputs='logits' if they are logits"
                 )
-                self._say(text)
-                warnings.warn(text, SignstepWarning, stacklevel=5)
+                self._say(text, aloud=True)
                 return True
             return False
         slack = max(1e-3, 2 * torch.finfo(dtype).eps * raw.shape[1] ** 0.5)
@@ -164,8 +163,7 @@ class Predictor:
                 "the model returns probabilities and the logits behind them cannot be reached: examples whose gradient "
                 "has rounded to zero are undetermined; let the model return logits"
             )
-            self._say(text)
-            warnings.warn(text, SignstepWarning, stacklevel=5)
+            self._say(text, aloud=True)
             return True
         return False
 
@@ -176,14 +174,16 @@ class Predictor:
         text = (
             "every output lies in [0, 1]: taken for probabilities of labels; pass outputs='logits' if they are logits"
         )
-        self._say(text)
-        warnings.warn(text, SignstepWarning, stacklevel=5)
+        self._say(text, aloud=True)
         self._looks_like_probabilities = True
         return outputs._replace(form="lost")
 
-    def _say(self, note: str) -> None:
+    def _say(self, note: str, *, aloud: bool = False) -> None:
+        """Keep a note for the result; ``aloud`` also warns, since the reading may be wrong."""
         if note not in self.notes:
             self.notes.append(note)
+        if aloud:
+            warnings.warn(note, SignstepWarning, stacklevel=6)
 
 
 def select(returned: Any, output: Selector = None) -> Tensor:
