@@ -8,8 +8,9 @@ x_adv = ss.fgsm(model, x, y, eps="8/255")
 from signstep.api import attack, fgsm
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit
-from signstep.core.attack import GradientAttack, Outcome
+from signstep.core.attack import Attack, GradientAttack
 from signstep.core.norms import L1, L2, Grouped, Linf
+from signstep.core.outcome import Outcome
 from signstep.core.recipes import RECIPES, recipe
 from signstep.core.tasks import Binary, Custom, Multiclass, Multilabel, Regression, Segmentation
 from signstep.core.threat import ThreatModel, l1, l2, linf, parse_threat, threat_model
@@ -22,6 +23,7 @@ __all__ = [
     "L1",
     "L2",
     "RECIPES",
+    "Attack",
     "Binary",
     "Custom",
     "GradientAttack",

@@ -5,11 +5,12 @@ from typing import Literal
 
 from torch import Tensor
 
-from signstep.core.attack import GradientAttack, Outcome
+from signstep.core.attack import Attack
+from signstep.core.fixed_budget import fgsm as fgsm_recipe
 from signstep.core.keys import Key
 from signstep.core.norms import Norm
+from signstep.core.outcome import Outcome
 from signstep.core.outputs import Kind, Selector
-from signstep.core.recipes import fgsm as fgsm_recipe
 from signstep.core.recipes import recipe as find_recipe
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Subject, Target
@@ -25,7 +26,7 @@ def attack(
     y: Tensor | None = None,
     *,
     threat: Threat,
-    recipe: str | GradientAttack = "fgsm",
+    recipe: str | Attack = "fgsm",
     target: Target = None,
     task: Task | TaskName = "auto",
     loss: str | None = None,

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 
 import torch
 
@@ -15,11 +16,17 @@ from signstep.errors import InputError
 
 @dataclass(frozen=True)
 class Topic:
-    """One entry: what it is, pitfalls, and perhaps a worked example that is computed when it is shown."""
+    """One entry: what it is and its pitfalls, kept as a text file of its own in ``topics/``."""
 
     formula: str
     pitfalls: tuple[str, ...]
-    example: Callable[[], str] | None = None
+
+    @classmethod
+    def read(cls, text: str) -> "Topic":
+        """The text above the line "Pitfalls", and the items of the list below it."""
+        formula, _, below = text.partition("\nPitfalls\n")
+        items = [" ".join(item.split()) for item in ("\n" + below).split("\n- ")]
+        return cls(formula.strip("\n"), tuple(item for item in items if item))
 
 
 def explain(name: str) -> str:
@@ -38,8 +45,8 @@ def explain(name: str) -> str:
     topic, row = TOPICS[name], RECIPES[name]
     lines = [f"{row.name}: {row.title}", ""]
     lines += [textwrap.indent(topic.formula, "    "), ""]
-    if topic.example is not None:
-        lines += [topic.example(), ""]
+    if name in _EXAMPLES:
+        lines += [_EXAMPLES[name](), ""]
     lines += ["Pitfalls"]
     lines += [textwrap.fill(text, 96, initial_indent="  - ", subsequent_indent="    ") for text in topic.pitfalls]
     options = ", ".join(options_of(row)) or "none"
@@ -88,61 +95,9 @@ def _row(values: torch.Tensor, digits: int = 3) -> str:
     return "(" + ", ".join(f"{value:.{digits}g}" for value in values.flatten().tolist()) + ")"
 
 
+# Computed when they are shown, not quoted.
+_EXAMPLES: dict[str, Callable[[], str]] = {"fgsm": _fgsm_example}
+
 TOPICS: dict[str, Topic] = {
-    "fgsm": Topic(
-        "x_adv = clip(x + eps * sign(gradient of the loss at x), box)\n\n"
-        "The exact answer to: which change of at most eps in every coordinate raises the *linearised* loss\n"
-        "most? In L2 the answer is eps*g/|g|, in L1 all of eps on the largest |g|; with a box, the length\n"
-        "that clipped coordinates cannot use goes to the others (step-then-clip wastes it).",
-        (
-            "It never proves robustness: one linear step. A model that survives FGSM may fall to PGD entirely.",
-            "The gradient of float32 cross-entropy rounds to zero on confident examples; Signstep searches on the "
-            "log-odds, which have the same direction and do not saturate (--loss plain-ce shows the difference).",
-            "eps and the box are in raw input units. A model that wants normalised inputs gets them inside "
-            "(--mean, --std).",
-            "On a model trained with FGSM from the clean point, accuracy at FGSM points can exceed clean accuracy: "
-            "label leaking and catastrophic overfitting, not robustness. Look at PGD beside it.",
-            "A single step rarely reaches a given target class; use an iterated attack for targets.",
-            "Success is not monotone in eps: a larger step can overshoot.",
-        ),
-        _fgsm_example,
-    ),
-    "fgsm-rs": Topic(
-        "d = uniform in the ball;  x_adv = P(x + d + step * eps * sign(gradient at x + d)),  step = 1.25",
-        (
-            "Made for training, where it avoids label leaking; as an attack it is rarely stronger than FGSM.",
-            "Audits project onto ball and box; the training recipe leaves the start unclamped, which is not the same.",
-        ),
-    ),
-    "bim": Topic(
-        "x_0 = x;  x_(t+1) = P(x_t + alpha * sign(gradient at x_t)),  alpha = eps / steps",
-        (
-            "eps is the total change, not the change of each step.",
-            "Without a random start it follows the gradient at x, which a masked model may have spoiled: try pgd.",
-        ),
-    ),
-    "mi-fgsm": Topic(
-        "g_(t+1) = decay * g_t + gradient / |gradient|_1;  x_(t+1) = P(x_t + alpha * sign(g_(t+1)))",
-        (
-            "The gradient is divided by its L1 length before it is added, not replaced by its sign.",
-            "Its use is transfer to other models; against the model itself PGD is usually as strong.",
-        ),
-    ),
-    "pgd": Topic(
-        "x_0 = x + uniform in the ball;  x_(t+1) = P(x_t + alpha * sign(gradient at x_t)),  alpha = 2.5 * eps / steps",
-        (
-            "eps is the total change, alpha the change of each step; P projects onto ball, box and mask.",
-            "A fooled example leaves at once; the last iterate is scored. More steps and restarts can only find more: "
-            "one restart overstates robustness by several points on published models.",
-            "Weaker than FGSM on some model? Then step size, projection, mode or loss is wrong, or the gradients "
-            "are masked.",
-        ),
-    ),
-    "random-sign": Topic(
-        "x_adv = clip(x + eps * random signs, box)",
-        (
-            "A control, not an attack: what noise of the same size does. If it fools as often as a gradient attack, "
-            "the gradient is worth nothing.",
-        ),
-    ),
+    name: Topic.read((files("signstep") / "topics" / f"{name}.txt").read_text(encoding="utf-8")) for name in RECIPES
 }

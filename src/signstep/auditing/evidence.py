@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from signstep.core.attack import Outcome
+from signstep.core.outcome import Outcome
 from signstep.core.subject import Question
 from signstep.core.tasks import Multiclass
 from signstep.errors import LoadError

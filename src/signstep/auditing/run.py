@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import AttackResult, CurvePoint, Examples, Result, worst_case
-from signstep.core.attack import GradientAttack, Outcome
+from signstep.core.attack import Attack
 from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
+from signstep.core.outcome import Outcome
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
 from signstep.core.recipes import RECIPES, canonical, recipe
@@ -46,7 +47,7 @@ def audit(
     data: Data,
     *,
     threat: Threat,
-    attacks: Sequence[str | GradientAttack] = ("random-sign", "fgsm", "pgd"),
+    attacks: Sequence[str | Attack] = ("random-sign", "fgsm", "pgd"),
     curve: bool | Sequence[float] = True,
     target: Target = None,
     task: Task | TaskName = "auto",
@@ -256,8 +257,8 @@ def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor
 
 def _one_batch(
     question: Question,
-    chosen: list[tuple[str, GradientAttack]],
-    traced: list[tuple[str, GradientAttack]],
+    chosen: list[tuple[str, Attack]],
+    traced: list[tuple[str, Attack]],
     oracle: Oracle | None,
     key: Key,
     tally: "_Tally",
@@ -277,7 +278,7 @@ def _one_batch(
     tally.finish(question)
 
 
-def _trace(question: Question, attack: GradientAttack, levels: Sequence[float], key: Key) -> Tensor:
+def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key) -> Tensor:
     """Whether each row is fooled at each level, (levels, R); what fools at a smaller size fools at a larger one."""
     fooled = question.clean.fooled.clone()
     rows_ = []
@@ -404,7 +405,7 @@ class _Tally:
         *,
         model: str,
         data: str,
-        attacks: list[tuple[str, GradientAttack]],
+        attacks: list[tuple[str, Attack]],
         terms: dict[str, Any],
         notes: tuple[str, ...],
         seconds: float,
@@ -448,7 +449,7 @@ class _Tally:
             hashes=hashes,
         )
 
-    def _entry(self, name: str, attack: GradientAttack, clean: str) -> AttackResult:
+    def _entry(self, name: str, attack: Attack, clean: str) -> AttackResult:
         sums = self._sums[name]
         verdicts = "".join(sums.verdicts)
         zero, nonfinite, underflow, coordinates, dead, gradients = sums.health.tolist()
@@ -569,7 +570,7 @@ def _box_span(threat: Threat) -> float | None:
     return None
 
 
-def _name(spec: str | GradientAttack) -> str:
+def _name(spec: str | Attack) -> str:
     return canonical(spec) if isinstance(spec, str) else spec.name
 
 

@@ -19,10 +19,18 @@ from signstep.errors import InputError
 State: TypeAlias = "Tree | tuple[State, ...] | None"
 
 
+class Best(NamedTuple):
+    """Of each row the displacement with the largest loss so far, the gradient there, and that loss (R,)."""
+
+    d: Tree
+    gradient: Tree
+    loss: Tensor
+
+
 class View(NamedTuple):
     """What a move may look at: the region, the displacement ``d`` with its ``loss`` (R,), step number and total.
 
-    ``moved`` is False as long as d is zero, the clean input.
+    ``moved`` is False as long as d is zero, the clean input. ``best`` is there for moves that ask to remember.
     """
 
     region: Region
@@ -31,17 +39,22 @@ class View(NamedTuple):
     step: int
     steps: int
     moved: bool = True
+    best: Best | None = None
 
 
 class Move(NamedTuple):
     """``init(region, d) -> state`` and ``update(gradient, state, view) -> (change, state)``.
 
     ``feasible`` promises that the change from the clean input is `Region.step`'s own and needs no projection to land.
+    ``remembers`` asks for the view's ``best``. ``ahead(d, state)`` is where the gradient is wanted instead of at d; it
+    is projected first (Nesterov's look-ahead).
     """
 
     init: Callable[[Region, Tree], State]
     update: Callable[[Tree, State, View], tuple[Tree, State]]
     feasible: bool = False
+    remembers: bool = False
+    ahead: Callable[[Tree, State], Tree] | None = None
 
 
 def steepest(relative: float) -> Move:
@@ -90,7 +103,29 @@ def chain(*moves: Move) -> Move:
             kept.append(after)
         return gradient, tuple(kept)
 
-    return Move(init, update, feasible=moves[-1].feasible)
+    return Move(init, update, moves[-1].feasible, any(move.remembers for move in moves), _look_ahead(moves))
+
+
+def _look_ahead(moves: tuple[Move, ...]) -> Callable[[Tree, State], Tree] | None:
+    """The look-ahead of the one move of a chain that has one."""
+    looking = [number for number, move in enumerate(moves) if move.ahead is not None]
+    if not looking:
+        return None
+    if len(looking) > 1:
+        raise InputError("a chain can look ahead once; pass one move with ahead=")
+    ahead = moves[looking[0]].ahead
+    assert ahead is not None
+    return lambda d, state: ahead(d, _parts(state)[looking[0]])
+
+
+def rose(loss: Tensor, before: Tensor) -> Tensor:
+    """Whether a loss (R,) is larger than before by more than rounding.
+
+    Kernels round differently in batches of different sizes; a decision that hangs on the last place would make the
+    result depend on the batch.
+    """
+    slack = 16 * torch.finfo(loss.dtype).eps * torch.maximum(loss.abs(), before.abs())
+    return (loss > before + slack) | (torch.isneginf(before) & (loss > before))
 
 
 def take_state(state: State, index: Tensor) -> State:

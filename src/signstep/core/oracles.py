@@ -23,8 +23,27 @@ class Oracle(Protocol):
         """Whether the score is the attacked model's own, so that a fooled row may leave the run."""
 
     @property
+    def exact(self) -> bool:
+        """Whether that score is the verdict itself; if not, a fooled row leaves only when the model confirms."""
+
+    @property
+    def warms(self) -> bool:
+        """Whether it uses a pass at the clean input that was already paid for."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers of its own, and so needs ids."""
+
+    @property
     def gradients(self) -> int:
-        """Backward passes for each call."""
+        """Forward and backward passes for each call."""
+
+    @property
+    def looks(self) -> int:
+        """Forward passes for each `look`."""
+
+    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
+        """The score alone, without gradient: for searches that only ask."""
 
     def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """Score and gradient at ``point``.
@@ -42,7 +61,16 @@ class Autograd:
     """The gradient of the attacked model itself (white box); weight gradients are never computed."""
 
     sees_victim: bool = True
+    exact: bool = True
+    warms: bool = True
+    draws: bool = False
     gradients: int = 1
+    looks: int = 1
+
+    @torch.no_grad()
+    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
+        """One forward pass."""
+        return problem(point, key)
 
     def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """One forward and one backward pass; at the clean input a forward pass already paid for is used.
@@ -63,6 +91,28 @@ class Autograd:
 
 
 @dataclass(frozen=True)
+class Twin:
+    """The gradient of a fast copy of the attacked model; a row leaves only when the model itself confirms."""
+
+    predictor: Predictor
+    sees_victim: bool = True
+    exact: bool = False
+    warms: bool = False
+    draws: bool = False
+    gradients: int = 1
+    looks: int = 1
+
+    @torch.no_grad()
+    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
+        """One forward pass of the copy."""
+        return problem.by(self.predictor)(point, key)
+
+    def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
+        """One forward and one backward pass of the copy."""
+        return Autograd()(problem.by(self.predictor), point, key, cotangent)
+
+
+@dataclass(frozen=True)
 class Surrogates:
     """The mean gradient over other models (transfer attack): the attacked model is only asked for the verdict.
 
@@ -72,6 +122,9 @@ class Surrogates:
 
     predictors: tuple[Predictor, ...]
     sees_victim: bool = False
+    exact: bool = False
+    warms: bool = False
+    draws: bool = False
 
     @classmethod
     def of(cls, predictors: Sequence[Predictor]) -> "Surrogates":
@@ -83,22 +136,38 @@ class Surrogates:
         """One backward pass for each surrogate."""
         return len(self.predictors)
 
+    @property
+    def looks(self) -> int:
+        """One forward pass for each surrogate."""
+        return len(self.predictors)
+
+    @torch.no_grad()
+    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
+        """The surrogates' mean score."""
+        return mean_score([problem.on(predictor)(point, key) for predictor in self.predictors])
+
     def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """The mean score's parts that a move may use, and the mean gradient."""
         oracle = Autograd()
         answers = [oracle(problem.on(predictor), point, key, cotangent) for predictor in self.predictors]
         if len(answers) == 1:
             return answers[0]
-        scores = [score for score, _ in answers]
-        score = Score(
-            torch.stack([s.loss for s in scores]).mean(0),
-            torch.stack([s.ways for s in scores]).mean(0),
-            torch.stack([s.fooled for s in scores]).all(0),
-            torch.stack([s.valid for s in scores]).all(0),
-            scores[0].answer,
-        )
         unit = [unit_l1(gradient) for _, gradient in answers]
+        score = mean_score([score for score, _ in answers])
         return score, tree_map(lambda *parts: torch.stack(parts).mean(0), *unit)
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Losses and ways averaged; fooled where all are."""
+    if len(scores) == 1:
+        return scores[0]
+    return Score(
+        torch.stack([s.loss for s in scores]).mean(0),
+        torch.stack([s.ways for s in scores]).mean(0),
+        torch.stack([s.fooled for s in scores]).all(0),
+        torch.stack([s.valid for s in scores]).all(0),
+        scores[0].answer,
+    )
 
 
 def leaf_of(point: Tree) -> Tree:

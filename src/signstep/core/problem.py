@@ -9,7 +9,7 @@ from torch import Tensor
 
 from signstep.core.keys import Key
 from signstep.core.outputs import Outputs, Predictor
-from signstep.core.tasks import Aim, Goal, Score, Task
+from signstep.core.tasks import Aim, Binary, Goal, Multiclass, Score, Task
 from signstep.core.tree import Tree, take
 from signstep.core.untouched import reseed
 from signstep.errors import ModelError
@@ -41,6 +41,16 @@ class Problem(Protocol):
 
     def on(self, predictor: Predictor) -> "Problem":
         """The same question asked of another model."""
+
+    def by(self, predictor: Predictor) -> "Problem":
+        """The same question asked of a copy of the same model, as random as the model itself."""
+
+    def led(self, loss: str | None) -> "Problem":
+        """The same question, led by another loss where the task has it; None and unknown ones change nothing."""
+
+    @property
+    def classwise(self) -> bool:
+        """Whether failing means another class, so that rows can be led towards one with ``take(way=...)``."""
 
     def read(self, outputs: Outputs) -> Score:
         """The score that these outputs mean."""
@@ -137,9 +147,30 @@ class ModelProblem:
         """The same question asked of another model, which is seeded in any case: it may be random where this is not."""
         return replace(self, predictor=predictor, random=True, warm=None)
 
+    def by(self, predictor: Predictor) -> "ModelProblem":
+        """The same question asked of a copy of the same model."""
+        return replace(self, predictor=predictor, warm=None)
+
+    def led(self, loss: str | None) -> "ModelProblem":
+        """The same question, led by another loss where the task has it."""
+        if loss is None or loss == self.loss or loss not in self.task.losses:
+            return self
+        if loss == "dlr" and self.shape is not None and _classes(self.shape) < (3 if self.goal == "untargeted" else 4):
+            loss = "margin"
+        return replace(self, loss=loss, warm=None)
+
+    @property
+    def classwise(self) -> bool:
+        """Whether rows can be led towards one class: classification, untargeted."""
+        return isinstance(self.task, Multiclass) and self.goal == "untargeted" and not isinstance(self.task, Binary)
+
     def reported(self, loss: Tensor) -> Tensor:
         """The searched loss in the units of its name."""
         return self.task.reported(loss, self.loss, self.goal)
+
+
+def _classes(shape: torch.Size) -> int:
+    return shape[1] if len(shape) > 1 and shape[1] > 1 else 2
 
 
 def _columns(shape: torch.Size) -> list[int]:
@@ -157,7 +188,8 @@ class Verdict(NamedTuple):
     """What the user's own model says at the returned points.
 
     ``rate`` (R,) is the share of passes that were fooled, ``answer`` (R, ...) the model's answer (of a random model the
-    last of several).
+    last of several), ``near`` (R,) how near to failing, on a scale that does not depend on the loss: the negative
+    margin to the closest way of failing.
     """
 
     fooled: Tensor
@@ -165,6 +197,14 @@ class Verdict(NamedTuple):
     valid: Tensor
     rate: Tensor
     answer: Tensor
+    near: Tensor
+    passes: int
+
+
+class Confirmed(NamedTuple):
+    """Which rows may leave (R,) bool, and the forward passes spent on each row that looked fooled."""
+
+    fooled: Tensor
     passes: int
 
 
@@ -173,15 +213,19 @@ def judge(problem: Problem, point: Tree, key: Key) -> Verdict:
     return _look(problem, point, key.fold("verdict"), HELD_OUT if problem.random else 1)
 
 
-def confirm(problem: Problem, point: Tree, key: Key, fooled: Tensor) -> tuple[Tensor, int]:
-    """Which of the rows that look fooled (R,) bool may leave the run, and the forward passes spent on each of them."""
-    if not problem.random:
-        return fooled, 0
+def confirm(problem: Problem, point: Tree, key: Key, fooled: Tensor, *, exact: bool = True) -> Confirmed:
+    """Which of the rows that look fooled (R,) bool may leave the run.
+
+    A random model has to agree several times; a copy's opinion (``exact`` False) is put to the model itself.
+    """
+    if exact and not problem.random:
+        return Confirmed(fooled, 0)
     index = fooled.nonzero().squeeze(1)
+    passes = LOOKS if problem.random else 1
     if len(index) == 0:
-        return fooled, 0
-    sure = _look(problem.take(index), take(point, index), key.fold("looks"), LOOKS).fooled
-    return fooled.index_copy(0, index, sure), LOOKS
+        return Confirmed(fooled, 0)
+    sure = _look(problem.take(index), take(point, index), key.fold("looks"), passes).fooled
+    return Confirmed(fooled.index_copy(0, index, sure), passes)
 
 
 @torch.no_grad()
@@ -189,8 +233,15 @@ def _look(problem: Problem, point: Tree, key: Key, passes: int) -> Verdict:
     scores = [problem(point, key.fold(number)) for number in range(passes)]
     if passes == 1:
         score = scores[0]
-        return Verdict(score.fooled, score.loss, score.valid, score.fooled.to(score.loss.dtype), score.answer, 1)
+        rate = score.fooled.to(score.loss.dtype)
+        return Verdict(score.fooled, score.loss, score.valid, rate, score.answer, nearness(score), 1)
     rate = torch.stack([score.fooled for score in scores]).to(scores[0].loss.dtype).mean(0)
     loss = torch.stack([score.loss for score in scores]).mean(0)
+    near = torch.stack([nearness(score) for score in scores]).mean(0)
     valid = torch.stack([score.valid for score in scores]).all(0)
-    return Verdict((rate > 0.5) & valid, loss, valid, rate, scores[-1].answer, passes)
+    return Verdict((rate > 0.5) & valid, loss, valid, rate, scores[-1].answer, near, passes)
+
+
+def nearness(score: Score) -> Tensor:
+    """Minus the margin to the closest way of failing (R,); the loss for tasks that name no ways."""
+    return -score.ways.amin(1) if score.ways.ndim == 2 and score.ways.shape[1] else score.loss

@@ -9,9 +9,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from signstep.core.attack import GradientAttack, Outcome
+from signstep.core.attack import Attack
 from signstep.core.keys import Key, content_ids
 from signstep.core.oracles import Oracle, Surrogates, leaf_of
+from signstep.core.outcome import Outcome
 from signstep.core.outputs import Kind, Outputs, Predictor, Selector
 from signstep.core.problem import ModelProblem, Warm, judge
 from signstep.core.region import BallRegion, ProductRegion, region_around
@@ -63,9 +64,12 @@ class Question:
     classes: int | None
     notes: tuple[str, ...]
 
-    def run(self, attack: GradientAttack, key: Key) -> Outcome:
-        """Attack, then let the independent checker look at what was returned."""
-        found = attack(self.problem, self.region, self.x, key)
+    def run(self, attack: Attack, key: Key, begin: Tree | None = None) -> Outcome:
+        """Attack, then let the independent checker look at what was returned.
+
+        ``begin``: allowed points that earlier attacks came to, for attacks that go on from there.
+        """
+        found = attack(self.problem, self.region, self.x, key, begin)
         verdict = found.verdict
         checks = self.checked(found.x)
         verified = torch.stack([check.ok for check in checks.values()]).all(0)
@@ -88,6 +92,7 @@ class Question:
             health=found.health,
             forwards=found.forwards,
             backwards=found.backwards,
+            smallest=found.smallest,
             notes=tuple(dict.fromkeys(notes)),
         )
 
@@ -172,7 +177,7 @@ class Subject:
         target: Target = None,
         key: Key,
         ids: Tensor | None = None,
-        attack: GradientAttack | None = None,
+        attack: Attack | None = None,
         random: bool | None = None,
     ) -> Question:
         """Look at a batch and state the question; only inside `opened`.
@@ -191,7 +196,7 @@ class Subject:
         attacked, frozen, threats = self._split(x, threat)
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
-        shared = attack is not None and attack.start == "clean" and attack.steps > 0 and not self.surrogates
+        shared = attack is not None and attack.from_clean
         watch = RandomnessWatch(leaves(attacked)[0].device, key.fold("look").integer())
         leaf = leaf_of(attacked) if shared else attacked
         with torch.set_grad_enabled(shared):

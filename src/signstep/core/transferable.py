@@ -1,0 +1,5 @@
+"""Gradient attacks made to carry over to other models."""
+
+from signstep.core.recipe import Recipe
+
+ROWS: tuple[Recipe, ...] = ()
