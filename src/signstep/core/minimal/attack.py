@@ -1,0 +1,86 @@
+"""The frame that all smallest-change attacks share: a paper proposes displacements, the nearest that fools is kept."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from signstep.core.keys import Key
+from signstep.core.minimal.hunt import Hunt
+from signstep.core.oracles import Autograd, Oracle
+from signstep.core.outcome import Found
+from signstep.core.problem import Problem
+from signstep.core.region import BallRegion, Region
+from signstep.core.tree import Tree
+from signstep.errors import InputError
+
+
+@dataclass(frozen=True)
+class MinimalAttack:
+    """Let a paper look around; return the nearest point that fools where eps allows it, else that point projected.
+
+    Every point a paper looks at has landed (dtype, box, mask, grid) and is scored; of those that fool, the nearest is
+    kept. eps does not steer the search, so a row's ``smallest`` is the same whatever eps is. A row that fails untouched
+    is searched like any other; its ``smallest`` is 0.
+
+    Attributes:
+        name: of the recipe.
+        paper: the search; it asks a `Hunt` for looks.
+        steps: gradient steps of each run.
+        norms: those the paper is defined for.
+        oracle: where the gradient comes from.
+        random: whether the paper draws random numbers.
+    """
+
+    name: str
+    paper: Callable[[Hunt], None]
+    steps: int
+    norms: tuple[str, ...]
+    oracle: Oracle = field(default_factory=Autograd)
+    random: bool = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"{self.name}: steps={self.steps}; pass at least 1")
+
+    @property
+    def draws(self) -> bool:
+        """Whether the attack uses randomness of its own, and so needs ids."""
+        return self.random or self.oracle.draws
+
+    @property
+    def from_clean(self) -> bool:
+        """Every paper looks at the clean input first."""
+        return self.oracle.warms
+
+    def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:  # noqa: ARG002
+        """Search every row and return what was found.
+
+        Raises:
+            InputError: the norm is not one of the recipe's, several inputs are attacked at once, or the task has no
+                ways to fail that the paper needs.
+        """
+        if not isinstance(region, BallRegion) or not isinstance(clean, Tensor):
+            raise InputError(
+                f"{self.name} measures one change of one input, and several inputs are attacked; let the threat name "
+                "one of them, or pass a recipe for a given eps such as pgd"
+            )
+        if region.norm.name not in self.norms:
+            raise InputError(
+                f"{self.name} is defined for {', '.join(self.norms)}, the threat is in {region.norm.name}; pass a "
+                "threat in one of those norms, or another recipe"
+            )
+        hunt = Hunt(self.name, problem, region, clean, key, self.oracle)
+        self.paper(hunt)
+        return hunt.found(problem, region, clean)
+
+
+def positive(name: str, **options: float) -> None:
+    """Check options that must be above 0.
+
+    Raises:
+        InputError: one of them is not.
+    """
+    for option, value in options.items():
+        if not value > 0:
+            raise InputError(f"{name}: {option}={value}; pass a number above 0")

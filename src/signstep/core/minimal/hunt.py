@@ -1,0 +1,239 @@
+"""The search for the nearest point that fools: papers ask for looks, the hunt keeps what they come upon."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from signstep.core.keys import Key
+from signstep.core.ledger import Ledger
+from signstep.core.minimal.planes import Pick, closest, differentiated, margin
+from signstep.core.norms import row_sum
+from signstep.core.oracles import Oracle
+from signstep.core.outcome import Found
+from signstep.core.problem import Problem, confirm, judge
+from signstep.core.region import BallRegion
+from signstep.core.tasks import Score
+from signstep.core.tree import per_row, search_dtype, wide
+
+
+class Look(NamedTuple):
+    """What was seen at a displacement.
+
+    Attributes:
+        at: the displacement (R, ...) of the point that was scored, on the grid and in the precision of the input.
+        fooled: (R,) whether the model fails there.
+        margin: (R,) how far the outputs are from failing, at most 0 where they have failed.
+    """
+
+    at: Tensor
+    fooled: Tensor
+    margin: Tensor
+
+
+class Planes(NamedTuple):
+    """The boundary as it looks from a point: way m falls to 0 where <slope_m, d - at> = gap_m.
+
+    Attributes:
+        look: what was seen there.
+        gap: (R, M), how far each way is from 0, inf where a row has fewer ways.
+        slope: (R, M, ...), minus the ways' gradients.
+    """
+
+    look: Look
+    gap: Tensor
+    slope: Tensor
+
+    def take(self, index: Tensor) -> "Planes":
+        """The planes of the rows at ``index``."""
+        return Planes(Look(*(part[index] for part in self.look)), self.gap[index], self.slope[index])
+
+
+class Hunt:
+    """Rows that look for the nearest point that fools, within box, mask and grid; no eps limits them.
+
+    Attributes:
+        problem: the question.
+        region: the allowed set with an infinite radius.
+        origin: the displacement of the clean input, zeros (R, ...).
+        rounding: the relative rounding error of the input's own dtype.
+    """
+
+    def __init__(
+        self, name: str, problem: Problem, region: BallRegion, clean: Tensor, key: Key, oracle: Oracle
+    ) -> None:
+        self.problem = problem
+        self.region = region.resized(torch.full_like(region.radius, torch.inf))
+        self.origin = torch.zeros_like(clean, dtype=search_dtype(clean.dtype))
+        self.rounding = torch.finfo(clean.dtype).eps
+        self._clean, self._oracle = clean, oracle
+        self._rows = torch.arange(len(clean), device=clean.device)
+        self._book = _Book(name, key, clean, problem.ids)
+
+    def take(self, index: Tensor) -> "Hunt":
+        """The hunt of the rows at ``index``; what they find is kept together with what the others find."""
+        part = object.__new__(Hunt)
+        part.problem, part.region, part.origin = self.problem.take(index), self.region.take(index), self.origin[index]
+        part.rounding = self.rounding
+        part._clean, part._oracle, part._book = self._clean[index], self._oracle, self._book
+        part._rows = self._rows[index]
+        return part
+
+    def key(self, purpose: str, number: int = 0) -> Key:
+        """Randomness of this hunt."""
+        return self._book.key.fold(purpose, number)
+
+    def length(self, d: Tensor) -> Tensor:
+        """The length of displacements (R,) in the norm that is to be small."""
+        return self.region.norm.length(d)
+
+    def inside(self, d: Tensor) -> Tensor:
+        """The displacement clipped to box and mask."""
+        return self.region.project(d)
+
+    def within(self, d: Tensor, radius: Tensor) -> Tensor:
+        """The displacement projected onto a ball, box and mask."""
+        return self.region.resized(radius).project(d)
+
+    def unit(self) -> Tensor:
+        """The scale of the inputs (R,): the mean width of the box over free coordinates, 1 where it has an open end."""
+        low, high = self.region.lower, self.region.upper
+        if low is None or high is None:
+            return torch.ones_like(self.region.radius)
+        width = (high - low).expand_as(self.origin)
+        free = (self.origin[0].numel() - self.region.frozen()).clamp_min(1)
+        mean = row_sum(width) / free
+        return torch.where(torch.isfinite(mean) & (mean > 0), mean, 1.0)
+
+    def look(self, d: Tensor) -> Look:
+        """One forward pass."""
+        point, key = self._begin(d)
+        score = self._oracle.look(self.problem, point, key)
+        self._book.ledger.spend(self._rows, self._oracle.looks)
+        return self._seen(point, score, key)
+
+    def ways(self, d: Tensor, count: int) -> tuple[Look, Tensor]:
+        """One forward pass, and the ways (R, M) that are nearest to failing there."""
+        point, key = self._begin(d)
+        score = self._oracle.look(self.problem, point, key)
+        self._book.ledger.spend(self._rows, self._oracle.looks)
+        return self._seen(point, score, key), closest(count, jointly=self.problem.jointly)(score)
+
+    def climb(self, d: Tensor) -> tuple[Look, Tensor]:
+        """One forward and one backward pass: the gradient (R, ...) of the searched loss."""
+        point, key = self._begin(d)
+        score, gradient = self._oracle(self.problem, point, key)
+        self._book.ledger.spend(self._rows, self._oracle.gradients, self._oracle.gradients)
+        assert isinstance(gradient, Tensor)
+        return self._seen(point, score, key), self._counted(gradient)
+
+    def planes(self, d: Tensor, count: int = 1, way: Tensor | None = None) -> Planes:
+        """One forward and M backward passes: the hyperplanes of the ``count`` nearest ways, or of ``way`` (R,)."""
+        pick: Pick = closest(count, jointly=self.problem.jointly)
+        if way is not None:
+            chosen = way[:, None]
+            pick = lambda score: chosen  # noqa: E731, ARG005
+        point, key = self._begin(d)
+        seen = differentiated(self._oracle, self.problem, point, key, pick, self._book.name)
+        self._book.ledger.spend(self._rows, seen.forwards, seen.backwards)
+        slopes = [self._counted(slope) for slope in seen.slopes if isinstance(slope, Tensor)]
+        gap = (
+            torch.nan_to_num(seen.score.ways, nan=torch.inf, posinf=torch.inf)
+            .gather(1, seen.ways)
+            .to(self.origin.dtype)
+        )
+        return Planes(self._seen(point, seen.score, key), gap, torch.stack(slopes, 1))
+
+    def nearest(self) -> tuple[Tensor, Tensor]:
+        """The nearest displacement (R, ...) that has fooled, with its length (R,); where none has, the last one."""
+        book, rows = self._book, self._rows
+        near = torch.isfinite(book.length[rows])
+        reached = book.point[rows].to(self.origin.dtype) - self._clean.to(self.origin.dtype)
+        d = torch.where(per_row(near, reached), reached, book.last[rows])
+        return d, self.length(d)
+
+    def found(self, problem: Problem, region: BallRegion, clean: Tensor) -> Found:
+        """The nearest point of each row where its radius allows it, else its projection; judged on the model itself."""
+        book, everyone = self._book, self._rows
+        near = torch.isfinite(book.length)
+        allowed = near & (book.length <= region.radius.to(book.length))
+        best, _ = self.nearest()
+        point = torch.where(per_row(allowed, clean), book.point, region.land(region.project(best)))
+        verdict = judge(problem, point, book.key)
+        book.ledger.spend(everyone, verdict.passes)
+        book.ledger.record(everyone, point, verdict)
+        smallest = torch.where(allowed & ~verdict.fooled, torch.inf, book.length)
+        transfer = not self._oracle.sees_victim
+        if transfer or problem.random:
+            # What lies beyond eps was only seen by others, or in passes that decisions have used: ask once more.
+            index = (near & ~allowed).nonzero().squeeze(1)
+            if len(index):
+                sure = judge(problem.take(index), book.point[index], book.key.fold("smallest"))
+                book.ledger.spend(index, sure.passes)
+                smallest[index] = torch.where(sure.fooled, smallest[index], torch.inf)
+        if transfer:
+            untouched = judge(problem, clean, book.key.fold("untouched"))
+            book.ledger.spend(everyone, untouched.passes)
+            book.untouched = untouched.fooled
+        # The projection of a point beyond eps may fool as well, and is then the nearer one.
+        length = self.region.norm.length(wide(point) - wide(clean)).to(smallest)
+        smallest = torch.where(verdict.fooled & (length > 0), torch.minimum(smallest, length), smallest)
+        return book.ledger.found(region)._replace(smallest=torch.where(book.untouched, 0.0, smallest))
+
+    def _begin(self, d: Tensor) -> tuple[Tensor, Key]:
+        """The point to look at, and the key of this look."""
+        self._book.looks += 1
+        key = self._book.key.fold("look", self._book.looks)
+        if self._book.looks == 2:
+            self.problem = self.problem.take(torch.arange(len(self._rows), device=self._rows.device))  # no longer warm
+        return (self._clean if d is self.origin else self._landed(d)), key
+
+    def _landed(self, d: Tensor) -> Tensor:
+        grid = self.region.grid
+        if grid is not None:
+            # `land` truncates towards x to stay in the ball; here no ball limits, so half a step makes it round.
+            d = d + d.sign() * (0.5 * (grid.high - grid.low) / grid.steps)
+        return self.region.land(d)
+
+    def _counted(self, gradient: Tensor) -> Tensor:
+        gradient = self.region.restrict(gradient.to(self.origin.dtype))
+        if self._book.looks > 3 and self._book.looks % 10:
+            return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+        cleaned = self._book.ledger.count(self._rows, self.region, gradient)
+        assert isinstance(cleaned, Tensor)
+        return cleaned
+
+    def _seen(self, point: Tensor, score: Score, key: Key) -> Look:
+        """Keep the point where it fools and is nearer than any before it."""
+        book, rows, fooled = self._book, self._rows, score.fooled
+        exact = wide(point) - wide(self._clean)
+        length = self.region.norm.length(exact).to(book.length)
+        nearer = fooled & (length > 0) & (length < book.length[rows])
+        at_clean = point is self._clean
+        if self._oracle.sees_victim:
+            doubtful = fooled if at_clean else nearer
+            sure = confirm(self.problem, point, key, doubtful, exact=self._oracle.exact)
+            book.ledger.spend(rows[doubtful] if sure.passes else None, sure.passes)
+            fooled = torch.where(doubtful, sure.fooled, fooled)
+            nearer = nearer & fooled
+        if at_clean:
+            book.untouched[rows] |= fooled
+        else:
+            book.last[rows] = exact.to(book.last)
+            kept = nearer.nonzero().squeeze(1)
+            book.point[rows[kept]] = point[kept]
+            book.length[rows[kept]] = length[kept]
+        return Look(exact.to(self.origin), fooled, margin(score, jointly=self.problem.jointly).to(self.origin.dtype))
+
+
+class _Book:
+    """What all rows have found, and what it took."""
+
+    def __init__(self, name: str, key: Key, clean: Tensor, ids: Tensor) -> None:
+        self.name, self.key, self.looks = name, key, 0
+        self.ledger = Ledger(ids)
+        self.point = clean.clone()
+        self.last = torch.zeros_like(clean, dtype=search_dtype(clean.dtype))
+        number = torch.float32 if clean.device.type == "mps" else torch.float64
+        self.length = torch.full((len(clean),), torch.inf, dtype=number, device=clean.device)
+        self.untouched = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
