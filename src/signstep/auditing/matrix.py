@@ -1,0 +1,163 @@
+"""The record of a transfer: what was crafted on whom, and whom it fooled."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from signstep.core.counts import Count
+from signstep.core.files import write_whole
+from signstep.errors import LoadError
+
+FORMAT = 1
+MARK = "transfer.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Inputs crafted on one source and shown to one victim.
+
+    Attributes:
+        source: what they were crafted on.
+        victim: the model that was asked.
+        fooled: examples that the victim gets right untouched, and now fails on.
+        right: examples that the victim gets right untouched.
+        white_box: source and victim are the same model: its own gradients, and a row stops when it is fooled.
+    """
+
+    source: str
+    victim: str
+    fooled: int
+    right: int
+    white_box: bool = False
+
+    @property
+    def success(self) -> Count:
+        """Fooled, of those right untouched."""
+        return Count(self.fooled, self.right)
+
+
+@dataclass(frozen=True)
+class TransferMatrix:
+    """Success of inputs crafted on each source, at each victim.
+
+    Attributes:
+        sources: names, in order; "all" is the mean gradient over all surrogates but the victim itself, "random-sign"
+            the control that looks at no model.
+        victims: names, in order.
+        cells: one for each source and victim.
+        clean: for each victim the examples right untouched.
+        examples: their number.
+        terms: threat, recipe, goal, seed.
+        notes: what a reader must know.
+        versions: of what made it.
+    """
+
+    sources: tuple[str, ...]
+    victims: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    clean: Mapping[str, int]
+    examples: int
+    terms: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def cell(self, source: str, victim: str) -> Cell:
+        """The cell of two names.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for cell in self.cells:
+            if (cell.source, cell.victim) == (source, victim):
+                return cell
+        raise KeyError((source, victim))
+
+    def accuracy(self, victim: str) -> Count:
+        """Examples right untouched, of all."""
+        return Count(self.clean[victim], self.examples)
+
+    def to_json(self) -> str:
+        """The record as JSON."""
+        plain = {"format": FORMAT, **asdict(self)}
+        return json.dumps(plain, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "TransferMatrix":
+        """Read what `to_json` wrote.
+
+        Raises:
+            LoadError: the text is something else, or of a newer format.
+        """
+        try:
+            plain = json.loads(text)
+            if plain.pop("format") != FORMAT:
+                raise LoadError(
+                    f"the transfer record has another format than {FORMAT}; read it with the version that wrote it"
+                )
+            return cls(
+                sources=tuple(plain["sources"]),
+                victims=tuple(plain["victims"]),
+                cells=tuple(Cell(**cell) for cell in plain["cells"]),
+                clean=plain["clean"],
+                examples=plain["examples"],
+                terms=plain["terms"],
+                notes=tuple(plain["notes"]),
+                versions=plain["versions"],
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise LoadError(
+                f"this is no record of a transfer ({error!r}); pass what signstep transfer wrote"
+            ) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the record; the file appears whole or not at all.
+
+        Raises:
+            LoadError: it cannot be written.
+        """
+        write_whole(Path(path), self.to_json())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TransferMatrix":
+        """Read what `save` wrote.
+
+        Raises:
+            LoadError: the file is missing or something else.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(f"{path} cannot be read: {error}; pass what signstep transfer wrote") from error
+        return cls.from_json(text)
+
+    def __str__(self) -> str:
+        """The matrix as text: one row for each source, one column for each victim."""
+        first = ["crafted on", *self.sources, "right untouched"]
+        columns = [first]
+        for victim in self.victims:
+            cells = [self.cell(source, victim) for source in self.sources]
+            shown = [
+                f"{_percent(cell.success)}{'*' if cell.white_box else ' '} {cell.fooled}/{cell.right}" for cell in cells
+            ]
+            clean = self.accuracy(victim)
+            columns.append([victim, *shown, f"{_percent(clean)}  {clean.hits}/{clean.of}"])
+        widths = [max(map(len, column)) for column in columns]
+        lines = [
+            "  ".join(
+                column[row].ljust(width) if number == 0 else column[row].rjust(width)
+                for number, (column, width) in enumerate(zip(columns, widths, strict=True))
+            ).rstrip()
+            for row in range(len(first))
+        ]
+        lines.insert(1, "-" * max(map(len, lines)))
+        lines.insert(-1, lines[1])
+        told = [f"{self.terms.get('recipe', '')}, {self.terms.get('threat', '')}: fooled of those right untouched"]
+        if any(cell.white_box for cell in self.cells):
+            told.append("* the model's own gradients (white box)")
+        return "\n".join([told[0], "", *lines, "", *told[1:], *self.notes]).rstrip()
+
+
+def _percent(count: Count) -> str:
+    return "-" if count.share is None else f"{100 * count.share:.1f} %"

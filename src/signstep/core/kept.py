@@ -1,0 +1,76 @@
+"""Tensors and the terms they were found under, in one file of safetensors."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from signstep.core.files import write_whole
+from signstep.core.threat import ThreatModel, threat_model
+from signstep.errors import LoadError
+
+
+def save_kept(path: str | Path, kind: str, tensors: Mapping[str, Tensor], terms: Mapping[str, Any]) -> None:
+    """Write; the file appears whole or not at all.
+
+    Raises:
+        LoadError: it cannot be written.
+    """
+    parts = {name: part.detach().cpu().contiguous() for name, part in tensors.items()}
+    content = save(parts, {"signstep": kind, "terms": json.dumps(dict(terms), sort_keys=True)})
+    write_whole(Path(path), content)
+
+
+def load_kept(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_kept` wrote.
+
+    Raises:
+        LoadError: the file is missing, damaged or of another kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            said = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        found, terms = said.get("signstep"), json.loads(said.get("terms", "null"))
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise LoadError(f"{path} cannot be read: {error}; pass a file that signstep saved as a {kind}") from error
+    if found != kind or not isinstance(terms, dict):
+        raise LoadError(f"{path} holds {found or 'no signstep object'}, not a {kind}; pass a file saved as one")
+    return tensors, terms
+
+
+def threat_terms(threat: ThreatModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A threat as plain values, and the tensors among its parts."""
+    plain: dict[str, Any] = {"norm": threat.norm.name, "grid": threat.grid, "label": threat.label}
+    tensors: dict[str, Tensor] = {}
+    for name in ("eps", "low", "high", "mask"):
+        part = getattr(threat, name)
+        if isinstance(part, Tensor):
+            tensors[name] = part
+        else:
+            plain[name] = part
+    return plain, tensors
+
+
+def threat_from(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ThreatModel:
+    """The threat that `threat_terms` took apart."""
+    parts = {**plain, **{name: tensors[name] for name in ("eps", "low", "high", "mask") if name in tensors}}
+    made = threat_model(
+        parts["norm"], parts["eps"], box=(parts["low"], parts["high"]), mask=parts.get("mask"), grid=parts["grid"]
+    )
+    return ThreatModel(made.norm, made.eps, made.low, made.high, made.mask, made.grid, parts["label"])
+
+
+def one_example(threat: ThreatModel, ndim: int) -> str | None:
+    """The part of a threat that is given for several examples, if any: a change shared by all needs one for all."""
+    for name in ("eps", "low", "high", "mask"):
+        part = getattr(threat, name)
+        if not isinstance(part, Tensor) or part.ndim == 0:
+            continue
+        if name == "eps" or (part.ndim == ndim and len(part) > 1):
+            return name
+    return None

@@ -1,0 +1,87 @@
+"""A transfer matrix as a page: a heat map that is a table, without script."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from signstep.auditing.matrix import MARK, TransferMatrix
+from signstep.core.counts import Count
+from signstep.core.files import write_whole
+from signstep.report.numerals import fraction, interval, percent, share
+from signstep.report.page import environment
+
+# The strongest colour still leaves the numbers readable on paper and in the dark.
+_DARKEST = 0.55
+
+FILES = (MARK, "transfer.txt", "index.html")
+
+
+@dataclass(frozen=True)
+class _Shown:
+    share: str
+    count: str
+    interval: str
+    heat: str
+    own: bool = False
+
+
+def heat_page(matrix: TransferMatrix) -> str:
+    """The whole page as HTML."""
+    own = any(cell.white_box for cell in matrix.cells)
+    body = [
+        (
+            source,
+            [_shown(cell.success, cell.white_box) for cell in (matrix.cell(source, name) for name in matrix.victims)],
+        )
+        for source in matrix.sources
+    ]
+    notes = list(matrix.notes)
+    if "all" in matrix.sources:
+        notes.append('"all" is the mean gradient over the surrogates, without the victim itself.')
+    if "random-sign" in matrix.sources:
+        notes.append('"random-sign" is a random change of the same size: the control that a transfer must beat.')
+    return (
+        environment()
+        .get_template("transfer.html.j2")
+        .render(
+            matrix=matrix,
+            sentence=_sentence(matrix),
+            terms=[(name, str(value)) for name, value in matrix.terms.items()],
+            body=body,
+            clean=[_shown(matrix.accuracy(name)) for name in matrix.victims],
+            own=own,
+            notes=notes,
+        )
+    )
+
+
+def write_transfer(matrix: TransferMatrix, folder: Path) -> None:
+    """Record, table and page into an existing folder; each file appears whole or not at all.
+
+    Raises:
+        LoadError: the folder cannot be written.
+    """
+    matrix.save(folder / MARK)
+    write_whole(folder / "transfer.txt", f"{matrix}\n")
+    write_whole(folder / "index.html", heat_page(matrix))
+
+
+def _sentence(matrix: TransferMatrix) -> str:
+    foreign = [cell for cell in matrix.cells if not cell.white_box and cell.source != "random-sign" and cell.right]
+    if not foreign:
+        return "Nothing was transferred: every cell is a model attacked with its own gradients."
+    best = max(foreign, key=lambda cell: cell.fooled / cell.right)
+    return (
+        f"The best transfer fools {best.victim} on {fraction(best.fooled, best.right)} examples it gets right, crafted "
+        f"on {best.source}"
+    )
+
+
+def _shown(count: Count, own: bool = False) -> _Shown:
+    whole = count.of
+    return _Shown(
+        percent(share(count.hits, whole)),
+        fraction(count.hits, whole),
+        interval(count.hits, whole),
+        f"{_DARKEST * (count.share or 0.0):.3f}",
+        own,
+    )

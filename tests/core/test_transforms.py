@@ -1,0 +1,306 @@
+"""Declared transforms: what they do, that a row's draws are its own, and how success under them is judged."""
+
+import importlib.util
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_nets import filled, labels, mlp, rand
+from torch import Tensor, nn
+
+import signstep as ss
+from signstep.core.eot import Eot
+from signstep.core.keys import Key, RowDraws
+from signstep.core.transforms import Perspective, pixel_grid, print_view_camera, sampled
+from signstep.errors import InputError, MissingExtraError
+
+T = ss.transforms
+IMAGES = rand(6, 2, 9, 7, seed=3)
+BASIC = [
+    T.Noise(0.1),
+    T.Brightness(0.2),
+    T.Contrast(0.3),
+    T.Blur(1.5),
+    T.Affine(degrees=20, shift=0.2, scale=0.1),
+    T.Compose((T.Affine(degrees=10), T.Noise(0.05), T.Clip())),
+]
+NOTHING = [T.Noise(0), T.Brightness(0), T.Contrast(0), T.Blur(0), T.Affine(), T.Compose(())]
+
+
+def _draws(count: int = 6, *, first: int = 0, seed: int = 0) -> RowDraws:
+    return Key(seed).draws(torch.arange(first, first + count), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("transform", BASIC, ids=str)
+def test_a_row_gets_its_own_draws_in_any_batch(transform: T.Transform) -> None:
+    whole = transform(IMAGES, _draws())
+    for row in range(6):
+        alone = transform(IMAGES[row : row + 1], _draws(1, first=row))
+        # Blur is a matrix product, whose kernel may add up in another order for another batch.
+        torch.testing.assert_close(
+            alone, whole[row : row + 1], rtol=0, atol=1e-14 if isinstance(transform, T.Blur) else 0
+        )
+    assert not torch.equal(transform(IMAGES, _draws(seed=1)), whole)
+    same = transform(IMAGES[:1].expand(6, -1, -1, -1), _draws())
+    assert len(torch.unique(same.flatten(1), dim=0)) >= 4  # a blur of next to nothing leaves two rows alike
+    assert whole.shape == IMAGES.shape
+
+
+@pytest.mark.parametrize("transform", BASIC, ids=str)
+def test_gradients_flow_to_every_row(transform: T.Transform) -> None:
+    u = IMAGES.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(transform(u, _draws()).square().sum(), u)
+    assert bool((gradient.flatten(1).abs().amax(1) > 0).all())
+
+
+@pytest.mark.parametrize("transform", NOTHING, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_nothing_declared_changes_nothing(transform: T.Transform, dtype: torch.dtype) -> None:
+    out = transform(IMAGES.to(dtype), _draws())
+    assert out.dtype == dtype
+    torch.testing.assert_close(out, IMAGES.to(dtype), rtol=0, atol=1e-12 if dtype == torch.float64 else 0.01)
+
+
+def test_sizes_are_as_declared() -> None:
+    many = torch.full((2000, 1, 4, 4), 0.5, dtype=torch.float64)
+    draws = _draws(2000)
+    noise = T.Noise(0.1)(many, draws) - many
+    assert float(noise.std()) == pytest.approx(0.1, rel=0.02)
+    light = (T.Brightness(0.2)(many, draws) - many)[:, 0]
+    assert float(light.abs().max()) == pytest.approx(0.2, rel=0.01)
+    assert float(light.std(1).max()) == pytest.approx(0.0, abs=1e-12)
+    wide = T.Contrast(0.3)(IMAGES[:1].expand(2000, -1, -1, -1), draws)
+    factors = wide.flatten(1).std(1) / IMAGES[0].std()
+    assert float(factors.min()) == pytest.approx(0.7, abs=0.01)
+    assert float(factors.max()) == pytest.approx(1.3, abs=0.01)
+    torch.testing.assert_close(wide.flatten(1).mean(1), IMAGES[0].mean().expand(2000))
+
+
+def test_blur_keeps_a_constant_and_spreads_a_point() -> None:
+    flat = torch.full((6, 1, 9, 9), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(T.Blur(2.0)(flat, _draws()), flat, rtol=0, atol=1e-6)
+    point = torch.zeros(6, 1, 9, 9, dtype=torch.float64)
+    point[:, :, 4, 4] = 1
+    spread = T.Blur(2.0)(point, _draws())
+    assert float(spread[:, 0, 4, 4].min()) < 0.1
+    assert bool((spread[:, 0, 4, 3] >= spread[:, 0, 4, 1]).all())
+    assert float((spread[:, 0, 4, 3] - spread[:, 0, 4, 1]).max()) > 0.01
+    torch.testing.assert_close(spread, spread.transpose(2, 3), rtol=0, atol=1e-6)
+
+
+def test_the_grid_turns_moves_and_scales() -> None:
+    image, zero, one = rand(1, 1, 6, 6, seed=5), torch.zeros(1), torch.ones(1)
+    still = pixel_grid(image, angle=zero, size=one, down=zero, across=zero)
+    torch.testing.assert_close(sampled(image, still), image, rtol=0, atol=1e-12)
+    moved = sampled(image, pixel_grid(image, angle=zero, size=one, down=2 * one, across=-one))
+    torch.testing.assert_close(moved[:, :, 2:, :-1], image[:, :, :-2, 1:], rtol=0, atol=1e-12)
+    assert float(moved[:, :, :2].abs().max()) == pytest.approx(0.0, abs=1e-12)
+    turned = sampled(image, pixel_grid(image, angle=one * torch.pi / 2, size=one, down=zero, across=zero))
+    torch.testing.assert_close(turned, torch.rot90(image, 1, (2, 3)), rtol=0, atol=1e-6)
+    doubled = sampled(image, pixel_grid(image, angle=zero, size=2 * one, down=zero, across=zero))
+    middle = torch.nn.functional.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(doubled, middle[:, :, 3:9, 3:9], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: T.Noise(-1), "std=-1"),
+        (lambda: T.Contrast(1.5), "below 1"),
+        (lambda: T.Affine(scale=1), "scale=1"),
+        (lambda: T.Blur(float("nan")), "most=nan"),
+        (lambda: Eot(0), "eot=0"),
+    ],
+)
+def test_wrong_sizes_say_what_is_right(make: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_pixels_are_needed_for_what_moves_pixels() -> None:
+    for transform in (T.Blur(1.0), T.Affine(shift=0.1)):
+        with pytest.raises(InputError, match=r"needs images \(R, C, H, W\)"):
+            ss.attack(mlp(), rand(4, 18, seed=1), threat=ss.linf(0.1), transform=transform)
+
+
+@dataclass
+class Recording:
+    """Noise that remembers under which keys it was drawn."""
+
+    std: float = 0.05
+    keys: list[tuple[str | int, ...]] = field(default_factory=list)
+
+    def __call__(self, u: Tensor, draws: RowDraws) -> Tensor:
+        self.keys.append(draws.key.path)
+        return T.Noise(self.std)(u, draws)
+
+
+X = rand(20, 18, seed=1)
+
+
+@pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=3,restarts=2", "mi-fgsm:steps=3", "vmi-fgsm:steps=3,samples=2"])
+def test_the_verdict_takes_draws_that_no_search_has_used(recipe: str) -> None:
+    model, recording = mlp(), Recording()
+    outcome = ss.attack(model, X, labels(model, X), threat=ss.linf(0.1), recipe=recipe, transform=recording, eot=3)
+    verdict = [path for path in recording.keys if "verdict" in path and "clean" not in path]
+    others = {path for path in recording.keys if "verdict" not in path}
+    runs = 2 if "restarts" in recipe else 1
+    assert outcome.passes == 32
+    assert len(verdict) == len(set(verdict)) == 32 * runs
+    assert len(others) >= 3 * (1 if recipe == "fgsm" else 3)
+    assert not set(verdict) & others
+    assert any("Recording" in note and "32" in note for note in outcome.notes)
+
+
+class Thin(nn.Module):
+    """Class 1 in a thin shell only: a point found there falls out of it under the slightest noise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        distance = (x[:, 0] - 0.6).abs()
+        return torch.stack([distance * 100, torch.full_like(distance, 0.1)], 1)
+
+
+def test_a_success_that_one_draw_shows_and_most_do_not_is_none() -> None:
+    model = Thin()
+    x, y = torch.full((8, 1), 0.55, dtype=torch.float64), torch.zeros(8, dtype=torch.int64)
+    bare = ss.attack(model, x, y, threat=ss.linf(0.1), recipe="pgd:steps=400,step=0.005")
+    assert bool(bare.fooled.any())
+    shaken = ss.attack(model, x, y, threat=ss.linf(0.1), recipe="pgd:steps=100", transform=T.Noise(0.05))
+    assert not bool(shaken.fooled.any())
+    assert 0 <= float(shaken.rate.max()) < 0.5
+
+
+def test_the_rate_is_what_fresh_draws_give() -> None:
+    model = mlp(scale=3)
+    y = labels(model, X)
+    transform = T.Noise(0.15)
+    outcome = ss.attack(model, X, y, threat=ss.linf(0.05), recipe="pgd:steps=5", transform=transform, eot=4)
+    assert isinstance(outcome.x, Tensor)
+    fresh = [Key(99).fold(number).draws(torch.arange(20), torch.device("cpu")) for number in range(300)]
+    wrong = torch.stack([labels(model, transform(outcome.x, draws)) != y for draws in fresh]).double().mean(0)
+    assert abs(float((wrong - outcome.rate).mean())) < 0.05
+    sure = (wrong - 0.5).abs() > 0.3
+    assert torch.equal(outcome.fooled[sure], wrong[sure] > 0.5)
+
+
+def test_the_batch_does_not_matter_under_a_transform() -> None:
+    model, transform = mlp(), T.Compose((T.Brightness(0.1), T.Noise(0.1)))
+    y = labels(model, X)
+    whole = ss.attack(model, X, y, threat=ss.linf(0.1), recipe="pgd:steps=4", transform=transform, eot=2)
+    for rows in ([3], [7, 1], [19, 18, 17]):
+        part = ss.attack(model, X[rows], y[rows], threat=ss.linf(0.1), recipe="pgd:steps=4", transform=transform, eot=2)
+        assert isinstance(part.x, Tensor)
+        assert isinstance(whole.x, Tensor)
+        assert torch.equal(part.x, whole.x[rows])
+        assert torch.equal(part.rate, whole.rate[rows])
+
+
+def test_averaging_over_draws_finds_more() -> None:
+    """Under heavy noise a gradient of one draw is mostly noise; the mean over sixteen is not."""
+    model, x = filled(nn.Sequential(nn.Linear(18, 32), nn.Tanh(), nn.Linear(32, 4)), scale=3), rand(60, 18, seed=2)
+    y, found = labels(model, x), {}
+    for eot in (1, 16):
+        outcome = ss.attack(model, x, y, threat=ss.linf(0.15), recipe="bim:steps=6", transform=T.Noise(0.5), eot=eot)
+        found[eot] = float(outcome.rate.mean())
+        standing = ~outcome.fooled
+        assert int(outcome.backwards[standing].max()) == 6 * eot
+    assert found[16] > found[1] + 0.03
+
+
+def test_averaging_over_the_passes_of_a_random_defence() -> None:
+    """Athalye et al. 2018: noise inside the model hides the gradient from one pass, not from the mean over many."""
+
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = filled(nn.Sequential(nn.Linear(18, 32), nn.Tanh(), nn.Linear(32, 4)), scale=3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.net(x + torch.randn_like(x))
+            return out
+
+    model, x = Noisy(), rand(60, 18, seed=2)
+    y = labels(model.net, x)
+    rates = [
+        float(ss.attack(model, x, y, threat=ss.linf(0.15), recipe="bim:steps=6", eot=eot).rate.mean())
+        for eot in (1, 32)
+    ]
+    assert rates[1] > rates[0] + 0.03
+
+
+def test_averaging_over_nothing_is_said() -> None:
+    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), eot=4)
+    assert any("eot=4 changes nothing" in note for note in outcome.notes)
+    plain = ss.attack(mlp(), X, threat=ss.linf(0.1))
+    assert isinstance(outcome.x, Tensor)
+    assert isinstance(plain.x, Tensor)
+    assert torch.equal(outcome.x, plain.x)
+
+
+def test_eot_with_copies_and_surrogates() -> None:
+    model, other = mlp(), mlp(seed=5)
+    y = labels(model, X)
+    outcome = ss.attack(
+        model,
+        X,
+        y,
+        threat=ss.linf(0.05),
+        recipe="si-fgsm:steps=3,copies=2",
+        transform=T.Noise(0.1),
+        eot=4,
+        surrogate=other,
+    )
+    assert outcome.backwards.tolist() == [3 * 2 * 4] * len(X)
+    assert outcome.passes == 32
+
+
+def test_a_transform_speaks_raw_units() -> None:
+    with pytest.raises(InputError, match="budget"):
+        ss.attack(mlp(), X, threat=ss.linf(0.1), mean=0.5, std=0.5, budget="normalised", transform=T.Noise())
+    with pytest.raises(InputError, match="transforms"):
+        ss.attack(mlp(), X, threat=ss.linf(0.1), transform="noise")  # type: ignore[arg-type]
+
+
+def test_a_function_is_a_transform_too() -> None:
+    def dimmed(u: Tensor, draws: RowDraws) -> Tensor:
+        return u * (0.5 + draws.uniform("dim", (1,)).to(u) / 2)
+
+    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), transform=dimmed)
+    assert outcome.passes == 32
+
+
+KORNIA = importlib.util.find_spec("kornia") is not None
+
+
+@pytest.mark.skipif(KORNIA, reason="kornia is installed")
+def test_without_kornia_the_extra_is_named() -> None:
+    with pytest.raises(MissingExtraError, match=r"signstep\[physical\]"):
+        print_view_camera()
+
+
+@pytest.mark.skipif(not KORNIA, reason="needs kornia, the extra physical")
+def test_a_print_before_a_camera() -> None:
+    x = rand(5, 1, 16, 12, seed=1, dtype=torch.float32)
+    torch.testing.assert_close(Perspective(0)(x, _draws(5)), x, rtol=0, atol=1e-4)
+    camera = print_view_camera()
+    whole = camera(x, _draws(5))
+    assert whole.shape == x.shape
+    assert float(whole.min()) >= 0
+    assert float(whole.max()) <= 1
+    torch.testing.assert_close(camera(x[2:3], _draws(1, first=2)), whole[2:3], rtol=0, atol=1e-5)
+    u = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(camera(u, _draws(5)).sum(), u)
+    assert bool((gradient.flatten(1).abs().amax(1) > 0).all())
+    model = filled(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), dtype=torch.float32)
+    outcome = ss.attack(model, x, threat=ss.linf(0.1), recipe="pgd:steps=3", transform=camera, eot=2)
+    assert outcome.passes == 32
+
+
+def test_global_randomness_is_left_alone() -> None:
+    model = mlp()
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["pos"]
+    ss.attack(model, X, threat=ss.linf(0.1), recipe="pgd:steps=2", transform=T.Noise(), eot=2)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state(legacy=False)["state"]["pos"] == before[1]
