@@ -37,11 +37,15 @@ def contenders(
         "bare loop": lambda: bare(x, y),
         "bare, again": lambda: bare(x, y),
         "signstep": lambda: ss.fgsm(model, x, y, eps=EPS),
+        "signstep float32": lambda: ss.fgsm(model, x, y, eps=EPS, engine="float32"),
+        "signstep fast": lambda: ss.fgsm(model, x, y, eps=EPS, engine="fast"),
     }
     verdict: dict[str, Callable[[], Tensor]] = {
         "bare loop": lambda: judged(bare),
         "bare, again": lambda: judged(bare),
         "signstep": lambda: ss.attack(model, x, y, recipe="fgsm", threat=threat).fooled,
+        "signstep float32": lambda: ss.attack(model, x, y, recipe="fgsm", threat=threat, engine="float32").fooled,
+        "signstep fast": lambda: ss.attack(model, x, y, recipe="fgsm", threat=threat, engine="fast").fooled,
     }
     for name, attack in others.items():
         craft[name] = lambda attack=attack: attack(x, y)  # type: ignore[misc]

@@ -5,6 +5,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from signstep.core.recipe import Recipe
+from signstep.core.recipes import options_of
+
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
@@ -77,3 +80,16 @@ def labels(model: nn.Module, x: Tensor) -> Tensor:
     with torch.no_grad():
         answer: Tensor = model(x).argmax(1)
     return answer
+
+
+def short(row: Recipe, steps: int) -> str:
+    """The recipe with this many steps, or 20 times as many queries, where it has a number of them."""
+    options = options_of(row)
+    if "queries" in options:
+        return f"{row.name}:queries={20 * steps}"
+    return f"{row.name}:steps={steps}" if "steps" in options else row.name
+
+
+def fits(row: Recipe, norm: str) -> bool:
+    """Whether the recipe is defined for this norm."""
+    return not row.norms or norm in row.norms

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 import torch
-from small_nets import RowNet, Scaled, filled, labels, mlp, rand
+from small_nets import RowNet, Scaled, filled, fits, labels, mlp, rand, short
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -20,12 +20,12 @@ MASK = torch.tensor([True, False, True, True, False, True]).repeat(3).reshape(SH
 
 
 def _fits(name: str, norm: str) -> bool:
-    """Whether the recipe is defined for this norm."""
-    return not ss.RECIPES[name].norms or norm in ss.RECIPES[name].norms
+    return fits(ss.RECIPES[name], norm)
 
 
 # Attacks that go up a gradient, or an estimate of one, within a given eps.
 CLIMBERS = [name for name, row in ss.RECIPES.items() if row.needs == "gradients" and not row.smallest]
+LOOKING_AHEAD = ("ni-fgsm", "si-fgsm")
 FIXED = [name for name, row in ss.RECIPES.items() if not row.smallest]
 PAIRS = [(name, norm) for name, norm in product(ss.RECIPES, SIZES) if _fits(name, norm)]
 
@@ -39,11 +39,7 @@ over_settings = pytest.mark.parametrize("setting", SETTINGS)
 
 
 def _steps(name: str, steps: int) -> str:
-    """The recipe with this many steps, or 20 times as many queries, where it has a number of them."""
-    options = options_of(ss.RECIPES[name])
-    if "queries" in options:
-        return f"{name}:queries={20 * steps}"
-    return f"{name}:steps={steps}" if "steps" in options else name
+    return short(ss.RECIPES[name], steps)
 
 
 def _batch(dtype: torch.dtype = torch.float64) -> Tensor:
@@ -173,7 +169,10 @@ def test_batches_agree_on_a_network_with_matrix_products(name: str) -> None:
     for row in range(ROWS):
         alone = ss.attack(model, x[row : row + 1], y[row : row + 1], threat=_threat("linf"), recipe=recipe)
         assert isinstance(alone.x, Tensor)
-        assert torch.equal(alone.x, whole.x[row : row + 1])
+        # A row may leave at the place a look-ahead led to, which moves with the gradient's last bit; signs do not.
+        # Smallest changes are as long as gradients say, and so move with that bit too.
+        tolerance = 1e-13 if name in LOOKING_AHEAD or ss.RECIPES[name].smallest else 0
+        torch.testing.assert_close(alone.x, whole.x[row : row + 1], rtol=0, atol=tolerance)
 
 
 @over_pairs
@@ -403,8 +402,14 @@ ENOUGH = {
     "mi-fgsm": ("mi-fgsm:steps=40,step=0.1", 0.05),
     "pgd": ("pgd:steps=40,step=0.1", 0.05),
     "apgd": ("apgd:steps=100", 0.03),
+    "smooth-pgd": ("smooth-pgd:steps=40", 0.06),
     "odi-pgd": ("odi-pgd:steps=40,step=0.1", 0.05),
     "mt-pgd": ("mt-pgd:steps=40,step=0.1", 0.05),
+    "ni-fgsm": ("ni-fgsm:steps=40,step=0.1", 0.05),
+    "si-fgsm": ("si-fgsm:steps=40,step=0.1", 0.05),
+    "di-fgsm": ("di-fgsm:steps=40,step=0.1,prob=0", 0.05),
+    "ti-fgsm": ("ti-fgsm:steps=40,step=0.1,kernel=1", 0.05),
+    "vmi-fgsm": ("vmi-fgsm:steps=40,step=0.1,samples=3", 0.05),
 }
 
 
@@ -534,10 +539,10 @@ def test_the_seed_decides_and_the_global_one_does_not(name: str) -> None:
         points.append(ss.attack(model, x, y, threat=ss.linf(0.05), recipe=recipe, seed=seed).x)
     first, same, other = (point for point in points if isinstance(point, Tensor))
     assert torch.equal(first, same)
-    assert torch.equal(first, other) == (not ss.recipe(name).draws)
+    assert torch.equal(first, other) == (not ss.recipe(recipe).draws)
 
 
-@over_gradient_recipes
+@pytest.mark.parametrize("name", [name for name in CLIMBERS if not ss.RECIPES[name].images])
 def test_health_counts_what_gradients_were_worth(name: str) -> None:
     tiny = torch.finfo(torch.float64).tiny
     w = torch.tensor([2.0, 0.0, tiny / 8, -1.0, 0.0, 3.0], dtype=torch.float64)

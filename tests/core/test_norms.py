@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog, minimize  # type: ignore[import-untyped]
+from scipy.optimize import linprog, minimize
 from torch import Tensor
 
 from signstep.core.norms import L1, L2, NORMS, Grouped, Linf, Norm, norm

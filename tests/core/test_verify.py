@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_nets import labels, mlp, rand
+from small_nets import fits, labels, mlp, rand, short
 from torch import Tensor
 
 import signstep as ss
@@ -122,16 +122,19 @@ def test_plain_float32_addition_passes_and_plain_bfloat16_does_not() -> None:
     assert float(naive.excess.max()) > 0.02 * 0.03
 
 
-@pytest.mark.parametrize("name", list(RECIPES))
-@pytest.mark.parametrize("norm", list(SIZES))
+@pytest.mark.parametrize(
+    ("name", "norm"), [(row.name, norm) for row in RECIPES.values() for norm in SIZES if fits(row, norm)]
+)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_answers_stay_inside(name: str, norm: str, dtype: torch.dtype) -> None:
     model, x = mlp(dtype=dtype), rand(50, *SHAPE, seed=4, dtype=dtype)
-    outcome = ss.attack(model, x, labels(model, x), threat=ss.threat_model(norm, SIZES[norm]), recipe=name)
+    threat = ss.threat_model(norm, SIZES[norm])
+    outcome = ss.attack(model, x, labels(model, x), threat=threat, recipe=short(RECIPES[name], 10))
     assert isinstance(outcome.distance, Tensor)
     assert bool(outcome.verified.all())
     assert float(outcome.distance.max()) <= SIZES[norm] * (1 + 1e-7)
-    assert float(outcome.distance.median()) > 0.3 * SIZES[norm]
+    if not RECIPES[name].smallest and RECIPES[name].needs == "gradients":
+        assert float(outcome.distance.median()) > 0.3 * SIZES[norm]
 
 
 def test_a_box_that_half_precision_cannot_hold() -> None:

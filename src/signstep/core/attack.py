@@ -9,15 +9,17 @@ from torch import Tensor
 from signstep.core.keys import Key
 from signstep.core.ledger import Ledger
 from signstep.core.moves import Best, Move, State, View, rose, take_state
-from signstep.core.oracles import Autograd, Oracle
+from signstep.core.oracles import Autograd, Oracle, backwards_of, within
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem, confirm, judge
+from signstep.core.problem import Problem, confirm
 from signstep.core.region import Region
+from signstep.core.runs import Run, found, settle
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, leaves, per_row, put, rows, search_dtype, take, tree_map
-from signstep.errors import InputError
+from signstep.errors import InputError, VictimError
 
 Start = Literal["clean", "uniform", "vertex", "best"]
+Needs = Literal["nothing", "labels", "scores", "gradients"]
 
 
 class Attack(Protocol):
@@ -72,6 +74,7 @@ class GradientAttack:
             input, one after the other (multi-targeted; each restart visits them all). What counts as failure stays.
         keep: "last" returns the last iterate of a run, "best" that with the largest searched loss.
         diverse: steps of eps that a start first takes along a random combination of the ways to fail (ODI).
+        jitter: of a start from the best point: uniform noise of this share of eps is added to it.
     """
 
     name: str
@@ -84,6 +87,7 @@ class GradientAttack:
     targets: int = 0
     keep: Literal["last", "best"] = "last"
     diverse: int = 0
+    jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1:
@@ -101,7 +105,8 @@ class GradientAttack:
     @property
     def draws(self) -> bool:
         """Whether the attack uses randomness of its own, and so needs ids."""
-        return self.start in ("uniform", "vertex") or self.diverse > 0 or self.oracle.draws
+        probes = self.move.probes and self.steps > 1
+        return self.start in ("uniform", "vertex") or self.diverse > 0 or self.oracle.draws or probes
 
     @property
     def from_clean(self) -> bool:
@@ -109,15 +114,23 @@ class GradientAttack:
         own = self.loss is None and self.targets == 0 and self.diverse == 0 and self.move.ahead is None
         return self.start == "clean" and self.steps > 0 and own and self.oracle.warms
 
+    @property
+    def needs(self) -> Needs:
+        """What it must have of the attacked model: nothing where gradients come from others, or there are no steps."""
+        if self.steps == 0 or not self.oracle.sees_victim:
+            return "nothing"
+        return "gradients" if backwards_of(self.oracle) else "scores"
+
     def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:
         """Attack every row and return what was found; ``clean`` is the input the region surrounds."""
         ledger = Ledger(problem.ids)
         led = problem.led(self.loss)
         ways = self._ways(led, clean, key, ledger)
         runs = [(restart, way) for restart in range(self.restarts) for way in range(max(1, _columns(ways)))]
+        ended = None
         for number, (_, way) in enumerate(runs):
             index = ledger.standing()
-            if len(index) == 0:
+            if len(index) == 0 or ended is not None:
                 break
             everyone = len(index) == len(problem.ids)
             hunt = led if everyone else led.take(index)
@@ -127,17 +140,15 @@ class GradientAttack:
             here = clean if everyone else take(clean, index)
             known = begin if begin is None or everyone else take(begin, index)
             folded = key.fold("restart", number)
-            point = self._search(hunt, around, here, folded, ledger, index, known)
-            verdict = judge(problem if everyone else problem.take(index), point, folded)
-            ledger.spend(index, verdict.passes)
-            ledger.record(index, point, verdict)
-        return ledger.found(region)
+            run = self._search(hunt, around, here, folded, ledger, index, known)
+            ended = settle(ledger, problem if everyone else problem.take(index), index, run.ran(), folded)
+        return found(ledger, region, ended)
 
     def craft(self, problem: Problem, region: Region, clean: Tree, key: Key) -> Tree:
         """The attacked inputs of one run, without verdict: for training loops and for speed."""
         return self._search(
             problem.led(self.loss), region, clean, key.fold("restart", 0), None, torch.empty(0, dtype=torch.int64), None
-        )
+        ).points()
 
     def _ways(self, problem: Problem, clean: Tree, key: Key, ledger: Ledger) -> Tensor | None:
         """The classes (R, targets) to lead to, the closest at the clean input first."""
@@ -158,21 +169,34 @@ class GradientAttack:
         ledger: "Ledger | None",
         owners: Tensor,
         begin: Tree | None,
-    ) -> Tree:
+    ) -> "_Run":
         d = self._first(problem, region, clean, key, begin)
         d = self._diversified(problem, region, d, key, ledger, owners)
         run = _Run(problem, region, clean, d, self.move.init(region, d), owners, remembers=self._remembers)
         begun = self.diverse > 0 or self.start in ("uniform", "vertex") or (self.start == "best" and begin is not None)
+        try:
+            self._climb(run, key, ledger, begun=begun)
+        except VictimError as error:
+            if ledger is None:
+                raise
+            run.ended = str(error)
+        return run
+
+    def _climb(self, run: "_Run", key: Key, ledger: Ledger | None, *, begun: bool) -> None:
+        """Take the steps; rows that fool leave on the way."""
         for step in range(self.steps):
             moved = step > 0 or begun
             aimed = run.d if self.move.ahead is None else run.region.project(self.move.ahead(run.d, run.state))
             point = run.region.land(aimed) if moved else run.clean
-            score, gradient = self.oracle(run.problem, point, key.fold("step", step))
+            oracle = within(self.oracle.at(step / max(1, self.steps - 1)), run.region)
+            score, gradient = oracle(run.problem, point, key.fold("step", step))
             gradient = run.region.restrict(tree_map(lambda part: part.to(search_dtype(part.dtype)), gradient))
-            if ledger is None:
+            if ledger is None or not _counted(step):
                 gradient = tree_map(_finite, gradient)
             else:
-                gradient = ledger.count(run.owners, run.region, gradient, self.oracle.gradients)
+                gradient = ledger.count(run.owners, run.region, gradient)
+            if ledger is not None:
+                ledger.spend(run.owners, self.oracle.gradients, backwards_of(self.oracle))
                 if moved and self.oracle.sees_victim:
                     seen = confirm(run.problem, point, key.fold("step", step), score.fooled, exact=self.oracle.exact)
                     ledger.spend(run.owners[score.fooled] if seen.passes else None, seen.passes)
@@ -183,6 +207,8 @@ class GradientAttack:
                         gradient, score = take(gradient, stay), Score(*(part[stay] for part in score))
             best = run.remember(score.loss, gradient)
             view = View(run.region, run.d, score.loss, step, self.steps, moved, best)
+            if self.move.probes and step < self.steps - 1:
+                view = self._probing(view, run, key.fold("probe", step), ledger)
             change, run.state = self.move.update(gradient, run.state, view)
             if moved:
                 run.d = run.region.project(tree_map(torch.add, run.d, change))
@@ -191,7 +217,6 @@ class GradientAttack:
                 run.d = change if self.move.feasible and self.steps == 1 else run.region.project(change)
         if self.keep == "best" and self.steps:
             run.settle(self.oracle, key, ledger)
-        return run.points()
 
     def _diversified(
         self, problem: Problem, region: Region, d: Tree, key: Key, ledger: Ledger | None, owners: Tensor
@@ -209,12 +234,24 @@ class GradientAttack:
             ledger.spend(owners, self.oracle.looks)
         for step in range(self.diverse):
             here = key.fold("diverse", step)
-            _, gradient = self.oracle(problem, region.land(d), here, weights)
+            _, gradient = within(self.oracle, region)(problem, region.land(d), here, weights)
             gradient = region.restrict(tree_map(lambda part: _finite(part.to(search_dtype(part.dtype))), gradient))
             d = region.project(tree_map(torch.add, d, region.step(d, gradient, region.radius)))
             if ledger is not None:
-                ledger.spend(owners, self.oracle.gradients, self.oracle.gradients)
+                ledger.spend(owners, self.oracle.gradients, backwards_of(self.oracle))
         return d
+
+    def _probing(self, view: View, run: "_Run", key: Key, ledger: Ledger | None) -> View:
+        """The view of a move that looks at gradients in other places; what it asks for is booked."""
+
+        def probe(point: Tree, number: int) -> Tree:
+            _, gradient = within(self.oracle, run.region)(run.problem, point, key.fold(number))
+            if ledger is not None:
+                ledger.spend(run.owners, self.oracle.gradients, backwards_of(self.oracle))
+            return run.region.restrict(tree_map(lambda part: _finite(part.to(search_dtype(part.dtype))), gradient))
+
+        draws = key.draws(run.problem.ids, leaves(run.clean)[0].device)
+        return view._replace(probe=probe, draws=draws)
 
     @property
     def _remembers(self) -> bool:
@@ -222,7 +259,11 @@ class GradientAttack:
 
     def _first(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None) -> Tree:
         if self.start == "best" and begin is not None:
-            return displacement(begin, clean)
+            d = displacement(begin, clean)
+            if not self.jitter:
+                return d
+            noise = region.sample(key.fold("start").draws(problem.ids, leaves(clean)[0].device))
+            return region.project(tree_map(lambda here, part: here + self.jitter * part, d, noise))
         if self.start in ("clean", "best"):
             return region.zero()
         draws = key.fold("start").draws(problem.ids, leaves(clean)[0].device)
@@ -234,6 +275,11 @@ class GradientAttack:
 def displacement(point: Tree, clean: Tree) -> Tree:
     """From a point to how far it lies from the clean input, in the precision of the search."""
     return tree_map(lambda u, x: u.to(search_dtype(x.dtype)) - x.to(search_dtype(x.dtype)), point, clean)
+
+
+def _counted(step: int) -> bool:
+    """Whether the health of this step's gradient is taken: it costs as much as the rest of a step."""
+    return step < 3 or step % 10 == 0
 
 
 def _columns(ways: Tensor | None) -> int:
@@ -277,6 +323,14 @@ class _Run:
         self._place: Tensor | None = None  # of the rows still searching among all rows of the run
         self._remembers = remembers
         self._best: Best | None = None
+        self.ended: str | None = None
+
+    def ran(self) -> Run:
+        """What the run came to: the rows that have left it were seen to fool."""
+        fooled = torch.zeros(rows(self._everyone), dtype=torch.bool, device=leaves(self._everyone)[0].device)
+        if self._place is not None:
+            fooled = (~fooled).index_fill(0, self._place, value=False)
+        return Run(self.points(), fooled, None, self.ended)
 
     def remember(self, loss: Tensor, gradient: Tree) -> Best | None:
         """The best point of each row so far, with its gradient, after the iterate whose loss this is."""
@@ -337,5 +391,11 @@ def with_oracle(attack: Attack, oracle: Oracle) -> Attack:
         InputError: the attack has no oracle.
     """
     if hasattr(attack, "oracle"):
-        return replace(attack, oracle=oracle)  # type: ignore[type-var]
+        return replace(attack, oracle=_inside(attack.oracle, oracle))  # type: ignore[type-var]
     raise InputError(f"{attack.name} asks the model itself; surrogates have nothing to give it")
+
+
+def _inside(outer: Oracle, oracle: Oracle) -> Oracle:
+    """An oracle that changes what another one is asked goes on doing so, around the new one."""
+    inner = getattr(outer, "inner", None)
+    return oracle if inner is None else replace(outer, inner=_inside(inner, oracle))  # type: ignore[type-var]

@@ -2,9 +2,10 @@
 
 from signstep.core.apgd import adaptive
 from signstep.core.attack import GradientAttack
-from signstep.core.moves import chain, momentum, steepest
+from signstep.core.moves import chain, momentum, shrinking, steepest
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.recipe import WHITE_BOX, Recipe, step_length
+from signstep.core.smooth import Smooth
 from signstep.errors import InputError
 
 
@@ -100,6 +101,42 @@ def mt_pgd(
     )
 
 
+def smooth_pgd(
+    *,
+    steps: int = 10,
+    step: float = 1.0,
+    restarts: int = 1,
+    start: str = "clean",
+    jitter: float = 0.3,
+    targets: int = 0,
+    soft: float = 2.0,
+    sharp: float = 40.0,
+    oracle: Oracle | None = None,
+) -> GradientAttack:
+    """PGD on the margin with the rectifiers softened in the backward pass, and a step that shrinks to a twentieth.
+
+    ``start``: "clean"; "uniform"; or "best", the best point of earlier attacks with uniform noise of ``jitter * eps``.
+    Backward pass: Athalye, Carlini & Wagner 2018, section 4.1; see `core.smooth`.
+    """
+    step_length(None, 1.0, steps)
+    if start not in ("clean", "uniform", "best"):
+        raise InputError(f"start={start!r} for smooth-pgd; pass 'clean', 'uniform' or 'best'")
+    if not 0 < soft <= sharp:
+        raise InputError(f"soft={soft}, sharp={sharp}; pass 0 < soft <= sharp")
+    return GradientAttack(
+        "smooth-pgd",
+        shrinking(step, step / 20),
+        steps,
+        start,  # type: ignore[arg-type]
+        restarts,
+        Smooth(oracle or Autograd(), soft, sharp),
+        loss="margin",
+        targets=targets,
+        keep="best",
+        jitter=jitter if start == "best" else 0.0,
+    )
+
+
 ROWS = (
     Recipe("random-sign", random_sign, "random corner of the ball", "control", "none", "1 forward", needs="nothing"),
     Recipe(
@@ -165,5 +202,13 @@ ROWS = (
         "Gowal et al. 2019 (arXiv:1910.09338), section 3",
         WHITE_BOX,
         "targets * (steps + 1) + 1 forwards, targets * steps backwards",
+    ),
+    Recipe(
+        "smooth-pgd",
+        smooth_pgd,
+        "PGD through softened rectifiers, on the margin",
+        "backward pass: Athalye, Carlini & Wagner 2018 (arXiv:1802.00420), section 4.1",
+        WHITE_BOX,
+        "steps + 2 forwards, steps backwards; times targets",
     ),
 )

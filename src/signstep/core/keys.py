@@ -8,7 +8,7 @@ that a GPU and a CPU start from the same points.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +52,10 @@ class RowDraws:
     key: Key
     ids: Tensor
     device: torch.device
+
+    def of(self, *parts: str | int) -> "RowDraws":
+        """The rows' draws for a narrower purpose."""
+        return replace(self, key=self.key.fold(*parts))
 
     def uniform(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
         """Uniform on [0, 1), float32."""

@@ -35,7 +35,7 @@ class Ledger:
             self.forwards.index_add_(0, owners, torch.full_like(owners, forwards))
             self.backwards.index_add_(0, owners, torch.full_like(owners, backwards))
 
-    def count(self, owners: Tensor, region: Region, gradient: Tree, gradients: int) -> Tree:
+    def count(self, owners: Tensor, region: Region, gradient: Tree) -> Tree:
         """Take stock of a gradient of the rows ``owners``; returns it with unusable coordinates set to zero."""
         frozen = region.frozen()
         size = sum(part[0].numel() for part in leaves(gradient)) - frozen
@@ -60,7 +60,6 @@ class Ledger:
         seen = Health(zero, nonfinite, underflow, size.expand(len(owners)), (~usable).long(), torch.ones_like(owners))
         for total, here in zip(self.health, seen, strict=True):
             total.index_add_(0, owners, here)
-        self.spend(owners, gradients, gradients)
         return cleaned
 
     def record(self, index: Tensor, point: Tree, verdict: Verdict) -> None:

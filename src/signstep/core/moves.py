@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+from signstep.core.keys import RowDraws
 from signstep.core.region import Region
 from signstep.core.tree import Tree, take, tree_map, unit_l1
 from signstep.errors import InputError
@@ -30,7 +31,8 @@ class Best(NamedTuple):
 class View(NamedTuple):
     """What a move may look at: the region, the displacement ``d`` with its ``loss`` (R,), step number and total.
 
-    ``moved`` is False as long as d is zero, the clean input. ``best`` is there for moves that ask to remember.
+    ``moved`` is False as long as d is zero, the clean input. ``best`` is there for moves that ask to remember, and
+    for those that probe ``probe(point, number)``, the gradient at another input, and ``draws`` to choose it by.
     """
 
     region: Region
@@ -40,6 +42,8 @@ class View(NamedTuple):
     steps: int
     moved: bool = True
     best: Best | None = None
+    probe: Callable[[Tree, int], Tree] | None = None
+    draws: RowDraws | None = None
 
 
 class Move(NamedTuple):
@@ -47,7 +51,8 @@ class Move(NamedTuple):
 
     ``feasible`` promises that the change from the clean input is `Region.step`'s own and needs no projection to land.
     ``remembers`` asks for the view's ``best``. ``ahead(d, state)`` is where the gradient is wanted instead of at d; it
-    is projected first (Nesterov's look-ahead).
+    is projected first (Nesterov's look-ahead). ``probes`` asks for the view's ``probe`` and ``draws`` at every step but
+    the last, whose state nobody reads.
     """
 
     init: Callable[[Region, Tree], State]
@@ -55,6 +60,7 @@ class Move(NamedTuple):
     feasible: bool = False
     remembers: bool = False
     ahead: Callable[[Tree, State], Tree] | None = None
+    probes: bool = False
 
 
 def steepest(relative: float) -> Move:
@@ -71,6 +77,19 @@ def steepest(relative: float) -> Move:
         return view.region.step(here, gradient, view.region.radius * relative), state
 
     return Move(_no_state, update, feasible=True)
+
+
+def shrinking(first: float, last: float) -> Move:
+    """Steepest steps whose length falls linearly over the run, from ``first * eps`` towards ``last * eps``."""
+    if not first >= last > 0:
+        raise InputError(f"step={first}: pass a first step relative to eps of at least the last one, {last}, above 0")
+
+    def update(gradient: Tree, state: State, view: View) -> tuple[Tree, State]:
+        here = view.d if view.moved else None
+        length = first + (last - first) * view.step / view.steps
+        return view.region.step(here, gradient, view.region.radius * length), state
+
+    return Move(_no_state, update)
 
 
 def momentum(decay: float) -> Move:
@@ -103,7 +122,14 @@ def chain(*moves: Move) -> Move:
             kept.append(after)
         return gradient, tuple(kept)
 
-    return Move(init, update, moves[-1].feasible, any(move.remembers for move in moves), _look_ahead(moves))
+    return Move(
+        init,
+        update,
+        moves[-1].feasible,
+        any(move.remembers for move in moves),
+        _look_ahead(moves),
+        any(move.probes for move in moves),
+    )
 
 
 def _look_ahead(moves: tuple[Move, ...]) -> Callable[[Tree, State], Tree] | None:

@@ -176,7 +176,7 @@ class L1:
         budget = _inner(budget)
         room = _clip(budget * sign, _flat_box(low, g), _flat_box(high, g)).abs()
         # In-place comparison of floats yields 0.0 and 1.0, several times faster than a mask of bools.
-        level = _largest(lambda t: _sum(size.clone().ge_(t).mul_(room)) >= budget, budget)
+        level = largest(lambda t: _sum(size.clone().ge_(t).mul_(room)) >= budget, budget)
         full = room * size.clone().gt_(level)
         tied = room * size.eq_(level)
         before = tied.cumsum(1) - tied
@@ -200,7 +200,7 @@ class L1:
         def shrunk(t: Tensor) -> Tensor:
             return torch.minimum((t - behind).clamp_min_(0), cap)
 
-        onto = flat.sign() * shrunk(_largest(lambda t: _sum(shrunk(t)) <= budget, budget))
+        onto = flat.sign() * shrunk(largest(lambda t: _sum(shrunk(t)) <= budget, budget))
         return torch.where(per_row(inside, d), clipped, onto.reshape(d.shape))
 
     def sample(self, draws: Draws, shape: tuple[int, ...]) -> Tensor:
@@ -334,6 +334,11 @@ def norm(name: str | Norm) -> Norm:
     raise ThreatError(f"norm={name!r} is not known; use one of {', '.join(_NAMES)} or grouped(axis,...)")
 
 
+def row_sum(values: Tensor) -> Tensor:
+    """The sum of each row of values (R, ...), shape (R,), the same whatever other rows there are."""
+    return _sum(_flat(values))[:, 0]
+
+
 _SHORT = 16  # rows below this length are laid out as columns
 
 
@@ -416,11 +421,11 @@ def _on_curve(flat: Tensor, radius: Tensor, low: Tensor | None, high: Tensor | N
         # 0 / 0 and 0 * inf are NaN, which nothing holds: t is 0 if the radius is, and never infinite next to a zero.
         size, cap = unit.abs(), _reach(flat, low, high) / radius
         one = _inner(torch.ones_like(radius)).square()
-        t = _largest(lambda t: _sum(torch.minimum(size * t, cap).square_()) <= one, radius)
+        t = largest(lambda t: _sum(torch.minimum(size * t, cap).square_()) <= one, radius)
     return _clip(unit * t * radius, low, high)
 
 
-def _largest(holds: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+def largest(holds: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
     """The largest float t >= 0 for which ``holds(t)``, row by row, (R, 1); 0 if there is none.
 
     ``holds``, once false, stays false as t grows, and is false at NaN. Floats from zero on are ordered as their bits

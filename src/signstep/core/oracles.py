@@ -1,8 +1,8 @@
 """Where the gradient comes from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from signstep.core.keys import Key
 from signstep.core.outputs import NO_PATH, Predictor
 from signstep.core.problem import Problem
+from signstep.core.region import Region
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, leaves, tree_map, unit_l1
 from signstep.errors import GradientError
@@ -36,11 +37,14 @@ class Oracle(Protocol):
 
     @property
     def gradients(self) -> int:
-        """Forward and backward passes for each call."""
+        """Forward passes for each call, and backward passes unless it is `Asking`."""
 
     @property
     def looks(self) -> int:
         """Forward passes for each `look`."""
+
+    def at(self, progress: float) -> "Oracle":
+        """The oracle for a step ``progress`` (0 to 1) into a run: for oracles that change on the way."""
 
     def look(self, problem: Problem, point: Tree, key: Key) -> Score:
         """The score alone, without gradient: for searches that only ask."""
@@ -56,6 +60,24 @@ class Oracle(Protocol):
         """
 
 
+@runtime_checkable
+class Asking(Protocol):
+    """An oracle that estimates the gradient from forward passes alone, at points around the one it is asked for."""
+
+    def around(self, region: Region) -> Oracle:
+        """The same oracle, asking only inside the region's box and mask."""
+
+
+def within(oracle: Oracle, region: Region) -> Oracle:
+    """The oracle as it must be asked in this region."""
+    return oracle.around(region) if isinstance(oracle, Asking) else oracle
+
+
+def backwards_of(oracle: Oracle) -> int:
+    """Backward passes for each call; forward passes are ``oracle.gradients``."""
+    return 0 if isinstance(oracle, Asking) else oracle.gradients
+
+
 @dataclass(frozen=True)
 class Autograd:
     """The gradient of the attacked model itself (white box); weight gradients are never computed."""
@@ -66,6 +88,10 @@ class Autograd:
     draws: bool = False
     gradients: int = 1
     looks: int = 1
+
+    def at(self, progress: float) -> "Oracle":  # noqa: ARG002
+        """Always itself."""
+        return self
 
     @torch.no_grad()
     def look(self, problem: Problem, point: Tree, key: Key) -> Score:
@@ -87,7 +113,7 @@ class Autograd:
             value = score.loss.sum()
         else:
             value = (torch.where(cotangent != 0, score.ways, 0.0) * cotangent).sum()
-        return Score(*(part.detach() for part in score)), _gradient(value, u)
+        return Score(*(part.detach() for part in score)), gradient_of(value, u)
 
 
 @dataclass(frozen=True)
@@ -101,6 +127,10 @@ class Twin:
     draws: bool = False
     gradients: int = 1
     looks: int = 1
+
+    def at(self, progress: float) -> "Oracle":  # noqa: ARG002
+        """Always itself."""
+        return self
 
     @torch.no_grad()
     def look(self, problem: Problem, point: Tree, key: Key) -> Score:
@@ -141,6 +171,10 @@ class Surrogates:
         """One forward pass for each surrogate."""
         return len(self.predictors)
 
+    def at(self, progress: float) -> "Oracle":  # noqa: ARG002
+        """Always itself."""
+        return self
+
     @torch.no_grad()
     def look(self, problem: Problem, point: Tree, key: Key) -> Score:
         """The surrogates' mean score."""
@@ -170,17 +204,32 @@ def mean_score(scores: Sequence[Score]) -> Score:
     )
 
 
+def on_twin(oracle: Oracle, twin: Predictor) -> Oracle:
+    """The same oracle with the fast twin wherever it would ask the attacked model itself."""
+    if type(oracle) is Autograd:
+        return Twin(twin)
+    inner = getattr(oracle, "inner", None)
+    if inner is None:
+        return oracle
+    return replace(oracle, inner=on_twin(inner, twin))  # type: ignore[type-var]
+
+
 def leaf_of(point: Tree) -> Tree:
     """A fresh leaf with the values of ``point`` that gradients flow to; inference tensors are copied out."""
     return tree_map(lambda part: (part.clone() if part.is_inference() else part.detach()).requires_grad_(), point)
 
 
-def _gradient(value: Tensor, u: Tree) -> Tree:
+def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
+    """The gradient of a scalar with respect to the leaves ``u``; ``again`` keeps the graph for the next one.
+
+    Raises:
+        GradientError: there is no path from ``u`` to the value that can be differentiated.
+    """
     inputs = leaves(u)
     if not value.requires_grad:
         raise GradientError(NO_PATH)
     try:
-        found = torch.autograd.grad(value, inputs, allow_unused=True)
+        found = torch.autograd.grad(value, inputs, allow_unused=True, retain_graph=again)
     except RuntimeError as error:
         if "use_reentrant" in str(error):
             raise GradientError(_REENTRANT) from error

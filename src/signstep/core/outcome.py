@@ -11,7 +11,9 @@ from signstep.core.tree import Tree
 
 
 class Health(NamedTuple):
-    """What the gradients of a row were worth, summed over the run; all (R,) int64.
+    """What the gradients of a row were worth, summed over the first three steps of each run and every tenth.
+
+    All (R,) int64.
 
     ``zero``, ``nonfinite`` and ``underflow`` count coordinates that were exactly zero, NaN or infinite, and too small
     for full precision (subnormal), of ``coordinates`` seen; ``dead`` counts gradients without any usable coordinate, of
@@ -30,7 +32,9 @@ class Found(NamedTuple):
     """What an attack returns: one point for each row, not yet seen by the independent checker.
 
     ``vanished`` (R,): no gradient of the run had a usable coordinate. ``smallest`` (R,): of attacks that look for the
-    smallest change, the length of the nearest point that fools, also beyond eps; inf where none was found.
+    smallest change, the length of the nearest point that fools, also beyond eps; inf where none was found. ``ended``:
+    why the run ended before it was done (a victim that stopped answering); what had been found by then is here, the
+    verdicts of the other rows are not valid.
     """
 
     x: Tree
@@ -40,6 +44,7 @@ class Found(NamedTuple):
     forwards: Tensor
     backwards: Tensor
     smallest: Tensor | None = None
+    ended: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +60,8 @@ class Outcome:
         loss: the quantity the attack maximised, at ``x``: cross-entropy, for a targeted goal minus that of the target.
         distance: length of the change in the threat model's norm, computed in float64; a dict for several inputs.
         answer: what the model answers at ``x``, in the form of a label: the class (R,) for classification.
+        near: how near to failing on a scale that does not depend on the loss: minus the margin to the closest way of
+            failing, in units of the scores; what attacks in a row compare their points by.
         rate: share of passes in which the model failed: 0 or 1, for random models over held-out passes.
         passes: number of passes behind ``rate``.
         verified: ball, box, mask and grid hold at ``x``, by a checker that shares no code with the attack.
@@ -65,6 +72,7 @@ class Outcome:
         smallest: of attacks that look for the smallest change: the length of the nearest point found that fools, also
             beyond eps, inf where none was; else None. Points beyond eps were scored, but are not returned.
         notes: what a reader of the result must know.
+        ended: why the attack ended before it was done, or None; rows without a verdict are undetermined then.
     """
 
     x: Tree
@@ -74,6 +82,7 @@ class Outcome:
     loss: Tensor
     distance: Tree
     answer: Tensor
+    near: Tensor
     rate: Tensor
     passes: int
     verified: Tensor
@@ -83,6 +92,7 @@ class Outcome:
     backwards: Tensor
     smallest: Tensor | None = None
     notes: tuple[str, ...] = ()
+    ended: str | None = None
 
     def __len__(self) -> int:
         return len(self.fooled)

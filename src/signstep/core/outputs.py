@@ -14,11 +14,12 @@ from signstep.core.untouched import INFERENCE_WEIGHTS
 from signstep.errors import GradientError, InputError, ModelError, SignstepWarning
 
 Selector: TypeAlias = str | int | Callable[[Any], Tensor] | None
-Kind: TypeAlias = Literal["auto", "logits", "probabilities"]
+Kind: TypeAlias = Literal["auto", "logits", "probabilities", "labels"]
 
 NO_PATH = (
     "the model's output does not depend on its input through differentiable operations (detach(), no_grad(), argmax, "
-    "rounding, NumPy or a quantised layer on the way?); attack a surrogate (surrogate=other_model) or remove the break"
+    "rounding, NumPy or a quantised layer on the way?); attack a surrogate (surrogate=other_model), use an attack that "
+    "only asks (square, hop-skip-jump), or remove the break"
 )
 
 # Fewer one-logit outputs than this, all in [0, 1], may be either.
@@ -32,12 +33,13 @@ class Outputs(NamedTuple):
     """What the model said.
 
     ``raw`` decides the verdict; ``scores`` is what the search differentiates: the logits ("logits"), the logits behind
-    a final softmax or sigmoid ("behind"), or probabilities whose logits cannot be had ("lost").
+    a final softmax or sigmoid ("behind"), or probabilities whose logits cannot be had ("lost"). A model that answers
+    with "labels" has no scores: both are its answers (R,) int64.
     """
 
     raw: Tensor
     scores: Tensor
-    form: Literal["logits", "behind", "lost"]
+    form: Literal["logits", "behind", "lost", "labels"]
 
 
 @dataclass
@@ -48,7 +50,8 @@ class Predictor:
         model: any callable; tensors are passed as the one argument, a dict of inputs as keyword arguments.
         output: where the logits are in what the model returns: a key, an index, a function, or None to find them
             (a tensor; ``.logits``; the first tensor of a tuple; the entry "logits" or the only tensor of a dict).
-        kind: "logits", "probabilities", or "auto" to recognise a final softmax or sigmoid.
+        kind: "logits", "probabilities", "labels", or "auto" to recognise a final softmax or sigmoid, and labels by
+            their integer dtype.
         prepare: applied to the inputs before the model (normalisation).
 
     A model that ends in a softmax or sigmoid saturates: its gradients round to zero and a gradient attack sees
@@ -68,34 +71,30 @@ class Predictor:
             raise InputError(
                 f"model is a {type(self.model).__name__}, which cannot be called; pass an nn.Module or a function"
             )
-        if self.kind not in ("auto", "logits", "probabilities"):
-            raise InputError(f"outputs={self.kind!r}; pass 'auto', 'logits' or 'probabilities'")
+        if self.kind not in ("auto", "logits", "probabilities", "labels"):
+            raise InputError(f"outputs={self.kind!r}; pass 'auto', 'logits', 'probabilities' or 'labels'")
 
     def __call__(self, u: Tree) -> Outputs:
         """Run the model on inputs in search units; differentiable."""
         inputs = u if self.prepare is None else self.prepare(u)
         # A model may work in place on what it is given (ReLU(inplace=True), x.sub_(mean)): it gets its own copy.
         inputs = tree_map(lambda given, own: given.clone() if given is own else given, inputs, u)
-        if self.kind == "logits" or _opaque(self.model):
+        if self.kind in ("logits", "labels") or _opaque(self.model):
             raw = select(self._run(inputs), self.output)
             watch = None
         else:
             with _HeadWatch() as watch:
                 raw = select(self._run(inputs), self.output)
-        if raw.dtype in (torch.float16, torch.bfloat16):
-            wide = raw.float()
-        elif raw.is_floating_point():
-            wide = raw
-        else:
-            raise ModelError(
-                f"the model returned {raw.dtype} values of shape {tuple(raw.shape)}, not scores; "
-                "a model that answers with labels needs a label-only attack"
-            )
         if raw.shape[:1] != (rows(inputs),):
             raise ModelError(
                 f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
                 "dimension must be the examples: pass output= to pick the right tensor"
             )
+        if self.kind == "labels" or not (raw.is_floating_point() or raw.is_complex()):
+            answers = _answers(raw)
+            self._say("the model answers with labels alone: attacks on it can use nothing else")
+            return Outputs(answers, answers, "labels")
+        wide = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
         before = None if watch is None else watch.behind(raw)
         if before is not None:
             self._say(
@@ -184,6 +183,21 @@ class Predictor:
             self.notes.append(note)
         if aloud:
             warnings.warn(note, SignstepWarning, stacklevel=6)
+
+
+def _answers(raw: Tensor) -> Tensor:
+    """Class labels (R,) int64.
+
+    Raises:
+        ModelError: the shape or the values are not those of labels.
+    """
+    flat = raw.reshape(len(raw)) if raw.shape[1:] in ((), (1,)) else None
+    if flat is None or (flat.is_floating_point() and not bool((flat == flat.round()).all())):
+        raise ModelError(
+            f"the model returned {raw.dtype} values of shape {tuple(raw.shape)}; labels are whole numbers, one for "
+            "each example, (R,); scores are floating point, (R, classes): say which they are with outputs= and output="
+        )
+    return flat.detach().long()
 
 
 def select(returned: Any, output: Selector = None) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from signstep.core.keys import Key
 from signstep.core.outputs import Outputs, Predictor
-from signstep.core.tasks import Aim, Binary, Goal, Multiclass, Score, Task
-from signstep.core.tree import Tree, take
+from signstep.core.tasks import Aim, Binary, Goal, Labels, Multiclass, Multilabel, Score, Task
+from signstep.core.transforms import Transform
+from signstep.core.tree import Tree, leaves, take, tree_map
 from signstep.core.untouched import reseed
 from signstep.errors import ModelError
 
@@ -52,6 +53,10 @@ class Problem(Protocol):
     def classwise(self) -> bool:
         """Whether failing means another class, so that rows can be led towards one with ``take(way=...)``."""
 
+    @property
+    def jointly(self) -> bool:
+        """Whether a row has failed only when it has failed in every one of its ways, not in any of them."""
+
     def read(self, outputs: Outputs) -> Score:
         """The score that these outputs mean."""
 
@@ -82,6 +87,7 @@ class ModelProblem:
         render: from the attacked variable to the model's input.
         warm: a differentiable pass at the clean input that was already paid for.
         shape: of the model's scores, which those of a surrogate must have; None where it is not known.
+        transform: what is declared to happen to inputs before the model sees them, drawn anew by each key.
     """
 
     predictor: Predictor
@@ -94,6 +100,7 @@ class ModelProblem:
     render: Callable[[Tree], Tree] | None = None
     warm: Warm | None = None
     shape: torch.Size | None = None
+    transform: Transform | None = None
 
     @property
     def goal(self) -> Goal:
@@ -104,11 +111,11 @@ class ModelProblem:
         """The score of every row at u."""
         if self.random and key is not None:
             reseed(key.integer())
-        return self.read(self.ask(u))
+        return self.read(self.ask(u, key))
 
-    def ask(self, u: Tree) -> Outputs:
-        """The model's outputs at u."""
-        outputs = self.predictor(self.inputs(u))
+    def ask(self, u: Tree, key: Key | None = None) -> Outputs:
+        """The model's outputs at u, or at what the declared transform makes of it under ``key``."""
+        outputs = self.predictor(self.inputs(u, key))
         if self.shape is not None and _columns(outputs.raw.shape) != _columns(self.shape):
             raise ModelError(
                 f"a surrogate's scores have shape {tuple(outputs.raw.shape)}, the model's {tuple(self.shape)}; pass a "
@@ -116,10 +123,13 @@ class ModelProblem:
             )
         return outputs
 
-    def inputs(self, u: Tree) -> Tree:
-        """The model's inputs at u: rendered, with the frozen ones beside."""
+    def inputs(self, u: Tree, key: Key | None = None) -> Tree:
+        """The model's inputs at u: rendered, transformed where there is a key, with the frozen ones beside."""
         if self.render is not None:
             u = self.render(u)
+        if self.transform is not None and key is not None:
+            transform, draws = self.transform, key.fold("transform").draws(self.ids, leaves(u)[0].device)
+            u = tree_map(lambda part: transform(part, draws), u)
         return {**self.frozen, **u} if isinstance(u, dict) else u
 
     def read(self, outputs: Outputs) -> Score:
@@ -162,7 +172,13 @@ class ModelProblem:
     @property
     def classwise(self) -> bool:
         """Whether rows can be led towards one class: classification, untargeted."""
-        return isinstance(self.task, Multiclass) and self.goal == "untargeted" and not isinstance(self.task, Binary)
+        several = isinstance(self.task, Multiclass) and not isinstance(self.task, (Binary, Labels))
+        return several and self.goal == "untargeted"
+
+    @property
+    def jointly(self) -> bool:
+        """Several labels that must all come out as wished."""
+        return isinstance(self.task, Multilabel) and (self.goal == "targeted" or self.task.success == "all")
 
     def reported(self, loss: Tensor) -> Tensor:
         """The searched loss in the units of its name."""

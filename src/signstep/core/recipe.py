@@ -2,12 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
-from signstep.core.attack import Attack
+from signstep.core.attack import Attack, Needs
 from signstep.errors import InputError
-
-Needs = Literal["nothing", "labels", "scores", "gradients"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,7 @@ class Recipe:
         needs: the same as one of four words: the attack asks for "nothing", "labels", "scores" or "gradients".
         norms: the norms it is defined for; empty for all.
         smallest: whether it looks for the smallest change that fools, rather than within a given eps.
+        images: whether it needs images (R, C, H, W).
     """
 
     name: str
@@ -35,6 +33,7 @@ class Recipe:
     needs: Needs = "gradients"
     norms: tuple[str, ...] = ()
     smallest: bool = False
+    images: bool = False
 
 
 WHITE_BOX = "gradients of the model (or of a surrogate: transfer)"

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from signstep.core.attack import Attack
+from signstep.core.eot import Eot
 from signstep.core.keys import Key, content_ids
-from signstep.core.oracles import Oracle, Surrogates, leaf_of
-from signstep.core.outcome import Outcome
+from signstep.core.oracles import Autograd, Oracle, Surrogates, leaf_of, on_twin
+from signstep.core.outcome import Health, Outcome
 from signstep.core.outputs import Kind, Outputs, Predictor, Selector
-from signstep.core.problem import ModelProblem, Warm, judge
+from signstep.core.problem import ModelProblem, Warm, judge, nearness
 from signstep.core.region import BallRegion, ProductRegion, region_around
 from signstep.core.space import InputSpace, Statistic
 from signstep.core.tasks import (
@@ -31,10 +32,12 @@ from signstep.core.tasks import (
     task_for,
 )
 from signstep.core.threat import Threat, ThreatModel
-from signstep.core.tree import Tree, leaves, rows, tree_map
+from signstep.core.transforms import Transform
+from signstep.core.tree import Tree, leaves, rows, take, tree_map
+from signstep.core.twin import ENGINES, Engine, prepared
 from signstep.core.untouched import Mode, RandomnessWatch, untouched
 from signstep.core.verify import Verification, verify
-from signstep.errors import InputError, LabelError, ThreatError
+from signstep.errors import InputError, LabelError, ModelError, ThreatError
 
 # Models that were looked at twice, by mode: whether the two looks differed.
 _SEEN: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
@@ -49,7 +52,8 @@ class Question:
     """A batch, ready to be attacked: the problem, the region around it, and what the model says of it untouched.
 
     ``clean`` is the score of the untouched input under the goal; ``wrong`` (R,) whether the model's answer there
-    differs from the label, None without labels.
+    differs from the label, None without labels. ``twin`` is a fast copy of the model to search on, if one was asked for
+    and could be made.
     """
 
     problem: ModelProblem
@@ -63,18 +67,27 @@ class Question:
     form: str
     classes: int | None
     notes: tuple[str, ...]
+    twin: Predictor | None = None
 
     def run(self, attack: Attack, key: Key, begin: Tree | None = None) -> Outcome:
         """Attack, then let the independent checker look at what was returned.
 
         ``begin``: allowed points that earlier attacks came to, for attacks that go on from there.
         """
-        found = attack(self.problem, self.region, self.x, key, begin)
+        needs = getattr(attack, "needs", "gradients")
+        if self.form == "labels" and needs in ("scores", "gradients"):
+            raise ModelError(
+                f"{attack.name} needs {needs}, and this model answers with labels alone; use hop-skip-jump or "
+                "random-direction, pass surrogate=, or let the model return scores"
+            )
+        found = self.hastened(attack)(self.problem, self.region, self.x, key, begin)
         verdict = found.verdict
         checks = self.checked(found.x)
         verified = torch.stack([check.ok for check in checks.values()]).all(0)
         sizes = {name: check.size.to(verdict.loss.dtype).to(verdict.loss.device) for name, check in checks.items()}
         notes = [*self.notes, *self.problem.predictor.notes]
+        if found.ended is not None:
+            notes.append(f"{attack.name} ended early: {found.ended}")
         if not bool(verified.all()):
             notes.append(f"{int((~verified).sum())} returned inputs failed verification and prove nothing")
         return Outcome(
@@ -85,6 +98,7 @@ class Question:
             loss=self.problem.reported(verdict.loss),
             distance=sizes if isinstance(self.x, dict) else sizes[""],
             answer=verdict.answer,
+            near=verdict.near,
             rate=verdict.rate,
             passes=verdict.passes,
             verified=verified,
@@ -94,7 +108,59 @@ class Question:
             backwards=found.backwards,
             smallest=found.smallest,
             notes=tuple(dict.fromkeys(notes)),
+            ended=found.ended,
         )
+
+    def take(self, index: Tensor) -> "Question":
+        """The question about the rows at ``index`` alone."""
+
+        def pick(threat: ThreatModel, x: Tensor) -> ThreatModel:
+            return threat.pick(index, x)
+
+        before = self.x if isinstance(self.x, dict) else {"": self.x}
+        return replace(
+            self,
+            problem=self.problem.take(index),
+            region=self.region.take(index),
+            x=take(self.x, index),
+            threats={name: pick(threat, before[name]) for name, threat in self.threats.items()},
+            clean=Score(*(part[index] for part in self.clean)),
+            wrong=None if self.wrong is None else self.wrong[index],
+            predicted=self.predicted[index],
+        )
+
+    def spread(self, outcome: Outcome, index: Tensor) -> Outcome:
+        """The outcome of the rows at ``index`` among all rows: the others are where they were, untouched."""
+        count = len(self.problem.ids)
+
+        def wide(part: Tensor, rest: Tensor | float | bool) -> Tensor:
+            full = torch.as_tensor(rest, dtype=part.dtype, device=part.device).expand(count, *part.shape[1:]).clone()
+            return full.index_copy_(0, index, part)
+
+        return replace(
+            outcome,
+            x=tree_map(lambda x, part: x.clone().index_copy_(0, index, part), self.x, outcome.x),
+            fooled=wide(outcome.fooled, False),
+            undetermined=wide(outcome.undetermined, False),
+            valid=wide(outcome.valid, True),
+            loss=wide(outcome.loss, self.problem.reported(self.clean.loss).to(outcome.loss.dtype)),
+            distance=tree_map(lambda part: wide(part, 0.0), outcome.distance),
+            answer=wide(outcome.answer, self.predicted.to(outcome.answer.dtype)),
+            near=wide(outcome.near, nearness(self.clean).to(outcome.near.dtype)),
+            rate=wide(outcome.rate, 0.0),
+            verified=wide(outcome.verified, True),
+            health=Health(*(wide(part, 0) for part in outcome.health)),
+            forwards=wide(outcome.forwards, 0),
+            backwards=wide(outcome.backwards, 0),
+            smallest=None if outcome.smallest is None else wide(outcome.smallest, torch.inf),
+        )
+
+    def hastened(self, attack: Attack) -> Attack:
+        """The attack with its search on the fast twin, where there is one and it would have asked the model itself."""
+        oracle = getattr(attack, "oracle", None)
+        if self.twin is None or oracle is None:
+            return attack
+        return replace(attack, oracle=on_twin(oracle, self.twin))  # type: ignore[type-var]
 
     def checked(self, point: Tree) -> dict[str, Verification]:
         """What the independent checker says of ball, box, mask and grid, for each attacked input."""
@@ -113,6 +179,9 @@ class Subject:
         task: what the outputs mean, or a name to find out from the first outputs.
         loss: the loss to climb, or None for the task's default.
         mode: "eval" to attack in evaluation mode, "keep" to leave every submodule as it is.
+        engine: "exact" to search on the model itself, "fast" or "float32" to search on a twin (`core.twin`).
+        transform: what is declared to happen to inputs on their way to the model; None for nothing.
+        eot: draws over which each gradient is averaged.
     """
 
     predictor: Predictor
@@ -121,6 +190,9 @@ class Subject:
     task: Task | TaskName
     loss: str | None
     mode: Mode
+    engine: Engine = "exact"
+    transform: Transform | None = None
+    eot: int = 1
 
     @classmethod
     def of(
@@ -137,8 +209,13 @@ class Subject:
         outputs: Kind = "auto",
         mode: Mode = "eval",
         surrogate: Model | Sequence[Model] | None = None,
+        engine: Engine = "exact",
+        transform: Transform | None = None,
+        eot: int = 1,
     ) -> "Subject":
         """Declare a model; see `signstep.attack` for the arguments."""
+        if engine not in ENGINES:
+            raise InputError(f"engine={engine!r}; pass one of {', '.join(ENGINES)}")
         if mode not in ("eval", "keep"):
             raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
         if task == "regression" or isinstance(task, (Regression, Custom)):
@@ -150,17 +227,29 @@ class Subject:
             raise InputError("surrogate is empty; pass a model or several, or None to attack the model itself")
         return cls(
             Predictor(model, output, outputs, prepare),
-            tuple(Predictor(other, output, outputs, prepare) for other in others),
+            tuple(Predictor(other, output, "auto" if outputs == "labels" else outputs, prepare) for other in others),
             space,
             task,
             loss,
             mode,
+            engine,
+            _transform(transform, space),
+            eot,
         )
 
     @property
     def oracle(self) -> Oracle | None:
-        """Where gradients come from, if not from the model itself."""
-        return Surrogates(self.surrogates) if self.surrogates else None
+        """Where gradients come from, if not from a single pass of the model itself."""
+        inner: Oracle | None = Surrogates(self.surrogates) if self.surrogates else None
+        return inner if self.eot == 1 else Eot(self.eot, inner or Autograd())
+
+    def hastened(self, x: Tree) -> "Subject":
+        """The same subject with the twin in the model's place, for crafting without verdict; only inside `opened`."""
+        raw = self.space.mean is not None and self.space.inputs == "raw"
+        model, _ = self._twin(tree_map(self.space.normalise, x) if raw else x)
+        if model is None:
+            return self
+        return replace(self, predictor=replace(self.predictor, model=model), engine="exact")
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -196,12 +285,15 @@ class Subject:
         attacked, frozen, threats = self._split(x, threat)
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
-        shared = attack is not None and attack.from_clean
+        twin, remarks = self._twin(inputs if self.predictor.prepare is None else self.predictor.prepare(inputs))
+        shared = attack is not None and attack.from_clean and twin is None and self.transform is None
         watch = RandomnessWatch(leaves(attacked)[0].device, key.fold("look").integer())
         leaf = leaf_of(attacked) if shared else attacked
         with torch.set_grad_enabled(shared):
             outputs = self.predictor({**frozen, **leaf} if isinstance(leaf, dict) else leaf)
         random = watch.drew() or (self._answers_differ(inputs) if random is None else random)
+        drawn = "the model draws random numbers" if random else f"inputs pass through a transform, {self.transform}"
+        random = random or self.transform is not None
         task = task_for(self.task, outputs.scores.detach())
         if isinstance(task, Multilabel):
             outputs = self.predictor.reread(outputs)
@@ -210,6 +302,7 @@ class Subject:
             ids = content_ids(inputs, _span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, y, target, ids, key)
+        notes += remarks
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
         classes = _classes(task, outputs)
         loss = check_loss(task, self.loss, classes, goal, labelled=aim.y is not None)
@@ -218,7 +311,9 @@ class Subject:
         if self.space.budget == "normalised":
             notes.append("eps, distance and x are in the model's normalised coordinates (budget='normalised')")
         if random:
-            notes.append("the model draws random numbers: a row counts as fooled when most of 32 held-out passes fail")
+            notes.append(f"{drawn}: a row counts as fooled when most of 32 held-out passes fail")
+        elif self.eot > 1:
+            notes.append(f"eot={self.eot} changes nothing but the cost: neither model nor transform draws numbers")
         problem = ModelProblem(
             self.predictor,
             task,
@@ -227,7 +322,8 @@ class Subject:
             ids,
             random,
             frozen,
-            shape=outputs.raw.shape,
+            shape=None if outputs.form == "labels" else outputs.raw.shape,
+            transform=self.transform,
         )
         calm = Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form)
         if shared:
@@ -254,7 +350,23 @@ class Subject:
             outputs.form,
             classes,
             tuple(notes),
+            None if twin is None else self._as_twin(twin, outputs.form),
         )
+
+    def _twin(self, inputs: Tree) -> tuple[nn.Module | None, list[str]]:
+        """The fast copy to search on, and what is to be said about it; ``inputs`` as the model takes them."""
+        model = self.predictor.model
+        if self.engine == "exact" or self.surrogates:
+            return None, []
+        if not isinstance(model, nn.Module):
+            return None, [f"engine={self.engine!r} changes nothing: the model is a function, not an nn.Module"]
+        made = prepared(model, inputs, engine=self.engine)
+        return (made.model if made.steps else None), [str(made)]
+
+    def _as_twin(self, model: nn.Module, form: str) -> Predictor:
+        """Reads the twin as the model is read; a head that was looked for and not found is not looked for again."""
+        kind: Kind = "logits" if form == "logits" else self.predictor.kind
+        return replace(self.predictor, model=model, kind=kind, notes=[])
 
     def _answers_differ(self, inputs: Tree) -> bool:
         """Whether two passes over a few rows differ, though the global generators did not move.
@@ -361,6 +473,15 @@ def _models(surrogate: Model | Sequence[Model] | None) -> tuple[Model, ...]:
     if surrogate is None:
         return ()
     return tuple(surrogate) if isinstance(surrogate, (Sequence, nn.ModuleList)) else (surrogate,)
+
+
+def _transform(transform: Transform | None, space: InputSpace) -> Transform | None:
+    """The declared transform, which speaks raw units."""
+    if transform is not None and not callable(transform):
+        raise InputError(f"transform={transform!r}; pass one of signstep.transforms, or a function of (u, draws)")
+    if transform is not None and space.budget == "normalised":
+        raise InputError("transform= changes raw inputs, budget='normalised' searches others; drop one of the two")
+    return transform
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -140,6 +140,40 @@ class Binary(Multiclass):
 
 
 @dataclass(frozen=True)
+class Labels(Multiclass):
+    """One of K classes from a model that answers with the class alone: answers (R,), labels (R,) integers from 0.
+
+    Loss and way are +1 or -1 for a row, by whether it is fooled. Scores of a surrogate are read as `Multiclass` does.
+    """
+
+    name: str = "multiclass"
+    losses: tuple[str, ...] = ("label", "ce", "margin", "dlr", "plain-ce")
+
+    def labels(self, y: Tensor, outputs: Tensor, name: str) -> Tensor:
+        """Integers from 0, shape (R,); the model does not tell how many classes there are."""
+        known = int(max(torch.as_tensor(y).max(), outputs.max())) + 1 if len(outputs) == len(y) else 1
+        return class_indices(y, len(outputs), known, name)
+
+    def predict(self, outputs: Outputs) -> Tensor:
+        """The answer itself."""
+        return outputs.raw if outputs.form == "labels" else super().predict(outputs)
+
+    def score(self, outputs: Outputs, aim: Aim, loss: str) -> Score:
+        """Failure is another answer than y (untargeted) or the target (targeted)."""
+        if outputs.form != "labels":
+            return super().score(outputs, aim, "ce" if loss == "label" else loss)
+        goal = aim.y if aim.target is None else aim.target
+        assert goal is not None
+        fooled = (outputs.raw != goal) if aim.target is None else (outputs.raw == goal)
+        value = torch.where(fooled, 1.0, -1.0)
+        return Score(value, -value.unsqueeze(1), fooled, torch.ones_like(fooled), outputs.raw)
+
+    def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
+        """As it is: +1 where fooled, -1 elsewhere."""
+        return loss
+
+
+@dataclass(frozen=True)
 class Multilabel:
     """Several yes/no labels: scores (R, L), labels (R, L) of 0 and 1.
 
@@ -518,6 +552,8 @@ def task_for(task: Task | str, outputs: Tensor, tolerance: float | None = None) 
     Raises:
         InputError: no such task, or a regression without its tolerance.
     """
+    if not outputs.is_floating_point() and (task in ("auto", "multiclass", "binary") or type(task) in _ONE_OF_K):
+        return Labels()
     if not isinstance(task, str):
         return task
     if task == "auto":
@@ -534,6 +570,8 @@ def task_for(task: Task | str, outputs: Tensor, tolerance: float | None = None) 
         raise InputError(f"task={task!r} is not one of auto, {', '.join(TASKS)}, regression, or a task object")
     return TASKS[task]
 
+
+_ONE_OF_K = (Multiclass, Binary)
 
 TASKS: dict[str, Task] = {
     "multiclass": Multiclass(),

@@ -123,6 +123,15 @@ class ThreatModel:
             parts[name] = part[start:stop]
         return replace(self, **parts) if parts else self  # type: ignore[arg-type]
 
+    def pick(self, index: Tensor, x: Tensor) -> "ThreatModel":
+        """The threat for the rows of a batch ``x`` (R, ...) at ``index``; what is the same for all rows stays."""
+        parts: dict[str, Tensor] = {}
+        for name in ("eps", "low", "high", "mask"):
+            part = getattr(self, name)
+            if isinstance(part, Tensor) and part.ndim == (1 if name == "eps" else x.ndim) and len(part) == len(x):
+                parts[name] = part[index.to(part.device)]
+        return replace(self, **parts) if parts else self  # type: ignore[arg-type]
+
     def check_diameter(self, shape: tuple[int, ...]) -> None:
         """Compare eps with the diameter of the box around examples of this shape.
 

@@ -1,0 +1,153 @@
+"""Gradients through softened rectifiers: the forward pass is the model's own, the backward pass looks past its kinks.
+
+A network that was trained on single sign steps can hide behind its rectifiers: where a unit is off, its derivative is
+exactly zero, and the gradient does not say that a small change would turn it on. Here the derivative 1[z > 0] of a
+rectifier is replaced by sigmoid(k z / s), s the mean |z| of the layer for the row at hand, with k growing during a run
+from soft to nearly exact.
+
+Source: backward pass differentiable approximation, Athalye, Carlini & Wagner 2018 (arXiv:1802.00420), section 4.1,
+applied to the rectifiers of an ordinary network; the annealing is ours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from signstep.core.keys import Key
+from signstep.core.oracles import Autograd, Oracle
+from signstep.core.problem import Problem
+from signstep.core.tasks import Score
+from signstep.core.tree import Tree, per_row, search_dtype
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Another oracle's gradient with the rectifiers softened in the backward pass; its score is unchanged.
+
+    Attributes:
+        inner: where the gradient comes from.
+        soft: sharpness k at the first step of a run.
+        sharp: sharpness at the last; between them it grows geometrically.
+        progress: how far the run is, 0 to 1.
+    """
+
+    inner: Oracle = field(default_factory=Autograd)
+    soft: float = 2.0
+    sharp: float = 40.0
+    progress: float = 0.0
+    warms: bool = False
+
+    @property
+    def sees_victim(self) -> bool:
+        """As the inner oracle."""
+        return self.inner.sees_victim
+
+    @property
+    def exact(self) -> bool:
+        """As the inner oracle."""
+        return self.inner.exact
+
+    @property
+    def draws(self) -> bool:
+        """As the inner oracle."""
+        return self.inner.draws
+
+    @property
+    def gradients(self) -> int:
+        """As the inner oracle."""
+        return self.inner.gradients
+
+    @property
+    def looks(self) -> int:
+        """As the inner oracle."""
+        return self.inner.looks
+
+    def at(self, progress: float) -> "Smooth":
+        """The oracle for a step this far into the run."""
+        return replace(self, progress=progress)
+
+    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
+        """As the inner oracle: nothing is smoothed in a forward pass."""
+        return self.inner.look(problem, point, key)
+
+    def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
+        """The inner oracle's score, and its gradient through softened rectifiers."""
+        with _Softened(self.soft * (self.sharp / self.soft) ** self.progress):
+            return self.inner(problem, point, key, cotangent)
+
+
+class _Softened(TorchFunctionMode):
+    """While active, rectifiers are computed exactly and differentiated softly."""
+
+    def __init__(self, sharpness: float) -> None:
+        super().__init__()
+        self._sharpness = sharpness
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        rule = _RULES.get(func)
+        if rule is None or not args or not torch.is_grad_enabled() or not _worth(args[0]):
+            return func(*args, **(kwargs or {}))
+        with torch._C.DisableTorchFunction():
+            return rule(self._sharpness, *args, **(kwargs or {}))
+
+
+def _worth(z: Any) -> bool:
+    return isinstance(z, Tensor) and z.requires_grad and z.is_floating_point() and z.ndim > 1
+
+
+class _Rectifier(torch.autograd.Function):
+    """max(z, 0), or between 0 and ``top``, with slope ``leak`` below; the derivative is softened."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, sharpness: float, leak: float, top: float | None) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.terms = (sharpness, leak, top)
+        if top is not None:
+            return z.clamp(0, top)
+        return functional.leaky_relu(z, leak) if leak else z.clamp_min(0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        (z,) = ctx.saved_tensors
+        sharpness, leak, top = ctx.terms
+        # Row by row, so that a row's gradient does not depend on the batch it is in.
+        scale = z.flatten(1).abs().mean(1, dtype=search_dtype(z.dtype))
+        steep = per_row(sharpness / scale.clamp_min(torch.finfo(torch.float32).tiny), z).to(z.dtype)
+        open_ = torch.sigmoid(z * steep)
+        if top is not None:
+            open_ = open_ * torch.sigmoid((top - z) * steep)
+        if leak:
+            open_ = leak + (1 - leak) * open_
+        return gradient * open_, None, None, None
+
+
+def _relu(sharpness: float, z: Tensor, inplace: bool = False) -> Tensor:  # noqa: ARG001 - a new tensor serves as well
+    found: Tensor = _Rectifier.apply(z, sharpness, 0.0, None)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _relu6(sharpness: float, z: Tensor, inplace: bool = False) -> Tensor:  # noqa: ARG001
+    found: Tensor = _Rectifier.apply(z, sharpness, 0.0, 6.0)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _leaky(sharpness: float, z: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:  # noqa: ARG001
+    found: Tensor = _Rectifier.apply(z, sharpness, float(negative_slope), None)  # type: ignore[no-untyped-call]
+    return found
+
+
+# Calls that change their argument in place and whose result is ignored (x.relu_()) are left as they are.
+_RULES: dict[Any, Callable[..., Tensor]] = {
+    functional.relu: _relu,
+    torch.relu: _relu,
+    Tensor.relu: _relu,
+    functional.relu6: _relu6,
+    functional.leaky_relu: _leaky,
+}
