@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from signstep.auditing.findings import CATALOGUE
 from signstep.cli import app
 from signstep.core.recipes import RECIPES, options_of
+from signstep.train import TRAINING_RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -53,6 +54,21 @@ def recipes_table() -> str:
     return "\n".join(lines)
 
 
+def training_table() -> str:
+    """One line for each training recipe, from the table that the loop itself reads."""
+    lines = [
+        "| recipe | what it is | start | inner step | projection | BatchNorm | passes | source |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in TRAINING_RECIPES.values():
+        step = f"{row.steps} x {row.step:g} eps" if row.steps else "none"
+        forwards, backwards = row.passes
+        mode = row.mode if row.steps else "-"
+        cells = (row.title.replace("|", "\\|"), row.placed, step, row.projected, mode, f"{forwards} + {backwards}")
+        lines.append(f"| `{row.name}` | {' | '.join(cells)} | {row.source} |")
+    return "\n".join(lines)
+
+
 def findings_text(first: str) -> str:
     """The findings whose codes begin so, from the catalogue that `signstep.auditing.findings` looks through."""
     parts = []
@@ -67,6 +83,10 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "signstep": help_text,
         "audit": lambda: help_text("audit"),
         "attack": lambda: help_text("attack"),
+        "transfer": lambda: help_text("transfer"),
+        "merge": lambda: help_text("merge"),
+        "train": lambda: help_text("train"),
+        "compare": lambda: help_text("compare"),
         "verify": lambda: help_text("verify"),
         "list": lambda: f"{help_text('list')}\n\n{list_text()}",
         "explain": lambda: f"{help_text('explain')}\n\n{explain_text('SS101')}",
@@ -77,6 +97,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "sample": lambda: findings_text("SS3"),
     },
     "recipes.md": {"recipes": recipes_table},
+    "training.md": {"training": training_table},
 }
 
 

@@ -88,7 +88,7 @@ def test_json_goes_to_standard_output(place: Path, capsys: pytest.CaptureFixture
 
 def test_further_options_reach_the_audit(place: Path) -> None:
     del place
-    options = ["--mean", "0.5", "--std", "0.25,0.25,0.25", "--target", "next", "--loss", "margin", "--seed", "3"]
+    options = ["--mean", "0.5", "--std", "0.25,0.25,0.25", "--goal", "next", "--loss", "margin", "--seed", "3"]
     more = ["--limit", "10", "--grid", "255", "--curve", "none", "--batch-size", "4", "--predicted-labels"]
     assert main([*OWN, "--threat", "linf:16/255", *options, *more]) == 0
     result = Result.load("signstep-report/result.json")
@@ -108,15 +108,18 @@ def test_further_options_reach_the_audit(place: Path) -> None:
         ([*OWN, "--threat", "linf:-1"], "negative"),
         ([*OWN, "--threat", "linf:8"], "beyond the box's own diameter"),
         ([*OWN, "--threat", "l9:1"], "l9"),
-        ([*OWN, "--threat", "linf:0.1", "--attack", "zap"], "recipe='zap' is not one of"),
+        ([*OWN, "--threat", "linf:0.1", "--attack", "zap"], "--attack zap is not one of"),
         ([*OWN, "--threat", "linf:0.1", "--box", "1"], "--box '1' is not LOW,HIGH"),
-        ([*OWN, "--threat", "linf:0.1", "--mean", "0.5"], "std is missing"),
+        (
+            [*OWN, "--threat", "linf:0.1", "--mean", "0.5"],
+            "needs both --mean and --std (--std 1 or --mean 0 if unused)",
+        ),
         ([*OWN, "--threat", "linf:0.1", "--mean", "a", "--std", "1"], "'a' is not a number"),
-        ([*OWN, "--threat", "linf:0.1", "--target", "5"], "target='5'"),
-        ([*OWN, "--threat", "linf:0.1", "--loss", "hinge"], "loss='hinge' is not one of"),
+        ([*OWN, "--threat", "linf:0.1", "--goal", "5"], "--goal '5' is not one of untargeted, random"),
+        ([*OWN, "--threat", "linf:0.1", "--loss", "hinge"], "--loss hinge is not one of"),
         ([*OWN, "--threat", "linf:0.1", "--device", "cuda:77"], "--device 'cuda:77' is not available"),
         ([*OWN, "--threat", "linf:0.1", "--resize", "9"], "--resize '9' is not HEIGHTxWIDTH"),
-        ([*OWN, "--threat", "linf:0.1", "--task", "ranking"], "task='ranking' is not one of"),
+        ([*OWN, "--threat", "linf:0.1", "--task", "ranking"], "--task ranking is not one of"),
         ([*OWN, "--threat", "linf:0.1", "--tolerance", "1"], "--tolerance is for --task regression"),
         ([*OWN, "--threat", "linf:0.1", "--out", "net.safetensors"], "cannot be written"),
         (["audit", "--model", "mynets:net"], "needs data"),
@@ -126,6 +129,7 @@ def test_further_options_reach_the_audit(place: Path) -> None:
         (["audit", "--resize", "9x9"], "--resize has no effect without --model"),
         (["audit", "--model-arg", "a=1"], "--model-arg has no effect without --model"),
         ([*OWN, "--threat", "linf:0.1", "--attack", "fgsm,fgm"], "one or more different recipes"),
+        ([*OWN, "--threat", "linf:0.1", "--task", "regression"], "--task regression needs --tolerance"),
         (["explain", "zap"], "nothing is known about 'zap'"),
     ],
 )
@@ -137,6 +141,13 @@ def test_wrong_use_is_one_sentence_and_status_2(
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ")
     assert message in last
+
+
+@pytest.mark.parametrize("wrong", [["--threads", "0"], ["--save-points", "-1"], ["--limit", "many"]])
+def test_numbers_out_of_range(place: Path, capsys: pytest.CaptureFixture[str], wrong: list[str]) -> None:
+    del place
+    assert main([*OWN, "--threat", "linf:0.1", *wrong]) == 2
+    assert wrong[0] in capsys.readouterr().err
 
 
 def test_unknown_options_are_wrong_use(capsys: pytest.CaptureFixture[str]) -> None:

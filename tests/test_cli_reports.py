@@ -2,9 +2,13 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +35,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     weight = torch.randn(4, 12, generator=torch.Generator().manual_seed(0))
     weights = {"1.weight": weight - weight.mean(1, keepdim=True), "1.bias": torch.zeros(4)}
     save_file(weights, tmp_path / "net.safetensors")
+    for name in ("reportnets", "linenets"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     x = torch.randint(0, 256, (40, 3, 2, 2), generator=torch.Generator().manual_seed(1))
     y = (x.flatten(1).float() / 255 @ weights["1.weight"].T).argmax(1)
     np.savez(tmp_path / "set.npz", x=x.numpy().astype(np.uint8), y=y.numpy())
@@ -126,10 +132,242 @@ def test_other_peoples_folders_are_left_alone(place: Path, capsys: pytest.Captur
         assert len(list((place / "signstep-attacked").glob("*.png"))) == count
 
 
+FULL = OSError(28, "No space left on device")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("file", ["result.json", "signstep.toml", "index.html", "SHA256SUMS"])
+def test_a_full_disk_leaves_the_old_report(
+    place: Path, file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(OWN) == 0
+    (place / "signstep-report" / "remarks.txt").write_text("foreign")
+    before = contents(place)
+    real = Path.replace
+
+    def full(self: Path, to: Path) -> Path:
+        if Path(to).name == file:
+            raise FULL
+        return real(self, to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        assert main([*OWN, "--seed", "1", "--limit", "20"]) == 2
+        said = capsys.readouterr().err
+        assert f"error: signstep-report/{file} cannot be written (No space left on device); pass another" in said
+        assert main([*OWN, "--out", "first"]) == 2
+    after = contents(place)
+    assert {name: after[name] for name in before} == before
+    assert not [name for name in after if name not in before and "__pycache__" not in name]
+    assert not (place / "first").exists()
+    assert main(["verify", "signstep-report"]) == 0
+    assert main([*OWN, "--limit", "20"]) == 0
+    assert (place / "signstep-report" / "remarks.txt").read_text() == "foreign"
+    assert "remarks.txt" not in (place / "signstep-report" / "SHA256SUMS").read_text()
+    assert main(["verify", "signstep-report"]) == 0
+
+
+def test_a_partial_report_replaces_an_old_one_and_passes_no_gate(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(OWN) == 0
+    from signstep.core.subject import Question
+
+    real, calls = Question.run, [0]
+
+    def interrupted(self: Question, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 3:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Question, "run", interrupted)
+    assert main([*OWN, "--batch-size", "10", "--fail-under", "0"]) == 130
+    assert "PARTIAL" in capsys.readouterr().out
+    result = Result.load(place / "signstep-report" / "result.json")
+    assert (result.partial, result.examples) == (True, 10)
+    assert main(["verify", "signstep-report"]) == 0
+
+
+def test_interrupted_before_the_first_batch_nothing_is_left(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from signstep.core.subject import Question
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Question, "run", interrupted)
+    assert main(OWN) == 130
+    assert not (place / "signstep-report").exists()
+
+
+def test_what_the_audit_refuses_leaves_no_folder(place: Path) -> None:
+    assert main([*OWN, "--loss", "hinge"]) == 2
+    assert not (place / "signstep-report").exists()
+
+
+def test_hashes_of_code_and_preprocessing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*OWN, "--mean", "0.5", "--std", "0.25"]) == 0
+    report = place / "signstep-report"
+    hashes = Result.load(report / "result.json").hashes
+    assert set(hashes) == {"code", "data", "preprocessing", "weights"}
+    assert hashes["code"] == sha256((place / "reportnets.py").read_bytes()).hexdigest()
+    listed = (report / "checklist.md").read_text()
+    assert hashes["code"] in listed
+    assert hashes["preprocessing"] in listed
+    capsys.readouterr()
+    assert main(["verify", "signstep-report"]) == 0
+    assert "SHA-256: code, data, preprocessing, weights unchanged" in capsys.readouterr().out
+    assert main([*OWN, "--out", "plain"]) == 0
+    other = Result.load(place / "plain" / "result.json").hashes
+    assert other["preprocessing"] != hashes["preprocessing"]
+    assert {**other, "preprocessing": ""} == {**hashes, "preprocessing": ""}
+    (place / "reportnets.py").write_text(MODULE + "\n# another normalisation\n")
+    capsys.readouterr()
+    assert main(["verify", "signstep-report"]) == 1
+    assert "FAIL  SHA-256: code changed since the audit" in capsys.readouterr().out
+
+
+def test_what_became_of_the_data_is_recorded(place: Path) -> None:
+    assert main(OWN) == 0
+    assert "data: x: bytes 0..255 divided by 255" in Result.load(place / "signstep-report" / "result.json").notes
+
+
+def test_an_attack_leads_to_one_class(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = ["attack", *MODEL, "--threat", "linf:0.3", "--recipe", "pgd:steps=5", "--goal", "2"]
+    assert main(own) == 0
+    out = capsys.readouterr().out
+    labels = np.load(place / "set.npz")["y"]
+    assert f"{(labels == 2).sum()} were left out: their label is the goal" in out
+    names = sorted(path.name for path in (place / "signstep-attacked").glob("*.png"))
+    assert [int(name[:6]) for name in names] == np.flatnonzero(labels != 2).tolist()
+    figures = json.loads((place / "signstep-attacked" / "attacked.json").read_text())
+    assert figures["fooled"] == int(out.split()[0]) == sum(name.endswith("_to_2.png") for name in names) > 0
+    assert main([*own[:-1], "cat"]) == 2
+    assert "--goal 'cat' is neither a goal nor a class" in capsys.readouterr().err
+    assert main([*own[:-1], "7"]) == 2
+    assert (place / "signstep-attacked" / "attacked.json").exists()
+
+
+def test_an_interrupted_attack_keeps_what_it_has_and_a_full_disk_what_was(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from signstep.core.subject import Question
+
+    own = ["attack", *MODEL, "--threat", "linf:0.1", "--batch-size", "10"]
+    folder = place / "signstep-attacked"
+    assert main(own) == 0
+    (folder / "mine.txt").write_text("foreign")
+    before = contents(folder)
+    real, calls = Question.run, [0]
+
+    def interrupted(self: Question, *arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 2:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("signstep.cli.attack.read_png", lambda *_, **__: (_ for _ in ()).throw(FULL))
+        assert main(own) == 2
+        assert contents(folder) == before
+        assert [path for path in folder.iterdir() if path.is_dir()] == []
+    capsys.readouterr()
+    monkeypatch.setattr(Question, "run", interrupted)
+    assert main(own) == 130
+    assert "PARTIAL (interrupted after 20 inputs)" in capsys.readouterr().out
+    assert len(list(folder.glob("*.png"))) == 20
+    assert json.loads((folder / "attacked.json").read_text())["inputs"] == 20
+    assert (folder / "mine.txt").read_text() == "foreign"
+
+
+def test_classes_as_goals_by_name(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("ant", "bee", "crane (3)")):
+        (place / "photos" / name).mkdir(parents=True)
+        pixels = np.full((2, 2, 3), 60 * number, np.uint8)
+        Image.fromarray(pixels).save(place / "photos" / name / "1.png")
+    (place / "names.txt").write_text("ant\ncrane\nbee\ncrane\n")
+    own = ["attack", *MODEL[:-1], "photos", "--classes", "names.txt", "--threat", "linf:0.3", "--limit", "3", "--goal"]
+    assert main([*own, "bee"]) == 0
+    assert "1 were left out" in capsys.readouterr().out
+    assert main([*own, "crane"]) == 2
+    assert "--goal: 'crane' is the name of the classes 1 and 3: write 'crane (1)'" in capsys.readouterr().err
+    assert main([*own, "crane (1)"]) == 0
+    assert main([*own, "bees"]) == 2
+    assert "did you mean 'bee'?" in capsys.readouterr().err
+    assert main(["audit", *own[1:-1]]) == 0
+    result = Result.load("signstep-report/result.json")
+    assert result.classes == ("ant", "crane", "bee", "crane")
+    page = (place / "signstep-report" / "index.html").read_text()
+    assert "crane (3)" in page
+
+
+def test_a_class_folder_that_is_missing(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("ant", "bee", "dog")):
+        (place / "photos" / name).mkdir(parents=True)
+        Image.fromarray(np.full((2, 2, 3), 60 * number, np.uint8)).save(place / "photos" / name / "1.png")
+    own = [*MODEL[:-1], "photos", "--threat", "linf:0.3"]
+    for command in ("audit", "attack"):
+        assert main([command, *own]) == 2
+        assert "has 3 class names and the model 4 outputs" in capsys.readouterr().err
+        assert main([command, *own, "--predicted-labels"]) == 0
+    (place / "names.txt").write_text("ant\nbee\ncat\ndog\n")
+    assert main(["audit", *own, "--classes", "names.txt"]) == 0
+    assert Result.load("signstep-report/result.json").per_example.labels == (0, 1, 3)
+
+
+def test_output_that_cannot_be_printed(place: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("needs /dev/full")
+    with full.open("w") as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "signstep.cli", *OWN, "--fail-under", "0"],
+            stdout=stream,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert "cannot be printed (No space left on device)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert Result.load(place / "signstep-report" / "result.json").examples == 40
+
+
+def test_regression_from_a_table(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "linenets.py").write_text(
+        "import torch\nfrom torch import nn\n\ndef net():\n    model = nn.Linear(2, 1, bias=False)\n"
+        "    nn.init.ones_(model.weight)\n    return model\n"
+    )
+    (place / "real.csv").write_text("a,b,price\n0.25,0.5,0.7\n0.5,0.5,1.5\n0.75,0.25,0.95\n")
+    own = ["audit", "--model", "linenets:net", "--data", "real.csv", "--threat", "linf:0.1", "--task", "regression"]
+    assert main([*own, "--label-column", "price", "--tolerance", "0.15"]) == 0
+    result = Result.load("signstep-report/result.json")
+    # Two coordinates of 0.1 move the sum by 0.2, beyond the tolerance; the second target is wrong from the start.
+    assert (result.examples, result.clean_right, result.fooled) == (3, 2, 2)
+    assert main(["verify", "signstep-report"]) == 0
+    (place / "real.csv").write_text("a,b,price\n0.25,0.5,cheap\n")
+    assert main([*own, "--label-column", "price", "--tolerance", "0.15"]) == 2
+    assert "line 2, column 'price' is 'cheap', not a number" in capsys.readouterr().err
+
+
+def test_the_old_key_for_the_goal_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "signstep.toml").write_text('[audit]\ntarget = "next"\n')
+    assert main(OWN) == 2
+    assert "[audit] has no option 'target' any more; it is called goal now" in capsys.readouterr().err
+    (place / "signstep.toml").write_text('[audit]\ngoal = "next"\n')
+    assert main(OWN) == 0
+    assert Result.load("signstep-report/result.json").terms["target"] == "next"
+    written = tomllib.loads((place / "signstep-report" / "signstep.toml").read_text())
+    assert written["audit"]["goal"] == "next"
+
+
 def test_a_curve_of_an_attack_that_does_not_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     del place
     assert main([*OWN, "--curve-attack", "bim"]) == 2
-    assert "curve_attacks names ['bim']" in capsys.readouterr().err
+    assert "--curve-attack names ['bim']" in capsys.readouterr().err
 
 
 def test_modes_are_kept_on_request(place: Path) -> None:

@@ -43,6 +43,13 @@ def test_too_few_fail_with_the_table() -> None:
     assert "SS301" in text
 
 
+def test_a_ladder_can_be_climbed_in_a_test() -> None:
+    rungs = ["fgsm", "pgd:steps=3"]
+    assert_robust(linear(), (X, Y), threat=ss.linf(0.05), at_least=0.75, ladder=rungs)
+    with pytest.raises(AssertionError, match="ladder custom: each rung"):
+        assert_robust(linear(), (X, Y), threat=ss.linf(0.05), at_least=0.8, ladder=rungs)
+
+
 def test_a_share_is_a_share() -> None:
     with pytest.raises(InputError, match="at_least=40"):
         assert_robust(linear(), (X, Y), threat=ss.linf(0.05), at_least=40)

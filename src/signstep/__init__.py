@@ -6,15 +6,23 @@ x_adv = ss.fgsm(model, x, y, eps="8/255")
 """
 
 from signstep.api import attack, fgsm
+from signstep.auditing.matrix import TransferMatrix
+from signstep.auditing.merge import merge
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit
+from signstep.core import transforms
 from signstep.core.attack import Attack, GradientAttack
+from signstep.core.bpda import bpda
 from signstep.core.norms import L1, L2, Grouped, Linf
 from signstep.core.outcome import Outcome
+from signstep.core.patch import Patch, patch
 from signstep.core.recipes import RECIPES, recipe
 from signstep.core.tasks import Binary, Custom, Multiclass, Multilabel, Regression, Segmentation
 from signstep.core.threat import ThreatModel, l1, l2, linf, parse_threat, threat_model
+from signstep.core.universal import Universal, universal
 from signstep.errors import SignstepError, SignstepWarning
+from signstep.train.loss import adversarial_loss
+from signstep.transfer import transfer
 from signstep.version import VERSION
 
 __version__ = VERSION
@@ -32,19 +40,29 @@ __all__ = [
     "Multiclass",
     "Multilabel",
     "Outcome",
+    "Patch",
     "Regression",
     "Result",
     "Segmentation",
     "SignstepError",
     "SignstepWarning",
     "ThreatModel",
+    "TransferMatrix",
+    "Universal",
+    "adversarial_loss",
     "attack",
     "audit",
+    "bpda",
     "fgsm",
     "l1",
     "l2",
     "linf",
+    "merge",
     "parse_threat",
+    "patch",
     "recipe",
     "threat_model",
+    "transfer",
+    "transforms",
+    "universal",
 ]

@@ -6,7 +6,8 @@
     │   ├── ScaleError               values lie outside the declared input space
     │   └── LabelError               labels or targets do not fit the model's outputs
     ├── ModelError (RuntimeError)    the model cannot be called, read or differentiated
-    │   └── GradientError            no differentiable path from the input to the output
+    │   ├── GradientError            no differentiable path from the input to the output
+    │   └── VictimError              a model outside this process stopped answering
     ├── LoadError (ValueError)       a file of weights or data cannot be used
     └── MissingExtraError (ImportError)   an optional package is needed
 
@@ -42,6 +43,10 @@ class ModelError(SignstepError, RuntimeError):
 
 class GradientError(ModelError):
     """There is no differentiable path from the input to the output."""
+
+
+class VictimError(ModelError):
+    """A model outside this process stopped answering; query attacks keep what they had found by then."""
 
 
 class LoadError(SignstepError, ValueError):

@@ -17,7 +17,7 @@ def assert_robust(model: Model, data: Data, *, threat: Threat, at_least: float, 
         data: as for `signstep.audit`.
         threat: as for `signstep.audit`.
         at_least: robust accuracy over all examples, clean errors counted as errors, between 0 and 1.
-        options: any further arguments of `signstep.audit`.
+        options: any further arguments of `signstep.audit`, such as ``ladder="quick@1"``.
 
     Raises:
         AssertionError: fewer survive, or the audit was interrupted; the message is the table and the findings.

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from scipy.stats import binomtest  # type: ignore[import-untyped]
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import signstep as ss

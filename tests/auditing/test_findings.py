@@ -12,7 +12,7 @@ from signstep.errors import InputError
 
 def entry(name: str, verdicts: str, clean: str, **changes: object) -> AttackResult:
     counts = {letter: sum(c == "r" and v == letter for c, v in zip(clean, verdicts, strict=True)) for letter in "fhu"}
-    gradient = name not in ("random-sign",)
+    gradient = not name.startswith(("random-sign", "square"))
     plain = AttackResult(
         name=name,
         fooled=counts["f"],
@@ -23,9 +23,15 @@ def entry(name: str, verdicts: str, clean: str, **changes: object) -> AttackResu
         right_after=counts["h"],
         distance=0.1,
         forwards=2.0,
-        backwards=float(gradient) if name == "fgsm" else 20.0 * gradient,
+        backwards=float(gradient) if name == "fgsm" else (100.0 if "=100" in name else 20.0) * gradient,
         seconds=0.1,
-        steps=0 if name == "random-sign" else 1 if name == "fgsm" else 20,
+        steps=0
+        if name.startswith(("random-sign", "square"))
+        else 1
+        if name == "fgsm"
+        else 100
+        if "=100" in name
+        else 20,
         gradients=len(clean) if gradient else 0,
         dead_gradients=0,
         zero=0.0,
@@ -33,6 +39,9 @@ def entry(name: str, verdicts: str, clean: str, **changes: object) -> AttackResu
         underflow=0.0,
         unverified=0,
         source="",
+        entered=len(verdicts) - verdicts.count("-"),
+        needs="nothing" if name == "random-sign" else "scores" if name.startswith("square") else "gradients",
+        queries=None,
     )
     return replace(plain, **changes)  # type: ignore[arg-type]
 
@@ -91,6 +100,14 @@ def with_attack(name: str, **changes: object) -> Result:
     return replace(plain, attacks=attacks)
 
 
+def ladder(columns: dict[str, str], **changes: object) -> Result:
+    return replace(result(CLEAN, columns), ladder="custom", **changes)  # type: ignore[arg-type]
+
+
+def codes(found: Result) -> list[str]:
+    return [finding.code for finding in examine(found)]
+
+
 PROVOKED: dict[str, Callable[[], Result]] = {
     "SS101": lambda: changed("pgd", "h" * 100 + "f" * 210 + "h" * 690),
     "SS102": lambda: changed("fgsm", "f" * 20 + "h" * 980),
@@ -101,6 +118,12 @@ PROVOKED: dict[str, Callable[[], Result]] = {
     "SS107": lambda: healthy(eps_value=0.5),
     "SS108": lambda: with_attack("pgd", unverified=3),
     "SS109": lambda: result(CLEAN, {"random-sign": HEALTHY["random-sign"], "fgsm": HEALTHY["fgsm"]}),
+    "SS110": lambda: changed("square", "h" * 380 + "f" * 60 + "h" * 560),
+    "SS111": lambda: changed("smooth-pgd", "f" * 440 + "h" * 560),
+    "SS112": lambda: ladder(
+        {"pgd": "f" * 400 + "h" * 500 + "-" * 100, "apgd": "-" * 400 + "f" * 3 + "h" * 497 + "-" * 100}
+    ),
+    "SS113": lambda: changed("pgd:steps=100", "h" * 100 + "f" * 300 + "h" * 600),
     "SS201": lambda: healthy(eps_value=0.07),
     "SS202": lambda: healthy(random_model=True),
     "SS203": lambda: healthy(outputs_form="lost"),
@@ -145,3 +168,114 @@ def test_a_finding_is_ignored_with_its_reason() -> None:
 def test_ignoring_needs_a_code_and_a_reason(ignore: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         examine(healthy(), ignore=ignore)
+
+
+def rungs(*fallen: int, names: tuple[str, ...]) -> Result:
+    """A ladder on which each rung fells so many of those still standing."""
+    columns, gone = {}, 0
+    for name, count in zip(names, fallen, strict=True):
+        columns[name] = "-" * gone + "f" * count + "h" * (900 - gone - count) + "-" * 100
+        gone += count
+    return ladder(columns)
+
+
+def test_rungs_that_met_survivors_are_not_held_against_each_other() -> None:
+    """FGSM first, then PGD on what is left: PGD fools fewer, which says nothing."""
+    found = rungs(300, 60, 0, names=("fgsm", "pgd", "apgd"))
+    assert found.attack("pgd").fooled < found.attack("fgsm").fooled
+    assert codes(found) == []
+    # The same columns without a ladder would be a broken PGD.
+    assert "SS101" in codes(replace(found, ladder=""))
+
+
+def test_noise_as_a_first_rung_is_not_held_against_the_gradients_after_it() -> None:
+    found = rungs(100, 60, 0, names=("random-sign", "pgd", "apgd"))
+    assert "SS106" not in codes(found)
+    assert "SS106" in codes(replace(found, ladder=""))
+
+
+def test_fgsm_on_a_ladder_is_held_against_everything_that_fell_after_it() -> None:
+    assert "SS102" in codes(rungs(20, 300, 0, names=("fgsm", "pgd", "apgd")))
+    assert "SS102" not in codes(rungs(200, 100, 0, names=("fgsm", "pgd", "apgd")))
+    # As a later rung it met survivors only.
+    assert "SS102" not in codes(rungs(300, 1, 0, names=("pgd", "fgsm", "apgd")))
+
+
+@pytest.mark.parametrize(
+    ("fallen", "names", "fires"),
+    [
+        ((400, 30, 0), ("pgd:steps=100", "square:queries=500", "apgd"), True),
+        ((400, 30, 0), ("pgd", "square:queries=500", "apgd"), False),  # 20 steps say little about gradients
+        (
+            (400, 5, 0),
+            ("pgd:steps=100", "square:queries=500", "apgd"),
+            False,
+        ),  # half a point: no more than noise of 1 %
+        ((0, 400, 0), ("square:queries=500", "pgd", "apgd"), False),  # nothing before it had gradients
+        ((400, 10, 10), ("pgd:steps=100", "square:queries=500", "square:queries=900"), True),  # together
+        ((30, 400, 0), ("fgsm", "square:queries=500", "apgd"), False),  # one step is no rival
+    ],
+)
+def test_queries_after_gradients(fallen: tuple[int, ...], names: tuple[str, ...], fires: bool) -> None:
+    assert ("SS110" in codes(rungs(*fallen, names=names))) is fires
+
+
+def test_queries_that_find_the_same_are_no_finding() -> None:
+    assert codes(changed("square", "f" * 390 + "h" * 610)) == []
+    # More in number, and yet nothing that the gradients together did not find.
+    assert codes(result(CLEAN, {**HEALTHY, "apgd": "f" * 450 + "h" * 550, "square": "f" * 445 + "h" * 555})) == []
+
+
+@pytest.mark.parametrize(
+    ("fallen", "names", "fires"),
+    [
+        ((300, 100, 0), ("pgd", "smooth-pgd:steps=10", "apgd"), True),
+        ((300, 30, 0), ("pgd", "smooth-pgd:steps=10", "apgd"), False),  # 5 % of 600 is what any restart may find
+        ((300, 100, 0), ("smooth-pgd", "smooth-pgd:steps=10", "apgd"), False),  # nothing plain before it
+    ],
+)
+def test_smoothed_gradients_after_plain_ones(fallen: tuple[int, ...], names: tuple[str, ...], fires: bool) -> None:
+    assert ("SS111" in codes(rungs(*fallen, names=names))) is fires
+
+
+def test_smoothed_gradients_that_find_a_little_more_are_no_finding() -> None:
+    assert codes(changed("smooth-pgd", "f" * 405 + "h" * 595)) == []
+
+
+@pytest.mark.parametrize(("last", "fires"), [(0, False), (1, True), (20, True)])
+def test_the_last_rung_says_whether_a_ladder_had_settled(last: int, fires: bool) -> None:
+    found = rungs(300, 60, last, names=("pgd", "apgd", "mt-pgd"))
+    assert ("SS112" in codes(found)) is fires
+    if fires:
+        evidence = next(finding.evidence for finding in examine(found) if finding.code == "SS112")
+        assert f"mt-pgd felled {last} of 540" in evidence
+        assert "SS112" not in codes(replace(found, ladder=""))
+        assert "SS112" not in codes(replace(found, partial=True))
+
+
+def test_a_ladder_that_left_nothing_has_settled() -> None:
+    assert "SS112" not in codes(rungs(800, 100, names=("pgd", "apgd")))
+
+
+@pytest.mark.parametrize(
+    ("weak", "strong", "fires"),
+    [
+        ("pgd", "pgd:steps=100", True),
+        ("pgd:restarts=2", "pgd:restarts=10", True),
+        ("pgd", "pgd:restarts=10", True),
+        ("square:queries=100", "square:queries=5000", True),
+        ("apgd:targets=3", "apgd:targets=9", True),
+        ("pgd:step=0.1", "pgd:steps=100", False),  # another step is another attack
+        ("pgd:restarts=10", "pgd:steps=100", False),  # more of one, less of the other
+        ("square", "square:queries=100", False),  # which of them has more is not known here
+        ("mi-fgsm", "apgd:steps=100", False),
+    ],
+)
+def test_more_of_the_same_attack_should_find_no_less(weak: str, strong: str, fires: bool) -> None:
+    columns = {"fgsm": HEALTHY["fgsm"], weak: "f" * 400 + "h" * 600, strong: "h" * 90 + "f" * 300 + "h" * 610}
+    found = result(CLEAN, columns)
+    assert ("SS113" in codes(found)) is fires
+    assert "SS113" not in codes(replace(found, ladder="custom"))
+    # A few examples more or less are chance.
+    close = result(CLEAN, {**columns, strong: "h" * 3 + "f" * 399 + "h" * 598})
+    assert "SS113" not in codes(close)

@@ -150,6 +150,7 @@ def test_hashes_of_what_went_in() -> None:
     assert rescore.hashes(result, {"weights": "a", "data": "b"}).holds
     assert not rescore.hashes(result, {"weights": "x", "data": "b"}).holds
     assert "not looked at: weights" in rescore.hashes(result, {"data": "b"}).seen
+    assert "not recorded: code" in rescore.hashes(result, {"weights": "a", "data": "b", "code": "c"}).seen
 
 
 def test_sums_find_changed_and_missing_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from signstep.data import open_data
+from signstep.data.targets import ClassIndex, read_classes
 from signstep.errors import InputError, LoadError
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow (signstep[images])")
@@ -63,7 +64,6 @@ def test_empty_folders_only(tmp_path: Path) -> None:
     [
         ("", "classes.txt holds no names"),
         ("cat\n\ndog", "classes.txt: name 2 is empty"),
-        ("cat\ndog\ncat", "classes.txt: 'cat' stands at 1 and at 3"),
     ],
 )
 def test_wrong_files(zoo: Path, tmp_path: Path, text: str, message: str) -> None:
@@ -78,5 +78,29 @@ def test_a_missing_file_and_wrong_sequences(zoo: Path) -> None:
         open_data(zoo, classes="cat,dog,emu")
     with pytest.raises(InputError, match="classes holds no names"):
         open_data(zoo, classes=[])
-    with pytest.raises(InputError, match="'cat' stands at 1 and at 2"):
-        open_data(zoo, classes=["cat", "cat"])
+
+
+def test_a_list_with_a_name_for_two_classes(zoo: Path, tmp_path: Path) -> None:
+    """ImageNet's own list has such names: they matter only where one of them is looked up."""
+    file = tmp_path / "classes.txt"
+    file.write_text("cat\ncrane\ndog\nemu\ncrane\n")
+    source = open_data(zoo, classes=file)
+    assert source.labels.tolist() == [0, 2, 3]
+    assert source.classes == ("cat", "crane", "dog", "emu", "crane")
+    (zoo / "emu").rename(zoo / "crane")
+    with pytest.raises(LoadError, match=r"class folder .*crane: 'crane' is the name of the classes 1 and 4: write 'cr"):
+        open_data(zoo, classes=file)
+    (zoo / "crane").rename(zoo / "crane (4)")
+    assert open_data(zoo, classes=file).labels.tolist() == [0, 2, 4]
+
+
+def test_imagenets_own_list() -> None:
+    shared = Path(__file__).resolve().parents[3] / "shared" / "data" / "photos" / "imagenet_classes.txt"
+    if not shared.is_file():
+        pytest.skip("needs ../shared")
+    names = read_classes(shared)
+    assert len(names) == 1000
+    index = ClassIndex(names)
+    assert names[index.number("crane (517)", "here")] == "crane"
+    with pytest.raises(LoadError, match="'crane' is the name of the classes 134 and 517"):
+        index.number("crane", "here")

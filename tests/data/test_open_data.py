@@ -45,12 +45,15 @@ def test_a_folder_of_nothing_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"limit": 0}, "limit must be at least 1, got 0"),
-        ({"split": "valid"}, "split must be 'test' or 'train', got 'valid'"),
-        ({"resize": (0, 4)}, r"resize must be \(height, width\) in pixels, got \(0, 4\)"),
+        ({"batch_size": 0}, "batch_size=0: pass at least 1"),
+        ({"limit": 0}, "limit=0: pass at least 1, or leave"),
+        ({"split": "valid"}, "split='valid': pass 'test' or 'train'"),
+        ({"resize": (0, 4)}, r"resize=\(0, 4\): pass \(height, width\) in pixels"),
         ({"resize": (4, 4)}, r"resize=\(4, 4\) works for folders of images only"),
-        ({"target": "y"}, "target='y' names the label column of a table or saved data set, and digits is none"),
+        (
+            {"label_column": "y"},
+            "label_column='y' names the label column of a table or saved data set, and digits is none",
+        ),
         ({"classes": ["a"]}, "classes=.* gives an order to class names, and digits has no class names of its own"),
         ({"skip_bad": True}, "skip_bad=True works for folders of images, tables and saved data sets only"),
     ],

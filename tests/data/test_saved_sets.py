@@ -101,23 +101,23 @@ def test_images_outside_the_saved_files_are_not_opened(hf: Any, tmp_path: Path) 
     described["features"]["img"] = {"_type": "Image"}
     info.write_text(json.dumps(described))
     with pytest.raises(LoadError, match=r"row 0 points to .*1.png instead of holding it: save the data set with its"):
-        open_data(folder, target="label")
+        open_data(folder, label_column="label")
 
 
 def test_columns_of_numbers(hf: Any, tmp_path: Path) -> None:
     rows = {"a": [1, 2, 3], "y": ["no", "yes", "no"], "b": [0.5, None, 2.5]}
     folder = save(hf.Dataset.from_dict(rows), tmp_path / "set")
-    with pytest.raises(InputError, match="has the columns a, y, b: pass target="):
+    with pytest.raises(InputError, match="has the columns a, y, b: pass label_column="):
         open_data(folder)
-    with pytest.raises(InputError, match="has no column 'z': pass target= with one of a, y, b"):
-        open_data(folder, target="z")
+    with pytest.raises(InputError, match="has no column 'z': pass label_column= with one of a, y, b"):
+        open_data(folder, label_column="z")
     with pytest.raises(LoadError, match="set, row 1, column 'b' is missing or NaN"):
-        open_data(folder, target="y")
-    source = open_data(folder, target="y", skip_bad=True)
+        open_data(folder, label_column="y")
+    source = open_data(folder, label_column="y", skip_bad=True)
     assert inputs(source).tolist() == [[1, 0.5], [3, 2.5]]
     assert (source.classes, source.labels.tolist(), source.skipped) == (("no",), [0, 0], 1)
     with pytest.raises(InputError, match=r"resize=\(2, 2\) works for images only"):
-        open_data(folder, target="y", resize=(2, 2))
+        open_data(folder, label_column="y", resize=(2, 2))
 
 
 def test_numbers_keep_the_order_of_their_class_names(hf: Any, tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_notes_of_other_shards_are_named_and_few(tmp_path: Path) -> None:
 
 def test_options_that_mean_nothing_for_archives(tmp_path: Path) -> None:
     write(tmp_path)
-    for options in ({"target": "y"}, {"classes": ["a"]}, {"skip_bad": True}):
+    for options in ({"label_column": "y"}, {"classes": ["a"]}, {"skip_bad": True}):
         with pytest.raises(InputError, match=r"has no meaning for the .npz shards"):
             open_data(tmp_path, **options)
 
@@ -113,18 +113,18 @@ def test_parquet_shards_share_their_columns_and_classes(tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow (signstep[tables])")
     pq.write_table(pa.table({"a": [1.0, 2.0], "kind": ["z", "m"]}), tmp_path / "0.parquet")
     pq.write_table(pa.table({"a": [3, 4], "kind": ["a", "z"]}), tmp_path / "1.parquet")
-    source = open_data(tmp_path, target="kind", batch_size=3)
+    source = open_data(tmp_path, label_column="kind", batch_size=3)
     assert torch.cat([x for x, _ in source]).flatten().tolist() == [1, 2, 3, 4]
     assert (source.labels.tolist(), source.classes) == ([2, 1, 0, 2], ("a", "m", "z"))
     assert set(source.files) == {"0.parquet", "1.parquet"}
     with pytest.raises(InputError, match="split='test' has no meaning"):
-        open_data(tmp_path, target="kind", split="test")
+        open_data(tmp_path, label_column="kind", split="test")
     pq.write_table(pa.table({"a": [3, None], "kind": ["a", "z"]}), tmp_path / "1.parquet")
     with pytest.raises(LoadError, match=r"1.parquet, row 1, column 'a' is missing"):
-        open_data(tmp_path, target="kind")
+        open_data(tmp_path, label_column="kind")
     pq.write_table(pa.table({"a": [3, 4], "kind": [1, 2]}), tmp_path / "1.parquet")
     with pytest.raises(LoadError, match=r"0.parquet, row 0, column 'kind' is 'z' but .*1.parquet, row 0, .* is 1"):
-        open_data(tmp_path, target="kind")
+        open_data(tmp_path, label_column="kind")
     pq.write_table(pa.table({"b": [3, 4], "kind": ["a", "z"]}), tmp_path / "1.parquet")
     with pytest.raises(LoadError, match=r"the shard .*1.parquet has the columns b, kind but .*0.parquet has a, kind"):
-        open_data(tmp_path, target="kind")
+        open_data(tmp_path, label_column="kind")

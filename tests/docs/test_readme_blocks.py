@@ -25,6 +25,7 @@ from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.table import table
 from signstep.data.digits import digits
 from signstep.explain import TOPICS
+from signstep.train import training_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -118,8 +119,8 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
     rest = iter(words[1:])
     for word in rest:
         if not word.startswith("--"):
-            assert words[0] in ("explain", "verify"), shown
-            assert words[0] == "verify" or word in TOPICS or word in CATALOGUE, shown
+            assert words[0] in ("compare", "explain", "merge", "verify"), shown
+            assert words[0] != "explain" or word in TOPICS or word in CATALOGUE, shown
             continue
         assert word in options, f"{shown}: there is no {word}"
         if options[word].is_flag:
@@ -127,10 +128,19 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
         value = next(rest)
         if word == "--threat":
             ss.parse_threat(value)
-        if word in ("--attack", "--recipe"):
+        if word == "--recipe" and words[0] == "train":
+            assert training_recipe(value)
+        elif word in ("--attack", "--recipe"):
             from signstep.cli.options import attacks_of
 
             assert all(ss.recipe(name) for name in attacks_of([value])), shown
+        if word == "--ladder":
+            from signstep.auditing.ladder import ladder
+            from signstep.cli.options import ladder_of
+
+            chosen = ladder_of([value])
+            assert chosen is not None
+            assert all(ss.recipe(rung.recipe) for rung in ladder(chosen).rungs), shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -99,6 +99,31 @@ def many_classes() -> ss.Result:
     return ss.audit(model, (x, model(x).argmax(1)), threat=ss.linf(0.02, box=None), attacks=("fgsm", "pgd"))
 
 
+@cache
+def ladder() -> tuple[ss.Result, dict[str, Tensor]]:
+    """Rungs of every kind, one of them with a name that is long, and points shown to another model of hostile name."""
+    model, x, kept = linear(48, 5), noise(80, 3, 4, 4), Evidence()
+    y = model(x).argmax(1)
+    y[::7] = (y[::7] + 1) % 5
+    result = ss.audit(
+        model,
+        (x, y),
+        threat=ss.l2(0.08),
+        ladder=[
+            "fgsm",
+            "ddn:steps=10",
+            "square:queries=40,restarts=2,start=best near<=0.9",
+            "apgd:loss=margin,steps=9",
+        ],
+        transfer_to={HOSTILE: linear(48, 5, gain=2.0)},
+        engine="float32",
+        classes=(HOSTILE, "cat|dog", "a_b*c", "d", "e"),
+        evidence=kept,
+    )
+    assert 0 < result.held < result.clean_right
+    return result, kept.tensors()
+
+
 def empty() -> ss.Result:
     """No example at all: an audit refuses that, a record may still say so."""
     result, _ = images()
@@ -129,6 +154,8 @@ def all_kinds() -> dict[str, tuple[ss.Result, dict[str, Tensor] | None]]:
         "nothing kept": (result, {}),
         "partial": (replace(result, partial=True), points),
         "targeted": targeted(),
+        "ladder": ladder(),
+        "partial ladder": (replace(ladder()[0], partial=True, ladder="standard@1"), None),
         "predicted": (predicted(), None),
         "regression": (regression(), None),
         "several inputs": (several_inputs(), None),

@@ -34,13 +34,15 @@ ITEMS = {
     "Results",
     "Uncertainty",
     "Randomness and seed",
+    "Engine",
     "Checks",
     "Completeness",
     "Cost and device",
     "Versions",
     "SHA-256 of the weights",
     "SHA-256 of the data",
-    "SHA-256 of the preprocessing code",
+    "SHA-256 of the model's code",
+    "SHA-256 of the preprocessing",
 }
 
 
@@ -70,7 +72,10 @@ def test_the_statements_follow_the_record() -> None:
     assert items["Uncertainty"] == UPPER_BOUND
     assert f"{result.clean_right} of {result.examples}" in items["Which examples count"]
     assert items["SHA-256 of the weights"] == "ab" * 32
-    assert items["SHA-256 of the preprocessing code"] == "not recorded"
+    assert items["SHA-256 of the model's code"] == items["SHA-256 of the preprocessing"] == "not recorded"
+    known = stated(replace(result, hashes={"code": "ef" * 32, "preprocessing": "01" * 32}))
+    assert known["SHA-256 of the model's code"].startswith("ef" * 32)
+    assert known["SHA-256 of the preprocessing"].startswith("01" * 32)
     assert "no claim of robustness" in items["Attacks run; stronger ones"]
     assert "pgd:steps=5 (Madry" in items["Attacks run; stronger ones"]
     for name, version in result.versions.items():
@@ -78,7 +83,7 @@ def test_the_statements_follow_the_record() -> None:
 
 
 def test_other_terms_are_told_apart() -> None:
-    assert "No attack stronger than a single step" in stated(samples.predicted())["Attacks run; stronger ones"]
+    assert "FGSM alone never proves robustness" in stated(samples.predicted())["Attacks run; stronger ones"]
     assert "No control was run" in stated(samples.predicted())["Baselines"]
     assert "own predictions" in stated(samples.predicted())["Label source"]
     assert "not the change of one coordinate" in stated(samples.predicted())["Size of the change (eps)"]

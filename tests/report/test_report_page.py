@@ -10,11 +10,12 @@ import torch
 
 import signstep as ss
 from signstep.auditing.findings import examine
-from signstep.auditing.result import UPPER_BOUND
+from signstep.auditing.result import UPPER_BOUND, CurvePoint
 from signstep.auditing.table import sentence
 from signstep.core.statistics import wilson
 from signstep.errors import InputError
 from signstep.report import write_report
+from signstep.report.curve import series
 
 KINDS = samples.all_kinds()
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -32,7 +33,9 @@ def test_every_kind_of_record_renders(kind: str, tmp_path: Path) -> None:
     assert page.text.count(sentence(result)) == 1
     assert UPPER_BOUND in page.text
     headings = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
-    assert headings == SECTIONS
+    own = {"time", "queries"} if result.ladder else set()
+    assert [heading for heading in headings if heading not in own] == SECTIONS
+    assert own <= set(headings)
     for wrong in ("nan", "None", "inf %", "Markup(", "tensor("):
         assert not re.search(rf"(?<![\w-]){re.escape(wrong)}(?![\w-]| of| but)", page.text), wrong
 
@@ -133,7 +136,12 @@ def test_the_curve_and_the_histogram_have_the_numbers_of_the_record(tmp_path: Pa
     for name, points in result.curves.items():
         for point in points:
             cell = rows[f"{255 * point.eps:.4g}/255"][names.index(name)]
-            assert cell.startswith(f"{percent(point.fooled, result.clean_right)} ({point.fooled}) ")
+            held = result.clean_right - point.fooled
+            low, high = wilson(held, result.examples)
+            assert cell == f"{percent(held, result.examples)} ({held}) {100 * low:.1f} % to {100 * high:.1f} %"
+        start = rows["0/255"][names.index(name)]
+        assert start.startswith(f"{percent(result.clean_right, result.examples)} ({result.clean_right}) ")
+    assert result.clean_right < result.examples
     sizes = [
         eps
         for eps, clean in zip(result.per_example.smallest_eps, result.per_example.clean, strict=True)
@@ -213,7 +221,42 @@ def test_a_strongest_attack_without_a_curve_is_one_point(tmp_path: Path) -> None
         pytest.fail("the sample should make pgd the strongest")
     page = samples.read(samples.written(tmp_path, result))
     cell = page.rows("table-curve")["0.1"][0]
-    assert f"({result.attack('pgd:steps=3,restarts=2').fooled})" in cell
+    assert f"({result.attack('pgd:steps=3,restarts=2').held})" in cell
+    assert "" in page.rows("table-curve")["0"]
+
+
+def test_the_curve_agrees_with_the_table_of_attacks(tmp_path: Path) -> None:
+    """At the eps of the audit the curve of FGSM has the robust accuracy of FGSM, undetermined examples taken off."""
+    for kind in ("images", "regression", "targeted"):
+        result, points = KINDS[kind]
+        rows = samples.read(samples.written(tmp_path, result, points)).rows("table-curve")
+        label = "0.1" if kind == "regression" else f"{result.terms['eps']}"
+        names = [line.name for line in series(result)]
+        cell = rows[label][names.index("fgsm")]
+        assert f"({result.attack('fgsm').held})" in cell
+    assert regression_is_undetermined()
+
+
+def regression_is_undetermined() -> bool:
+    result, _ = KINDS["regression"]
+    return result.attack("fgsm").undetermined == result.clean_right > 0 == series(result)[0].counts[-1]
+
+
+def test_no_undetermined_example_is_subtracted_twice() -> None:
+    result, _ = samples.images()
+    entry = replace(result.attack("fgsm"), fooled=20, undetermined=5, held=result.clean_right - 25)
+    points = tuple(CurvePoint(share * 8 / 255, fooled) for share, fooled in ((0.5, 10), (1.0, 20), (1.5, 23), (2, 30)))
+    changed = replace(result, attacks=(entry,), curves={"fgsm": points})
+    right = result.clean_right
+    assert series(changed)[0].counts == (right, right - 15, right - 25, right - 25, right - 30)
+
+
+def test_the_curve_says_what_it_shows(tmp_path: Path) -> None:
+    page = samples.read(samples.written(tmp_path, *KINDS["images"]))
+    assert "Accuracy under attack over all 60 examples" in page.text
+    page = samples.read(samples.written(tmp_path, *KINDS["targeted"]))
+    assert "This is no accuracy: an example that is led to a third class" in page.text
+    assert "Accuracy under attack over all" not in page.text
 
 
 def test_colours_have_contrast(tmp_path: Path) -> None:

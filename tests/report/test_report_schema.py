@@ -45,7 +45,10 @@ def test_every_term_of_a_record_is_described() -> None:
     ("place", "value"),
     [
         (("examples",), -1),
-        (("schema",), 2),
+        (("schema",), 1),
+        (("attacks", 1, "needs"), "money"),
+        (("attacks", 1, "queries"), [1.0]),
+        (("per_example", "transfers"), {"b": {"fgsm": "r"}}),
         (("partial",), "no"),
         (("attacks", 0, "zero"), 1.5),
         (("per_example", "clean"), "rx"),

@@ -60,11 +60,14 @@ def compare(before: Result, after: Result) -> Comparison:
     notes = []
     if len(common) < max(len(old), len(new)):
         notes.append(f"only {len(common)} examples are in both results, of {len(old)} and {len(new)}")
-    for term in ("threat", "goal", "labels", "input_space", "mode", "gradients_from"):
+    for term in ("threat", "goal", "labels", "input_space", "mode", "gradients_from", "engine"):
         if before.terms.get(term) != after.terms.get(term):
             notes.append(f"{term} differs: {before.terms.get(term)} before, {after.terms.get(term)} now")
     attacks = [[entry.name for entry in result.attacks] for result in (before, after)]
-    if attacks[0] != attacks[1]:
+    if before.ladder != after.ladder:
+        said = [f"the ladder {result.ladder}" if result.ladder else "no ladder" for result in (before, after)]
+        notes.append(f"attacks differ: {said[0]} before, {said[1]} now")
+    elif attacks[0] != attacks[1]:
         notes.append(f"attacks differ: {', '.join(attacks[0])} before, {', '.join(attacks[1])} now")
     return Comparison(
         examples=len(common),

@@ -1,5 +1,6 @@
 """The points behind a result: what an audit can hand over so that others can score it again."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,15 +34,20 @@ class Evidence:
     def __len__(self) -> int:
         return sum(len(part) for part in self._parts.get("row", ()))
 
-    def add(self, question: Question, outcomes: dict[str, Outcome], first_row: int) -> None:
-        """Keep the fooled examples of a batch; ``first_row`` is its place in the stream."""
+    def add(self, question: Question, outcomes: Sequence[Outcome | None], first_row: int) -> None:
+        """Keep the fooled examples of a batch; ``first_row`` is its place in the stream.
+
+        ``outcomes`` has a place for each attack, None for one that was not run on the batch.
+        """
         x = question.x
         if not isinstance(x, Tensor) or question.wrong is None:
             return
         left = ~question.wrong
         kept: dict[str, list[Tensor]] = {}
         size, dropped = self._size, self.dropped
-        for number, outcome in enumerate(outcomes.values()):
+        for number, outcome in enumerate(outcomes):
+            if outcome is None:
+                continue
             index = (left & outcome.fooled).nonzero().squeeze(1)
             left = left & ~outcome.fooled
             assert isinstance(outcome.x, Tensor)
@@ -81,15 +87,7 @@ class Evidence:
         Raises:
             LoadError: the folder cannot be written.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.part")
-        try:
-            save_file(self.tensors(), temporary)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
-            raise LoadError(f"{path} cannot be written ({error}); pass another folder") from error
+        write_points(self.tensors(), path)
 
     @staticmethod
     def load(path: str | Path) -> dict[str, Tensor]:
@@ -102,6 +100,23 @@ class Evidence:
             return load_file(path)
         except (OSError, SafetensorError) as error:
             raise LoadError(f"{path} cannot be read: {error}") from error
+
+
+def write_points(points: Mapping[str, Tensor], path: str | Path) -> None:
+    """Write tensors as safetensors; the file appears whole or not at all.
+
+    Raises:
+        LoadError: the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file(dict(points), temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise LoadError(f"{path} cannot be written ({error}); pass another folder") from error
 
 
 def _keep_confidence(kept: dict[str, list[Tensor]], question: Question, index: Tensor, x_adv: Tensor) -> None:

@@ -5,11 +5,13 @@ them. 1xx doubts the attack, 2xx the terms, 3xx the sample.
 """
 
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from signstep.auditing.compare import mcnemar
 from signstep.auditing.result import AttackResult, Result
+from signstep.auditing.table import asks, iterated
 from signstep.core.statistics import wilson
 from signstep.errors import InputError
 
@@ -113,6 +115,38 @@ CATALOGUE: dict[str, Rule] = {
             "Add pgd, with steps and restarts.",
         ),
         Rule(
+            "SS110",
+            "a query-only attack finds more than the gradients did",
+            "Who asks for scores or labels alone sees less than who has gradients. Finding what gradients missed, by "
+            "an exact test more than 1 % of the right answers, is the classic sign of masked gradients.",
+            "Do not trust gradient attacks on this model alone: give the query-only attack more queries and restarts, "
+            "attack through a smooth surrogate (smooth-pgd, BPDA), and look for what hides the gradient.",
+        ),
+        Rule(
+            "SS111",
+            "smoothed gradients find more than plain ones",
+            "With the rectifiers softened in the backward pass the same search finds clearly more, so that plain "
+            "gradients lead astray here: the loss surface is shattered.",
+            "Rely on smooth-pgd and on query-only attacks for this model, and compare it with others by these alone.",
+        ),
+        Rule(
+            "SS112",
+            "the ladder had not settled",
+            "The last rung still felled more than 1 in 1,000 of the right answers. A further one may find more; how "
+            "much cannot be said from these numbers.",
+            "Climb a longer ladder (thorough), or add rungs of the kind that still pays, and state how the last ones "
+            "went.",
+        ),
+        Rule(
+            "SS113",
+            "a stronger attack does worse",
+            "The same attack with more steps, restarts, targets or queries contains the smaller one or outlasts it; "
+            "finding less on the same examples, by more than chance, means that its step size or loss does not suit "
+            "this model.",
+            "Use apgd, which chooses its step itself, or set step= for the longer run; report the worst case over "
+            "both.",
+        ),
+        Rule(
             "SS201",
             "unusual eps",
             "A figure at an unusual size cannot be compared with published ones.",
@@ -202,25 +236,59 @@ def _iterated(result: Result) -> list[AttackResult]:
     return [entry for entry in result.attacks if entry.steps > 1]
 
 
-def _only(result: Result, first: str, second: str) -> tuple[int, int]:
-    """Right examples that only the first, and only the second, of two attacks fooled."""
-    one, other = result.per_example.verdicts[first], result.per_example.verdicts[second]
-    pairs = [
-        (a == "f", b == "f") for a, b, clean in zip(one, other, result.per_example.clean, strict=True) if clean == "r"
-    ]
+def _felled(result: Result, *entries: AttackResult) -> list[bool]:
+    """For each right example whether any of these attacks fooled it."""
+    columns = [result.per_example.verdicts[entry.name] for entry in entries]
+    right = [row for row, letter in enumerate(result.per_example.clean) if letter == "r"]
+    return [any(column[row] == "f" for column in columns) for row in right]
+
+
+def _only(one: list[bool], other: list[bool]) -> tuple[int, int]:
+    """Right examples that only the first, and only the second, of two fooled."""
+    pairs = list(zip(one, other, strict=True))
     return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
 
 
+def _more(one: int, other: int) -> bool:
+    """Whether the first felled more that the second did not than the other way round, by more than chance."""
+    return one > other and mcnemar(one, other) < 0.05
+
+
+def _exceeds(count: int, whole: int, share: float) -> bool:
+    """Whether a count is more than this share of the whole, by an exact binomial test at 5 %.
+
+    >>> _exceeds(15, 1000, 0.01), _exceeds(16, 1000, 0.01)
+    (False, True)
+    """
+    below = math.fsum(
+        math.exp(
+            math.lgamma(whole + 1)
+            - math.lgamma(k + 1)
+            - math.lgamma(whole - k + 1)
+            + k * math.log(share)
+            + (whole - k) * math.log1p(-share)
+        )
+        for k in range(min(count, whole + 1))
+    )
+    return count > share * whole and 1 - below < 0.05
+
+
 def _named(result: Result, name: str) -> AttackResult | None:
-    return next((entry for entry in result.attacks if entry.name.partition(":")[0] == name), None)
+    return next((entry for entry in result.attacks if _base(entry) == name), None)
+
+
+def _base(entry: AttackResult) -> str:
+    """The recipe without options, and without what a ladder adds to it."""
+    return re.split("[: ]", entry.name, maxsplit=1)[0]
 
 
 def _pgd_weaker(result: Result) -> str:
     single = _named(result, "fgsm")
-    for entry in _iterated(result) if single else ():
+    # On a ladder the two never met the same examples.
+    for entry in _iterated(result) if single and not result.ladder else ():
         assert single is not None
-        fgsm_only, other_only = _only(result, single.name, entry.name)
-        if fgsm_only > other_only and mcnemar(fgsm_only, other_only) < 0.05:
+        fgsm_only, other_only = _only(_felled(result, single), _felled(result, entry))
+        if _more(fgsm_only, other_only):
             return (
                 f"{entry.name} fools {entry.fooled} of {result.clean_right}, fgsm {single.fooled}; {fgsm_only} fall to "
                 f"fgsm only, {other_only} to {entry.name} only"
@@ -232,11 +300,129 @@ def _fgsm_fails(result: Result) -> str:
     single, others = _named(result, "fgsm"), _iterated(result)
     if single is None or not others or not result.clean_right:
         return ""
-    best = max(others, key=lambda entry: entry.fooled)
-    gap = (best.fooled - single.fooled) / result.clean_right
-    if gap < 0.25 or best.fooled < 2 * single.fooled:
+    if result.ladder:
+        # A rung that met all right examples, beside what fell to it and to the iterated rungs together.
+        count = sum(_felled(result, single, *others)) if single.entered >= result.clean_right else 0
+        best, name = count, "with the iterated rungs"
+    else:
+        strongest = max(others, key=lambda entry: entry.fooled)
+        best, name = strongest.fooled, strongest.name
+    gap = (best - single.fooled) / result.clean_right
+    if gap < 0.25 or best < 2 * single.fooled:
         return ""
-    return f"fgsm fools {single.fooled} of {result.clean_right}, {best.name} {best.fooled}"
+    return f"fgsm fools {single.fooled} of {result.clean_right}, {name} {best}"
+
+
+def _queries_find_more(result: Result) -> str:
+    """On a ladder: what query-only rungs felled after gradients; else what all gradients together left to them."""
+    gradient = [entry for entry in result.attacks if entry.needs == "gradients" and entry.steps > 1]
+    asking = [entry for entry in result.attacks if asks(entry)]
+    if result.ladder:
+        asking = [entry for entry, spent in zip(result.attacks, _spent(result), strict=True) if spent >= _SERIOUS]
+        asking = [entry for entry in asking if asks(entry)]
+        if asking and _exceeds(sum(_felled(result, *asking)), result.clean_right, _MATTERS):
+            felled = (f"{entry.name} {entry.fooled} of {entry.entered}" for entry in asking if entry.fooled)
+            return (
+                f"of {result.clean_right} right answers, felled by queries after {_SERIOUS} or more gradients for each "
+                f"example: {', '.join(felled)}"
+            )
+        return ""
+    for entry in asking if gradient else ():
+        asked, led = _only(_felled(result, entry), _felled(result, *gradient))
+        if _exceeds(asked, result.clean_right, _MATTERS):
+            return (
+                f"{asked} of {result.clean_right} right answers fall to {entry.name}, which asks for {entry.needs} "
+                f"alone, and not to {_names(gradient)}; {led} the other way round"
+            )
+    return ""
+
+
+def _spent(result: Result) -> list[float]:
+    """For each rung the backward passes that the rungs before have spent on each example they met."""
+    spent, found = 0.0, []
+    for entry in result.attacks:
+        found.append(spent)
+        if entry.needs == "gradients" and entry.entered:
+            spent += entry.backwards * result.examples / entry.entered
+    return found
+
+
+def _smoothing_finds_more(result: Result) -> str:
+    for place, entry in enumerate(result.attacks):
+        if not _smooth(entry):
+            continue
+        others = result.attacks[:place] if result.ladder else result.attacks
+        plain = [other for other in others if other.needs == "gradients" and other.steps > 1 and not _smooth(other)]
+        if not plain:
+            continue
+        if result.ladder:
+            if _exceeds(entry.fooled, entry.entered, _MANY):
+                return f"{entry.name} fools {entry.fooled} of the {entry.entered} that {_names(plain)} left standing"
+            continue
+        smoothed, led = _only(_felled(result, entry), _felled(result, *plain))
+        if _more(smoothed, led) and _exceeds(smoothed, result.clean_right, _MATTERS):
+            return f"{smoothed} fall to {entry.name} only, {led} only to {_names(plain)}, of {result.clean_right} right"
+    return ""
+
+
+def _not_settled(result: Result) -> str:
+    """The numbers of the last rungs, and nothing beyond them."""
+    if not result.ladder or result.partial or result.held == 0 or len(result.attacks) < 2:
+        return ""
+    last = result.attacks[-1]
+    if last.fooled <= _SETTLED * result.clean_right:
+        return ""
+    tail = (f"{entry.name} felled {entry.fooled} of {entry.entered}" for entry in result.attacks[-3:])
+    return f"of {result.clean_right} right answers the last rungs, in their order: {'; '.join(tail)}"
+
+
+def _stronger_worse(result: Result) -> str:
+    if result.ladder:
+        return ""
+    for strong in result.attacks:
+        for weak in result.attacks:
+            if not _contains(strong, weak):
+                continue
+            weak_only, strong_only = _only(_felled(result, weak), _felled(result, strong))
+            if _more(weak_only, strong_only):
+                return (
+                    f"{strong.name} fools {strong.fooled} of {result.clean_right}, {weak.name} {weak.fooled}; "
+                    f"{weak_only} fall to {weak.name} only, {strong_only} to {strong.name} only"
+                )
+    return ""
+
+
+def _contains(strong: AttackResult, weak: AttackResult) -> bool:
+    """The same recipe with nothing less, and something more, of what makes an attack stronger."""
+    if _base(strong) != _base(weak):
+        return False
+    one, other = _options(strong), _options(weak)
+    if {name: value for name, value in one.items() if name not in _STRENGTH} != {
+        name: value for name, value in other.items() if name not in _STRENGTH
+    }:
+        return False
+    more = [float(strong.steps - weak.steps)]
+    for name, default in _STRENGTH.items():
+        if name == "steps" or (name not in one and name not in other):
+            continue
+        first, second = one.get(name, default), other.get(name, default)
+        if first is None or second is None:  # a default that is not known here
+            return False
+        more.append(float(first) - float(second))
+    return min(more) >= 0 and max(more) > 0
+
+
+def _options(entry: AttackResult) -> dict[str, str]:
+    parts = (part.partition("=") for part in entry.name.partition(":")[2].split(",") if part)
+    return {name: value for name, _, value in parts}
+
+
+def _smooth(entry: AttackResult) -> bool:
+    return _base(entry) == "smooth-pgd"
+
+
+def _names(entries: Sequence[AttackResult]) -> str:
+    return " and ".join(entry.name for entry in entries)
 
 
 def _falls(result: Result) -> str:
@@ -269,7 +455,8 @@ def _leaks(result: Result) -> str:
 def _noise(result: Result) -> str:
     noise = _named(result, "random-sign")
     gradient = [entry for entry in result.attacks if entry.backwards > 0]
-    if noise is None or not gradient or noise.fooled == 0:
+    # On a ladder gradients meet only what noise has left, so their counts cannot be set side by side.
+    if noise is None or not gradient or noise.fooled == 0 or result.ladder:
         return ""
     best = max(gradient, key=lambda entry: entry.fooled)
     return f"random-sign fools {noise.fooled}, {best.name} {best.fooled}" if noise.fooled >= best.fooled else ""
@@ -291,7 +478,11 @@ def _unverified(result: Result) -> str:
 
 
 def _no_iterated(result: Result) -> str:
-    return "" if _iterated(result) else f"attacks run: {', '.join(entry.name for entry in result.attacks)}"
+    return (
+        ""
+        if any(iterated(entry) for entry in result.attacks)
+        else f"attacks run: {', '.join(entry.name for entry in result.attacks)}"
+    )
 
 
 def _unusual(result: Result) -> str:
@@ -326,6 +517,16 @@ def _chance(result: Result) -> str:
     return f"clean accuracy {100 * result.clean_accuracy:.1f} % with {classes} classes"
 
 
+# Shares of the right answers: what makes a missed example matter; of those a later rung met: what counts as many; and
+# what the last rung may still fell on a ladder that has settled.
+_MATTERS, _MANY, _SETTLED = 0.01, 0.05, 0.001
+
+# Gradients for each example after which one may say that gradients were tried: one run of APGD.
+_SERIOUS = 80
+
+# Options of which more makes an attack stronger, with the value where they are not written; None where it depends.
+_STRENGTH: dict[str, str | None] = {"steps": None, "restarts": "1", "targets": "0", "queries": None, "searches": None}
+
 # Sizes that papers and leaderboards report, inputs in [0, 1].
 _USUAL = {
     "linf": [k / 255 for k in (0.5, 1, 2, 4, 8, 12, 16)] + [0.1, 0.2, 0.25, 0.3],
@@ -343,6 +544,10 @@ _LOOKS: dict[str, Callable[[Result], str]] = {
     "SS107": _survive,
     "SS108": _unverified,
     "SS109": _no_iterated,
+    "SS110": _queries_find_more,
+    "SS111": _smoothing_finds_more,
+    "SS112": _not_settled,
+    "SS113": _stronger_worse,
     "SS201": _unusual,
     "SS202": lambda result: "two passes over the same input differ" if result.terms.get("random_model") else "",
     "SS203": _probabilities,

@@ -14,7 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from signstep.auditing.result import Result, worst_case
+from signstep.auditing.figures import (
+    fooled_within,
+    median_distance,
+    nearest_quartiles,
+    passes_quartiles,
+    transferred,
+)
+from signstep.auditing.result import NOT_RUN, AttackResult, Result, worst_case
 from signstep.core.files import write_whole
 from signstep.core.outputs import Predictor
 from signstep.core.tasks import Task, task_for
@@ -36,40 +43,112 @@ class Check:
         return f"{'ok  ' if self.holds else 'FAIL'}  {self.name}: {self.seen}"
 
 
-def recount(result: Result) -> Check:
-    """Whether every count in the record follows from the letters of its examples."""
-    examples = result.per_example
-    letters = worst_case(examples, result.attacks)
-    wrong = []
+class _Book:
+    """What is stated and does not follow."""
 
-    def same(name: str, stated: object, counted: object) -> None:
+    def __init__(self) -> None:
+        self.wrong: list[str] = []
+
+    def same(self, name: str, stated: object, counted: object) -> None:
         if stated != counted:
-            wrong.append(f"{name} is stated as {stated}, the examples give {counted}")
+            self.wrong.append(f"{name} is stated as {stated}, the examples give {counted}")
 
-    same("examples", result.examples, len(examples.clean))
-    same("clean_right", result.clean_right, examples.clean.count("r"))
-    same("held", result.held, letters.count("h"))
-    same("undetermined", result.undetermined, letters.count("u"))
+
+def recount(result: Result) -> Check:
+    """Whether every figure in the record that the examples decide follows from their letters and numbers."""
+    examples, book = result.per_example, _Book()
+    try:
+        _recount(result, book)
+    except (KeyError, ValueError, IndexError) as error:  # columns that are missing or too short
+        book.wrong.append(f"the examples cannot be counted ({type(error).__name__}: {error})")
+    seen = "; ".join(book.wrong[:3]) or f"{len(examples.clean)} examples counted again"
+    return Check("counts", not book.wrong, seen)
+
+
+def _recount(result: Result, book: _Book) -> None:
+    examples = result.per_example
+    book.same("examples", result.examples, len(examples.clean))
+    book.same("number of ids", len(examples.ids), len(examples.clean))
+    book.same("attacks", [entry.name for entry in result.attacks], list(examples.verdicts))
+    letters = worst_case(examples, result.attacks)
+    book.same("clean_right", result.clean_right, examples.clean.count("r"))
+    book.same("held", result.held, letters.count("h"))
+    book.same("undetermined", result.undetermined, letters.count("u"))
     for entry in result.attacks:
-        column = examples.verdicts.get(entry.name, "")
-        pairs = list(zip(examples.clean, column, strict=False))
-        for name, letter in (("fooled", "f"), ("held", "h"), ("undetermined", "u")):
-            same(f"{entry.name}: {name}", getattr(entry, name), pairs.count(("r", letter)))
-    untargeted = result.terms.get("goal") == "untargeted" and not result.terms.get("random_model")
-    if untargeted and examples.labels and "clean" in examples.answers:
-        answers = zip(examples.answers["clean"], examples.labels, examples.clean, strict=False)
-        same("examples whose letter differs from their answer", 0, sum((a == y) != (c == "r") for a, y, c in answers))
-        for name, column in examples.verdicts.items():
-            rows = zip(examples.answers.get(name, ()), examples.labels, column, examples.clean, strict=False)
-            bad = sum(c == "r" and v in "fh" and (a != y) != (v == "f") for a, y, v, c in rows)
-            same(f"{name}: examples whose letter differs from their answer", 0, bad)
+        _recount_attack(result, entry, book)
+    _recount_ladder(result, book)
+    _recount_answers(result, book)
     for name, points in result.curves.items():
         for point in points:
             if not 0 <= point.fooled <= result.clean_right:
-                wrong.append(
+                book.wrong.append(
                     f"the curve of {name} has {point.fooled} fooled of {result.clean_right} at {point.eps:.4g}"
                 )
-    return Check("counts", not wrong, "; ".join(wrong[:3]) or f"{len(examples.clean)} examples counted again")
+            if name in examples.nearest:
+                counted = fooled_within(examples.nearest[name], examples.clean, point.eps)
+                book.same(f"the curve of {name} at {point.eps:.4g}", point.fooled, counted)
+
+
+def _recount_attack(result: Result, entry: AttackResult, book: _Book) -> None:
+    examples, name = result.per_example, entry.name
+    column = examples.verdicts[name]
+    pairs = list(zip(examples.clean, column, strict=True))
+    for word, letter in (("fooled", "f"), ("held", "h"), ("undetermined", "u")):
+        book.same(f"{name}: {word}", getattr(entry, word), pairs.count(("r", letter)))
+    book.same(f"{name}: entered", entry.entered, len(column) - column.count(NOT_RUN))
+    spent = examples.passes[name]
+    book.same(f"{name}: queries", entry.queries, passes_quartiles(spent, column))
+    book.same(f"{name}: forward passes", round(entry.forwards * len(spent)), sum(spent))
+    idle = sum(count != 0 for count, letter in zip(spent, column, strict=True) if letter == NOT_RUN)
+    book.same(f"{name}: examples with passes that it was not run on", idle, 0)
+    book.same(f"{name}: distance", entry.distance, median_distance(examples.distances[name]))
+    nearest = examples.nearest.get(name)
+    counted = None if nearest is None else nearest_quartiles(nearest, examples.clean, column)
+    book.same(f"{name}: nearest", entry.nearest, counted)
+    shown = {other: transferred(examples, other, name) for other in examples.transfers}
+    book.same(f"{name}: transfers", entry.transfers, shown)
+    for other, there in examples.transfers.items():
+        moved = [letter == NOT_RUN for letter in there[name]]
+        book.same(f"{name}: run, and shown to {other}", moved, [letter == NOT_RUN for letter in column])
+
+
+def _recount_ladder(result: Result, book: _Book) -> None:
+    """Whom each rung met: without a ladder everyone; on one, those right and not fooled before."""
+    targeted = result.terms.get("goal") == "targeted"
+    standing = [letter == "r" for letter in result.per_example.clean]
+    for entry in result.attacks:
+        column = result.per_example.verdicts[entry.name]
+        ran = [letter != NOT_RUN for letter in column]
+        if not result.ladder:
+            book.same(f"{entry.name}: examples left out without a ladder", ran.count(False), 0)
+            continue
+        fallen = sum(here and not up for here, up in zip(ran, standing, strict=True))
+        book.same(f"{entry.name}: examples that had left the ladder before", fallen, 0)
+        # A rung may be meant for some alone; and what is at its target untouched is led nowhere.
+        if not targeted and " near<=" not in entry.name:
+            left_out = sum(up and not here for here, up in zip(ran, standing, strict=True))
+            book.same(f"{entry.name}: examples still standing that it was not run on", left_out, 0)
+        standing = [up and letter != "f" for up, letter in zip(standing, column, strict=True)]
+
+
+def _recount_answers(result: Result, book: _Book) -> None:
+    examples = result.per_example
+    if result.terms.get("goal") != "untargeted" or result.terms.get("random_model"):
+        return
+    if not examples.labels or "clean" not in examples.answers:
+        return
+    answers = zip(examples.answers["clean"], examples.labels, examples.clean, strict=True)
+    differ = sum((a == y) != (c == "r") for a, y, c in answers)
+    book.same("examples whose letter differs from their answer", 0, differ)
+    for entry in result.attacks:
+        column, said = examples.verdicts[entry.name], examples.answers[entry.name]
+        rows = zip(said, examples.labels, column, examples.clean, strict=True)
+        bad = sum(c == "r" and v in "fh" and (a != y) != (v == "f") for a, y, v, c in rows)
+        book.same(f"{entry.name}: examples whose letter differs from their answer", 0, bad)
+        # An answer of NaN outputs, or at a point that failed the check, counts for nothing.
+        if entry.right_after is not None and "u" not in column and not entry.unverified:
+            right = sum(a == y for a, y in zip(said, examples.labels, strict=True))
+            book.same(f"{entry.name}: right at the attacked point", entry.right_after, right)
 
 
 def allowed(result: Result, points: Mapping[str, Tensor]) -> Check:
@@ -189,6 +268,8 @@ def hashes(result: Result, now: Mapping[str, str]) -> Check:
     wrong = [name for name, digest in result.hashes.items() if name in now and now[name] != digest]
     unknown = sorted(set(result.hashes) - set(now))
     seen = f"{', '.join(sorted(set(result.hashes) & set(now))) or 'nothing'} unchanged"
+    if missing := sorted(set(now) - set(result.hashes)):
+        seen += f"; not recorded: {', '.join(missing)}"
     if unknown:
         seen += f"; not looked at: {', '.join(unknown)}"
     return Check("SHA-256", not wrong, seen if not wrong else f"{', '.join(wrong)} changed since the audit")

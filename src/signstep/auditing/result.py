@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,7 +12,10 @@ from signstep.core.files import write_whole
 from signstep.core.statistics import wilson
 from signstep.errors import LoadError, MissingExtraError
 
-SCHEMA = 1
+SCHEMA = 2
+
+# The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
+NOT_RUN = "-"
 
 UPPER_BOUND = (
     "Robust accuracy is an upper bound on the truth: a stronger attack can only lower it. The interval covers the "
@@ -44,6 +48,15 @@ class AttackResult:
         underflow: share that was too small for full precision.
         unverified: returned points that failed the independent check.
         source: the paper.
+        entered: examples it was run on: all, or those still standing when its turn on a ladder came.
+        coordinates: coordinates of all gradients looked at, which the three shares are shares of.
+        needs: what it asks the model for: "gradients", "scores", "labels" or "nothing".
+        queries: quartiles of the forward passes spent on each example it was run on, verdicts included: what it costs
+            an attacker to succeed or to give up. None if it was run on none.
+        nearest: of attacks that look for the smallest change: quartiles of the length of the nearest point that fools,
+            also beyond eps, over the right examples it was run on; an entry is None where that is nowhere. Else None.
+        transfers: by name of another model: of the examples that it was run on and the other model answers rightly
+            untouched, how many the other model gets wrong at the attacked point, and how many there are.
     """
 
     name: str
@@ -65,6 +78,12 @@ class AttackResult:
     underflow: float
     unverified: int
     source: str
+    entered: int
+    needs: str
+    queries: tuple[float, float, float] | None
+    coordinates: int = 0
+    nearest: tuple[float | None, float | None, float | None] | None = None
+    transfers: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,8 +99,13 @@ class Examples:
     """One entry for each example, in the order of the stream.
 
     ``clean`` has a letter for each: r right, w wrong. ``verdicts`` has one string for each attack: f fooled, h held,
-    u undetermined. ``smallest_eps`` is the smallest size that fools along the FGSM ray, None where none was found.
+    u undetermined, - not run (a rung of a ladder is run on the examples still standing). ``smallest_eps`` is the
+    smallest size that fools along the FGSM ray, None where none was found.
     For classification ``labels`` and, by "clean" and by attack, the model's ``answers``; else both are empty.
+    By attack: ``passes``, the forward passes spent; ``distances``, the length of the change where it fooled, else None;
+    ``nearest``, of attacks that look for the smallest change, the length of the nearest point that fools, None where
+    none was found. By other model and then by "clean" and by attack, ``transfers`` has letters: r the other model is
+    right there, w wrong, - not run.
     """
 
     ids: tuple[str, ...]
@@ -90,6 +114,10 @@ class Examples:
     smallest_eps: tuple[float | None, ...]
     labels: tuple[int, ...] = ()
     answers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    passes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    distances: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    nearest: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    transfers: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,16 +134,18 @@ class Result:
         undetermined: examples that were right, that no attack fooled, and about which no attack that looks at
             gradients could find out anything.
         attacks: one entry for each attack.
-        curves: by attack, the same at several sizes. FGSM's come from one gradient; other attacks keep what they found
-            at a smaller size.
+        curves: by attack, the same at several sizes. FGSM's come from one gradient, those of an attack that looks for
+            the smallest change from its one run; other attacks keep what they found at a smaller size.
         terms: threat, goal, labels, loss, input space, model mode, seed, device: what the numbers mean.
         notes: what the reader must know.
         versions: of Signstep, Python, torch and NumPy.
         seconds: wall-clock time.
-        partial: the audit was interrupted: the counts cover the examples seen.
+        partial: the audit was interrupted, or an attack ended early: the counts cover what was seen until then.
         per_example: one entry for each example.
         classes: names of the classes, in the order of the labels, where they are known.
-        hashes: SHA-256 of what went in: "weights", "data", where they are known.
+        hashes: SHA-256 of what went in, where it is known: "weights", "data", "code" (the model's Python files) and
+            "preprocessing" (what Signstep does to the data).
+        ladder: the ladder that the attacks are rungs of, in their order; "" if each attack was run on all examples.
         schema: version of this record.
     """
 
@@ -135,6 +165,7 @@ class Result:
     per_example: Examples
     classes: tuple[str, ...] = ()
     hashes: dict[str, str] = field(default_factory=dict)
+    ladder: str = ""
     schema: int = SCHEMA
 
     @property
@@ -198,9 +229,9 @@ class Result:
         except ImportError as error:
             raise MissingExtraError("mlflow", "mlflow") from error
         figures = {"clean_accuracy": self.clean_accuracy, "robust_accuracy": self.robust_accuracy}
+        # Names of rungs hold more than MLflow allows in names of metrics.
         figures |= {
-            f"{entry.name.replace(':', '_').replace('=', '_').replace(',', '_')}.fooled": float(entry.fooled)
-            for entry in self.attacks
+            f"{re.sub(r'[^0-9A-Za-z.-]+', '_', entry.name)}.fooled": float(entry.fooled) for entry in self.attacks
         }
         mlflow.log_metrics({f"{prefix}.{name}": value for name, value in figures.items() if not math.isnan(value)})
         mlflow.log_text(self.to_json(), f"{prefix}/result.json")
@@ -225,7 +256,7 @@ class Result:
             return cls(
                 **{
                     **{part.name: plain[part.name] for part in fields(cls)},
-                    "attacks": tuple(AttackResult(**entry) for entry in plain["attacks"]),
+                    "attacks": tuple(_attack(entry) for entry in plain["attacks"]),
                     "curves": {
                         name: tuple(CurvePoint(**entry) for entry in points) for name, points in plain["curves"].items()
                     },
@@ -237,7 +268,11 @@ class Result:
                         per_example["verdicts"],
                         tuple(per_example["smallest_eps"]),
                         tuple(per_example["labels"]),
-                        {name: tuple(answers) for name, answers in per_example["answers"].items()},
+                        _columns(per_example["answers"]),
+                        _columns(per_example["passes"]),
+                        _columns(per_example["distances"]),
+                        _columns(per_example["nearest"]),
+                        per_example["transfers"],
                     ),
                 }
             )
@@ -273,6 +308,16 @@ class Result:
             raise LoadError(f"{path} cannot be read: {error}") from error
 
 
+def _columns(plain: dict[str, list[Any]]) -> dict[str, tuple[Any, ...]]:
+    return {name: tuple(values) for name, values in plain.items()}
+
+
+def _attack(plain: dict[str, Any]) -> AttackResult:
+    three = {name: None if plain[name] is None else tuple(plain[name]) for name in ("queries", "nearest")}
+    transfers = {name: tuple(counts) for name, counts in plain["transfers"].items()}
+    return AttackResult(**{**plain, **three, "transfers": transfers})
+
+
 def worst_case(examples: Examples, attacks: Sequence[AttackResult]) -> str:
     """Attacks combined pointwise: one letter for each example.
 
@@ -287,6 +332,7 @@ def worst_case(examples: Examples, attacks: Sequence[AttackResult]) -> str:
             return "w"
         if any(column[row] == "f" for column in columns):
             return "f"
-        return "u" if all(column[row] == "u" for column in informed) else "h"
+        seen = [column[row] for column in informed if column[row] != NOT_RUN]
+        return "u" if seen and all(verdict == "u" for verdict in seen) else "h"
 
     return "".join(letter(row, clean) for row, clean in enumerate(examples.clean))

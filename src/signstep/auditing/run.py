@@ -1,45 +1,49 @@
 """Running an audit: a stream of batches in, one record out; memory does not grow with the stream's tensors."""
 
-import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from signstep.auditing.evidence import Evidence
-from signstep.auditing.result import AttackResult, CurvePoint, Examples, Result, worst_case
+from signstep.auditing.ladder import Ladder, Rung, climb
+from signstep.auditing.ladder import ladder as find_ladder
+from signstep.auditing.others import shown
+from signstep.auditing.result import Result
+from signstep.auditing.stream import Data, batches
+from signstep.auditing.tally import Tally
 from signstep.core.attack import Attack
 from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
-from signstep.core.outcome import Outcome
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
 from signstep.core.recipes import RECIPES, canonical, recipe
 from signstep.core.space import Statistic
-from signstep.core.statistics import quantile
 from signstep.core.subject import Model, Question, Subject, Target
-from signstep.core.tasks import Multiclass, Task, TaskName
+from signstep.core.tasks import Task, TaskName
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, rows, take, tree_map
+from signstep.core.twin import Engine
 from signstep.core.untouched import Mode
 from signstep.errors import InputError
-from signstep.version import VERSION
 
-Data: TypeAlias = Iterable[tuple[Tree, Tensor | None]] | tuple[Tensor, Tensor | None] | Dataset[Any]
+__all__ = ["Data", "audit"]
+
 Progress: TypeAlias = Callable[[int], None]
 
 # torch.OutOfMemoryError is newer than the oldest torch we support.
 _OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
+_DEFAULT = ("random-sign", "fgsm", "pgd")
+
 # Sizes of the default security curve, as shares of eps.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
 _NOISE = ("random-sign",)
-_ROWS = 256  # rows of a batch when the data is given as two tensors
 
 
 def audit(
@@ -47,9 +51,11 @@ def audit(
     data: Data,
     *,
     threat: Threat,
-    attacks: Sequence[str | Attack] = ("random-sign", "fgsm", "pgd"),
+    attacks: Sequence[str | Attack] | None = None,
+    ladder: str | Sequence[str | Attack | Rung] | None = None,
     curve: bool | Sequence[float] = True,
     target: Target = None,
+    transfer_to: Mapping[str, Model] | None = None,
     task: Task | TaskName = "auto",
     loss: str | None = None,
     mean: Statistic = None,
@@ -60,8 +66,10 @@ def audit(
     outputs: Kind = "auto",
     mode: Mode = "eval",
     surrogate: Model | Sequence[Model] | None = None,
+    engine: Engine = "exact",
     seed: int = 0,
     limit: int | None = None,
+    shard: tuple[int, int] | None = None,
     device: str | torch.device | None = None,
     describe_model: str | None = None,
     describe_data: str | None = None,
@@ -73,17 +81,22 @@ def audit(
 ) -> Result:
     """Attack every example of a data set and return the record of what was found.
 
-    Examples are streamed: any iterable of ``(x, y)`` batches, or two tensors. Every attack takes all examples, also
-    those the model gets wrong untouched; attacks combine pointwise, the worst case for each example.
+    Examples are streamed: any iterable of ``(x, y)`` batches, or two tensors. With ``attacks``, every attack takes all
+    examples, also those the model gets wrong untouched, and they combine pointwise, the worst case for each example.
+    With ``ladder``, each attack takes the examples that the ones before it have not fooled.
 
     Args:
         model: an nn.Module or any callable.
         data: batches ``(x, y)``, such as a DataLoader; y None takes the model's own predictions. Or a pair of tensors,
             or a torch Dataset of single examples.
         threat: as for `signstep.attack`, in raw input units.
-        attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects.
+        attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
+            fgsm and pgd.
+        ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
         curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; or False. All sizes share one gradient.
         target: for a targeted audit: "random", "least-likely" or "next".
+        transfer_to: other models by name: every attack's points are scored on them too, and the record says how many of
+            the examples that they answer rightly untouched they get wrong there. Read like the model itself.
         task: what the outputs mean, see `signstep.attack`.
         loss: the loss to climb, see `signstep.attack`.
         mean: see `signstep.attack`.
@@ -94,27 +107,32 @@ def audit(
         outputs: "auto", "logits" or "probabilities".
         mode: "eval" or "keep".
         surrogate: take gradients from these models instead.
+        engine: "exact", or "fast" or "float32" to search on a twin of the model; see `signstep.attack`.
         seed: all randomness, together with each example's content.
-        limit: stop after this many examples.
+        limit: stop after this many examples, counted before ``shard``.
+        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1; `signstep.merge` joins the n results
+            into the one that a single audit gives.
         device: move batches there; None is where the model's weights are.
         describe_model: for the record.
         describe_data: for the record.
         classes: names of the classes, for the record.
-        hashes: SHA-256 of weights and data, for the record.
+        hashes: SHA-256 of "weights", "data", "code" and "preprocessing", for the record.
         curve_attacks: attacks of ``attacks`` to trace over the sizes of the curve beside FGSM; gradient attacks cost a
-            run for each size, on the examples that no smaller size has fooled.
+            run for each size, on the examples that no smaller size has fooled. Attacks that look for the smallest
+            change give their curve in any case, from their one run. Not for ladders, whose rungs meet the survivors.
         evidence: collects the points that fooled the model.
         progress: called with the number of examples done after each batch.
 
     Returns:
         A `Result`: print it for the table; ``.clean_accuracy``, ``.robust_accuracy``, ``.attacks``, ``.save(path)``.
-        When interrupted by Ctrl-C after the first batch, a result marked partial.
+        When interrupted by Ctrl-C after the first batch, or where an attack ended early (a victim that stopped
+        answering), a result marked partial.
 
     Raises:
         InputError: the data is empty or does not fit; see `signstep.attack`.
     """
-    subject = Subject.of(
-        model,
+    read = partial(
+        Subject.of,
         task=task,
         loss=loss,
         mean=mean,
@@ -124,37 +142,40 @@ def audit(
         output=output,
         outputs=outputs,
         mode=mode,
-        surrogate=surrogate,
     )
+    subject = read(model, surrogate=surrogate, engine=engine)
+    others = {name: read(other) for name, other in (transfer_to or {}).items()}
     if isinstance(target, Tensor):
         raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
-    chosen = [(_name(spec), recipe(spec, oracle=subject.oracle)) for spec in attacks]
-    if not chosen or len({name for name, _ in chosen}) < len(chosen):
-        raise InputError(f"attacks={[name for name, _ in chosen]}; pass one or more different recipes")
+    plan = _plan(attacks, ladder, curve_attacks, subject.oracle)
+    if shard is not None and not 0 <= shard[0] < shard[1]:
+        raise InputError(f"shard={shard}; pass (i, n) with 0 <= i < n")
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}; pass the number of examples to audit, at least 1")
     where = _device_of(model) if device is None else torch.device(device)
     was_training = isinstance(model, nn.Module) and model.training
     began = time.perf_counter()
-    unknown = [name for name in curve_attacks if name not in dict(chosen)]
-    if unknown and tuple(curve_attacks) != _NOISE:
-        raise InputError(
-            f"curve_attacks names {unknown}, which are not among the attacks {[name for name, _ in chosen]}"
-        )
-    traced = [(name, attack) for name, attack in chosen if name in curve_attacks and attack.name != "fgsm"]
-    tally = _Tally([name for name, _ in chosen], _levels(curve, threat), [name for name, _ in traced])
+    tally = Tally([name for name, _ in plan.chosen], _levels(curve, threat), [name for name, _ in plan.traced])
     key = Key(seed)
-    partial = False
+    interrupted = False
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
-        here = _sliced(threat, tally.examples, tally.examples + rows(part), part)
+        here = _sliced(threat, tally.examples, tally.examples + rows(part), part, shard or (0, 1))
         question = subject.ask(part, labels, here, target=target, key=key, random=tally.random)
         tally.random = question.problem.random
-        _one_batch(question, chosen, traced, subject.oracle, key, tally, evidence)
+        if plan.ladder is None:
+            _attack_all(question, plan.chosen, key, tally)
+        else:
+            climb(question, plan.rungs, key, tally)
+        for name, other in others.items():
+            tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
+        _finish(question, plan.traced, subject.oracle, key, tally, evidence)
 
     try:
-        for x, y in _batches(data, limit):  # drawn outside: data may use the global generators
-            with subject.opened():
+        for x, y in batches(data, limit, shard):  # drawn outside: data may use the global generators
+            with ExitStack() as opened:
+                for part in (subject, *others.values()):
+                    opened.enter_context(part.opened())
                 _fitting(
                     attacked,
                     tree_map(lambda part: part.to(where), x),
@@ -166,7 +187,7 @@ def audit(
     except KeyboardInterrupt:
         if tally.examples == 0:
             raise
-        partial = True
+        interrupted = True
     if tally.examples == 0:
         raise InputError(
             "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"
@@ -174,14 +195,76 @@ def audit(
     return tally.result(
         model=describe_model or type(model).__name__,
         data=describe_data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
-        attacks=chosen,
-        terms={**_terms(threat, subject), "target": target, "seed": seed, "device": str(where)},
+        attacks=plan.chosen,
+        terms={
+            **_terms(threat, subject),
+            "target": target,
+            "seed": seed,
+            "device": str(where),
+            "shard": None if shard is None else list(shard),
+        },
         notes=(*tally.notes, *_remarks(subject, was_training=was_training)),
         seconds=time.perf_counter() - began,
-        partial=partial,
+        partial=interrupted or tally.ended,
         classes=tuple(classes),
         hashes=dict(hashes or {}),
+        ladder="" if plan.ladder is None else plan.ladder.name,
     )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be run: attacks by name, on a ladder or all on all examples, and those to trace over sizes."""
+
+    ladder: Ladder | None
+    specs: list[Rung]
+    chosen: list[tuple[str, Attack]]
+    traced: list[tuple[str, Attack]]
+
+    @property
+    def rungs(self) -> list[tuple[str, Rung, Attack]]:
+        return [(name, rung, attack) for (name, attack), rung in zip(self.chosen, self.specs, strict=True)]
+
+
+def _plan(
+    attacks: Sequence[str | Attack] | None,
+    ladder: str | Sequence[str | Attack | Rung] | None,
+    curve_attacks: Sequence[str],
+    oracle: Oracle | None,
+) -> _Plan:
+    """What was asked for.
+
+    Raises:
+        InputError: it makes no sense.
+    """
+    if attacks is not None and ladder is not None:
+        raise InputError("attacks and ladder are both given; pass one of them (a ladder may be a list of recipes)")
+    climbed = None if ladder is None else find_ladder(ladder)
+    specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else _DEFAULT if attacks is None else attacks)]
+    names = rung_names(specs) if climbed else [_name(rung) for rung in specs]
+    chosen = [(name, recipe(rung.recipe, oracle=oracle)) for name, rung in zip(names, specs, strict=True)]
+    if not chosen or len(set(names)) < len(chosen):
+        raise InputError(f"attacks={names}; pass one or more different recipes")
+    asked = tuple(curve_attacks) != _NOISE
+    if climbed and asked and curve_attacks:
+        raise InputError(
+            "curve_attacks are traced over all examples, and rungs meet the survivors; drop one of the two"
+        )
+    unknown = [name for name in curve_attacks if name not in names]
+    if unknown and asked:
+        raise InputError(f"curve_attacks names {unknown}, which are not among the attacks {names}")
+    traced = [(name, attack) for name, attack in chosen if name in curve_attacks and not _has_curve(attack)]
+    return _Plan(climbed, specs, chosen, [] if climbed else traced)
+
+
+def rung_names(rungs: Sequence[Rung]) -> list[str]:
+    """What the rungs of a ladder are called in the record; the second of the same name is told from the first."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in map(_name, rungs):
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} #{seen[name]}")
+    return found
 
 
 def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
@@ -196,19 +279,8 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
         "input_space": subject.space.describe(),
         "mode": subject.mode,
         "gradients_from": "surrogate" if subject.surrogates else "the model",
+        "engine": subject.engine,
     }
-
-
-def _plain_terms(threat: ThreatModel | None) -> dict[str, Any] | None:
-    """The threat in numbers; what is a tensor goes with the saved points."""
-    if threat is None:
-        return None
-    terms = threat.terms()
-    plain = {
-        name: None if isinstance(part, Tensor) and part.ndim else part if part is None else float(part)
-        for name, part in (("eps", terms.eps), ("low", terms.low), ("high", terms.high))
-    }
-    return {"kind": terms.kind, "axes": list(terms.axes), **plain, "grid": terms.grid}
 
 
 def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
@@ -224,7 +296,7 @@ def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
     return remarks
 
 
-def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor | None, tally: "_Tally") -> None:
+def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor | None, tally: Tally) -> None:
     """Run ``attacked`` on a batch, in halves if memory runs out; smaller pieces stay the rule from then on.
 
     Raises:
@@ -255,26 +327,30 @@ def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor
         _fitting(attacked, x, y, tally)
 
 
-def _one_batch(
-    question: Question,
-    chosen: list[tuple[str, Attack]],
-    traced: list[tuple[str, Attack]],
-    oracle: Oracle | None,
-    key: Key,
-    tally: "_Tally",
-    evidence: Evidence | None,
-) -> None:
+def _attack_all(question: Question, chosen: list[tuple[str, Attack]], key: Key, tally: Tally) -> None:
+    """Every attack on every row of the batch."""
     for name, attack in chosen:
         began = time.perf_counter()
         outcome = question.run(attack, key.fold(attack.name))
         tally.add(name, outcome, time.perf_counter() - began)
+
+
+def _finish(
+    question: Question,
+    traced: list[tuple[str, Attack]],
+    oracle: Oracle | None,
+    key: Key,
+    tally: Tally,
+    evidence: Evidence | None,
+) -> None:
+    """The security curve, the points kept, and the batch in the books."""
     if tally.levels:
         ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
         fooled = ray.curve(tally.levels)
         curves = {"fgsm": fooled, **{name: _trace(question, attack, tally.levels, key) for name, attack in traced}}
         tally.add_curves(curves, ray.smallest(tally.levels, fooled, question.clean.fooled))
     if evidence is not None:
-        evidence.add(question, tally.outcomes(), tally.examples)
+        evidence.add(question, tally.places(), tally.examples)
     tally.finish(question)
 
 
@@ -291,241 +367,6 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
             fooled = fooled.index_copy(0, index, found.verdict.fooled)
         rows_.append(fooled)
     return torch.stack(rows_)
-
-
-@dataclass
-class _Sums:
-    """Running totals of one attack."""
-
-    verdicts: list[str] = field(default_factory=list)
-    reached: int = 0
-    already: int = 0
-    right_after: int = 0
-    distances: list[float] = field(default_factory=list)
-    forwards: int = 0
-    backwards: int = 0
-    seconds: float = 0.0
-    health: Tensor = field(default_factory=lambda: torch.zeros(6, dtype=torch.int64))
-    unverified: int = 0
-    batch: tuple[Outcome, float] | None = None
-
-
-class _Tally:
-    """Counts over the batches seen; keeps one letter and a few numbers for each example, no tensors of inputs."""
-
-    def __init__(self, names: Sequence[str], levels: Sequence[float], traced: Sequence[str]) -> None:
-        self.examples = 0
-        self.random: bool | None = None
-        self.most: int | None = None
-        self.levels = tuple(levels)
-        self.terms: dict[str, Any] = {}
-        self.notes: list[str] = []
-        self._sums = {name: _Sums() for name in names}
-        self._clean: list[str] = []
-        self._ids: list[str] = []
-        self._labels: list[int] = []
-        self._answers: dict[str, list[int]] = {}
-        self._curves = {name: [0] * len(self.levels) for name in ("fgsm", *traced)}
-        self._smallest: list[float | None] = []
-        self._ray: tuple[dict[str, Tensor], Tensor] | None = None
-
-    def add(self, name: str, outcome: Outcome, seconds: float) -> None:
-        """One attack on the current batch; it counts once the batch is finished."""
-        self._sums[name].batch = (outcome, seconds)
-
-    def forget(self) -> None:
-        """The current batch will be done anew."""
-        for sums in self._sums.values():
-            sums.batch = None
-        self._ray = None
-
-    def add_curves(self, fooled: dict[str, Tensor], smallest: Tensor) -> None:
-        """The attacks at several sizes on the batch, (levels, R) each, and the smallest size on the FGSM ray."""
-        self._ray = (fooled, smallest)
-
-    def outcomes(self) -> dict[str, Outcome]:
-        """The attacks on the current batch."""
-        return {name: sums.batch[0] for name, sums in self._sums.items() if sums.batch is not None}
-
-    def finish(self, question: Question) -> None:
-        """Book the current batch; until then an interruption leaves the counts as they were."""
-        problem, already = question.problem, question.clean.fooled
-        wrong = already if question.wrong is None else question.wrong
-        targeted = problem.goal == "targeted"
-        classes = isinstance(problem.task, Multiclass)
-        if classes:
-            self._answers.setdefault("clean", []).extend(question.predicted.tolist())
-            self._labels += [] if problem.aim.y is None else problem.aim.y.tolist()
-        for name, sums in self._sums.items():
-            assert sums.batch is not None
-            outcome, seconds = sums.batch
-            sums.forwards += int(outcome.forwards.sum())
-            sums.backwards += int(outcome.backwards.sum())
-            sums.seconds += seconds
-            sums.health += torch.stack([part.sum() for part in outcome.health]).cpu()
-            sums.unverified += int((~outcome.verified).sum())
-            self.terms["tolerance"] = max(outcome.tolerance, self.terms.get("tolerance", 0.0))
-            self.notes += [note for note in outcome.notes if note not in self.notes]
-            if classes:
-                self._answers.setdefault(name, []).extend(outcome.answer.tolist())
-            hit = outcome.fooled
-            sums.verdicts.append(_letters(hit, outcome.undetermined))
-            newly = hit & ~already if targeted else hit & ~wrong
-            sums.reached += int((hit & ~already).sum())
-            sums.already += int(already.sum())
-            sums.right_after += int((~hit & outcome.valid & outcome.verified).sum())
-            distance = outcome.distance if isinstance(outcome.distance, Tensor) else _largest(outcome.distance)
-            sums.distances += distance[newly].tolist()
-            sums.batch = None
-        self._clean.append("".join("w" if flag else "r" for flag in wrong.tolist()))
-        self._ids += [f"{identity & (2**64 - 1):016x}" for identity in problem.ids.tolist()]
-        if self._ray is not None:
-            curves, smallest = self._ray
-            for name, fooled in curves.items():
-                for level, row in enumerate(fooled):
-                    self._curves[name][level] += int((row & ~wrong).sum())
-            self._smallest += [None if eps == float("inf") else eps for eps in smallest.tolist()]
-            self._ray = None
-        else:
-            self._smallest += [None] * len(wrong)
-        self.examples += len(wrong)
-        self.terms |= {
-            "task": problem.task.name,
-            "goal": problem.goal,
-            "labels": "predicted" if question.labels_predicted else "given",
-            "loss": problem.loss,
-            "random_model": problem.random,
-            "outputs_form": question.form,
-            "threat_terms": _plain_terms(question.threats.get("")),
-            "classes": question.classes,
-        }
-
-    def result(
-        self,
-        *,
-        model: str,
-        data: str,
-        attacks: list[tuple[str, Attack]],
-        terms: dict[str, Any],
-        notes: tuple[str, ...],
-        seconds: float,
-        partial: bool,
-        classes: tuple[str, ...],
-        hashes: dict[str, str],
-    ) -> Result:
-        """The record."""
-        clean = "".join(self._clean)
-        columns = {name: "".join(sums.verdicts) for name, sums in self._sums.items()}
-        answers = {name: tuple(values) for name, values in self._answers.items()}
-        labels = tuple(self._labels)
-        per_example = Examples(tuple(self._ids), clean, columns, tuple(self._smallest), labels, answers)
-        entries = tuple(self._entry(name, attack, clean) for name, attack in attacks)
-        worst = worst_case(per_example, entries)
-        return Result(
-            model=model,
-            data=data,
-            examples=self.examples,
-            clean_right=clean.count("r"),
-            held=worst.count("h"),
-            undetermined=worst.count("u"),
-            attacks=entries,
-            curves={
-                name: tuple(CurvePoint(eps, count) for eps, count in zip(self.levels, counts, strict=True))
-                for name, counts in self._curves.items()
-                if counts
-            },
-            terms={**self.terms, **terms},
-            notes=notes,
-            versions={
-                "signstep": VERSION,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-            },
-            seconds=round(seconds, 3),
-            partial=partial,
-            per_example=per_example,
-            classes=classes,
-            hashes=hashes,
-        )
-
-    def _entry(self, name: str, attack: Attack, clean: str) -> AttackResult:
-        sums = self._sums[name]
-        verdicts = "".join(sums.verdicts)
-        zero, nonfinite, underflow, coordinates, dead, gradients = sums.health.tolist()
-        targeted = self.terms.get("goal") == "targeted"
-        share = 1 / coordinates if coordinates else 0.0
-        source = RECIPES[attack.name].source if attack.name in RECIPES else ""
-        return AttackResult(
-            name=name,
-            fooled=_count(clean, verdicts, "f"),
-            held=_count(clean, verdicts, "h"),
-            undetermined=_count(clean, verdicts, "u"),
-            reached=sums.reached if targeted else None,
-            already=sums.already if targeted else None,
-            right_after=None if targeted else sums.right_after,
-            distance=quantile(sums.distances, 0.5),
-            forwards=sums.forwards / max(1, self.examples),
-            backwards=sums.backwards / max(1, self.examples),
-            seconds=round(sums.seconds, 3),
-            steps=attack.steps,
-            gradients=gradients,
-            dead_gradients=dead,
-            zero=zero * share,
-            nonfinite=nonfinite * share,
-            underflow=underflow * share,
-            unverified=sums.unverified,
-            source=source,
-        )
-
-
-def _letters(fooled: Tensor, undetermined: Tensor) -> str:
-    pairs = zip(fooled.tolist(), undetermined.tolist(), strict=True)
-    return "".join("f" if hit else "u" if open_ else "h" for hit, open_ in pairs)
-
-
-def _count(clean: str, verdicts: str, letter: str) -> int:
-    return sum(1 for right, verdict in zip(clean, verdicts, strict=True) if right == "r" and verdict == letter)
-
-
-def _largest(distance: dict[str, Tensor]) -> Tensor:
-    return torch.stack(list(distance.values())).amax(0)
-
-
-def _batches(data: Data, limit: int | None) -> Iterator[tuple[Tree, Tensor | None]]:
-    """Batches (x, y), at most ``limit`` examples of them."""
-    seen = 0
-    for number, batch in enumerate(_as_batches(data)):
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            kind = type(batch).__name__ + (f" of length {len(batch)}" if isinstance(batch, (tuple, list)) else "")
-            raise InputError(f"data gave a {kind} as batch {number}; each batch must be a pair (x, y), y may be None")
-        x, y = batch
-        if not isinstance(x, (Tensor, dict)):
-            raise InputError(
-                f"batch {number} has inputs of type {type(x).__name__}; pass tensors, or a dict of tensors"
-            )
-        if limit is not None and seen + rows(x) > limit:
-            keep = limit - seen
-            x, y = tree_map(lambda part, keep=keep: part[:keep], x), None if y is None else y[:keep]
-        if rows(x):
-            yield x, y
-        seen += rows(x)
-        if limit is not None and seen >= limit:
-            return
-
-
-def _as_batches(data: Data) -> Iterable[Any]:
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
-        x, y = data
-        if y is not None and len(y) != len(x):
-            raise InputError(f"data has {len(x)} inputs and {len(y)} labels; pass one label for each input")
-        starts = range(0, len(x), _ROWS)
-        return ((x[start : start + _ROWS], None if y is None else y[start : start + _ROWS]) for start in starts)
-    if isinstance(data, Dataset):
-        return DataLoader(data, batch_size=_ROWS)
-    if isinstance(data, Tensor):
-        raise InputError("data is one tensor; pass (x, y), with y=None to take the model's own predictions for labels")
-    return data
 
 
 def _levels(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
@@ -545,11 +386,28 @@ def _levels(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
     return levels
 
 
-def _sliced(threat: Threat, start: int, stop: int, x: Tree) -> Threat:
+def _sliced(threat: Threat, start: int, stop: int, x: Tree, shard: tuple[int, int]) -> Threat:
+    """The threat for the examples ``start`` to ``stop`` of a shard, whose places in the stream are further apart."""
     if isinstance(threat, ThreatModel):
-        return threat.rows(start, stop, x.ndim if isinstance(x, Tensor) else None)
+        return _every(threat, start, stop, x.ndim if isinstance(x, Tensor) else None, shard)
     assert isinstance(x, dict)
-    return {name: part.rows(start, stop, x[name].ndim if name in x else None) for name, part in threat.items()}
+    return {
+        name: _every(part, start, stop, x[name].ndim if name in x else None, shard) for name, part in threat.items()
+    }
+
+
+def _every(threat: ThreatModel, start: int, stop: int, ndim: int | None, shard: tuple[int, int]) -> ThreatModel:
+    first, step = shard
+    wide = threat.rows(first + step * start, first + step * (stop - 1) + 1, ndim)
+    sliced = {name: getattr(wide, name) for name in ("eps", "low", "high", "mask")}
+    thinned = {name: part[::step] for name, part in sliced.items() if part is not getattr(threat, name)}
+    return replace(wide, **thinned) if thinned else wide
+
+
+def _has_curve(attack: Attack) -> bool:
+    """Whether one run gives every size: FGSM by its ray, smallest-change attacks by what they look for."""
+    row = RECIPES.get(attack.name)
+    return attack.name == "fgsm" or (row is not None and row.smallest)
 
 
 def _text(threat: Threat) -> str:
@@ -570,8 +428,8 @@ def _box_span(threat: Threat) -> float | None:
     return None
 
 
-def _name(spec: str | Attack) -> str:
-    return canonical(spec) if isinstance(spec, str) else spec.name
+def _name(rung: Rung) -> str:
+    return str(replace(rung, recipe=canonical(rung.recipe))) if isinstance(rung.recipe, str) else str(rung)
 
 
 def _device_of(model: object) -> torch.device:

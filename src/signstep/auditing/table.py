@@ -3,7 +3,9 @@
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 
+from signstep.auditing.figures import Step, steps
 from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
 from signstep.core.statistics import quantile
 
@@ -21,7 +23,12 @@ def table(result: Result) -> str:
         f"95 % interval {_percent(low)} to {_percent(high)})",
         "",
     ]
-    lines += _grid(_header(result), [_row(result, entry) for entry in result.attacks] + [_worst(result)])
+    if result.ladder:
+        lines += [f"ladder {result.ladder}: each rung attacks what the ones before have left standing", ""]
+        lines += _ladder(result)
+    else:
+        lines += _grid(_header(result), [_row(result, entry) for entry in result.attacks] + [_worst(result)])
+    lines += _queries(result)
     if result.curve:
         falls = "fall" if result.terms["goal"] == "untargeted" else "turn into the target"
         lines += ["", f"FGSM at other sizes, all from one gradient (share of right answers that {falls}):"]
@@ -30,7 +37,9 @@ def table(result: Result) -> str:
             [["share", *(_percent(_share(point.fooled, result.clean_right), 1) for point in result.curve)]],
         )
         lines += [_smallest(result)]
-    lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(_claim(result))]
+    lines += [line for entry in result.attacks for line in _wrap(_nearest(entry))]
+    lines += [line for entry in result.attacks for line in _wrap(_transfers(entry))]
+    lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(claim(result))]
     for note in result.notes:
         lines += _wrap(f"Note: {note}.")
     seconds = f"{result.seconds:.1f} s" if result.seconds < 120 else f"{result.seconds / 60:.1f} min"
@@ -69,9 +78,46 @@ def _checked(result: Result) -> str:
     )
 
 
-def _claim(result: Result) -> str:
-    names = ", ".join(entry.name for entry in result.attacks)
-    return f"Attacks tried: {names}. None of them is of AutoAttack strength: this is no claim of robustness."
+def claim(result: Result) -> str:
+    """The attacks that ran, and what their failure would not mean."""
+    names = ", ".join(entry.name for entry in result.attacks) or "none"
+    if (comparable := complete_ladder(result)) is not None:
+        return (
+            f"The ladder {result.ladder} ran to its end: {comparable}. It is still an upper bound: no attack proves "
+            "robustness."
+        )
+    if not any(iterated(entry) for entry in result.attacks):
+        return (
+            f"Attacks tried: {names}. No attack of more than a single step was run, and FGSM alone never proves "
+            "robustness: this is no claim of robustness."
+        )
+    what = f"Rungs climbed: {names}" if result.ladder else f"Attacks tried: {names}"
+    return f"{what}. None of them is of AutoAttack strength: this is no claim of robustness."
+
+
+def iterated(entry: AttackResult) -> bool:
+    """Whether it takes more than one step, along gradients or by many queries."""
+    return entry.steps > 1 or asks(entry)
+
+
+def asks(entry: AttackResult) -> bool:
+    """Whether it only asks the model: for scores, or for labels."""
+    return entry.needs in ("scores", "labels")
+
+
+def complete_ladder(result: Result) -> str | None:
+    """What the figure of a ladder may be set beside; None if it was none of those, or did not run to its end."""
+    done = not result.partial and result.terms.get("shard") is None
+    white_box = result.terms.get("gradients_from") == "the model" and result.terms.get("goal") == "untargeted"
+    return _COMPARABLE.get(result.ladder) if done and white_box else None
+
+
+_AUTOATTACK = "AutoAttack (Croce & Hein 2020, arXiv:2003.01690)"
+_COMPARABLE = {
+    "autoattack@1": f"the composition and order of {_AUTOATTACK}, so its figure can be set beside published ones",
+    "standard@1": f"made to find at least what {_AUTOATTACK} finds, so its figure can be set beside published ones",
+    "thorough@1": f"it ends with all attacks of {_AUTOATTACK}, so its figure can be set beside published ones",
+}
 
 
 def _header(result: Result) -> list[str]:
@@ -106,6 +152,62 @@ def _row(result: Result, entry: AttackResult) -> list[str]:
         f"{entry.forwards:.1f}+{entry.backwards:.1f}",
         f"{entry.seconds:.1f}",
     ]
+
+
+_NAME = 25  # letters of a name that leave the table within its width
+_RUNG = ["rung", "entered", "fallen", "robust acc.", "95 % interval", "fwd+bwd each", "seconds", "so far"]
+
+
+def _ladder(result: Result) -> list[str]:
+    """One row for each rung; long names stand above, under their numbers."""
+    climbed, legend = steps(result), []
+    names = [step.name for step in climbed]
+    if max(map(len, names)) > _NAME:
+        legend = [f"{number:>2}  {name}" for number, name in enumerate(names, start=1)] + [""]
+        climbed = tuple(replace(step, name=f"{number:>2}") for number, step in enumerate(climbed, start=1))
+    return [*legend, *_grid(_RUNG, [_rung(result, step) for step in climbed])]
+
+
+def _rung(result: Result, step: Step) -> list[str]:
+    """A rung; passes are for each example that entered it."""
+    low, high = result.interval(step.held)
+    return [
+        step.name,
+        str(step.entered),
+        str(step.fallen),
+        _percent(_share(step.held, result.examples)),
+        f"{_percent(low, 1)}..{_percent(high, 1)}",
+        f"{step.forwards:.1f}+{step.backwards:.1f}",
+        f"{step.seconds:.1f}",
+        f"{step.elapsed:.1f}",
+    ]
+
+
+def _queries(result: Result) -> list[str]:
+    """What attacks that only ask cost an attacker."""
+    rows = [
+        [entry.name, str(entry.entered), *(f"{count:.0f}" for count in entry.queries)]
+        for entry in result.attacks
+        if asks(entry) and entry.queries is not None
+    ]
+    if not rows:
+        return []
+    header = ["attack", "examples", "25 %", "50 %", "75 %"]
+    return ["", "Queries for each example, until it fell or the attack gave up (quartiles):", *_grid(header, rows)]
+
+
+def _nearest(entry: AttackResult) -> str:
+    if entry.nearest is None:
+        return ""
+    first, middle, third = ("nowhere" if length is None else f"{length:.4g}" for length in entry.nearest)
+    return f"Nearest point that fools, by {entry.name}: median {middle}, quartiles {first} and {third}."
+
+
+def _transfers(entry: AttackResult) -> str:
+    if not entry.transfers:
+        return ""
+    said = (f"{fooled} of {able} right on {other}" for other, (fooled, able) in entry.transfers.items())
+    return f"Points of {entry.name} also fool {', '.join(said)}."
 
 
 def _worst(result: Result) -> list[str]:

@@ -1,15 +1,19 @@
 """The application that the commands join, and the entry point that turns every ending into an exit status."""
 
+import errno
+import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from signstep.cli.config import find_config, read_config
+from signstep.cli.words import command_of, in_options, options_by_argument, translated
 from signstep.errors import SignstepError
 from signstep.version import VERSION
 
@@ -39,9 +43,10 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    warnings.showwarning = _show_warning
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(app)
+    chosen = command_of(words, command)
+    warnings.showwarning = partial(_show_warning, options_by_argument(chosen))
     try:
         settings = read_config(find_config(words), command)
         status = command.main(
@@ -53,7 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return status if isinstance(status, int) else 0
     except SignstepError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {in_options(error, chosen)}", err=True)
+        return 2
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EPIPE):
+            return _internal()
+        # Only a stream has no name; what it did not take must not be tried again at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        typer.echo(f"error: what was found cannot be printed ({error.strerror}); what was written stays", err=True)
         return 2
     except Exception as error:
         # Newer versions of typer carry a click of their own: its exceptions are known by what they have, not by class.
@@ -62,12 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if callable(show):
                 show()
             return code
-        traceback.print_exc()
-        typer.echo("internal error: if the traceback ends in your model, fix it there; else please report it", err=True)
-        return 3
+        return _internal()
+
+
+def _internal() -> int:
+    traceback.print_exc()
+    typer.echo("internal error: if the traceback ends in your model, fix it there; else please report it", err=True)
+    return 3
 
 
 def _show_warning(
+    options: Mapping[str, Any],
     message: Warning | str,
     category: type[Warning],
     filename: str,  # noqa: ARG001
@@ -75,5 +92,7 @@ def _show_warning(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    name = "" if category.__module__.startswith("signstep") else f"{category.__name__}: "
-    print(f"warning: {name}{message}", file=sys.stderr)
+    if category.__module__.startswith("signstep"):
+        print(f"warning: {translated(str(message), options)}", file=sys.stderr)
+    else:
+        print(f"warning: {category.__name__}: {message}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -13,13 +14,14 @@ from torch import Tensor
 
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.job import job_of, progress, say, sized, writable
+from signstep.cli.job import check_classes, job_of, output_folder, progress, say, sized
 from signstep.core.files import write_whole
 from signstep.core.keys import Key
 from signstep.core.problem import judge
 from signstep.core.recipes import recipe
 from signstep.core.subject import Question, Subject
 from signstep.core.threat import ThreatModel
+from signstep.core.twin import Engine
 from signstep.errors import InputError
 from signstep.export import read_png, write_png
 
@@ -54,7 +56,9 @@ def attack(
     box: o.BoxText = None,
     grid: o.Grid = None,
     recipe_: Annotated[str, typer.Option("--recipe", help="One recipe, such as fgsm or pgd:steps=50.")] = "fgsm",
-    target: o.Target = None,
+    goal: Annotated[
+        str, typer.Option(help="untargeted, or towards a class: random, least-likely, next, a class's name or number.")
+    ] = "untargeted",
     predicted_labels: o.PredictedLabels = False,
     task: o.TaskText = "auto",
     tolerance: o.Tolerance = None,
@@ -65,6 +69,7 @@ def attack(
     output: o.Output = None,
     outputs: o.Outputs = "auto",
     mode: o.Mode = "eval",
+    engine: o.EngineName = "exact",
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -104,8 +109,8 @@ def attack(
         raise InputError(
             f"--format png needs a box with two ends, the box is {terms.box}; pass --box LOW,HIGH or --format npz"
         )
-    folder = writable(out, marks=(_MARK,))
-    say(quiet, *job.opening)
+    rule = o.rule_of(goal) if goal in o.GOALS else None
+    single = None if goal in o.GOALS else o.class_of(goal, job.data.classes or ())
     subject = Subject.of(
         job.model.to(where),
         task=o.task_of(task, tolerance),
@@ -116,29 +121,40 @@ def attack(
         output=o.output_of(output),
         outputs=cast("Literal['auto', 'logits', 'probabilities']", outputs),
         mode=cast("Literal['eval', 'keep']", mode),
+        engine=cast("Engine", engine),
     )
     chosen, key = recipe(recipe_), Key(seed)
-    book = _Book(folder, kind, terms)
     stopped = False
-    try:
-        with progress(quiet, job.data.len_hint, "attacking") as advance:
-            for x, y in sized(job, batch_size):
-                with subject.opened():
-                    question = subject.ask(
-                        x.to(where),
-                        None if predicted_labels else y.to(where),
-                        terms,
-                        target=cast("Literal['random', 'least-likely', 'next'] | None", target),
-                        key=key,
-                        attack=chosen,
-                    )
-                    outcome = question.run(chosen, key.fold(chosen.name))
-                    assert isinstance(outcome.x, Tensor)
-                    book.add(question, outcome.x, outcome.answer, outcome.fooled)
-                advance(book.rows)
-    except KeyboardInterrupt:
-        stopped = True
-    book.close()
+    from signstep.report import replaced
+
+    with output_folder(out, marks=(_MARK,)) as folder, replaced(folder, _ours) as new:
+        if not predicted_labels:
+            check_classes(job, task, output)
+        say(quiet, *job.opening)
+        book = _Book(new, kind, terms)
+        try:
+            with progress(quiet, job.data.len_hint, "attacking") as advance:
+                for x, y in sized(job, batch_size):
+                    # An example of the class that is led to has nowhere to go: it is left out, and counted.
+                    kept = torch.arange(len(x)) if single is None else (y != single).nonzero().squeeze(1)
+                    if len(kept):
+                        with subject.opened():
+                            question = subject.ask(
+                                x[kept].to(where),
+                                None if predicted_labels else y[kept].to(where),
+                                terms,
+                                target=rule if single is None else torch.full_like(y[kept], single).to(where),
+                                key=key,
+                                attack=chosen,
+                            )
+                            outcome = question.run(chosen, key.fold(chosen.name))
+                            assert isinstance(outcome.x, Tensor)
+                            book.add(question, outcome.x, outcome.answer, outcome.fooled, kept.tolist())
+                    book.seen(len(x), len(x) - len(kept))
+                    advance(book.rows)
+        except KeyboardInterrupt:
+            stopped = True
+        book.close()
     typer.echo((f"PARTIAL (interrupted after {book.rows} inputs): " if stopped else "") + book.summary())
     say(quiet, f"written: {folder}")
     if stopped:
@@ -149,34 +165,40 @@ def attack(
 _MARK = "attacked.json"
 
 
+def _ours(folder: Path) -> Iterator[Path]:
+    """What an earlier run left in a folder."""
+    if (folder / _MARK).exists():
+        yield from folder.glob("[0-9]*_to_*.png")
+        yield from (folder / name for name in (_MARK, "attacked.npz") if (folder / name).is_file())
+
+
 class _Book:
     """What was crafted, what lies on disk, and what the model says to each."""
 
     def __init__(self, folder: Path, kind: str, terms: ThreatModel) -> None:
         self.folder, self.kind, self.terms = folder, kind, terms
-        self.rows = self.already = self.found = self.on_disk = self.outside = 0
+        self.rows = self.already = self.found = self.on_disk = self.outside = self.left_out = 0
         self._on_grid = True
         self._kept: dict[str, list[np.ndarray]] = {}
-        for old in folder.glob("[0-9]*_to_*.png") if (folder / _MARK).exists() else ():
-            old.unlink()
-        if (folder / _MARK).exists():
-            (folder / "attacked.npz").unlink(missing_ok=True)
-        write_whole(folder / _MARK, "{}\n")
 
-    def add(self, question: Question, x: Tensor, answer: Tensor, fooled: Tensor) -> None:
-        """Save a batch and score it again from the files."""
+    def add(self, question: Question, x: Tensor, answer: Tensor, fooled: Tensor, places: Sequence[int]) -> None:
+        """Save a batch and score it again from the files; ``places`` are its rows among the inputs read with it."""
         already = question.clean.fooled
         self.already += int(already.sum())
         self.found += int((fooled & ~already).sum())
         if self.kind == "png":
-            self._png(question, x, answer)
+            self._png(question, x, answer, places)
         else:
             parts = {"x": x, "x_clean": question.x, "answer": answer, "fooled": fooled, "y": question.problem.aim.y}
             for name, part in parts.items():
                 if isinstance(part, Tensor):
                     self._kept.setdefault(name, []).append(part.cpu().numpy())
             self.on_disk = self.found
-        self.rows += len(x)
+
+    def seen(self, count: int, left_out: int) -> None:
+        """So many more inputs were read, and so many of them left out."""
+        self.rows += count
+        self.left_out += left_out
 
     def close(self) -> None:
         """Write what was gathered."""
@@ -184,13 +206,21 @@ class _Book:
             buffer = io.BytesIO()
             np.savez(buffer, **{name: np.concatenate(parts) for name, parts in self._kept.items()})  # type: ignore[arg-type]
             write_whole(self.folder / "attacked.npz", buffer.getvalue())
-        figures = {"inputs": self.rows, "failed_untouched": self.already, "fooled": self.found, "on_disk": self.on_disk}
+        figures = {
+            "inputs": self.rows,
+            "left_out": self.left_out,
+            "failed_untouched": self.already,
+            "fooled": self.found,
+            "on_disk": self.on_disk,
+        }
         write_whole(self.folder / _MARK, json.dumps({**figures, "threat": str(self.terms)}, indent=1) + "\n")
 
     def summary(self) -> str:
         """Both success figures, in words."""
-        able = self.rows - self.already
+        able = self.rows - self.left_out - self.already
         lines = [f"{self.found} of {able} inputs that did not fail by themselves now do ({self.rows} inputs in all)."]
+        if self.left_out:
+            lines.append(f"{self.left_out} were left out: their label is the goal.")
         if self.kind == "png":
             lines.append(f"Written to PNG and read back: {self.on_disk} of {able}.")
             if self.on_disk < self.found:
@@ -203,7 +233,7 @@ class _Book:
                 )
         return "\n".join(lines)
 
-    def _png(self, question: Question, x: Tensor, answer: Tensor) -> None:
+    def _png(self, question: Question, x: Tensor, answer: Tensor, places: Sequence[int]) -> None:
         low, high = self.terms.low, self.terms.high
         assert isinstance(low, float)
         assert isinstance(high, float)
@@ -213,8 +243,8 @@ class _Book:
         levels = (question.x.double() - low) * (255 / (high - low))
         self._on_grid &= bool(((levels - levels.round()).abs() < 1e-3).all())
         paths = [
-            self.folder / f"{self.rows + number:06d}_{old}_to_{new}.png"
-            for number, (old, new) in enumerate(zip(before, said, strict=True))
+            self.folder / f"{self.rows + place:06d}_{old}_to_{new}.png"
+            for place, old, new in zip(places, before, said, strict=True)
         ]
         write_png(x, paths, low=low, high=high)
         again = read_png(paths, low=low, high=high).to(x)

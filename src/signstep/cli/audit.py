@@ -1,15 +1,17 @@
 """``signstep audit``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import torch
 import typer
 from rich.console import Console
+from torch import Tensor
 
 from signstep.auditing.compare import compare
-from signstep.auditing.evidence import Evidence
+from signstep.auditing.evidence import Evidence, write_points
 from signstep.auditing.findings import check_ignored, examine
 from signstep.auditing.rescore import write_sums
 from signstep.auditing.result import Result
@@ -17,9 +19,20 @@ from signstep.auditing.run import audit as run_audit
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, dump_config
-from signstep.cli.job import interruptible, job_of, progress, say, sized, writable
+from signstep.cli.job import (
+    all_hashes,
+    check_classes,
+    interruptible,
+    job_of,
+    others_of,
+    output_folder,
+    progress,
+    say,
+    sized,
+)
 from signstep.core.files import write_whole
 from signstep.core.recipes import canonical
+from signstep.core.twin import Engine
 from signstep.errors import InputError
 
 _HELP = """Attack every example of a data set and print what was found.
@@ -36,6 +49,8 @@ Examples:
 
   signstep audit --model signstep.models.small:mnist_cnn --weights mnist.safetensors --data t10k-images-idx3-ubyte.gz
   --threat linf:0.3 --attack fgsm,pgd:steps=50,restarts=10
+
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --engine fast
 
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --fail-under 0.4 --baseline old/result.json
 """
@@ -62,7 +77,14 @@ def audit(
     attack: Annotated[
         list[str] | None, typer.Option(help="Recipes, such as fgsm,pgd:steps=50,restarts=10; see signstep list.")
     ] = None,
-    target: o.Target = None,
+    ladder: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of --attack: a preset such as standard@1, or recipes, each for what the ones before have "
+            "left standing; see signstep list."
+        ),
+    ] = None,
+    goal: o.Goal = "untargeted",
     predicted_labels: o.PredictedLabels = False,
     task: o.TaskText = "auto",
     tolerance: o.Tolerance = None,
@@ -78,10 +100,18 @@ def audit(
             help="Trace these attacks over the sizes too (a run for each size); the last one if not given, or none."
         ),
     ] = None,
+    transfer_to: Annotated[
+        list[str] | None,
+        typer.Option(help="Score every point on this model too: NAME=MODEL or NAME=MODEL@WEIGHTS; may be repeated."),
+    ] = None,
     output: o.Output = None,
     outputs: o.Outputs = "auto",
     mode: o.Mode = "eval",
+    engine: o.EngineName = "exact",
     seed: o.Seed = 0,
+    shard: Annotated[
+        str | None, typer.Option(help="I/N: every N-th example from number I on (0 to N-1); signstep merge joins them.")
+    ] = None,
     device: o.Device = "auto",
     threads: o.Threads = None,
     fail_under: Annotated[
@@ -91,15 +121,18 @@ def audit(
         Path | None, typer.Option(help="Gate: exit with status 1 if worse than this result.json by more than chance.")
     ] = None,
     save_points: Annotated[
-        int, typer.Option(help="Megabytes of fooling inputs to keep for verification; 0 keeps none.")
+        int, typer.Option(min=0, help="Megabytes of fooling inputs to keep for verification; 0 keeps none.")
     ] = 256,
     out: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("signstep-report"),
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON instead of the table.")] = False,
 ) -> None:
     """Run an audit."""
+    from signstep.report import check_folder  # slow to import, and other commands do without
+
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
     check_ignored(settings.ignore)
     before = _baseline(fail_under, baseline)
+    rule = o.rule_of(goal)
     if threads is not None:
         torch.set_num_threads(threads)
     quiet = Console(stderr=True)
@@ -121,44 +154,57 @@ def audit(
     )
     where = o.device_of(device)
     terms = o.threat_of(threat or job.threat, box, grid, job.data.bounds)
-    folder = writable(out, marks=("SHA256SUMS", "result.json"))
-    say(quiet, *job.opening)
-    job.model.to(where)
-    source = sized(job, batch_size)
-    batches = ((x, None) for x, _ in source) if predicted_labels else iter(source)
-    chosen = o.attacks_of(attack)
+    mean_, std_ = o.numbers(mean, "mean"), o.numbers(std, "std")
+    climbed, part = o.ladder_of(ladder), o.shard_of(shard)
+    chosen = None if climbed is not None and not attack else o.attacks_of(attack)
+    others = {name: other.to(where) for name, other in others_of(transfer_to, trust=trust).items()}
     evidence = Evidence(limit=save_points * 2**20)
-    with progress(quiet, job.data.len_hint, "auditing") as advance, interruptible():
-        result = run_audit(
-            job.model,
-            batches,
-            threat=terms,
-            attacks=chosen,
-            curve=_curve(curve, job.curve),
-            target=cast("Literal['random', 'least-likely', 'next'] | None", target),
-            task=o.task_of(task, tolerance),
-            loss=loss,
-            mean=o.numbers(mean, "mean"),
-            std=o.numbers(std, "std"),
-            inputs=cast("o.Side", inputs),
-            budget=cast("o.Side", budget),
-            output=o.output_of(output),
-            outputs=cast("Literal['auto', 'logits', 'probabilities']", outputs),
-            mode=cast("Literal['eval', 'keep']", mode),
-            seed=seed,
-            device=where,
-            describe_model=job.description,
-            describe_data=job.data.description,
-            classes=job.data.classes or (),
-            hashes=job.hashes,
-            curve_attacks=_traced(curve_attack, chosen),
-            evidence=evidence,
-            progress=advance,
-        )
-    given = {
-        name: value for name, value in context.params.items() if name not in ("out", "json", "baseline", "fail_under")
-    }
-    _write(result, evidence, folder, dump_config("audit", given, settings.ignore), settings)
+    with output_folder(out, marks=("SHA256SUMS", "result.json")) as folder:
+        check_folder(folder)
+        if not predicted_labels:
+            check_classes(job, task, output)
+        say(quiet, *job.opening)
+        job.model.to(where)
+        source = sized(job, batch_size)
+        batches = ((x, None) for x, _ in source) if predicted_labels else iter(source)
+        total = job.data.len_hint
+        if total is not None and part is not None:
+            total = len(range(part[0], total, part[1]))
+        with progress(quiet, total, "auditing") as advance, interruptible():
+            result = run_audit(
+                job.model,
+                batches,
+                threat=terms,
+                attacks=chosen,
+                ladder=climbed,
+                curve=_curve(curve, job.curve),
+                target=rule,
+                transfer_to=others,
+                task=o.task_of(task, tolerance),
+                loss=loss,
+                mean=mean_,
+                std=std_,
+                inputs=cast("o.Side", inputs),
+                budget=cast("o.Side", budget),
+                output=o.output_of(output),
+                outputs=cast("Literal['auto', 'logits', 'probabilities']", outputs),
+                mode=cast("Literal['eval', 'keep']", mode),
+                engine=cast("Engine", engine),
+                seed=seed,
+                shard=part,
+                device=where,
+                describe_model=job.description,
+                describe_data=job.data.description,
+                classes=job.data.classes or (),
+                hashes=all_hashes(job, mean_, std_, inputs),
+                curve_attacks=_traced(curve_attack, chosen),
+                evidence=evidence,
+                progress=advance,
+            )
+        # What became of the data on the way belongs to the record, not only to the screen.
+        result = replace(result, notes=(*result.notes, *(f"data: {note}" for note in job.data.notes)))
+        given = {name: value for name, value in context.params.items() if name not in _NOT_OF_THE_RUN}
+        write_folder(result, evidence.tensors(), folder, dump_config("audit", given, settings.ignore), settings)
     typer.echo(result.to_json() if json else str(result))
     findings = examine(result, settings.ignore)
     say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
@@ -167,18 +213,28 @@ def audit(
     _gate(result, fail_under, before)
 
 
-def _write(result: Result, evidence: Evidence, folder: Path, config: str, settings: Settings) -> None:
-    from signstep.report import write_report
+_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under")
+_FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
-    result.save(folder / "result.json")
-    points = folder / "adversarial.safetensors"
-    if len(evidence):
-        evidence.save(points)
-    else:
-        points.unlink(missing_ok=True)  # of an earlier run
-    write_whole(folder / "signstep.toml", config)
-    write_report(result, folder, points=evidence.tensors(), ignore=settings.ignore)
-    write_sums(folder)
+
+def write_folder(
+    result: Result, points: Mapping[str, Tensor], folder: Path, config: str | None, settings: Settings
+) -> None:
+    """Put the report in the place of an earlier one, whole."""
+    from signstep.report import owned, replaced, write_report
+
+    def of_a_report(where: Path) -> Iterator[Path]:
+        yield from owned(where)
+        yield from (where / name for name in _FILES if (where / name).is_file())
+
+    with replaced(folder, of_a_report) as new:
+        result.save(new / "result.json")
+        if points:
+            write_points(points, new / "adversarial.safetensors")
+        if config is not None:
+            write_whole(new / "signstep.toml", config)
+        write_report(result, new, points=points, ignore=settings.ignore)
+        write_sums(new)
 
 
 def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
@@ -202,10 +258,12 @@ def _gate(result: Result, fail_under: float | None, before: Result | None) -> No
         raise typer.Exit(1)
 
 
-def _traced(given: list[str] | None, attacks: Sequence[str]) -> list[str]:
+def _traced(given: list[str] | None, attacks: Sequence[str] | None) -> Sequence[str]:
     """Random signs, and the attacks asked for: by default the last of the list, which is to be the strongest."""
     if given == ["none"]:
         return []
+    if attacks is None:  # a ladder
+        return o.attacks_of(given) if given else ("random-sign",)
     names = [canonical(name) for name in (o.attacks_of(given) if given else attacks[-1:])]
     noise = [name for name in map(canonical, attacks) if name == "random-sign" and name not in names]
     return [*noise, *names]

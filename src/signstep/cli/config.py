@@ -11,6 +11,9 @@ import tomli_w
 
 from signstep.errors import InputError
 
+# Options that had another name.
+_RENAMED = {"target": "goal"}
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -65,6 +68,8 @@ def read_config(path: Path | None, command: Any) -> Settings:
                 ignore |= {code: str(reason) for code, reason in value.items()}
                 continue
             option = options.get(key.replace("-", "_"))
+            if option is None and (renamed := _RENAMED.get(key)) in options:
+                raise InputError(f"{path}: [{name}] has no option {key!r} any more; it is called {renamed} now")
             if option is None:
                 near = difflib.get_close_matches(key.replace("-", "_"), list(options), n=1)
                 hint = f"did you mean {near[0]}?" if near else f"see signstep {name} --help"

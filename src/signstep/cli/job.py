@@ -1,6 +1,7 @@
 """From options to a model and its data; without either, the demonstration."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,12 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from signstep.auditing.memory import planned_rows
-from signstep.cli.options import size_of
+from signstep.cli.options import output_of, size_of
+from signstep.core.outputs import Predictor
 from signstep.core.untouched import untouched
 from signstep.data import DataSource, open_data
 from signstep.demo import demo
 from signstep.errors import InputError
 from signstep.models import load_model, parse_args
+from signstep.models.small import digits_cnn
+from signstep.models.sources import code_hash, source_files
 
 _DEFAULT = 256
 
@@ -76,6 +80,7 @@ def job_of(
             *show.notes,
         )
         hashes = {"data": source.fingerprint(), "weights": _hash_of(show.model)}
+        hashes |= _hash_of_code(code_hash(source_files(digits_cnn.__module__, show.model)))
         return Job(show.model, source, show.description, opening, hashes, show.threat, show.eps_curve)
     if model is None:
         raise InputError("--data and --weights need a model: pass --model package.module:factory")
@@ -89,7 +94,7 @@ def job_of(
         limit=limit,
         split=split,
         resize=size_of(resize),
-        target=label_column,
+        label_column=label_column,
         classes=classes,
         skip_bad=skip_bad,
         real=real,
@@ -98,7 +103,67 @@ def job_of(
     loaded = load_model(model, weights=weights, args=arguments, trust=trust, keep_mode=keep_mode)
     opening = (f"model: {loaded.description}", *loaded.notes, f"data: {source.description}", *source.notes)
     hashes = {"data": source.fingerprint(), "weights": loaded.sha256 or _hash_of(loaded.model)}
+    hashes |= _hash_of_code(loaded.code)
     return Job(loaded.model, source, loaded.description, opening, hashes)
+
+
+def others_of(given: Sequence[str] | None, *, trust: bool) -> dict[str, nn.Module]:
+    """Other models by name, from NAME=MODEL or NAME=MODEL@WEIGHTS.
+
+    Raises:
+        InputError: not written so, or a name comes twice.
+        LoadError: a model cannot be loaded.
+    """
+    found: dict[str, nn.Module] = {}
+    for text in given or ():
+        name, equals, spec = text.partition("=")
+        model, _, weights = spec.partition("@")
+        if not (name and equals and model):
+            raise InputError(f"--transfer-to {text!r} is not NAME=MODEL or NAME=MODEL@WEIGHTS; such as b=nets:net@b.pt")
+        if name in found:
+            raise InputError(f"--transfer-to names {name!r} twice; give each model a name of its own")
+        found[name] = load_model(model, weights=Path(weights) if weights else None, trust=trust).model
+    return found
+
+
+def check_classes(job: Job, task: str, output: str | None) -> None:
+    """See that there are as many class names as the model has outputs; else labels are numbered wrong, silently.
+
+    A class folder that is missing shifts the numbers of all that follow; ImageNet's 1000 names do not fit the models
+    whose first output is "background".
+
+    Raises:
+        InputError: there are more or fewer.
+    """
+    names = job.data.classes
+    if names is None or task not in ("auto", "multiclass"):
+        return
+    device = next((part.device for part in (*job.model.parameters(), *job.model.buffers())), torch.device("cpu"))
+    try:
+        first = next(iter(job.data))[0][:1]
+        with untouched(job.model), torch.no_grad():
+            shape = Predictor(job.model, output_of(output))(first.to(device)).scores.shape
+    except Exception:  # the work itself will say what is wrong with the model or the data
+        return
+    if len(shape) == 2 and shape[1] > 1 and shape[1] != len(names):
+        raise InputError(
+            f"{job.data.name} has {len(names)} class names and the model {shape[1]} outputs, so labels would be "
+            f"numbered wrong; pass --classes FILE with {shape[1]} names in the order of the outputs"
+        )
+
+
+def all_hashes(job: Job, mean: list[float] | None, std: list[float] | None, inputs: str) -> dict[str, str]:
+    """The job's hashes, and that of the canonical text of what Signstep itself does to the data.
+
+    The text is JSON: the arithmetic of the data source in its own words, and the normalisation that is declared.
+    """
+    stated = {"data": list(job.data.treatment), "inputs": inputs, "mean": mean, "std": std}
+    text = json.dumps(stated, sort_keys=True, separators=(",", ":"))
+    return {**job.hashes, "preprocessing": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _hash_of_code(digest: str | None) -> dict[str, str]:
+    return {} if digest is None else {"code": digest}
 
 
 def _hash_of(model: nn.Module) -> str:
@@ -161,18 +226,20 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def writable(folder: Path, *, marks: Sequence[str] = ()) -> Path:
-    """Make the output folder and see that it can be written, before any work is done.
+@contextmanager
+def output_folder(folder: Path, *, marks: Sequence[str]) -> Iterator[Path]:
+    """Make the output folder and see that it can be written, before any work is done; failed work leaves none behind.
 
     ``marks`` are files that say that the folder is one of ours: without any a folder that holds something is refused.
 
     Raises:
         InputError: it cannot.
     """
-    ours = any((folder / mark).exists() for mark in marks)
-    if marks and folder.is_dir() and not ours and any(folder.iterdir()):
-        raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
+    made = not folder.exists()
     try:
+        ours = any((folder / mark).exists() for mark in marks)
+        if folder.is_dir() and not ours and any(folder.iterdir()):
+            raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".signstep-probe"
         probe.write_bytes(b"")
@@ -181,4 +248,8 @@ def writable(folder: Path, *, marks: Sequence[str] = ()) -> Path:
         raise InputError(
             f"--out {folder} cannot be written ({error.strerror or error}); pass another folder"
         ) from error
-    return folder
+    try:
+        yield folder
+    finally:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,5 +1,7 @@
 """Options that several commands share, and turning their text into values."""
 
+import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, cast
@@ -7,11 +9,16 @@ from typing import Annotated, Literal, TypeAlias, cast
 import torch
 import typer
 
+from signstep.core.recipes import RECIPES, canonical
 from signstep.core.tasks import Regression, Task, TaskName
 from signstep.core.threat import Box, ThreatModel, parse_threat
+from signstep.data.targets import ClassIndex
 from signstep.errors import InputError
 
 Side: TypeAlias = Literal["raw", "normalised"]
+Rule: TypeAlias = Literal["random", "least-likely", "next"]
+
+GOALS = ("untargeted", "random", "least-likely", "next")
 
 Model = Annotated[
     str | None, typer.Option(help="package.module:factory (the current folder is importable), or a .pt2 file.")
@@ -37,7 +44,7 @@ ThreatText = Annotated[
 ]
 BoxText = Annotated[str | None, typer.Option(help="Valid inputs: LOW,HIGH or none; 0,1 if the data does not say.")]
 Grid = Annotated[int | None, typer.Option(help="255 keeps attacked images on the 8-bit grid.")]
-Target = Annotated[str | None, typer.Option(help="Targeted goal: random, least-likely or next.")]
+Goal = Annotated[str, typer.Option(help="untargeted, or towards a class: random, least-likely or next.")]
 PredictedLabels = Annotated[
     bool, typer.Option("--predicted-labels", help="Take the model's own predictions for labels.")
 ]
@@ -52,8 +59,14 @@ Output = Annotated[str | None, typer.Option(help="Key or index of the scores in 
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
 Mode = Annotated[str, typer.Option(help="eval, or keep to leave the model's modes as they are.")]
 Seed = Annotated[int, typer.Option(help="All randomness, together with each example's content.")]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine", help="exact, or fast or float32 to search on a copy of the model; verdicts are the model's own."
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads for torch.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for torch.")]
 
 
 def threat_of(text: str | None, box: str | None, grid: int | None, bounds: tuple[float, float] | None) -> ThreatModel:
@@ -69,20 +82,65 @@ def attacks_of(given: Sequence[str] | None) -> Sequence[str]:
         return ("random-sign", "fgsm", "pgd")
     names: list[str] = []
     for piece in ",".join(given).split(","):
-        if "=" in piece and ":" not in piece and names:
+        # "pgd near<=0.3" begins a rung, "restarts=10" does not.
+        if _OPTION.match(piece) and names:
             names[-1] += f",{piece.strip()}"
         elif piece.strip():
             names.append(piece.strip())
     return names
 
 
+_OPTION = re.compile(r"\s*\w+\s*=")
+
+
+def ladder_of(given: Sequence[str] | None) -> str | Sequence[str] | None:
+    """A preset by its name, or rungs; None for no ladder."""
+    if not given:
+        return None
+    rungs = attacks_of(given)
+    if len(rungs) == 1 and canonical(rungs[0]).partition(":")[0].partition(" ")[0] not in RECIPES:
+        return rungs[0]
+    return rungs
+
+
+def shard_of(text: str | None) -> tuple[int, int] | None:
+    """(i, n) from ``--shard``."""
+    if text is None:
+        return None
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise InputError(f"--shard {text!r} is not I/N with 0 <= I < N; pass for example 0/4, 1/4, 2/4 and 3/4")
+    return int(number), int(count)
+
+
 def task_of(name: str, tolerance: float | None) -> Task | TaskName:
     """The task from ``--task`` and ``--tolerance``."""
     if name == "regression" and tolerance is not None:
         return Regression(tolerance)
+    if name == "regression":
+        raise InputError("--task regression needs --tolerance, the largest error that still counts as right")
     if tolerance is not None:
         raise InputError(f"--tolerance is for --task regression, the task is {name!r}")
     return cast("TaskName", name)
+
+
+def rule_of(goal: str) -> Rule | None:
+    """The target rule from ``--goal``; None for untargeted."""
+    if goal not in GOALS:
+        raise InputError(f"--goal {goal!r} is not one of {', '.join(GOALS)}; one class as a goal: signstep attack")
+    return None if goal == "untargeted" else cast("Rule", goal)
+
+
+def class_of(goal: str, classes: Sequence[str]) -> int:
+    """The number of the class that ``--goal`` names, by its name or, where no class has such a name, by its number."""
+    index = ClassIndex(classes)
+    if goal in index:
+        return index.number(goal, "--goal", InputError)
+    if goal.isdecimal():
+        return int(goal)
+    near = difflib.get_close_matches(goal, [*GOALS, *classes], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"pass {', '.join(GOALS)}, or a class by its name or number"
+    raise InputError(f"--goal {goal!r} is neither a goal nor a class; {hint}")
 
 
 def output_of(text: str | None) -> str | int | None:

@@ -5,6 +5,8 @@ from typing import Annotated
 import typer
 
 from signstep.auditing.findings import CATALOGUE
+from signstep.auditing.ladder import LADDERS
+from signstep.auditing.run import rung_names
 from signstep.cli.app import app
 from signstep.core.norms import NORMS
 from signstep.core.recipes import RECIPES, options_of
@@ -12,16 +14,28 @@ from signstep.core.tasks import TASKS
 from signstep.explain import TOPICS
 from signstep.explain import explain as explanation
 
+_WIDTH = max(12, *map(len, RECIPES))
+
 
 @app.command("list")
 def list_() -> None:
-    """Print the recipes, norms, tasks and findings that an audit knows."""
-    typer.echo("Recipes (--attack)")
+    """Print the recipes, ladders, norms, tasks and findings that an audit knows."""
+    typer.echo("Recipes (--attack, --ladder)")
     for row in RECIPES.values():
         options = ", ".join(options_of(row))
-        typer.echo(
-            f"  {row.name:<12} {row.title}\n{'':<15}{row.source}\n{'':<15}options: {options or 'none'}; {row.cost}"
-        )
+        typer.echo(f"  {row.name:<{_WIDTH}} {row.title}")
+        lines = [row.source, f"needs {row.needs}: {row.knowledge}" if row.needs != "nothing" else "needs nothing"]
+        lines += [f"norms: {', '.join(row.norms)}"] if row.norms else []
+        lines += ["looks for the smallest change: one run gives every size"] if row.smallest else []
+        lines += ["for images"] if row.images else []
+        lines.append(f"options: {options or 'none'}; {row.cost}")
+        for line in lines:
+            typer.echo(f"{'':<{_WIDTH + 3}}{line}")
+    typer.echo("\nLadders (--ladder), each rung for what the ones before have left standing")
+    for ladder in LADDERS.values():
+        typer.echo(f"  {ladder.name:<{_WIDTH}} {ladder.about}")
+        for name in rung_names(ladder.rungs):
+            typer.echo(f"{'':<{_WIDTH + 3}}{name}")
     typer.echo(
         f"\nNorms (--threat NORM:EPS)\n  {', '.join(NORMS)}, pixel (L2 over channels), "
         "token and atom (L2 over the last axis)"

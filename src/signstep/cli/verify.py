@@ -1,5 +1,6 @@
 """``signstep verify``: score a report again, from its files alone."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -11,11 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from signstep.auditing import rescore
+from signstep.auditing.ladder import LADDERS
 from signstep.auditing.result import Result
+from signstep.auditing.run import rung_names
+from signstep.auditing.stream import batches
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import read_config
-from signstep.cli.job import Job, job_of, say
+from signstep.cli.job import Job, all_hashes, job_of, say
 from signstep.core.outputs import Predictor
 from signstep.core.space import InputSpace
 from signstep.core.tree import tree_map
@@ -25,7 +29,8 @@ from signstep.errors import InputError, LoadError
 _HELP = """Score every saved point of a report again and check that nothing was changed.
 
 Counts are taken again from the examples; saved points are checked against ball, box, mask and grid, scored by the
-model, and compared with the data; files, weights and data are compared with their recorded SHA-256. No attack is run.
+model, and compared with the data; files, weights, data, the model's code and the preprocessing are compared with their
+recorded SHA-256. No attack is run.
 The model and data are those that the report's signstep.toml names, unless given here.
 
 Exit status: 0 all holds, 1 something does not, 2 wrong use.
@@ -46,16 +51,17 @@ def verify(
 ) -> None:
     """Check a report."""
     result = Result.load(report / "result.json")
-    checks = [rescore.check_sums(report), rescore.recount(result)]
+    checks = [rescore.check_sums(report), rescore.recount(result), *_ladder(result)]
     points = _points(report / "adversarial.safetensors")
     stated = _stated(report)
     stated |= {name: value for name, value in (("model", model), ("weights", weights), ("data", data)) if value}
     job = _job(stated)
-    checks.append(rescore.hashes(result, job.hashes))
+    mean, std = o.numbers(stated.get("mean"), "mean"), o.numbers(stated.get("std"), "std")
+    checks.append(rescore.hashes(result, all_hashes(job, mean, std, stated.get("inputs", "raw"))))
     checks.append(rescore.allowed(result, points))
     space = InputSpace.of(
-        o.numbers(stated.get("mean"), "mean"),
-        o.numbers(stated.get("std"), "std"),
+        mean,
+        std,
         inputs=cast("o.Side", stated.get("inputs", "raw")),
         budget=cast("o.Side", stated.get("budget", "raw")),
     )
@@ -72,9 +78,11 @@ def verify(
         checks.append(rescore.answers(result, points, predictor, task))
         threat = o.threat_of(stated.get("threat") or job.threat, stated.get("box"), stated.get("grid"), job.data.bounds)
         checks.append(
-            rescore.untouched_answers(result, job.data, predictor, task, lambda x: space.to_search(x, threat))
+            rescore.untouched_answers(
+                result, _audited(job, result), predictor, task, lambda x: space.to_search(x, threat)
+            )
         )
-    checks.append(rescore.inputs(points, ((space.to_search(x, threat), y) for x, y in job.data)))
+    checks.append(rescore.inputs(points, ((space.to_search(x, threat), y) for x, y in _audited(job, result))))
     for check in checks:
         typer.echo(str(check))
     if result.partial:
@@ -85,6 +93,26 @@ def verify(
     )
     if not all(check.holds for check in checks):
         raise typer.Exit(1)
+
+
+def _audited(job: Job, result: Result) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The data of the job, or the shard of it that the record is of."""
+    shard = result.terms.get("shard")
+    for x, y in batches(job.data, None, None if shard is None else (shard[0], shard[1])):
+        assert isinstance(x, Tensor)
+        yield x, y
+
+
+def _ladder(result: Result) -> list[rescore.Check]:
+    """Whether a preset's name stands over that preset's rungs."""
+    if result.ladder in ("", "custom"):
+        return []
+    known = LADDERS.get(result.ladder)
+    if known is None:
+        return [rescore.Check("ladder", False, f"{result.ladder} is no preset of this version")]
+    same = [entry.name for entry in result.attacks] == rung_names(known.rungs)
+    seen = f"the rungs are those of {result.ladder}" if same else f"the rungs are not those of {result.ladder}"
+    return [rescore.Check("ladder", same, seen)]
 
 
 def _points(path: Path) -> dict[str, Tensor]:

@@ -31,9 +31,9 @@ class ParquetFile:
         """All columns."""
         return tuple(self.schema.names)
 
-    def check(self, target: str) -> None:
+    def check(self, target: str, *, real: bool) -> None:
         """Refuse types that hold no numbers, or no labels."""
-        check_types(self.place, self.schema, target)
+        check_types(self.place, self.schema, target, real=real)
 
     def rows(self, target: str) -> Iterator[Rows]:
         """All rows, a block at a time."""
@@ -60,8 +60,8 @@ def open_parquet(path: Path) -> ParquetFile:
         return ParquetFile(path, parquet.read_schema(path))
 
 
-def check_types(place: str, fields: Iterable[Any], target: str) -> None:
-    """Refuse columns whose type holds no numbers, and a target whose type holds no labels.
+def check_types(place: str, fields: Iterable[Any], target: str, *, real: bool = False) -> None:
+    """Refuse columns whose type holds no numbers, and a target whose type holds no labels, or no ``real`` numbers.
 
     Raises:
         LoadError: Naming the column and its type.
@@ -73,6 +73,11 @@ def check_types(place: str, fields: Iterable[Any], target: str) -> None:
         if field.name != target and not numeric:
             raise LoadError(
                 f"{place}: column {field.name!r} holds {kind}, not numbers: encode it as numbers or leave it out"
+            )
+        if field.name == target and real and not (numeric and not types.is_boolean(kind)):
+            raise LoadError(
+                f"{place}: the target column {target!r} holds {kind}, and a regression needs numbers: name another "
+                "column, or leave out --task regression"
             )
         inner = kind.value_type if types.is_dictionary(kind) else kind
         text = types.is_string(inner) or types.is_large_string(inner)

@@ -30,6 +30,8 @@ class DataSource:
         bounds: Smallest and largest possible input value, where the format fixes them.
         classes: Class names in the order of the labels, where the format has them.
         notes: What was decided or converted on the way, one sentence each.
+        treatment: What is done to every stored value, the same words for the same arithmetic; says nothing of this
+            data's own files, so that it can be compared between data sets.
         skipped: Examples left out because they cannot be used (``skip_bad``), among those looked at for the N that
             are. It is known before the first batch, is in the notes too, and counts neither in N nor in ``total``.
     """
@@ -44,6 +46,7 @@ class DataSource:
     bounds: tuple[float, float] | None = None
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    treatment: tuple[str, ...] = ("float32",)
     skipped: int = 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -37,7 +37,7 @@ class CommaFile:
         """The path."""
         return str(self.path)
 
-    def check(self, target: str) -> None:
+    def check(self, target: str, *, real: bool) -> None:
         """Text has no types: each row is checked."""
 
     def rows(self, target: str) -> Iterator[Rows]:

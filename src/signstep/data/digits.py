@@ -62,6 +62,7 @@ def digits_source(split: str | None = None, *, batch_size: int) -> DataSource:
         bounds=(0.0, 1.0),
         classes=tuple("0123456789"),
         notes=("pixels have 17 levels: a grid of step 1/16",),
+        treatment=("counts / 16", "float32"),
     )
 
 

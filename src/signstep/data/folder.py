@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from signstep.data.batches import DataSource
-from signstep.data.images import Picture, read_images, survey
+from signstep.data.images import Picture, read_images, survey, treatment
+from signstep.data.targets import ClassIndex
 from signstep.errors import LoadError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -43,8 +44,12 @@ def open_folder(
             or sizes differ.
     """
     folders = sorted(path.name for path in root.iterdir() if _is_class(path))
-    names = tuple(folders) if classes is None else _in_order(root, folders, classes)
-    images = [_images(root / name, may_be_empty=classes is not None) for name in names]
+    names = tuple(folders) if classes is None else classes
+    places = dict(enumerate(folders)) if classes is None else _in_order(root, folders, classes)
+    images = [
+        _images(root / places[label], may_be_empty=classes is not None) if label in places else []
+        for label in range(len(names))
+    ]
     turns = zip_longest(*([(path, label) for path in paths] for label, paths in enumerate(images)))
     everything = [item for turn in turns for item in turn if item is not None]
     if not everything:
@@ -72,6 +77,7 @@ def open_folder(
             *looked.notes,
             *_notes(names, [len(paths) for paths in images], given=classes is not None),
         ),
+        treatment=treatment(looked.shape, resize),
         skipped=looked.skipped,
     )
 
@@ -95,19 +101,19 @@ def _is_class(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 
 
-def _in_order(root: Path, folders: list[str], classes: tuple[str, ...]) -> tuple[str, ...]:
-    unlisted = [name for name in folders if name not in set(classes)]
+def _in_order(root: Path, folders: list[str], classes: tuple[str, ...]) -> dict[int, str]:
+    """The folder of each class that has one, by the number of the class."""
+    index = ClassIndex(classes)
+    unlisted = [name for name in folders if name not in index]
     if unlisted:
         raise LoadError(
             f"the class folder {root / unlisted[0]} is not among the {len(classes)} classes given: "
             "add its name to them or move the folder away"
         )
-    return classes
+    return {index.number(name, f"the class folder {root / name}"): name for name in folders}
 
 
 def _images(folder: Path, *, may_be_empty: bool) -> list[Path]:
-    if may_be_empty and not folder.is_dir():
-        return []
     images = sorted(path for path in folder.iterdir() if is_image(path))
     others = [] if images else [path for path in folder.iterdir() if not path.name.startswith(".")]
     if not images and (others or not may_be_empty):
@@ -124,7 +130,7 @@ def _notes(names: tuple[str, ...], counts: list[int], *, given: bool) -> list[st
         )
         text = (
             f"the folders {', '.join(names[:4])}, ... are taken for the classes 0, 1, 2, ... in the order of their "
-            "names as text; pass classes= if the model numbers them otherwise"
+            "names as text; list them in the order of the model's outputs (classes) if it numbers them otherwise"
         )
         return [text] if renumbered else []
     empty = [name for name, count in zip(names, counts, strict=True) if count == 0]

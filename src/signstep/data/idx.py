@@ -74,6 +74,7 @@ def open_idx(images: Path, *, batch_size: int, notes: tuple[str, ...] = ()) -> D
         total=count,
         bounds=(0.0, 1.0),
         notes=(*notes, "bytes 0..255 divided by 255"),
+        treatment=("bytes / 255", "float32"),
     )
 
 

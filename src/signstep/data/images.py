@@ -62,6 +62,18 @@ class Picture:
     load: Callable[[], Path | BytesIO]
 
 
+class _UnusableError(LoadError):
+    """An image that cannot be used: what is wrong with it, and what to do where it is not skipped."""
+
+    def __init__(self, fault: str, remedy: str) -> None:
+        super().__init__(f"{fault}: {remedy} (skip_bad)")
+        self.fault = fault
+
+
+def _fault(error: LoadError) -> str:
+    return error.fault if isinstance(error, _UnusableError) else str(error)
+
+
 @dataclass(frozen=True)
 class Survey:
     """Images that were looked at before the first batch.
@@ -107,14 +119,20 @@ def survey(pictures: Sequence[Picture], *, resize: tuple[int, int] | None, limit
         seen.update(["to colour"] * (grey and shape[0] == 3) + ["to grey"] * (not grey and shape[0] == 1))
         usable.append(position)
     if shape is None:
-        raise LoadError(f"none of {len(bad)} images can be used; the first: {bad[0]}")
+        raise LoadError(f"none of {len(bad)} images can be used; the first: {_fault(bad[0])}: save them again")
     notes = [] if seen["deep grey"] == len(usable) else ["bytes 0..255 divided by 255"]
     if resize is not None:
         notes.append(f"images resized to {resize[0]}x{resize[1]} (bilinear, aspect ratio not kept)")
     notes += [f"{seen[need]} of {len(usable)} images {rule}" for need, rule in _RULES.items() if seen[need]]
     if bad:
-        notes.append(f"{len(bad)} images skipped because they cannot be read; the first: {bad[0]}")
+        notes.append(f"{len(bad)} images skipped because they cannot be read; the first: {_fault(bad[0])}")
     return Survey(tuple(usable), shape, len(bad), tuple(notes))
+
+
+def treatment(shape: tuple[int, int, int], resize: tuple[int, int] | None) -> tuple[str, ...]:
+    """Everything that is done to pixels: all rules, since the hash of it must not depend on which images need them."""
+    size = "size kept" if resize is None else f"resized to {resize[0]}x{resize[1]}, bilinear with antialiasing, last"
+    return (f"{shape[0]} channel(s)", "bytes / 255", *_RULES.values(), size, "float32")
 
 
 def read_images(
@@ -159,14 +177,13 @@ def _decoded(picture: Picture, *, whole: bool) -> tuple["Image", tuple[str, ...]
         reason = str(error).replace(f" {str(file)!r}", "") if isinstance(file, Path) else str(error)
         if isinstance(file, BytesIO) and isinstance(error, UnidentifiedImageError):
             reason = "cannot identify image file"
-        raise LoadError(
-            f"the image {picture.name} cannot be read ({reason}): replace it or remove it, "
-            "or skip such images (skip_bad)"
+        raise _UnusableError(
+            f"the image {picture.name} cannot be read ({reason})", "replace it or remove it, or skip such images"
         ) from error
     if upright.mode not in _KNOWN and not (upright.mode == "I" and upright.format == "PNG"):
-        raise LoadError(
-            f"the image {picture.name} has mode {upright.mode}, whose scale is unknown: "
-            "convert it to 8 bits per channel, or skip such images (skip_bad)"
+        raise _UnusableError(
+            f"the image {picture.name} has mode {upright.mode}, whose scale is unknown",
+            "convert it to 8 bits per channel, or skip such images",
         )
     return upright, needs
 

@@ -59,6 +59,7 @@ def open_npz(path: Path, *, split: str | None, batch_size: int, real: bool = Fal
         total=len(labels),
         bounds=layout.bounds,
         notes=(*pair_notes, *layout.notes, *label_notes),
+        treatment=layout.treatment,
     )
 
 
@@ -80,6 +81,12 @@ class _Layout:
     channels_last: bool
     bounds: tuple[float, float] | None
     notes: tuple[str, ...]
+
+    @property
+    def treatment(self) -> tuple[str, ...]:
+        """What `apply` does, in words that do not name the file."""
+        scaled = ("bytes / 255",) if self.scale != 1 else ()
+        return (*scaled, *(("channels last to first",) if self.channels_last else ()), "float32")
 
     def apply(self, block: Array) -> Tensor:
         """Stored rows (B, ...) as a float32 tensor (B, *shape)."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from signstep.data.arrow import arrow_rows, check_types
 from signstep.data.batches import DataSource
-from signstep.data.images import Picture, read_images, survey
+from signstep.data.images import Picture, read_images, survey, treatment
 from signstep.data.tables import BLOCK_ROWS, Rows, listed, open_tables
 from signstep.data.targets import Targets, is_missing
 from signstep.errors import InputError, LoadError, MissingExtraError
@@ -37,6 +37,7 @@ def open_saved(
     skip_bad: bool,
     limit: int | None,
     batch_size: int,
+    real: bool = False,
 ) -> DataSource:
     """A saved data set; of several splits the one named, or else test, or train.
 
@@ -57,6 +58,8 @@ def open_saved(
     if len(images) > 1:
         raise LoadError(f"{chosen} has the image columns {listed(images)}: keep one, with datasets' remove_columns")
     column = _Saved(chosen, data, target, names)
+    if images and real:
+        raise InputError(f"--task regression works for numbers only, and {chosen} holds images: save them as .npz")
     if images:
         source = _pictures(
             column, images[0], order, resize=resize, skip_bad=skip_bad, limit=limit, batch_size=batch_size
@@ -74,6 +77,7 @@ def open_saved(
             classes=order,
             skip_bad=skip_bad,
             batch_size=batch_size,
+            real=real,
         )
     return replace(source, notes=(*notes, *source.notes))
 
@@ -125,11 +129,11 @@ def _target(folder: Path, data: Any, target: str | None) -> str:
         labels = [name for name, feature in data.features.items() if type(feature).__name__ == "ClassLabel"]
         if len(labels) != 1:
             raise InputError(
-                f"{folder} has the columns {listed(columns)}: pass target= with the one that holds the labels"
+                f"{folder} has the columns {listed(columns)}: pass label_column= with the one that holds the labels"
             )
         return str(labels[0])
     if target not in columns:
-        raise InputError(f"{folder} has no column {target!r}: pass target= with one of {listed(columns)}")
+        raise InputError(f"{folder} has no column {target!r}: pass label_column= with one of {listed(columns)}")
     return target
 
 
@@ -151,8 +155,8 @@ class _Saved:
     def columns(self) -> tuple[str, ...]:
         return tuple(self.data.features)
 
-    def check(self, target: str) -> None:
-        check_types(self.place, self.data.features.arrow_schema, target)
+    def check(self, target: str, *, real: bool) -> None:
+        check_types(self.place, self.data.features.arrow_schema, target, real=real)
 
     def rows(self, target: str) -> Iterator[Rows]:
         start = 0
@@ -220,6 +224,7 @@ def _pictures(
         bounds=(0.0, 1.0),
         classes=labels.classes,
         notes=(f"images from column {image!r}, labels from {target!r}", *labels.notes, *looked.notes, *lost),
+        treatment=treatment(looked.shape, resize),
         skipped=looked.skipped + without,
     )
 

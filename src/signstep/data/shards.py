@@ -33,6 +33,7 @@ def open_shards(
     classes: tuple[str, ...] | None,
     skip_bad: bool,
     batch_size: int,
+    real: bool = False,
 ) -> DataSource:
     """All shards of a folder as one data set.
 
@@ -56,20 +57,22 @@ def open_shards(
             classes=classes,
             skip_bad=skip_bad,
             batch_size=batch_size,
+            real=real,
         )
-    for option, value in (("target", target), ("classes", classes), ("skip_bad", skip_bad or None)):
+    for option, value in (("label_column", target), ("classes", classes), ("skip_bad", skip_bad or None)):
         if value is not None:
             raise InputError(f"{option}={value!r} has no meaning for the .npz shards in {folder}: leave it out")
-    return _open_archives(shards, name=name, split=split, batch_size=batch_size)
+    return _open_archives(shards, name=name, split=split, batch_size=batch_size, real=real)
 
 
-def _open_archives(shards: Sequence[Path], *, name: str, split: str | None, batch_size: int) -> DataSource:
-    sources = [open_npz(path, split=split, batch_size=batch_size) for path in shards]
+def _open_archives(shards: Sequence[Path], *, name: str, split: str | None, batch_size: int, real: bool) -> DataSource:
+    sources = [open_npz(path, split=split, batch_size=batch_size, real=real) for path in shards]
     first = sources[0]
     for source in sources[1:]:
         for what, here, there in (
             ("inputs of shape", source.shape, first.shape),
             ("inputs with the bounds", source.bounds, first.bounds),
+            ("targets of shape", tuple(source.labels.shape[1:]), tuple(first.labels.shape[1:])),
         ):
             if here != there:
                 raise LoadError(
@@ -90,6 +93,7 @@ def _open_archives(shards: Sequence[Path], *, name: str, split: str | None, batc
         batch_size=batch_size,
         total=sum(source.total for source in sources),
         bounds=first.bounds,
+        treatment=first.treatment,
         notes=(f"shards read in the order of their names, as text: {first.name} first", *_notes(sources)),
     )
 

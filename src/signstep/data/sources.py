@@ -31,17 +31,16 @@ _USES: Mapping[str, frozenset[str]] = {
     "idx": frozenset(),
     "idx folder": frozenset({"split"}),
     "folder": frozenset({"resize", "classes", "skip_bad"}),
-    "table": frozenset({"target", "classes", "skip_bad"}),
-    "shards": frozenset({"split", "target", "classes", "skip_bad"}),
-    "saved": frozenset({"split", "resize", "target", "classes", "skip_bad"}),
+    "table": frozenset({"label_column", "classes", "skip_bad", "real"}),
+    "shards": frozenset({"split", "label_column", "classes", "skip_bad", "real"}),
+    "saved": frozenset({"split", "resize", "label_column", "classes", "skip_bad", "real"}),
 }
 """The options that a kind of data knows; shards and saved data sets look closer themselves."""
 
 _REMEDIES = {
-    "real": "works for .npz only, and {path} is none: save inputs and targets as x and y in one",
     "resize": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
     "split": "has no meaning for {path}: pass the path of that split instead",
-    "target": "names the label column of a table or saved data set, and {path} is none: leave it out",
+    "label_column": "names the label column of a table or saved data set, and {path} is none: leave it out",
     "classes": "gives an order to class names, and {path} has no class names of its own: leave it out",
     "skip_bad": "works for folders of images, tables and saved data sets only, and {path} is none: leave it out",
 }
@@ -55,7 +54,7 @@ class _Options:
     limit: int | None
     split: str | None
     resize: tuple[int, int] | None
-    target: str | None
+    label_column: str | None
     classes: tuple[str, ...] | None
     skip_bad: bool
     real: bool
@@ -68,7 +67,7 @@ def open_data(
     limit: int | None = None,
     split: str | None = None,
     resize: tuple[int, int] | None = None,
-    target: str | None = None,
+    label_column: str | None = None,
     classes: Sequence[str] | str | Path | None = None,
     skip_bad: bool = False,
     real: bool = False,
@@ -83,15 +82,15 @@ def open_data(
         limit: Use the first few examples only.
         split: "test" or "train", where the path holds both; the test split where it is not given.
         resize: (height, width) that images are brought to.
-        target: The column of a table that holds the labels. A saved data set needs it where it has no column of type
-            ClassLabel, or several.
+        label_column: The column of a table that holds the labels. A saved data set needs it where it has no column of
+            type ClassLabel, or several.
         classes: The class names in the order of the model's outputs, or a text file with one name per line, for data
             whose classes have names. A class folder that is not in it is an error;
             a name without a folder is a class without images, and noted.
         skip_bad: Leave out images that cannot be read and rows with missing values, and count them in
             ``DataSource.skipped`` and its notes, instead of stopping at the first. They are looked for before the first
             batch, so each image is decoded once more.
-        real: The targets of a ``.npz`` are real numbers (regression), not classes.
+        real: The targets of a ``.npz`` or the label column of a table are real numbers (regression), not classes.
 
     Raises:
         InputError: If an argument makes no sense, alone or for this kind of data.
@@ -100,7 +99,7 @@ def open_data(
     """
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize)
     names = None if classes is None else read_classes(classes)
-    options = _Options(batch_size, limit, split, resize, target, names, skip_bad, real)
+    options = _Options(batch_size, limit, split, resize, label_column, names, skip_bad, real)
     try:
         source = _open(path, options)
     except OSError as error:
@@ -118,6 +117,10 @@ def _open(path: str | Path, options: _Options) -> DataSource:
         value = getattr(options, option)
         if value is not None and value is not False and option not in _USES[kind]:
             raise InputError(f"{option}={value!r} {remedy.format(path=path)}")
+    if options.real and "real" not in _USES[kind]:
+        raise InputError(
+            f"{path} holds classes, and a regression needs real targets: pass a .npz, or a table with its column"
+        )
     match kind:
         case "digits":
             source = digits_source(options.split, batch_size=options.batch_size)
@@ -133,21 +136,23 @@ def _open(path: str | Path, options: _Options) -> DataSource:
             source = open_shards(
                 where,
                 split=options.split,
-                target=options.target,
+                target=options.label_column,
                 classes=options.classes,
                 skip_bad=options.skip_bad,
                 batch_size=options.batch_size,
+                real=options.real,
             )
         case "saved":
             source = open_saved(
                 where,
                 split=options.split,
                 resize=options.resize,
-                target=options.target,
+                target=options.label_column,
                 classes=options.classes,
                 skip_bad=options.skip_bad,
                 limit=options.limit,
                 batch_size=options.batch_size,
+                real=options.real,
             )
         case _:
             source = open_folder(
@@ -167,10 +172,11 @@ def _open_table(path: Path, options: _Options) -> DataSource:
         [table],
         name=str(path),
         files={path.name: path},
-        target=options.target,
+        target=options.label_column,
         classes=options.classes,
         skip_bad=options.skip_bad,
         batch_size=options.batch_size,
+        real=options.real,
     )
 
 
@@ -207,10 +213,10 @@ def _folder_kind(path: Path) -> str:
 
 def _check(*, batch_size: int, limit: int | None, split: str | None, resize: tuple[int, int] | None) -> None:
     if batch_size < 1:
-        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+        raise InputError(f"batch_size={batch_size}: pass at least 1")
     if limit is not None and limit < 1:
-        raise InputError(f"limit must be at least 1, got {limit}: leave it out for all examples")
+        raise InputError(f"limit={limit}: pass at least 1, or leave it out for all examples")
     if split not in (None, "test", "train"):
-        raise InputError(f"split must be 'test' or 'train', got {split!r}")
+        raise InputError(f"split={split!r}: pass 'test' or 'train'")
     if resize is not None and min(resize) < 1:
-        raise InputError(f"resize must be (height, width) in pixels, got {resize}")
+        raise InputError(f"resize={resize}: pass (height, width) in pixels")

@@ -2,7 +2,8 @@
 
 Every column but the target is a feature, in the order of the file. A row is bad where a feature is missing, is no
 number, or is NaN, infinite or too large for float32; where it has another number of cells than the header; or where
-its target is missing (see ``signstep.data.targets``). A bad row is named, or skipped and counted with ``skip_bad``.
+its target is missing or, for a regression, no finite number (see ``signstep.data.targets``). A bad row
+is named, or skipped and counted with ``skip_bad``.
 
 The whole table is read once when it is opened: the labels are needed, class names must be known before they can be
 numbered, and a bad row should show before hours of work. Then it is read again for each iteration, a block at a time.
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from signstep.data.batches import DataSource, regroup
-from signstep.data.targets import Targets, Value, is_missing
+from signstep.data.targets import Reals, Targets, Value, is_missing, real_number
 from signstep.errors import InputError, LoadError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -59,8 +60,8 @@ class Table(Protocol):
     def columns(self) -> tuple[str, ...]:
         """All columns in the order of the file."""
 
-    def check(self, target: str) -> None:
-        """Refuse columns that cannot hold features, or a target that cannot hold labels, by their type."""
+    def check(self, target: str, *, real: bool) -> None:
+        """Refuse columns that cannot hold features, or a target that cannot hold labels or numbers, by their type."""
 
     def rows(self, target: str) -> Iterator[Rows]:
         """All rows, a block at a time."""
@@ -75,8 +76,11 @@ def open_tables(
     classes: tuple[str, ...] | None,
     skip_bad: bool,
     batch_size: int,
+    real: bool = False,
 ) -> DataSource:
     """Tables with the same columns, one after the other, as a data source of shape (F,).
+
+    With ``real`` the target column holds real numbers (regression), which stay as they are, float32.
 
     Raises:
         InputError: If the target is not named or is no column.
@@ -87,14 +91,14 @@ def open_tables(
         _refuse_columns(table, columns, tables[0].place)
     target = _target(tables[0].place, columns, target)
     for table in tables:
-        table.check(target)
+        table.check(target, real=real)
     features = tuple(column for column in columns if column != target)
 
-    targets = Targets(target)
+    targets = Reals(target) if real else Targets(target)
     count, bad, first_bad = 0, 0, ""
     for table in tables:
         for rows in table.rows(target):
-            faults = _checked(rows, features, target)[1]
+            faults = _checked(rows, features, target, real=real)[1]
             for position, value in enumerate(rows.targets):
                 if position not in faults and value is not None:
                     targets.add(value, partial(_row, table, rows.numbers[position]))
@@ -107,11 +111,15 @@ def open_tables(
             bad += len(faults)
     if count == bad:
         reason = f"; the first: {first_bad}" if bad else ""
-        raise LoadError(f"{name}: none of {count} rows can be used{reason}: each row needs numbers and a label")
+        raise LoadError(
+            f"{name}: none of {count} rows can be used{reason}: each row needs numbers and a label or target"
+        )
     labels = targets.labels(classes)
 
     def read(sizes: Sequence[int]) -> Iterator[Tensor]:
-        return regroup((_good(rows, features, target) for table in tables for rows in table.rows(target)), sizes)
+        return regroup(
+            (_good(rows, features, target, real=real) for table in tables for rows in table.rows(target)), sizes
+        )
 
     skipped = (f"{bad} of {count} rows skipped because they cannot be used; the first: {first_bad}",) if bad else ()
     return DataSource(
@@ -124,7 +132,8 @@ def open_tables(
         total=count - bad,
         classes=labels.classes,
         notes=(
-            f"labels from column {target!r}; the other {len(features)} columns as float32 in the order of the file",
+            f"{'targets' if real else 'labels'} from column {target!r}; the other {len(features)} columns as float32 "
+            "in the order of the file",
             *labels.notes,
             *skipped,
         ),
@@ -160,9 +169,11 @@ def _refuse_columns(table: Table, columns: tuple[str, ...], first: str) -> None:
 
 def _target(place: str, columns: tuple[str, ...], target: str | None) -> str:
     if target is None:
-        raise InputError(f"{place} has the columns {listed(columns)}: pass target= with the one that holds the labels")
+        raise InputError(
+            f"{place} has the columns {listed(columns)}: pass label_column= with the one that holds the labels"
+        )
     if target not in columns:
-        raise InputError(f"{place} has no column {target!r}: pass target= with one of {listed(columns)}")
+        raise InputError(f"{place} has no column {target!r}: pass label_column= with one of {listed(columns)}")
     return target
 
 
@@ -170,14 +181,16 @@ def _row(table: Table, number: int) -> str:
     return f"{table.place}, {table.unit} {number}"
 
 
-def _checked(rows: Rows, features: tuple[str, ...], target: str) -> tuple[Array, dict[int, str]]:
+def _checked(rows: Rows, features: tuple[str, ...], target: str, *, real: bool) -> tuple[Array, dict[int, str]]:
     """The features as float32, and what is wrong with the row at a position."""
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is told below
         values = rows.values.astype(np.float32)
     faults = dict(rows.faults)
     for position, value in enumerate(rows.targets):
         if position not in faults and is_missing(value):
-            faults[position] = f"column {target!r} holds no label"
+            faults[position] = f"column {target!r} holds no {'number' if real else 'label'}"
+        elif real and position not in faults and real_number(value) is None:
+            faults[position] = f"column {target!r} is {value!r}, not a number, and a regression needs one"
     for position in np.flatnonzero(~np.isfinite(values).all(1)).tolist():
         column = int(np.flatnonzero(~np.isfinite(values[position]))[0])
         value = rows.values[position, column]
@@ -186,6 +199,6 @@ def _checked(rows: Rows, features: tuple[str, ...], target: str) -> tuple[Array,
     return values, faults
 
 
-def _good(rows: Rows, features: tuple[str, ...], target: str) -> Tensor:
-    values, faults = _checked(rows, features, target)
+def _good(rows: Rows, features: tuple[str, ...], target: str, *, real: bool) -> Tensor:
+    values, faults = _checked(rows, features, target, real=real)
     return torch.from_numpy(np.delete(values, list(faults), axis=0) if faults else values)

@@ -1,4 +1,4 @@
-"""The target column of a table: values become class numbers."""
+"""The target column of a table: values become class numbers, or stay the real numbers that they are."""
 
 import math
 from array import array
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.errors import InputError, LoadError
+from signstep.errors import InputError, LoadError, SignstepError
 
 Value: TypeAlias = str | int | float | bool
 
@@ -20,11 +20,89 @@ _MISSING = {"", "na", "n/a", "nan", "null"}
 
 @dataclass(frozen=True)
 class Labels:
-    """Class numbers int64 (N,), the names behind them where there are names, and what was decided."""
+    """Class numbers int64 (N,) or real targets float32 (N,), the names where there are names, and what was decided."""
 
     numbers: Tensor
     classes: tuple[str, ...] | None
     notes: tuple[str, ...]
+
+
+class ClassIndex:
+    """Numbers of classes by their names; lists such as ImageNet's hold a name twice, for two classes.
+
+    A name that stands for several classes is told apart by its number: "crane (134)".
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._numbers: dict[str, list[int]] = {}
+        for number, name in enumerate(names):
+            self._numbers.setdefault(name, []).append(number)
+        for name, numbers in list(self._numbers.items()):
+            for number in numbers if len(numbers) > 1 else ():
+                self._numbers.setdefault(f"{name} ({number})", [number])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._numbers
+
+    def number(self, name: str, place: str, kind: type[SignstepError] = LoadError) -> int:
+        """The number of a class.
+
+        Args:
+            name: In the list, or with its number where it stands there several times.
+            place: What gave the name, for the message.
+            kind: Of the error.
+
+        Raises:
+            KeyError: The name is not in the list.
+            SignstepError: Of that kind, if the name stands for several classes.
+        """
+        numbers = self._numbers[name]
+        if len(numbers) > 1:
+            written = [f"{name} ({number})" for number in numbers]
+            raise kind(
+                f"{place}: {name!r} is the name of the classes {_and(list(map(str, numbers)))}: "
+                f"write {' or '.join(map(repr, written))}"
+            )
+        return numbers[0]
+
+
+def _and(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+class Reals:
+    """The values of the target column of a regression in the order of the rows."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self._rows = array("f")
+
+    def add(self, value: Value, place: Callable[[], str]) -> None:  # noqa: ARG002
+        """The value of the next row, which `real_number` reads."""
+        number = real_number(value)
+        assert number is not None
+        self._rows.append(number)
+
+    def labels(self, classes: tuple[str, ...] | None) -> Labels:
+        """All targets, float32 (N,).
+
+        Raises:
+            InputError: If there are classes.
+        """
+        if classes is not None:
+            raise InputError(
+                "classes= gives an order to class names, and the targets of a regression are numbers: leave it out"
+            )
+        rows = np.frombuffer(self._rows, np.float32).copy() if self._rows else np.zeros(0, np.float32)
+        return Labels(torch.from_numpy(rows), None, (f"column {self.column!r}: real targets as float32",))
+
+
+def real_number(value: Value | None) -> float | None:
+    """The finite number that a target is or spells, as far as float32 can hold it; else None."""
+    if value is None or isinstance(value, bool):
+        return None
+    number = _number(value)
+    return number if number is not None and abs(number) <= np.finfo(np.float32).max else None
 
 
 class Targets:
@@ -55,8 +133,8 @@ class Targets:
             classes: Names in the order of their numbers, with which each value is then compared as text.
 
         Raises:
-            LoadError: If a value is not among the classes given, is a negative or fractional number, or if there are
-                numbers and names.
+            LoadError: If a value is not among the classes given or stands for several of them, is a negative or
+                fractional number, or if there are numbers and names.
         """
         if classes is not None:
             return self._given(classes)
@@ -73,20 +151,20 @@ class Targets:
         for value, number in numbers.items():
             if not number.is_integer() or number < 0:
                 raise LoadError(
-                    f"{self._at(value)} is {value}, not a class number: Signstep audits classifiers, "
-                    "write labels as integers 0..K-1 or as class names"
+                    f"{self._at(value)} is {value}, not a class number: write labels as integers 0..K-1 or as class "
+                    "names, or declare a regression (--task regression --tolerance T)"
                 )
         return Labels(self._numbered([int(number) for number in numbers.values()]), None, ())
 
     def _given(self, classes: tuple[str, ...]) -> Labels:
-        number = {name: position for position, name in enumerate(classes)}
+        index = ClassIndex(classes)
         for value in self._codes:
-            if str(value) not in number:
+            if str(value) not in index:
                 raise LoadError(
                     f"{self._at(value)} is {str(value)!r}, which is not among the {len(classes)} classes given: "
                     "add it to them or correct the row"
                 )
-        numbers = self._numbered([number[str(value)] for value in self._codes])
+        numbers = self._numbered([index.number(str(value), self._at(value)) for value in self._codes])
         return Labels(numbers, classes, (f"column {self.column!r}: classes are numbered in the order given",))
 
     def _named(self, names: tuple[str, ...]) -> Labels:
@@ -114,8 +192,10 @@ def is_missing(value: Value | None) -> bool:
 def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     """Class names in the order of the model's outputs, from a sequence or a text file with one name per line.
 
+    A name may stand for several classes, as in ImageNet's list: see `ClassIndex`.
+
     Raises:
-        InputError: If the sequence is empty, or holds an empty name or one twice.
+        InputError: If the sequence is empty, or holds an empty name.
         LoadError: If the file cannot be read, or the same holds for it.
     """
     if isinstance(classes, str | Path):
@@ -127,23 +207,19 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
                 f"classes={str(path)!r} cannot be read ({error}): pass a UTF-8 text file with one name per line, or a "
                 "sequence of names"
             ) from error
-        _refuse_doubles(names, f"{path}", LoadError)
+        _refuse_gaps(names, f"{path}", LoadError)
     else:
         names = list(classes)
-        _refuse_doubles(names, "classes", InputError)
+        _refuse_gaps(names, "classes", InputError)
     return tuple(names)
 
 
-def _refuse_doubles(names: list[str], where: str, kind: type[Exception]) -> None:
+def _refuse_gaps(names: list[str], where: str, kind: type[Exception]) -> None:
     if not names:
         raise kind(f"{where} holds no names: list the classes in the order of the model's outputs")
-    first: dict[str, int] = {}
     for number, name in enumerate(names, 1):
         if not name:
             raise kind(f"{where}: name {number} is empty: list the classes without gaps, one name each")
-        if name in first:
-            raise kind(f"{where}: {name!r} stands at {first[name]} and at {number}: name each class once")
-        first[name] = number
 
 
 def _number(value: Value) -> float | None:

@@ -47,6 +47,15 @@ def build(spec: str, args: Mapping[str, object]) -> nn.Module:
     return model
 
 
+def module_of(spec: str) -> str:
+    """The module that a spec names.
+
+    Raises:
+        InputError: If the spec does not fit.
+    """
+    return _split(spec)[0]
+
+
 def _split(spec: str) -> tuple[str, str]:
     module_name, _, name = spec.partition(":")
     if not name.isidentifier():

@@ -9,7 +9,8 @@ from torch import nn
 
 from signstep.errors import InputError, LoadError
 from signstep.models.exported import load_exported
-from signstep.models.factory import build
+from signstep.models.factory import build, module_of
+from signstep.models.sources import code_hash, source_files
 from signstep.models.weights import load_weights, refuse_non_finite
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
@@ -24,12 +25,14 @@ class LoadedModel:
         description: One line for people.
         notes: What was unwrapped or assumed on the way, one sentence each.
         sha256: Of the file of weights or of the program, or None if there is none.
+        code: SHA-256 of the Python files that define the model (`signstep.models.sources`), or None for a program.
     """
 
     model: nn.Module
     description: str
     notes: tuple[str, ...]
     sha256: str | None
+    code: str | None = None
 
 
 def load_model(
@@ -68,12 +71,13 @@ def load_model(
     model = build(spec, args or {})
     if not keep_mode:
         model.eval()
+    code = code_hash(source_files(module_of(spec), model))
     if weights is None:
         refuse_non_finite(spec, model.state_dict())
-        return LoadedModel(model, spec, ("no file of weights given: the model is as the factory made it",), None)
+        return LoadedModel(model, spec, ("no file of weights given: the model is as the factory made it",), None, code)
     path = Path(weights).expanduser()
     notes = load_weights(model, path)
-    return LoadedModel(model, f"{spec} with {path}", notes, _sha256(path))
+    return LoadedModel(model, f"{spec} with {path}", notes, _sha256(path), code)
 
 
 def _exported(spec: str, weights: str | Path | None, args: Mapping[str, object] | None, *, trust: bool) -> LoadedModel:

@@ -3,6 +3,7 @@
 import math
 
 from signstep.auditing.result import AttackResult, Result
+from signstep.auditing.table import iterated
 from signstep.core.statistics import wilson
 from signstep.report.numerals import NONE, fraction, interval, number, percent, seconds, share
 from signstep.report.table import Column, Table
@@ -25,13 +26,11 @@ def success(result: Result, entry: AttackResult) -> tuple[int, int]:
 
 
 def strongest(result: Result) -> AttackResult | None:
-    """The attack with the most successes; among equals the one that searched longest."""
+    """The attack with the most successes; among equals the one that searched longest.
+
+    On a ladder the rungs met different examples: this is the one that felled the most.
+    """
     return max(result.attacks, key=lambda entry: (success(result, entry)[0], entry.backwards), default=None)
-
-
-def iterated(entry: AttackResult) -> bool:
-    """Whether it takes more than one step: by name, or by the backward passes it used."""
-    return entry.backwards > 1.5 or entry.name.partition(":")[0] in ("bim", "mi-fgsm", "pgd")
 
 
 def overview(result: Result) -> Table:
@@ -88,7 +87,7 @@ def cost(result: Result) -> Table:
                 f"{entry.forwards:.2f}",
                 f"{entry.backwards:.2f}",
                 number(entry.seconds),
-                _time_each(result, entry),
+                _time_each(entry),
                 seconds(entry.seconds / hits) if hits else NONE,
             )
         )
@@ -137,28 +136,34 @@ def comparison(result: Result) -> Table:
         Column("Time per example"),
         Column("Goal", numeric=False),
         Column("Share of successes"),
+        Column("Transfers", numeric=False),
         Column("Sensitive to masked gradients", numeric=False),
     )
     rows = [
         (
             entry.name,
             _knowledge(result, entry),
-            ("several" if iterated(entry) else "one" if entry.backwards else "none") + f" ({entry.backwards:.2f})",
+            _steps(entry),
             number(entry.distance),
-            _time_each(result, entry),
+            _time_each(entry),
             "targeted" if targeted(result) else "untargeted",
-            percent(share(*success(result, entry))),
+            percent(share(*_met(result, entry))),
+            _carries_over(entry),
             _masking(result, entry),
         )
         for entry in result.attacks
     ]
     moved = "surrogate" in str(result.terms.get("gradients_from"))
-    transfer = (
-        "Every row is a transfer attack: its gradients come from other models."
-        if moved
-        else "Whether the points transfer to other models was not measured."
-    )
-    caption = f"The usual comparison of attacks, measured on this model and these examples. {transfer}"
+    if any(entry.transfers for entry in result.attacks):
+        transfer = (
+            "Transfers: of the examples that the other model answers rightly untouched, those it gets wrong there."
+        )
+    else:
+        transfer = "Whether the points transfer to other models was not measured (--transfer-to)."
+    if moved:
+        transfer = f"Every row is a transfer attack: its gradients come from other models. {transfer}"
+    rungs = " A rung's figures are those on the examples it met." if result.ladder else ""
+    caption = f"The usual comparison of attacks, measured on this model and these examples. {transfer}{rungs}"
     return Table("table-comparison", caption, columns, tuple(rows))
 
 
@@ -177,29 +182,55 @@ def _found(result: Result, entry: AttackResult) -> tuple[str, ...]:
     )
 
 
-def _time_each(result: Result, entry: AttackResult) -> str:
-    return seconds(entry.seconds / result.examples) if result.examples else NONE
+def _met(result: Result, entry: AttackResult) -> tuple[int, int]:
+    """Successes, and the examples that could be one: on a ladder those that the rung met."""
+    hits, of = success(result, entry)
+    return hits, min(of, entry.entered) if result.ladder else of
+
+
+def _steps(entry: AttackResult) -> str:
+    word = "one" if entry.steps == 1 else f"{entry.steps}" if entry.steps else "none"
+    return f"{word} ({entry.backwards:.2f})"
+
+
+def _carries_over(entry: AttackResult) -> str:
+    if not entry.transfers:
+        return "not measured"
+    return "; ".join(
+        f"{other}: {percent(share(fooled, able))} ({fraction(fooled, able)})"
+        for other, (fooled, able) in entry.transfers.items()
+    )
+
+
+def _time_each(entry: AttackResult) -> str:
+    return seconds(entry.seconds / entry.entered) if entry.entered else NONE
 
 
 def _knowledge(result: Result, entry: AttackResult) -> str:
-    if not entry.gradients:
+    if entry.needs == "scores":
+        return "scores of the model"
+    if entry.needs == "labels":
+        return "the model's answer alone"
+    if entry.needs == "nothing":
         return "nothing; the model only judges"
     return "gradients of a surrogate" if result.terms.get("gradients_from") == "surrogate" else "gradients of the model"
 
 
 def _masking(result: Result, entry: AttackResult) -> str:
     """What this result itself shows about it; the catalogue of findings has the thresholds for alarm."""
-    if not entry.gradients:
+    if entry.needs != "gradients":
         return "no: it uses no gradient"
     if entry.dead_gradients or entry.undetermined:
         return (
             f"yes: {fraction(entry.dead_gradients, entry.gradients)} gradients dead, {entry.undetermined} undetermined"
         )
+    if result.ladder:
+        return "see the findings: rungs meet different examples"
     hits, of = success(result, entry)
     for other in result.attacks:
         if other is entry or not _clearly_more(success(result, other), (hits, of)):
             continue
-        if not other.gradients or (iterated(entry) and not iterated(other)):
+        if other.needs != "gradients" or (iterated(entry) and not iterated(other)):
             return f"yes: {other.name}, which sees less, has {success(result, other)[0]} successes against {hits}"
         if iterated(other) and not iterated(entry) and 2 * hits < success(result, other)[0]:
             return f"yes: one step has {hits} successes, {other.name} {success(result, other)[0]}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from markupsafe import Markup
 
@@ -9,8 +10,8 @@ from signstep.core.statistics import wilson
 from signstep.report.numerals import percent
 
 # Drawn 420 units wide and shown at 340 to 520 pixels, so that letters are never much smaller than on paper.
-_WIDTH, _HEIGHT = 420, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 404, 14, 226
+_WIDTH, _HEIGHT = 420, 284
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 404, 28, 240
 
 Point = tuple[float, float, float, float]
 
@@ -23,9 +24,11 @@ def line_chart(
     *,
     mark: float | None,
     x_label: str,
+    y_label: str,
     unit: float,
+    stairs: bool = False,
 ) -> Markup:
-    """Shares over sizes.
+    """Shares over sizes, or over time.
 
     Args:
         ident: for the ids of title and description; unique on the page.
@@ -34,7 +37,9 @@ def line_chart(
         lines: role and points (eps, share, low end, high end) of each.
         mark: a size to mark with a vertical line.
         x_label: under the axis.
+        y_label: above the axis of shares.
         unit: in which sizes are counted at the axis: 1, or 1/255.
+        stairs: a share stays what it is until the next point.
     """
     top = max((point[0] for _, points in lines for point in points), default=1.0) or 1.0
     top = max(top, mark or 0.0)
@@ -52,9 +57,10 @@ def line_chart(
     for role, points in reversed(lines):
         if not points:
             continue
-        band = [f"{x(p[0]):.1f},{y(p[3]):.1f}" for p in points]
-        band += [f"{x(p[0]):.1f},{y(p[2]):.1f}" for p in reversed(points)]
-        path = " ".join(f"{x(p[0]):.1f},{y(p[1]):.1f}" for p in points)
+        drawn = _staircase(points) if stairs else points
+        band = [f"{x(p[0]):.1f},{y(p[3]):.1f}" for p in drawn]
+        band += [f"{x(p[0]):.1f},{y(p[2]):.1f}" for p in reversed(drawn)]
+        path = " ".join(f"{x(p[0]):.1f},{y(p[1]):.1f}" for p in drawn)
         parts.append(Markup('<g class="line {}">').format(role))
         if len(points) > 1:
             parts.append(Markup('<polygon class="band" points="{}"/>').format(" ".join(band)))
@@ -64,7 +70,7 @@ def line_chart(
             parts.append(Markup('<path d="M{:.1f} {:.1f}V{:.1f}"/>').format(*whisker))
         parts += [_symbol(role, x(p[0]), y(p[1])) for p in points]
         parts.append(Markup("</g>"))
-    return _svg(ident, title, description, parts, x_label, (_LEFT + _RIGHT) / 2)
+    return _svg(ident, title, description, parts, (x_label, y_label), (_LEFT + _RIGHT) / 2)
 
 
 def bar_chart(
@@ -77,6 +83,7 @@ def bar_chart(
     *,
     mark: float | None,
     x_label: str,
+    y_label: str,
     unit: float,
 ) -> Markup:
     """A histogram of sizes, with a bar apart for those that never fall."""
@@ -101,7 +108,7 @@ def bar_chart(
     parts.append(_tick(right + 38, "never"))
     if mark is not None and mark <= top:
         parts.append(Markup('<path class="mark" d="M{0:.1f} {1}V{2}"/>').format(x(mark), _TOP, _BOTTOM))
-    return _svg(ident, title, description, parts, x_label, (_LEFT + right) / 2)
+    return _svg(ident, title, description, parts, (x_label, y_label), (_LEFT + right) / 2)
 
 
 def bar(held: int, right: int, whole: int) -> Markup:
@@ -150,12 +157,15 @@ def round_step(rough: float) -> float:
     return next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
 
 
-def _svg(ident: str, title: str, description: str, parts: Sequence[Markup], x_label: str, middle: float) -> Markup:
+def _svg(
+    ident: str, title: str, description: str, parts: Sequence[Markup], labels: tuple[str, str], middle: float
+) -> Markup:
     return Markup(
         '<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-labelledby="{ident}-title {ident}-desc">'
         '<title id="{ident}-title">{title}</title><desc id="{ident}-desc">{description}</desc>{body}'
         '<path class="axis" d="M{left} {bottom}H{right}"/>'
-        '<text class="label" x="{middle}" y="{below}" text-anchor="middle">{x_label}</text></svg>'
+        '<text class="label" x="{middle}" y="{below}" text-anchor="middle">{x_label}</text>'
+        '<text class="label" x="4" y="{above}">{y_label}</text></svg>'
     ).format(
         width=_WIDTH,
         height=_HEIGHT,
@@ -168,8 +178,16 @@ def _svg(ident: str, title: str, description: str, parts: Sequence[Markup], x_la
         bottom=_BOTTOM,
         middle=middle,
         below=_HEIGHT - 6,
-        x_label=x_label,
+        x_label=labels[0],
+        above=_TOP - 14,
+        y_label=labels[1],
     )
+
+
+def _staircase(points: Sequence[Point]) -> list[Point]:
+    """The points, and before each fall the corner above it."""
+    corners = [(after[0], *before[1:]) for before, after in pairwise(points)]
+    return [points[0], *(point for pair in zip(corners, points[1:], strict=True) for point in pair)]
 
 
 def _shares_axis(y: Callable[[float], float]) -> Markup:

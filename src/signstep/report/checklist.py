@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from signstep.auditing.result import UPPER_BOUND, Result
-from signstep.report.attacks import iterated, strongest, success, targeted
+from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
+from signstep.auditing.table import asks, claim
+from signstep.report.attacks import strongest, success, targeted
 from signstep.report.numerals import fraction, interval, percent, seconds, share
 
 _UNKNOWN = "not recorded"
@@ -45,36 +46,46 @@ def checklist(result: Result) -> tuple[Item, ...]:
         Item("Results", _results(result)),
         Item("Uncertainty", UPPER_BOUND),
         Item("Randomness and seed", _randomness(terms)),
+        Item("Engine", _engine(result)),
         Item("Checks", _checks(result)),
         Item("Completeness", _complete(result)),
         Item("Cost and device", f"{seconds(result.seconds)} on {terms.get('device', _UNKNOWN)}; {_passes(result)}."),
         Item("Versions", "; ".join(f"{name} {version}" for name, version in result.versions.items()) + "."),
         Item("SHA-256 of the weights", result.hashes.get("weights", _UNKNOWN)),
         Item("SHA-256 of the data", result.hashes.get("data", _UNKNOWN)),
-        Item("SHA-256 of the preprocessing code", result.hashes.get("preprocessing", _UNKNOWN)),
-    )
-
-
-def claim(result: Result) -> str:
-    """The attacks that ran, and what their failure would not mean."""
-    several = [entry.name for entry in result.attacks if iterated(entry)]
-    if not several:
-        return "No attack stronger than a single step was run: this is no claim of robustness."
-    return (
-        f"Iterated attacks run: {', '.join(several)}. None of them is of AutoAttack strength: this is no claim of "
-        "robustness."
+        Item("SHA-256 of the model's code", _code(result)),
+        Item("SHA-256 of the preprocessing", _preprocessing(result)),
     )
 
 
 def _knowledge(result: Result) -> str:
-    if not any(entry.gradients for entry in result.attacks):
+    asking = [entry for entry in result.attacks if asks(entry)]
+    if not any(entry.needs == "gradients" for entry in result.attacks):
+        if asking:
+            return f"Queries alone: {_asked(asking)}. No attack used gradients."
         return "None but the model's verdict on the returned points: no attack used gradients."
     if result.terms.get("gradients_from") == "surrogate":
         return (
             "Transfer: gradients of surrogate models; the attacked model gave verdicts alone. A white-box attacker can "
             "do more."
         )
-    return "White box: weights and gradients of the model itself; the attacker knows everything but random draws."
+    text = "White box: weights and gradients of the model itself; the attacker knows everything but random draws."
+    return f"{text} Attacks that only asked: {_asked(asking)}." if asking else text
+
+
+def _asked(entries: list[AttackResult]) -> str:
+    words = {"scores": "for scores", "labels": "for the answer alone"}
+    return "; ".join(f"{entry.name} {words[entry.needs]}" for entry in entries)
+
+
+def _engine(result: Result) -> str:
+    engine = result.terms.get("engine", _UNKNOWN)
+    verdict = "The verdict on every returned point is by the model itself, in its own precision."
+    if engine == "exact":
+        return f"exact: the search ran on the model itself. {verdict}"
+    made = [note for note in result.notes if note.startswith("search on a copy")]
+    how = " ".join(f"{note}." for note in made) or "What was done to make a copy was not recorded."
+    return f"{engine}: {how} {verdict}"
 
 
 def _scale(result: Result) -> str:
@@ -162,6 +173,13 @@ def _mode(terms: dict[str, Any]) -> str:
 
 def _counted(result: Result) -> str:
     right = fraction(result.clean_right, result.examples)
+    if result.ladder:
+        return (
+            f"The {result.clean_right} initially right of {result.examples} examples of the data named above were "
+            "attacked, by each rung those still standing. Robust accuracy counts all examples, clean errors as errors; "
+            f"attack success counts the initially right, {right}. {result.undetermined} undetermined examples count as "
+            "not robust and not fooled."
+        )
     return (
         f"All {result.examples} examples of the data named above were attacked. Robust accuracy counts all of them, "
         f"clean errors as errors; attack success counts the initially right, {right}. "
@@ -193,7 +211,10 @@ def _baselines(result: Result) -> str:
 
 
 def _stronger(result: Result) -> str:
-    names = "; ".join(f"{entry.name}" + (f" ({entry.source})" if entry.source else "") for entry in result.attacks)
+    start = f"Ladder {result.ladder}: " if result.ladder else ""
+    names = start + "; ".join(
+        f"{entry.name}" + (f" ({entry.source})" if entry.source else "") for entry in result.attacks
+    )
     return f"{names or 'none'}. {claim(result)}"
 
 
@@ -238,7 +259,24 @@ def _checks(result: Result) -> str:
 def _complete(result: Result) -> str:
     if result.partial:
         return f"PARTIAL: the audit was interrupted after {result.examples} examples; the rest may differ."
+    shard = result.terms.get("shard")
+    if shard is not None:
+        return f"Shard {shard[0]}/{shard[1]}: every {shard[1]}-th example from number {shard[0]} on, to its end."
     return "The audit ran to its end."
+
+
+def _code(result: Result) -> str:
+    digest = result.hashes.get("code")
+    if digest is None:
+        return _UNKNOWN
+    return f"{digest} (the Python files of the factory and the model's classes, with what they do to the input)"
+
+
+def _preprocessing(result: Result) -> str:
+    digest = result.hashes.get("preprocessing")
+    if digest is None:
+        return _UNKNOWN
+    return f"{digest} (what Signstep does to the data: scale, colours, size, normalisation; in canonical words)"
 
 
 def _passes(result: Result) -> str:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from signstep.auditing.result import Result
+from signstep.auditing.result import NOT_RUN, Result
 from signstep.report.attacks import strongest
 from signstep.report.charts import bar
 from signstep.report.numerals import fraction, interval, percent, share
@@ -35,17 +35,23 @@ class Confusion:
 
 
 def class_name(result: Result, index: int) -> str:
-    """The name of a class, or its number where names are not known."""
-    return result.classes[index] if 0 <= index < len(result.classes) else str(index)
+    """The name of a class, with its number where several have that name; the number where names are not known.
+
+    ImageNet's list has a bird and a machine that are both called "crane".
+    """
+    if not 0 <= index < len(result.classes):
+        return str(index)
+    name = result.classes[index]
+    return f"{name} ({index})" if result.classes.count(name) > 1 else name
 
 
 def confusion(result: Result) -> Confusion | None:
-    """For the strongest attack; None where the answers are no classes."""
+    """For the strongest attack, or a whole ladder; None where the answers are no classes."""
     best = strongest(result)
     answers = result.per_example.answers
     if best is None or not answers.get("clean") or not answers.get(best.name):
         return None
-    before, after = answers["clean"], answers[best.name]
+    before, after = answers["clean"], _after(result) if result.ladder else answers[best.name]
     frequency = Counter([*before, *after])
     kept = sorted(index for index, _ in frequency.most_common(_CLASSES))
     left_out = len(frequency) - len(kept)
@@ -56,7 +62,20 @@ def confusion(result: Result) -> Confusion | None:
         grid[place.get(first, place.get(_OTHER, 0))][place.get(second, place.get(_OTHER, 0))] += 1
     tints = tuple(tuple(-(-5 * count // max(1, sum(row))) for count in row) for row in grid)
     names = tuple("other" if index == _OTHER else class_name(result, index) for index in order)
-    return Confusion(best.name, names, tuple(map(tuple, grid)), tints, left_out)
+    return Confusion(
+        f"the ladder {result.ladder}" if result.ladder else best.name, names, tuple(map(tuple, grid)), tints, left_out
+    )
+
+
+def _after(result: Result) -> tuple[int, ...]:
+    """The answer at the point of the last rung that met the example; the clean answer if none did."""
+    after = list(result.per_example.answers["clean"])
+    for entry in result.attacks:
+        said = result.per_example.answers[entry.name]
+        for row, letter in enumerate(result.per_example.verdicts[entry.name]):
+            if letter != NOT_RUN:
+                after[row] = said[row]
+    return tuple(after)
 
 
 def by_class(result: Result) -> tuple[Table, int] | None:

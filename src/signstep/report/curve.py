@@ -1,6 +1,7 @@
-"""How success grows with the size of the change: the security curve, and the smallest size for each example."""
+"""How accuracy falls as the change grows: the security curve, and the smallest size for each example."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -17,14 +18,16 @@ _BINS = 12  # at most
 
 @dataclass(frozen=True)
 class Series:
-    """One attack over sizes: eps, share of the right answers that fell, and the ends of its interval.
+    """One attack over sizes: eps, robust accuracy over all examples, and the ends of its interval.
 
-    ``role`` is "strongest", "other" or "control"; it decides how the line is drawn.
+    A curve begins at 0 with clean accuracy; an attack at one size alone is one point. ``counts`` are the examples
+    behind each point. ``role`` is "strongest", "other" or "control"; it decides how the line is drawn.
     """
 
     name: str
     role: str
     points: tuple[tuple[float, float, float, float], ...]
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -45,60 +48,80 @@ def fallen(result: Result) -> str:
     return "led to the target" if targeted(result) else "changed"
 
 
+def measure(result: Result) -> str:
+    """What the curve shows, in words.
+
+    Targeted attacks tell nothing about accuracy: an example that is led to a third class was not led to its target.
+    """
+    return "right and kept off the target" if targeted(result) else "accuracy"
+
+
 def series(result: Result) -> tuple[Series, ...]:
     """The curves, the strongest first and controls last.
 
-    An attack that ran at one size alone appears as one point if it is the strongest.
+    An attack that ran at one size alone appears as one point if it is the strongest; so does a ladder.
     """
-    curves = {name: points for name, points in result.curves.items() if points}
+    curves = {name: _held(result, name, points) for name, points in result.curves.items() if points}
     best, eps = strongest(result), result.terms.get("eps_value")
-    if curves and best is not None and best.name not in curves and eps is not None:
-        curves[best.name] = (CurvePoint(float(eps), best.fooled),)
+    first, held_there = (best.name, best.held) if best is not None else ("", 0)
+    if result.ladder:  # its rungs met different examples: they count together
+        first, held_there = f"ladder {result.ladder}", result.held
+    if curves and best is not None and first not in curves and eps is not None:
+        curves[first] = ((float(eps), held_there),)
     controls = [name for name in curves if name.partition(":")[0] == "random-sign"]
-    first = best.name if best is not None else ""
     ranked = sorted(
         (name for name in curves if name not in controls),
-        key=lambda name: (-max(point.fooled for point in curves[name]), name != first),
+        key=lambda name: (not result.ladder or name != first, min(held for _, held in curves[name]), name != first),
     )
     roles = {name: "strongest" if rank == 0 else "other" for rank, name in enumerate(ranked)}
+    whole = result.examples
     return tuple(
         Series(
             name,
             roles.get(name, "control"),
-            tuple(
-                (p.eps, share(p.fooled, result.clean_right), *wilson(p.fooled, result.clean_right))
-                for p in curves[name]
-                if result.clean_right
-            ),
+            tuple((at, share(held, whole), *wilson(held, whole)) for at, held in curves[name] if whole),
+            tuple(held for _, held in curves[name] if whole),
         )
         for name in (*ranked, *controls)
     )
 
 
+def _held(result: Result, name: str, points: Sequence[CurvePoint]) -> tuple[tuple[float, int], ...]:
+    """Sizes and how many examples are right and held there: not fooled, and not undetermined.
+
+    How many are undetermined is known at the size of the audit. At larger sizes those that fall first are taken to be
+    of them, so that none is subtracted twice: an upper bound, as all robust accuracy is.
+    """
+    entry = next((entry for entry in result.attacks if entry.name == name), None)
+    unclear = result.undetermined if entry is None else entry.undetermined
+    eps = result.terms.get("eps_value")
+    at_eps = max((point.fooled for point in points if eps is not None and point.eps <= eps * (1 + 1e-9)), default=0)
+    left = []
+    for point in points:
+        larger = eps is not None and point.eps > eps * (1 + 1e-9)
+        still = max(0, unclear - max(0, point.fooled - at_eps)) if larger else unclear
+        left.append((point.eps, max(0, result.clean_right - point.fooled - still)))
+    return ((0.0, result.clean_right), *left)
+
+
 def curve_table(result: Result, drawn: tuple[Series, ...]) -> Table:
     """The same numbers: one row for each size, one column for each attack."""
     label = result.terms.get("eps", "")
-    counts = {name: {point.eps: point.fooled for point in points} for name, points in result.curves.items()}
-    best, eps = strongest(result), result.terms.get("eps_value")
-    for line in drawn:
-        if line.name not in counts and best is not None and eps is not None:
-            counts[line.name] = {float(eps): best.fooled}
-    sizes = sorted({point for line in drawn for point in counts[line.name]})
+    counts = {line.name: {at[0]: held for at, held in zip(line.points, line.counts, strict=True)} for line in drawn}
+    sizes = sorted({at for line in drawn for at in counts[line.name]})
     columns = (Column("eps", numeric=False), *(Column(line.name) for line in drawn))
 
     def cell(name: str, at: float) -> str | Markup:
-        count = counts[name].get(at)
-        if count is None:
+        held = counts[name].get(at)
+        if held is None:
             return ""
         return Markup('{} ({})<span class="quiet">{}</span>').format(
-            percent(share(count, result.clean_right)), count, interval(count, result.clean_right)
+            percent(share(held, result.examples)), held, interval(held, result.examples)
         )
 
     rows = tuple((size(at, label), *(cell(line.name, at) for line in drawn)) for at in sizes)
-    caption = (
-        f"Share of the {result.clean_right} right answers that are {fallen(result)} at each size, with the count and "
-        "the 95 % interval."
-    )
+    what = "Share that is right and kept off the target" if targeted(result) else "Accuracy"
+    caption = f"{what} at each size, over all {result.examples} examples, with the count and the 95 % interval."
     return Table("table-curve", caption, columns, rows)
 
 

@@ -7,6 +7,7 @@ from signstep.auditing.table import sentence
 from signstep.report.attacks import overview
 from signstep.report.checklist import checklist
 from signstep.report.plain import plain
+from signstep.report.rungs import ladder_table
 from signstep.report.table import Table
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
@@ -15,7 +16,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 def checklist_markdown(result: Result) -> str:
     """Sentence, table of attacks and every item of the checklist."""
     lines = ["# Reporting checklist", "", escape(sentence(result)), ""]
-    lines += _table(overview(result))
+    lines += _table(ladder_table(result) if result.ladder else overview(result))
     lines += ["", *(f"- **{item.name}.** {escape(item.text)}" for item in checklist(result))]
     lines += [f"- **Note.** {escape(note)}." for note in result.notes]
     return "\n".join(lines) + "\n"

@@ -1,30 +1,32 @@
 """The page: everything that is shown, put in order and given to the template."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from signstep.auditing.findings import Finding
 from signstep.auditing.result import UPPER_BOUND, Result
-from signstep.auditing.table import sentence
+from signstep.auditing.table import claim, sentence
 from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted
 from signstep.report.charts import bar_chart, line_chart, sample
-from signstep.report.checklist import checklist, claim
+from signstep.report.checklist import checklist
 from signstep.report.classes import by_class, confusion
 from signstep.report.curve import (
     Histogram,
     Series,
     curve_table,
-    fallen,
     histogram,
     histogram_table,
+    measure,
     series,
 )
 from signstep.report.numerals import NONE, fraction, interval, percent, share, size, unit
 from signstep.report.pictures import Gallery
 from signstep.report.plain import plain
+from signstep.report.rungs import ladder_table, nearest_table, queries_table, settled, time_chart, time_table
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
     """The whole page as HTML."""
     lines, bins, classes = series(result), histogram(result), by_class(result)
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             result=result,
@@ -52,12 +54,18 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
             claim=claim(result),
             findings=[finding for finding in findings if finding.ignored is None],
             ignored=[finding for finding in findings if finding.ignored is not None],
-            overview=overview(result),
-            sources=[(entry.name, entry.source) for entry in result.attacks if entry.source],
+            overview=ladder_table(result) if result.ladder else overview(result),
+            time=time_chart(result) if result.ladder and result.examples else None,
+            time_table=time_table(result) if result.ladder else None,
+            settled=settled(result) if result.ladder else "",
+            queries=queries_table(result),
+            nearest=nearest_table(result),
+            sources=_sources(result),
             curve=_curve_chart(result, lines) if lines else None,
             curve_table=curve_table(result, lines) if lines else None,
             legend=[(sample(line.role), line.name) for line in lines],
-            fallen=fallen(result),
+            measure=measure(result),
+            unclear=max((entry.undetermined for entry in result.attacks), default=0),
             gallery=shown,
             confusion=confusion(result),
             by_class=classes,
@@ -91,6 +99,15 @@ def figures(result: Result) -> tuple[Figure, ...]:
     )
 
 
+def _sources(result: Result) -> list[tuple[str, str]]:
+    """The paper of each attack, once for those that share it."""
+    names: dict[str, list[str]] = {}
+    for entry in result.attacks:
+        if entry.source:
+            names.setdefault(entry.source, []).append(entry.name)
+    return [(", ".join(shared), source) for source, shared in names.items()]
+
+
 def written(value: Any) -> str:
     """A term of the record in words."""
     if value is None:
@@ -104,8 +121,9 @@ def written(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value) or NONE
 
 
-def _environment() -> Environment:
-    return Environment(
+def environment() -> Environment:
+    """Templates of this package: text is escaped, and what is missing is an error."""
+    made = Environment(
         loader=PackageLoader("signstep.report"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -113,6 +131,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
     )
+    made.filters["breaks"] = _breaks
+    return made
+
+
+def _breaks(cell: str | Markup) -> Markup:
+    """The name of a row, which may be broken where options begin; no escaped character has a comma or a colon."""
+    text = cell if isinstance(cell, Markup) else escape(plain(cell))
+    return text if "<" in text else Markup(re.sub(r"(?<=[,:])(?=\w)", "<wbr>", text))
 
 
 def _axis(name: str, result: Result) -> str:
@@ -130,11 +156,12 @@ def _curve_chart(result: Result, lines: tuple[Series, ...]) -> Markup:
     ]
     return line_chart(
         "curve",
-        f"Share of right answers {fallen(result)}, by size of the change",
+        f"{measure(result).capitalize()}, by size of the change",
         "; ".join(said) + ". The table beside it has all numbers.",
         [(line.role, line.points) for line in lines],
         mark=eps,
         x_label=_axis("eps", result),
+        y_label=measure(result),
         unit=unit(label),
     )
 
@@ -151,5 +178,6 @@ def _histogram_chart(result: Result, bins: Histogram) -> Markup:
         bins.never,
         mark=result.terms.get("eps_value"),
         x_label=_axis("smallest eps", result),
+        y_label="examples",
         unit=unit(label),
     )

@@ -93,7 +93,7 @@ def gallery(result: Result, points: Mapping[str, Tensor] | None) -> Gallery:
 
 
 def save_strips(shown: Gallery, folder: Path) -> None:
-    """Write each picture as ``NN.png`` and remove strips that an earlier report left there.
+    """Write each picture as ``NN.png``.
 
     Raises:
         LoadError: a file cannot be written.
@@ -102,9 +102,12 @@ def save_strips(shown: Gallery, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
     for number, picture in enumerate(shown.pictures, start=1):
         write_whole(folder / f"{number:02d}.png", picture.strip)
-    for path in folder.glob("[0-9][0-9].png") if folder.is_dir() else ():
-        if int(path.stem) not in range(1, len(shown.pictures) + 1) and _ours(path):
-            path.unlink()
+
+
+def places(folder: Path) -> list[Path]:
+    """What lies in a folder under a name that a strip could have."""
+    names = {f"{number:02d}.png" for number in range(1, MOST + 1)}
+    return sorted(path for path in folder.iterdir() if path.name in names) if folder.is_dir() else []
 
 
 def choose(result: Result, points: Mapping[str, Tensor]) -> list[int]:
@@ -270,6 +273,6 @@ def _uri(image: "Image") -> str:
     return "data:image/png;base64," + base64.b64encode(_png(image)).decode("ascii")
 
 
-def _ours(path: Path) -> bool:
+def of_a_report(path: Path) -> bool:
     """Whether a file is a strip that a report wrote."""
-    return b"Software\x00signstep " in path.read_bytes()[:200]
+    return path.is_file() and b"Software\x00signstep " in path.read_bytes()[:200]

@@ -1,0 +1,169 @@
+"""Ladders: attacks from cheap to strong, each on the examples that the ones before have not fooled.
+
+A preset is data, and its version is in its name: what a name means never changes, so that numbers stay comparable.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from signstep.auditing.tally import Tally
+from signstep.core.attack import Attack
+from signstep.core.keys import Key
+from signstep.core.outcome import Outcome
+from signstep.core.problem import nearness
+from signstep.core.subject import Question
+from signstep.core.tree import Tree, put, take, tree_map
+from signstep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A recipe, and for which of the examples still standing it is meant.
+
+    Attributes:
+        recipe: with options, or an attack object.
+        near: None for all; a number r for those whose best margin so far is at most r times their margin untouched:
+            search goes where the margin has moved. Written ``"square:queries=500 near<=0.25"``.
+    """
+
+    recipe: str | Attack
+    near: float | None = None
+
+    @classmethod
+    def of(cls, spec: "str | Attack | Rung") -> "Rung":
+        """From "recipe", "recipe near<=0.25", an attack object or a rung.
+
+        Raises:
+            InputError: what follows the recipe is not ``near<=`` and a number.
+        """
+        if isinstance(spec, Rung):
+            return spec
+        if not isinstance(spec, str):
+            return cls(spec)
+        recipe, _, rule = spec.strip().partition(" ")
+        if not rule:
+            return cls(recipe)
+        word, _, number = rule.strip().partition("<=")
+        try:
+            near = float(number) if word.strip() == "near" else -1.0
+        except ValueError:
+            near = -1.0
+        if not near > 0:
+            raise InputError(f"rung {spec!r}: after the recipe only 'near<=NUMBER' may follow, such as near<=0.25")
+        return cls(recipe, near)
+
+    def __str__(self) -> str:
+        name = self.recipe if isinstance(self.recipe, str) else self.recipe.name
+        return name if self.near is None else f"{name} near<={self.near:g}"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Recipes to climb, with options, the cheapest first.
+
+    Attributes:
+        name: with its version, such as "standard@1"; "custom" for a list of one's own.
+        rungs: recipes, each for the examples that are still standing.
+        about: one line for a reader who chooses.
+    """
+
+    name: str
+    rungs: tuple[Rung, ...]
+    about: str
+
+
+def _preset(name: str, about: str, *rungs: str) -> Ladder:
+    return Ladder(name, tuple(Rung.of(rung) for rung in rungs), about)
+
+
+_QUICK = ("smooth-pgd:steps=10", "apgd:loss=margin,steps=20,targets=2 near<=0.2")
+
+_STANDARD = (
+    *_QUICK,
+    "smooth-pgd:steps=25,start=uniform near<=0.25",
+    "square:queries=150,start=best,patience=30,schedule=constant,p=0.01 near<=0.25",
+    "apgd:loss=margin,steps=30,targets=4 near<=0.6",
+    "smooth-pgd:steps=25,start=uniform,restarts=3 near<=0.25",
+    "square:queries=1000,start=best,patience=100,schedule=constant,p=0.01 near<=0.25",
+    "apgd:loss=margin,steps=20",
+    # Where gradients lead nowhere at all no margin moves, and only a search that needs none can tell.
+    "square:queries=300,patience=10",
+)
+
+_AUTOATTACK = (
+    "apgd:loss=ce,steps=100",
+    "apgd:loss=dlr,targets=9,steps=100",
+    "fab:targets=9,steps=100",
+    "square:queries=5000",
+)
+
+LADDERS: dict[str, Ladder] = {
+    row.name: row
+    for row in (
+        _preset("quick@1", "a first number in seconds: an upper bound that standard may still lower", *_QUICK),
+        _preset("standard@1", "AutoAttack strength or more, far sooner; the one to report", *_STANDARD),
+        _preset("thorough@1", "standard, and then the whole of autoattack on what is left", *_STANDARD, *_AUTOATTACK),
+        _preset(
+            "autoattack@1",
+            "the published composition and order (Croce & Hein 2020): the standard of belief, and slow",
+            *_AUTOATTACK,
+        ),
+    )
+}
+
+
+def ladder(spec: str | Sequence[str | Attack | Rung]) -> Ladder:
+    """A preset by its name, or rungs of one's own.
+
+    Raises:
+        InputError: no such preset, or no rungs.
+    """
+    if not isinstance(spec, str):
+        if not spec:
+            raise InputError("ladder has no rungs; pass one or more recipes, or the name of a preset")
+        return Ladder("custom", tuple(Rung.of(rung) for rung in spec), "rungs of one's own")
+    if spec in LADDERS:
+        return LADDERS[spec]
+    latest = [name for name in LADDERS if name.partition("@")[0] == spec]
+    if latest:
+        return LADDERS[latest[-1]]
+    raise InputError(f"ladder={spec!r} is not one of {', '.join(LADDERS)}; or pass a list of recipes")
+
+
+def climb(question: Question, rungs: Sequence[tuple[str, Rung, Attack]], key: Key, tally: Tally) -> None:
+    """Run each rung on the examples that are right and that no rung before it has fooled.
+
+    Every example carries the best point found for it so far, by the margin of the model itself, so that a rung may go
+    on from there. All decisions about an example depend on that example alone. Which draws belong to a rung depends on
+    its place, so that a recipe may come twice.
+    """
+    failed = question.clean.fooled if question.wrong is None else question.wrong | question.clean.fooled
+    untouched = nearness(question.clean)
+    standing, best, near = ~failed, question.x, torch.full_like(untouched, -torch.inf)
+    for place, (name, rung, attack) in enumerate(rungs):
+        meant = standing if rung.near is None else standing & ~(near < rung.near * untouched)
+        index = meant.nonzero().squeeze(1)
+        if len(index) == 0:
+            tally.skip(name)
+            continue
+        began = time.perf_counter()
+        part = question if len(index) == len(standing) else question.take(index)
+        outcome = part.run(attack, key.fold("rung", place, attack.name), None if place == 0 else take(best, index))
+        seconds = time.perf_counter() - began
+        best, near = _better(outcome, index, best, near)
+        standing = standing.index_copy(0, index, ~outcome.fooled)
+        tally.add(name, question.spread(outcome, index), seconds, index)
+
+
+def _better(outcome: Outcome, index: Tensor, best: Tree, near: Tensor) -> tuple[Tree, Tensor]:
+    """The better of the best points so far and those of a rung, for the rows at ``index``."""
+    gain = (outcome.verified & (outcome.near > near[index])).nonzero().squeeze(1)
+    if len(gain) == 0:
+        return best, near
+    best = tree_map(lambda part: part.clone(), best)
+    put(best, index[gain], take(outcome.x, gain))
+    return best, near.index_copy(0, index[gain], outcome.near[gain])

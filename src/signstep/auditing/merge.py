@@ -1,0 +1,231 @@
+"""Joining the shards of an audit: n results in, the one out that a single audit of all examples gives."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from signstep.auditing.result import CurvePoint, Examples, Result, worst_case
+from signstep.auditing.tally import Facts, Sums, nearest_curves
+from signstep.errors import InputError
+
+Item = TypeVar("Item")
+
+# Terms that may differ between the shards of one audit.
+_OWN = ("shard", "tolerance")
+
+
+def merge(results: Sequence[Result]) -> Result:
+    """Join the results of ``audit(..., shard=(i, n))`` for all i, in any order.
+
+    Examples stand in the order of the data, counts and passes are added, medians and quartiles taken over all examples.
+    The result is the one of a single audit, but for the seconds, which are summed.
+
+    Args:
+        results: one for each shard.
+
+    Raises:
+        InputError: a shard is missing, comes twice, is partial, or was made under other terms; the message names it.
+
+    Example:
+        >>> import torch, signstep as ss
+        >>> model, data = torch.nn.Linear(4, 3), (torch.rand(9, 4), torch.arange(9) % 3)
+        >>> shards = [ss.audit(model, data, threat=ss.linf(0.1), shard=(i, 2)) for i in range(2)]
+        >>> ss.merge(shards).examples
+        9
+    """
+    shards = _in_order(results)
+    for other in shards[1:]:
+        _check_same(shards[0], other)
+    sizes = [shard.examples for shard in shards]
+    whole = sum(sizes)
+    if sizes != [len(range(place, whole, len(shards))) for place in range(len(shards))]:
+        raise InputError(
+            f"the shards have {sizes} examples, which no {whole} examples split into; was the data the same?"
+        )
+    first = shards[0]
+    examples = _woven_examples(shards)
+    entries = tuple(
+        _sums(shards, place, examples).entry(
+            entry.name,
+            Facts(entry.steps, entry.needs, entry.source),
+            examples,
+            targeted=first.terms.get("goal") == "targeted",
+        )
+        for place, entry in enumerate(first.attacks)
+    )
+    letters = worst_case(examples, entries)
+    levels = [point.eps for point in first.curve]
+    return Result(
+        model=first.model,
+        data=first.data,
+        examples=whole,
+        clean_right=examples.clean.count("r"),
+        held=letters.count("h"),
+        undetermined=letters.count("u"),
+        attacks=entries,
+        curves={**_added(shards, examples), **nearest_curves(examples, levels)},
+        terms={**first.terms, "shard": None, "tolerance": max(shard.terms["tolerance"] for shard in shards)},
+        notes=tuple(dict.fromkeys(note for shard in shards for note in shard.notes)),
+        versions=first.versions,
+        seconds=round(sum(shard.seconds for shard in shards), 3),
+        partial=False,
+        per_example=examples,
+        classes=first.classes,
+        hashes=first.hashes,
+        ladder=first.ladder,
+    )
+
+
+def merge_points(shards: Sequence[Result], points: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The saved points of the shards as those of the whole, in the order of the data; none where a shard has none."""
+    kept = [
+        {**part, "row": part["row"] * shard.terms["shard"][1] + shard.terms["shard"][0]}
+        for shard, part in zip(shards, points, strict=True)
+        if part
+    ]
+    if not kept:
+        return {}
+    joined = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
+    order = joined["row"].argsort()
+    return {name: part[order].contiguous() for name, part in joined.items()}
+
+
+def _in_order(results: Sequence[Result]) -> list[Result]:
+    if not results:
+        raise InputError("no results to merge; pass one for each shard")
+    found: dict[int, Result] = {}
+    count = None
+    for place, result in enumerate(results):
+        shard = result.terms.get("shard")
+        if shard is None:
+            raise InputError(f"result {place + 1} is of a whole audit; make the parts with shard=(i, n)")
+        number, of = shard
+        count = of if count is None else count
+        if of != count:
+            raise InputError(
+                f"result {place + 1} is shard {number}/{of}, the first is one of {count}; pass one audit's"
+            )
+        if number in found:
+            raise InputError(f"shard {number}/{of} is there twice; pass each once")
+        if result.partial:
+            raise InputError(f"shard {number}/{of} is partial: it was interrupted; run it to its end")
+        found[number] = result
+    missing = [f"{number}/{count}" for number in range(count or 0) if number not in found]
+    if missing:
+        raise InputError(f"shards are missing: {', '.join(missing)}; pass a result for each")
+    return [found[number] for number in sorted(found)]
+
+
+def _check_same(first: Result, other: Result) -> None:
+    """Whether two shards are of one audit; the first thing that differs is named."""
+
+    def seen(result: Result) -> dict[str, Any]:
+        stated: dict[str, Any] = {name: getattr(result, name) for name in ("model", "data", "ladder", "classes")}
+        stated["attacks"] = [(entry.name, entry.steps) for entry in result.attacks]
+        stated["sizes of the curve"] = [point.eps for point in result.curve]
+        for part in ("terms", "versions", "hashes"):
+            stated |= {f"{part}: {name}": value for name, value in getattr(result, part).items() if name not in _OWN}
+        stated["models shown to"] = sorted(result.per_example.transfers)
+        return stated
+
+    one, two = seen(first), seen(other)
+    for name in [*one, *(name for name in two if name not in one)]:
+        if one.get(name) != two.get(name):
+            raise InputError(
+                f"shards {_label(first)} and {_label(other)} differ in {name}: {one.get(name)} and {two.get(name)}; "
+                "make all of them under the same terms"
+            )
+
+
+def _label(result: Result) -> str:
+    return "/".join(map(str, result.terms["shard"]))
+
+
+def woven(parts: Sequence[Iterable[Item]]) -> list[Item]:
+    """The n parts, of which the i-th has every n-th item from the i-th on, as one list.
+
+    >>> woven([[0, 3], [1, 4], [2]])
+    [0, 1, 2, 3, 4]
+    """
+    lists = [list(part) for part in parts]
+    longest = max(map(len, lists))
+    return [part[row] for row in range(longest) for part in lists if row < len(part)]
+
+
+def _woven_examples(shards: Sequence[Result]) -> Examples:
+    parts = [shard.per_example for shard in shards]
+
+    def letters(pick: Callable[[Examples], str]) -> str:
+        return "".join(woven([pick(part) for part in parts]))
+
+    def columns(name: str) -> dict[str, tuple[Any, ...]]:
+        # A shard lacks a column where no example of it was left for a rung that looks for the smallest change.
+        names = dict.fromkeys(key for part in parts for key in getattr(part, name))
+        empty = [(None,) * len(part.clean) for part in parts]
+        return {
+            key: tuple(woven([getattr(part, name).get(key, filler) for part, filler in zip(parts, empty, strict=True)]))
+            for key in names
+        }
+
+    first = parts[0]
+    return Examples(
+        ids=tuple(woven([part.ids for part in parts])),
+        clean=letters(lambda part: part.clean),
+        verdicts={name: letters(lambda part, name=name: part.verdicts[name]) for name in first.verdicts},  # type: ignore[misc]
+        smallest_eps=tuple(woven([part.smallest_eps for part in parts])),
+        labels=tuple(woven([part.labels for part in parts])),
+        answers=columns("answers"),
+        passes=columns("passes"),
+        distances=columns("distances"),
+        nearest=columns("nearest"),
+        transfers={
+            other: {
+                name: letters(lambda part, other=other, name=name: part.transfers[other][name])  # type: ignore[misc]
+                for name in there
+            }
+            for other, there in first.transfers.items()
+        },
+    )
+
+
+def _sums(shards: Sequence[Result], place: int, examples: Examples) -> Sums:
+    entries = [shard.attacks[place] for shard in shards]
+    name = entries[0].name
+    shares = [(entry.zero, entry.nonfinite, entry.underflow) for entry in entries]
+    counted = [
+        sum(round(share[part] * entry.coordinates) for share, entry in zip(shares, entries, strict=True))
+        for part in range(3)
+    ]
+    return Sums(
+        verdicts=[examples.verdicts[name]],
+        reached=sum(entry.reached or 0 for entry in entries),
+        already=sum(entry.already or 0 for entry in entries),
+        right_after=sum(entry.right_after or 0 for entry in entries),
+        backwards=sum(round(entry.backwards * shard.examples) for entry, shard in zip(entries, shards, strict=True)),
+        seconds=sum(entry.seconds for entry in entries),
+        health=(
+            *counted,
+            sum(entry.coordinates for entry in entries),
+            sum(entry.dead_gradients for entry in entries),
+            sum(entry.gradients for entry in entries),
+        ),
+        unverified=sum(entry.unverified for entry in entries),
+        passes=list(examples.passes[name]),
+        distances=list(examples.distances[name]),
+        nearest=list(examples.nearest.get(name, ())),
+        seeks=name in examples.nearest,
+    )
+
+
+def _added(shards: Sequence[Result], examples: Examples) -> dict[str, tuple[CurvePoint, ...]]:
+    """Curves of attacks that ran at each size; those of smallest-change attacks are counted anew."""
+    return {
+        name: tuple(
+            CurvePoint(point.eps, sum(shard.curves[name][number].fooled for shard in shards))
+            for number, point in enumerate(points)
+        )
+        for name, points in shards[0].curves.items()
+        if name not in examples.nearest
+    }

@@ -1,0 +1,90 @@
+"""The Python files behind a model, so that a record can say by which code it was made."""
+
+import hashlib
+import inspect
+import site
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from signstep.errors import LoadError
+
+_OWN = __name__.partition(".")[0]
+
+
+def source_files(module: str, model: nn.Module) -> dict[str, Path]:
+    """The source files of a factory's module, of the model's classes, and of what these import, by module name.
+
+    The factory's own module is there wherever it lies. Of the others, those that are installed (Python's own, packages
+    in site-packages, Signstep) are left out: versions tell them. Imports are followed as far as a module's names hold
+    what it imported: other modules, functions and classes.
+
+    Args:
+        module: The module that the model's spec names, already imported.
+        model: What the factory made.
+    """
+    found: dict[str, Path] = {}
+    first = sys.modules.get(module)
+    if first is not None and (path := _source(first)) is not None:
+        found[module] = path
+    waiting = [module, *sorted({type(part).__module__ for part in model.modules()})]
+    seen: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        here = sys.modules.get(name)
+        if name in seen or here is None:
+            continue
+        seen.add(name)
+        path = _source(here)
+        if path is None or (name != module and _installed(name, path)):
+            continue
+        found[name] = path
+        waiting += [other for other in _imported(here) if other not in seen]
+    return found
+
+
+def code_hash(files: Mapping[str, Path]) -> str | None:
+    """SHA-256 of one file, as ``sha256sum`` prints it; of a listing by module name if there are several; else None.
+
+    Raises:
+        LoadError: A file cannot be read.
+    """
+    try:
+        digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}
+    except OSError as error:
+        raise LoadError(f"{error.filename} cannot be read ({error.strerror}): check its permissions") from error
+    if len(digests) < 2:
+        return next(iter(digests.values()), None)
+    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+def _source(module: ModuleType) -> Path | None:
+    """The text behind a module; None for what was compiled."""
+    name = getattr(module, "__file__", None)
+    path = Path(name) if name else None
+    return path if path is not None and path.suffix == ".py" and path.is_file() else None
+
+
+def _imported(module: ModuleType) -> Iterator[str]:
+    for value in list(vars(module).values()):
+        if inspect.ismodule(value):
+            yield value.__name__
+        elif inspect.isclass(value) or inspect.isfunction(value):
+            yield value.__module__
+
+
+def _installed(name: str, path: Path) -> bool:
+    if name.partition(".")[0] == _OWN:
+        return True
+    resolved = path.resolve()
+    return any(resolved.is_relative_to(folder) for folder in _installed_folders())
+
+
+def _installed_folders() -> list[Path]:
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    paths += [*site.getsitepackages(), site.getusersitepackages()]
+    return [Path(path).resolve() for path in paths if path]

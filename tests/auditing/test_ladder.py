@@ -1,0 +1,235 @@
+"""Ladders: survivors only, decisions that depend on the example alone, presets that never change under their names."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import signstep as ss
+from signstep.auditing.ladder import LADDERS, Rung, climb, ladder
+from signstep.auditing.tally import Tally
+from signstep.core.keys import Key
+from signstep.core.recipe import parse_options
+from signstep.core.recipes import RECIPES, canonical, options_of, recipe
+from signstep.core.subject import Subject
+from signstep.errors import InputError
+
+RUNGS = ["smooth-pgd:steps=3", "square:queries=20,start=best near<=0.9", "pgd:steps=4", "apgd:loss=margin,steps=6"]
+
+
+class RowNet(nn.Module):
+    """No operation looks across rows, so that a row gets the same bits in every batch."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(seed)
+        self.first = nn.Parameter(torch.randn(12, 18, generator=random, dtype=torch.float64) * 0.9)
+        self.second = nn.Parameter(torch.randn(4, 12, generator=random, dtype=torch.float64) * 0.6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu((x.flatten(1).unsqueeze(1) * self.first).sum(2))
+        return (hidden.unsqueeze(1) * self.second).sum(2)
+
+
+def _data(count: int = 48, seed: int = 1) -> tuple[nn.Module, Tensor, Tensor]:
+    model = RowNet()
+    x = torch.rand(count, 2, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    y[::7] = (y[::7] + 1) % 4  # some are wrong untouched
+    return model, x, y
+
+
+def _audit(x: Tensor, y: Tensor, batch: int = 48, rungs: list[str] | str | None = None, eps: float = 0.04) -> ss.Result:
+    parts = [(x[start : start + batch], y[start : start + batch]) for start in range(0, len(x), batch)]
+    return ss.audit(RowNet(), parts, threat=ss.linf(eps), ladder=RUNGS if rungs is None else rungs, curve=False)
+
+
+def test_each_rung_takes_the_survivors_of_the_ones_before() -> None:
+    _, x, y = _data()
+    result = _audit(x, y)
+    assert result.ladder == "custom"
+    standing = [letter == "r" for letter in result.per_example.clean]
+    for entry in result.attacks:
+        column = result.per_example.verdicts[entry.name]
+        assert all(letter == "-" for letter, alive in zip(column, standing, strict=True) if not alive)
+        assert entry.entered == sum(letter != "-" for letter in column)
+        standing = [alive and letter != "f" for letter, alive in zip(column, standing, strict=True)]
+    assert result.held == sum(standing)
+    assert 0 < result.held < result.clean_right
+    assert sum(entry.fooled for entry in result.attacks) == result.fooled
+    assert ss.Result.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("batch", [1, 7, 20, 1000])
+def test_the_batch_size_changes_nothing(batch: int) -> None:
+    _, x, y = _data()
+    whole, parts = _audit(x, y), _audit(x, y, batch)
+    assert parts.per_example == whole.per_example
+    assert [(a.fooled, a.forwards, a.backwards) for a in parts.attacks] == [
+        (a.fooled, a.forwards, a.backwards) for a in whole.attacks
+    ]
+
+
+def test_the_order_changes_nothing() -> None:
+    _, x, y = _data()
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(3))
+    whole, shuffled = _audit(x, y), _audit(x[order], y[order], 11)
+    for name, column in whole.per_example.verdicts.items():
+        assert shuffled.per_example.verdicts[name] == "".join(column[row] for row in order.tolist())
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_shards_see_what_the_whole_sees(count: int) -> None:
+    _, x, y = _data()
+    whole = _audit(x, y)
+    for number in range(count):
+        part = ss.audit(
+            RowNet(),
+            [(x[start : start + 10], y[start : start + 10]) for start in range(0, len(x), 10)],
+            threat=ss.linf(0.04),
+            ladder=RUNGS,
+            curve=False,
+            shard=(number, count),
+        )
+        assert part.per_example.ids == whole.per_example.ids[number::count]
+        for name, column in whole.per_example.verdicts.items():
+            assert part.per_example.verdicts[name] == column[number::count]
+
+
+@pytest.mark.parametrize("shard", [(2, 2), (-1, 3), (0, 0)])
+def test_a_shard_that_is_none(shard: tuple[int, int]) -> None:
+    _, x, y = _data()
+    with pytest.raises(InputError, match="shard"):
+        ss.audit(RowNet(), (x, y), threat=ss.linf(0.04), ladder=RUNGS, shard=shard)
+
+
+def test_near_sends_a_rung_where_the_margin_has_moved() -> None:
+    model, x, y = _data()
+    threat, key = ss.linf(0.02), Key(0)
+    first, second = recipe("fgsm"), recipe("pgd:steps=3")
+    subject = Subject.of(model)
+    entered = {}
+    for near in (0.3, 0.6, 5.0):
+        tally = Tally(["one", "two"], (), ())
+        with subject.opened():
+            question = subject.ask(x, y, threat, key=key)
+            climb(question, [("one", Rung("fgsm"), first), ("two", Rung("pgd", near), second)], key, tally)
+            fgsm = question.run(first, key.fold("rung", 0, "fgsm"))
+        assert question.wrong is not None
+        two = tally.outcomes().get("two")
+        ran = torch.zeros(len(x), dtype=torch.bool) if two is None else two.forwards > 0
+        with torch.no_grad():
+            clean, after = (model(u).gather(1, y[:, None])[:, 0] - _others(model(u), y) for u in (x, fgsm.x))
+        wanted = ~question.wrong & ~fgsm.fooled & (after <= near * clean)
+        assert torch.equal(ran, wanted)
+        entered[near] = int(ran.sum())
+    assert 0 < entered[0.3] < entered[0.6] < entered[5.0]
+
+
+def _others(z: Tensor, y: Tensor) -> Tensor:
+    return z.scatter(1, y[:, None], -torch.inf).amax(1)
+
+
+def test_a_rung_goes_on_from_the_best_point_so_far() -> None:
+    """From the best point one query that is not better leaves the point where it was."""
+    model, x, y = _data()
+    subject, key = Subject.of(model), Key(0)
+    rungs = [(name, Rung(name), recipe(name)) for name in ("pgd:steps=5", "square:queries=1,start=best")]
+    tally = Tally([name for name, _, _ in rungs], (), ())
+    with subject.opened():
+        question = subject.ask(x, y, ss.linf(0.02), key=key)
+        climb(question, rungs, key, tally)
+    first, second = tally.outcomes().values()
+    stayed = second.forwards > 0
+    assert int(stayed.sum()) > 5
+    assert isinstance(first.x, Tensor)
+    assert isinstance(second.x, Tensor)
+    assert torch.equal(second.x[stayed], first.x[stayed])
+
+
+def test_the_same_recipe_twice_draws_anew() -> None:
+    _, x, y = _data(200, seed=5)
+    result = _audit(x, y, 200, ["fgsm-rs", "fgsm-rs", "fgsm-rs"], eps=0.03)
+    assert [entry.name for entry in result.attacks] == ["fgsm-rs", "fgsm-rs #2", "fgsm-rs #3"]
+    assert result.attacks[1].fooled > 0  # the same draws would find nothing the second time
+
+
+def test_a_targeted_ladder() -> None:
+    model, x, y = _data()
+    result = ss.audit(model, (x, y), threat=ss.linf(0.1), ladder=RUNGS, target="next", curve=False)
+    reached = sum(entry.reached or 0 for entry in result.attacks)
+    assert 0 < reached < len(x)
+    with torch.no_grad():
+        there = model(x).argmax(1) == (y + 1) % 4
+    for entry in result.attacks:
+        column = result.per_example.verdicts[entry.name]
+        assert all(letter == "-" for letter, already in zip(column, there.tolist(), strict=True) if already)
+
+
+def _spelt_out(rung: Rung) -> str:
+    """The rung with every option, also those left at their defaults: these are part of a preset's meaning."""
+    assert isinstance(rung.recipe, str)
+    name, _, _ = canonical(rung.recipe).partition(":")
+    row = RECIPES[name]
+    given = parse_options(row, canonical(rung.recipe).partition(":")[2], name)
+    options = {**{option: (row.build.__kwdefaults__ or {})[option] for option in options_of(row)}, **given}
+    return f"{name} {' '.join(f'{option}={options[option]}' for option in sorted(options))} near={rung.near}"
+
+
+def test_presets_keep_their_meaning() -> None:
+    """A rung or a default changed under a published name is a defect: add a preset with the next number instead."""
+    now = {name: [_spelt_out(rung) for rung in preset.rungs] for name, preset in LADDERS.items()}
+    assert now == json.loads((Path(__file__).parent / "presets.json").read_text(encoding="utf-8"))
+
+
+def test_names_without_a_version_are_the_latest() -> None:
+    assert ladder("standard") is LADDERS["standard@1"]
+
+
+@pytest.mark.parametrize("spec", ["strong", "standard@9", []])
+def test_a_ladder_that_is_none(spec: str | list[str]) -> None:
+    with pytest.raises(InputError, match="ladder"):
+        ladder(spec)
+
+
+@pytest.mark.parametrize("rung", ["pgd near<0.5", "pgd near<=0", "pgd far<=1", "pgd near<=x"])
+def test_a_rung_that_is_none(rung: str) -> None:
+    with pytest.raises(InputError, match="near<="):
+        ladder([rung])
+
+
+def test_attacks_or_ladder_not_both() -> None:
+    _, x, y = _data()
+    with pytest.raises(InputError, match="both"):
+        ss.audit(RowNet(), (x, y), threat=ss.linf(0.04), ladder=RUNGS, attacks=["pgd"])
+
+
+@pytest.mark.parametrize("name", list(LADDERS))
+def test_every_preset_runs(name: str) -> None:
+    """On few examples, most of which fall at once."""
+    _, x, y = _data(6)
+    result = _audit(x, y, rungs=name, eps=0.3)
+    assert result.ladder == name
+    assert len(result.attacks) == len(LADDERS[name].rungs)
+    assert result.held < result.clean_right
+
+
+def _stream(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(x), 5):
+        yield x[start : start + 5], y[start : start + 5]
+
+
+def test_a_limit_counts_examples_of_the_data_not_of_the_shard() -> None:
+    _, x, y = _data()
+    whole = ss.audit(RowNet(), _stream(x, y), threat=ss.linf(0.04), ladder=["fgsm"], curve=False, limit=23)
+    parts = [
+        ss.audit(RowNet(), _stream(x, y), threat=ss.linf(0.04), ladder=["fgsm"], curve=False, limit=23, shard=(k, 2))
+        for k in range(2)
+    ]
+    assert whole.examples == 23
+    assert [part.examples for part in parts] == [12, 11]
+    assert parts[1].per_example.ids == whole.per_example.ids[1::2]
