@@ -1,7 +1,7 @@
 """Ladders: survivors only, decisions that depend on the example alone, presets that never change under their names."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from signstep.core.keys import Key
 from signstep.core.recipe import parse_options
 from signstep.core.recipes import RECIPES, canonical, options_of, recipe
 from signstep.core.subject import Subject
-from signstep.errors import InputError
+from signstep.errors import InputError, VictimError
 
 RUNGS = ["smooth-pgd:steps=3", "square:queries=20,start=best near<=0.9", "pgd:steps=4", "apgd:loss=margin,steps=6"]
 
@@ -233,3 +233,64 @@ def test_a_limit_counts_examples_of_the_data_not_of_the_shard() -> None:
     assert whole.examples == 23
     assert [part.examples for part in parts] == [12, 11]
     assert parts[1].per_example.ids == whole.per_example.ids[1::2]
+
+
+@pytest.mark.parametrize("threat", [ss.l1(0.5), ss.l2(0.3), ss.parse_threat("pixel:0.2")], ids=str)
+def test_a_preset_sets_rungs_aside_that_are_not_defined_for_the_norm(threat: ss.ThreatModel) -> None:
+    _, x, y = _data(6)
+    result = ss.audit(RowNet(), (x, y), threat=threat, ladder="standard@1", curve=False)
+    square = [entry for entry in result.attacks if entry.name.startswith("square")]
+    said = [note for note in result.notes if "not defined for this threat" in note]
+    if threat.norm.name == "l2":
+        assert not said
+    else:
+        assert len(said) == len(square) == 3
+        assert all(entry.entered == 0 for entry in square)
+    assert ss.Result.from_json(result.to_json()) == result
+
+
+def test_rungs_of_ones_own_must_be_defined() -> None:
+    _, x, y = _data(6)
+    with pytest.raises(InputError, match="square"):
+        ss.audit(RowNet(), (x, y), threat=ss.l1(0.1), ladder=["square:queries=5"], curve=False)
+
+
+def _asked_only(fails_after: int | None = None) -> Callable[[Tensor], Tensor]:
+    """A model without gradients, which stops answering after some calls."""
+    net, calls = RowNet(), [0]
+
+    def model(x: Tensor) -> Tensor:
+        calls[0] += 1
+        if fails_after is not None and calls[0] > fails_after:
+            raise VictimError("the endpoint has gone")
+        with torch.no_grad():
+            out: Tensor = net(x)
+        return out
+
+    return model
+
+
+def test_without_gradients_there_is_no_fgsm_curve_and_no_error() -> None:
+    _, x, y = _data(20)
+    rungs = ["square:queries=20", "hop-skip-jump:queries=60"]
+    result = ss.audit(_asked_only(), (x, y), threat=ss.linf(0.05), attacks=rungs)
+    assert set(result.curves) == {rungs[1]}
+    assert all(eps is None for eps in result.per_example.smallest_eps)
+    assert ss.Result.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("calls", [25, 46, 47, 70])
+def test_a_victim_that_dies_leaves_a_partial_result(calls: int) -> None:
+    _, x, y = _data(20)
+    batches = [(x[start : start + 5], y[start : start + 5]) for start in range(0, 20, 5)]
+    result = ss.audit(_asked_only(calls), batches, threat=ss.linf(0.02), ladder=["square:queries=20"])
+    assert result.partial
+    assert 5 <= result.examples <= 20
+    assert any("the endpoint has gone" in note for note in result.notes)
+    assert ss.Result.from_json(result.to_json()) == result
+
+
+def test_a_victim_that_was_dead_from_the_start_is_an_error() -> None:
+    _, x, y = _data(20)
+    with pytest.raises(VictimError, match="gone"):
+        ss.audit(_asked_only(0), (x, y), threat=ss.linf(0.02), ladder=["square:queries=20"])

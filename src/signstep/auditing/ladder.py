@@ -4,7 +4,7 @@ A preset is data, and its version is in its name: what a name means never change
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -134,12 +134,18 @@ def ladder(spec: str | Sequence[str | Attack | Rung]) -> Ladder:
     raise InputError(f"ladder={spec!r} is not one of {', '.join(LADDERS)}; or pass a list of recipes")
 
 
-def climb(question: Question, rungs: Sequence[tuple[str, Rung, Attack]], key: Key, tally: Tally) -> None:
+def climb(
+    question: Question,
+    rungs: Sequence[tuple[str, Rung, Attack]],
+    key: Key,
+    tally: Tally,
+    aside: Collection[str] = (),
+) -> None:
     """Run each rung on the examples that are right and that no rung before it has fooled.
 
     Every example carries the best point found for it so far, by the margin of the model itself, so that a rung may go
     on from there. All decisions about an example depend on that example alone. Which draws belong to a rung depends on
-    its place, so that a recipe may come twice.
+    its place, so that a recipe may come twice. Rungs named in ``aside`` are not run.
     """
     failed = question.clean.fooled if question.wrong is None else question.wrong | question.clean.fooled
     untouched = nearness(question.clean)
@@ -147,7 +153,7 @@ def climb(question: Question, rungs: Sequence[tuple[str, Rung, Attack]], key: Ke
     for place, (name, rung, attack) in enumerate(rungs):
         meant = standing if rung.near is None else standing & ~(near < rung.near * untouched)
         index = meant.nonzero().squeeze(1)
-        if len(index) == 0:
+        if len(index) == 0 or name in aside:
             tally.skip(name)
             continue
         began = time.perf_counter()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from signstep.auditing.evidence import Evidence
-from signstep.auditing.ladder import Ladder, Rung, climb
+from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.others import shown
 from signstep.auditing.result import Result
@@ -30,7 +30,7 @@ from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, rows, take, tree_map
 from signstep.core.twin import Engine
 from signstep.core.untouched import Mode
-from signstep.errors import InputError
+from signstep.errors import InputError, VictimError
 
 __all__ = ["Data", "audit"]
 
@@ -147,7 +147,7 @@ def audit(
     others = {name: read(other) for name, other in (transfer_to or {}).items()}
     if isinstance(target, Tensor):
         raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
-    plan = _plan(attacks, ladder, curve_attacks, subject.oracle)
+    plan = _plan(attacks, ladder, curve_attacks, subject.oracle, threat)
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise InputError(f"shard={shard}; pass (i, n) with 0 <= i < n")
     if limit is not None and limit < 1:
@@ -156,6 +156,7 @@ def audit(
     was_training = isinstance(model, nn.Module) and model.training
     began = time.perf_counter()
     tally = Tally([name for name, _ in plan.chosen], _levels(curve, threat), [name for name, _ in plan.traced])
+    tally.rayless = all(_needs(attack) != "gradients" for _, attack in plan.chosen)
     key = Key(seed)
     interrupted = False
 
@@ -166,7 +167,7 @@ def audit(
         if plan.ladder is None:
             _attack_all(question, plan.chosen, key, tally)
         else:
-            climb(question, plan.rungs, key, tally)
+            climb(question, plan.rungs, key, tally, plan.aside)
         for name, other in others.items():
             tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
         _finish(question, plan.traced, subject.oracle, key, tally, evidence)
@@ -184,10 +185,15 @@ def audit(
                 )
             if progress is not None:
                 progress(tally.examples)
-    except KeyboardInterrupt:
+            if tally.ended:
+                break
+    except (KeyboardInterrupt, VictimError) as error:
         if tally.examples == 0:
             raise
         interrupted = True
+        tally.forget()
+        if isinstance(error, VictimError):
+            tally.notes.append(f"the audit ended early: {error}")
     if tally.examples == 0:
         raise InputError(
             "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"
@@ -203,7 +209,7 @@ def audit(
             "device": str(where),
             "shard": None if shard is None else list(shard),
         },
-        notes=(*tally.notes, *_remarks(subject, was_training=was_training)),
+        notes=(*tally.notes, *_remarks(subject, was_training=was_training), *plan.remarks),
         seconds=time.perf_counter() - began,
         partial=interrupted or tally.ended,
         classes=tuple(classes),
@@ -220,10 +226,16 @@ class _Plan:
     specs: list[Rung]
     chosen: list[tuple[str, Attack]]
     traced: list[tuple[str, Attack]]
+    aside: frozenset[str] = frozenset()
 
     @property
     def rungs(self) -> list[tuple[str, Rung, Attack]]:
         return [(name, rung, attack) for (name, attack), rung in zip(self.chosen, self.specs, strict=True)]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the reader must know of rungs that were set aside."""
+        return [f"rung {name} was not run: it is not defined for this threat" for name in sorted(self.aside)]
 
 
 def _plan(
@@ -231,8 +243,9 @@ def _plan(
     ladder: str | Sequence[str | Attack | Rung] | None,
     curve_attacks: Sequence[str],
     oracle: Oracle | None,
+    threat: Threat,
 ) -> _Plan:
-    """What was asked for.
+    """What was asked for; of a preset, rungs that are not defined for the threat are set aside.
 
     Raises:
         InputError: it makes no sense.
@@ -254,7 +267,19 @@ def _plan(
     if unknown and asked:
         raise InputError(f"curve_attacks names {unknown}, which are not among the attacks {names}")
     traced = [(name, attack) for name, attack in chosen if name in curve_attacks and not _has_curve(attack)]
-    return _Plan(climbed, specs, chosen, [] if climbed else traced)
+    aside = []
+    if climbed and climbed.name in LADDERS:
+        norms = [part.norm.name for part in ([threat] if isinstance(threat, ThreatModel) else threat.values())]
+        aside = [name for name, attack in chosen if not _defined(attack, norms)]
+    return _Plan(climbed, specs, chosen, [] if climbed else traced, frozenset(aside))
+
+
+def _defined(attack: Attack, norms: Sequence[str]) -> bool:
+    """Whether a rung can be run: recipes that are for some norms, or for a single input, say so in their table."""
+    row = RECIPES.get(attack.name)
+    if row is None:
+        return True
+    return (not row.norms or set(norms) <= set(row.norms)) and not (row.smallest and len(norms) > 1)
 
 
 def rung_names(rungs: Sequence[Rung]) -> list[str]:
@@ -344,7 +369,9 @@ def _finish(
     evidence: Evidence | None,
 ) -> None:
     """The security curve, the points kept, and the batch in the books."""
-    if tally.levels:
+    if tally.levels and (tally.rayless or question.form == "labels"):
+        tally.rayless = True
+    elif tally.levels:
         ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
         fooled = ray.curve(tally.levels)
         curves = {"fgsm": fooled, **{name: _trace(question, attack, tally.levels, key) for name, attack in traced}}
@@ -402,6 +429,15 @@ def _every(threat: ThreatModel, start: int, stop: int, ndim: int | None, shard: 
     sliced = {name: getattr(wide, name) for name in ("eps", "low", "high", "mask")}
     thinned = {name: part[::step] for name, part in sliced.items() if part is not getattr(threat, name)}
     return replace(wide, **thinned) if thinned else wide
+
+
+def _needs(attack: Attack) -> str:
+    """What the attack asks of the model."""
+    own = getattr(attack, "needs", None)
+    if isinstance(own, str):
+        return own
+    row = RECIPES.get(attack.name)
+    return row.needs if row is not None else "gradients" if attack.steps else "nothing"
 
 
 def _has_curve(attack: Attack) -> bool:

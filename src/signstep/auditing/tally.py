@@ -144,6 +144,7 @@ class Tally:
         self.examples = 0
         self.random: bool | None = None
         self.ended = False
+        self.rayless = False  # no FGSM curve: nothing that was run looks at gradients
         self.most: int | None = None
         self.levels = tuple(levels)
         self.terms: dict[str, Any] = {}
@@ -284,6 +285,7 @@ class Tally:
         curves = {
             name: tuple(CurvePoint(eps, count) for eps, count in zip(self.levels, counts, strict=True))
             for name, counts in self._curves.items()
+            if not (self.rayless and name == "fgsm")
             if counts
         }
         return Result(
