@@ -1,0 +1,96 @@
+"""``adversarial_loss``: a recipe inside anybody's own loop."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from signstep.core.threat import ThreatModel
+from signstep.errors import InputError
+from signstep.train.craft import Forward, ball
+from signstep.train.draws import BatchDraws
+from signstep.train.memory import Memory
+from signstep.train.objectives import OBJECTIVES, Batch
+from signstep.train.recipes import TrainingRecipe, training_recipe
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+def adversarial_loss(
+    model: Forward,
+    x: Tensor,
+    y: Tensor,
+    recipe: str | TrainingRecipe = "n-fgsm",
+    *,
+    threat: ThreatModel,
+    smoothing: float = 0.0,
+    criterion: Criterion | None = None,
+    memory: Memory | None = None,
+    ids: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The loss of one step of adversarial training, a scalar to call ``backward`` on.
+
+    The inner attack computes no weight gradients, touches no ``.grad`` and leaves the model's mode as it was. The
+    recipe ``free`` is the exception that its paper is: the caller's ``backward`` gives its perturbation a gradient too,
+    and the next call with the same ``memory`` takes the step.
+
+    Args:
+        model: from inputs to scores; a module, or a function around one.
+        x: inputs (R, ...), raw; a graph of their own (embeddings) is kept for the update, not for the attack.
+        y: labels.
+        recipe: "n-fgsm", "pgd-at:steps=7", ... (``signstep.train.TRAINING_RECIPES``) or a recipe.
+        threat: what may change, with an eps: ``ss.linf("8/255")``.
+        smoothing: label smoothing of the loss that the weights follow; the attack climbs the loss without it.
+        criterion: (outputs, y) -> (R,), one loss for each row; None for cross-entropy.
+        memory: keep one `Memory` for the whole run with the recipes ``free`` and ``fgsm-pgi``.
+        ids: (R,) int64, row numbers in the training set, for ``fgsm-pgi``.
+        generator: randomness on the device of x; None for torch's own.
+
+    Raises:
+        InputError: recipe, memory, threat or a value of x does not fit.
+
+    Example:
+        >>> import torch, signstep as ss
+        >>> model = torch.nn.Linear(4, 3)
+        >>> x, y = torch.rand(8, 4), torch.randint(3, (8,))
+        >>> loss = ss.adversarial_loss(model, x, y, "n-fgsm", threat=ss.linf(0.1))
+        >>> loss.backward()
+        >>> model.weight.grad.shape
+        torch.Size([3, 4])
+    """
+    chosen = training_recipe(recipe)
+    if memory is None and chosen.objective in ("free", "prior"):
+        raise InputError(
+            f"recipe={chosen.name!r} remembers; pass memory=signstep.train.Memory(), the same at each call"
+        )
+    if ids is None and chosen.objective == "prior":
+        raise InputError(f"recipe={chosen.name!r} remembers each example; pass ids=, row numbers in the training set")
+    if smoothing and criterion is not None:
+        raise InputError(f"smoothing={smoothing:g} belongs to cross-entropy; put it into your criterion, or drop one")
+    rowwise, learnt = losses(smoothing, criterion)
+    draws = BatchDraws(len(x), x.device, generator)
+    batch = Batch(model, x, y, chosen, ball(x, threat), draws, rowwise, learnt, memory or Memory(), ids)
+    return OBJECTIVES[chosen.objective](batch)
+
+
+def losses(smoothing: float, criterion: Criterion | None) -> tuple[Criterion, Criterion]:
+    """What the attack climbs, (R,), and what the weights follow, a scalar."""
+    if criterion is None:
+        return (
+            lambda outputs, y: F.cross_entropy(outputs, y, reduction="none"),
+            lambda outputs, y: F.cross_entropy(outputs, y, label_smoothing=smoothing),
+        )
+    given = criterion
+
+    def rowwise(outputs: Tensor, y: Tensor) -> Tensor:
+        value = given(outputs, y)
+        if value.shape != (len(y),):
+            raise InputError(
+                f"criterion returned shape {tuple(value.shape)} for {len(y)} rows; return one loss for each row, "
+                "such as with reduction='none'"
+            )
+        return value
+
+    return rowwise, lambda outputs, y: rowwise(outputs, y).mean()

@@ -1,0 +1,166 @@
+"""What the weights follow: the scalar that one step of a recipe sends backwards.
+
+Each objective is a function of a `Batch` and returns the mean loss over its rows, with a graph to the weights.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from signstep.core.region import BallRegion
+from signstep.train.craft import Forward, advanced, craft, inner_mode, input_gradient, noise
+from signstep.train.draws import BatchDraws
+from signstep.train.memory import Memory
+from signstep.train.recipes import Objective, TrainingRecipe
+
+
+@dataclass(frozen=True)
+class Frame:
+    """How augmented rows lie to the examples that memory belongs to; both maps take (R, ...)."""
+
+    apply: Callable[[Tensor], Tensor]
+    undo: Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's rows and everything that its loss is made of.
+
+    Attributes:
+        model: the model.
+        x: inputs (R, ...); may have a graph of its own (embeddings).
+        y: labels.
+        recipe: how.
+        region: around x.
+        draws: of this step.
+        rowwise: (outputs, y) -> (R,) loss of each row without label smoothing: what the attack climbs.
+        learnt: (outputs, y) -> the mean loss that the weights follow.
+        memory: of recipes that have one.
+        ids: (R,) row numbers in the training set, for memory.
+        frame: of augmentation, for memory.
+    """
+
+    model: Forward
+    x: Tensor
+    y: Tensor
+    recipe: TrainingRecipe
+    region: BallRegion
+    draws: BatchDraws
+    rowwise: Callable[[Tensor, Tensor], Tensor]
+    learnt: Callable[[Tensor, Tensor], Tensor]
+    memory: Memory
+    ids: Tensor | None = None
+    frame: Frame | None = None
+
+    def climbed(self, outputs: Tensor) -> Tensor:
+        """The sum over rows of the loss that the attack climbs."""
+        return self.rowwise(outputs, self.y).sum()
+
+    def moved(self, d: Tensor) -> Tensor:
+        """The inputs at displacement d, in their own dtype; with ``clip`` rounding does not leave the box."""
+        if not self.recipe.clip:
+            return self.x + d.to(self.x.dtype)
+        u = self.x + d.to(self.x.dtype)
+        if self.region.low is None and self.region.high is None:
+            return u
+        return torch.clamp(u, self.region.low, self.region.high)
+
+    def crafted(self) -> Tensor:
+        """The displacements of the inner attack on the loss itself."""
+        with inner_mode(self.model, self.recipe):
+            return craft(self.recipe, self.model, self.climbed, self.region, self.draws)
+
+
+def clean(batch: Batch) -> Tensor:
+    """J(x)."""
+    return batch.learnt(batch.model(batch.x), batch.y)
+
+
+def adversarial(batch: Batch) -> Tensor:
+    """J(x + d)."""
+    return batch.learnt(batch.model(batch.moved(batch.crafted())), batch.y)
+
+
+def mixed(batch: Batch) -> Tensor:
+    """(J(x) + J(x + d)) / 2, both in one pass: BatchNorm sees the mixture (Goodfellow et al. 2014, section 6)."""
+    both = torch.cat([batch.x, batch.moved(batch.crafted())])
+    return batch.learnt(batch.model(both), torch.cat([batch.y, batch.y]))
+
+
+def trades(batch: Batch) -> Tensor:
+    """J(x) + weight KL(p(x) || p(x + d)), both KLs as means over rows (Zhang et al. 2019, equation 5)."""
+    with inner_mode(batch.model, batch.recipe):
+        with torch.no_grad():
+            wanted = batch.model(batch.x).softmax(1)
+
+        def divergence(outputs: Tensor) -> Tensor:
+            return F.kl_div(outputs.log_softmax(1), wanted, reduction="sum")
+
+        d = craft(batch.recipe, batch.model, divergence, batch.region, batch.draws)
+    outputs = batch.model(batch.x)
+    attacked = batch.model(batch.moved(d))
+    gap = F.kl_div(attacked.log_softmax(1), outputs.softmax(1), reduction="batchmean")
+    return batch.learnt(outputs, batch.y) + batch.recipe.weight * gap
+
+
+def aligned(batch: Batch) -> Tensor:
+    """J(x + d) + weight mean(1 - cos(g(x), g(x + n))), n uniform in the ball.
+
+    The gradient at x serves the attack as well (Andriushchenko & Flammarion 2020, equation 5).
+    """
+    recipe, region, x = batch.recipe, batch.region, batch.x
+    with inner_mode(batch.model, recipe):
+        here, _ = input_gradient(batch.model, batch.climbed, x, twice=True)
+        near = region.restrict(noise(region, batch.draws, recipe.spread)).to(x.dtype)
+        there, _ = input_gradient(batch.model, batch.climbed, x.detach() + near, twice=True)
+    parting = 1 - F.cosine_similarity(here.flatten(1), there.flatten(1), dim=1)
+    d = advanced(recipe, region, None, here.detach())
+    return batch.learnt(batch.model(batch.moved(d)), batch.y) + recipe.weight * parting.mean()
+
+
+def prior(batch: Batch) -> Tensor:
+    """J(x + d) + weight mean((f(x + d) - f(x + p))^2), p where this example was led before, d one step from there.
+
+    p moves along a momentum over the epochs (Jia et al. 2022, equations 7 to 10). Directions are the steepest unit
+    steps of the norm, which are signs for L-infinity.
+    """
+    recipe, region = batch.recipe, batch.region
+    fresh = region.project(region.restrict(noise(region, batch.draws, recipe.spread)))
+    ids = torch.arange(len(fresh), device=fresh.device) if batch.ids is None else batch.ids
+    frame = batch.frame or Frame(lambda part: part, lambda part, _: part)
+    stored, drifted = batch.memory.recall(ids, fresh)
+    begin, drift = region.project(frame.apply(stored)), frame.apply(drifted)
+    with inner_mode(batch.model, recipe):
+        gradient, before = input_gradient(batch.model, batch.climbed, batch.x + begin.to(batch.x.dtype), keep=True)
+    d = advanced(recipe, region, begin, gradient)
+    unit = torch.ones_like(region.radius)
+    drift = recipe.decay * drift + region.norm.steepest(region.restrict(gradient), unit)
+    onwards = advanced(recipe, region, begin, drift)
+    batch.memory.keep(ids, frame.undo(onwards, stored), frame.undo(drift, drifted))
+    outputs = batch.model(batch.moved(d))
+    return batch.learnt(outputs, batch.y) + recipe.weight * F.mse_loss(outputs, before)
+
+
+def free(batch: Batch) -> Tensor:
+    """J(x + d) for a d that the same backward pass gives its gradient (Shafahi et al. 2019, algorithm 1).
+
+    The step along it is taken when the next loss is asked for, on the same batch or on the next one.
+    """
+    d, gradient = batch.memory.carry(batch.region.zero())
+    d = batch.region.project(d) if gradient is None else advanced(batch.recipe, batch.region, d, gradient)
+    batch.memory.carried = d.detach().clone().requires_grad_()
+    return batch.learnt(batch.model(batch.x + batch.memory.carried.to(batch.x.dtype)), batch.y)
+
+
+OBJECTIVES: dict[Objective, Callable[[Batch], Tensor]] = {
+    "clean": clean,
+    "adversarial": adversarial,
+    "mixed": mixed,
+    "trades": trades,
+    "aligned": aligned,
+    "prior": prior,
+    "free": free,
+}

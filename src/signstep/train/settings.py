@@ -1,0 +1,125 @@
+"""The knobs of a run besides its recipe: they combine with every recipe, so that recipes can be compared."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from signstep.errors import InputError
+
+Maker: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+OnCollapse = Literal["stop", "recover", "ignore"]
+
+_OPTIMISERS: dict[str, Callable[["Settings", Iterable[nn.Parameter]], torch.optim.Optimizer]] = {
+    "sgd": lambda s, p: torch.optim.SGD(p, s.rate, s.momentum, weight_decay=s.weight_decay),
+    "adam": lambda s, p: torch.optim.Adam(p, s.rate, weight_decay=s.weight_decay),
+    "adamw": lambda s, p: torch.optim.AdamW(p, s.rate, weight_decay=s.weight_decay),
+}
+_AUTOCAST = {"off": None, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long, how fast, on what.
+
+    Attributes:
+        epochs: passes over the training rows; recipes with replays make fewer.
+        batch: rows of one step.
+        optimiser: "adam", "adamw", "sgd", or a function from the weights to an optimiser, whose rate is then scaled.
+        rate: largest learning rate.
+        momentum: of sgd.
+        weight_decay: of the optimiser.
+        schedule: "one-cycle" (a straight line up to ``rate`` at ``peak``, and down to 0), "cosine" or "constant".
+        peak: share of the run at which one-cycle is at its top.
+        smoothing: label smoothing of what the weights follow.
+        average: decay of the exponential average of weights and BatchNorm statistics; 0 for none. The average is what
+            is validated and delivered.
+        crop: pixels by which images are shifted at random.
+        flip: whether images are mirrored at random.
+        warm_up: share of the run over which eps rises from 0 in a straight line.
+        autocast: "off" or "bfloat16".
+        channels_last: memory format of images and weights.
+        validation: share of the training rows that is held out to choose the best weights and to look for a collapse.
+        on_collapse: "recover" goes back to the last healthy point and on with ``cure``; "stop" ends with the best
+            weights; "ignore" goes on and records it.
+        cure: the recipe to go on with; None for n-fgsm, and for pgd-at where that too collapsed.
+        check_every: steps between two looks for a collapse; None for about 3 % of the time, at least ten looks.
+        seed: all randomness.
+    """
+
+    epochs: int = 10
+    batch: int = 128
+    optimiser: str | Maker = "adam"
+    rate: float = 5e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
+    peak: float = 0.4
+    smoothing: float = 0.0
+    average: float = 0.0
+    crop: int = 0
+    flip: bool = False
+    warm_up: float = 0.0
+    autocast: str = "off"
+    channels_last: bool = False
+    validation: float = 0.1
+    on_collapse: OnCollapse = "recover"
+    cure: str | None = None
+    check_every: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch", 1), ("crop", 0)):
+            if getattr(self, name) < low:
+                raise InputError(f"{name}={getattr(self, name)}; pass a whole number of at least {low}")
+        if self.check_every is not None and self.check_every < 1:
+            raise InputError(f"check_every={self.check_every}; pass steps of at least 1, or None")
+        for name, top in (("smoothing", 1.0), ("average", 1.0), ("warm_up", 1.0), ("validation", 0.9)):
+            if not 0 <= getattr(self, name) < top:
+                raise InputError(f"{name}={getattr(self, name)}; pass a share of at least 0 and below {top:g}")
+        if not (self.rate > 0 and math.isfinite(self.rate)) or not 0 < self.peak < 1:
+            raise InputError(f"rate={self.rate}, peak={self.peak}; pass a rate above 0 and a peak between 0 and 1")
+        for name, known in (
+            ("schedule", ("one-cycle", "cosine", "constant")),
+            ("on_collapse", ("stop", "recover", "ignore")),
+            ("autocast", tuple(_AUTOCAST)),
+        ):
+            if getattr(self, name) not in known:
+                raise InputError(f"{name}={getattr(self, name)!r}; pass one of {', '.join(known)}")
+        if isinstance(self.optimiser, str) and self.optimiser not in _OPTIMISERS:
+            raise InputError(
+                f"optimiser={self.optimiser!r}; pass one of {', '.join(_OPTIMISERS)}, or a function from the weights "
+                "to an optimiser"
+            )
+
+    @property
+    def precision(self) -> torch.dtype | None:
+        """The dtype of autocast; None for none."""
+        return _AUTOCAST[self.autocast]
+
+    def made(self, weights: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimiser over these weights."""
+        return (
+            _OPTIMISERS[self.optimiser](self, weights) if isinstance(self.optimiser, str) else self.optimiser(weights)
+        )
+
+    def factor(self, step: int, total: int) -> float:
+        """The learning rate of a step as a share of its largest: a function of the step alone, so it needs no state.
+
+        >>> settings = Settings(peak=0.5)
+        >>> [settings.factor(step, 4) for step in range(4)]
+        [0.25, 0.75, 0.75, 0.25]
+        """
+        here = (step + 0.5) / total
+        if self.schedule == "constant":
+            return 1.0
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * here))
+        return here / self.peak if here < self.peak else (1 - here) / (1 - self.peak)
+
+    def share(self, step: int, total: int) -> float:
+        """Of eps, in its warm-up."""
+        return 1.0 if self.warm_up == 0 else min(1.0, (step + 1) / (self.warm_up * total))

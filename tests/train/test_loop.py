@@ -1,0 +1,245 @@
+"""The loop: the same seed gives the same weights, a collapse is called and cured, the best weights are delivered."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import signstep as ss
+from signstep.data.digits import digits
+from signstep.errors import InputError, ModelError
+from signstep.models.small import digits_cnn
+from signstep.train import TRAINING_RECIPES, Moment, Settings, fit
+
+THREAT = ss.linf(0.1)
+QUICK = Settings(epochs=2, batch=64)
+
+
+@pytest.fixture(scope="module")
+def data() -> tuple[Tensor, Tensor]:
+    x, y = digits("train")
+    return x[:200], y[:200]
+
+
+def fresh() -> nn.Sequential:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        parts = (nn.Flatten(), nn.Linear(64, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, 10))
+        return nn.Sequential(*parts)
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(first, second) for first, second in pairs)
+
+
+@pytest.mark.parametrize("name", list(TRAINING_RECIPES))
+def test_the_same_seed_gives_the_same_weights(name: str, data: tuple[Tensor, Tensor]) -> None:
+    settings = replace(QUICK, average=0.9, crop=1, flip=True, warm_up=0.2, smoothing=0.1)
+    one, other = fresh(), fresh()
+    fit(one, *data, threat=THREAT, recipe=name, settings=settings)
+    torch.rand(5)  # the global state plays no part
+    fit(other, *data, threat=THREAT, recipe=name, settings=settings)
+    assert equal(one, other)
+    third = fresh()
+    fit(third, *data, threat=THREAT, recipe=name, settings=replace(settings, seed=1))
+    assert not equal(one, third)
+
+
+def test_the_process_is_left_as_it_was(data: tuple[Tensor, Tensor]) -> None:
+    before = torch.get_rng_state()
+    fit(fresh(), *data, threat=THREAT, settings=QUICK)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(QUICK, optimiser="sgd", rate=0.1, schedule="cosine", weight_decay=1e-3),
+        replace(QUICK, optimiser="adamw", schedule="constant"),
+        replace(QUICK, optimiser=lambda weights: torch.optim.RMSprop(weights, 1e-3)),
+        replace(QUICK, autocast="bfloat16"),
+        replace(QUICK, validation=0.0, on_collapse="ignore"),
+    ],
+    ids=["sgd", "adamw", "own", "autocast", "no validation"],
+)
+def test_the_knobs_turn(settings: Settings, data: tuple[Tensor, Tensor]) -> None:
+    model = fresh()
+    trained = fit(model, *data, threat=THREAT, recipe="fgsm-rs", settings=settings)
+    assert trained.steps == trained.total
+    assert not equal(model, fresh())
+    assert not model.training
+
+
+def test_channels_last_changes_the_layout_and_little_else(data: tuple[Tensor, Tensor]) -> None:
+    models = [digits_cnn(), digits_cnn()]
+    models[1].load_state_dict(models[0].state_dict())
+    for model, last in zip(models, (False, True), strict=True):
+        fit(model, *data, threat=THREAT, settings=replace(QUICK, epochs=1, channels_last=last))
+    for first, second in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.allclose(first, second, atol=1e-3)
+
+
+def test_training_makes_robust() -> None:
+    x, y = digits("train")
+    held, labels = digits("test")
+    found = {}
+    for recipe in ("natural", "n-fgsm"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+        fit(model, x, y, threat=THREAT, recipe=recipe, settings=Settings(epochs=15))
+        found[recipe] = int((~ss.attack(model, held, labels, threat=THREAT, recipe="pgd").fooled).sum())
+    assert found["n-fgsm"] > found["natural"] + 50
+
+
+def test_what_is_watched(data: tuple[Tensor, Tensor]) -> None:
+    moments: list[Moment] = []
+    trained = fit(fresh(), *data, threat=THREAT, settings=replace(QUICK, epochs=5, check_every=4), watch=moments.append)
+    assert [moment.step for moment in moments] == list(range(1, trained.total + 1))
+    assert [moment.reading.step for moment in moments if moment.reading] == [4, 8, 12, 15]
+    assert trained.readings[-1].examples == 20
+    assert 0 < trained.readings[-1].checking < 1
+    assert trained.best is not None
+    assert trained.best.robust == max(selection.robust for selection in trained.selections)
+    assert "held-out rows stand against PGD" in trained.overfitting
+
+
+def test_a_model_that_gave_up_is_named(data: tuple[Tensor, Tensor]) -> None:
+    class Alike(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.bias + 0 * x.flatten(1)[:, :10]
+
+    trained = fit(Alike(), *data, threat=THREAT, settings=QUICK)
+    assert "answers nearly everything alike" in trained.notes[0]
+    assert "longer warm_up" in trained.notes[0]
+
+
+def test_free_makes_as_many_steps_in_fewer_passes(data: tuple[Tensor, Tensor]) -> None:
+    settings = replace(QUICK, epochs=16)
+    assert fit(fresh(), *data, threat=THREAT, recipe="free", settings=settings).total == 16 * 3
+    assert fit(fresh(), *data, threat=THREAT, recipe="free", settings=settings).readings[-1].epoch == 2
+
+
+def _collapsing() -> tuple[nn.Module, Tensor, Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return digits_cnn(), *digits("train")
+
+
+@pytest.mark.parametrize("action", ["stop", "recover"])
+def test_a_forced_collapse_is_called_and_answered(action: str) -> None:
+    """FGSM from the clean point at eps 0.3, as the recipe's title warns."""
+    model, x, y = _collapsing()
+    settings = Settings(epochs=14, rate=5e-3, on_collapse=action, check_every=10)  # type: ignore[arg-type]
+    trained = fit(model, x, y, threat=ss.linf(0.3), recipe="fgsm", settings=settings)
+    assert trained.events
+    event = trained.events[0]
+    called = next(reading for reading in trained.readings if reading.step == event.step)
+    assert called.pgd < 0.5 * called.fgsm
+    first = next(reading.step for reading in trained.readings if reading.pgd < 0.5 * reading.fgsm)
+    assert event.step - first <= 200
+    if action == "stop":
+        assert trained.partial
+        assert trained.steps == event.step
+    else:
+        assert (event.before, event.after) == ("fgsm", "n-fgsm")
+        assert trained.finished_with.name in ("n-fgsm", "pgd-at")
+        assert event.back_to is not None
+        assert event.back_to < event.step
+        assert trained.steps == trained.total
+        assert trained.readings[-1].attempt == len(trained.events)
+        assert trained.readings[-1].pgd >= called.pgd
+
+
+def test_a_run_that_a_collapse_has_ended_stays_ended(tmp_path: Path) -> None:
+    settings = Settings(epochs=14, rate=5e-3, on_collapse="stop", check_every=10)
+    ends = []
+    for _ in range(2):
+        model, x, y = _collapsing()
+        trained = fit(model, x, y, threat=ss.linf(0.3), recipe="fgsm", settings=settings, folder=tmp_path)
+        assert trained.partial
+        ends.append((model, trained.steps))
+    assert ends[0][1] == ends[1][1]
+    assert equal(ends[0][0], ends[1][0])
+
+
+def test_what_is_ignored_is_recorded_once() -> None:
+    model, x, y = _collapsing()
+    settings = Settings(epochs=14, rate=5e-3, on_collapse="ignore", check_every=10)
+    trained = fit(model, x, y, threat=ss.linf(0.3), recipe="fgsm", settings=settings)
+    assert [event.action for event in trained.events] == ["ignore"]
+    assert trained.steps == trained.total
+    assert trained.last is not None
+    assert trained.last.step == trained.total
+
+
+def test_the_average_is_what_is_delivered(data: tuple[Tensor, Tensor]) -> None:
+    models = [fresh(), fresh()]
+    for model, average in zip(models, (0.0, 0.9), strict=True):
+        settings = replace(QUICK, average=average, validation=0.0, on_collapse="ignore")
+        fit(model, *data, threat=THREAT, settings=settings)
+    assert not equal(*models)
+
+
+def test_training_stops_where_it_is_asked_to(data: tuple[Tensor, Tensor]) -> None:
+    asked = iter([False, False, True])
+    trained = fit(fresh(), *data, threat=THREAT, settings=QUICK, stopping=lambda: next(asked))
+    assert (trained.steps, trained.partial) == (3, True)
+
+
+def test_a_loss_that_is_no_number_ends_in_one_sentence(data: tuple[Tensor, Tensor]) -> None:
+    model = fresh()
+    settings = replace(QUICK, optimiser="sgd", rate=1e30, epochs=5)
+    with pytest.raises(ModelError, match=r"the loss became (nan|inf) at step \d+ of 15 .* pass a smaller rate"):
+        fit(model, *data, threat=THREAT, recipe="natural", settings=settings)
+
+
+def test_memory_that_runs_out_ends_in_one_sentence(data: tuple[Tensor, Tensor]) -> None:
+    class Hungry(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.calls = fresh(), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += self.training
+            if self.training and self.calls == 5:
+                raise MemoryError
+            outputs: Tensor = self.inner(x)
+            return outputs
+
+    with pytest.raises(ModelError, match="memory ran out at step 2 of 6 with batch=64; pass a smaller batch"):
+        fit(Hungry(), *data, threat=THREAT, settings=replace(QUICK, check_every=99))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"smoothing": 1.0}, "smoothing=1.0"),
+        ({"rate": 0.0}, "rate=0.0"),
+        ({"schedule": "steps"}, "schedule='steps'"),
+        ({"optimiser": "lion"}, "optimiser='lion'"),
+        ({"check_every": 0}, "check_every=0"),
+        ({"validation": 0.0}, "on_collapse='ignore'"),
+        ({"crop": 9}, "crop=9"),
+    ],
+)
+def test_wrong_settings_are_told(changes: dict[str, object], words: str, data: tuple[Tensor, Tensor]) -> None:
+    with pytest.raises(InputError, match=words):
+        fit(fresh(), *data, threat=THREAT, settings=replace(QUICK, **changes))  # type: ignore[arg-type]
+
+
+def test_wrong_data_is_told(data: tuple[Tensor, Tensor]) -> None:
+    x, y = data
+    for arguments in ((x.long(), y), (x, y[:5]), (x[:4], y[:4])):
+        with pytest.raises(InputError, match=r"pass|needs"):
+            fit(fresh(), *arguments, threat=THREAT)
+    with pytest.raises(InputError, match="pass one number"):
+        fit(fresh(), x, y, threat=ss.linf(torch.full((200,), 0.1)))

@@ -1,0 +1,88 @@
+"""The small parts of a run: order, augmentation, averaging, schedule."""
+
+import pytest
+import torch
+from torch import nn
+
+from signstep.core.keys import Key
+from signstep.train.augment import Placement
+from signstep.train.averaging import Average
+from signstep.train.draws import BatchDraws
+from signstep.train.order import Order, split
+from signstep.train.settings import Settings
+
+
+def test_every_epoch_has_every_row_once_in_an_order_of_its_own() -> None:
+    order = Order(103, 25, Key(0))
+    epochs = [torch.cat([order(epoch * order.batches + place) for place in range(order.batches)]) for epoch in (0, 1)]
+    for rows in epochs:
+        assert rows.sort().values.tolist() == list(range(103))
+    assert not torch.equal(*epochs)
+    assert {len(order(visit)) for visit in range(5)} == {20, 21}
+
+
+def test_the_order_is_a_function_of_key_and_place() -> None:
+    straight = [Order(50, 8, Key(3))(visit) for visit in range(14)]
+    one = Order(50, 8, Key(3))
+    assert all(torch.equal(one(visit), straight[visit]) for visit in (13, 2, 9, 0))
+    assert not torch.equal(Order(50, 8, Key(4))(0), straight[0])
+
+
+def test_a_split_shares_no_row() -> None:
+    kept, held = split(100, 0.1, Key(0))
+    assert len(held) == 10
+    assert sorted([*kept.tolist(), *held.tolist()]) == list(range(100))
+    assert len(split(100, 0.0, Key(0))[1]) == 0
+
+
+def test_placements_shift_mirror_and_come_back() -> None:
+    x = torch.rand(64, 2, 6, 7)
+    placement = Placement.drawn(BatchDraws(64, x.device, torch.Generator().manual_seed(0)), 2, flip=True)
+    assert set(placement.down.tolist()) == set(range(-2, 3))
+    assert 10 < int(placement.flipped.sum()) < 54
+    seen = placement.apply(x)
+    assert not torch.equal(seen, x)
+    assert torch.equal(placement.undo(seen, x), x)
+    stored = torch.full_like(x, 9.0)
+    back = placement.undo(seen, stored)
+    # Pixels that were shifted out keep what was stored.
+    row = int(((placement.down == 2) & (placement.right == 0)).nonzero()[0])
+    assert torch.equal(back[row, :, :-2], x[row, :, :-2])
+    assert float(back[row, :, -2:].min()) == 9.0
+
+
+def test_a_shift_moves_down_and_right() -> None:
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    one = torch.tensor([1])
+    moved = Placement(one, one, torch.tensor([False]), 1).apply(x)
+    assert moved[0, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 3, 4]]
+
+
+def test_the_average_follows_weights_and_statistics() -> None:
+    linear, norm = nn.Linear(3, 2), nn.BatchNorm1d(2)
+    model = nn.Sequential(linear, norm)
+    average = Average(model, 0.5)
+    start = linear.weight.detach().clone()
+    with torch.no_grad():
+        linear.weight.add_(1.0)
+        assert norm.running_mean is not None
+        norm.running_mean.fill_(2.0)
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.fill_(7)
+    average.follow(model)  # decay_0 = 1/10
+    state = average.model.state_dict()
+    assert torch.allclose(state["0.weight"], start + 0.9)
+    assert state["1.running_mean"].tolist() == pytest.approx([1.8, 1.8])
+    assert int(state["1.num_batches_tracked"]) == 7
+    other = Average(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), 0.5)
+    other.load(average.state())
+    assert other.steps == 1
+    assert torch.equal(other.model.state_dict()["0.weight"], state["0.weight"])
+
+
+def test_schedules() -> None:
+    cycle = [Settings(peak=0.4).factor(step, 100) for step in range(100)]
+    assert max(cycle) == pytest.approx(1, abs=0.02)
+    assert cycle.index(max(cycle)) in (39, 40)
+    assert cycle[-1] < 0.01
+    assert [Settings(warm_up=0.5).share(step, 4) for step in range(4)] == [0.5, 1, 1, 1]
