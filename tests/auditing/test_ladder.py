@@ -294,3 +294,20 @@ def test_a_victim_that_was_dead_from_the_start_is_an_error() -> None:
     _, x, y = _data(20)
     with pytest.raises(VictimError, match="gone"):
         ss.audit(_asked_only(0), (x, y), threat=ss.linf(0.02), ladder=["square:queries=20"])
+
+
+def test_a_declared_transform_is_part_of_the_terms() -> None:
+    """Under noise that alone moves many answers, a verdict is a majority over draws, and the record says so."""
+    _, x, y = _data(20)
+    noise = ss.transforms.Noise(0.02)
+    result = ss.audit(
+        RowNet(), (x, y), threat=ss.linf(0.05), ladder=["pgd:steps=4"], curve=False, transform=noise, eot=3
+    )
+    assert result.terms["transform"] == str(noise)
+    assert result.terms["eot"] == 3
+    assert result.terms["random_model"]
+    assert 0 < result.fooled < 20
+    plain = ss.audit(RowNet(), (x, y), threat=ss.linf(0.05), ladder=["pgd:steps=4"], curve=False)
+    assert plain.terms["transform"] is None
+    assert plain.terms["eot"] == 1
+    assert result.attacks[0].backwards > 2 * plain.attacks[0].backwards

@@ -27,6 +27,7 @@ from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject, Target
 from signstep.core.tasks import Task, TaskName
 from signstep.core.threat import Threat, ThreatModel
+from signstep.core.transforms import Transform
 from signstep.core.tree import Tree, rows, take, tree_map
 from signstep.core.twin import Engine
 from signstep.core.untouched import Mode
@@ -67,6 +68,8 @@ def audit(
     mode: Mode = "eval",
     surrogate: Model | Sequence[Model] | None = None,
     engine: Engine = "exact",
+    transform: Transform | None = None,
+    eot: int = 1,
     seed: int = 0,
     limit: int | None = None,
     shard: tuple[int, int] | None = None,
@@ -108,6 +111,9 @@ def audit(
         mode: "eval" or "keep".
         surrogate: take gradients from these models instead.
         engine: "exact", or "fast" or "float32" to search on a twin of the model; see `signstep.attack`.
+        transform: what happens to inputs on their way to the model, see `signstep.attack`; every verdict is then the
+            majority over draws that no search has used.
+        eot: average each gradient over this many draws of the transform, or passes of a random model.
         seed: all randomness, together with each example's content.
         limit: stop after this many examples, counted before ``shard``.
         shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1; `signstep.merge` joins the n results
@@ -142,8 +148,9 @@ def audit(
         output=output,
         outputs=outputs,
         mode=mode,
+        transform=transform,
     )
-    subject = read(model, surrogate=surrogate, engine=engine)
+    subject = read(model, surrogate=surrogate, engine=engine, eot=eot)
     others = {name: read(other) for name, other in (transfer_to or {}).items()}
     if isinstance(target, Tensor):
         raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
@@ -305,6 +312,8 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
         "mode": subject.mode,
         "gradients_from": "surrogate" if subject.surrogates else "the model",
         "engine": subject.engine,
+        "transform": None if subject.transform is None else str(subject.transform),
+        "eot": subject.eot,
     }
 
 

@@ -108,9 +108,18 @@ def asks(entry: AttackResult) -> bool:
 def complete_ladder(result: Result) -> str | None:
     """What the figure of a ladder may be set beside; None if it was none of those, or did not run to its end."""
     done = not result.partial and result.terms.get("shard") is None
-    white_box = result.terms.get("gradients_from") == "the model" and result.terms.get("goal") == "untargeted"
-    return _COMPARABLE.get(result.ladder) if done and white_box else None
+    return _COMPARABLE.get(result.ladder) if done and all(result.terms.get(k) in v for k, v in _TERMS.items()) else None
 
+
+# What published AutoAttack figures are of: one label of several, true ones, a white box without randomness.
+_TERMS: dict[str, tuple[object, ...]] = {
+    "task": ("multiclass",),
+    "goal": ("untargeted",),
+    "labels": ("given",),
+    "gradients_from": ("the model",),
+    "norm": ("linf", "l2"),
+    "random_model": (False,),
+}
 
 _AUTOATTACK = "AutoAttack (Croce & Hein 2020, arXiv:2003.01690)"
 _COMPARABLE = {

@@ -236,6 +236,7 @@ class Tally:
                 part.append(letters.get(name, NOT_RUN * len(wrong)))
         self._shown = {}
         self.examples += len(wrong)
+        self.terms.setdefault("tolerance", 0.0)  # where every answer was wrong no rung has run
         self.terms |= {
             "task": problem.task.name,
             "goal": problem.goal,

@@ -70,6 +70,7 @@ def attack(
     outputs: o.Outputs = "auto",
     mode: o.Mode = "eval",
     engine: o.EngineName = "exact",
+    eot: o.Eot = 1,
     seed: o.Seed = 0,
     device: o.Device = "auto",
     threads: o.Threads = None,
@@ -122,6 +123,7 @@ def attack(
         outputs=cast("Literal['auto', 'logits', 'probabilities']", outputs),
         mode=cast("Literal['eval', 'keep']", mode),
         engine=cast("Engine", engine),
+        eot=eot,
     )
     chosen, key = recipe(recipe_), Key(seed)
     stopped = False

@@ -108,6 +108,7 @@ def audit(
     outputs: o.Outputs = "auto",
     mode: o.Mode = "eval",
     engine: o.EngineName = "exact",
+    eot: o.Eot = 1,
     seed: o.Seed = 0,
     shard: Annotated[
         str | None, typer.Option(help="I/N: every N-th example from number I on (0 to N-1); signstep merge joins them.")
@@ -190,6 +191,7 @@ def audit(
                 outputs=cast("Literal['auto', 'logits', 'probabilities']", outputs),
                 mode=cast("Literal['eval', 'keep']", mode),
                 engine=cast("Engine", engine),
+                eot=eot,
                 seed=seed,
                 shard=part,
                 device=where,

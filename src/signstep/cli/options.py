@@ -65,6 +65,9 @@ EngineName = Annotated[
         "--engine", help="exact, or fast or float32 to search on a copy of the model; verdicts are the model's own."
     ),
 ]
+Eot = Annotated[
+    int, typer.Option(min=1, help="Average each gradient over this many passes, for models that draw random numbers.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for torch.")]
 

@@ -404,6 +404,7 @@ class Subject:
                 raise ThreatError(f"threat names {list(threat)}, the inputs are {list(x)}; name one or more of them")
             _same_rows(x)
             attacked = {name: _plain(x[name]) for name in threat}
+            _check_wide(attacked)
             return attacked, {name: _plain(part) for name, part in x.items() if name not in threat}, dict(threat)
         if not isinstance(x, Tensor):
             raise InputError(f"x is a {type(x).__name__}; pass a tensor (torch.as_tensor(x)) or a dict of tensors")
@@ -413,6 +414,7 @@ class Subject:
             raise ThreatError(f"threat is {threat!r}; pass a threat model such as ss.linf('8/255')")
         if x.ndim == 0:
             raise InputError("x has no dimensions; pass a batch, one row for each example")
+        _check_wide({"": x})
         plain = _plain(x)
         if plain.is_floating_point():
             plain = self.space.to_search(plain, threat)
@@ -506,6 +508,15 @@ def _check_ids(ids: Tensor, count: int, device: torch.device) -> Tensor:
             f"ids has shape {tuple(ids.shape)} and dtype {ids.dtype} for {count} examples; pass int64 ({count},)"
         )
     return ids.long().to(device)
+
+
+def _check_wide(attacked: Mapping[str, Tensor]) -> None:
+    for name, part in attacked.items():
+        if part.ndim < 2:
+            raise InputError(
+                f"{f'the input {name!r}' if name else 'x'} has shape {tuple(part.shape)}; an input that is attacked "
+                "needs a dimension beside the examples: pass x.unsqueeze(1), and let the model take it"
+            )
 
 
 def _same_rows(x: Mapping[str, Tensor]) -> None:

@@ -143,6 +143,10 @@ def _gradient_path(result: Result) -> str:
         "through the declared normalisation" if space.get("mean") is not None else "no normalisation outside it",
         "what happened to the data before that (decoding, resizing) was not attacked",
     ]
+    if terms.get("transform"):
+        parts.append(f"inputs passed through a declared transform on their way to the model, {terms['transform']}")
+    if terms.get("eot", 1) > 1:
+        parts.append(f"each gradient was the mean over {terms['eot']} draws (expectation over transformation)")
     behind = {
         "behind": "the model returns probabilities, and the logits behind them were searched",
         "lost": "the model returns probabilities whose logits could not be reached",

@@ -12,7 +12,7 @@ from signstep.core.outcome import Found
 from signstep.core.problem import Problem
 from signstep.core.region import BallRegion, Region
 from signstep.core.tree import Tree
-from signstep.errors import InputError
+from signstep.errors import InputError, VictimError
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,12 @@ class MinimalAttack:
                 "threat in one of those norms, or another recipe"
             )
         hunt = Hunt(self.name, problem, region, clean, key, self.oracle)
-        self.paper(hunt)
-        return hunt.found(problem, region, clean)
+        ended = None
+        try:
+            self.paper(hunt)
+        except VictimError as error:
+            ended = str(error)
+        return hunt.found(problem, region, clean, ended)
 
 
 def positive(name: str, **options: float) -> None:

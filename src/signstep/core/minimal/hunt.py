@@ -13,8 +13,10 @@ from signstep.core.oracles import Oracle
 from signstep.core.outcome import Found
 from signstep.core.problem import Problem, confirm, judge
 from signstep.core.region import BallRegion
+from signstep.core.runs import Run, found, settle
 from signstep.core.tasks import Score
 from signstep.core.tree import per_row, search_dtype, wide
+from signstep.errors import VictimError
 
 
 class Look(NamedTuple):
@@ -152,33 +154,54 @@ class Hunt:
         d = torch.where(per_row(near, reached), reached, book.last[rows])
         return d, self.length(d)
 
-    def found(self, problem: Problem, region: BallRegion, clean: Tensor) -> Found:
-        """The nearest point of each row where its radius allows it, else its projection; judged on the model itself."""
+    def found(self, problem: Problem, region: BallRegion, clean: Tensor, ended: str | None = None) -> Found:
+        """The nearest point of each row where its radius allows it, else its projection; judged on the model itself.
+
+        ``ended``: why the victim stopped answering on the way, or None; what it was seen to fail on keeps that verdict.
+        """
         book, everyone = self._book, self._rows
         near = torch.isfinite(book.length)
         allowed = near & (book.length <= region.radius.to(book.length))
         best, _ = self.nearest()
         point = torch.where(per_row(allowed, clean), book.point, region.land(region.project(best)))
-        verdict = judge(problem, point, book.key)
-        book.ledger.spend(everyone, verdict.passes)
-        book.ledger.record(everyone, point, verdict)
-        smallest = torch.where(allowed & ~verdict.fooled, torch.inf, book.length)
         transfer = not self._oracle.sees_victim
-        if transfer or problem.random:
-            # What lies beyond eps was only seen by others, or in passes that decisions have used: ask once more.
-            index = (near & ~allowed).nonzero().squeeze(1)
-            if len(index):
-                sure = judge(problem.take(index), book.point[index], book.key.fold("smallest"))
-                book.ledger.spend(index, sure.passes)
-                smallest[index] = torch.where(sure.fooled, smallest[index], torch.inf)
+        seen = allowed & torch.full_like(allowed, not transfer)
+        ended = settle(book.ledger, problem, everyone, Run(point, seen, None, ended), book.key)
+        verdict = book.ledger.verdict
+        assert verdict is not None
+        smallest = torch.where(allowed & ~verdict.fooled, torch.inf, book.length)
+        silent = ended
+        if (transfer or problem.random) and silent is None:
+            try:
+                smallest = self._asked_again(problem, clean, smallest, near & ~allowed, transfer=transfer)
+            except VictimError as error:
+                silent = str(error)
+        if (transfer or problem.random) and silent is not None:
+            smallest = torch.where(near & ~allowed, torch.inf, smallest)
+        # The projection of a point beyond eps may fool as well, and is then the nearer one.
+        length = self.region.norm.length(wide(point) - wide(clean)).to(smallest)
+        smallest = torch.where(verdict.fooled & (length > 0), torch.minimum(smallest, length), smallest)
+        whole = found(book.ledger, region, ended)
+        return whole._replace(ended=silent, smallest=torch.where(book.untouched, 0.0, smallest))
+
+    def _asked_again(
+        self, problem: Problem, clean: Tensor, smallest: Tensor, beyond: Tensor, *, transfer: bool
+    ) -> Tensor:
+        """The lengths, where those ``beyond`` eps that the model itself does not confirm are infinite.
+
+        They were only seen by others, or in passes that decisions have used.
+        """
+        book, everyone = self._book, self._rows
+        index = beyond.nonzero().squeeze(1)
+        if len(index):
+            sure = judge(problem.take(index), book.point[index], book.key.fold("smallest"))
+            book.ledger.spend(index, sure.passes)
+            smallest[index] = torch.where(sure.fooled, smallest[index], torch.inf)
         if transfer:
             untouched = judge(problem, clean, book.key.fold("untouched"))
             book.ledger.spend(everyone, untouched.passes)
             book.untouched = untouched.fooled
-        # The projection of a point beyond eps may fool as well, and is then the nearer one.
-        length = self.region.norm.length(wide(point) - wide(clean)).to(smallest)
-        smallest = torch.where(verdict.fooled & (length > 0), torch.minimum(smallest, length), smallest)
-        return book.ledger.found(region)._replace(smallest=torch.where(book.untouched, 0.0, smallest))
+        return smallest
 
     def _begin(self, d: Tensor) -> tuple[Tensor, Key]:
         """The point to look at, and the key of this look."""
