@@ -57,6 +57,19 @@ def test_a_preset_by_its_name_without_version_and_one_recipe_alone(capsys: pytes
     assert record("b").ladder == "custom"
 
 
+def test_the_command_line_wins_over_the_other_way_to_say_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "audit", "--ladder", "quick", *SMALL, "--out", "a")[0] == 0
+    assert '"quick@1"' in Path("a/signstep.toml").read_text()
+    assert run(capsys, "--config", "a/signstep.toml", "audit", "--attack", "fgsm", "--out", "b")[0] == 0
+    assert (record("b").ladder, len(record("b").attacks)) == ("", 1)
+    assert run(capsys, "--config", "b/signstep.toml", "audit", "--out", "c")[0] == 0
+    assert record("c").per_example == record("b").per_example
+    assert run(capsys, "--config", "b/signstep.toml", "audit", "--ladder", "quick", "--out", "d")[0] == 0
+    assert record("d").per_example == record("a").per_example
+    both = ["audit", "--ladder", "quick", "--attack", "fgsm", *SMALL, "--out", "e"]
+    assert run(capsys, *both)[0] == 2
+
+
 def test_rungs_under_the_name_of_a_preset_that_they_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "audit", "--ladder", "fgsm,pgd:steps=3", *SMALL, "--out", "a")[0] == 0
     path = Path("a/result.json")

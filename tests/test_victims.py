@@ -30,6 +30,10 @@ def _scores(x: Array) -> Array:
     return out
 
 
+def _linear(u: Tensor) -> Tensor:
+    return u.flatten(1).double() @ torch.from_numpy(W)
+
+
 def _y(x: Tensor = X) -> Tensor:
     return torch.from_numpy(_scores(x.numpy()).argmax(1))
 
@@ -378,6 +382,29 @@ def test_a_victim_that_dies_leaves_what_was_found(server: _Server, recipe: str) 
     assert torch.equal(outcome.fooled, (_y(outcome.x) != _y()) & outcome.fooled)  # seen to fool, and it does
     assert torch.equal(outcome.undetermined, ~outcome.fooled)
     assert bool(outcome.verified.all())
+
+
+@pytest.mark.parametrize("recipe", [name for name, row in ss.RECIPES.items() if row.smallest])
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_a_victim_that_dies_during_a_search_for_the_smallest_change(recipe: str, most: int) -> None:
+    """Led by a surrogate, or by its own gradients: what it was seen to fail on stays, the others are undetermined."""
+    for surrogate in (None, _linear):
+        calls = [0]
+
+        def victim(u: Tensor, calls: list[int] = calls) -> Tensor:
+            calls[0] += 1
+            if calls[0] > most + 2:
+                raise VictimError("gone")
+            return _linear(u)
+
+        outcome = ss.attack(victim, X, _y(), threat=ss.l2(0.3), recipe=recipe, surrogate=surrogate)
+        if outcome.ended is None:
+            continue
+        assert outcome.ended == "gone"
+        assert isinstance(outcome.x, Tensor)
+        assert bool(outcome.verified.all())
+        assert bool((outcome.fooled | outcome.undetermined).all()) or outcome.smallest is not None
+        assert not bool((outcome.fooled & (_linear(outcome.x).argmax(1) == _y())).any())
 
 
 def test_a_victim_that_dies_at_the_verdict(server: _Server) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from signstep.api import fgsm
 from signstep.auditing.findings import CATALOGUE, Rule
+from signstep.auditing.ladder import LADDERS, Ladder, ladder
 from signstep.core.norms import NORMS
 from signstep.core.recipes import RECIPES, canonical, options_of
 from signstep.errors import InputError
@@ -37,10 +38,13 @@ def explain(name: str) -> str:
     """
     if name.upper() in CATALOGUE:
         return _finding(CATALOGUE[name.upper()])
+    if name.partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
+        return _ladder(ladder(name))
     name = canonical(name)
     if name not in TOPICS:
         raise InputError(
-            f"nothing is known about {name!r}; topics are {', '.join(TOPICS)} and the findings {', '.join(CATALOGUE)}"
+            f"nothing is known about {name!r}; topics are {', '.join(TOPICS)}, the ladders {', '.join(LADDERS)} "
+            f"and the findings {', '.join(CATALOGUE)}"
         )
     topic, row = TOPICS[name], RECIPES[name]
     lines = [f"{row.name}: {row.title}", ""]
@@ -53,6 +57,21 @@ def explain(name: str) -> str:
     lines += ["", f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example and restart"]
     lines += [f"Options    {options}", f"Source     {row.source}"]
     return "\n".join(lines)
+
+
+def _ladder(preset: Ladder) -> str:
+    lines = [f"{preset.name}: {preset.about}", "", "Rungs, each for the examples that are still standing"]
+    lines += [f"  {number}. {rung}" for number, rung in enumerate(preset.rungs, 1)]
+    lines += ["", *(textwrap.wrap(_RULE, 96))]
+    return "\n".join(lines)
+
+
+_RULE = (
+    "A rung with near<=R is for examples whose best margin so far is at most R times their margin untouched; "
+    "start=best goes on from the best point found. Every decision about an example depends on that example alone. The "
+    "meaning of a preset never changes under its name. Whatever it leaves standing is an upper bound: no attack proves "
+    "robustness."
+)
 
 
 def _finding(rule: Rule) -> str:

@@ -179,6 +179,12 @@ def rungs(*fallen: int, names: tuple[str, ...]) -> Result:
     return ladder(columns)
 
 
+def test_a_declared_transform_does_not_make_the_model_random() -> None:
+    """Answers differ since the inputs do."""
+    told = examine(healthy(random_model=True, transform="Noise(std=0.1)"))
+    assert "SS202" not in [finding.code for finding in told]
+
+
 def test_rungs_that_met_survivors_are_not_held_against_each_other() -> None:
     """FGSM first, then PGD on what is left: PGD fools fewer, which says nothing."""
     found = rungs(300, 60, 0, names=("fgsm", "pgd", "apgd"))

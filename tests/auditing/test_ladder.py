@@ -16,6 +16,7 @@ from signstep.core.recipe import parse_options
 from signstep.core.recipes import RECIPES, canonical, options_of, recipe
 from signstep.core.subject import Subject
 from signstep.errors import InputError, VictimError
+from signstep.explain import explain
 
 RUNGS = ["smooth-pgd:steps=3", "square:queries=20,start=best near<=0.9", "pgd:steps=4", "apgd:loss=margin,steps=6"]
 
@@ -311,3 +312,82 @@ def test_a_declared_transform_is_part_of_the_terms() -> None:
     assert plain.terms["transform"] is None
     assert plain.terms["eot"] == 1
     assert result.attacks[0].backwards > 2 * plain.attacks[0].backwards
+
+
+class Segmenter(nn.Module):
+    """A class at every position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(2)
+        self.weight = nn.Parameter(torch.randn(3, 2, 1, 1, generator=random, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(x, self.weight)
+
+
+def test_a_preset_sets_aside_what_the_task_has_no_place_for() -> None:
+    _, x, _ = _data(8)
+    model = Segmenter()
+    with torch.no_grad():
+        y = model(x).argmax(1)
+    result = ss.audit(model, (x, y), threat=ss.linf(0.1), ladder="autoattack@1", task="segmentation", curve=False)
+    assert any(note.startswith("rung fab:targets=9,steps=100 was not run: ") for note in result.notes)
+    assert result.held < result.clean_right
+    assert "no published counterpart" in " ".join(str(result).split())
+
+
+def test_a_preset_on_a_model_without_gradients_asks_it_instead() -> None:
+    _, x, y = _data(16)
+    result = ss.audit(_asked_only(), (x, y), threat=ss.linf(0.1), ladder="autoattack@1", curve=False)
+    ran = {entry.name for entry in result.attacks if entry.entered}
+    assert ran == {"square:queries=5000"}
+    assert result.fooled > 0
+    assert "can be set beside published ones" not in " ".join(str(result).split())
+
+
+def test_an_error_of_every_rung_is_an_error() -> None:
+    _, x, y = _data(16)
+    with pytest.raises(InputError, match="no rung of the ladder could be run"):
+        ss.audit(_asked_only(), (x, y), threat=ss.linf(0.1), ladder="quick@1", curve=False)
+
+
+def test_the_curve_does_not_cost_the_batch_its_attacks() -> None:
+    """The victim dies in the FGSM ray, after the rung has finished."""
+    net, x, y = _data(10)
+    calls = [0]
+
+    def model(u: Tensor) -> Tensor:
+        calls[0] += 1
+        if calls[0] > 9:
+            raise VictimError("the endpoint has gone")
+        out: Tensor = net(u)
+        return out
+
+    result = ss.audit(model, (x, y), threat=ss.linf(0.05), ladder=["pgd:steps=4"])
+    assert result.partial
+    assert result.examples == 10
+    assert result.attacks[0].entered > 0
+    assert any("curve ended early" in note for note in result.notes)
+
+
+def test_another_models_end_does_not_cost_the_batch_its_attacks() -> None:
+    _, x, y = _data(10)
+    result = ss.audit(
+        RowNet(), (x, y), threat=ss.linf(0.05), ladder=["pgd:steps=4"], curve=False, transfer_to={"api": _asked_only(0)}
+    )
+    assert result.partial
+    assert result.attacks[0].entered > 0
+    assert any("api" in note for note in result.notes)
+
+
+def test_a_shard_without_examples_says_so() -> None:
+    _, x, y = _data(3)
+    with pytest.raises(InputError, match="shard 4/5 has no examples"):
+        ss.audit(RowNet(), (x, y), threat=ss.linf(0.05), ladder=["fgsm"], shard=(4, 5))
+
+
+@pytest.mark.parametrize("name", [*LADDERS, "standard"])
+def test_presets_are_explained(name: str) -> None:
+    text = explain(name)
+    assert all(str(rung) in text for rung in ladder(name).rungs)

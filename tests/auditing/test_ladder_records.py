@@ -249,11 +249,34 @@ def test_a_curve_of_smallest_changes_is_counted_again() -> None:
     assert not recount(replace(result, curves={**result.curves, "ddn:steps=10": moved})).holds
 
 
+def test_where_every_answer_is_wrong_there_is_a_record_all_the_same() -> None:
+    x, y = data()
+    result = ss.audit(network(), (x, (network()(x).argmax(1) + 1) % 4), threat=ss.linf(0.1, box=None), ladder="quick")
+    assert (result.clean_right, result.held, len(y)) == (0, 0, result.examples)
+    assert "clean accuracy 0.00 %" in str(result)
+    assert recount(result).holds
+    whole = ss.audit(network(), (x, y), threat=ss.linf(0.1, box=None), ladder=["fgsm"])
+    parts = [
+        ss.audit(network(), (x, y), threat=ss.linf(0.1, box=None), ladder=["fgsm"], shard=(i, 9)) for i in range(9)
+    ]
+    assert ss.merge(parts).per_example == whole.per_example
+
+
+def test_a_rung_that_was_set_aside_met_nobody_and_nothing_is_claimed() -> None:
+    result = ss.audit(network(), data(), threat=ss.l1(0.2, box=None), ladder="standard@1", curve=False)
+    assert result.attacks[-1].name.startswith("square")
+    assert result.attacks[-1].entered == 0 < result.held
+    assert recount(result).holds
+    assert not recount(replace(result, notes=())).holds
+    assert "no claim of robustness" in str(result).replace("\n", " ")
+
+
 def test_the_claim_follows_the_ladder() -> None:
     result = replace(made(), ladder="autoattack@1")
     assert "autoattack@1 ran to its end" in str(result).replace("\n", " ")
     assert "still an upper bound" in str(result)
-    terms = {"shard": [0, 2], "gradients_from": "surrogate", "goal": "targeted"}
+    terms: dict[str, Any] = {"shard": [0, 2], "gradients_from": "surrogate", "goal": "targeted", "norm": "l1"}
+    terms |= {"task": "regression", "labels": "predicted", "random_model": True}
     changed = [replace(result, partial=True), replace(result, ladder="quick@1")]
     changed += [replace(result, terms={**result.terms, name: value}) for name, value in terms.items()]
     for weaker in changed:

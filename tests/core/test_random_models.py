@@ -158,3 +158,11 @@ def test_every_pass_of_a_random_model_has_a_seed_of_its_own() -> None:
         assert torch.equal(question(X, Key(0).fold("step", 1)).loss, first)
         assert not torch.equal(question(X, Key(0).fold("step", 2)).loss, first)
         assert not torch.equal(question(X, Key(1).fold("step", 1)).loss, first)
+
+
+def test_rows_that_depend_on_each_other_are_said_aloud() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3)).train()
+    x = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
+    kept = ss.attack(model, x, None, threat=ss.linf(0.1), mode="keep")
+    assert any("rows depend on each other" in note for note in kept.notes)
+    assert not any("rows depend" in note for note in ss.attack(model, x, None, threat=ss.linf(0.1)).notes)

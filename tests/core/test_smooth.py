@@ -1,5 +1,7 @@
 """Softened rectifiers: the forward pass stays exact, the backward pass sees past units that are off."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from small_nets import filled, labels, rand
@@ -62,6 +64,26 @@ def test_every_spelling_is_softened_and_the_forward_pass_is_exact(spelling: str)
     assert not torch.allclose(plain, soft)
     _, sharp = _gradient(model, x, y, 1e9)
     torch.testing.assert_close(sharp, plain)  # infinitely sharp is the derivative itself
+
+
+@pytest.mark.parametrize("kind", [functional.relu, functional.relu6, functional.leaky_relu])
+def test_what_a_rectifier_changes_in_place_stays_changed(kind: Callable[..., Tensor]) -> None:
+    """A shortcut that goes on with a tensor rectified in place sees what the model itself sees."""
+
+    def model(x: Tensor) -> Tensor:
+        z = 2 * x - 1
+        kind(z, inplace=True)
+        return torch.stack([z.sum(1), 1 - z.square().sum(1)], 1)
+
+    x, seen = rand(5, 6), []
+    with Subject.of(model).opened():
+        question = Subject.of(model).ask(x, torch.zeros(5, dtype=torch.int64), ss.linf(0.1), key=Key(0))
+        for oracle in (Autograd(), Smooth()):
+            score, gradient = oracle(question.problem, x.clone(), Key(0))
+            assert isinstance(gradient, Tensor)
+            assert bool(torch.isfinite(gradient).all())
+            seen.append(score.ways)
+    torch.testing.assert_close(seen[0], seen[1], rtol=0, atol=0)
 
 
 def test_other_functions_are_left_alone() -> None:

@@ -165,3 +165,16 @@ def test_declarations_that_do_not_fit(options: dict[str, Any], message: str) -> 
 def test_inputs_that_cannot_be_used(x: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ss.attack(mlp(features=48, dtype=torch.float32), x, threat=ss.linf(0.1))
+
+
+def test_one_number_for_each_example_needs_a_dimension() -> None:
+    x = torch.linspace(0, 1, 5)
+
+    def model(age: Tensor) -> Tensor:
+        return torch.stack([3 * age.flatten(), 1 - age.flatten()], 1)
+
+    with pytest.raises(InputError, match=r"x has shape \(5,\).*unsqueeze"):
+        ss.attack(model, x, None, threat=ss.linf(0.1))
+    with pytest.raises(InputError, match=r"input 'age' has shape \(5,\)"):
+        ss.attack(model, {"age": x}, None, threat=ss.linf(0.1))
+    assert bool(ss.attack(model, x.unsqueeze(1), None, threat=ss.linf(0.4)).fooled.any())

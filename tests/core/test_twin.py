@@ -136,6 +136,19 @@ def test_new_weights_make_a_new_twin() -> None:
         torch.testing.assert_close(second.model(X), net(X), rtol=1e-4, atol=1e-5)
 
 
+def test_changes_that_torch_does_not_count_make_a_new_twin() -> None:
+    net = _net()
+    first = prepared(net, X, engine="float32")
+    for part in net.parameters():
+        part.data.mul_(0.5)  # as a moving average of weights writes them
+    second = prepared(net, X, engine="float32")
+    assert second is not first
+    with torch.no_grad():
+        torch.testing.assert_close(second.model(X), net(X), rtol=1e-4, atol=1e-5)
+    list(net.modules())[-1].training = True
+    assert prepared(net, X, engine="float32") is not second
+
+
 @pytest.mark.parametrize("engine", ["float32", "fast"])
 @pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=6,restarts=2", "apgd:steps=8", "smooth-pgd"])
 @pytest.mark.parametrize("head", [None, nn.Softmax(1)], ids=["logits", "softmax"])

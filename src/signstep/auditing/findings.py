@@ -485,6 +485,12 @@ def _no_iterated(result: Result) -> str:
     )
 
 
+def _random(result: Result) -> str:
+    """A transform that was declared makes answers random too, and is not the model's doing."""
+    declared = result.terms.get("transform") and not any("the model draws random" in note for note in result.notes)
+    return "two passes over the same input differ" if result.terms.get("random_model") and not declared else ""
+
+
 def _unusual(result: Result) -> str:
     norm, eps, span = (result.terms.get(name) for name in ("norm", "eps_value", "box_span"))
     usual = _USUAL.get(str(norm))
@@ -549,7 +555,7 @@ _LOOKS: dict[str, Callable[[Result], str]] = {
     "SS112": _not_settled,
     "SS113": _stronger_worse,
     "SS201": _unusual,
-    "SS202": lambda result: "two passes over the same input differ" if result.terms.get("random_model") else "",
+    "SS202": _random,
     "SS203": _probabilities,
     "SS204": lambda result: "no labels were given" if result.terms.get("labels") == "predicted" else "",
     "SS205": lambda result: (

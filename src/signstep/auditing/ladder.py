@@ -4,7 +4,7 @@ A preset is data, and its version is in its name: what a name means never change
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from signstep.core.outcome import Outcome
 from signstep.core.problem import nearness
 from signstep.core.subject import Question
 from signstep.core.tree import Tree, put, take, tree_map
-from signstep.errors import InputError
+from signstep.errors import InputError, ModelError, VictimError
 
 
 @dataclass(frozen=True)
@@ -139,26 +139,45 @@ def climb(
     rungs: Sequence[tuple[str, Rung, Attack]],
     key: Key,
     tally: Tally,
-    aside: Collection[str] = (),
+    aside: dict[str, str] | None = None,
 ) -> None:
     """Run each rung on the examples that are right and that no rung before it has fooled.
 
     Every example carries the best point found for it so far, by the margin of the model itself, so that a rung may go
     on from there. All decisions about an example depend on that example alone. Which draws belong to a rung depends on
-    its place, so that a recipe may come twice. Rungs named in ``aside`` are not run.
+    its place, so that a recipe may come twice.
+
+    Args:
+        question: a batch.
+        rungs: name, rung and attack.
+        key: randomness.
+        tally: counts.
+        aside: of presets, rungs that are not run, with the reason; a rung that cannot be run on this task or model
+            joins them. None lets the error of such a rung pass.
+
+    Raises:
+        InputError, ModelError: a rung cannot be run, and ``aside`` is None or would hold all rungs.
     """
+    aside_, allowed = ({}, False) if aside is None else (aside, True)
     failed = question.clean.fooled if question.wrong is None else question.wrong | question.clean.fooled
     untouched = nearness(question.clean)
     standing, best, near = ~failed, question.x, torch.full_like(untouched, -torch.inf)
     for place, (name, rung, attack) in enumerate(rungs):
         meant = standing if rung.near is None else standing & ~(near < rung.near * untouched)
         index = meant.nonzero().squeeze(1)
-        if len(index) == 0 or name in aside:
+        if len(index) == 0 or name in aside_:
             tally.skip(name)
             continue
         began = time.perf_counter()
         part = question if len(index) == len(standing) else question.take(index)
-        outcome = part.run(attack, key.fold("rung", place, attack.name), None if place == 0 else take(best, index))
+        try:
+            outcome = part.run(attack, key.fold("rung", place, attack.name), None if place == 0 else take(best, index))
+        except (InputError, ModelError) as error:
+            if not allowed or isinstance(error, VictimError) or len(aside_) + 1 == len(rungs) or tally.has_run(name):
+                raise
+            aside_[name] = str(error)
+            tally.skip(name)
+            continue
         seconds = time.perf_counter() - began
         best, near = _better(outcome, index, best, near)
         standing = standing.index_copy(0, index, ~outcome.fooled)

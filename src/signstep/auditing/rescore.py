@@ -125,7 +125,8 @@ def _recount_ladder(result: Result, book: _Book) -> None:
         fallen = sum(here and not up for here, up in zip(ran, standing, strict=True))
         book.same(f"{entry.name}: examples that had left the ladder before", fallen, 0)
         # A rung may be meant for some alone; and what is at its target untouched is led nowhere.
-        if not targeted and " near<=" not in entry.name:
+        set_aside = not any(ran) and any(note.startswith(f"rung {entry.name} was not run: ") for note in result.notes)
+        if not targeted and not set_aside and " near<=" not in entry.name:
             left_out = sum(up and not here for here, up in zip(ran, standing, strict=True))
             book.same(f"{entry.name}: examples still standing that it was not run on", left_out, 0)
         standing = [up and letter != "f" for up, letter in zip(standing, column, strict=True)]

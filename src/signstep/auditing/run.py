@@ -155,10 +155,7 @@ def audit(
     if isinstance(target, Tensor):
         raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
     plan = _plan(attacks, ladder, curve_attacks, subject.oracle, threat)
-    if shard is not None and not 0 <= shard[0] < shard[1]:
-        raise InputError(f"shard={shard}; pass (i, n) with 0 <= i < n")
-    if limit is not None and limit < 1:
-        raise InputError(f"limit={limit}; pass the number of examples to audit, at least 1")
+    _check_counts(limit, shard)
     where = _device_of(model) if device is None else torch.device(device)
     was_training = isinstance(model, nn.Module) and model.training
     began = time.perf_counter()
@@ -176,7 +173,10 @@ def audit(
         else:
             climb(question, plan.rungs, key, tally, plan.aside)
         for name, other in others.items():
-            tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
+            try:
+                tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
+            except VictimError as error:  # another model's end: what was found on this one stays
+                tally.stop(f"{name}, which points were shown to, ended early: {error}")
         _finish(question, plan.traced, subject.oracle, key, tally, evidence)
 
     try:
@@ -201,10 +201,7 @@ def audit(
         tally.forget()
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
-    if tally.examples == 0:
-        raise InputError(
-            "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"
-        )
+    _check_seen(tally, plan, shard)
     return tally.result(
         model=describe_model or type(model).__name__,
         data=describe_data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
@@ -225,6 +222,29 @@ def audit(
     )
 
 
+def _check_counts(limit: int | None, shard: tuple[int, int] | None) -> None:
+    if shard is not None and not 0 <= shard[0] < shard[1]:
+        raise InputError(f"shard={shard}; pass (i, n) with 0 <= i < n")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit={limit}; pass the number of examples to audit, at least 1")
+
+
+def _check_seen(tally: Tally, plan: "_Plan", shard: tuple[int, int] | None) -> None:
+    """Whether anything was audited.
+
+    Raises:
+        InputError: no example was seen, or no rung could be run.
+    """
+    if tally.examples == 0 and shard is not None:
+        raise InputError(f"shard {shard[0]}/{shard[1]} has no examples: the data has too few; pass a smaller n")
+    if tally.examples == 0:
+        raise InputError(
+            "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"
+        )
+    if plan.aside and not any(tally.has_run(name) for name, _ in plan.chosen):
+        raise InputError(f"no rung of the ladder could be run; {next(iter(plan.remarks))}")
+
+
 @dataclass(frozen=True)
 class _Plan:
     """What is to be run: attacks by name, on a ladder or all on all examples, and those to trace over sizes."""
@@ -233,7 +253,7 @@ class _Plan:
     specs: list[Rung]
     chosen: list[tuple[str, Attack]]
     traced: list[tuple[str, Attack]]
-    aside: frozenset[str] = frozenset()
+    aside: dict[str, str] | None = None
 
     @property
     def rungs(self) -> list[tuple[str, Rung, Attack]]:
@@ -242,7 +262,7 @@ class _Plan:
     @property
     def remarks(self) -> list[str]:
         """What the reader must know of rungs that were set aside."""
-        return [f"rung {name} was not run: it is not defined for this threat" for name in sorted(self.aside)]
+        return [f"rung {name} was not run: {reason}" for name, reason in sorted((self.aside or {}).items())]
 
 
 def _plan(
@@ -274,11 +294,11 @@ def _plan(
     if unknown and asked:
         raise InputError(f"curve_attacks names {unknown}, which are not among the attacks {names}")
     traced = [(name, attack) for name, attack in chosen if name in curve_attacks and not _has_curve(attack)]
-    aside = []
+    aside: dict[str, str] | None = None
     if climbed and climbed.name in LADDERS:
         norms = [part.norm.name for part in ([threat] if isinstance(threat, ThreatModel) else threat.values())]
-        aside = [name for name, attack in chosen if not _defined(attack, norms)]
-    return _Plan(climbed, specs, chosen, [] if climbed else traced, frozenset(aside))
+        aside = {name: "it is not defined for this threat" for name, attack in chosen if not _defined(attack, norms)}
+    return _Plan(climbed, specs, chosen, [] if climbed else traced, aside)
 
 
 def _defined(attack: Attack, norms: Sequence[str]) -> bool:
@@ -378,13 +398,16 @@ def _finish(
     evidence: Evidence | None,
 ) -> None:
     """The security curve, the points kept, and the batch in the books."""
-    if tally.levels and (tally.rayless or question.form == "labels"):
-        tally.rayless = True
-    elif tally.levels:
-        ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
-        fooled = ray.curve(tally.levels)
-        curves = {"fgsm": fooled, **{name: _trace(question, attack, tally.levels, key) for name, attack in traced}}
-        tally.add_curves(curves, ray.smallest(tally.levels, fooled, question.clean.fooled))
+    tally.rayless |= question.form == "labels"
+    ended = any(outcome.ended is not None for outcome in tally.outcomes().values())
+    if tally.levels and not tally.rayless and not ended:
+        try:
+            ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
+            fooled = ray.curve(tally.levels)
+            curves = {"fgsm": fooled, **{name: _trace(question, attack, tally.levels, key) for name, attack in traced}}
+            tally.add_curves(curves, ray.smallest(tally.levels, fooled, question.clean.fooled))
+        except VictimError as error:  # the attacks of this batch are done: they stay
+            tally.stop(f"the security curve ended early: {error}")
     if evidence is not None:
         evidence.add(question, tally.places(), tally.examples)
     tally.finish(question)

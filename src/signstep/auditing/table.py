@@ -91,6 +91,11 @@ def claim(result: Result) -> str:
             f"Attacks tried: {names}. No attack of more than a single step was run, and FGSM alone never proves "
             "robustness: this is no claim of robustness."
         )
+    if result.ladder in _COMPARABLE:
+        return (
+            f"Rungs climbed: {names}. Under these terms, or as far as it came, the figure of {result.ladder} has no "
+            "published counterpart: this is no claim of robustness."
+        )
     what = f"Rungs climbed: {names}" if result.ladder else f"Attacks tried: {names}"
     return f"{what}. None of them is of AutoAttack strength: this is no claim of robustness."
 
@@ -108,6 +113,7 @@ def asks(entry: AttackResult) -> bool:
 def complete_ladder(result: Result) -> str | None:
     """What the figure of a ladder may be set beside; None if it was none of those, or did not run to its end."""
     done = not result.partial and result.terms.get("shard") is None
+    done = done and not any(note.startswith("rung ") and " was not run: " in note for note in result.notes)
     return _COMPARABLE.get(result.ladder) if done and all(result.terms.get(k) in v for k, v in _TERMS.items()) else None
 
 

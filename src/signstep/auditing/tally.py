@@ -168,6 +168,16 @@ class Tally:
         """An attack that no row of the current batch was left for."""
         self._sums[name].batch = (None, 0.0, None)
 
+    def has_run(self, name: str) -> bool:
+        """Whether an attack has been run on any example of the batches before."""
+        return any(letter != NOT_RUN for letter in self._sums[name].column)
+
+    def stop(self, note: str) -> None:
+        """Something ended before its time: the current batch counts, nothing comes after it."""
+        self.ended = True
+        if note not in self.notes:
+            self.notes.append(note)
+
     def forget(self) -> None:
         """The current batch will be done anew."""
         for sums in self._sums.values():

@@ -13,6 +13,7 @@ from torch import Tensor
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
 from signstep.auditing.findings import check_ignored, examine
+from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.rescore import write_sums
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit as run_audit
@@ -132,6 +133,7 @@ def audit(
 
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
     check_ignored(settings.ignore)
+    attack, ladder = _run_by(context, attack, ladder)
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(goal)
     if threads is not None:
@@ -269,6 +271,29 @@ def _traced(given: list[str] | None, attacks: Sequence[str] | None) -> Sequence[
     names = [canonical(name) for name in (o.attacks_of(given) if given else attacks[-1:])]
     noise = [name for name in map(canonical, attacks) if name == "random-sign" and name not in names]
     return [*noise, *names]
+
+
+def _run_by(
+    context: typer.Context, attack: list[str] | None, ladder: list[str] | None
+) -> tuple[list[str] | None, list[str] | None]:
+    """Attacks and ladder; one of them on the command line puts the other one of the configuration out of use.
+
+    A preset is named with its version in what is written for another run.
+    """
+    typed = [
+        name
+        for name in ("attack", "ladder")
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    ]
+    if typed == ["attack"]:
+        ladder = []
+    elif typed == ["ladder"]:
+        attack = []
+    climbed = o.ladder_of(ladder)
+    if isinstance(climbed, str):
+        ladder = [find_ladder(climbed).name]
+    context.params.update(attack=attack, ladder=ladder)
+    return attack, ladder
 
 
 def _curve(text: str, default: tuple[float, ...] | None) -> bool | list[float]:

@@ -103,18 +103,26 @@ def _worth(z: Any) -> bool:
 
 
 class _Rectifier(torch.autograd.Function):
-    """max(z, 0), or between 0 and ``top``, with slope ``leak`` below; the derivative is softened."""
+    """max(z, 0), or between 0 and ``top``, with slope ``leak`` below; the derivative is softened.
+
+    ``inplace`` writes the result into z as well: other parts of the model may go on with it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, sharpness: float, leak: float, top: float | None) -> Tensor:
-        ctx.save_for_backward(z)
+    def forward(ctx: Any, z: Tensor, sharpness: float, leak: float, top: float | None, inplace: bool) -> Tensor:
+        ctx.save_for_backward(z.clone() if inplace else z)
         ctx.terms = (sharpness, leak, top)
+        if inplace:
+            ctx.mark_dirty(z)
+            if top is not None:
+                return z.clamp_(0, top)
+            return functional.leaky_relu_(z, leak) if leak else z.clamp_min_(0)
         if top is not None:
             return z.clamp(0, top)
         return functional.leaky_relu(z, leak) if leak else z.clamp_min(0)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         (z,) = ctx.saved_tensors
         sharpness, leak, top = ctx.terms
         # Row by row, so that a row's gradient does not depend on the batch it is in.
@@ -125,21 +133,21 @@ class _Rectifier(torch.autograd.Function):
             open_ = open_ * torch.sigmoid((top - z) * steep)
         if leak:
             open_ = leak + (1 - leak) * open_
-        return gradient * open_, None, None, None
+        return gradient * open_, None, None, None, None
 
 
-def _relu(sharpness: float, z: Tensor, inplace: bool = False) -> Tensor:  # noqa: ARG001 - a new tensor serves as well
-    found: Tensor = _Rectifier.apply(z, sharpness, 0.0, None)  # type: ignore[no-untyped-call]
+def _relu(sharpness: float, z: Tensor, inplace: bool = False) -> Tensor:
+    found: Tensor = _Rectifier.apply(z, sharpness, 0.0, None, inplace)  # type: ignore[no-untyped-call]
     return found
 
 
-def _relu6(sharpness: float, z: Tensor, inplace: bool = False) -> Tensor:  # noqa: ARG001
-    found: Tensor = _Rectifier.apply(z, sharpness, 0.0, 6.0)  # type: ignore[no-untyped-call]
+def _relu6(sharpness: float, z: Tensor, inplace: bool = False) -> Tensor:
+    found: Tensor = _Rectifier.apply(z, sharpness, 0.0, 6.0, inplace)  # type: ignore[no-untyped-call]
     return found
 
 
-def _leaky(sharpness: float, z: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:  # noqa: ARG001
-    found: Tensor = _Rectifier.apply(z, sharpness, float(negative_slope), None)  # type: ignore[no-untyped-call]
+def _leaky(sharpness: float, z: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    found: Tensor = _Rectifier.apply(z, sharpness, float(negative_slope), None, inplace)  # type: ignore[no-untyped-call]
     return found
 
 

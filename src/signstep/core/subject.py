@@ -303,6 +303,8 @@ class Subject:
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, y, target, ids, key)
         notes += remarks
+        if self._mixes_rows():
+            notes.append("BatchNorm runs in training mode: rows depend on each other, and figures on the batches")
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
         classes = _classes(task, outputs)
         loss = check_loss(task, self.loss, classes, goal, labelled=aim.y is not None)
@@ -367,6 +369,11 @@ class Subject:
         """Reads the twin as the model is read; a head that was looked for and not found is not looked for again."""
         kind: Kind = "logits" if form == "logits" else self.predictor.kind
         return replace(self.predictor, model=model, kind=kind, notes=[])
+
+    def _mixes_rows(self) -> bool:
+        model = self.predictor.model
+        batchnorm = nn.modules.batchnorm._BatchNorm
+        return isinstance(model, nn.Module) and any(m.training for m in model.modules() if isinstance(m, batchnorm))
 
     def _answers_differ(self, inputs: Tree) -> bool:
         """Whether two passes over a few rows differ, though the global generators did not move.

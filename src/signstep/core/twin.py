@@ -106,12 +106,23 @@ _TWINS: "WeakKeyDictionary[nn.Module, tuple[object, Prepared]]" = WeakKeyDiction
 def prepared(model: nn.Module, sample: Tree, *, engine: Engine) -> Prepared:
     """`prepare`, remembered until a weight or buffer changes or is replaced."""
     parts = (*model.parameters(), *model.buffers())
-    now = (engine, tuple((id(part), part.data_ptr(), _version(part)) for part in parts), model.training)
+    now = (
+        engine,
+        tuple((id(part), part.data_ptr(), _version(part)) for part in parts),
+        _sums(parts),
+        tuple(module.training for module in model.modules()),
+    )
     known = _TWINS.get(model)
     if known is None or known[0] != now:
         known = (now, prepare(model, sample, engine=engine))
         _TWINS[model] = known
     return known[1]
+
+
+def _sums(parts: tuple[Tensor, ...]) -> tuple[float, ...]:
+    """What tells of changes that torch does not count, such as ``weight.data.copy_(...)``."""
+    numbers = [part.detach().sum() for part in parts if part.is_floating_point()]
+    return tuple(torch.nan_to_num(torch.stack([n.double().cpu() for n in numbers])).tolist()) if numbers else ()
 
 
 def _version(part: Tensor) -> int:
