@@ -127,7 +127,9 @@ def test_batchnorm_in_training_mode_is_left_alone() -> None:
 def test_new_weights_make_a_new_twin() -> None:
     net = _net()
     first = prepared(net, X, engine="float32")
+    quick = prepared(net, X, engine="fast")
     assert prepared(net, X, engine="float32") is first
+    assert prepared(net, X, engine="fast") is quick
     with torch.no_grad():
         net[0].weight.mul_(0.5)  # type: ignore[operator]
     second = prepared(net, X, engine="float32")

@@ -100,23 +100,21 @@ def prepare(model: nn.Module, sample: Tree, *, engine: Engine = "fast") -> Prepa
     return Prepared(current if steps else model, tuple(steps), tuple(left))
 
 
-_TWINS: "WeakKeyDictionary[nn.Module, tuple[object, Prepared]]" = WeakKeyDictionary()
+_TWINS: "WeakKeyDictionary[nn.Module, dict[Engine, tuple[object, Prepared]]]" = WeakKeyDictionary()
 
 
 def prepared(model: nn.Module, sample: Tree, *, engine: Engine) -> Prepared:
     """`prepare`, remembered until a weight or buffer changes or is replaced."""
     parts = (*model.parameters(), *model.buffers())
     now = (
-        engine,
         tuple((id(part), part.data_ptr(), _version(part)) for part in parts),
         _sums(parts),
         tuple(module.training for module in model.modules()),
     )
-    known = _TWINS.get(model)
-    if known is None or known[0] != now:
-        known = (now, prepare(model, sample, engine=engine))
-        _TWINS[model] = known
-    return known[1]
+    twins = _TWINS.setdefault(model, {})
+    if engine not in twins or twins[engine][0] != now:
+        twins[engine] = (now, prepare(model, sample, engine=engine))
+    return twins[engine][1]
 
 
 def _sums(parts: tuple[Tensor, ...]) -> tuple[float, ...]:
