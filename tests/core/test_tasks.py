@@ -514,3 +514,11 @@ def test_dlr_towards_a_target_without_labels_says_that_it_gives_way() -> None:
     target = torch.tensor([1, 2, 3])
     with pytest.warns(ss.SignstepWarning, match="needs the labels y as well"):
         ss.attack(lambda u: u - 0.5, x, None, target=target, loss="dlr", threat=ss.linf(0.1))
+
+
+@pytest.mark.parametrize(
+    "net", [nn.Sequential(nn.Flatten(), nn.Linear(7, 3)), nn.Conv2d(5, 2, 1)], ids=["features", "channels"]
+)
+def test_inputs_of_another_shape_than_the_models(net: nn.Module) -> None:
+    with pytest.raises(ModelError, match=r"does not take examples of shape \(2, 3, 3\)"):
+        ss.attack(net.double(), X, torch.zeros(12, dtype=torch.int64), threat=THREAT)

@@ -112,7 +112,7 @@ class Predictor:
                 raise GradientError(NO_PATH) from error
             if "Inference tensors cannot be saved" in str(error):
                 raise ModelError(INFERENCE_WEIGHTS) from error
-            hint = self._mismatch(inputs)
+            hint = self._mismatch(inputs) or _misfit(inputs, error)
             if hint is None:
                 raise
             raise ModelError(hint) from error
@@ -198,6 +198,18 @@ def _answers(raw: Tensor) -> Tensor:
             "each example, (R,); scores are floating point, (R, classes): say which they are with outputs= and output="
         )
     return flat.detach().long()
+
+
+def _misfit(inputs: Tree, error: RuntimeError) -> str | None:
+    """What to say where torch complains about shapes; None where it complains about something else."""
+    said = str(error).partition("\n")[0]
+    if not any(word in said for word in ("shapes cannot be multiplied", "channels, but got", "size of tensor")):
+        return None
+    shapes = " and ".join(str(tuple(part.shape[1:])) for part in leaves(inputs))
+    return (
+        f"the model does not take examples of shape {shapes} ({said}); pass inputs of the shape it was built for, for "
+        "images resize= may bring them there"
+    )
 
 
 def select(returned: Any, output: Selector = None) -> Tensor:
