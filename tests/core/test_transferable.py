@@ -226,7 +226,7 @@ def test_an_attack_object_keeps_its_copies_when_it_gets_a_surrogate() -> None:
         assert torch.equal(built, _x(name, surrogate=other))
         assert not torch.equal(built, _x("mi-fgsm", surrogate=other))
     inner = Surrogates((Predictor(other),))
-    assert ScaledCopies(3, inner).gradients == 3
+    assert ScaledCopies(3, inner=inner).gradients == 3
     assert DiverseInput(inner=inner).sees_victim is False
     assert DiverseInput(inner=Autograd()).exact is False
 

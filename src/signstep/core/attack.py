@@ -9,7 +9,7 @@ from torch import Tensor
 from signstep.core.keys import Key
 from signstep.core.ledger import Ledger
 from signstep.core.moves import Best, Move, State, View, rose, take_state
-from signstep.core.oracles import Autograd, Oracle, backwards_of, within
+from signstep.core.oracles import Autograd, Oracle, backwards_of, innermost, within
 from signstep.core.outcome import Found
 from signstep.core.problem import Problem, confirm
 from signstep.core.region import Region
@@ -391,11 +391,5 @@ def with_oracle(attack: Attack, oracle: Oracle) -> Attack:
         InputError: the attack has no oracle.
     """
     if hasattr(attack, "oracle"):
-        return replace(attack, oracle=_inside(attack.oracle, oracle))  # type: ignore[type-var]
+        return replace(attack, oracle=innermost(attack.oracle, lambda _: oracle))  # type: ignore[type-var]
     raise InputError(f"{attack.name} asks the model itself; surrogates have nothing to give it")
-
-
-def _inside(outer: Oracle, oracle: Oracle) -> Oracle:
-    """An oracle that changes what another one is asked goes on doing so, around the new one."""
-    inner = getattr(outer, "inner", None)
-    return oracle if inner is None else replace(outer, inner=_inside(inner, oracle))  # type: ignore[type-var]

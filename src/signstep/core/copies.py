@@ -1,14 +1,14 @@
 """Oracles that look at changed copies of the input, so that the gradient carries over to other models."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from signstep.core.images import both_ways, check_images, resampling
 from signstep.core.keys import Key, RowDraws
-from signstep.core.oracles import Autograd, Oracle
+from signstep.core.oracles import Around
 from signstep.core.problem import Problem
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, leaves, search_dtype, tree_map
@@ -16,7 +16,7 @@ from signstep.errors import InputError
 
 
 @dataclass(frozen=True)
-class ScaledCopies:
+class ScaledCopies(Around):
     """The mean gradient over the copies x / 2^i, i = 0..m-1 (Lin et al. 2020, arXiv:1908.06281, section 3.2).
 
     Each gradient is that of loss(x / 2^i) with respect to x. The score is that of the first copy, the input itself.
@@ -24,54 +24,18 @@ class ScaledCopies:
 
     Attributes:
         copies: m; 1 is the inner oracle.
-        inner: where each copy's gradient comes from: the model, or surrogates.
     """
 
     copies: int = 5
-    inner: Oracle = field(default_factory=Autograd)
 
     def __post_init__(self) -> None:
         if self.copies < 1:
             raise InputError(f"copies={self.copies}: pass the number of scaled copies, at least 1; 5 is the paper's")
 
     @property
-    def sees_victim(self) -> bool:
-        """As the inner oracle: the first copy is the input."""
-        return self.inner.sees_victim
-
-    @property
-    def exact(self) -> bool:
-        """As the inner oracle."""
-        return self.inner.exact
-
-    @property
-    def warms(self) -> bool:
-        """As the inner oracle, for the first copy."""
-        return self.inner.warms
-
-    @property
-    def draws(self) -> bool:
-        """As the inner oracle."""
-        return self.inner.draws
-
-    @property
     def gradients(self) -> int:
         """Those of the inner oracle for each copy."""
         return self.copies * self.inner.gradients
-
-    @property
-    def looks(self) -> int:
-        """As the inner oracle."""
-        return self.inner.looks
-
-    def at(self, progress: float) -> Oracle:
-        """Around the inner oracle of that moment."""
-        inner = self.inner.at(progress)
-        return self if inner is self.inner else replace(self, inner=inner)
-
-    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
-        """The inner oracle's look at the input itself."""
-        return self.inner.look(problem, point, key)
 
     def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """The input's score, and the mean gradient."""
@@ -85,7 +49,7 @@ class ScaledCopies:
 
 
 @dataclass(frozen=True)
-class DiverseInput:
+class DiverseInput(Around):
     """The gradient through a random resizing and padding of the input (Xie et al. 2019, arXiv:1803.06978, section 3.3).
 
     Each row is resized with probability ``prob``, to a side drawn uniformly from the whole numbers between
@@ -96,12 +60,10 @@ class DiverseInput:
     Attributes:
         prob: of each row's transformation; 0 is the inner oracle.
         resize: the smallest side, relative to the input's.
-        inner: where the gradient comes from: the model, or surrogates.
     """
 
     prob: float = 0.5
     resize: float = 0.9
-    inner: Oracle = field(default_factory=Autograd)
 
     def __post_init__(self) -> None:
         if not 0 <= self.prob <= 1:
@@ -112,11 +74,6 @@ class DiverseInput:
             raise InputError(
                 f"resize={self.resize}: pass the smallest side relative to the input's, above 0 and at most 1"
             )
-
-    @property
-    def sees_victim(self) -> bool:
-        """As the inner oracle; a row that looks fooled is put to the model as it is."""
-        return self.inner.sees_victim
 
     @property
     def exact(self) -> bool:
@@ -132,25 +89,6 @@ class DiverseInput:
     def draws(self) -> bool:
         """The transformations."""
         return self.prob > 0 or self.inner.draws
-
-    @property
-    def gradients(self) -> int:
-        """As the inner oracle."""
-        return self.inner.gradients
-
-    @property
-    def looks(self) -> int:
-        """As the inner oracle."""
-        return self.inner.looks
-
-    def at(self, progress: float) -> Oracle:
-        """Around the inner oracle of that moment."""
-        inner = self.inner.at(progress)
-        return self if inner is self.inner else replace(self, inner=inner)
-
-    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
-        """The inner oracle's look at the input itself."""
-        return self.inner.look(problem, point, key)
 
     def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """Score and gradient of the transformed input, with respect to the input."""

@@ -1,13 +1,13 @@
 """Expectation over transformation: the gradient of a mean, estimated from fresh draws."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from signstep.core.copies import widened
 from signstep.core.keys import Key
-from signstep.core.oracles import Autograd, Oracle, mean_score
+from signstep.core.oracles import Around, mean_score
 from signstep.core.problem import Problem
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, tree_map
@@ -15,7 +15,7 @@ from signstep.errors import InputError
 
 
 @dataclass(frozen=True)
-class Eot:
+class Eot(Around):
     """The mean gradient over ``samples`` fresh draws of whatever is random in the problem.
 
     E_t[grad loss(t(x))], t the declared transform, the model's own randomness, or both (Athalye et al. 2018,
@@ -25,35 +25,18 @@ class Eot:
 
     Attributes:
         samples: draws for each gradient; 1 is the inner oracle.
-        inner: where each gradient comes from: the model, or surrogates.
     """
 
     samples: int
-    inner: Oracle = field(default_factory=Autograd)
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise InputError(f"eot={self.samples}: pass the number of draws for each gradient, at least 1")
 
     @property
-    def sees_victim(self) -> bool:
-        """As the inner oracle; a random problem is asked again before a row leaves."""
-        return self.inner.sees_victim
-
-    @property
-    def exact(self) -> bool:
-        """As the inner oracle."""
-        return self.inner.exact
-
-    @property
     def warms(self) -> bool:
         """Only for a single draw."""
         return self.inner.warms and self.samples == 1
-
-    @property
-    def draws(self) -> bool:
-        """As the inner oracle: the problem's own draws are the problem's."""
-        return self.inner.draws
 
     @property
     def gradients(self) -> int:
@@ -64,11 +47,6 @@ class Eot:
     def looks(self) -> int:
         """Those of the inner oracle for each draw."""
         return self.samples * self.inner.looks
-
-    def at(self, progress: float) -> Oracle:
-        """Around the inner oracle of that moment."""
-        inner = self.inner.at(progress)
-        return self if inner is self.inner else replace(self, inner=inner)
 
     def look(self, problem: Problem, point: Tree, key: Key) -> Score:
         """The mean score over the draws."""

@@ -129,7 +129,7 @@ def smooth_pgd(
         steps,
         start,  # type: ignore[arg-type]
         restarts,
-        Smooth(oracle or Autograd(), soft, sharp),
+        Smooth(soft, sharp, inner=oracle or Autograd()),
         loss="margin",
         targets=targets,
         keep="best",

@@ -1,7 +1,7 @@
 """Where the gradient comes from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -191,6 +191,67 @@ class Surrogates:
         return score, tree_map(lambda *parts: torch.stack(parts).mean(0), *unit)
 
 
+@dataclass(frozen=True)
+class Around:
+    """An oracle that changes what another one is asked; what it does not say for itself is as of the inner one.
+
+    Attributes:
+        inner: where gradients come from: the model, its twin, or surrogates.
+    """
+
+    inner: Oracle = field(default_factory=Autograd, kw_only=True)
+
+    @property
+    def sees_victim(self) -> bool:
+        """As the inner oracle."""
+        return self.inner.sees_victim
+
+    @property
+    def exact(self) -> bool:
+        """As the inner oracle."""
+        return self.inner.exact
+
+    @property
+    def warms(self) -> bool:
+        """As the inner oracle."""
+        return self.inner.warms
+
+    @property
+    def draws(self) -> bool:
+        """As the inner oracle."""
+        return self.inner.draws
+
+    @property
+    def gradients(self) -> int:
+        """As the inner oracle."""
+        return self.inner.gradients
+
+    @property
+    def looks(self) -> int:
+        """As the inner oracle."""
+        return self.inner.looks
+
+    def at(self, progress: float) -> Oracle:
+        """Around the inner oracle of that moment."""
+        inner = self.inner.at(progress)
+        return self if inner is self.inner else replace(self, inner=inner)
+
+    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
+        """The inner oracle's look at the input itself."""
+        return self.inner.look(problem, point, key)
+
+    def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
+        """The inner oracle's score and gradient."""
+        return self.inner(problem, point, key, cotangent)
+
+
+def innermost(oracle: Oracle, new: Callable[[Oracle], Oracle]) -> Oracle:
+    """The same oracle with its innermost one replaced by ``new`` of it; those around it stay."""
+    if isinstance(oracle, Around):
+        return replace(oracle, inner=innermost(oracle.inner, new))
+    return new(oracle)
+
+
 def mean_score(scores: Sequence[Score]) -> Score:
     """Losses and ways averaged; fooled where all are."""
     if len(scores) == 1:
@@ -206,12 +267,7 @@ def mean_score(scores: Sequence[Score]) -> Score:
 
 def on_twin(oracle: Oracle, twin: Predictor) -> Oracle:
     """The same oracle with the fast twin wherever it would ask the attacked model itself."""
-    if type(oracle) is Autograd:
-        return Twin(twin)
-    inner = getattr(oracle, "inner", None)
-    if inner is None:
-        return oracle
-    return replace(oracle, inner=on_twin(inner, twin))  # type: ignore[type-var]
+    return innermost(oracle, lambda inner: Twin(twin) if isinstance(inner, Autograd) else inner)
 
 
 def leaf_of(point: Tree) -> Tree:

@@ -10,7 +10,7 @@ applied to the rectifiers of an ordinary network; the annealing is ours.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,66 +19,39 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from signstep.core.keys import Key
-from signstep.core.oracles import Autograd, Oracle
+from signstep.core.oracles import Around
 from signstep.core.problem import Problem
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, per_row, search_dtype
 
 
 @dataclass(frozen=True)
-class Smooth:
+class Smooth(Around):
     """Another oracle's gradient with the rectifiers softened in the backward pass; its score is unchanged.
 
     Attributes:
-        inner: where the gradient comes from.
         soft: sharpness k at the first step of a run.
         sharp: sharpness at the last; between them it grows geometrically.
         progress: how far the run is, 0 to 1.
     """
 
-    inner: Oracle = field(default_factory=Autograd)
     soft: float = 2.0
     sharp: float = 40.0
     progress: float = 0.0
-    warms: bool = False
 
     @property
-    def sees_victim(self) -> bool:
-        """As the inner oracle."""
-        return self.inner.sees_victim
-
-    @property
-    def exact(self) -> bool:
-        """As the inner oracle."""
-        return self.inner.exact
-
-    @property
-    def draws(self) -> bool:
-        """As the inner oracle."""
-        return self.inner.draws
-
-    @property
-    def gradients(self) -> int:
-        """As the inner oracle."""
-        return self.inner.gradients
-
-    @property
-    def looks(self) -> int:
-        """As the inner oracle."""
-        return self.inner.looks
+    def warms(self) -> bool:
+        """Never: a pass that was already paid for was not softened."""
+        return False
 
     def at(self, progress: float) -> "Smooth":
-        """The oracle for a step this far into the run."""
-        return replace(self, progress=progress)
-
-    def look(self, problem: Problem, point: Tree, key: Key) -> Score:
-        """As the inner oracle: nothing is smoothed in a forward pass."""
-        return self.inner.look(problem, point, key)
+        """As sharp as it is this far into the run."""
+        return replace(self, inner=self.inner.at(progress), progress=progress)
 
     def __call__(self, problem: Problem, point: Tree, key: Key, cotangent: Tensor | None = None) -> tuple[Score, Tree]:
         """The inner oracle's score, and its gradient through softened rectifiers."""
         with _Softened(self.soft * (self.sharp / self.soft) ** self.progress):
-            return self.inner(problem, point, key, cotangent)
+            return super().__call__(problem, point, key, cotangent)
 
 
 class _Softened(TorchFunctionMode):

@@ -241,7 +241,7 @@ class Subject:
     def oracle(self) -> Oracle | None:
         """Where gradients come from, if not from a single pass of the model itself."""
         inner: Oracle | None = Surrogates(self.surrogates) if self.surrogates else None
-        return inner if self.eot == 1 else Eot(self.eot, inner or Autograd())
+        return inner if self.eot == 1 else Eot(self.eot, inner=inner or Autograd())
 
     def hastened(self, x: Tree) -> "Subject":
         """The same subject with the twin in the model's place, for crafting without verdict; only inside `opened`."""

@@ -26,7 +26,7 @@ def si_fgsm(
     """NI-FGSM with the mean gradient over x, x/2, x/4, ...: SI-NI-FGSM (Lin et al. 2020, algorithm 1)."""
     length = step_length(step, 1.0, steps)
     move = chain(nesterov(decay, length), steepest(length))
-    return GradientAttack("si-fgsm", move, steps, oracle=ScaledCopies(copies, oracle or Autograd()))
+    return GradientAttack("si-fgsm", move, steps, oracle=ScaledCopies(copies, inner=oracle or Autograd()))
 
 
 def di_fgsm(
@@ -40,7 +40,7 @@ def di_fgsm(
 ) -> GradientAttack:
     """MI-FGSM through random resizing and padding: M-DI2-FGSM (Xie et al. 2019, section 3.3)."""
     move = chain(momentum(decay), steepest(step_length(step, 1.0, steps)))
-    return GradientAttack("di-fgsm", move, steps, oracle=DiverseInput(prob, resize, oracle or Autograd()))
+    return GradientAttack("di-fgsm", move, steps, oracle=DiverseInput(prob, resize, inner=oracle or Autograd()))
 
 
 def ti_fgsm(
