@@ -100,7 +100,10 @@ def _in_order(results: Sequence[Result]) -> list[Result]:
     for place, result in enumerate(results):
         shard = result.terms.get("shard")
         if shard is None:
-            raise InputError(f"result {place + 1} is of a whole audit; make the parts with shard=(i, n)")
+            raise InputError(
+                f"result {place + 1} is of a whole audit; make the parts with shard=(i, n), on the command line "
+                "--shard I/N"
+            )
         number, of = shard
         count = of if count is None else count
         if of != count:
