@@ -82,6 +82,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "cli.md": {
         "signstep": help_text,
         "audit": lambda: help_text("audit"),
+        "schema": lambda: help_text("schema"),
         "attack": lambda: help_text("attack"),
         "transfer": lambda: help_text("transfer"),
         "merge": lambda: help_text("merge"),

@@ -17,10 +17,11 @@ from signstep.core.norms import L1, L2, Grouped, Linf
 from signstep.core.outcome import Outcome
 from signstep.core.patch import Patch, patch
 from signstep.core.recipes import RECIPES, recipe
-from signstep.core.tasks import Binary, Custom, Multiclass, Multilabel, Regression, Segmentation
+from signstep.core.tasks import Binary, Custom, Multiclass, Multilabel, Objective, Regression, Segmentation
 from signstep.core.threat import ThreatModel, l1, l2, linf, parse_threat, threat_model
 from signstep.core.universal import Universal, universal
 from signstep.errors import SignstepError, SignstepWarning
+from signstep.maximum import Maximum, maximise
 from signstep.train.loss import adversarial_loss
 from signstep.transfer import transfer
 from signstep.version import VERSION
@@ -37,8 +38,10 @@ __all__ = [
     "GradientAttack",
     "Grouped",
     "Linf",
+    "Maximum",
     "Multiclass",
     "Multilabel",
+    "Objective",
     "Outcome",
     "Patch",
     "Regression",
@@ -57,6 +60,7 @@ __all__ = [
     "l1",
     "l2",
     "linf",
+    "maximise",
     "merge",
     "parse_threat",
     "patch",

@@ -205,7 +205,7 @@ def test_variants_say_what_they_are(tmp_path: Path) -> None:
 
     assert "This result is partial." in text("partial")
     assert "Targeted success" in text("targeted")
-    assert "Agreement with own labels" in text("predicted")
+    assert "Agreement with its own labels" in text("predicted")
     assert "No curve was traced" in text("predicted")
     assert "The labels are no classes" in text("regression")
     assert "The FGSM direction was not searched" in text("several inputs")

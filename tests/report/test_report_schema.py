@@ -9,6 +9,7 @@ import pytest
 import report_samples as samples
 
 from signstep.auditing.result import SCHEMA, AttackResult, CurvePoint, Examples, Result
+from signstep.auditing.sections import Chart, Line, Section
 
 jsonschema = pytest.importorskip("jsonschema", reason="validating needs jsonschema: pip install 'signstep[dev]'")
 
@@ -25,7 +26,14 @@ def test_real_records_are_valid(kind: str) -> None:
 
 
 def test_the_schema_has_kept_up_with_the_record() -> None:
-    parts = {"attack": AttackResult, "curve_point": CurvePoint, "examples": Examples}
+    parts = {
+        "attack": AttackResult,
+        "curve_point": CurvePoint,
+        "examples": Examples,
+        "section": Section,
+        "chart": Chart,
+        "line": Line,
+    }
     described = {Result: DOCUMENT} | {kind: DOCUMENT["$defs"][name] for name, kind in parts.items()}
     for kind, part in described.items():
         names = {entry.name for entry in fields(kind)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from signstep.core.outcome import Outcome
 from signstep.core.subject import Question
 from signstep.core.tasks import Multiclass
+from signstep.core.tree import Tree, take
 from signstep.errors import LoadError
 
 
@@ -19,10 +20,12 @@ from signstep.errors import LoadError
 class Evidence:
     """Collects, for each example that was right and then fooled, the first attack's point that did it.
 
-    Pass one to `signstep.audit`; only single-tensor inputs are kept, and no more than ``limit`` bytes of them.
+    Pass one to `signstep.audit`; no more than ``limit`` bytes of inputs are kept. Of a model with several inputs each
+    is kept under its name, "x:image" and "x_adv:image"; those that the attack leaves alone as "x:" alone.
 
     Attributes:
-        limit: bytes of inputs to keep; examples beyond it are counted in ``dropped``.
+        limit: bytes of inputs to keep; examples beyond it, and those of another shape than the first, are counted in
+            ``dropped``.
         dropped: fooled examples that were not kept.
     """
 
@@ -39,9 +42,10 @@ class Evidence:
 
         ``outcomes`` has a place for each attack, None for one that was not run on the batch.
         """
-        x = question.x
-        if not isinstance(x, Tensor) or question.wrong is None:
+        if question.wrong is None:
             return
+        x, untouched = inputs_of(question.x), {f"x:{name}": part for name, part in question.problem.frozen.items()}
+        each = sum(2 * part[:1].nbytes for part in x.values()) + sum(part[:1].nbytes for part in untouched.values())
         left = ~question.wrong
         kept: dict[str, list[Tensor]] = {}
         size, dropped = self._size, self.dropped
@@ -50,9 +54,7 @@ class Evidence:
                 continue
             index = (left & outcome.fooled).nonzero().squeeze(1)
             left = left & ~outcome.fooled
-            assert isinstance(outcome.x, Tensor)
-            each = 2 * x[:1].nbytes
-            room = max(0, (self.limit - size) // max(1, each))
+            room = max(0, (self.limit - size) // max(1, each)) if self._fits(x) else 0
             dropped += max(0, len(index) - room)
             index = index[:room]
             if len(index) == 0:
@@ -62,20 +64,27 @@ class Evidence:
             _keep(kept, "row", index.cpu() + first_row)
             _keep(kept, "id", question.problem.ids[index])
             _keep(kept, "attack", torch.full_like(index, number))
-            _keep(kept, "x", x[index])
-            _keep(kept, "x_adv", outcome.x[index])
+            for name, part in inputs_of(outcome.x).items():
+                _keep(kept, f"x{name}", x[name][index])
+                _keep(kept, f"x_adv{name}", part[index])
+            for name, part in untouched.items():
+                _keep(kept, name, part[index])
             _keep(kept, "answer", question.predicted[index])
             _keep(kept, "answer_adv", outcome.answer[index])
             if aim.y is not None:
                 _keep(kept, "y", aim.y[index])
             if aim.target is not None:
                 _keep(kept, "target", aim.target[index])
-            _keep_confidence(kept, question, index, outcome.x[index])
+            _keep_confidence(kept, question, index, outcome.x)
             _keep_threat(kept, question, index)
         # All at once and last: an interruption or a lack of memory on the way leaves what was kept before.
         self._size, self.dropped = size, dropped
         for name, parts in kept.items():
             self._parts.setdefault(name, []).extend(parts)
+
+    def _fits(self, x: Mapping[str, Tensor]) -> bool:
+        """Whether rows of this shape can lie beside what is kept."""
+        return all(part.shape[1:] == self._parts[f"x{name}"][0].shape[1:] for name, part in x.items() if self._parts)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything kept, one tensor for each name, rows aligned."""
@@ -119,31 +128,35 @@ def write_points(points: Mapping[str, Tensor], path: str | Path) -> None:
         raise LoadError(f"{path} cannot be written ({error}); pass another folder") from error
 
 
-def _keep_confidence(kept: dict[str, list[Tensor]], question: Question, index: Tensor, x_adv: Tensor) -> None:
+def inputs_of(tree: Tree) -> dict[str, Tensor]:
+    """The inputs by the ends of their names: ":image", ":text", or "" for the only one."""
+    return {f":{name}": part for name, part in tree.items()} if isinstance(tree, dict) else {"": tree}
+
+
+def _keep_confidence(kept: dict[str, list[Tensor]], question: Question, index: Tensor, x_adv: Tree) -> None:
     """The probability of each answer, for classes."""
     task, problem = question.problem.task, question.problem.take(index)
     if not isinstance(task, Multiclass):
         return
-    assert isinstance(question.x, Tensor)
-    for name, x in (("confidence", question.x[index]), ("confidence_adv", x_adv)):
+    for name, x in (("confidence", take(question.x, index)), ("confidence_adv", take(x_adv, index))):
         with torch.no_grad():
             _keep(kept, name, task.logits(problem.ask(x)).softmax(1).amax(1))
 
 
 def _keep_threat(kept: dict[str, list[Tensor]], question: Question, index: Tensor) -> None:
     """What a record of plain numbers cannot hold: a radius for each example, a mask, bounds for each feature."""
-    threat, x = question.threats[""], question.x
-    assert isinstance(x, Tensor)
-    for name in ("eps", "low", "high", "mask"):
-        part = getattr(threat, name)
-        if not isinstance(part, Tensor) or part.ndim == 0:
-            continue
-        part = part.to(index.device)
-        if name == "eps" or (part.ndim == x.ndim and len(part) == len(x)):
-            _keep(kept, name, part[index])
-        else:
-            shaped = part if part.ndim == x.ndim else part.reshape(*([1] * (x.ndim - part.ndim)), *part.shape)
-            _keep(kept, name, shaped.expand(len(index), *shaped.shape[1:]))
+    for end, x in inputs_of(question.x).items():
+        threat = question.threats[end[1:]]
+        for name in ("eps", "low", "high", "mask"):
+            part = getattr(threat, name)
+            if not isinstance(part, Tensor) or part.ndim == 0:
+                continue
+            part = part.to(index.device)
+            if name == "eps" or (part.ndim == x.ndim and len(part) == len(x)):
+                _keep(kept, name + end, part[index])
+            else:
+                shaped = part if part.ndim == x.ndim else part.reshape(*([1] * (x.ndim - part.ndim)), *part.shape)
+                _keep(kept, name + end, shaped.expand(len(index), *shaped.shape[1:]))
 
 
 def _keep(kept: dict[str, list[Tensor]], name: str, part: Tensor) -> None:

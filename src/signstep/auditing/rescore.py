@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,10 +26,14 @@ from signstep.auditing.result import NOT_RUN, AttackResult, Result, worst_case
 from signstep.core.files import write_whole
 from signstep.core.outputs import Predictor
 from signstep.core.tasks import Task, task_for
-from signstep.core.verify import Terms, verify
+from signstep.core.tree import Tree, tree_map
+from signstep.core.tree import rows as count_rows
+from signstep.core.verify import Terms, Verification, verify
 from signstep.errors import LoadError
 
 _ROWS = 256
+
+Checker: TypeAlias = Callable[[Mapping[str, Any], Tensor, Tensor], Verification]
 
 
 @dataclass(frozen=True)
@@ -152,24 +157,46 @@ def _recount_answers(result: Result, book: _Book) -> None:
             book.same(f"{entry.name}: right at the attacked point", entry.right_after, right)
 
 
-def allowed(result: Result, points: Mapping[str, Tensor]) -> Check:
-    """Whether each saved point lies inside the threat model."""
+def allowed(result: Result, points: Mapping[str, Tensor], checkers: Mapping[str, Checker] | None = None) -> Check:
+    """Whether each saved point lies inside the threat model.
+
+    ``checkers``: by kind, those of sets that are no balls in boxes; they get the record's terms and the points of one
+    input, untouched and attacked.
+    """
     terms = result.terms.get("threat_terms")
     if not points:
         return Check("threat model", True, "no points were saved")
     if terms is None:
         return Check("threat model", False, "the record does not state the threat in numbers")
-    eps = points["eps"].double() if "eps" in points else terms["eps"]
-    kept = {name: points.get(name, terms.get(name)) for name in ("low", "high", "mask")}
-    answer = verify(
-        points["x"],
-        points["x_adv"],
-        Terms(terms["kind"], tuple(terms["axes"]), eps, kept["low"], kept["high"], kept["mask"], terms["grid"]),
-    )
-    bad = int((~answer.ok).sum())
-    rows = points["row"][(~answer.ok).cpu()].tolist()
-    seen = f"{len(answer.ok)} points inside, tolerance {answer.tolerance:.2g}"
-    return Check("threat model", not bad, seen if not bad else f"{bad} points outside, examples {rows[:5]}")
+    several = {f":{name}": part for name, part in terms["inputs"].items()} if "inputs" in terms else {"": terms}
+    inside, tolerance = torch.ones(len(points["row"]), dtype=torch.bool), 0.0
+    for end, part in several.items():
+        if f"x_adv{end}" not in points:
+            return Check("threat model", False, f"the saved points have no input {end[1:]!r}")
+        own = (checkers or {}).get(part["kind"])
+        if own is not None:
+            answer = own(result.terms, points[f"x{end}"], points[f"x_adv{end}"])
+        else:
+            answer = verify(points[f"x{end}"], points[f"x_adv{end}"], _terms_of(part, points, end))
+        inside, tolerance = inside & answer.ok.cpu(), max(tolerance, answer.tolerance)
+    rows = points["row"][~inside].tolist()
+    seen = f"{len(inside)} points inside, tolerance {tolerance:.2g}"
+    return Check("threat model", not rows, seen if not rows else f"{len(rows)} points outside, examples {rows[:5]}")
+
+
+def _terms_of(terms: Mapping[str, Any], points: Mapping[str, Tensor], end: str) -> Terms:
+    eps = points[f"eps{end}"].double() if f"eps{end}" in points else terms["eps"]
+    kept = {name: points.get(name + end, terms.get(name)) for name in ("low", "high", "mask")}
+    return Terms(terms["kind"], tuple(terms["axes"]), eps, kept["low"], kept["high"], kept["mask"], terms["grid"])
+
+
+def saved_inputs(points: Mapping[str, Tensor], *, attacked: bool) -> Tensor | dict[str, Tensor]:
+    """The inputs that were saved as the model takes them: untouched, or attacked with the others beside."""
+    if "x" in points:
+        return points["x_adv" if attacked else "x"]
+    plain = {name.partition(":")[2]: part for name, part in points.items() if name.startswith("x:")}
+    changed = {name.partition(":")[2]: part for name, part in points.items() if name.startswith("x_adv:")}
+    return {**plain, **changed} if attacked else plain
 
 
 def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, task: Task | str) -> Check:
@@ -184,9 +211,10 @@ def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, 
     bad: list[str] = []
     for start in range(0, len(points["row"]) if points else 0, _ROWS):
         part = {name: tensor[start : start + _ROWS] for name, tensor in points.items()}
-        for name, said in (("x", "answer"), ("x_adv", "answer_adv")):
+        where = _device(predictor)
+        for attacked, said in ((False, "answer"), (True, "answer_adv")):
             with torch.no_grad():
-                outputs = predictor(part[name].to(_device(predictor)))
+                outputs = predictor(tree_map(lambda x: x.to(where), saved_inputs(part, attacked=attacked)))  # noqa: B023
             given = task_for(task, outputs.scores).predict(outputs).cpu()
             differs = ~torch.isclose(given.double(), part[said].double(), rtol=1e-4, atol=1e-5)
             differs = differs.reshape(len(differs), -1).any(1)
@@ -211,19 +239,25 @@ def _not_fooled(result: Result, part: Mapping[str, Tensor]) -> list[str]:
     return bad + [f"example {row}: was wrong untouched" for row in part["row"][~right].tolist()]
 
 
-def inputs(points: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor | None]]) -> Check:
+def inputs(points: Mapping[str, Tensor], batches: Iterable[tuple[Tree, Tensor | None]]) -> Check:
     """Whether the saved clean inputs are those of the data, in the units of the record."""
     if not points:
         return Check("clean inputs", True, "no points were saved")
     place = {row: number for number, row in enumerate(points["row"].tolist())}
     start, found, bad = 0, 0, []
     for x, _ in batches:
-        for row in range(start, start + len(x)):
+        parts = {f"x:{name}": part for name, part in x.items()} if isinstance(x, dict) else {"x": x}
+        for row in range(start, start + count_rows(x)):
             if row in place:
                 found += 1
-                if not torch.allclose(points["x"][place[row]], x[row - start].to(points["x"].dtype), rtol=0, atol=1e-6):
+                if not all(
+                    torch.allclose(
+                        points[name][place[row]], part[row - start].to(points[name].dtype), rtol=0, atol=1e-6
+                    )
+                    for name, part in parts.items()
+                ):
                     bad.append(row)
-        start += len(x)
+        start += count_rows(x)
     missing = len(place) - found
     if bad or missing:
         return Check(
@@ -234,7 +268,7 @@ def inputs(points: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor 
 
 def untouched_answers(
     result: Result,
-    batches: Iterable[tuple[Tensor, Tensor | None]],
+    batches: Iterable[tuple[Tree, Tensor | None]],
     predictor: Predictor,
     task: Task | str,
     to_search: Callable[[Tensor], Tensor],
@@ -244,18 +278,18 @@ def untouched_answers(
     if stated is None or result.terms.get("random_model"):
         return Check("untouched answers", True, "not looked at: the model is random, or its answers are no classes")
     labels = result.per_example.labels if result.terms.get("labels") == "given" else ()
-    wrong_labels, wrong_answers, start = [], [], 0
+    wrong_labels, wrong_answers, start, where = [], [], 0, _device(predictor)
     for x, y in batches:
         if start >= result.examples:
             break
         with torch.no_grad():
-            outputs = predictor(to_search(x).to(_device(predictor)))
+            outputs = predictor(tree_map(lambda part: to_search(part).to(where), x))
         said = task_for(task, outputs.scores).predict(outputs).tolist()
-        rows = range(start, min(start + len(x), result.examples))
+        rows = range(start, min(start + count_rows(x), result.examples))
         wrong_answers += [row for row in rows if said[row - start] != stated[row]]
         if y is not None and labels:
             wrong_labels += [row for row in rows if int(y[row - start]) != labels[row]]
-        start += len(x)
+        start += count_rows(x)
     if start < result.examples:
         return Check("untouched answers", False, f"the data has {start} examples, the record {result.examples}")
     if wrong_labels or wrong_answers:

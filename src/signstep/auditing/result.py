@@ -8,11 +8,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from signstep.auditing.sections import Section, sections_of
 from signstep.core.files import write_whole
 from signstep.core.statistics import wilson
 from signstep.errors import LoadError, MissingExtraError
 
-SCHEMA = 2
+SCHEMA = 3
+
+# Records of schema 2 have no sections, and are read as having none.
+_READ = (2, SCHEMA)
 
 # The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
 NOT_RUN = "-"
@@ -146,6 +150,7 @@ class Result:
         hashes: SHA-256 of what went in, where it is known: "weights", "data", "code" (the model's Python files) and
             "preprocessing" (what Signstep does to the data).
         ladder: the ladder that the attacks are rungs of, in their order; "" if each attack was run on all examples.
+        sections: what the domain says of it in the words of its users; empty for classifiers of images.
         schema: version of this record.
     """
 
@@ -166,6 +171,7 @@ class Result:
     classes: tuple[str, ...] = ()
     hashes: dict[str, str] = field(default_factory=dict)
     ladder: str = ""
+    sections: tuple[Section, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -250,8 +256,9 @@ class Result:
         """
         try:
             plain = json.loads(text)
-            if plain["schema"] != SCHEMA:
+            if plain["schema"] not in _READ:
                 raise LoadError(f"this record has schema {plain['schema']}, this version of signstep reads {SCHEMA}")
+            plain = {**plain, "schema": SCHEMA, "sections": plain.get("sections", [])}
             per_example = plain["per_example"]
             return cls(
                 **{
@@ -261,6 +268,7 @@ class Result:
                         name: tuple(CurvePoint(**entry) for entry in points) for name, points in plain["curves"].items()
                     },
                     "classes": tuple(plain["classes"]),
+                    "sections": sections_of(plain["sections"]),
                     "notes": tuple(plain["notes"]),
                     "per_example": Examples(
                         tuple(per_example["ids"]),

@@ -23,6 +23,7 @@ from signstep.core.oracles import Oracle
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
 from signstep.core.recipes import RECIPES, canonical, recipe
+from signstep.core.shaped import ShapedThreat
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject, Target
 from signstep.core.tasks import Task, TaskName
@@ -296,17 +297,21 @@ def _plan(
     traced = [(name, attack) for name, attack in chosen if name in curve_attacks and not _has_curve(attack)]
     aside: dict[str, str] | None = None
     if climbed and climbed.name in LADDERS:
-        norms = [part.norm.name for part in ([threat] if isinstance(threat, ThreatModel) else threat.values())]
-        aside = {name: "it is not defined for this threat" for name, attack in chosen if not _defined(attack, norms)}
+        parts = [threat] if isinstance(threat, ThreatModel) else list(threat.values())
+        aside = {name: "it is not defined for this threat" for name, attack in chosen if not _defined(attack, parts)}
     return _Plan(climbed, specs, chosen, [] if climbed else traced, aside)
 
 
-def _defined(attack: Attack, norms: Sequence[str]) -> bool:
-    """Whether a rung can be run: recipes that are for some norms, or for a single input, say so in their table."""
+def _defined(attack: Attack, threats: Sequence[ThreatModel]) -> bool:
+    """Whether a rung can be run: recipes for some norms, for balls alone or for one input say so in their table."""
     row = RECIPES.get(attack.name)
     if row is None:
         return True
-    return (not row.norms or set(norms) <= set(row.norms)) and not (row.smallest and len(norms) > 1)
+    if (row.balls or row.smallest) and any(isinstance(threat, ShapedThreat) for threat in threats):
+        return False
+    return (not row.norms or {threat.norm.name for threat in threats} <= set(row.norms)) and not (
+        row.smallest and len(threats) > 1
+    )
 
 
 def rung_names(rungs: Sequence[Rung]) -> list[str]:
@@ -324,7 +329,7 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
     single = threat if isinstance(threat, ThreatModel) else None
     return {
         "threat": _text(threat),
-        "norm": single.norm.name if single else "several inputs",
+        "norm": _measure(single) if single else "several inputs",
         "eps": single.label if single and single.eps is not None else "",
         "eps_value": _single(threat),
         "box_span": _box_span(threat),
@@ -482,6 +487,11 @@ def _text(threat: Threat) -> str:
     if isinstance(threat, ThreatModel):
         return str(threat)
     return "; ".join(f"{name}: {part}" for name, part in threat.items())
+
+
+def _measure(threat: ThreatModel) -> str:
+    """What eps is measured in: a norm, or the rule of a set with a shape of its own."""
+    return threat.kind if isinstance(threat, ShapedThreat) else threat.norm.name
 
 
 def _single(threat: Threat) -> float | None:

@@ -17,7 +17,7 @@ def table(result: Result) -> str:
     lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
     lines += [f"goal    {result.terms['goal']}; labels: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
     low, high = result.interval(result.clean_right)
-    word = "agreement with its own labels" if result.terms["labels"] == "predicted" else "clean accuracy"
+    word = clean_word(result).lower()
     lines += [
         f"{word} {_percent(result.clean_accuracy)}  ({result.clean_right} of {result.examples}; "
         f"95 % interval {_percent(low)} to {_percent(high)})",
@@ -39,6 +39,9 @@ def table(result: Result) -> str:
         lines += [_smallest(result)]
     lines += [line for entry in result.attacks for line in _wrap(_nearest(entry))]
     lines += [line for entry in result.attacks for line in _wrap(_transfers(entry))]
+    for section in result.sections:
+        lines += ["", f"{section.title}:", *(line for text in section.text for line in _wrap(text))]
+        lines += _grid(section.header, section.rows) if section.rows else []
     lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(claim(result))]
     for note in result.notes:
         lines += _wrap(f"Note: {note}.")
@@ -62,10 +65,28 @@ def sentence(result: Result) -> str:
         able = result.examples - max((entry.already or 0 for entry in result.attacks), default=0)
         reached = f"{best} of {able} examples that were not there before"
         return f"{start}{size} the strongest attack tried reaches its target on {reached}."
+    if is_objective(result):
+        tail = f"; {result.undetermined} are undetermined" if result.undetermined else ""
+        return (
+            f"{start}{size} an attacker brings {result.fooled} of {result.clean_right} examples to failure that had "
+            f"not failed untouched{tail}."
+        )
     if result.clean_right == 0:
         return f"{start}The model answers none of {result.examples} examples rightly: there is nothing to attack."
     tail = f"; {result.undetermined} are undetermined" if result.undetermined else ""
     return f"{start}{size} an attacker changes {result.fooled} of {result.clean_right} correct answers{tail}."
+
+
+def is_objective(result: Result) -> bool:
+    """Whether examples have no right answer, but a value that must stay below its level."""
+    return str(result.terms.get("task", "")).startswith("objective")
+
+
+def clean_word(result: Result) -> str:
+    """What the share of examples that are right untouched is called."""
+    if is_objective(result):
+        return "Not failed untouched"
+    return "Agreement with its own labels" if result.terms.get("labels") == "predicted" else "Clean accuracy"
 
 
 def _checked(result: Result) -> str:

@@ -21,6 +21,7 @@ from signstep.auditing.result import NOT_RUN, AttackResult, CurvePoint, Examples
 from signstep.core.attack import Attack
 from signstep.core.outcome import Outcome
 from signstep.core.recipes import RECIPES
+from signstep.core.shaped import ShapedThreat
 from signstep.core.subject import Question
 from signstep.core.tasks import Multiclass
 from signstep.core.threat import ThreatModel
@@ -254,7 +255,7 @@ class Tally:
             "loss": problem.loss,
             "random_model": problem.random,
             "outputs_form": question.form,
-            "threat_terms": plain_terms(question.threats.get("")),
+            "threat_terms": plain_terms(question.threats),
             "classes": question.classes,
         }
 
@@ -343,10 +344,14 @@ def _where(rows: Tensor, values: Tensor) -> list[float | None]:
     return [value if here else None for here, value in zip(rows.tolist(), values.tolist(), strict=True)]
 
 
-def plain_terms(threat: ThreatModel | None) -> dict[str, Any] | None:
-    """The threat in numbers; what is a tensor goes with the saved points."""
-    if threat is None:
-        return None
+def plain_terms(threats: Mapping[str, ThreatModel]) -> dict[str, Any]:
+    """The threat in numbers, or by input where there are several; what is a tensor goes with the saved points."""
+    if "" not in threats:
+        return {"inputs": {name: plain_terms({"": threat}) for name, threat in threats.items()}}
+    threat = threats[""]
+    if isinstance(threat, ShapedThreat):
+        eps = threat.eps if isinstance(threat.eps, float) else None
+        return {"kind": threat.kind, "axes": [], "eps": eps, "low": None, "high": None, "grid": None}
     terms = threat.terms()
     plain = {
         name: None if isinstance(part, Tensor) and part.ndim else part if part is None else float(part)

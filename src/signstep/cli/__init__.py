@@ -3,7 +3,7 @@
 Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted.
 """
 
-from signstep.cli import attack, audit, compare, merge, texts, train, transfer, verify
+from signstep.cli import attack, audit, compare, domain, merge, texts, train, transfer, verify
 from signstep.cli.app import app, main
 
-__all__ = ["app", "attack", "audit", "compare", "main", "merge", "texts", "train", "transfer", "verify"]
+__all__ = ["app", "attack", "audit", "compare", "domain", "main", "merge", "texts", "train", "transfer", "verify"]

@@ -20,6 +20,7 @@ from signstep.auditing.run import audit as run_audit
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, dump_config
+from signstep.cli.domain import IMAGES, DomainName, SchemaFile, case_of, check_options, described
 from signstep.cli.job import (
     all_hashes,
     check_classes,
@@ -28,12 +29,14 @@ from signstep.cli.job import (
     others_of,
     output_folder,
     progress,
+    rows_of,
     say,
     sized,
 )
 from signstep.core.files import write_whole
 from signstep.core.recipes import canonical
 from signstep.core.twin import Engine
+from signstep.domains import audit_case
 from signstep.errors import InputError
 
 _HELP = """Attack every example of a data set and print what was found.
@@ -54,12 +57,16 @@ Examples:
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --engine fast
 
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --fail-under 0.4 --baseline old/result.json
+
+  signstep audit --domain tabular --model nets:scorer --data credit.csv --schema credit.toml
 """
 
 
 @app.command(help=_HELP)
 def audit(
     context: typer.Context,
+    domain: DomainName = IMAGES,
+    schema: SchemaFile = None,
     model: o.Model = None,
     weights: o.Weights = None,
     model_arg: o.ModelArg = None,
@@ -134,11 +141,15 @@ def audit(
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
     check_ignored(settings.ignore)
     attack, ladder = _run_by(context, attack, ladder)
+    check_options(context, domain, schema)
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(goal)
     if threads is not None:
         torch.set_num_threads(threads)
     quiet = Console(stderr=True)
+    if domain != IMAGES:
+        _gate(_audit_case(context, settings, quiet), fail_under, before)
+        return
     job = job_of(
         model,
         weights,
@@ -207,14 +218,57 @@ def audit(
             )
         # What became of the data on the way belongs to the record, not only to the screen.
         result = replace(result, notes=(*result.notes, *(f"data: {note}" for note in job.data.notes)))
-        given = {name: value for name, value in context.params.items() if name not in _NOT_OF_THE_RUN}
-        write_folder(result, evidence.tensors(), folder, dump_config("audit", given, settings.ignore), settings)
+        _written(context, result, evidence, folder, settings)
+    _said(quiet, result, folder, settings, json=json)
+    _gate(result, fail_under, before)
+
+
+def _audit_case(context: typer.Context, settings: Settings, quiet: Console) -> Result:
+    """The audit of a domain's case, from the options as they were given; written and printed."""
+    from signstep.report import check_folder
+
+    given = context.params
+    case = case_of(given["domain"], given, rows_of(given["batch_size"]) or 256)
+    where, part = o.device_of(given["device"]), o.shard_of(given["shard"])
+    chosen = o.attacks_of(given["attack"]) if given["attack"] else None
+    others = others_of(given["transfer_to"], trust=given["trust"])
+    evidence = Evidence(limit=given["save_points"] * 2**20)
+    total = case.total if case.total is None or part is None else len(range(part[0], case.total, part[1]))
+    with output_folder(given["out"], marks=("SHA256SUMS", "result.json")) as folder:
+        check_folder(folder)
+        say(quiet, *described(case))
+        with progress(quiet, total, "auditing") as advance, interruptible():
+            result = audit_case(
+                case,
+                attacks=chosen,
+                ladder=o.ladder_of(given["ladder"]),
+                curve=None if given["curve"] == "auto" else _curve(given["curve"], None),
+                curve_attacks=_traced(given["curve_attack"], chosen) if given["curve_attack"] else None,
+                transfer_to={name: other.to(where) for name, other in others.items()},
+                engine=given["engine"],
+                eot=given["eot"],
+                seed=given["seed"],
+                shard=part,
+                device=where,
+                evidence=evidence,
+                progress=advance,
+            )
+        _written(context, result, evidence, folder, settings)
+    _said(quiet, result, folder, settings, json=given["json"])
+    return result
+
+
+def _written(context: typer.Context, result: Result, evidence: Evidence, folder: Path, settings: Settings) -> None:
+    given = {name: value for name, value in context.params.items() if name not in _NOT_OF_THE_RUN}
+    write_folder(result, evidence.tensors(), folder, dump_config("audit", given, settings.ignore), settings)
+
+
+def _said(quiet: Console, result: Result, folder: Path, settings: Settings, *, json: bool) -> None:
     typer.echo(result.to_json() if json else str(result))
     findings = examine(result, settings.ignore)
     say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
     if result.partial:
         raise typer.Exit(130)
-    _gate(result, fail_under, before)
 
 
 _NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under")

@@ -63,7 +63,7 @@ def job_of(
         InputError: one of the two is missing, or an option has no effect.
         LoadError: a file cannot be used.
     """
-    rows = _rows(batch_size)
+    rows = rows_of(batch_size)
     if model is None and data is None and weights is None:
         extra: dict[str, object] = {"--model-arg": model_arg, "--split": split, "--resize": resize, "--trust": trust}
         extra |= {"--label-column": label_column, "--classes": classes, "--skip-bad": skip_bad}
@@ -178,7 +178,7 @@ def _hash_of(model: nn.Module) -> str:
 
 def sized(job: Job, batch_size: str) -> Iterable[tuple[Tensor, Tensor]]:
     """The job's data in batches of the given size, or of one that fits: planned on the model where it now is."""
-    if _rows(batch_size) is not None:
+    if rows_of(batch_size) is not None:
         return job.data
     part = next((part for part in (*job.model.parameters(), *job.model.buffers())), None)
     first = next(iter(job.data), None)
@@ -192,7 +192,7 @@ def sized(job: Job, batch_size: str) -> Iterable[tuple[Tensor, Tensor]]:
     return replace(job.data, batch_size=min(planned, _DEFAULT if part.device.type == "cpu" else planned))
 
 
-def _rows(batch_size: str) -> int | None:
+def rows_of(batch_size: str) -> int | None:
     """None for "auto"."""
     if batch_size == "auto":
         return None

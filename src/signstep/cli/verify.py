@@ -1,6 +1,6 @@
 """``signstep verify``: score a report again, from its files alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,11 +19,14 @@ from signstep.auditing.stream import batches
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import read_config
-from signstep.cli.job import Job, all_hashes, job_of, say
+from signstep.cli.domain import IMAGES, case_of
+from signstep.cli.job import Job, all_hashes, job_of, rows_of, say
 from signstep.core.outputs import Predictor
 from signstep.core.space import InputSpace
+from signstep.core.tasks import Custom, Objective, Regression
 from signstep.core.tree import tree_map
 from signstep.core.untouched import untouched
+from signstep.domains import domain as find_domain
 from signstep.errors import InputError, LoadError
 
 _HELP = """Score every saved point of a report again and check that nothing was changed.
@@ -55,6 +58,9 @@ def verify(
     points = _points(report / "adversarial.safetensors")
     stated = _stated(report)
     stated |= {name: value for name, value in (("model", model), ("weights", weights), ("data", data)) if value}
+    if stated.get("domain", IMAGES) != IMAGES:
+        _told(result, [*checks, *_of_case(result, points, stated)])
+        return
     job = _job(stated)
     mean, std = o.numbers(stated.get("mean"), "mean"), o.numbers(stated.get("std"), "std")
     checks.append(rescore.hashes(result, all_hashes(job, mean, std, stated.get("inputs", "raw"))))
@@ -83,6 +89,27 @@ def verify(
             )
         )
     checks.append(rescore.inputs(points, ((space.to_search(x, threat), y) for x, y in _audited(job, result))))
+    _told(result, checks)
+
+
+def _of_case(result: Result, points: Mapping[str, Tensor], stated: dict[str, Any]) -> Iterator[rescore.Check]:
+    """The checks that need the model and the data of a domain."""
+    name = stated["domain"]
+    case = case_of(name, stated, rows_of(str(stated.get("batch_size", "auto"))) or 256)
+    shard = result.terms.get("shard")
+    drawn = list(batches(case.batches, None, None if shard is None else (shard[0], shard[1])))
+    yield rescore.hashes(result, case.hashes)
+    yield rescore.allowed(result, points, find_domain(name).checkers)
+    own = isinstance(case.task, (Objective, Regression, Custom)) or case.task == "regression"
+    with untouched(case.model), torch.no_grad():
+        predictor = Predictor(case.model, None, "logits" if own else "auto")
+        yield rescore.answers(result, points, predictor, case.task)
+        yield rescore.untouched_answers(result, drawn, predictor, case.task, lambda x: x)
+    yield rescore.inputs(points, drawn)
+
+
+def _told(result: Result, checks: Sequence[rescore.Check]) -> None:
+    """Print the checks; the exit status says whether all hold."""
     for check in checks:
         typer.echo(str(check))
     if result.partial:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from signstep.core.moves import Move, State, View
-from signstep.core.region import BallRegion, ProductRegion, Region
+from signstep.core.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.core.tree import Tree, leaves, per_row, tree_map, unit_l1
 from signstep.errors import InputError
 
@@ -50,10 +50,9 @@ def _even_step(region: Region, like: Tree) -> Tree:
     """By how much every coordinate moves in an even step of length eps, (R,) for each input; 0 where eps is None."""
     if isinstance(region, ProductRegion):
         assert isinstance(like, dict)
-        return {name: _each(part, like[name]) for name, part in region.parts.items()}
-    assert isinstance(region, BallRegion)
+        return {name: _each(ball_of(part, "nesterov"), like[name]) for name, part in region.parts.items()}
     assert isinstance(like, Tensor)
-    return _each(region, like)
+    return _each(ball_of(region, "nesterov"), like)
 
 
 def _each(region: BallRegion, like: Tensor) -> Tensor:

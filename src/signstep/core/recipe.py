@@ -22,6 +22,8 @@ class Recipe:
         norms: the norms it is defined for; empty for all.
         smallest: whether it looks for the smallest change that fools, rather than within a given eps.
         images: whether it needs images (R, C, H, W).
+        balls: whether it is defined for balls in boxes alone, and not for sets of other shapes; so are all those that
+            look for the smallest change.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Recipe:
     norms: tuple[str, ...] = ()
     smallest: bool = False
     images: bool = False
+    balls: bool = False
 
 
 WHITE_BOX = "gradients of the model (or of a surrogate: transfer)"

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from signstep.core.keys import RowDraws
 from signstep.core.norms import Linf, Norm
+from signstep.core.shaped import ShapedThreat
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.tree import Tree, per_row, search_dtype, wide
 from signstep.errors import InputError, ScaleError, ThreatError
@@ -300,7 +301,7 @@ class BallRegion:
 class ProductRegion:
     """Several inputs, each with a region of its own; a step is taken in all of them at once."""
 
-    parts: dict[str, BallRegion]
+    parts: Mapping[str, Region]
 
     @property
     def radius(self) -> Tensor:
@@ -311,40 +312,44 @@ class ProductRegion:
 
     def steepest(self, gradient: Tree) -> Tree:
         """Each input's own exact step: the maximiser over a product of sets is the product of the maximisers."""
-        return {name: part.steepest(_named(gradient, name)) for name, part in self.parts.items()}
+        return {name: _tensor(part.steepest(_named(gradient, name))) for name, part in self.parts.items()}
 
     def step(self, d: Tree | None, gradient: Tree, length: Tensor) -> Tree:
         """Each input's own step; ``length`` is taken relative to the largest radius and scaled to each input's own."""
         share = torch.where(self.radius > 0, length / self.radius, torch.zeros_like(length))
         share = torch.where(torch.isfinite(share), share, torch.ones_like(share))
         return {
-            name: part.step(None if d is None else _named(d, name), _named(gradient, name), share * part.radius)
+            name: _tensor(
+                part.step(None if d is None else _named(d, name), _named(gradient, name), share * part.radius)
+            )
             for name, part in self.parts.items()
         }
 
     def project(self, d: Tree) -> Tree:
         """Each input's own projection."""
-        return {name: part.project(_named(d, name)) for name, part in self.parts.items()}
+        return {name: _tensor(part.project(_named(d, name))) for name, part in self.parts.items()}
 
     def land(self, d: Tree) -> Tree:
         """Each input's own point."""
-        return {name: part.land(_named(d, name)) for name, part in self.parts.items()}
+        return {name: _tensor(part.land(_named(d, name))) for name, part in self.parts.items()}
 
     def sample(self, draws: RowDraws) -> Tree:
         """Each input's own draw, from a key of its own."""
         return {
-            name: part.sample(replace(draws, key=draws.key.fold("input", name))) for name, part in self.parts.items()
+            name: _tensor(part.sample(replace(draws, key=draws.key.fold("input", name))))
+            for name, part in self.parts.items()
         }
 
     def vertex(self, draws: RowDraws) -> Tree:
         """Each input's own draw, from a key of its own."""
         return {
-            name: part.vertex(replace(draws, key=draws.key.fold("input", name))) for name, part in self.parts.items()
+            name: _tensor(part.vertex(replace(draws, key=draws.key.fold("input", name))))
+            for name, part in self.parts.items()
         }
 
     def restrict(self, gradient: Tree) -> Tree:
         """Each input's own mask."""
-        return {name: part.restrict(_named(gradient, name)) for name, part in self.parts.items()}
+        return {name: _tensor(part.restrict(_named(gradient, name))) for name, part in self.parts.items()}
 
     def frozen(self) -> Tensor:
         """Frozen coordinates of all inputs together."""
@@ -352,7 +357,7 @@ class ProductRegion:
 
     def zero(self) -> Tree:
         """The displacement of the clean input."""
-        return {name: part.zero() for name, part in self.parts.items()}
+        return {name: _tensor(part.zero()) for name, part in self.parts.items()}
 
     def take(self, index: Tensor) -> "ProductRegion":
         """The region of the rows at ``index``."""
@@ -369,15 +374,34 @@ class ProductRegion:
         )
 
 
-def region_around(x: Tree, threat: Threat) -> BallRegion | ProductRegion:
+def region_around(x: Tree, threat: Threat) -> Region:
     """The region that ``threat`` allows around ``x``; a dict of inputs takes a dict of threats with the same names."""
     if isinstance(x, Tensor):
         if not isinstance(threat, ThreatModel):
             raise ThreatError(f"threat names the inputs {sorted(threat)}, but x is one tensor; pass one threat model")
-        return BallRegion.around(x, threat)
+        return _around(x, threat)
     if isinstance(threat, ThreatModel):
         raise ThreatError(f"x has the inputs {sorted(x)}; pass a dict that gives each attacked input its threat model")
-    return ProductRegion({name: BallRegion.around(x[name], threat[name]) for name in x})
+    return ProductRegion({name: _around(x[name], threat[name]) for name in x})
+
+
+def _around(x: Tensor, threat: ThreatModel) -> Region:
+    """A ball in a box, or the set that the threat makes itself."""
+    return threat.around(x) if isinstance(threat, ShapedThreat) else BallRegion.around(x, threat)
+
+
+def ball_of(region: Region, name: str) -> BallRegion:
+    """The region as a ball, for attacks that are defined for balls alone.
+
+    Raises:
+        ThreatError: it has another shape.
+    """
+    if not isinstance(region, BallRegion):
+        raise ThreatError(
+            f"{name} is defined for balls around one input, and this threat has a shape of its own; pass a recipe that "
+            "only takes steepest steps: fgsm, bim, pgd, mi-fgsm, apgd"
+        )
+    return region
 
 
 def _tensor(tree: Tree) -> Tensor:

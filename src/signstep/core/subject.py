@@ -16,7 +16,8 @@ from signstep.core.oracles import Autograd, Oracle, Surrogates, leaf_of, on_twin
 from signstep.core.outcome import Health, Outcome
 from signstep.core.outputs import Kind, Outputs, Predictor, Selector
 from signstep.core.problem import ModelProblem, Warm, judge, nearness
-from signstep.core.region import BallRegion, ProductRegion, region_around
+from signstep.core.region import Region, region_around
+from signstep.core.shaped import ShapedThreat
 from signstep.core.space import InputSpace, Statistic
 from signstep.core.tasks import (
     Aim,
@@ -24,6 +25,7 @@ from signstep.core.tasks import (
     Custom,
     Multiclass,
     Multilabel,
+    Objective,
     Regression,
     Score,
     Task,
@@ -57,7 +59,7 @@ class Question:
     """
 
     problem: ModelProblem
-    region: BallRegion | ProductRegion
+    region: Region
     x: Tree
     threats: dict[str, ThreatModel]
     clean: Score
@@ -165,7 +167,7 @@ class Question:
     def checked(self, point: Tree) -> dict[str, Verification]:
         """What the independent checker says of ball, box, mask and grid, for each attacked input."""
         before, after = (tree if isinstance(tree, dict) else {"": tree} for tree in (self.x, point))
-        return {name: verify(before[name], after[name], threat.terms()) for name, threat in self.threats.items()}
+        return {name: _checked(threat, before[name], after[name]) for name, threat in self.threats.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +220,7 @@ class Subject:
             raise InputError(f"engine={engine!r}; pass one of {', '.join(ENGINES)}")
         if mode not in ("eval", "keep"):
             raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
-        if task == "regression" or isinstance(task, (Regression, Custom)):
+        if task == "regression" or isinstance(task, (Regression, Custom, Objective)):
             outputs = "logits"  # their numbers are meant as they are: nothing is looked for behind a final sigmoid
         space = InputSpace.of(mean, std, inputs=inputs, budget=budget)
         prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
@@ -434,7 +436,8 @@ class Subject:
         raw = outputs.raw.detach()
         labels: Tensor | None
         if y is None:
-            needed = target is None or isinstance(target, str)
+            # An objective has no right answer that could stand for a label.
+            needed = (target is None or isinstance(target, str)) and not isinstance(task, Objective)
             labels = task.predict(outputs).detach() if needed else None
             if needed:
                 notes.append(
@@ -453,6 +456,13 @@ class Subject:
                 "away from y: pass other targets, or target='random', 'least-likely' or 'next'"
             )
         return Aim(labels, wanted), notes
+
+
+def _checked(threat: ThreatModel, before: Tensor, after: Tensor) -> Verification:
+    """By the threat's own checker, where its set is not a ball in a box."""
+    if isinstance(threat, ShapedThreat):
+        return threat.checked(before, after)
+    return verify(before, after, threat.terms())
 
 
 def _classes(task: Task, outputs: Outputs) -> int | None:

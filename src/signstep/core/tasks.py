@@ -3,6 +3,7 @@
 A task reads scores and labels and gives a `Score` for each row; `TASKS` names the built-in ones.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -409,6 +410,69 @@ class Custom:
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
         """As it is."""
         return loss
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One number for each example, to be made large: scores (R,) or (R, 1); reached where it is at least the level.
+
+    Labels (R,) are a level for each example; without labels all have this one.
+
+    Attributes:
+        level: what counts as reached, in the units of the model's output; None: nothing does, and an attack climbs to
+            its end.
+    """
+
+    level: float | None = None
+    losses: tuple[str, ...] = ("value",)
+
+    def __post_init__(self) -> None:
+        if self.level is not None and math.isnan(self.level):
+            raise InputError(f"level={self.level}; pass the value that counts as reached, or None")
+
+    @property
+    def name(self) -> str:
+        """With its level."""
+        return "objective" if self.level is None else f"objective (at least {self.level:g})"
+
+    def labels(self, y: Tensor, outputs: Tensor, name: str) -> Tensor:
+        """A level for each example, (R,)."""
+        self._values(outputs)
+        if y.shape not in ((len(outputs),), (len(outputs), 1)):
+            raise LabelError(f"{name} has shape {tuple(y.shape)}; pass a level for each example, ({len(outputs)},)")
+        return y.to(outputs).reshape(len(outputs))
+
+    def predict(self, outputs: Outputs) -> Tensor:
+        """The value itself, (R,)."""
+        return self._values(outputs.raw)
+
+    def score(self, outputs: Outputs, aim: Aim, loss: str) -> Score:  # noqa: ARG002
+        """The one way to fail is to reach the level."""
+        if aim.target is not None:
+            raise InputError("target= has no meaning for an objective; put the target into the objective")
+        value, raw, valid = self._values(outputs.scores), self._values(outputs.raw), rows_valid(outputs.raw)
+        level = self._level(aim.y, value)
+        if level is None:
+            return Score(value, value.new_zeros(len(value), 0), torch.zeros_like(valid), valid, raw)
+        return Score(value, (level - value).unsqueeze(1), (raw >= level) & valid, valid, raw)
+
+    def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
+        """The value itself."""
+        return loss
+
+    def _level(self, y: Tensor | None, value: Tensor) -> Tensor | None:
+        if y is not None:
+            return y
+        return None if self.level is None else torch.full_like(value.detach(), self.level)
+
+    @staticmethod
+    def _values(outputs: Tensor) -> Tensor:
+        if outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1):
+            return outputs.reshape(len(outputs))
+        raise ModelError(
+            f"an objective gives one number for each example, shape (R,); this one gave {tuple(outputs.shape)}: sum or "
+            "take the largest over the other dimensions, never over the examples"
+        )
 
 
 def classification_score(z: Tensor, predicted: Tensor, aim: Aim, loss: str, valid: Tensor) -> Score:

@@ -73,6 +73,7 @@ ROWS: tuple[Recipe, ...] = (
         "Lin et al. 2020 (arXiv:1908.06281), section 3.1",
         WHITE_BOX,
         "steps + 1 forwards, steps backwards",
+        balls=True,
     ),
     Recipe(
         "si-fgsm",
@@ -81,6 +82,7 @@ ROWS: tuple[Recipe, ...] = (
         "Lin et al. 2020 (arXiv:1908.06281), algorithm 1",
         WHITE_BOX,
         "copies * steps + 1 forwards, copies * steps backwards",
+        balls=True,
     ),
     Recipe(
         "di-fgsm",

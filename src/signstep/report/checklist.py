@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
-from signstep.auditing.table import asks, claim
+from signstep.auditing.table import asks, claim, clean_word
 from signstep.report.attacks import strongest, success, targeted
 from signstep.report.numerals import fraction, interval, percent, seconds, share
 
@@ -223,8 +223,7 @@ def _stronger(result: Result) -> str:
 
 
 def _results(result: Result) -> str:
-    clean = "Agreement with own labels" if result.terms.get("labels") == "predicted" else "Clean accuracy"
-    parts = [f"{clean} {_counted_share(result.clean_right, result.examples)}"]
+    parts = [f"{clean_word(result)} {_counted_share(result.clean_right, result.examples)}"]
     best = strongest(result)
     if targeted(result):
         if best is not None:

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from signstep.auditing.findings import Finding
 from signstep.auditing.result import UPPER_BOUND, Result
-from signstep.auditing.table import claim, sentence
+from signstep.auditing.table import claim, clean_word, sentence
 from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted
 from signstep.report.charts import bar_chart, line_chart, sample
 from signstep.report.checklist import checklist
@@ -27,6 +27,7 @@ from signstep.report.numerals import NONE, fraction, interval, percent, share, s
 from signstep.report.pictures import Gallery
 from signstep.report.plain import plain
 from signstep.report.rungs import ladder_table, nearest_table, queries_table, settled, time_chart, time_table
+from signstep.report.section import parts
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
             histogram_table=histogram_table(result, bins) if bins else None,
             cost=cost(result),
             comparison=comparison(result),
+            parts=parts(result.sections),
+            pictured=bool(shown.pictures) or not result.sections,
             checklist=checklist(result),
             terms=[(name.replace("_", " "), written(value)) for name, value in result.terms.items()],
         )
@@ -82,8 +85,7 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
 
 def figures(result: Result) -> tuple[Figure, ...]:
     """Headline figures with denominators and intervals."""
-    clean = "Agreement with own labels" if result.terms.get("labels") == "predicted" else "Clean accuracy"
-    rows = [(clean, result.clean_right, result.examples)]
+    rows = [(clean_word(result), result.clean_right, result.examples)]
     best = strongest(result)
     if targeted(result):
         rows.append(("Right and kept off the target", result.held, result.examples))

@@ -10,7 +10,7 @@ from signstep.core.minimal.hunt import Hunt
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.outcome import Found
 from signstep.core.problem import Problem
-from signstep.core.region import BallRegion, Region
+from signstep.core.region import ProductRegion, Region, ball_of
 from signstep.core.tree import Tree
 from signstep.errors import InputError, VictimError
 
@@ -60,11 +60,12 @@ class MinimalAttack:
             InputError: the norm is not one of the recipe's, several inputs are attacked at once, or the task has no
                 ways to fail that the paper needs.
         """
-        if not isinstance(region, BallRegion) or not isinstance(clean, Tensor):
+        if isinstance(region, ProductRegion) or not isinstance(clean, Tensor):
             raise InputError(
                 f"{self.name} measures one change of one input, and several inputs are attacked; let the threat name "
                 "one of them, or pass a recipe for a given eps such as pgd"
             )
+        region = ball_of(region, self.name)
         if region.norm.name not in self.norms:
             raise InputError(
                 f"{self.name} is defined for {', '.join(self.norms)}, the threat is in {region.norm.name}; pass a "

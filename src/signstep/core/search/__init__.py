@@ -25,6 +25,7 @@ ROWS: tuple[Recipe, ...] = (
         "at most queries + 1 forwards; times restarts",
         needs="scores",
         norms=("linf", "l2"),
+        balls=True,
     ),
     Recipe(
         "nes",
@@ -34,6 +35,7 @@ ROWS: tuple[Recipe, ...] = (
         SCORES,
         "at most queries + 1 forwards",
         needs="scores",
+        balls=True,
     ),
     Recipe(
         "spsa",
@@ -43,6 +45,7 @@ ROWS: tuple[Recipe, ...] = (
         SCORES,
         "at most queries + 1 forwards",
         needs="scores",
+        balls=True,
     ),
     Recipe(
         "hop-skip-jump",
@@ -54,5 +57,6 @@ ROWS: tuple[Recipe, ...] = (
         needs="labels",
         norms=("linf", "l2"),
         smallest=True,
+        balls=True,
     ),
 )

@@ -13,7 +13,7 @@ from signstep.core.norms import L2, Linf
 from signstep.core.oracles import Oracle
 from signstep.core.outcome import Found
 from signstep.core.problem import LOOKS, Problem
-from signstep.core.region import BallRegion, ProductRegion, Region
+from signstep.core.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.core.runs import Run, found, settle
 from signstep.core.search.jury import Jury
 from signstep.core.search.windows import Layout
@@ -280,10 +280,10 @@ def _alone(region: Region) -> tuple[BallRegion, str | None]:
                 f"hop-skip-jump measures the change of one input, the threat names {list(region.parts)}; attack one"
             )
         ((name, region),) = region.parts.items()
-    assert isinstance(region, BallRegion)
-    if not isinstance(region.norm, (Linf, L2)):
-        raise ThreatError(f"norm {region.norm.name}: hop-skip-jump is defined for linf and l2; pass one of them")
-    return region, name
+    ball = ball_of(region, "hop-skip-jump")
+    if not isinstance(ball.norm, (Linf, L2)):
+        raise ThreatError(f"norm {ball.norm.name}: hop-skip-jump is defined for linf and l2; pass one of them")
+    return ball, name
 
 
 def _displacement(point: Tensor, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from signstep.core.norms import L2, Linf
-from signstep.core.region import BallRegion, ProductRegion, Region
+from signstep.core.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.core.search.windows import Layout, bump
 from signstep.core.tree import Tree, per_row, search_dtype
 from signstep.errors import ThreatError
@@ -55,10 +55,9 @@ def canvases(region: Region, begin: Tree) -> dict[str, Canvas]:
     """
     if isinstance(region, ProductRegion):
         assert isinstance(begin, dict)
-        return {name: _canvas(part, begin[name]) for name, part in region.parts.items()}
-    assert isinstance(region, BallRegion)
+        return {name: _canvas(ball_of(part, "square"), begin[name]) for name, part in region.parts.items()}
     assert isinstance(begin, torch.Tensor)
-    return {"": _canvas(region, begin)}
+    return {"": _canvas(ball_of(region, "square"), begin)}
 
 
 def _canvas(region: BallRegion, begin: Tensor) -> Canvas:

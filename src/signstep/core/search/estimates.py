@@ -12,7 +12,7 @@ from signstep.core.moves import steepest
 from signstep.core.oracles import Oracle
 from signstep.core.problem import Problem
 from signstep.core.recipe import step_length
-from signstep.core.region import BallRegion, ProductRegion, Region
+from signstep.core.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, leaves, per_row, search_dtype, tree_map
 from signstep.errors import InputError
@@ -126,10 +126,12 @@ def _stacked(points: list[Tree]) -> Tree:
 def _boxed(region: Region, point: Tree) -> Tree:
     if isinstance(region, ProductRegion):
         assert isinstance(point, dict)
-        return {name: _clamped(region.parts[name], part) for name, part in point.items()}
-    assert isinstance(region, BallRegion)
+        return {
+            name: _clamped(ball_of(region.parts[name], "a gradient estimated from differences"), part)
+            for name, part in point.items()
+        }
     assert isinstance(point, Tensor)
-    return _clamped(region, point)
+    return _clamped(ball_of(region, "a gradient estimated from differences"), point)
 
 
 def _clamped(region: BallRegion, point: Tensor) -> Tensor:

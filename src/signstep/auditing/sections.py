@@ -1,0 +1,96 @@
+"""What a domain adds to a record in the words of its users: paragraphs, tables and one figure, as plain data.
+
+The report draws them and the table prints them; neither knows any domain.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from signstep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line, or one group of bars, of a chart: numbers ``x`` and ``y`` of equal length; None leaves a gap in y."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure.
+
+    Attributes:
+        kind: "lines"; "dots", without lines between them; or "bars", one group for each of ``categories``.
+        title: short.
+        description: what is to be seen, for those who do not see it.
+        x_label: under the axis, with the unit.
+        y_label: above the axis, with the unit.
+        lines: what is drawn; for bars ``x`` is 0, 1, ... over the categories.
+        categories: names under the bars.
+        limits: horizontal lines to mark, each with its name.
+    """
+
+    kind: Literal["lines", "dots", "bars"]
+    title: str
+    description: str
+    x_label: str
+    y_label: str
+    lines: tuple[Line, ...]
+    categories: tuple[str, ...] = ()
+    limits: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("lines", "dots", "bars"):
+            raise InputError(f"kind={self.kind!r}; pass lines, dots or bars")
+        for line in self.lines:
+            if len(line.x) != len(line.y):
+                raise InputError(f"the line {line.name!r} has {len(line.x)} x and {len(line.y)} y; pass as many")
+            numbers = [*line.x, *(value for value in line.y if value is not None)]
+            if not all(map(math.isfinite, numbers)):
+                raise InputError(f"the line {line.name!r} has numbers that are not finite; leave gaps as None")
+            if self.kind == "bars" and len(line.y) != len(self.categories):
+                raise InputError(f"the bars {line.name!r} are {len(line.y)} for {len(self.categories)} categories")
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: a title, paragraphs, and perhaps a table and a chart.
+
+    ``header`` and ``rows`` are the table, every row as long as the header.
+    """
+
+    title: str
+    text: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    chart: Chart | None = None
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.header):
+                raise InputError(f"a row of {self.title!r} has {len(row)} cells, its header {len(self.header)}")
+
+
+def sections_of(plain: Sequence[dict[str, Any]]) -> tuple[Section, ...]:
+    """Sections read back from JSON."""
+    return tuple(
+        Section(
+            part["title"],
+            tuple(part["text"]),
+            tuple(part["header"]),
+            tuple(map(tuple, part["rows"])),
+            None if part["chart"] is None else _chart(part["chart"]),
+        )
+        for part in plain
+    )
+
+
+def _chart(plain: dict[str, Any]) -> Chart:
+    lines = tuple(Line(line["name"], tuple(line["x"]), tuple(line["y"])) for line in plain["lines"])
+    limits = tuple((str(name), float(value)) for name, value in plain["limits"])
+    return Chart(**{**plain, "lines": lines, "categories": tuple(plain["categories"]), "limits": limits})

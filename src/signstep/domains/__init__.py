@@ -1,0 +1,74 @@
+"""Beyond images: each domain turns its data into an audit, and the outcome into the words of its users.
+
+A domain is a package that offers ``case(request)``; perhaps ``infer(request)``, a schema drawn from data, as TOML; and
+``CHECKERS``, by kind, what checks a saved point of a set that is no ball in a box, without any code that searched.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+from signstep.auditing.rescore import Checker
+from signstep.domains.case import Case, Request
+from signstep.domains.run import audit_case
+from signstep.errors import InputError
+
+__all__ = ["DOMAINS", "Case", "Domain", "Request", "audit_case", "domain"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A row of the table; its package is imported when it is first used.
+
+    Attributes:
+        name: as on the command line.
+        title: in words.
+        package: where it lies.
+    """
+
+    name: str
+    title: str
+    package: str
+
+    def case(self, request: Request) -> Case:
+        """The audit that the request asks for."""
+        return self._module().case(request)  # type: ignore[no-any-return]
+
+    @property
+    def infer(self) -> Callable[[Request], str] | None:
+        """Draws a schema from data, as TOML; None where the domain has nothing to infer."""
+        return getattr(self._module(), "infer", None)
+
+    @property
+    def checkers(self) -> Mapping[str, Checker]:
+        """By kind, the checkers of sets that are no balls in boxes."""
+        return getattr(self._module(), "CHECKERS", {})
+
+    def _module(self) -> ModuleType:
+        return import_module(self.package)
+
+
+DOMAINS: dict[str, Domain] = {
+    row.name: row
+    for row in (
+        Domain("tabular", "records with units, whole numbers, categories and rules", "signstep.domains.tabular"),
+        Domain("control", "sensors, time series and controllers", "signstep.domains.control"),
+        Domain("atoms", "structures and potentials", "signstep.domains.atoms"),
+        Domain("multimodal", "image with text, text alone, several inputs", "signstep.domains.multimodal"),
+    )
+}
+
+
+def domain(name: str) -> Domain:
+    """The domain of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in DOMAINS:
+        near = difflib.get_close_matches(name, list(DOMAINS), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"domain={name!r} is not one of {', '.join(DOMAINS)}{hint}")
+    return DOMAINS[name]
