@@ -522,3 +522,16 @@ def test_dlr_towards_a_target_without_labels_says_that_it_gives_way() -> None:
 def test_inputs_of_another_shape_than_the_models(net: nn.Module) -> None:
     with pytest.raises(ModelError, match=r"does not take examples of shape \(2, 3, 3\)"):
         ss.attack(net.double(), X, torch.zeros(12, dtype=torch.int64), threat=THREAT)
+
+
+def test_a_regression_on_its_own_answers_is_not_stuck_at_zero_error() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2)).double()
+    x = torch.rand(20, 3, dtype=torch.float64)
+    outcome = ss.attack(model, x, threat=ss.linf(0.1), recipe="fgsm", task=ss.Regression(0.02))
+    assert not bool(outcome.undetermined.any())
+    assert bool(outcome.fooled.all())
+    labels = model(x).detach()
+    assert bool(
+        (ss.attack(model, x, labels, threat=ss.linf(0.1), recipe="fgsm", task=ss.Regression(0.02)).fooled).all()
+    )
