@@ -285,3 +285,14 @@ def test_more_of_the_same_attack_should_find_no_less(weak: str, strong: str, fir
     # A few examples more or less are chance.
     close = result(CLEAN, {**columns, strong: "h" * 3 + "f" * 399 + "h" * 598})
     assert "SS113" not in codes(close)
+
+
+def test_attacks_on_different_inputs_are_not_held_against_each_other() -> None:
+    """FGSM on the image fools more than PGD on the words, which says nothing; on the same input it would."""
+    clean = "r" * 1000
+    many, few = "f" * 400 + "h" * 600, "h" * 900 + "f" * 100
+    apart = {"fgsm on image": many, "pgd on image": many, "fgsm on text": few, "pgd on text": few}
+    assert "SS101" not in codes(result(clean, apart))
+    assert "SS101" in codes(result(clean, {**apart, "fgsm on text": many}))
+    assert "SS102" not in codes(result(clean, {"fgsm on image": few, "pgd on text": "f" * 800 + "h" * 200}))
+    assert "SS102" in codes(result(clean, {"fgsm on text": few, "pgd on text": "f" * 800 + "h" * 200}))

@@ -1,6 +1,7 @@
 """The record survives JSON both ways and is written whole or not at all; the table says what it must."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 import signstep as ss
+from signstep.auditing.sections import Section
 from signstep.core.files import write_whole
 from signstep.core.statistics import quantile, wilson
 from signstep.errors import LoadError
@@ -82,3 +84,22 @@ def test_quantile_of_sizes_some_of_which_are_infinite() -> None:
     assert quantile([], 0.5) is None
     assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
     assert quantile([1.0, float("inf")], 1.0) == float("inf")
+
+
+def test_a_sections_table_that_is_too_wide_has_a_paragraph_for_each_row(result: ss.Result) -> None:
+    long = "granted if the balance falls by 1,240 " * 4
+    narrow = Section("Flips", ("Two.",), ("record", "cost"), (("a", "1"), ("b", "2")))
+    wide = Section("Flips", ("Two.",), ("record", "what", "cost"), (("a", long, "1"), ("b", "none found", "-")))
+    shown = str(replace(result, sections=(narrow, wide)))
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "b          2" in shown
+    assert "a: granted if the balance" in shown
+    assert "cost 1" in shown
+
+
+def test_records_of_the_schema_before_are_read(result: ss.Result) -> None:
+    plain = json.loads(result.to_json())
+    del plain["sections"]
+    assert ss.Result.from_json(json.dumps({**plain, "schema": 2})) == result
+    with pytest.raises(LoadError, match="schema 1"):
+        ss.Result.from_json(json.dumps({**plain, "schema": 1}))

@@ -277,28 +277,41 @@ def _named(result: Result, name: str) -> AttackResult | None:
     return next((entry for entry in result.attacks if _base(entry) == name), None)
 
 
+def _scope(entry: AttackResult) -> str:
+    """The inputs that an attack changes, where a domain says so in its name ("fgsm on text"); else nothing."""
+    return entry.name.partition(" on ")[2]
+
+
+def _pairs(result: Result) -> list[tuple[AttackResult, list[AttackResult]]]:
+    """FGSM, and the iterated attacks that change the same inputs."""
+    singles = [entry for entry in result.attacks if _base(entry) == "fgsm"]
+    return [(single, [entry for entry in _iterated(result) if _scope(entry) == _scope(single)]) for single in singles]
+
+
 def _base(entry: AttackResult) -> str:
     """The recipe without options, and without what a ladder adds to it."""
     return re.split("[: ]", entry.name, maxsplit=1)[0]
 
 
 def _pgd_weaker(result: Result) -> str:
-    single = _named(result, "fgsm")
     # On a ladder the two never met the same examples.
-    for entry in _iterated(result) if single and not result.ladder else ():
-        assert single is not None
-        fgsm_only, other_only = _only(_felled(result, single), _felled(result, entry))
-        if _more(fgsm_only, other_only):
-            return (
-                f"{entry.name} fools {entry.fooled} of {result.clean_right}, fgsm {single.fooled}; {fgsm_only} fall to "
-                f"fgsm only, {other_only} to {entry.name} only"
-            )
+    for single, others in () if result.ladder else _pairs(result):
+        for entry in others:
+            fgsm_only, other_only = _only(_felled(result, single), _felled(result, entry))
+            if _more(fgsm_only, other_only):
+                return (
+                    f"{entry.name} fools {entry.fooled} of {result.clean_right}, {single.name} {single.fooled}; "
+                    f"{fgsm_only} fall to {single.name} only, {other_only} to {entry.name} only"
+                )
     return ""
 
 
 def _fgsm_fails(result: Result) -> str:
-    single, others = _named(result, "fgsm"), _iterated(result)
-    if single is None or not others or not result.clean_right:
+    return next(filter(None, (_single_fails(result, single, others) for single, others in _pairs(result))), "")
+
+
+def _single_fails(result: Result, single: AttackResult, others: Sequence[AttackResult]) -> str:
+    if not others or not result.clean_right:
         return ""
     if result.ladder:
         # A rung that met all right examples, beside what fell to it and to the iterated rungs together.
@@ -310,7 +323,7 @@ def _fgsm_fails(result: Result) -> str:
     gap = (best - single.fooled) / result.clean_right
     if gap < 0.25 or best < 2 * single.fooled:
         return ""
-    return f"fgsm fools {single.fooled} of {result.clean_right}, {name} {best}"
+    return f"{single.name} fools {single.fooled} of {result.clean_right}, {name} {best}"
 
 
 def _queries_find_more(result: Result) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from signstep.auditing.figures import Step, steps
 from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
+from signstep.auditing.sections import Section
 from signstep.core.statistics import quantile
 
 
@@ -41,7 +42,7 @@ def table(result: Result) -> str:
     lines += [line for entry in result.attacks for line in _wrap(_transfers(entry))]
     for section in result.sections:
         lines += ["", f"{section.title}:", *(line for text in section.text for line in _wrap(text))]
-        lines += _grid(section.header, section.rows) if section.rows else []
+        lines += _section_rows(section)
     lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(claim(result))]
     for note in result.notes:
         lines += _wrap(f"Note: {note}.")
@@ -193,6 +194,7 @@ def _row(result: Result, entry: AttackResult) -> list[str]:
     ]
 
 
+_WIDTH = 100
 _NAME = 25  # letters of a name that leave the table within its width
 _RUNG = ["rung", "entered", "fallen", "robust acc.", "95 % interval", "fwd+bwd each", "seconds", "so far"]
 
@@ -298,8 +300,32 @@ def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [line(header), rule, *(line(row) for row in rows)]
 
 
+def _section_rows(section: Section) -> list[str]:
+    """The table of a section; one that is too wide has a paragraph for each row."""
+    if not section.rows:
+        return []
+    grid = _grid(section.header, section.rows)
+    if max(map(len, grid)) <= _WIDTH:
+        return grid
+    return [
+        line
+        for first, *rest in section.rows
+        for line in textwrap.wrap(
+            f"{first}: " + "; ".join(_said(name, cell) for name, cell in zip(section.header[1:], rest, strict=True)),
+            _WIDTH,
+            subsequent_indent="    ",
+            break_long_words=False,
+        )
+    ]
+
+
+def _said(name: str, cell: str) -> str:
+    """A cell out of its table: text speaks for itself, a number needs its name."""
+    return f"{name} {cell}" if cell[:1] in "+-−0123456789" or cell in ("none", "") else cell
+
+
 def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, 100, break_long_words=False)
+    return textwrap.wrap(text, _WIDTH, break_long_words=False)
 
 
 def _share(count: int, whole: int) -> float:
