@@ -74,6 +74,30 @@ def test_own_data_and_rows_that_were_trained_on(place: Path, capsys: pytest.Capt
     assert not (place / "three").exists()
 
 
+def test_rows_on_disk_and_a_declared_normalisation_train_the_same_weights(place: Path) -> None:
+    quick = [*QUICK[:-1], "100", "--mean", "0.3", "--std", "0.4"]
+    assert main([*quick, "--out", "one"]) == 0
+    assert main([*quick, "--out", "two", "--on-disk"]) == 0
+    one, two = (load_file(place / name / "weights.safetensors") for name in ("one", "two"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert set(one) == set(digits_cnn().state_dict()), "the weights of the model itself"
+    assert not list((place / "two").glob("rows*"))
+    result = Result.load(place / "one" / "report" / "result.json")
+    assert "0.3" in str(result.terms["input_space"])
+    model = digits_cnn()
+    model.load_state_dict(one)
+    x, y = digits("test")
+    with torch.no_grad():
+        right = int((model.eval()((x[:40] - 0.3) / 0.4).argmax(1) == y[:40]).sum())
+    assert right == result.clean_right
+
+
+def test_options_stand_in_a_file_under_their_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "signstep.toml").write_text("[train]\ncompile = true\non_disk = true\nepochs = 0\n")
+    assert main(["train"]) == 2
+    assert "--epochs 0" in capsys.readouterr().err
+
+
 def test_a_collapse_that_stops_training_is_a_status(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     forced = ["--recipe", "fgsm", "--threat", "linf:0.3", "--epochs", "14", "--check-every", "10"]
     assert main(["train", *forced, "--on-collapse", "stop", "--ladder", "none"]) == 1
@@ -93,6 +117,8 @@ def test_a_collapse_that_stops_training_is_a_status(place: Path, capsys: pytest.
         (["--model", "nets:net"], "belong together"),
         (["--threat", "linf:none"], "needs a ball"),
         (["--validation", "0"], "--on-collapse"),
+        (["--autocast", "float8"], "--autocast float8"),
+        (["--mean", "0.5"], "std is missing"),
     ],
 )
 def test_wrong_use_is_told_in_one_sentence(

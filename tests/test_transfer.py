@@ -172,6 +172,13 @@ def test_what_makes_no_sense_is_said(nets: dict[str, nn.Module]) -> None:
         ss.transfer({"a": 3}, one, (X, Y), threat=THREAT)  # type: ignore[dict-item]
 
 
+def test_models_of_other_classes_are_refused(nets: dict[str, nn.Module]) -> None:
+    five = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    for surrogates, victims in (({"a": nets["a"]}, {"five": five}), ({"a": nets["a"], "five": five}, {"a": nets["a"]})):
+        with pytest.raises(InputError, match="five has 5 outputs and a has 10; a transfer needs models of the same"):
+            ss.transfer(surrogates, victims, (X, Y), threat=THREAT)
+
+
 def test_a_source_without_gradients_is_named(nets: dict[str, nn.Module]) -> None:
     rounded = nn.Sequential(_Rounding(), nets["a"])
     matrix = ss.transfer({"rounded": rounded}, {"c": nets["c"]}, (X, Y), threat=THREAT)

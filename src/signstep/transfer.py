@@ -166,6 +166,8 @@ class _Run:
 
     def take(self, x: Tensor, y: Tensor) -> None:
         """Craft on a batch, and score it."""
+        if not self.examples:
+            self._check_classes(x)
         self.examples += len(x)
         crafted: dict[str, Tree] = {}
         for name, model in self.surrogates.items():
@@ -182,6 +184,29 @@ class _Run:
                 together = self._crafted(others, x, y).x if together is None else together
                 points[ALL] = together
             self._score(victim, model, points, x, y)
+
+    def _check_classes(self, x: Tensor) -> None:
+        """See that all models number the same classes; else "the other model is right" means nothing.
+
+        Raises:
+            InputError: one has more outputs than another.
+        """
+        widths: dict[int, str] = {}
+        for name, model in (*self.surrogates.items(), *self.victims.items()):
+            subject = self.subjects[id(model)]
+            try:
+                with subject.opened(), torch.no_grad():
+                    outputs = subject.predictor(x[:1])
+            except Exception:  # the work itself will say what is wrong with the model or the data
+                return
+            if outputs.form != "labels" and outputs.raw.ndim == 2 and outputs.raw.shape[1] > 1:
+                widths.setdefault(outputs.raw.shape[1], name)
+        if len(widths) > 1:
+            (few, one), (many, other) = sorted(widths.items())[:2]
+            raise InputError(
+                f"{one} has {few} outputs and {other} has {many}; a transfer needs models of the same classes, in the "
+                "same order: pass such, or select outputs with a wrapper"
+            )
 
     def _score(self, victim: str, model: Model, points: dict[str, Tree], x: Tensor, y: Tensor) -> None:
         """Show the points of each source to one victim."""

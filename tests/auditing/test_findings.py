@@ -295,4 +295,7 @@ def test_attacks_on_different_inputs_are_not_held_against_each_other() -> None:
     assert "SS101" not in codes(result(clean, apart))
     assert "SS101" in codes(result(clean, {**apart, "fgsm on text": many}))
     assert "SS102" not in codes(result(clean, {"fgsm on image": few, "pgd on text": "f" * 800 + "h" * 200}))
+    more = {"pgd:restarts=3 on text": few, "pgd:restarts=2 on image": many, "pgd:restarts=1 on text": "h" * 1000}
+    assert "SS113" not in codes(result(clean, more))
+    assert "SS113" in codes(result(clean, {**more, "pgd:restarts=1 on text": many}))
     assert "SS102" in codes(result(clean, {"fgsm on text": few, "pgd on text": "f" * 800 + "h" * 200}))

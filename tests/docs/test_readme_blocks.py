@@ -23,9 +23,11 @@ from torch import nn
 import signstep as ss
 from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.table import table
+from signstep.cli.entrants import named
 from signstep.data.digits import digits
 from signstep.explain import TOPICS
-from signstep.train import training_recipe
+from signstep.train import Settings, training_recipe
+from signstep.train.variants import variant
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -130,6 +132,8 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
             ss.parse_threat(value)
         if word == "--recipe" and words[0] == "train":
             assert training_recipe(value)
+        elif word == "--recipe" and words[0] == "compare":
+            assert variant(named(value)[1], Settings()), shown
         elif word in ("--attack", "--recipe"):
             from signstep.cli.options import attacks_of
 

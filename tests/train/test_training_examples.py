@@ -58,3 +58,15 @@ def test_the_trainer_adds_the_attacked_loss() -> None:
     assert float(loss.detach()) > 0
     loss.backward()
     assert model.table.weight.grad is not None
+
+
+@pytest.mark.usefixtures("no_global_seed")
+@pytest.mark.filterwarnings("ignore")
+def test_the_trainer_with_the_real_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("transformers", "accelerate"):
+        pytest.importorskip(package, reason=f"needs {package}")
+    monkeypatch.chdir(tmp_path)
+    assert loaded("hf_trainer").main() == 0
+    assert "train_loss" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Paired comparison of two audits of the same examples: who changed side, and is it more than chance?"""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from signstep.auditing.result import Result
@@ -19,6 +20,9 @@ class Comparison:
         held_after: examples in common that hold now.
         p_value: exact two-sided McNemar: how likely a difference at least this large is by chance alone.
         notes: terms that differ, so that the difference may be theirs.
+        clean_lost: examples in common that were right untouched before and no longer are.
+        clean_won: the other way round.
+        clean_p_value: as ``p_value``, of the answers to untouched examples.
     """
 
     examples: int
@@ -28,6 +32,9 @@ class Comparison:
     held_after: int
     p_value: float
     notes: tuple[str, ...]
+    clean_lost: int = 0
+    clean_won: int = 0
+    clean_p_value: float = 1.0
 
     def worse(self, level: float = 0.05) -> bool:
         """Whether fewer examples hold than before, by more than chance at this level."""
@@ -49,7 +56,7 @@ def compare(before: Result, after: Result) -> Comparison:
     Raises:
         InputError: the results have no example in common.
     """
-    old, new = _held(before), _held(after)
+    old, new = _by_id(before, before.worst_case, "h"), _by_id(after, after.worst_case, "h")
     common = [identity for identity in new if identity in old]
     if not common:
         raise InputError(
@@ -69,6 +76,9 @@ def compare(before: Result, after: Result) -> Comparison:
         notes.append(f"attacks differ: {said[0]} before, {said[1]} now")
     elif attacks[0] != attacks[1]:
         notes.append(f"attacks differ: {', '.join(attacks[0])} before, {', '.join(attacks[1])} now")
+    was, now = (_by_id(result, result.per_example.clean, "r") for result in (before, after))
+    spoilt = sum(was[identity] and not now[identity] for identity in common)
+    mended = sum(now[identity] and not was[identity] for identity in common)
     return Comparison(
         examples=len(common),
         lost=lost,
@@ -77,6 +87,9 @@ def compare(before: Result, after: Result) -> Comparison:
         held_after=sum(new[identity] for identity in common),
         p_value=mcnemar(len(lost), len(won)),
         notes=tuple(notes),
+        clean_lost=spoilt,
+        clean_won=mended,
+        clean_p_value=mcnemar(spoilt, mended),
     )
 
 
@@ -99,12 +112,28 @@ def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def _held(result: Result) -> dict[str, bool]:
-    """Whether each example held, by id; the n-th copy of an example is told from the first."""
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """p-values adjusted for their number (Holm 1979): below a level, they keep the chance of any false alarm there.
+
+    The k-th smallest of n is multiplied by n - k + 1, and none falls below the one before it.
+
+    >>> tuple(round(p, 3) for p in holm([0.01, 0.04, 0.03]))
+    (0.03, 0.06, 0.06)
+    """
+    adjusted = [1.0] * len(p_values)
+    so_far = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = so_far
+    return tuple(adjusted)
+
+
+def _by_id(result: Result, letters: str, good: str) -> dict[str, bool]:
+    """Whether each example has the letter ``good``, by id; the n-th copy of an example is told from the first."""
     seen: dict[str, int] = {}
-    held = {}
-    for identity, letter in zip(result.per_example.ids, result.worst_case, strict=True):
+    found = {}
+    for identity, letter in zip(result.per_example.ids, letters, strict=True):
         seen[identity] = seen.get(identity, 0) + 1
         name = identity if seen[identity] == 1 else f"{identity}#{seen[identity]}"
-        held[name] = letter == "h"
-    return held
+        found[name] = letter == good
+    return found

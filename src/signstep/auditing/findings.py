@@ -407,7 +407,7 @@ def _stronger_worse(result: Result) -> str:
 
 def _contains(strong: AttackResult, weak: AttackResult) -> bool:
     """The same recipe with nothing less, and something more, of what makes an attack stronger."""
-    if _base(strong) != _base(weak):
+    if _base(strong) != _base(weak) or _scope(strong) != _scope(weak):
         return False
     one, other = _options(strong), _options(weak)
     if {name: value for name, value in one.items() if name not in _STRENGTH} != {
@@ -426,7 +426,8 @@ def _contains(strong: AttackResult, weak: AttackResult) -> bool:
 
 
 def _options(entry: AttackResult) -> dict[str, str]:
-    parts = (part.partition("=") for part in entry.name.partition(":")[2].split(",") if part)
+    told = entry.name.partition(" on ")[0].partition(":")[2]
+    parts = (part.partition("=") for part in told.split(",") if part)
     return {name: value for name, _, value in parts}
 
 

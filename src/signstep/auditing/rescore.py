@@ -302,7 +302,8 @@ def hashes(result: Result, now: Mapping[str, str]) -> Check:
     """Whether what went in has the recorded SHA-256."""
     wrong = [name for name, digest in result.hashes.items() if name in now and now[name] != digest]
     unknown = sorted(set(result.hashes) - set(now))
-    seen = f"{', '.join(sorted(set(result.hashes) & set(now))) or 'nothing'} unchanged"
+    same = ", ".join(sorted(set(result.hashes) & set(now)))
+    seen = f"{same} unchanged" if same else "none was recorded"
     if missing := sorted(set(now) - set(result.hashes)):
         seen += f"; not recorded: {', '.join(missing)}"
     if unknown:

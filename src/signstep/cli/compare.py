@@ -1,57 +1,265 @@
-"""``signstep compare``: several audits of the same examples, side by side."""
+"""``signstep compare``: models, recipes or results of the same examples, side by side."""
 
+import hashlib
 import json as jsonlib
-from itertools import combinations
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
+from rich.console import Console
+from safetensors.torch import save
+from torch import Tensor
 
-from signstep.auditing.compare import Comparison
-from signstep.auditing.compare import compare as compare_two
 from signstep.auditing.result import Result
+from signstep.auditing.several import Several, Training, several
+from signstep.cli import options as o
 from signstep.cli.app import app
+from signstep.cli.entrants import Entrant, entrants_of
+from signstep.cli.job import output_folder, say
+from signstep.cli.rows import Held, Terms, audited, held_out, kept_weights, opened, whole
+from signstep.cli.stopping import asked_to_stop
+from signstep.core.files import write_whole
+from signstep.data import DataSource, open_data
 from signstep.errors import InputError
+from signstep.train.loop import fit
+from signstep.train.settings import Settings
+from signstep.train.variants import with_knobs
+from signstep.train.view import View
 
-_HELP = """Compare models, recipes or defences by audits of the same examples: who holds, and is the difference chance?
+_HELP = """Compare models, training recipes or defences on the same examples: who holds, and is the difference chance?
 
-Takes folders that signstep audit or signstep train wrote, or their result.json. Every pair is compared example by
-example (exact McNemar), and terms that differ are named: give all of them the same threat, ladder and seed.
+Takes any mixture of results (folders that signstep audit or signstep train wrote, or their result.json), of models to
+audit, and of training recipes to train with first. With --recipe every model is trained with every recipe, from the
+same first weights; options of recipe and loop follow its name. Every pair is compared example by example (exact
+McNemar, adjusted for the number of pairs by Holm's rule), and terms that differ are named.
 
-Example:
+Models and recipes write the comparison (compare.md, compare.svg, compare.json), and a folder for each with its report,
+into --out. What was trained is not trained again when the command is called again.
+
+Examples:
 
   signstep compare natural=one/report pgd=two/report n-fgsm=three/report
+
+  signstep compare --model a=nets:net@a.safetensors --model b=nets:net:width=32@b.safetensors --data test.npz
+  --threat linf:8/255
+
+  signstep compare --recipe natural --recipe n-fgsm --recipe smoothed=n-fgsm:smoothing=0.2
+
+  signstep compare --model relu=signstep.models.vgg:vgg --model gelu=signstep.models.vgg:vgg:activation=gelu
+  --recipe n-fgsm --data digits --threat linf:0.1 --set epochs=20 --set average=0.99
 """
+
+_MODEL, _DATA, _THREAT, _OUT = "cnn=signstep.models.small:digits_cnn", "digits", "linf:0.1", Path("signstep-compare")
+_MARKS = ("compare.md", "compare.json")
 
 
 @app.command(help=_HELP)
 def compare(
     results: Annotated[
-        list[str], typer.Argument(help="Folders or result.json, two or more; NAME=PATH gives one a name.")
-    ],
+        list[str] | None, typer.Argument(help="Folders or result.json; NAME=PATH gives one a name.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=MODULE:FACTORY, perhaps with :OPTION=VALUE,... and @WEIGHTS; may be repeated."),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="Train first: NAME=RECIPE:OPTION=VALUE,...; every model with every recipe; may be repeated."),
+    ] = None,
+    set: Annotated[  # noqa: A002 - the name that it has in signstep.toml
+        list[str] | None,
+        typer.Option("--set", help="Training: NAME=VALUE for all recipes, such as epochs=20; may be repeated."),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Compare all with this one, instead of every pair: fewer tests.")
+    ] = None,
+    trust: o.Trust = False,
+    data: o.Data = None,
+    test: Annotated[
+        str | None, typer.Option(help="With --recipe: data to audit on, else the data's test split.")
+    ] = None,
+    label_column: o.LabelColumn = None,
+    classes: o.Classes = None,
+    skip_bad: o.SkipBad = False,
+    split: o.Split = None,
+    resize: o.Resize = None,
+    limit: Annotated[int | None, typer.Option(help="With --recipe: train on the first so many examples.")] = None,
+    threat: o.ThreatText = None,
+    box: o.BoxText = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    ladder: Annotated[str, typer.Option(help="Ladder of the audits.")] = "standard@1",
+    audit_limit: Annotated[int, typer.Option(min=1, help="Examples of each audit, at most.")] = 1000,
+    seed: o.Seed = 0,
+    device: o.Device = "auto",
+    threads: o.Threads = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the comparison; with models signstep-compare.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON instead of the table.")] = False,
 ) -> None:
     """Compare."""
-    found = _named(results)
-    pairs = {pair: compare_two(found[pair[0]], found[pair[1]]) for pair in combinations(found, 2)}
-    if json:
-        record = {
-            "results": {name: _numbers(result) for name, result in found.items()},
-            "pairs": [{"before": one, "after": two, **_of_pair(pair)} for (one, two), pair in pairs.items()],
-        }
-        typer.echo(jsonlib.dumps(record, indent=2))
+    if threads is not None:
+        torch.set_num_threads(threads)
+    found = _read(results or [])
+    settings = with_knobs(Settings(epochs=30, seed=seed), set or [])
+    entrants = entrants_of(model or [], recipe or [], settings, _MODEL if recipe and data is None else None)
+    _check(entrants, found, recipe, {"data": data, "test": test, "set": set, "threat": threat, "limit": limit})
+    quiet = Console(stderr=True)
+    if not entrants:
+        compared = several(found, against=against)
+        if out is not None:
+            with output_folder(out, marks=_MARKS) as folder:
+                _write(compared, folder)
+        typer.echo(_text(compared, as_json=json))
         return
-    typer.echo(_table(found))
-    typer.echo("")
-    for (one, two), pair in pairs.items():
-        typer.echo(_sentence(one, two, pair))
-        for note in pair.notes:
-            typer.echo(f"  note: {note}")
+    if against is not None and against not in (*found, *(entrant.name for entrant in entrants)):
+        raise InputError(
+            f"--against {against!r} is none of {', '.join((*found, *(entrant.name for entrant in entrants)))}"
+        )
+    reading: dict[str, Any] = {"label_column": label_column, "classes": classes, "skip_bad": skip_bad}
+    reading["resize"] = o.size_of(resize)
+    if recipe:
+        source = opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
+    else:
+        assert data is not None
+        source = open_data(data, split=split, limit=audit_limit, batch_size=256, **reading)
+    terms = Terms(
+        o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds),
+        o.ladder_of([ladder]),
+        seed,
+        o.device_of(device),
+        o.numbers(mean, "mean"),
+        o.numbers(std, "std"),
+    )
+    begun = [f"{entrant.folder}/{name}" for entrant in entrants for name in ("log.csv", "report/result.json")]
+    with output_folder(out or _OUT, marks=(*_MARKS, *begun)) as folder:
+        say(quiet, f"data: {source.description}", *source.notes, f"threat: {terms.threat}")
+        ring = _Ring(source, terms, folder, quiet, audit_limit, trust=trust)
+        if recipe:
+            ring.prepare(entrants, data or _DATA, test, reading)
+        for entrant in entrants:
+            ring.enter(entrant)
+        compared = several({**found, **ring.results}, against=against, trainings=ring.trainings, notes=ring.notes)
+        _write(compared, folder)
+    typer.echo(_text(compared, as_json=json))
+    say(quiet, f"written: {folder / 'compare.md'}")
 
 
-def _named(given: list[str]) -> dict[str, Result]:
-    if len(given) < 2:
-        raise InputError(f"compare got {len(given)} result; pass two or more")
+@dataclass
+class _Ring:
+    """Trains and audits one entrant after another on the same rows."""
+
+    source: DataSource
+    terms: Terms
+    folder: Path
+    quiet: Console
+    limit: int
+    trust: bool
+    train_on: tuple[Tensor, Tensor] | None = None
+    held: Held | None = None
+    results: dict[str, Result] = field(default_factory=dict)
+    trainings: dict[str, Training] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def prepare(self, entrants: tuple[Entrant, ...], data: str, test: str | None, reading: dict[str, Any]) -> None:
+        """Rows to train on and rows to audit on.
+
+        Raises:
+            InputError: the entrants would be audited on rows that differ.
+        """
+        self.train_on = whole(self.source)
+        first = entrants[0].settings
+        self.held = held_out(data, test, self.source, self.train_on, first, reading)
+        kept = {(entrant.settings.seed, entrant.settings.validation) for entrant in entrants}
+        if self.held.chosen_by and len(kept) > 1:
+            raise InputError(
+                "recipes with other seeds or validation shares hold out other rows, and there is no test data; pass "
+                "--test"
+            )
+        ones = "one training run each: the tests say whether these models differ, not whether another seed would agree"
+        self.notes = (*self.held.notes, ones)
+
+    def enter(self, entrant: Entrant) -> None:
+        """Train, where there is a recipe, and audit."""
+        loaded = entrant.network.load(trust=self.trust)
+        loaded.model.to(self.terms.device)
+        where = self.folder / entrant.folder
+        where.mkdir(exist_ok=True)
+        hashes = {"data": self.source.fingerprint()}
+        description = loaded.description
+        if entrant.recipe is None:
+            say(self.quiet, f"{entrant.name}: {loaded.description}", *loaded.notes)
+            hashes |= {} if loaded.sha256 is None else {"weights": loaded.sha256}
+        else:
+            self._train(entrant, loaded.model, where)
+            kept = save(kept_weights(loaded.model))
+            write_whole(where / "weights.safetensors", kept)
+            hashes["weights"] = hashlib.sha256(kept).hexdigest()
+            description = f"{entrant.name}: {loaded.description}, {entrant.recipe.name}"
+        held = self.held
+        self.results[entrant.name] = audited(
+            loaded.model,
+            self.source if held is None else held.batches(self.limit),
+            self.terms,
+            where / "report",
+            self.quiet,
+            total=min(self.limit, self.source.len_hint if held is None else len(held.x)),
+            describe=(description, self.source.description if held is None else held.description),
+            hashes=hashes,
+            word=f"{entrant.name}: auditing",
+        )
+
+    def _train(self, entrant: Entrant, model: torch.nn.Module, where: Path) -> None:
+        assert self.train_on is not None
+        assert entrant.recipe is not None
+        say(self.quiet, f"{entrant.name}: {entrant.recipe.title}")
+        with View(self.quiet, brief=True) as view, asked_to_stop() as asked:
+            trained = fit(
+                model,
+                *self.train_on,
+                threat=self.terms.threat,
+                recipe=entrant.recipe,
+                settings=entrant.settings,
+                mean=self.terms.mean,
+                std=self.terms.std,
+                folder=where,
+                watch=view,
+                stopping=lambda: bool(asked),
+            )
+        if asked and trained.partial:
+            say(self.quiet, f"interrupted at step {trained.steps} of {trained.total}: call again to go on")
+            raise typer.Exit(130)
+        say(self.quiet, *trained.notes)
+        self.trainings[entrant.name] = Training(
+            entrant.recipe.name,
+            trained.training_seconds,
+            trained.steps,
+            entrant.recipe.passes,
+            tuple(str(event) for event in trained.events),
+        )
+        self.notes = (*self.notes, *(f"{entrant.name}: {note}" for note in trained.notes if "went on" not in note))
+
+
+def _check(
+    entrants: tuple[Entrant, ...], found: dict[str, Result], recipe: list[str] | None, given: dict[str, Any]
+) -> None:
+    if len(entrants) + len(found) < 2:
+        raise InputError(f"compare got {len(entrants) + len(found)} result; pass two or more")
+    for entrant in entrants:
+        if entrant.name in found:
+            raise InputError(f"the name {entrant.name!r} comes twice; write NAME=... with a name of its own for each")
+    if not entrants or not recipe:
+        useless = ("test", "set", "limit", *(() if entrants else ("data", "threat")))
+        for name in useless:
+            if given[name]:
+                needs = "--recipe" if entrants else "--model or --recipe"
+                raise InputError(f"--{name} has no effect without {needs}; pass these, or drop it")
+    if entrants and given["data"] is None and (not recipe or given["test"]):
+        raise InputError(f"--model {entrants[0].network.factory} needs data to be audited on; pass --data")
+
+
+def _read(given: list[str]) -> dict[str, Result]:
     found: dict[str, Result] = {}
     for text in given:
         name, equals, path = text.partition("=")
@@ -64,47 +272,13 @@ def _named(given: list[str]) -> dict[str, Result]:
     return found
 
 
-def _numbers(result: Result) -> dict[str, Any]:
-    passes = sum(attack.entered * (attack.forwards + attack.backwards) for attack in result.attacks)
-    return {
-        "examples": result.examples,
-        "clean_accuracy": result.clean_accuracy,
-        "robust_accuracy": result.robust_accuracy,
-        "clean_interval": result.interval(result.clean_right),
-        "robust_interval": result.interval(result.held),
-        "passes_per_example": passes / result.examples,
-        "seconds": result.seconds,
-    }
+def _write(compared: Several, folder: Path) -> None:
+    from signstep.report.scatter import scatter  # slow to import, and other commands do without
+
+    write_whole(folder / "compare.json", _text(compared, as_json=True) + "\n")
+    write_whole(folder / "compare.svg", scatter(compared.results))
+    write_whole(folder / "compare.md", compared.markdown("compare.svg"))
 
 
-def _of_pair(pair: Comparison) -> dict[str, Any]:
-    return {
-        "examples": pair.examples,
-        "lost": len(pair.lost),
-        "won": len(pair.won),
-        "p_value": pair.p_value,
-        "notes": list(pair.notes),
-    }
-
-
-def _table(found: dict[str, Result]) -> str:
-    rows = [("", "clean acc.", "95 % interval", "robust acc.", "95 % interval", "passes each", "seconds")]
-    for name, result in found.items():
-        n = _numbers(result)
-        clean, robust = (f"{100 * n[key]:.2f} %" for key in ("clean_accuracy", "robust_accuracy"))
-        spans = [f"{100 * low:.1f} %..{100 * high:.1f} %" for low, high in (n["clean_interval"], n["robust_interval"])]
-        rows.append((name, clean, spans[0], robust, spans[1], f"{n['passes_per_example']:.0f}", f"{n['seconds']:.1f}"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
-
-
-def _sentence(one: str, two: str, pair: Comparison) -> str:
-    word = "more than chance" if pair.p_value < 0.05 else "not more than chance"
-    return (
-        f"{one} -> {two}: robust {pair.held_before} -> {pair.held_after} of {pair.examples}; {len(pair.lost)} lost, "
-        f"{len(pair.won)} won: {word} (exact McNemar, p = {pair.p_value:.3g})"
-    )
+def _text(compared: Several, *, as_json: bool) -> str:
+    return jsonlib.dumps(compared.plain(), indent=2) if as_json else str(compared)

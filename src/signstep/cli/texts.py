@@ -11,15 +11,19 @@ from signstep.cli.app import app
 from signstep.core.norms import NORMS
 from signstep.core.recipes import RECIPES, options_of
 from signstep.core.tasks import TASKS
+from signstep.errors import InputError
 from signstep.explain import TOPICS
 from signstep.explain import explain as explanation
+from signstep.train.explained import explained
+from signstep.train.recipes import TRAINING_RECIPES
 
 _WIDTH = max(12, *map(len, RECIPES))
+_KNOWN = (*TOPICS, *(name for name in TRAINING_RECIPES if name not in TOPICS))
 
 
 @app.command("list")
 def list_() -> None:
-    """Print the recipes, ladders, norms, tasks and findings that an audit knows."""
+    """Print the recipes, ladders, norms, tasks and findings that an audit knows, and the recipes of training."""
     typer.echo("Recipes (--attack, --ladder)")
     for row in RECIPES.values():
         options = ", ".join(options_of(row))
@@ -45,6 +49,12 @@ def list_() -> None:
     for name, task in TASKS.items():
         typer.echo(f"  {name:<13} {', '.join(task.losses)}")
     typer.echo(f"  {'regression':<13} mse")
+    typer.echo("\nTraining recipes (signstep train --recipe)")
+    for made in TRAINING_RECIPES.values():
+        typer.echo(f"  {made.name:<{_WIDTH}} {made.title}")
+        passes = f"{made.passes[0]} forward and {made.passes[1]} backward passes a step"
+        for line in (made.source, f"start: {made.placed}; projection: {made.projected}; {passes}"):
+            typer.echo(f"{'':<{_WIDTH + 3}}{line}")
     typer.echo("\nFindings (signstep explain CODE)")
     for rule in CATALOGUE.values():
         typer.echo(f"  {rule.code}  {rule.title}")
@@ -52,7 +62,14 @@ def list_() -> None:
 
 @app.command()
 def explain(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(TOPICS)}, or the code of a finding such as SS101.")],
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(_KNOWN)}, or the code of a finding such as SS101.")],
 ) -> None:
-    """Explain a recipe (formula, worked example, pitfalls, sources) or a finding."""
-    typer.echo(explanation(name))
+    """Explain a recipe of attack or training (formula, pitfalls, sources) or a finding."""
+    training = name.strip() in TRAINING_RECIPES
+    try:
+        parts = [explanation(name)]
+    except InputError as error:
+        if not training:
+            raise InputError(f"{error}; training recipes are {', '.join(TRAINING_RECIPES)}") from error
+        parts = []
+    typer.echo("\n\n".join([*parts, *([explained(name.strip())] if training else [])]))

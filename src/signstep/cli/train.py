@@ -1,39 +1,31 @@
 """``signstep train``: a robust model, watched for collapse, and an audit of what came of it."""
 
 import hashlib
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, cast
 
 import torch
 import typer
 from rich.console import Console
 from safetensors.torch import save
-from torch import Tensor
 
-from signstep.auditing.evidence import Evidence
-from signstep.auditing.result import Result
-from signstep.auditing.run import audit as run_audit
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.audit import write_folder
-from signstep.cli.config import Settings as FileSettings
 from signstep.cli.config import dump_config
-from signstep.cli.job import interruptible, output_folder, progress, say
+from signstep.cli.job import output_folder, say
+from signstep.cli.rows import Terms, audited, held_out, kept_weights, opened, whole
+from signstep.cli.stopping import asked_to_stop
 from signstep.core.files import write_whole
-from signstep.core.threat import ThreatModel
-from signstep.data import DataSource, open_data
+from signstep.core.space import InputSpace, Statistic
 from signstep.errors import InputError
-from signstep.models import LoadedModel, load_model, parse_args
-from signstep.train.held import common_rows, held_rows
+from signstep.models import load_model, parse_args
 from signstep.train.loop import Moment, fit
 from signstep.train.recipes import TRAINING_RECIPES, training_recipe
 from signstep.train.settings import Settings
 from signstep.train.sinks import Sink, sinks
+from signstep.train.spool import spooled, unspool
 from signstep.train.view import View
 
 _HELP = """Train a robust classifier, watch it for collapse, and audit what came of it.
@@ -88,8 +80,16 @@ def train(
     crop: Annotated[int, typer.Option(help="Shift images by up to so many pixels.")] = 0,
     flip: Annotated[bool, typer.Option("--flip", help="Mirror images at random.")] = False,
     warm_up: Annotated[float, typer.Option(help="Share of the run over which eps rises.")] = 0.0,
-    autocast: Annotated[str, typer.Option(help="off or bfloat16.")] = "off",
+    autocast: Annotated[str, typer.Option(help="off, bfloat16 or float16 (with gradient scaling).")] = "off",
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format of images.")] = False,
+    compile: Annotated[  # noqa: A002 - the name that it has in signstep.toml
+        bool, typer.Option("--compile", help="Run the network through torch.compile, where that works.")
+    ] = False,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    on_disk: Annotated[
+        bool, typer.Option("--on-disk", help="Keep the training rows in a file beside the checkpoints, not in memory.")
+    ] = False,
     validation: Annotated[float, typer.Option(help="Share of the examples held out to choose and to watch.")] = 0.1,
     on_collapse: Annotated[str, typer.Option(help="recover, stop or ignore.")] = "recover",
     cure: Annotated[str | None, typer.Option(help="Recipe to go on with after a collapse.")] = None,
@@ -125,25 +125,24 @@ def train(
         warm_up=warm_up,
         autocast=autocast,
         channels_last=channels_last,
+        compile=compile,
         validation=validation,
         on_collapse=cast("Any", on_collapse),
         cure=cure,
         check_every=check_every,
         seed=seed,
     )
-    if cure is not None:
-        training_recipe(cure)  # one that does not exist is said before the hours that lead to it
-    if (model is None) != (data is None):
-        raise InputError("--model and --data belong together; pass both, or neither for the built-in digits")
+    mean_, std_ = o.numbers(mean, "mean"), o.numbers(std, "std")
+    _check(model, data, cure, mean_, std_)
     reading = {"label_column": label_column, "classes": classes, "skip_bad": skip_bad, "resize": o.size_of(resize)}
-    source = _opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
-    x, y = _whole(source)
+    source = opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
     loaded = load_model(model or _MODEL, weights=weights, args=parse_args(list(model_arg or [])))
     terms = o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds)
-    held = None if ladder == "none" else _held(data or _DATA, test, source, (x, y), settings, reading)
     quiet, where = Console(stderr=True), o.device_of(device)
     marks = ("MODEL_CARD.md", "log.csv", *(path.name for path in out.glob("checkpoint-*.pt")))
     with output_folder(out, marks=marks) as folder:
+        x, y = spooled(source, folder) if on_disk else whole(source)
+        held = None if ladder == "none" else held_out(data or _DATA, test, source, (x, y), settings, reading)
         notes = () if weights is None else loaded.notes
         say(quiet, f"model: {loaded.description}", *notes, f"data: {source.description}", *source.notes)
         say(quiet, f"recipe: {chosen.name}, {chosen.title} ({chosen.source})", f"threat: {terms}")
@@ -156,7 +155,7 @@ def train(
                 for place in places:
                     place.add(moment.reading)
 
-        with View(quiet) as view, _asked_to_stop() as asked, _closing(places):
+        with View(quiet) as view, asked_to_stop() as asked, _closing(places):
             trained = fit(
                 loaded.model,
                 x,
@@ -164,6 +163,8 @@ def train(
                 threat=terms,
                 recipe=chosen,
                 settings=settings,
+                mean=mean_,
+                std=std_,
                 folder=folder,
                 watch=watch,
                 stopping=lambda: bool(asked),
@@ -172,14 +173,25 @@ def train(
         if asked and trained.partial:
             say(quiet, f"interrupted at step {trained.steps} of {trained.total}: call again to go on, in {folder}")
             raise typer.Exit(130)
-        kept = save(_kept_weights(loaded.model))
+        if on_disk:
+            unspool(folder)
+        kept = save(kept_weights(loaded.model))
         write_whole(folder / "weights.safetensors", kept)
         write_whole(folder / "curves.svg", curves(trained))
         write_whole(folder / "signstep.toml", dump_config("train", {**context.params, "out": None}, {}))
         result = None
         if held is not None:
             hashes = {"weights": hashlib.sha256(kept).hexdigest()}
-            result = _audit(loaded, held, terms, ladder, audit_limit, settings, hashes, folder / "report", quiet)
+            result = audited(
+                loaded.model,
+                held.batches(audit_limit),
+                Terms(terms, ladder, seed, where, mean_, std_),
+                folder / "report",
+                quiet,
+                total=min(audit_limit, len(held.x)),
+                describe=(loaded.description, held.description),
+                hashes=hashes,
+            )
             typer.echo(str(result))
         text = card(
             trained,
@@ -196,90 +208,13 @@ def train(
         raise typer.Exit(1)  # only a collapse ends a run before its end and leaves weights
 
 
-@dataclass(frozen=True)
-class _Held:
-    """Rows for the final audit, and what should be said about them."""
-
-    x: Tensor
-    y: Tensor
-    description: str
-    notes: tuple[str, ...]
-
-
-def _opened(path: str, split: str, *, asked: bool, limit: int | None, reading: dict[str, Any]) -> DataSource:
-    """The split of the data; data without splits as it is, unless a split was asked for."""
-    try:
-        return open_data(path, split=split, limit=limit, **reading)
-    except InputError:
-        if asked:
-            raise
-        return open_data(path, limit=limit, **reading)
-
-
-def _whole(source: DataSource) -> tuple[Tensor, Tensor]:
-    """All rows in memory."""
-    batches = list(source)
-    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
-
-
-def _held(
-    data: str,
-    test: str | None,
-    source: DataSource,
-    trained: tuple[Tensor, Tensor],
-    settings: Settings,
-    reading: dict[str, Any],
-) -> _Held:
-    """The data named by --test, else the data's own test split, else the validation rows."""
-    found = _opened(test or data, "test", asked=False, limit=None, reading=reading)
-    x, y = _whole(found)
-    common = common_rows(trained[0], x)
-    if test is not None and common == len(x):
-        raise InputError(f"--test {test}: all of its {len(x)} examples are trained on; pass others")
-    if test is not None or common == 0:
-        notes = () if common == 0 else (f"{common} of the {len(x)} examples of the audit were trained on",)
-        return _Held(x, y, found.description, notes)
-    x, y = held_rows(*trained, settings)
-    if len(x) == 0:
-        raise InputError("--validation 0 and no test data leave nothing to audit; pass --test, or --ladder none")
-    note = "the audit saw the validation rows, by which the weights were chosen; pass --test for rows without a part"
-    return _Held(x, y, f"{len(x)} examples held out of {source.name}", (note,))
-
-
-def _audit(
-    loaded: LoadedModel,
-    held: _Held,
-    terms: ThreatModel,
-    ladder: str,
-    limit: int,
-    settings: Settings,
-    hashes: dict[str, str],
-    folder: Path,
-    quiet: Console,
-) -> Result:
-    """The audit whose numbers the card quotes, with its report."""
-    where = next((part.device for part in loaded.model.parameters()), torch.device("cpu"))
-    evidence = Evidence(limit=64 * 2**20)
-    total = min(limit, len(held.x))
-    batches = list(zip(torch.split(held.x[:total], 256), torch.split(held.y[:total], 256), strict=True))
-    with progress(quiet, total, "auditing") as advance, interruptible():
-        result = run_audit(
-            loaded.model,
-            batches,
-            threat=terms,
-            ladder=ladder,
-            curve=False,
-            seed=settings.seed,
-            device=where,
-            describe_model=loaded.description,
-            describe_data=held.description,
-            hashes=hashes,
-            evidence=evidence,
-            progress=advance,
-        )
-    with output_folder(folder, marks=("SHA256SUMS", "result.json")) as ready:
-        write_folder(result, evidence.tensors(), ready, None, FileSettings())
-    return result
+def _check(model: str | None, data: str | None, cure: str | None, mean: Statistic, std: Statistic) -> None:
+    """What makes no sense is said before the hours that lead to it."""
+    if cure is not None:
+        training_recipe(cure)
+    if (model is None) != (data is None):
+        raise InputError("--model and --data belong together; pass both, or neither for the built-in digits")
+    InputSpace.of(mean, std)
 
 
 @contextmanager
@@ -289,28 +224,3 @@ def _closing(places: list[Sink]) -> Iterator[None]:
     finally:
         for place in places:
             place.close()
-
-
-def _kept_weights(model: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: part.detach().cpu().contiguous() for name, part in model.state_dict().items()}
-
-
-@contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """The first interrupt asks: the list is no longer empty. A second one interrupts at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    try:
-        before = signal.signal(signal.SIGINT, ask)
-    except ValueError:  # not in the main thread: nobody can interrupt
-        yield asked
-        return
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -129,7 +129,17 @@ def input_gradient(
         )
     if gradient is None:
         raise GradientError("the model's outputs do not depend on its input; training against an attack needs a path")
-    return gradient, outputs
+    return (finite(gradient) if _halved(point.device.type) else gradient), outputs
+
+
+def finite(gradient: Tensor) -> Tensor:
+    """A gradient that went through half precision: what overflowed is as large as can be, what is no number is 0."""
+    most = torch.finfo(torch.float16).max
+    return torch.nan_to_num(gradient, 0.0, most, -most)
+
+
+def _halved(device: str) -> bool:
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
 
 
 @contextmanager

@@ -18,24 +18,29 @@ class BatchDraws:
         rows: R.
         device: where they are needed.
         generator: where they come from; None for torch's own, in somebody else's loop.
+        part: of the rows that are wanted; the numbers are drawn for all, so that they do not depend on the part.
     """
 
     rows: int
     device: torch.device
     generator: torch.Generator | None = None
+    part: slice | None = None
 
     def uniform(self, purpose: str, shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002
-        """Uniform on [0, 1), (R, *shape) float32."""
-        return torch.rand((self.rows, *shape), generator=self.generator, device=self._where()).to(self.device)
+        """Uniform on [0, 1), (R, *shape) float32, R rows of the part."""
+        return self._taken(torch.rand((self.rows, *shape), generator=self.generator, device=self._where()))
 
     def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002
         """Standard normal, (R, *shape) float32."""
-        return torch.randn((self.rows, *shape), generator=self.generator, device=self._where()).to(self.device)
+        return self._taken(torch.randn((self.rows, *shape), generator=self.generator, device=self._where()))
 
     def between(self, shape: tuple[int, ...], radius: float) -> Tensor:
         """Uniform on [-radius, radius), (R, *shape) float32: one pass over memory."""
         out = torch.empty((self.rows, *shape), device=self._where())
-        return out.uniform_(-radius, radius, generator=self.generator).to(self.device)
+        return self._taken(out.uniform_(-radius, radius, generator=self.generator))
+
+    def _taken(self, drawn: Tensor) -> Tensor:
+        return (drawn if self.part is None else drawn[self.part]).to(self.device)
 
     def _where(self) -> torch.device:
         return self.device if self.generator is None else self.generator.device

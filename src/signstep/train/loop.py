@@ -8,19 +8,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from signstep.core.space import Statistic
 from signstep.core.threat import ThreatModel
 from signstep.core.untouched import untouched
 from signstep.train.alarm import Event, Reading, judge
 from signstep.train.checkpoints import latest_checkpoint, save_checkpoint
 from signstep.train.log import write_log
+from signstep.train.normalised import Normalised
+from signstep.train.prepare import HELD_ROWS, in_memory
 from signstep.train.probe import cost, cost_of_selection, look, robust_rows
 from signstep.train.recipes import TrainingRecipe, training_recipe
+from signstep.train.rows import Inputs
 from signstep.train.run import Run, Selection
 from signstep.train.settings import Settings
+from signstep.train.team import Fabric, Team
 
 # Of the time, each; and never fewer than so many looks, however short the run.
 _ALARM_SHARE, _CHOICE_SHARE, _LEAST_LOOKS = 0.03, 0.02, 10
-_ALARM_ROWS, _CHOICE_ROWS = 64, 256
+_ALARM_ROWS, _CHOICE_ROWS = 64, HELD_ROWS
 _MOST_RECOVERIES = 3
 
 
@@ -91,12 +96,15 @@ class Trained:
 
 def fit(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Inputs,
+    y: Tensor | None = None,
     *,
     threat: ThreatModel,
     recipe: str | TrainingRecipe = "n-fgsm",
     settings: Settings | None = None,
+    mean: Statistic = None,
+    std: Statistic = None,
+    fabric: Fabric | None = None,
     folder: Path | None = None,
     save_seconds: float = 30.0,
     watch: Callable[[Moment], None] | None = None,
@@ -109,11 +117,17 @@ def fit(
 
     Args:
         model: from raw inputs to class scores; trained in place.
-        x: training inputs (N, ...), floating point, in memory.
-        y: classes (N,) int64.
+        x: training inputs in raw units: a floating point tensor (N, ...); a NumPy array of floats, or of bytes that are
+            divided by 255, such as ``numpy.load("x.npy", mmap_mode="r")`` for what does not fit into memory; or a torch
+            Dataset of single examples (x, y).
+        y: classes (N,) int64; None with a Dataset.
         threat: what may change, with an eps.
         recipe: see `signstep.train.TRAINING_RECIPES`.
         settings: see `Settings`.
+        mean: the model wants (x - mean) / std: a number, or one for each channel. The threat stays in raw units.
+        std: see ``mean``.
+        fabric: a ``lightning_fabric.Fabric`` that was launched: each process takes a part of every batch, on its own
+            device. Precision stays the affair of ``settings``.
         folder: for checkpoints and the log; a run that lies there is gone on with. None keeps nothing.
         save_seconds: between two checkpoints, about.
         watch: called after every step.
@@ -128,17 +142,21 @@ def fit(
         LoadError: the folder cannot be written.
     """
     begun = training_recipe(recipe)
-    run = Run(model, x, y, threat, begun, settings or Settings())
+    team = Team(fabric)
+    if fabric is not None:
+        model.to(fabric.device)
+    outer = model if mean is None and std is None else Normalised(model, mean, std)
+    run = Run(outer, x, y, threat, begun, settings or Settings(), team)
     notes: tuple[str, ...] = ()
     if folder is not None:
         state, notes = latest_checkpoint(folder, run.terms)
         if state is not None:
             run.load(state)
             notes = (*notes, f"went on from step {run.step}")
-    with untouched(), run.in_memory():
+    with untouched(), in_memory(run):
         stopped = _Loop(run, folder, save_seconds, watch).go(stopping or (lambda: False))
-    model.load_state_dict(run.best["weights"] if run.best else run.delivered.state_dict())
-    model.eval()
+    outer.load_state_dict(run.best["weights"] if run.best else run.delivered.state_dict())
+    outer.eval()
     return Trained(
         recipe=begun,
         finished_with=run.recipe,
@@ -151,7 +169,7 @@ def fit(
         events=tuple(run.events),
         best=Selection(**run.best["selection"]) if run.best else None,
         last=run.selections[-1] if run.selections else None,
-        notes=(*notes, *_stuck(run)),
+        notes=(*notes, *run.compiled.notes, *_stuck(run)),
         training_seconds=run.training_seconds,
         checking_seconds=run.checking_seconds,
         partial=stopped,
@@ -162,7 +180,8 @@ def _stuck(run: Run) -> tuple[str, ...]:
     """At a large eps a network may give up at the start and answer everything alike; no attack changes that."""
     if not run.readings:
         return ()
-    last, classes = run.readings[-1], int(run.y.max()) + 1
+    last = run.readings[-1]
+    classes = run.rows.classes or int(run.held_y.max()) + 1
     alike = last.clean == last.pgd == last.fgsm and last.share(last.clean) < min(1.0, 2 / classes)
     if not alike or classes < 2:
         return ()
@@ -180,7 +199,7 @@ class _Loop:
         self.saved = time.perf_counter()
         held = len(run.held_x)
         self.alarm_rows, self.choice_rows = min(held, _ALARM_ROWS), min(held, _CHOICE_ROWS)
-        step_cost = run.recipe.cost * min(run.settings.batch, len(run.x))
+        step_cost = run.recipe.cost * min(run.settings.batch, len(run.rows))
         self.alarm_every = run.settings.check_every or _every(
             cost() * self.alarm_rows, _ALARM_SHARE * step_cost, run.total
         )
@@ -205,7 +224,7 @@ class _Loop:
             if event is not None and event.action == "stop":
                 self._save(force=True)
                 return True
-            asked = stopping()
+            asked = run.team.agreed(stopping())
             self._save(force=asked or run.step >= run.total)
             if asked and run.step < run.total:
                 return True
@@ -216,7 +235,12 @@ class _Loop:
         rows = slice(self.alarm_rows)
         # In the warm-up against the eps that it has come to: at the full one every beginning looks like a collapse.
         threat = run.threat_of(step)
-        seen = look(run.model, run.held_x[rows], run.held_y[rows], threat, seed=run.settings.seed)
+        # Looked at by the first process, so that no rounding makes two of them decide differently.
+        own = run.team.rank == 0
+        seen = run.team.agreed(
+            look(run.model, run.held_x[rows], run.held_y[rows], threat, seed=run.settings.seed) if own else None
+        )
+        assert seen is not None
         run.checking_seconds += time.perf_counter() - began
         recent = run.losses[-self.alarm_every :]
         whole = run.training_seconds + run.checking_seconds
@@ -275,7 +299,10 @@ class _Loop:
         """Validate what would be delivered, and keep it if it is the best so far."""
         run, began = self.run, time.perf_counter()
         rows, model = slice(self.choice_rows), run.delivered
-        robust = robust_rows(model, run.held_x[rows], run.held_y[rows], run.threat, seed=run.settings.seed)
+        own = run.team.rank == 0
+        robust = run.team.agreed(
+            robust_rows(model, run.held_x[rows], run.held_y[rows], run.threat, seed=run.settings.seed) if own else 0
+        )
         found = Selection(run.step, robust, self.choice_rows)
         run.selections.append(found)
         if not run.best or robust >= run.best["selection"]["robust"]:
@@ -284,7 +311,11 @@ class _Loop:
         run.checking_seconds += time.perf_counter() - began
 
     def _save(self, *, force: bool) -> None:
-        if self.folder is None or not (force or time.perf_counter() - self.saved >= self.save_seconds):
+        if (
+            self.folder is None
+            or self.run.team.rank > 0
+            or not (force or time.perf_counter() - self.saved >= self.save_seconds)
+        ):
             return
         state: dict[str, Any] = self.run.state()
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from signstep.core.region import BallRegion
-from signstep.train.craft import Forward, advanced, craft, inner_mode, input_gradient, noise
+from signstep.train.craft import Forward, advanced, craft, finite, inner_mode, input_gradient, noise
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory
 from signstep.train.recipes import Objective, TrainingRecipe
@@ -41,6 +41,8 @@ class Batch:
         memory: of recipes that have one.
         ids: (R,) row numbers in the training set, for memory.
         frame: of augmentation, for memory.
+        scale: of the loss that the attack climbs: only the direction counts, and in half precision small gradients
+            would vanish.
     """
 
     model: Forward
@@ -54,10 +56,11 @@ class Batch:
     memory: Memory
     ids: Tensor | None = None
     frame: Frame | None = None
+    scale: float = 1.0
 
     def climbed(self, outputs: Tensor) -> Tensor:
         """The sum over rows of the loss that the attack climbs."""
-        return self.rowwise(outputs, self.y).sum()
+        return self.rowwise(outputs, self.y).sum() * self.scale
 
     def moved(self, d: Tensor) -> Tensor:
         """The inputs at displacement d, in their own dtype; with ``clip`` rounding does not leave the box."""
@@ -97,7 +100,7 @@ def trades(batch: Batch) -> Tensor:
             wanted = batch.model(batch.x).softmax(1)
 
         def divergence(outputs: Tensor) -> Tensor:
-            return F.kl_div(outputs.log_softmax(1), wanted, reduction="sum")
+            return F.kl_div(outputs.log_softmax(1), wanted, reduction="sum") * batch.scale
 
         d = craft(batch.recipe, batch.model, divergence, batch.region, batch.draws)
     outputs = batch.model(batch.x)
@@ -150,6 +153,8 @@ def free(batch: Batch) -> Tensor:
     The step along it is taken when the next loss is asked for, on the same batch or on the next one.
     """
     d, gradient = batch.memory.carry(batch.region.zero())
+    if gradient is not None and batch.scale != 1.0:
+        gradient = finite(gradient)
     d = batch.region.project(d) if gradient is None else advanced(batch.recipe, batch.region, d, gradient)
     batch.memory.carried = d.detach().clone().requires_grad_()
     return batch.learnt(batch.model(batch.x + batch.memory.carried.to(batch.x.dtype)), batch.y)

@@ -220,7 +220,7 @@ _ROWS = (
 TRAINING_RECIPES: dict[str, TrainingRecipe] = {row.name: row for row in _ROWS}
 
 _FIXED = ("name", "title", "source", "objective", "start")
-_OPTIONS = tuple(field.name for field in fields(TrainingRecipe) if field.name not in _FIXED)
+OPTIONS = tuple(field.name for field in fields(TrainingRecipe) if field.name not in _FIXED)
 
 
 def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
@@ -243,8 +243,8 @@ def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
     changes: dict[str, Any] = {}
     for piece in filter(None, (part.strip() for part in options.split(","))):
         option, equals, value = piece.partition("=")
-        if not equals or option not in _OPTIONS:
-            raise InputError(f"recipe={spec!r}: {piece!r} is no option; pass NAME=VALUE with {', '.join(_OPTIONS)}")
+        if not equals or option not in OPTIONS:
+            raise InputError(f"recipe={spec!r}: {piece!r} is no option; pass NAME=VALUE with {', '.join(OPTIONS)}")
         changes[option] = _read(spec, option, value, type(getattr(row, option)))
     return replace(row, **changes)
 

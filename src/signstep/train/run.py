@@ -5,8 +5,8 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -16,21 +16,26 @@ from torch import Tensor, nn
 from signstep.core.keys import Key
 from signstep.core.threat import ThreatModel
 from signstep.core.untouched import reseed
-from signstep.errors import InputError, ModelError, SignstepError
+from signstep.errors import ModelError, SignstepError
 from signstep.train.alarm import Event, Reading
-from signstep.train.augment import Placement, check_images
+from signstep.train.augment import Placement
 from signstep.train.averaging import Average
+from signstep.train.compiled import Compiled
 from signstep.train.craft import ball
 from signstep.train.draws import BatchDraws
 from signstep.train.loss import losses
 from signstep.train.memory import Memory
 from signstep.train.objectives import OBJECTIVES, Batch
-from signstep.train.order import Order, split
+from signstep.train.order import Order
+from signstep.train.prepare import OUT_OF_MEMORY, check_team, prepare
 from signstep.train.recipes import TrainingRecipe
+from signstep.train.rows import Inputs
 from signstep.train.settings import Settings
+from signstep.train.team import Team
 
-# Alias for torch versions that do not have the newer name.
-_OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+# Of the loss that the inner attack climbs in float16, as in Micikevicius et al. (2018, section 3.2): gradients down to
+# 2e-10 are seen, and a loss whose gradient to the scores is at most 1 stays far from the largest half, 65504.
+_INNER_SCALE = 256.0
 
 
 @dataclass(frozen=True)
@@ -47,38 +52,46 @@ class Run:
 
     Args:
         model: trained in place.
-        x: training inputs (N, ...), raw.
-        y: labels (N,) int64.
+        x: training inputs (N, ...), raw; see `signstep.train.rows.rows_of`.
+        y: labels (N,) int64; None with a Dataset.
         threat: what an attacker may change.
         recipe: to begin with.
         settings: all else.
+        team: the processes that train together.
 
     Raises:
         InputError: data, threat or settings do not fit.
     """
 
     def __init__(
-        self, model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, recipe: TrainingRecipe, settings: Settings
+        self,
+        model: nn.Module,
+        x: Inputs,
+        y: Tensor | None,
+        threat: ThreatModel,
+        recipe: TrainingRecipe,
+        settings: Settings,
+        team: Team | None = None,
     ) -> None:
+        self.team = team or Team()
         self.model, self.threat, self.recipe, self.settings = model, threat, recipe, settings
         self.key = Key(settings.seed).fold("train")
         self.device = next((part.device for part in model.parameters()), torch.device("cpu"))
-        _check(x, y, settings)
-        if isinstance(threat.eps, Tensor) and threat.eps.ndim:
-            raise InputError("eps is given for each example; training takes batches in any order: pass one number")
-        ball(x, threat)  # says what is wrong with data or threat before any work is done
-        kept, held = split(len(x), settings.validation, self.key)
-        self.x, self.y = x[kept].to(self.device), y[kept].to(self.device)
-        self.held_x, self.held_y = x[held].to(self.device), y[held].to(self.device)
+        check_team(self.team, recipe, settings)
+        prepared = prepare(x, y, threat, settings, self.key, self.device)
+        self.rows, self.seen = prepared.rows, prepared.seen
+        self.held_x, self.held_y = prepared.held_x, prepared.held_y
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.order = Order(len(self.x), settings.batch, self.key)
+        self.order = Order(len(self.rows), settings.batch, self.key)
         # Free makes fewer passes over the data, so that its steps are as many as those of the others.
         self.total = -(-settings.epochs // recipe.replays) * self.order.batches * recipe.replays
         self.optimiser = settings.made(part for part in model.parameters() if part.requires_grad)
         self._rates = [float(group["lr"]) for group in self.optimiser.param_groups]
         self.average = Average(model, settings.average) if settings.average else None
         self.memory = Memory()
+        self.scaler = torch.amp.GradScaler(self.device.type) if settings.autocast == "float16" else None
+        self.compiled = Compiled(model, settings.compile)
         self._generator = torch.Generator(device=self.device)
         self.rowwise, self.learnt = losses(settings.smoothing, None)
         # A digest of what the run is: a checkpoint of another one must not be gone on from.
@@ -112,11 +125,11 @@ class Run:
         settings = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
         settings["optimiser"] = str(getattr(self.settings.optimiser, "__name__", self.settings.optimiser))
         shapes = {name: list(part.shape) for name, part in self.model.state_dict().items()}
-        text = json.dumps([settings, asdict(self.recipe), str(self.threat), shapes], sort_keys=True)
-        digest = hashlib.sha256(text.encode())
-        for part in (self.x, self.y):
-            digest.update(part.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        own = self.model.extra_repr()  # mean and std, where they are declared
+        text = json.dumps(
+            [settings, asdict(self.recipe), str(self.threat), shapes, own, self.team.size], sort_keys=True
+        )
+        return hashlib.sha256(text.encode() + self.rows.digest()).hexdigest()
 
     def advance(self) -> float:
         """One optimiser step; the loss before it.
@@ -125,25 +138,19 @@ class Run:
             ModelError: the loss is not finite; the weights are as they were before the step.
         """
         began = time.perf_counter()
-        seed = self.key.fold("step", self.step, self.attempt).integer()
-        reseed(seed)  # dropout, and whatever else the model draws
-        self._generator.manual_seed(seed)
         epoch, place = divmod(self.visit, self.order.batches)
         if self.recipe.reset and place == 0 and epoch and epoch % self.recipe.reset == 0:
             self.memory.forget()
         self.model.train()
         for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
             group["lr"] = rate * self.settings.factor(self.step, self.total)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = self._loss()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise ModelError(
-                f"the loss became {value} at step {self.step} of {self.total} (epoch {self.epoch:.1f}): training "
-                "diverged; pass a smaller rate, or a longer warm_up"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimiser.step()
+        value = self._tried() if self.compiled.untried(self.recipe) else self._gradients()
+        self.team.average(self.model)
+        if self.scaler is None:
+            self.optimiser.step()
+        else:
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
         if self.average is not None:
             self.average.follow(self.model)
         self.step += 1
@@ -152,6 +159,42 @@ class Run:
             self.visit, self.replay = self.visit + 1, 0
         self.losses.append(value)
         self.training_seconds += time.perf_counter() - began
+        return value
+
+    def _tried(self) -> float:
+        """The first gradients through compiled code; without it from where the step began, where that fails."""
+        before = self.snapshot()
+        try:
+            value = self._gradients()
+        except (SignstepError, OUT_OF_MEMORY, MemoryError):
+            raise
+        except Exception as error:  # compilers raise whatever their parts raise
+            self.compiled.give_up(error)
+            self.restore(before)
+            return self._gradients()
+        self.compiled.proven = True
+        return value
+
+    def _gradients(self) -> float:
+        """Leave the gradients of this step in the weights; the loss, over all processes.
+
+        Raises:
+            ModelError: the loss is not finite.
+        """
+        where = () if self.team.rank == 0 else (self.team.rank,)
+        seed = self.key.fold("step", self.step, self.attempt).integer()
+        reseed(self.key.fold("step", self.step, self.attempt, *where).integer() if where else seed)  # dropout
+        self._generator.manual_seed(seed)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._loss()
+        value = self.team.mean(float(loss.detach()), self.device)
+        if not math.isfinite(value):
+            raise ModelError(
+                f"the loss became {value} at step {self.step} of {self.total} (epoch {self.epoch:.1f}): training "
+                "diverged; pass a smaller rate, or a longer warm_up"
+            )
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
         return value
 
     def threat_of(self, step: int) -> ThreatModel:
@@ -171,6 +214,7 @@ class Run:
             "optimiser": copy.deepcopy(self.optimiser.state_dict()),
             "average": None if self.average is None else self.average.state(),
             "memory": self.memory.state(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -181,6 +225,8 @@ class Run:
         if self.average is not None:
             self.average.load(snapshot["average"])
         self.memory.load({name: part.to(self.device) for name, part in snapshot["memory"].items()})
+        if self.scaler is not None and snapshot["scaler"]:
+            self.scaler.load_state_dict(snapshot["scaler"])
 
     def cure(self, recipe: TrainingRecipe) -> None:
         """Go back to the last healthy point, and on with another recipe."""
@@ -214,60 +260,30 @@ class Run:
         self.restore(state["now"])
 
     def _loss(self) -> Tensor:
-        rows = self.order(self.visit).to(self.device)
-        self.rows_trained += len(rows)
-        x, y = self.x[rows], self.y[rows]
-        draws = BatchDraws(len(rows), self.device, self._generator)
+        """The mean over this process's rows, weighted so that the mean over processes is that over the batch."""
+        rows, team = self.order(self.visit), self.team
+        part = None if team.size == 1 else team.part
+        whole = len(rows)
+        if part is not None:
+            rows = rows[part]
+        self.rows_trained += whole
+        x, y = (part_.to(self.device, non_blocking=True) for part_ in self.rows.take(rows))
+        draws = BatchDraws(whole, self.device, self._generator, part)
         frame = None
         if self.settings.crop or self.settings.flip:
             # By the visit: a batch that free replays is seen the same way each time, as its perturbation is.
             here = torch.Generator().manual_seed(self.key.fold("placement", self.visit).integer())
-            seen = BatchDraws(len(rows), self.device, here)
+            seen = BatchDraws(whole, self.device, here, part)
             placement = Placement.drawn(seen, self.settings.crop, flip=self.settings.flip)
             x, frame = placement.apply(x), placement.frame
         if self.settings.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        region = ball(x, self.threat, share=self.settings.share(self.step, self.total), check=False)
-        batch = Batch(self.model, x, y, self.recipe, region, draws, self.rowwise, self.learnt, self.memory, rows, frame)
+        region = ball(x, self.threat, share=self.settings.share(self.step, self.total), check=not self.seen)
+        scale = 1.0 if self.scaler is None else _INNER_SCALE
+        forward, rows = self.compiled.forward(self.recipe), rows.to(self.device)
+        losses_ = (self.rowwise, self.learnt)
+        batch = Batch(forward, x, y, self.recipe, region, draws, *losses_, self.memory, rows, frame, scale)
         precision = self.settings.precision
         with nullcontext() if precision is None else torch.autocast(self.device.type, dtype=precision):
-            return OBJECTIVES[self.recipe.objective](batch)
-
-    @contextmanager
-    def in_memory(self) -> Iterator[None]:
-        """Say in one sentence that memory ran out.
-
-        Raises:
-            ModelError: it did.
-        """
-        try:
-            yield
-        except (_OUT_OF_MEMORY, MemoryError, RuntimeError) as error:
-            # The CPU's allocator raises a plain RuntimeError.
-            if type(error) is RuntimeError and "allocate memory" not in str(error):
-                raise
-            if isinstance(error, SignstepError):
-                raise
-            raise ModelError(
-                f"memory ran out at step {self.step} of {self.total} with batch={self.settings.batch}; pass a smaller "
-                "batch, what was saved stays"
-            ) from error
-
-
-def _check(x: Tensor, y: Tensor, settings: Settings) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2:
-        raise InputError(f"x is {_said(x)}; pass one floating point tensor (N, ...) in raw input units")
-    if y.shape != (len(x),) or y.is_floating_point():
-        raise InputError(f"y is {_said(y)} for {len(x)} rows; pass class numbers, int64 ({len(x)},)")
-    if len(x) < 8:
-        raise InputError(f"x has {len(x)} rows; training needs at least 8")
-    if settings.validation == 0 and settings.on_collapse != "ignore":
-        raise InputError(
-            f"validation=0 leaves no rows to see a collapse by, and on_collapse={settings.on_collapse!r}; hold some "
-            "out, or pass on_collapse='ignore'"
-        )
-    check_images(x, settings.crop, flip=settings.flip)
-
-
-def _said(part: object) -> str:
-    return f"a tensor of shape {tuple(part.shape)}, {part.dtype}" if isinstance(part, Tensor) else type(part).__name__
+            loss = OBJECTIVES[self.recipe.objective](batch)
+        return loss if part is None else loss * (len(rows) * team.size / whole)

@@ -18,7 +18,7 @@ _OPTIMISERS: dict[str, Callable[["Settings", Iterable[nn.Parameter]], torch.opti
     "adam": lambda s, p: torch.optim.Adam(p, s.rate, weight_decay=s.weight_decay),
     "adamw": lambda s, p: torch.optim.AdamW(p, s.rate, weight_decay=s.weight_decay),
 }
-_AUTOCAST = {"off": None, "bfloat16": torch.bfloat16}
+_AUTOCAST = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class Settings:
         crop: pixels by which images are shifted at random.
         flip: whether images are mirrored at random.
         warm_up: share of the run over which eps rises from 0 in a straight line.
-        autocast: "off" or "bfloat16".
+        autocast: "off", "bfloat16" or "float16"; float16 scales the loss, so that small gradients do not vanish.
         channels_last: memory format of images and weights.
+        compile: whether steps run through ``torch.compile``; or the name of one of its backends. Where it does not work
+            here, training goes on without it and says so.
         validation: share of the training rows that is held out to choose the best weights and to look for a collapse.
         on_collapse: "recover" goes back to the last healthy point and on with ``cure``; "stop" ends with the best
             weights; "ignore" goes on and records it.
@@ -65,6 +67,7 @@ class Settings:
     warm_up: float = 0.0
     autocast: str = "off"
     channels_last: bool = False
+    compile: bool | str = False
     validation: float = 0.1
     on_collapse: OnCollapse = "recover"
     cure: str | None = None

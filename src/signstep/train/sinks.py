@@ -1,11 +1,12 @@
 """Other places for the log, where they are installed: TensorBoard, MLflow."""
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from signstep.errors import InputError, MissingExtraError
+from signstep.errors import InputError, LoadError, MissingExtraError, SignstepWarning
 from signstep.train.alarm import Reading
 
 
@@ -48,6 +49,7 @@ class MLflow:
 
     Raises:
         MissingExtraError: the package is not installed.
+        LoadError: it has no place to log to.
     """
 
     def __init__(self) -> None:
@@ -55,10 +57,26 @@ class MLflow:
             self._module: Any = importlib.import_module("mlflow")
         except ImportError as error:
             raise MissingExtraError("mlflow", "mlflow") from error
+        try:
+            if self._module.active_run() is None:
+                self._module.start_run()
+        except Exception as error:  # servers, files and databases fail each in their own way
+            raise LoadError(
+                f"mlflow cannot begin a run ({_short(error)}); set MLFLOW_TRACKING_URI to a place that it can write "
+                "to, or leave mlflow out"
+            ) from error
+        self._lost = False
 
     def add(self, reading: Reading) -> None:
-        """One metric for each number."""
-        self._module.log_metrics(metrics(reading), step=reading.step)
+        """One metric for each number; where a server is gone, training goes on and says so once."""
+        if self._lost:
+            return
+        try:
+            self._module.log_metrics(metrics(reading), step=reading.step)
+        except Exception as error:
+            self._lost = True
+            text = f"mlflow takes no metrics any more ({_short(error)}); training goes on, and log.csv has them all"
+            warnings.warn(text, SignstepWarning, stacklevel=2)
 
     def close(self) -> None:
         """The run stays the caller's to end."""
@@ -75,6 +93,10 @@ def sinks(names: Sequence[str], folder: Path) -> list[Sink]:
         if name not in ("tensorboard", "mlflow"):
             raise InputError(f"log_to={name!r}; pass tensorboard, mlflow or both")
     return [TensorBoard(folder) if name == "tensorboard" else MLflow() for name in names]
+
+
+def _short(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 def metrics(reading: Reading) -> dict[str, float]:

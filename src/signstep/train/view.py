@@ -19,9 +19,11 @@ class View:
 
     Args:
         console: where to.
+        brief: without a terminal only what happens, and no line for each look.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, brief: bool = False) -> None:
+        self._brief = brief
         self._console = console
         self._began = time.perf_counter()
         self._first: int | None = None
@@ -48,7 +50,7 @@ class View:
             self._first = moment.step - 1
         if moment.reading is not None:
             self._last = moment.reading
-            if self._live is None:
+            if self._live is None and not self._brief:
                 self._say(f"{_line(moment.reading)}, {self._left(moment)} left")
         if moment.event is not None:
             self._say(str(moment.event))

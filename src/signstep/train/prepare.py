@@ -1,0 +1,116 @@
+"""What is seen to before a run: that data, threat and settings fit, what is held out; and memory that runs out."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from signstep.core.keys import Key
+from signstep.core.threat import ThreatModel
+from signstep.errors import InputError, ModelError, SignstepError
+from signstep.train.augment import check_images
+from signstep.train.craft import ball
+from signstep.train.order import split
+from signstep.train.recipes import TrainingRecipe, training_recipe
+from signstep.train.rows import Inputs, Rows, chosen, rows_of
+from signstep.train.settings import Settings
+from signstep.train.team import Team
+
+# Held-out rows that looks and validations ask for.
+HELD_ROWS = 256
+
+# Alias for torch versions that do not have the newer name.
+OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows to train on and rows to look at.
+
+    Attributes:
+        rows: to train on.
+        held_x: the first of those held out, on the device of the model.
+        held_y: their labels.
+        seen: whether all values were looked at; where not, batches are looked at as they come.
+    """
+
+    rows: Rows
+    held_x: Tensor
+    held_y: Tensor
+    seen: bool
+
+
+def prepare(
+    x: Inputs, y: Tensor | None, threat: ThreatModel, settings: Settings, key: Key, device: torch.device
+) -> Prepared:
+    """Check data, threat and settings together, and split.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    everything = rows_of(x, y)
+    if len(everything) < 8:
+        raise InputError(f"x has {len(everything)} rows; training needs at least 8")
+    if settings.validation == 0 and settings.on_collapse != "ignore":
+        raise InputError(
+            f"validation=0 leaves no rows to see a collapse by, and on_collapse={settings.on_collapse!r}; hold some "
+            "out, or pass on_collapse='ignore'"
+        )
+    if isinstance(threat.eps, Tensor) and threat.eps.ndim:
+        raise InputError("eps is given for each example; training takes batches in any order: pass one number")
+    seen = False
+    for part in everything.blocks():
+        ball(part, threat)  # says what is wrong with data or threat before any work is done
+        seen = True
+    first = everything.take(torch.tensor([0]))[0]
+    ball(first, threat)
+    check_images(first, settings.crop, flip=settings.flip)
+    kept, held = split(len(everything), settings.validation, key)
+    held_x, held_y = everything.take(held[:HELD_ROWS]) if len(held) else (first[:0], torch.zeros(0).long())
+    return Prepared(chosen(everything, kept, device), held_x.to(device), held_y.to(device), seen)
+
+
+def check_team(team: Team, recipe: TrainingRecipe, settings: Settings) -> None:
+    """See that recipe and cure can be shared.
+
+    Raises:
+        InputError: one of them remembers single examples.
+    """
+    for used in (recipe, *([] if settings.cure is None else [training_recipe(settings.cure)])):
+        if team.size > 1 and used.start in ("prior", "carried"):
+            raise InputError(
+                f"recipe={used.name!r} remembers what it did with single examples, and {team.size} processes would "
+                "each remember a part; pass another recipe, or one process"
+            )
+
+
+class Going(Protocol):
+    """What is known of a run when memory runs out."""
+
+    step: int
+    total: int
+    settings: Settings
+
+
+@contextmanager
+def in_memory(run: Going) -> Iterator[None]:
+    """Say in one sentence that memory ran out.
+
+    Raises:
+        ModelError: it did.
+    """
+    try:
+        yield
+    except (OUT_OF_MEMORY, MemoryError, RuntimeError) as error:
+        # The CPU's allocator raises a plain RuntimeError.
+        if type(error) is RuntimeError and "allocate memory" not in str(error):
+            raise
+        if isinstance(error, SignstepError):
+            raise
+        raise ModelError(
+            f"memory ran out at step {run.step} of {run.total} with batch={run.settings.batch}; pass a smaller batch, "
+            "what was saved stays"
+        ) from error
