@@ -1,0 +1,43 @@
+"""Models of several inputs: an image with a text, a text alone, other named tensors."""
+
+from signstep.domains.multimodal.attacks import Partial, Witness, on
+from signstep.domains.multimodal.case import case
+from signstep.domains.multimodal.check import check
+from signstep.domains.multimodal.choices import Offers, choices_of, ids_of, offers, tokens_of
+from signstep.domains.multimodal.crossover import Cross, Crossover, crossover
+from signstep.domains.multimodal.prepare import Text, text_input
+from signstep.domains.multimodal.substitute import Substituted, substitute
+from signstep.domains.multimodal.threat import KIND, TokenThreat, substitutions
+from signstep.domains.multimodal.tokens import PretrainedTokenizer, Tokenizer, WordTokenizer
+from signstep.domains.multimodal.victim import Channel, Victim, pair_scores
+
+CHECKERS = {KIND: check}
+
+__all__ = [
+    "CHECKERS",
+    "Channel",
+    "Cross",
+    "Crossover",
+    "Offers",
+    "Partial",
+    "PretrainedTokenizer",
+    "Substituted",
+    "Text",
+    "TokenThreat",
+    "Tokenizer",
+    "Victim",
+    "Witness",
+    "WordTokenizer",
+    "case",
+    "check",
+    "choices_of",
+    "crossover",
+    "ids_of",
+    "offers",
+    "on",
+    "pair_scores",
+    "substitute",
+    "substitutions",
+    "text_input",
+    "tokens_of",
+]

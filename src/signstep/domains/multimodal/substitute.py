@@ -1,0 +1,133 @@
+"""Substitution in texts for a text classifier: the same attack with one input."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from signstep.api import attack as run_attack
+from signstep.core.outcome import Outcome
+from signstep.core.outputs import Selector
+from signstep.core.tasks import Task, TaskName
+from signstep.core.untouched import untouched
+from signstep.domains.multimodal.attacks import on
+from signstep.domains.multimodal.choices import ids_of, tokens_of
+from signstep.domains.multimodal.prepare import SUBSTITUTIONS, text_input
+from signstep.domains.multimodal.tokens import Tokenizer, fitted
+from signstep.domains.multimodal.victim import Channel, Victim
+
+_NAME = "text"
+
+
+@dataclass(frozen=True, eq=False)
+class Substituted:
+    """Texts before and after.
+
+    Attributes:
+        before: as they were given.
+        after: as they would have to be typed; with no substitution the tokens' own text.
+        fooled: (N,) whether the model fails on the text ``after``, tokenised again and scored without any hook.
+        changed: for each text its substitutions (word, word).
+        outcome: of the attack.
+    """
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    fooled: Tensor
+    changed: tuple[tuple[tuple[str, str], ...], ...]
+    outcome: Outcome
+
+    def __str__(self) -> str:
+        return f"{int(self.fooled.sum())} of {len(self.fooled)} texts fooled, as typed"
+
+
+def substitute(
+    model: nn.Module,
+    texts: Sequence[str],
+    y: Tensor,
+    tokenizer: Tokenizer,
+    *,
+    substitutions: int = 2,
+    recipe: str = "pgd",
+    argument: str = "input_ids",
+    mask: str = "attention_mask",
+    embedding: str = "",
+    length: int | None = None,
+    nearest: int = 8,
+    protected: Sequence[str] = (),
+    groups: Sequence[Sequence[str]] = (),
+    output: Selector = None,
+    task: Task | TaskName = "auto",
+    seed: int = 0,
+) -> Substituted:
+    """Replace a few tokens of each text so that the model fails.
+
+    Args:
+        model: takes tokens (N, L) as ``argument``.
+        texts: sentences.
+        y: labels (N,).
+        tokenizer: of the model.
+        substitutions: tokens that may be replaced in each text.
+        recipe: "fgsm" takes the best from one gradient, "pgd" searches on, "random-sign" is the control.
+        argument: see `prepare.text_input`.
+        mask: likewise.
+        embedding: likewise.
+        length: tokens that the model takes; None for those of the longest text.
+        nearest: see `choices.offers`.
+        protected: likewise.
+        groups: likewise.
+        output: where the scores are in what the model returns, see `signstep.attack`.
+        task: what the outputs mean, likewise.
+        seed: all randomness.
+
+    Raises:
+        InputError: a text cannot be used; the sentence says which and why.
+    """
+    ids = ids_of(tokenizer, texts, length)
+    text = text_input(
+        model,
+        _NAME,
+        ids,
+        tokenizer,
+        f"{SUBSTITUTIONS}:{substitutions}",
+        argument=argument,
+        mask=mask,
+        embedding=embedding,
+        nearest=nearest,
+        protected=protected,
+        groups=groups,
+    )
+    assert text.threat is not None
+    victim = Victim(model, [text.channel], output=output)
+    outcome = run_attack(
+        victim, text.inputs, y, threat={_NAME: text.threat}, recipe=on(recipe, [_NAME]), task=task, seed=seed
+    )
+    assert isinstance(outcome.x, dict)
+    found = tokens_of(outcome.x[_NAME])
+    after = tuple(tokenizer.decode(row) for row in found.tolist())
+    with untouched(victim), torch.no_grad():
+        seen = victim(**outcome.x)
+        typed = typed_scores(victim, text.channel, tokenizer, after, ids.shape[1])
+    survived = (typed.ids == found).all(1)
+    same = torch.isclose(seen, typed.scores, rtol=1e-4, atol=1e-5).flatten(1).all(1)
+    changed = tuple(
+        tuple((tokenizer.decode([a]), tokenizer.decode([b])) for a, b in zip(was, now, strict=True) if a != b)
+        for was, now in zip(ids.tolist(), found.tolist(), strict=True)
+    )
+    return Substituted(tuple(texts), after, outcome.fooled & survived & same, changed, outcome)
+
+
+@dataclass(frozen=True, eq=False)
+class Typed:
+    """Texts as they are read: tokens (N, L) and the model's scores (N, ...)."""
+
+    ids: Tensor
+    scores: Tensor
+
+
+def typed_scores(victim: Victim, channel: Channel, tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Typed:
+    """What the model says of texts from their letters on, without any hook on its embedding."""
+    ids = torch.tensor([fitted(tokenizer.encode(text), length, tokenizer.pad)[:length] for text in texts])
+    plain = Victim(victim.model, [replace(channel, form="tokens")], output=victim.output)
+    return Typed(ids, plain(**{channel.name: ids}))

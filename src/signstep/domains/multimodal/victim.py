@@ -1,0 +1,222 @@
+"""A model of several inputs, called as it is, with its text replaced behind its own embedding.
+
+The model is called with token numbers. A hook on its ``nn.Embedding``, there for this one call, hands on other vectors
+for the attacked text: given ones (attacks on the embedding), or the same ones with a path for the gradient back to the
+choice of each token. The model's code is not touched, and a text that is scored is scored from its tokens.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from signstep.core.outputs import Selector, select
+from signstep.domains.multimodal.choices import tokens_of
+from signstep.errors import InputError, ModelError
+
+Form = Literal["plain", "tokens", "choices", "embedding"]
+IDS = "_ids"  # the frozen tokens beside a text that is attacked in its embedding: "text" and "text_ids"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One input on its way to the model.
+
+    Attributes:
+        name: of the input.
+        argument: of the model's forward that takes it.
+        form: "plain": as it is; "tokens": text, int64 (R, L), left alone; "choices": text under substitution
+            (R, L, 2, C); "embedding": vectors (R, L, D) in place of the embedding of the tokens in ``name + "_ids"``.
+        embedding: path of the ``nn.Embedding`` in the model; "" where ``form`` needs none.
+        mask: argument that takes 1 for tokens and 0 for padding; "" for none.
+        pad: the padding token.
+        mean: subtracted from a plain input before the model, by channel; () for nothing.
+        std: divided by, likewise.
+    """
+
+    name: str
+    argument: str
+    form: Form = "plain"
+    embedding: str = ""
+    mask: str = ""
+    pad: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def normalised(self, part: Tensor) -> Tensor:
+        """(x - mean) / std over the first axis of the examples."""
+        if not self.mean:
+            return part
+        shape = (1, -1, *[1] * (part.ndim - 2))
+        mean, std = (torch.tensor(values, dtype=part.dtype, device=part.device) for values in (self.mean, self.std))
+        return (part - mean.reshape(shape)) / std.reshape(shape)
+
+
+class Victim(nn.Module):
+    """A model behind its channels: named inputs in, scores out.
+
+    Attributes:
+        model: the user's own.
+        channels: one for each input.
+        output: where the scores are in what it returns, see `signstep.attack`.
+    """
+
+    def __init__(self, model: nn.Module, channels: Sequence[Channel], *, output: Selector = None) -> None:
+        super().__init__()
+        self.model, self.channels, self.output = model, tuple(channels), output
+        self.train(model.training)
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """The scores for named inputs."""
+        return select(self.returned(inputs), self.output)
+
+    def returned(self, inputs: Mapping[str, Tensor]) -> Any:
+        """What the model itself returns.
+
+        Raises:
+            InputError: an input is missing.
+            ModelError: the text does not pass through the embedding that was named.
+        """
+        arguments: dict[str, Tensor] = {}
+        with ExitStack() as hooks:
+            for channel in self.channels:
+                found = _input(inputs, channel.name)
+                if channel.form == "plain":
+                    arguments[channel.argument] = channel.normalised(found)
+                    continue
+                ids = self._tokens(channel, inputs)
+                arguments[channel.argument] = ids
+                if channel.mask:
+                    arguments[channel.mask] = (ids != channel.pad).long()
+                if channel.form in ("choices", "embedding"):
+                    hooks.enter_context(self._handed_on(channel, ids, found))
+            return self.model(**arguments)
+
+    def _tokens(self, channel: Channel, inputs: Mapping[str, Tensor]) -> Tensor:
+        found = _input(inputs, channel.name)
+        if channel.form == "choices":
+            return tokens_of(found.detach())
+        return found if channel.form == "tokens" else _input(inputs, channel.name + IDS)
+
+    @contextmanager
+    def _handed_on(self, channel: Channel, ids: Tensor, found: Tensor) -> Iterator[None]:
+        """While the model runs, its embedding of ``ids`` is that of the attacked text."""
+        module = embedding_at(self.model, channel.embedding)
+        used = False
+
+        def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> Tensor | None:
+            nonlocal used
+            given = args[0] if args else named.get("input")
+            if not isinstance(given, Tensor) or given.shape != ids.shape or not torch.equal(given, ids):
+                return None
+            used = True
+            if channel.form == "choices":
+                passed: Tensor = _Lookup.apply(found, output, module.weight)  # type: ignore[no-untyped-call]
+                return passed
+            return found.to(output.dtype)
+
+        handle = module.register_forward_hook(hook, with_kwargs=True)
+        try:
+            yield
+        finally:
+            handle.remove()
+        if not used:
+            raise ModelError(
+                f"the input {channel.name!r} did not pass through the embedding {channel.embedding!r}; name the "
+                f"nn.Embedding of its tokens with embedding=: {', '.join(embeddings_of(self.model)) or 'there is none'}"
+            )
+
+
+class _Lookup(torch.autograd.Function):
+    """The embedding's own vectors; backward, the first-order gain of every token on offer.
+
+    With e_t the row of token t and g the gradient at a place, the gain of choosing t there is <g, e_t>: the score as a
+    function of the one-hot choice is differentiated at the choice (HotFlip, Ebrahimi et al. 2018, section 3).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, choices: Tensor, vectors: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(choices, weight)
+        return vectors.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        choices, weight = ctx.saved_tensors
+        listed = choices[:, :, 1].long()
+        gain = torch.zeros_like(choices)
+        for slot in range(listed.shape[2]):  # one slot at a time: (R, L, D) each, not (R, L, C, D)
+            here = listed[:, :, slot]
+            gain[:, :, 0, slot] = ((gradients[0] * weight[here.clamp_min(0)]).sum(2) * (here >= 0)).to(gain.dtype)
+        return gain, None, None
+
+
+def embeddings_of(model: nn.Module) -> tuple[str, ...]:
+    """Paths of the embeddings in a model."""
+    return tuple(path for path, module in model.named_modules() if isinstance(module, nn.Embedding))
+
+
+def embedding_at(model: nn.Module, path: str) -> nn.Embedding:
+    """The embedding at a path.
+
+    Raises:
+        ModelError: there is none.
+    """
+    found = dict(model.named_modules()).get(path)
+    if isinstance(found, nn.Embedding):
+        return found
+    there = ", ".join(embeddings_of(model)) or "it has none"
+    raise ModelError(f"the model has no nn.Embedding {path!r}; name one of its own with embedding=: {there}")
+
+
+def find_embedding(model: nn.Module, run: Callable[[], Any], ids: Tensor) -> str:
+    """The path of the embedding that ``ids`` pass through when the model runs.
+
+    Raises:
+        ModelError: none does, or several do.
+    """
+    seen: list[str] = []
+    with ExitStack() as hooks:
+        for path in embeddings_of(model):
+
+            def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], __: Tensor, path: str = path) -> None:
+                given = args[0] if args else named.get("input")
+                same = isinstance(given, Tensor) and given.shape == ids.shape and torch.equal(given, ids)
+                if same and path not in seen:
+                    seen.append(path)
+
+            handle = embedding_at(model, path).register_forward_hook(hook, with_kwargs=True)
+            hooks.callback(handle.remove)
+        with torch.no_grad():
+            run()
+    if len(seen) == 1:
+        return seen[0]
+    which = f"{len(seen)} embeddings ({', '.join(seen)})" if seen else "no nn.Embedding"
+    there = ", ".join(embeddings_of(model)) or "it has none"
+    raise ModelError(f"the tokens pass through {which} of the model; name one with embedding=: {there}")
+
+
+def _input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in inputs:
+        raise InputError(f"the input {name!r} is missing; the inputs given are {sorted(inputs)}")
+    return inputs[name]
+
+
+def pair_scores(threshold: float) -> Callable[[Any], Tensor]:
+    """For CLIP-like models, as ``output=``: does the text of a row fit its image? Scores (R, 2) for no and yes.
+
+    Yes is the row's own entry of ``logits_per_image`` less the threshold, no is 0. Other rows' texts do not enter.
+    """
+
+    def read(returned: Any) -> Tensor:
+        square = getattr(returned, "logits_per_image", None)
+        if not isinstance(square, Tensor) or square.ndim != 2 or square.shape[0] != square.shape[1]:
+            raise ModelError(
+                "read='pair' needs a model that returns logits_per_image, one text for each image, as CLIPModel does"
+            )
+        yes = square.diagonal() - threshold
+        return torch.stack([torch.zeros_like(yes), yes], 1)
+
+    return read
