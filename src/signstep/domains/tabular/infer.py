@@ -1,0 +1,109 @@
+"""A first schema from the cells of a table, for a person to edit."""
+
+import numpy as np
+
+from signstep.domains.tabular.cells import Cells
+from signstep.domains.tabular.records import number_of
+from signstep.domains.tabular.schema import Change, Feature, Kind, Schema, Target
+from signstep.errors import InputError
+
+_EMPTY = ("", "na", "n/a", "nan", "null")
+_IMMUTABLE = {"age", "sex", "gender", "race", "ethnicity", "nationality", "birthday", "foreignworker", "single"}
+_IDS = {"id", "uuid", "index"}
+_NAMES = ("target", "label", "class", "y", "decision", "default", "approved", "outcome")
+_MOST_LEVELS = 40
+
+
+def infer_schema(cells: Cells, target: str | None = None) -> Schema:
+    """A schema that fits the table.
+
+    Whole numbers become integers, two values a binary feature, texts categories; bounds, mean and standard deviation
+    are those seen. What looks like an immutable trait by its name (age, sex, ...) gets change = "none", what looks like
+    an id is ignored. The favourable class is a guess (the last one) that a person must check.
+
+    Args:
+        cells: the table.
+        target: the column of the labels; None guesses by name, then the last column.
+
+    Raises:
+        InputError: no such column, or one that cannot be told (too many texts, nothing in it).
+    """
+    if len(cells) == 0:
+        raise InputError(f"{cells.place} has no rows; a schema is inferred from rows")
+    column = _target(cells, target)
+    classes = tuple(sorted(set(_filled(cells.columns[column])), key=_by_number))
+    if not 2 <= len(classes) <= _MOST_LEVELS:
+        raise InputError(
+            f"{cells.place}: the column {column!r} has {len(classes)} different values and cannot be the decision; "
+            "name another with --label-column"
+        )
+    ignore = tuple(name for name in cells.columns if name != column and _bare(name) in _IDS)
+    names = [name for name in cells.columns if name not in (column, *ignore)]
+    features = tuple(_feature(name, cells) for name in names)
+    groups = tuple(feature.name for feature in features if feature.change == "none" and feature.named)
+    return Schema(features, Target(column, classes, classes[-1]), ignore=ignore, groups=groups)
+
+
+def _feature(name: str, cells: Cells) -> Feature:
+    texts = _filled(cells.columns[name])
+    if not texts:
+        raise InputError(f"{cells.place}: the column {name!r} is empty; remove it from the file")
+    change: Change = "none" if any(part in _IMMUTABLE for part in (_bare(name), *_words(name))) else "both"
+    different = tuple(sorted(set(texts), key=_by_number))
+    if len(different) == 2:
+        centre, spread = _moments([float(different.index(text)) for text in texts])
+        return Feature(name, "binary", levels=different, change=change, centre=centre, spread=spread)
+    values = [number for number in map(number_of, texts) if number is not None]
+    if len(values) < len(texts):
+        if len(different) > _MOST_LEVELS:
+            raise InputError(
+                f"{cells.place}: the column {name!r} has {len(different)} different texts, more than the "
+                f"{_MOST_LEVELS} of a category; encode it as numbers, merge rare ones, or remove it from the file"
+            )
+        if len(different) == 1:
+            raise InputError(
+                f"{cells.place}: the column {name!r} holds {different[0]!r} alone; remove it from the file"
+            )
+        return Feature(name, "categorical", levels=different, change=change)
+    kind: Kind = "integer" if all(value.is_integer() for value in values) else "continuous"
+    centre, spread = _moments(values)
+    return Feature(name, kind, min(values), max(values), change=change, centre=centre, spread=spread)
+
+
+def _moments(values: list[float]) -> tuple[float, float]:
+    """Mean and standard deviation, rounded for a file that people read."""
+    spread = float(np.std(values))
+    return _rounded(float(np.mean(values))), _rounded(spread) if spread > 0 else 1.0
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def _target(cells: Cells, target: str | None) -> str:
+    if target is not None:
+        if target not in cells.columns:
+            raise InputError(f"{cells.place} has no column {target!r}; it has {', '.join(cells.columns)}")
+        return target
+    for name in _NAMES:
+        for column in cells.columns:
+            if _bare(column) == name:
+                return column
+    return list(cells.columns)[-1]
+
+
+def _filled(texts: list[str]) -> list[str]:
+    return [text for text in texts if text.lower() not in _EMPTY]
+
+
+def _bare(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _words(name: str) -> list[str]:
+    return "".join(letter if letter.isalnum() else " " for letter in name.lower()).split()
+
+
+def _by_number(text: str) -> tuple[int, float, str]:
+    number = number_of(text)
+    return (1, 0.0, text) if number is None else (0, number, text)
