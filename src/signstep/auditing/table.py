@@ -16,7 +16,8 @@ def table(result: Result) -> str:
     lines = [sentence(result), ""]
     lines += [f"model   {result.model}", f"data    {result.data}"]
     lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
-    lines += [f"goal    {result.terms['goal']}; labels: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
+    said = "levels" if is_objective(result) else "labels"
+    lines += [f"goal    {result.terms['goal']}; {said}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
     low, high = result.interval(result.clean_right)
     word = clean_word(result).lower()
     lines += [
@@ -32,7 +33,8 @@ def table(result: Result) -> str:
     lines += _queries(result)
     if result.curve:
         falls = "fall" if result.terms["goal"] == "untargeted" else "turn into the target"
-        lines += ["", f"FGSM at other sizes, all from one gradient (share of right answers that {falls}):"]
+        who = "examples" if is_objective(result) else "right answers"
+        lines += ["", f"FGSM at other sizes, all from one gradient (share of {who} that {falls}):"]
         lines += _grid(
             ["eps", *(f"{point.eps:.4g}" for point in result.curve)],
             [["share", *(_percent(_share(point.fooled, result.clean_right), 1) for point in result.curve)]],
@@ -165,9 +167,9 @@ def _header(result: Result) -> list[str]:
     return [
         "attack",
         success,
-        "robust acc." if result.terms["goal"] == "untargeted" else "kept off",
+        "held" if is_objective(result) else "robust acc." if result.terms["goal"] == "untargeted" else "kept off",
         "95 % interval",
-        "acc. there",
+        "held there" if is_objective(result) else "acc. there",
         "undeterm.",
         "median size",
         "fwd+bwd",
@@ -272,12 +274,12 @@ def _smallest(result: Result) -> str:
         for eps, clean in zip(result.per_example.smallest_eps, result.per_example.clean, strict=True)
         if clean == "r"
     ]
-    middle = quantile(right, 0.5)
+    middle, who = quantile(right, 0.5), "examples" if is_objective(result) else "right answers"
     if middle is None:
         return ""
     if math.isinf(middle):
-        return f"Half of the right answers survive FGSM at every size up to {result.curve[-1].eps:.4g}."
-    return f"Half of the right answers fall to FGSM at eps {middle:.4g} or below."
+        return f"Half of the {who} survive FGSM at every size up to {result.curve[-1].eps:.4g}."
+    return f"Half of the {who} fall to FGSM at eps {middle:.4g} or below."
 
 
 def _scales(result: Result) -> str:

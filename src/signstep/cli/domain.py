@@ -85,12 +85,17 @@ def case_of(name: str, stated: Mapping[str, Any], batch_size: int) -> Case:
 
 @app.command()
 def schema(
-    data: Annotated[str, typer.Option(help="The data to draw a schema from, such as credit.csv or credit.parquet.")],
     name: DomainName = "tabular",
+    data: Annotated[
+        str | None, typer.Option(help="The data to draw a schema from, such as credit.csv or credit.parquet.")
+    ] = None,
     label_column: o.LabelColumn = None,
     out: Annotated[Path | None, typer.Option(help="Write it here; else it is printed.")] = None,
 ) -> None:
-    """Draw a schema from data, as TOML to be edited: what each column means, and what may change by how much."""
+    """Draw a schema from data, as TOML to be edited: what each column means, and what may change by how much.
+
+    Without data: that of the domain's own example.
+    """
     if name == IMAGES:
         raise InputError(f"images need no schema; pass --domain, one of {_with_schema()}")
     infer = domain(name).infer

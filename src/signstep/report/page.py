@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from signstep.auditing.findings import Finding
 from signstep.auditing.result import UPPER_BOUND, Result
-from signstep.auditing.table import claim, clean_word, sentence
+from signstep.auditing.table import claim, clean_word, is_objective, sentence
 from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted
 from signstep.report.charts import bar_chart, line_chart, sample
 from signstep.report.checklist import checklist
@@ -92,7 +92,8 @@ def figures(result: Result) -> tuple[Figure, ...]:
         if best is not None:
             rows.append((f"Targeted success, {best.name}", *success(result, best)))
     else:
-        rows.append(("Robust accuracy, upper bound", result.held, result.examples))
+        name = "Held, upper bound" if is_objective(result) else "Robust accuracy, upper bound"
+        rows.append((name, result.held, result.examples))
         rows.append(("Attack success", result.fooled, result.clean_right))
     rows.append(("Undetermined", result.undetermined, result.examples))
     return tuple(
