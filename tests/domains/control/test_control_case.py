@@ -44,10 +44,10 @@ def test_a_loop(tmp_path: Path) -> None:
     ]
     chart = result.sections[2].chart
     assert chart is not None
-    assert [line.name for line in chart.lines] == ["nominal", "random", "adversarial"]
-    values = [value for value in chart.lines[2].y if value is not None]
+    assert [line.name for line in chart.lines] == ["adversarial", "random", "nominal"]
+    values = [value for value in chart.lines[0].y if value is not None]
     assert abs(values[-1]) >= chart.limits[0][1] > max(map(abs, values[:-1]))
-    assert max(abs(value or 0) for value in chart.lines[0].y) < chart.limits[0][1]
+    assert max(abs(value or 0) for value in chart.lines[2].y) < chart.limits[0][1]
     assert Result.from_json(result.to_json()) == result
     points = kept.tensors()
     check = CHECKERS["sensors"]

@@ -174,7 +174,8 @@ def _along_eps(surface: Surface, threat: AtomsThreat, schema: Schema, one: Told,
         for recipe in AUTO:
             found = maximise(surface, x, there, attack_of(recipe), seed=seed)
             by[name_of(recipe)].append(float(found.gain[0]))
-    named = {"first order": promised, "random, mean": random, **by}
+    # The first line is the one to look at.
+    named = {**dict(reversed(by.items())), "first order": promised, "random, mean": random}
     lines = tuple(Line(name, sizes, tuple(values)) for name, values in named.items())
     name = surface.structures[one.number].name
     chart = Chart(

@@ -87,6 +87,6 @@ def _picture(points: Mapping[str, Tensor], series: Series, sensors: Sensors) -> 
         f"within {sensor.budget:.4g}{' ' + sensor.unit if sensor.unit else ''}.",
         "time (s)",
         f"{sensor.name}{unit}",
-        (line(f"untouched: {names[0]}", before), line(f"attacked: {names[1]}", after)),
+        (line(f"attacked: {names[1]}", after), line(f"untouched: {names[0]}", before)),
     )
     return Section("One series", (f"Example {int(points['row'][0])}.",), chart=chart)

@@ -149,7 +149,7 @@ def _trajectories(found: _Found, steps: int, seed: int) -> Section:
         f"worst of 1,000 random errors; the attack's error of the same size passes {limit:.3g} after {times[end]:g} s.",
         "time (s)",
         f"{part.name} ({unit})",
-        tuple(lines),
+        tuple(reversed(lines)),  # the first is the one to look at
         limits=((f"limit {limit:.3g} {unit}", limit), (f"limit -{limit:.3g} {unit}", -limit)),
     )
     errors = ", ".join(
