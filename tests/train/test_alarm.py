@@ -102,3 +102,10 @@ def test_the_log_has_a_line_for_each_reading() -> None:
     lines = log_text([HEALTHY, COLLAPSED]).splitlines()
     assert lines[0].startswith("step,epoch,attempt,recipe,examples,loss")
     assert lines[2].startswith("200,1,0,fgsm,64,1,0.4,0.05,55,62,1")
+
+
+def test_a_model_that_answers_everything_alike_is_no_place_to_come_back_to() -> None:
+    assert judge(HEALTHY).healthy
+    alike = replace(HEALTHY, clean=6, fgsm=6, pgd=6)
+    assert not judge(alike).collapsed
+    assert not judge(alike).healthy

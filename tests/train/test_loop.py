@@ -12,6 +12,9 @@ from signstep.data.digits import digits
 from signstep.errors import InputError, ModelError
 from signstep.models.small import digits_cnn
 from signstep.train import TRAINING_RECIPES, Moment, Settings, fit
+from signstep.train.alarm import Event
+from signstep.train.recipes import training_recipe
+from signstep.train.run import Run
 
 THREAT = ss.linf(0.1)
 QUICK = Settings(epochs=2, batch=64)
@@ -243,3 +246,19 @@ def test_wrong_data_is_told(data: tuple[Tensor, Tensor]) -> None:
             fit(fresh(), *arguments, threat=THREAT)
     with pytest.raises(InputError, match="pass one number"):
         fit(fresh(), x, y, threat=ss.linf(torch.full((200,), 0.1)))
+
+
+def test_a_cure_that_begins_anew_raises_eps_by_and_by(data: tuple[Tensor, Tensor]) -> None:
+    """At the full eps a network that has hardly been trained gives up; one that has gets no second warm-up."""
+    run = Run(fresh(), *data, THREAT, training_recipe("fgsm"), replace(QUICK, epochs=20))
+    assert run.share(0) == 1.0
+    assert run.warm == 0
+    run.events.append(Event(40, ("x",), "recover", 2, "fgsm", "n-fgsm"))
+    left = run.total - 2
+    assert run.share(2) == pytest.approx(1 / (0.4 * left))
+    assert run.share(1 + round(0.4 * left)) == pytest.approx(1.0, abs=0.02)
+    assert run.share(run.total - 1) == 1.0
+    assert run.warm == pytest.approx(2 + 0.4 * left)
+    assert run.threat_of(3).eps == pytest.approx(0.1 / (0.4 * left))
+    run.events.append(Event(60, ("x",), "recover", 40, "n-fgsm", "pgd-at"))
+    assert run.share(41) == 1.0

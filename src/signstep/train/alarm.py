@@ -102,12 +102,17 @@ def judge(reading: Reading, before: Sequence[Reading] = ()) -> Call:
     far = reading.pgd < _FAR * reading.fgsm and (reading.share(reading.fgsm) >= _LEARNT or again)
     settled = reading.fgsm > reading.clean or lost or far
     if not (_parted(reading) and settled):
-        return Call(False, reading.pgd >= _PARTED * reading.fgsm)
+        return Call(False, reading.pgd >= _PARTED * reading.fgsm and not _alike(reading))
     first = (
         f"Collapse at step {reading.step}: of {n} held-out rows the model answers {reading.fgsm} rightly under FGSM "
         f"and {reading.pgd} under PGD, so it has learnt the one step and not the ball."
     )
     return Call(True, False, (first, *_corroboration(reading, peak, lost=lost)))
+
+
+def _alike(reading: Reading) -> bool:
+    """A model that answers everything alike: nothing that a run should come back to."""
+    return reading.clean == reading.fgsm == reading.pgd and reading.share(reading.clean) < _LEARNT
 
 
 def _parted(reading: Reading) -> bool:

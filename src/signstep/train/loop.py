@@ -254,8 +254,7 @@ class _Loop:
             checking=run.checking_seconds / max(whole, 1e-9),
             **asdict(seen),
         )
-        warm = run.settings.warm_up * run.total
-        before = [past for past in run.readings if past.attempt == run.attempt and past.step >= warm]
+        before = [past for past in run.readings if past.attempt == run.attempt and past.step >= run.warm]
         run.readings.append(reading)
         del run.losses[: -self.alarm_every]
         if not run.recipe.robust:

@@ -37,6 +37,9 @@ from signstep.train.team import Team
 # 2e-10 are seen, and a loss whose gradient to the scores is at most 1 stays far from the largest half, 65504.
 _INNER_SCALE = 256.0
 
+# A recovery that goes back to the first tenth of a run raises eps anew, over this share of what is left of it.
+_HARDLY, _ANEW = 0.1, 0.4
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -197,9 +200,30 @@ class Run:
         scaled.backward()  # type: ignore[no-untyped-call]
         return value
 
+    def share(self, step: int) -> float:
+        """Of eps at a step: 1 but for the warm-up, and for that of a cure that began with a hardly trained model."""
+        whole = self.settings.share(step, self.total)
+        since = self._begun_anew()
+        return whole if since is None else min(whole, (step + 1 - since) / (_ANEW * (self.total - since)))
+
+    @property
+    def warm(self) -> float:
+        """The step from which on eps is whole."""
+        since = self._begun_anew()
+        own = self.settings.warm_up * self.total
+        return own if since is None else max(own, since + _ANEW * (self.total - since))
+
+    def _begun_anew(self) -> int | None:
+        """Where the last recovery went back to, if that was the beginning of the run.
+
+        Weights that have hardly been trained give up at the full eps, and answer everything alike.
+        """
+        back = [event.back_to for event in self.events if event.back_to is not None]
+        return back[-1] if back and back[-1] < _HARDLY * self.total else None
+
     def threat_of(self, step: int) -> ThreatModel:
         """The threat model at the eps that the warm-up has come to after so many steps."""
-        share = self.settings.share(max(step - 1, 0), self.total)
+        share = self.share(max(step - 1, 0))
         if share == 1.0 or self.threat.eps is None:
             return self.threat
         return self.threat.with_eps(float(self.threat.eps) * share)
@@ -278,7 +302,7 @@ class Run:
             x, frame = placement.apply(x), placement.frame
         if self.settings.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        region = ball(x, self.threat, share=self.settings.share(self.step, self.total), check=not self.seen)
+        region = ball(x, self.threat, share=self.share(self.step), check=not self.seen)
         scale = 1.0 if self.scaler is None else _INNER_SCALE
         forward, rows = self.compiled.forward(self.recipe), rows.to(self.device)
         losses_ = (self.rowwise, self.learnt)
