@@ -535,3 +535,22 @@ def test_a_regression_on_its_own_answers_is_not_stuck_at_zero_error() -> None:
     assert bool(
         (ss.attack(model, x, labels, threat=ss.linf(0.1), recipe="fgsm", task=ss.Regression(0.02)).fooled).all()
     )
+
+
+def test_a_model_that_casts_for_itself_is_not_told_about_types() -> None:
+    class Casts(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.inner = nn.Linear(width, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.inner(x.float())
+            return scores
+
+    x, y = torch.rand(4, 3, dtype=torch.float64), torch.zeros(4, dtype=torch.int64)
+    assert len(ss.attack(Casts(3), x, y, threat=ss.linf(0.1))) == 4
+    with pytest.raises((ss.SignstepError, RuntimeError)) as caught:
+        ss.attack(Casts(8), x, y, threat=ss.linf(0.1))
+    assert "x.to(" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"x\.to\("):
+        ss.attack(nn.Linear(3, 2), x, y, threat=ss.linf(0.1))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import whole_numbers
 
+from signstep.auditing.merge import merge
 from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
 from signstep.cli import main
@@ -81,11 +82,19 @@ def test_options_reach_the_domain(tmp_path: Path) -> None:
         (["--domain", "few", "--goal", "next"], "--goal has no effect"),
         (["--schema", "a.toml"], "--schema has no effect on images"),
         (["--domain", "few", "--data", "broken"], "row 3, column b is empty; fill it, or pass --skip-bad"),
+        (["--domain", "few", "--data", "nowhere.csv"], "--data nowhere.csv does not exist"),
+        (["--domain", "few", "--schema", "nowhere.toml"], "--schema nowhere.toml does not exist"),
     ],
 )
 def test_wrong_options_are_one_sentence(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken").touch()
     assert main(["audit", *words, "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -133,3 +142,12 @@ def test_charts_refuse_what_cannot_be_drawn(x: tuple[float, ...], y: tuple[float
         Chart("lines", "T", "D", "x", "y", (Line("a", x, y),))
     with pytest.raises(InputError, match="2 cells"):
         Section("S", header=("a",), rows=(("1", "2"),))
+
+
+def test_merged_shards_say_that_the_domains_words_are_not_joined() -> None:
+    whole = audit_case(whole_numbers.case(Request()), attacks=["fgsm"], curve=False)
+    shards = [audit_case(whole_numbers.case(Request()), attacks=["fgsm"], curve=False, shard=(i, 2)) for i in (0, 1)]
+    joined = merge(shards)
+    assert joined.per_example == whole.per_example
+    assert joined.sections == ()
+    assert any("not joined" in note for note in joined.notes)

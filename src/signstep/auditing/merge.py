@@ -67,7 +67,7 @@ def merge(results: Sequence[Result]) -> Result:
         attacks=entries,
         curves={**_added(shards, examples), **nearest_curves(examples, levels)},
         terms={**first.terms, "shard": None, "tolerance": max(shard.terms["tolerance"] for shard in shards)},
-        notes=tuple(dict.fromkeys(note for shard in shards for note in shard.notes)),
+        notes=tuple(dict.fromkeys((*(note for shard in shards for note in shard.notes), *_unsaid(shards)))),
         versions=first.versions,
         seconds=round(sum(shard.seconds for shard in shards), 3),
         partial=False,
@@ -232,3 +232,10 @@ def _added(shards: Sequence[Result], examples: Examples) -> dict[str, tuple[Curv
         for name, points in shards[0].curves.items()
         if name not in examples.nearest
     }
+
+
+def _unsaid(shards: Sequence[Result]) -> tuple[str, ...]:
+    """What a domain says is about the examples of its shard, and cannot be added up."""
+    if not any(shard.sections for shard in shards):
+        return ()
+    return ("what the domain says of each shard is not joined here; read the shards' own reports",)

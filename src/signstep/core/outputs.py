@@ -112,13 +112,13 @@ class Predictor:
                 raise GradientError(NO_PATH) from error
             if "Inference tensors cannot be saved" in str(error):
                 raise ModelError(INFERENCE_WEIGHTS) from error
-            hint = self._mismatch(inputs) or _misfit(inputs, error)
+            hint = self._mismatch(inputs, str(error)) or _misfit(inputs, error)
             if hint is None:
                 raise
             raise ModelError(hint) from error
 
-    def _mismatch(self, inputs: Tree) -> str | None:
-        """What differs between inputs and weights, when the model could not be called."""
+    def _mismatch(self, inputs: Tree, said: str) -> str | None:
+        """What differs between inputs and weights, when the model could not be called and ``said`` why."""
         if not isinstance(self.model, nn.Module):
             return None
         weights = next((p for p in self.model.parameters() if p.is_floating_point()), None)
@@ -127,7 +127,8 @@ class Predictor:
             return None
         if weights.device != values.device:
             return f"x is on {values.device}, the model on {weights.device}; pass x.to({str(weights.device)!r})"
-        if weights.dtype != values.dtype:
+        # A model may cast for itself and have failed for another reason.
+        if weights.dtype != values.dtype and any(word in said.lower() for word in ("dtype", "type", "double", "half")):
             return f"x is {values.dtype}, the model's weights {weights.dtype}; pass x.to({weights.dtype})"
         return None
 

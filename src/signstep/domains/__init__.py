@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from signstep.auditing.rescore import Checker
@@ -33,7 +34,15 @@ class Domain:
     package: str
 
     def case(self, request: Request) -> Case:
-        """The audit that the request asks for."""
+        """The audit that the request asks for.
+
+        Raises:
+            InputError: the data or the schema does not exist, or they do not fit.
+        """
+        for name, path in (("data", request.data), ("schema", request.schema)):
+            # ASE's readers take images of a file as FILE@INDEX.
+            if path is not None and not Path(str(path).partition("@")[0]).expanduser().exists():
+                raise InputError(f"{name}={str(path)!r} does not exist; pass a file or folder that does")
         return self._module().case(request)  # type: ignore[no-any-return]
 
     @property
