@@ -532,7 +532,8 @@ def _chance(result: Result) -> str:
     if not classes or result.terms.get("labels") == "predicted" or not result.examples:
         return ""
     low, _ = result.interval(result.clean_right)
-    if low > 1 / classes:  # better than guessing, by more than chance
+    # Better than guessing by more than chance; of a handful that were all right nothing else is to be said either.
+    if low > 1 / classes or result.clean_right == result.examples:
         return ""
     return f"clean accuracy {100 * result.clean_accuracy:.1f} % with {classes} classes"
 
