@@ -9,7 +9,7 @@ from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import Result
 from signstep.domains import Request, audit_case
 from signstep.domains.control import CHECKERS, case
-from signstep.errors import InputError
+from signstep.errors import InputError, LoadError
 
 LOOP = """
 plant = "pendulum"
@@ -162,6 +162,9 @@ def test_halves_that_are_missing(tmp_path: Path) -> None:
     (tmp_path / "waves_TRAIN.ts").unlink()
     with pytest.raises(InputError, match=r"there is no waves_TRAIN\.ts to train a model on; pass --model"):
         case(Request(data=str(data)))
-    (tmp_path / "a.csv").write_text("a,label\n1,x\n")
+    (tmp_path / "a.csv").write_text("a,label\n" + 20 * "1,x\n" + 20 * "2,y\n")
     with pytest.raises(InputError, match="comes without a model; pass --model"):
         case(Request(data=str(tmp_path / "a.csv")))
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(LoadError, match=r"empty\.csv has no rows; pass a table"):
+        case(Request(data=str(tmp_path / "empty.csv")))

@@ -1,13 +1,13 @@
 """What is asked of structures: a TOML file of a dozen lines."""
 
 import math
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from signstep.domains.atoms.potential import Quiet
-from signstep.errors import InputError, LoadError
+from signstep.domains.schemas import read_toml
+from signstep.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,7 @@ def read_schema(path: Path) -> Schema:
         LoadError: the file cannot be read or is no TOML.
         InputError: it names something unknown or contradicts itself.
     """
-    try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoadError(f"the schema {path} cannot be read ({error}); pass a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise LoadError(f"{path} is no TOML ({error}); correct it there") from error
-    try:
-        return _schema(plain)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return read_toml(path, _schema)
 
 
 def _schema(plain: dict[str, Any]) -> Schema:

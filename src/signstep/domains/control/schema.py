@@ -1,14 +1,14 @@
 """The schema of a control audit: which plant or what series, which sensors, and what may be written into them."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from signstep.domains.control.sensors import Sensor
-from signstep.errors import InputError, LoadError
+from signstep.domains.schemas import read_toml
+from signstep.errors import InputError
 
 _TOP = ("plant", "seconds", "starts", "interval", "budget_std", "window", "stride", "sensor")
 _SENSOR = ("name", "unit", "budget", "rate", "shape", "windows", "compromised")
@@ -49,16 +49,7 @@ def read_schema(path: Path) -> Schema:
         LoadError: the file cannot be read, or is no TOML.
         InputError: it names something unknown or contradicts itself.
     """
-    try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoadError(f"the schema {path} cannot be read ({error}); pass a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
-        raise LoadError(f"{path} is no TOML ({error}); correct it there") from error
-    try:
-        return schema_of(plain)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    return read_toml(path, schema_of)
 
 
 def schema_of(plain: Mapping[str, Any]) -> Schema:

@@ -113,10 +113,10 @@ def _data(path: Path, request: Request, schema: Schema) -> _Data:
                 )
         return _Data(test, train, False, 1.0)
     if path.name.endswith((".csv", ".csv.gz")):
-        if request.model is None:
-            raise InputError(f"{path.name} comes without a model; pass --model module:factory")
         label = request.label_column or "label"
         table = read_csv(path, label=label, samples=samples, stride=stride, skip_bad=request.skip_bad)
+        if request.model is None:
+            raise InputError(f"{path.name} comes without a model; pass --model module:factory")
         return _Data(table, None, False, 1.0)
     raise LoadError(f"{path} is not a .ts or .csv file, nor a folder of Tennessee Eastman records; pass one of these")
 
