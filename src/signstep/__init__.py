@@ -10,6 +10,7 @@ from signstep.auditing.matrix import TransferMatrix
 from signstep.auditing.merge import merge
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit
+from signstep.certify import certified
 from signstep.core import transforms
 from signstep.core.attack import Attack, GradientAttack
 from signstep.core.bpda import bpda
@@ -56,6 +57,7 @@ __all__ = [
     "attack",
     "audit",
     "bpda",
+    "certified",
     "fgsm",
     "l1",
     "l2",

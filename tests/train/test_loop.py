@@ -13,6 +13,7 @@ from signstep.errors import InputError, ModelError
 from signstep.models.small import digits_cnn
 from signstep.train import TRAINING_RECIPES, Moment, Settings, fit
 from signstep.train.alarm import Event
+from signstep.train.probe import Look
 from signstep.train.recipes import training_recipe
 from signstep.train.run import Run
 
@@ -159,6 +160,33 @@ def test_a_forced_collapse_is_called_and_answered(action: str) -> None:
         assert trained.steps == trained.total
         assert trained.readings[-1].attempt == len(trained.events)
         assert trained.readings[-1].pgd >= called.pgd
+
+
+@pytest.mark.parametrize(
+    ("pgd", "looks"),
+    [(1, [20, 25]), (13, [20, 25, 40, 45, 60, 65, 80]), (30, [20, 40, 60, 80])],
+    ids=["collapse", "doubt", "healthy"],
+)
+def test_a_look_that_finds_them_parted_is_followed_by_another_soon(
+    pgd: int, looks: list[int], data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Look(64, 0.9, 1.5, clean=60, fgsm=31, pgd=pgd, weight_cosine=0.5, input_cosine=0.5)
+    monkeypatch.setattr("signstep.train.loop.look", lambda *_, **__: found)
+    settings = Settings(epochs=40, batch=90, check_every=20, on_collapse="stop")
+    trained = fit(fresh(), *data, threat=THREAT, recipe="fgsm", settings=settings)
+    assert trained.total == 80
+    assert [reading.step for reading in trained.readings] == looks
+    assert [event.step for event in trained.events] == ([25] if pgd == 1 else [])
+
+
+def test_what_is_ignored_is_looked_at_in_turn_alone(
+    data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Look(64, 0.9, 1.5, clean=60, fgsm=31, pgd=1, weight_cosine=0.5, input_cosine=0.5)
+    monkeypatch.setattr("signstep.train.loop.look", lambda *_, **__: found)
+    settings = Settings(epochs=40, batch=90, check_every=20, on_collapse="ignore")
+    trained = fit(fresh(), *data, threat=THREAT, recipe="fgsm", settings=settings)
+    assert [reading.step for reading in trained.readings] == [20, 25, 40, 60, 80]
 
 
 def test_a_run_that_a_collapse_has_ended_stays_ended(tmp_path: Path) -> None:

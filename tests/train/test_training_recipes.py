@@ -14,6 +14,7 @@ from signstep.errors import InputError, ThreatError
 from signstep.train import TRAINING_RECIPES, Memory, TrainingRecipe, adversarial_loss, training_recipe
 from signstep.train.craft import ball, craft, started
 from signstep.train.draws import BatchDraws
+from signstep.train.normalised import Normalised
 
 EPS = 0.1
 THREAT = ss.linf(EPS)
@@ -51,27 +52,27 @@ def loss_of(name: str, net: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, me
 @pytest.mark.parametrize("name", ALL)
 def test_the_passes_are_those_of_the_table(name: str, net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
     x, y = data[0][:16], data[1][:16]
+    bounds = 2 if TRAINING_RECIPES[name].objective == "bounded" else 0  # do not come by the model's own forward
     rows = {"forward": 0, "backward": 0}
 
-    def watched(u: Tensor) -> Tensor:
-        outputs: Tensor = net(u)
-        rows["forward"] += len(u)
+    def watch(_: nn.Module, given: tuple[Tensor], outputs: Tensor) -> None:
+        rows["forward"] += len(given[0])
         if outputs.requires_grad:
-            count = lambda _: rows.__setitem__("backward", rows["backward"] + len(u))  # noqa: E731
+            count = lambda _: rows.__setitem__("backward", rows["backward"] + len(outputs))  # noqa: E731
             outputs.register_hook(count)  # type: ignore[no-untyped-call]
-        return outputs
 
+    net.register_forward_hook(watch)
     generator = torch.Generator().manual_seed(1)
     adversarial_loss(
-        watched, x, y, name, threat=THREAT, memory=Memory(), ids=torch.arange(16), generator=generator
+        net, x, y, name, threat=THREAT, memory=Memory(), ids=torch.arange(16), generator=generator
     ).backward()  # type: ignore[no-untyped-call]
     forwards, backwards = TRAINING_RECIPES[name].passes
-    assert rows["forward"] == 16 * forwards
+    assert rows["forward"] == 16 * (forwards - bounds)
     # The second derivative of gradalign passes through the weights, not through the outputs' hook, once for each point.
     assert (
         rows["backward"] in (16 * backwards, 16 * (backwards - 2))
         if name == "gradalign"
-        else (rows["backward"] == 16 * backwards)
+        else (rows["backward"] == 16 * (backwards - bounds))
     )
 
 
@@ -202,6 +203,39 @@ def test_gradalign_punishes_gradients_that_part(data: tuple[Tensor, Tensor]) -> 
         assert (float((more - plain).detach()) > 1e-3) is parts
 
 
+def test_the_bounded_loss_is_a_mixture_and_no_point_of_the_ball_exceeds_the_bounds_share(
+    net: nn.Module, data: tuple[Tensor, Tensor]
+) -> None:
+    x, y = data
+    whole, half = loss_of("mtl-ibp:weight=1", net, x, y), loss_of("mtl-ibp:weight=0.5", net, x, y)
+    one_step = loss_of("fgsm-rs:step=1", net, x, y)
+    assert torch.isclose(half, (one_step + whole) / 2)
+    for recipe in ("fgsm", "pgd:steps=20"):
+        crafted_ = ss.attack(net, x, y, threat=THREAT, recipe=recipe).x
+        assert isinstance(crafted_, Tensor)
+        assert float(F.cross_entropy(net(crafted_), y).detach()) <= float(whole.detach())
+    clean = F.cross_entropy(net(x), y)
+    assert torch.isclose(loss_of("ibp", net, x, y), (clean + whole) / 2)
+
+
+def test_bounds_see_through_a_normalisation_and_through_compiled_code(
+    net: nn.Module, data: tuple[Tensor, Tensor]
+) -> None:
+    x, y = data
+    outside = Normalised(net, 0.3, 0.5)
+    first = nn.Linear(64, 32)
+    inside = nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(32, 10))
+    inside.load_state_dict(net.state_dict())
+    with torch.no_grad():
+        first.bias.sub_((first.weight * 0.6).sum(1))
+        first.weight.mul_(2)
+    assert torch.isclose(loss_of("ibp", outside, x, y), loss_of("ibp", inside, x, y), rtol=1e-4)
+    compiled = torch.compile(net, backend="eager")
+    assert torch.isclose(loss_of("ibp", compiled, x, y), loss_of("ibp", net, x, y))
+    with pytest.raises(InputError, match=r"pass the nn\.Module itself"):
+        loss_of("ibp", net.forward, x, y)
+
+
 class Sharp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.sin(40 * x)[:, :2]
@@ -270,6 +304,8 @@ def test_options_are_read() -> None:
         ("fgsm:steps=many", "is not a number"),
         ("fgsm:steps=-1", "at least 0"),
         ("gradalign:steps=3", "pass steps=1"),
+        ("mtl-ibp:weight=0", "above 0, up to 1"),
+        ("ibp:weight=1.5", "above 0, up to 1"),
         ("trades:mode=both", "train or eval"),
         ("n-fgsm:clip=perhaps", "true or false"),
     ],
@@ -297,6 +333,11 @@ def test_the_table_says_what_it_does() -> None:
     assert TRAINING_RECIPES["n-fgsm"].projected.startswith("none")
     assert "start is left" in TRAINING_RECIPES["fgsm-rs"].projected
     assert TRAINING_RECIPES["pgd-at"].projected == "ball and box"
-    assert [name for name, row in TRAINING_RECIPES.items() if not row.robust] == ["natural", "noise", "random-sign"]
+    assert [name for name, row in TRAINING_RECIPES.items() if not row.robust] == [
+        "natural",
+        "ibp",
+        "noise",
+        "random-sign",
+    ]
     assert all(row.source and row.placed for row in TRAINING_RECIPES.values())
     assert TRAINING_RECIPES["fgsm"].cost == 5

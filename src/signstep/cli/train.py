@@ -1,7 +1,7 @@
 """``signstep train``: a robust model, watched for collapse, and an audit of what came of it."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -10,7 +10,9 @@ import torch
 import typer
 from rich.console import Console
 from safetensors.torch import save
+from torch import Tensor, nn
 
+from signstep.certify import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import dump_config
@@ -19,6 +21,7 @@ from signstep.cli.rows import Terms, audited, held_out, kept_weights, opened, wh
 from signstep.cli.stopping import asked_to_stop
 from signstep.core.files import write_whole
 from signstep.core.space import InputSpace, Statistic
+from signstep.core.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.models import load_model, parse_args
 from signstep.train.loop import Moment, fit
@@ -75,6 +78,7 @@ def train(
     momentum: Annotated[float, typer.Option(help="Of sgd.")] = 0.9,
     weight_decay: Annotated[float, typer.Option(help="Of the optimiser.")] = 0.0,
     schedule: Annotated[str, typer.Option(help="one-cycle, cosine or constant.")] = "one-cycle",
+    peak: Annotated[float, typer.Option(help="Share of the run at which one-cycle is at its top.")] = 0.4,
     smoothing: Annotated[float, typer.Option(help="Label smoothing, a share.")] = 0.0,
     average: Annotated[float, typer.Option(help="Decay of the average of weights, such as 0.999; 0 for none.")] = 0.0,
     crop: Annotated[int, typer.Option(help="Shift images by up to so many pixels.")] = 0,
@@ -118,6 +122,7 @@ def train(
         momentum=momentum,
         weight_decay=weight_decay,
         schedule=cast("Any", schedule),
+        peak=peak,
         smoothing=smoothing,
         average=average,
         crop=crop,
@@ -193,6 +198,8 @@ def train(
                 hashes=hashes,
             )
             typer.echo(str(result))
+        bounded = held is not None and trained.finished_with.objective == "bounded"
+        floor = _floor(loaded.model, held.batches(audit_limit), terms, mean_, std_) if held and bounded else None
         text = card(
             trained,
             model=loaded.description,
@@ -200,12 +207,22 @@ def train(
             data_hash=source.fingerprint(),
             audited_on="no rows" if held is None else held.description,
             audit=result,
+            certified=floor,
             notes=() if held is None else held.notes,
         )
         write_whole(folder / "MODEL_CARD.md", text)
     say(quiet, *(() if held is None else held.notes), trained.overfitting, f"written: {folder / 'MODEL_CARD.md'}")
     if trained.partial:
         raise typer.Exit(1)  # only a collapse ends a run before its end and leaves weights
+
+
+def _floor(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], threat: ThreatModel, mean: Statistic, std: Statistic
+) -> float:
+    """The share of the audited rows that bounds hold for, also said aloud."""
+    share = certified_share(model, batches, threat, mean, std)
+    typer.echo(f"Certified by interval bounds: {100 * share:.1f} %, which no attack can go below.")
+    return share
 
 
 def _check(model: str | None, data: str | None, cure: str | None, mean: Statistic, std: Statistic) -> None:

@@ -98,10 +98,10 @@ def judge(reading: Reading, before: Sequence[Reading] = ()) -> Call:
     # Who answers everything alike is as right untouched as under any attack.
     peak = max((past.share(past.pgd) for past in before if past.pgd < past.clean), default=0.0)
     lost = reading.share(reading.pgd) < _PARTED * peak and wilson(reading.pgd, n)[1] < peak
-    again = bool(before) and _parted(before[-1])
+    again = bool(before) and parted(before[-1])
     far = reading.pgd < _FAR * reading.fgsm and (reading.share(reading.fgsm) >= _LEARNT or again)
     settled = reading.fgsm > reading.clean or lost or far
-    if not (_parted(reading) and settled):
+    if not (parted(reading) and settled):
         return Call(False, reading.pgd >= _PARTED * reading.fgsm and not _alike(reading))
     first = (
         f"Collapse at step {reading.step}: of {n} held-out rows the model answers {reading.fgsm} rightly under FGSM "
@@ -115,7 +115,7 @@ def _alike(reading: Reading) -> bool:
     return reading.clean == reading.fgsm == reading.pgd and reading.share(reading.clean) < _LEARNT
 
 
-def _parted(reading: Reading) -> bool:
+def parted(reading: Reading) -> bool:
     """PGD accuracy below half of FGSM accuracy, by more than the sample can explain."""
     n = reading.examples
     clear = wilson(reading.pgd, n)[1] < wilson(reading.fgsm, n)[0]

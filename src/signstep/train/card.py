@@ -48,6 +48,7 @@ def card(
     data_hash: str,
     audited_on: str,
     audit: Result | None,
+    certified: float | None = None,
     notes: Sequence[str] = (),
 ) -> str:
     """The card as Markdown.
@@ -59,6 +60,7 @@ def card(
         data_hash: SHA-256 of it.
         audited_on: which rows the audit saw.
         audit: its record; None where none was made.
+        certified: share of the audited rows that interval bounds hold for, where they were taken.
         notes: what else a reader must know.
     """
     recipe, finished = trained.recipe, trained.finished_with
@@ -94,7 +96,12 @@ def card(
     ]
     if audit is not None:
         parts.append(f"```text\n{audit}\n```")
-        parts.append("Robust accuracy is an upper bound: another attack may still find more.")
+        below = (
+            ""
+            if certified is None
+            else f", but none fewer than the {100 * certified:.1f} % that interval bounds hold for"
+        )
+        parts.append(f"Robust accuracy is an upper bound: another attack may leave fewer rows{below}.")
     return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace("happened\n- ", "happened\n\n- ") + "\n"
 
 

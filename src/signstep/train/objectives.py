@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from signstep.core.bounds import ends, worst_margins
 from signstep.core.region import BallRegion
+from signstep.errors import InputError
 from signstep.train.craft import Forward, advanced, craft, finite, inner_mode, input_gradient, noise
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory
+from signstep.train.normalised import Normalised
 from signstep.train.recipes import Objective, TrainingRecipe
 
 
@@ -160,6 +163,34 @@ def free(batch: Batch) -> Tensor:
     return batch.learnt(batch.model(batch.x + batch.memory.carried.to(batch.x.dtype)), batch.y)
 
 
+def bounded(batch: Batch) -> Tensor:
+    """(1 - weight) J(x + d) + weight J(m), m the worst margins that interval bounds allow in the ball.
+
+    J(m) is at least the loss of every point of the ball, so that it cannot be learnt away by hiding from one step
+    (De Palma et al. 2024, equation 6; Gowal et al. 2018, equation 10).
+    """
+    share = batch.recipe.weight
+    low, high = ends(batch.region)
+    network = network_of(batch.model)
+    if isinstance(network, Normalised):
+        low, high = network.space.normalise(low), network.space.normalise(high)
+        network = network_of(network.model)
+    bounds = batch.learnt(worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y), batch.y)
+    return bounds if share == 1 else (1 - share) * adversarial(batch) + share * bounds
+
+
+def network_of(model: object) -> nn.Module:
+    """The module itself, where steps run through compiled code.
+
+    Raises:
+        InputError: it is no module.
+    """
+    network = getattr(model, "_orig_mod", model)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"model is a {type(network).__name__}; bounds go through layers, pass the nn.Module itself")
+    return network
+
+
 OBJECTIVES: dict[Objective, Callable[[Batch], Tensor]] = {
     "clean": clean,
     "adversarial": adversarial,
@@ -168,4 +199,5 @@ OBJECTIVES: dict[Objective, Callable[[Batch], Tensor]] = {
     "aligned": aligned,
     "prior": prior,
     "free": free,
+    "bounded": bounded,
 }

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from signstep.errors import InputError
 
 Start = Literal["clean", "uniform", "gaussian", "sign", "prior", "carried"]
-Objective = Literal["clean", "adversarial", "mixed", "trades", "aligned", "prior", "free"]
+Objective = Literal["clean", "adversarial", "mixed", "trades", "aligned", "prior", "free", "bounded"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TrainingRecipe:
         inside: whether the start is projected too, before its gradient is taken.
         mode: of the model in the inner attack: in "train", BatchNorm takes the statistics of the attacked batch and its
             running ones move with it; in "eval" it takes the running ones and leaves them alone.
-        weight: of the regulariser that the objective has, if it has one.
+        weight: of the regulariser that the objective has, if it has one; of the loss that bounds give, a share.
         replays: optimiser steps for each batch; epochs are divided by it.
         decay: of the momentum that a prior is led by.
         reset: epochs after which priors are drawn anew; 0 for never.
@@ -62,6 +62,8 @@ class TrainingRecipe:
             )
         if self.mode not in ("train", "eval"):
             raise InputError(f"{self.name}: mode={self.mode!r}; pass train or eval")
+        if self.objective == "bounded" and not 0 < self.weight <= 1:
+            raise InputError(f"{self.name}: weight={self.weight:g}; the bounds have a share above 0, up to 1")
         if self.objective in ("aligned", "prior") and self.steps != 1:
             raise InputError(f"{self.name}: steps={self.steps}; it shares the gradient of one step, pass steps=1")
 
@@ -72,7 +74,10 @@ class TrainingRecipe:
 
     @property
     def passes(self) -> tuple[int, int]:
-        """Forward and backward passes over one batch of one optimiser step, the update itself included."""
+        """Forward and backward passes over one batch of one optimiser step, the update itself included.
+
+        Bounds count twice, once for the centres and once for the radii.
+        """
         return {
             "clean": (1, 1),
             "adversarial": (self.steps + 1, self.steps + 1),
@@ -82,6 +87,7 @@ class TrainingRecipe:
             "aligned": (3, 5),
             "prior": (2, 3),
             "free": (1, 1),
+            "bounded": (self.steps + 3, self.steps + 3),
         }[self.objective]
 
     @property
@@ -174,6 +180,24 @@ _ROWS = (
         weight=10.0,
         decay=0.3,
         reset=40,
+    ),
+    TrainingRecipe(
+        "mtl-ibp",
+        "one step, and beside it the loss that no point of the ball exceeds: (1 - weight) J(x + d) + weight J(bounds)",
+        "De Palma et al. 2024, MTL-IBP; the bounds of Gowal et al. 2018; the start of fgsm-rs, with a step of eps",
+        objective="bounded",
+        start="uniform",
+        spread=1.0,
+        weight=0.1,
+    ),
+    TrainingRecipe(
+        "ibp",
+        "no attack: half the loss at the example, half the one that no point of the ball exceeds",
+        "Gowal et al. 2018, section 3, with kappa at its last value of 0.5 throughout",
+        objective="bounded",
+        steps=0,
+        step=0.0,
+        weight=0.5,
     ),
     TrainingRecipe(
         "pgd-at",

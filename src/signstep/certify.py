@@ -1,0 +1,104 @@
+"""``certified``: rows for which no attack can succeed, by interval bounds."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from signstep.core.bounds import bounds_on, ends, worst_margins
+from signstep.core.region import BallRegion
+from signstep.core.space import InputSpace, Statistic
+from signstep.core.threat import ThreatModel
+from signstep.core.tree import wide
+from signstep.errors import InputError, LabelError
+
+_ROWS = 256
+
+
+@torch.no_grad()
+def certified(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: ThreatModel,
+    mean: Statistic = None,
+    std: Statistic = None,
+) -> Tensor:
+    """Which rows keep their class anywhere in the ball: (R,) bool, True only where interval bounds show it.
+
+    An audit finds an upper limit of robust accuracy, this is a lower one; what lies between is open. Intervals are the
+    loosest of bounds: they say much about a network trained with them (recipes ``mtl-ibp`` and ``ibp``) and next to
+    nothing about any other. False does not mean that the row can be fooled.
+
+    Taken in evaluation mode on a copy of the model in float64, rounded to the nearest and not outwards: it speaks
+    of the network as a function, not of the last bits of its own arithmetic.
+
+    Source: Gowal et al. (2018), "On the Effectiveness of Interval Bound Propagation", section 3, with the last linear
+    layer joined to the differences of classes.
+
+    Args:
+        model: layers with a rule (`signstep.core.bounds.rules`); returns scores (R, K).
+        x: inputs (R, ...), raw.
+        y: classes (R,).
+        threat: a ball with box and mask, ``ss.linf(0.3)``; of another norm the box around it is taken, which is sound
+            and loose.
+        mean: the model wants (x - mean) / std.
+        std: see ``mean``.
+
+    Raises:
+        InputError: x, y or threat do not fit.
+        LabelError: a label is no class of the model.
+        ModelError: no interval goes through a part of the model.
+
+    Example:
+        >>> import torch, signstep as ss
+        >>> model = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = model.weight.data.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        >>> x = torch.tensor([[0.9, 0.1], [0.6, 0.5]])
+        >>> ss.certified(model, x, torch.tensor([0, 0]), threat=ss.linf(0.1))
+        tensor([ True, False])
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; bounds go through layers, pass the nn.Module itself")
+    if not isinstance(threat, ThreatModel) or threat.eps is None:
+        raise InputError(f"threat={threat!r}: a certificate needs a ball with an eps, such as ss.linf(0.3)")
+    if y.shape != (len(x),) or y.is_floating_point():
+        raise LabelError(f"y has shape {tuple(y.shape)} and dtype {y.dtype} for {len(x)} rows; pass a class for each")
+    region = BallRegion.around(wide(x), replace(threat, grid=None))
+    space = InputSpace.of(mean, std)
+    low, high = (space.normalise(end) for end in ends(region))
+    exact = copy.deepcopy(model).to(low.device, low.dtype).eval()
+    classes = y.to(low.device).long()
+    _check(classes, exact, low[:1], high[:1])
+    parts = zip(*(torch.split(part, _ROWS) for part in (low, high, classes)), strict=True)
+    held = [_held(worst_margins(exact, *part), part[2]) for part in parts]
+    return torch.cat(held).to(x.device)
+
+
+def certified_share(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    threat: ThreatModel,
+    mean: Statistic = None,
+    std: Statistic = None,
+) -> float:
+    """The share of rows in batches of (x, y) that `certified` holds for, on the device of the model."""
+    where = next((part.device for part in model.parameters()), torch.device("cpu"))
+    held = [certified(model, x.to(where), y.to(where), threat=threat, mean=mean, std=std) for x, y in batches]
+    return float(torch.cat(held).float().mean())
+
+
+def _check(y: Tensor, model: nn.Module, low: Tensor, high: Tensor) -> None:
+    """Labels are classes that the model has; seen by its answer to one row."""
+    shape = tuple(bounds_on(model, low, high).centre.shape)
+    count = shape[1] if len(shape) == 2 else 0
+    if count and not 0 <= int(y.min()) <= int(y.max()) < count:
+        raise LabelError(f"y lies in {int(y.min())}..{int(y.max())}; the model has {count} classes, 0..{count - 1}")
+
+
+def _held(margins: Tensor, y: Tensor) -> Tensor:
+    """No other class reaches this one; NaN is no certificate."""
+    return (margins.scatter(1, y.unsqueeze(1), -torch.inf) < 0).all(1)
