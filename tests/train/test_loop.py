@@ -13,6 +13,7 @@ from signstep.errors import InputError, ModelError
 from signstep.models.small import digits_cnn
 from signstep.train import TRAINING_RECIPES, Moment, Settings, fit
 from signstep.train.alarm import Event
+from signstep.train.objectives import OBJECTIVES, Batch
 from signstep.train.probe import Look
 from signstep.train.recipes import training_recipe
 from signstep.train.run import Run
@@ -209,6 +210,21 @@ def test_what_is_ignored_is_recorded_once() -> None:
     assert trained.steps == trained.total
     assert trained.last is not None
     assert trained.last.step == trained.total
+
+
+def test_a_weight_fades_from_where_eps_is_whole(data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watched(batch: Batch) -> Tensor:
+        seen.append(batch.recipe.weight)
+        return batch.learnt(batch.model(batch.x), batch.y)
+
+    monkeypatch.setitem(OBJECTIVES, "bounded", watched)
+    settings = Settings(epochs=5, batch=90, warm_up=0.4)
+    trained = fit(fresh(), *data, threat=THREAT, recipe="mtl-ibp:weight=0.5,fade=0.1", settings=settings)
+    assert trained.total == 10
+    wanted = [0.5, 0.5, 0.5, 0.5, 0.5, 0.425, 0.35, 0.275, 0.2, 0.125]  # on the way to 0.05, which no step has
+    assert seen == pytest.approx(wanted)
 
 
 def test_the_average_is_what_is_delivered(data: tuple[Tensor, Tensor]) -> None:

@@ -306,6 +306,9 @@ def test_options_are_read() -> None:
         ("gradalign:steps=3", "pass steps=1"),
         ("mtl-ibp:weight=0", "above 0, up to 1"),
         ("ibp:weight=1.5", "above 0, up to 1"),
+        ("ibp:fade=3", "above 0, up to 1"),
+        ("n-fgsm:fade=0.5", "a factor for a weight"),
+        ("trades:fade=-1", "a factor for a weight"),
         ("trades:mode=both", "train or eval"),
         ("n-fgsm:clip=perhaps", "true or false"),
     ],
@@ -319,6 +322,8 @@ def test_wrong_calls_are_told(net: nn.Module, data: tuple[Tensor, Tensor]) -> No
     x, y = data
     with pytest.raises(InputError, match="pass memory="):
         adversarial_loss(net, x, y, "free", threat=THREAT)
+    with pytest.raises(InputError, match="run of known length"):
+        adversarial_loss(net, x, y, "trades:fade=0.5", threat=THREAT)
     with pytest.raises(InputError, match="pass ids="):
         adversarial_loss(net, x, y, "fgsm-pgi", threat=THREAT, memory=Memory())
     with pytest.raises(InputError, match="needs a ball"):

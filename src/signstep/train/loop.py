@@ -23,8 +23,9 @@ from signstep.train.run import Run, Selection
 from signstep.train.settings import Settings
 from signstep.train.team import Fabric, Team
 
-# Of the time, each; and never fewer than so many looks, however short the run.
-_ALARM_SHARE, _CHOICE_SHARE, _LEAST_LOOKS = 0.03, 0.02, 10
+# Of the time, each, less than 5 % together; and never fewer than so many, however short the run.
+_ALARM_SHARE, _CHOICE_SHARE = 0.025, 0.015
+_LEAST_LOOKS, _LEAST_CHOICES = 10, 5
 _ALARM_ROWS, _CHOICE_ROWS = 64, HELD_ROWS
 # A look that finds PGD and FGSM parted is followed by another in a fraction of the usual time: it takes two to call
 # most collapses.
@@ -204,9 +205,11 @@ class _Loop:
         self.alarm_rows, self.choice_rows = min(held, _ALARM_ROWS), min(held, _CHOICE_ROWS)
         step_cost = run.recipe.cost * min(run.settings.batch, len(run.rows))
         self.alarm_every = run.settings.check_every or _every(
-            cost() * self.alarm_rows, _ALARM_SHARE * step_cost, run.total
+            cost() * self.alarm_rows, _ALARM_SHARE * step_cost, run.total // _LEAST_LOOKS
         )
-        self.choice_every = _every(cost_of_selection() * self.choice_rows, _CHOICE_SHARE * step_cost, run.total)
+        self.choice_every = _every(
+            cost_of_selection() * self.choice_rows, _CHOICE_SHARE * step_cost, run.total // _LEAST_CHOICES
+        )
 
     def go(self, stopping: Callable[[], bool]) -> bool:
         """Until the end, or until asked or made to stop; whether it was before the end."""
@@ -344,6 +347,6 @@ class _Loop:
         return Moment(run.step, run.total, run.epoch, loss, rate, speed, reading, event)
 
 
-def _every(one: float, allowed: float, total: int) -> int:
-    """Steps between two looks of this cost, where each step allows so much for looks."""
-    return max(1, min(int(-(-one // allowed)), total // _LEAST_LOOKS))
+def _every(one: float, allowed: float, most: int) -> int:
+    """Steps between two looks of this cost, where each step allows so much for looks; at most so many."""
+    return max(1, min(int(-(-one // allowed)), most))

@@ -61,6 +61,10 @@ def adversarial_loss(
         torch.Size([3, 4])
     """
     chosen = training_recipe(recipe)
+    if chosen.fade != 1:
+        raise InputError(
+            f"recipe={recipe!r}: fade={chosen.fade:g} needs a run of known length; pass another weight= by and by"
+        )
     if memory is None and chosen.objective in ("free", "prior"):
         raise InputError(
             f"recipe={chosen.name!r} remembers; pass memory=signstep.train.Memory(), the same at each call"

@@ -17,8 +17,8 @@ from signstep.core.untouched import untouched
 from signstep.train.craft import ball, input_gradient, noise
 from signstep.train.draws import BatchDraws
 
-STEPS = 10
-_PGD = f"pgd:steps={STEPS}"
+# Of the PGD that looks for a collapse, which parts from FGSM widely, and of the one that chooses between weights.
+_LOOK_STEPS, _CHOICE_STEPS = 7, 10
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,18 @@ class Look:
 
 def cost() -> float:
     """Of `look` for each row, in forward passes: at most, since rows that PGD has fooled leave it."""
-    return (2 * STEPS + 2) + 4 + 2 * 3 + 4
+    return (2 * _LOOK_STEPS + 2) + 4 + 2 * 3 + 4
 
 
 def cost_of_selection() -> float:
     """Of `robust_rows` for each row, in forward passes."""
-    return 2 * STEPS + 2
+    return 2 * _CHOICE_STEPS + 2
 
 
 def look(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int = 0) -> Look:
     """Look at a model on rows x (R, ...) with labels y (R,)."""
     weak = attack(model, x, y, threat=threat, recipe="fgsm", seed=seed)
-    strong = attack(model, x, y, threat=threat, recipe=_PGD, seed=seed)
+    strong = attack(model, x, y, threat=threat, recipe=f"pgd:steps={_LOOK_STEPS}", seed=seed)
     assert isinstance(weak.x, Tensor)
     assert isinstance(strong.x, Tensor)
     with untouched(model), torch.no_grad():
@@ -71,7 +71,9 @@ def robust_rows(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, 
     """Rows that PGD does not fool: what the best weights are chosen by."""
     found = 0
     for part, labels in zip(torch.split(x, 512), torch.split(y, 512), strict=True):
-        found += int((~attack(model, part, labels, threat=threat, recipe=_PGD, seed=seed).fooled).sum())
+        found += int(
+            (~attack(model, part, labels, threat=threat, recipe=f"pgd:steps={_CHOICE_STEPS}", seed=seed).fooled).sum()
+        )
     return found
 
 

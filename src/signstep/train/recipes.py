@@ -33,6 +33,8 @@ class TrainingRecipe:
         mode: of the model in the inner attack: in "train", BatchNorm takes the statistics of the attacked batch and its
             running ones move with it; in "eval" it takes the running ones and leaves them alone.
         weight: of the regulariser that the objective has, if it has one; of the loss that bounds give, a share.
+        fade: what is left of ``weight`` at the end of a run, a factor; it changes in a straight line from where eps is
+            whole.
         replays: optimiser steps for each batch; epochs are divided by it.
         decay: of the momentum that a prior is led by.
         reset: epochs after which priors are drawn anew; 0 for never.
@@ -50,6 +52,7 @@ class TrainingRecipe:
     inside: bool = False
     mode: Literal["train", "eval"] = "train"
     weight: float = 0.0
+    fade: float = 1.0
     replays: int = 1
     decay: float = 0.0
     reset: int = 0
@@ -62,8 +65,12 @@ class TrainingRecipe:
             )
         if self.mode not in ("train", "eval"):
             raise InputError(f"{self.name}: mode={self.mode!r}; pass train or eval")
-        if self.objective == "bounded" and not 0 < self.weight <= 1:
-            raise InputError(f"{self.name}: weight={self.weight:g}; the bounds have a share above 0, up to 1")
+        if self.objective == "bounded" and not 0 < self.weight <= self.weight * max(1.0, self.fade) <= 1:
+            raise InputError(
+                f"{self.name}: weight={self.weight:g}, fade={self.fade:g}; the bounds have a share above 0, up to 1"
+            )
+        if not self.fade >= 0 or (self.fade != 1 and self.weight == 0):
+            raise InputError(f"{self.name}: fade={self.fade:g} of weight={self.weight:g}; pass a factor for a weight")
         if self.objective in ("aligned", "prior") and self.steps != 1:
             raise InputError(f"{self.name}: steps={self.steps}; it shares the gradient of one step, pass steps=1")
 

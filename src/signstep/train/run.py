@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -283,6 +283,14 @@ class Run:
         self.best, self.healthy = state["best"], state["healthy"]
         self.restore(state["now"])
 
+    def _faded(self) -> TrainingRecipe:
+        """The recipe with its weight at this step."""
+        recipe = self.recipe
+        if recipe.fade == 1:
+            return recipe
+        gone = max(0.0, (self.step - self.warm) / max(1.0, self.total - self.warm))
+        return replace(recipe, weight=recipe.weight * (1 + (recipe.fade - 1) * gone), fade=1.0)
+
     def _loss(self) -> Tensor:
         """The mean over this process's rows, weighted so that the mean over processes is that over the batch."""
         rows, team = self.order(self.visit), self.team
@@ -306,7 +314,7 @@ class Run:
         scale = 1.0 if self.scaler is None else _INNER_SCALE
         forward, rows = self.compiled.forward(self.recipe), rows.to(self.device)
         losses_ = (self.rowwise, self.learnt)
-        batch = Batch(forward, x, y, self.recipe, region, draws, *losses_, self.memory, rows, frame, scale)
+        batch = Batch(forward, x, y, self._faded(), region, draws, *losses_, self.memory, rows, frame, scale)
         precision = self.settings.precision
         with nullcontext() if precision is None else torch.autocast(self.device.type, dtype=precision):
             loss = OBJECTIVES[self.recipe.objective](batch)
