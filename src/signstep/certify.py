@@ -12,9 +12,10 @@ from signstep.core.region import BallRegion
 from signstep.core.space import InputSpace, Statistic
 from signstep.core.threat import ThreatModel
 from signstep.core.tree import wide
-from signstep.errors import InputError, LabelError
+from signstep.errors import InputError, LabelError, ModelError
 
 _ROWS = 256
+_ROUNDING = 1e-9  # float64, relative
 
 
 @torch.no_grad()
@@ -51,7 +52,8 @@ def certified(
     Raises:
         InputError: x, y or threat do not fit.
         LabelError: a label is no class of the model.
-        ModelError: no interval goes through a part of the model.
+        ScaleError: x lies outside the box.
+        ModelError: no interval goes through a part of the model, or the model leaves its own bounds.
 
     Example:
         >>> import torch, signstep as ss
@@ -61,21 +63,21 @@ def certified(
         >>> ss.certified(model, x, torch.tensor([0, 0]), threat=ss.linf(0.1))
         tensor([ True, False])
     """
-    if not isinstance(model, nn.Module):
+    network = getattr(model, "_orig_mod", model)  # what torch.compile wraps
+    if not isinstance(network, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; bounds go through layers, pass the nn.Module itself")
     if not isinstance(threat, ThreatModel) or threat.eps is None:
         raise InputError(f"threat={threat!r}: a certificate needs a ball with an eps, such as ss.linf(0.3)")
     if y.shape != (len(x),) or y.is_floating_point():
         raise LabelError(f"y has shape {tuple(y.shape)} and dtype {y.dtype} for {len(x)} rows; pass a class for each")
-    region = BallRegion.around(wide(x), replace(threat, grid=None))
+    region = _wide(BallRegion.around(x, replace(threat, grid=None)), threat)
     space = InputSpace.of(mean, std)
     low, high = (space.normalise(end) for end in ends(region))
-    exact = copy.deepcopy(model).to(low.device, low.dtype).eval()
+    exact = copy.deepcopy(network).to(low.device).to(low.dtype).eval()
     classes = y.to(low.device).long()
     _check(classes, exact, low[:1], high[:1])
     parts = zip(*(torch.split(part, _ROWS) for part in (low, high, classes)), strict=True)
-    held = [_held(worst_margins(exact, *part), part[2]) for part in parts]
-    return torch.cat(held).to(x.device)
+    return torch.cat([_held(exact, *part) for part in parts]).to(x.device)
 
 
 def certified_share(
@@ -91,14 +93,44 @@ def certified_share(
     return float(torch.cat(held).float().mean())
 
 
+def _wide(region: BallRegion, threat: ThreatModel) -> BallRegion:
+    """The same region in float64, after x was checked in its own precision."""
+    x = wide(region.x)
+    radius = (
+        wide(torch.as_tensor(threat.eps))
+        if isinstance(threat.eps, Tensor)
+        else torch.tensor(float(threat.eps or 0)).double()
+    )
+    low, high = (None if end is None else wide(end) for end in (region.low, region.high))
+    mask = None if region.mask is None else region.mask.to(x.device)
+    return BallRegion(region.norm, x, radius.to(x.device).expand(len(x)), low, high, mask, None)
+
+
 def _check(y: Tensor, model: nn.Module, low: Tensor, high: Tensor) -> None:
     """Labels are classes that the model has; seen by its answer to one row."""
     shape = tuple(bounds_on(model, low, high).centre.shape)
-    count = shape[1] if len(shape) == 2 else 0
-    if count and not 0 <= int(y.min()) <= int(y.max()) < count:
-        raise LabelError(f"y lies in {int(y.min())}..{int(y.max())}; the model has {count} classes, 0..{count - 1}")
+    if len(shape) != 2 or shape[1] < 2:
+        raise ModelError(
+            f"the model's outputs have shape {shape} for one row; a certificate needs scores (R, K), K > 1"
+        )
+    if not 0 <= int(y.min()) <= int(y.max()) < shape[1]:
+        raise LabelError(
+            f"y lies in {int(y.min())}..{int(y.max())}; the model has {shape[1]} classes, 0..{shape[1] - 1}"
+        )
 
 
-def _held(margins: Tensor, y: Tensor) -> Tensor:
-    """No other class reaches this one; NaN is no certificate."""
+def _held(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
+    """No other class reaches this one anywhere in the box, (R,); NaN is no certificate.
+
+    The model itself is asked at three points: a part that does not do what its type promises shows there.
+    """
+    margins = worst_margins(model, low, high, y)
+    for point in (low, (low + high) / 2, high):
+        scores = model(point)
+        apart = scores - scores.gather(1, y.unsqueeze(1))
+        if bool((apart > margins + _ROUNDING * (1 + margins.abs())).any()):
+            raise ModelError(
+                f"{type(model).__name__} leaves its own bounds: a part of it does more than its layers say (a value "
+                "overwritten, a random draw, code outside of the trace), and no certificate can be given"
+            )
     return (margins.scatter(1, y.unsqueeze(1), -torch.inf) < 0).all(1)

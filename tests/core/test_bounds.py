@@ -1,7 +1,9 @@
 """Interval bounds: nothing inside the box escapes them, and where a network is simple they are exact."""
 
+import operator
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import pytest
 import torch
@@ -201,9 +203,60 @@ class Squaring(nn.Module):
         return x * x
 
 
+class Calling(nn.Module):
+    """A forward in one line."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function: Callable[[Tensor], Tensor] = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.function(x)
+        return out
+
+
+class Twice(nn.Module):
+    """What a rectifier overwrites is used again: 2 relu(x), and not relu(x) + x."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shifted = x + 0.0
+        out: Tensor = self.act(shifted)
+        return out + shifted
+
+
+class Standardised(nn.Linear):
+    """A subclass whose forward is another one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight / self.weight.norm(), self.bias)
+
+
+def hooked() -> nn.Module:
+    layer = nn.Linear(8, 3)
+    layer.register_forward_hook(lambda _, __, out: 2 * out)
+    return nn.Sequential(nn.Flatten(2), layer)
+
+
 @pytest.mark.parametrize(
     ("model", "named"),
     [
+        (hooked(), r"Linear \(1, which has hooks\)"),
+        (nn.Sequential(nn.Flatten(2), Standardised(8, 3)), "no interval goes through linear"),
+        (Twice(), "overwrites a value that is used again"),
+        (Calling(lambda x: x.flatten(2).mT), "the attribute mT"),
+        (Calling(lambda x: x - x.mean(0)), "goes over rows"),
+        (Calling(lambda x: x / x.sum()), "goes over rows"),
+        (Calling(lambda x: F.dropout(x, 0.5)), "it draws"),
+        (Calling(lambda x: F.avg_pool2d(x, 2, divisor_override=-4)), "divisor_override"),
+        (Calling(lambda x: torch.add(x, x, alpha=-1)), "alpha"),
+        (Calling(lambda x: x + torch.rand(1, 1, 8, 8)), "draws random numbers"),
+        (nn.Sequential(nn.ELU(alpha=-1.0)), "ELU"),
+        (nn.Sequential(nn.Softplus(threshold=0.0)), "Softplus"),
+        (nn.Sequential(nn.BatchNorm2d(1, track_running_stats=False)).eval(), "BatchNorm2d"),
         (vit(), "MultiheadAttention|no interval goes through"),
         (nn.Sequential(nn.Flatten(), nn.Softmax(1)), "Softmax"),
         (nn.Sequential(nn.Conv2d(1, 1, 3, padding_mode="circular")), "Conv2d"),
@@ -228,6 +281,41 @@ def test_batchnorm_in_training_takes_the_centres_statistics_and_leaves_its_runni
     assert torch.allclose(found.centre, layer(x))
 
 
+class Moded(nn.Module):
+    """A mode, a buffer, a tensor of the code's own, and an argument that has a default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.scale: Tensor
+        self.register_buffer("scale", torch.tensor(4.0))
+
+    def forward(self, x: Tensor, *, times: float = 2.0) -> Tensor:
+        scores: Tensor = self.head(x * self.scale.sqrt() + torch.tensor([0.5]))
+        return times * scores if self.training else scores
+
+
+def test_modes_buffers_and_defaults_are_those_of_the_moment() -> None:
+    model, x = Moded(), torch.rand(2, 4)
+    names = set(vars(model))
+    for mode in (True, False):
+        model.train(mode)
+        for scale in (4.0, 9.0):
+            model.scale.fill_(scale)
+            assert torch.allclose(bounds_on(model, x, x).centre, model(x), atol=1e-6)
+    assert set(vars(model)) == names
+    wide = model.double()
+    assert torch.allclose(bounds_on(wide, x.double(), x.double()).centre, wide(x.double()))
+
+
+def test_many_classes_take_less_memory_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, (x, radius, _) = nn.Linear(20, 5).double(), drawn((7, 20))
+    y = torch.tensor([4, 0, 4, 1, 2, 0, 0])
+    margins = worst_margins(model, x - radius, x + radius, y)
+    monkeypatch.setattr("signstep.core.bounds.margins._AT_ONCE", 0)
+    assert torch.allclose(worst_margins(model, x - radius, x + radius, y), margins)
+
+
 def test_a_changed_network_is_traced_anew() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
     x = torch.rand(2, 4)
@@ -236,10 +324,60 @@ def test_a_changed_network_is_traced_anew() -> None:
     assert torch.allclose(bounds_on(model, x, x).centre, model(x), atol=1e-6)
 
 
-def test_no_rule_is_left_without_a_test_of_its_own_kind() -> None:
-    assert set(MADE) <= set(LAYERS)
-    assert len(FUNCTIONS) > 10
-    assert "view" in METHODS
+def function_calls() -> dict[str, Callable[[Tensor], Tensor]]:
+    """A use of each function and method with a rule, on (3, 4, 6, 6)."""
+    factor = torch.tensor(-1.5, dtype=torch.float64)
+    special: dict[object, Callable[[Tensor], Tensor]] = {
+        operator.add: lambda x: x + factor,
+        operator.sub: lambda x: 1 - x,
+        operator.mul: lambda x: factor * x,
+        operator.truediv: lambda x: x / factor,
+        torch.add: lambda x: torch.add(x, x),
+        torch.sub: lambda x: torch.sub(x, x),
+        torch.mul: lambda x: torch.mul(x, factor),
+        torch.div: lambda x: torch.div(x, factor),
+        torch.cat: lambda x: torch.cat([x, x - 1], dim=1),
+        operator.getitem: lambda x: x[:, 1:3],
+        torch.permute: lambda x: torch.permute(x, (0, 2, 3, 1)),
+        torch.transpose: lambda x: torch.transpose(x, 1, 2),
+        torch.flatten: lambda x: torch.flatten(x, 1),
+        torch.mean: lambda x: torch.mean(x, (2, 3)),
+        torch.sum: lambda x: torch.sum(x, dim=-1),
+        F.dropout: lambda x: F.dropout(x, 0.5, training=False),
+        **{pool: partial(pool, kernel_size=2) for pool in (F.max_pool2d, F.avg_pool2d)},
+        F.adaptive_avg_pool2d: lambda x: F.adaptive_avg_pool2d(x, 1),
+        "view": lambda x: x.view(3, -1),
+        "reshape": lambda x: x.reshape(3, 2, -1),
+        "flatten": lambda x: x.flatten(1),
+        "permute": lambda x: x.permute(0, 3, 1, 2),
+        "transpose": lambda x: x.transpose(1, 3),
+        "squeeze": lambda x: x.squeeze(),
+        "unsqueeze": lambda x: x.unsqueeze(1),
+        "expand": lambda x: x.unsqueeze(1).expand(-1, 2, -1, -1, -1),
+        "mean": lambda x: x.mean((1, 2)),
+        "sum": lambda x: x.sum(dim=1),
+        "add": lambda x: x.add(factor),
+        "sub": lambda x: x.sub(x),
+        "mul": lambda x: x.mul(factor),
+        "div": lambda x: x.div(factor),
+    }
+    plain = {name: special.get(name, lambda x, name=name: getattr(x, name)()) for name in METHODS}
+    named = {str(function): special.get(function, function) for function in FUNCTIONS}
+    return {**named, **plain}
+
+
+@pytest.mark.parametrize("name", list(function_calls()))
+def test_no_point_of_the_box_escapes_a_function(name: str) -> None:
+    call = function_calls()[name]
+    centre, radius, generator = drawn((3, 4, 6, 6))
+    box = Interval(centre, radius)
+    found = bounds_on(Calling(call), box.low, box.high)
+    assert bool((found.radius >= 0).all())
+    for _ in range(50):
+        out = call(inside(box, generator))
+        assert out.shape == found.centre.shape
+        assert bool((out <= found.high + 1e-9).all())
+        assert bool((out >= found.low - 1e-9).all())
 
 
 def test_the_ends_are_those_of_ball_box_and_mask() -> None:
@@ -307,6 +445,7 @@ def test_certified_leaves_the_model_alone_and_knows_mean_and_std() -> None:
         ({"y": torch.tensor([0, 7])}, LabelError, "7; the model has 3 classes"),
         ({"y": torch.tensor([0.0, 1.0])}, LabelError, "float32"),
         ({"threat": ss.linf(None)}, InputError, "eps"),
+        ({"model": nn.Linear(4, 1), "y": torch.tensor([0, 0])}, ModelError, "K > 1"),
         ({"x": torch.rand(0, 4), "y": torch.zeros(0).long()}, InputError, "empty"),
         ({"model": lambda x: x}, InputError, "nn.Module"),
     ],
@@ -315,3 +454,31 @@ def test_what_certified_cannot_answer_is_said(wrong: dict[str, object], error: t
     given = {"model": nn.Linear(4, 3), "x": torch.rand(2, 4), "y": torch.tensor([0, 1]), "threat": ss.linf(0.1)} | wrong
     with pytest.raises(error, match=named):
         ss.certified(given["model"], given["x"], given["y"], threat=given["threat"])  # type: ignore[arg-type]
+
+
+class Overwriting(nn.Module):
+    """In place through a view, which the trace does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = x - 0.5
+        two = one
+        one += self.head(x)[:, :1].relu() + 1
+        scores: Tensor = self.head(one + two)
+        return scores
+
+
+def test_a_model_that_leaves_its_bounds_gets_no_certificate() -> None:
+    with pytest.raises(ModelError, match="leaves its own bounds"):
+        ss.certified(Overwriting(), torch.rand(8, 4), torch.zeros(8).long(), threat=ss.linf(0.01))
+
+
+def test_certified_takes_ends_of_the_box_that_float64_does_not_have() -> None:
+    x, model = torch.tensor([[0.1, 0.05]]), nn.Linear(2, 2)
+    held = ss.certified(model, x, model(x).argmax(1), threat=ss.linf(1e-6, box=(0.0, 0.1)))
+    assert held.tolist() == [True]
+    compiled = cast("nn.Module", torch.compile(model, backend="eager"))
+    assert torch.equal(held, ss.certified(compiled, x, model(x).argmax(1), threat=ss.linf(1e-6, box=(0.0, 0.1))))

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.data.digits import digits
 from signstep.errors import InputError, LoadError
-from signstep.train import Settings, fit
+from signstep.models.small import digits_cnn
+from signstep.train import Moment, Settings, fit
 
 THREAT = ss.linf(0.1)
 SETTINGS = Settings(epochs=4, batch=32, average=0.9, crop=1, flip=True)
@@ -37,7 +38,8 @@ import torch
 from safetensors.torch import save_file
 import signstep as ss
 from signstep.data.digits import digits
-from signstep.train import Settings, fit
+from signstep.models.small import digits_cnn
+from signstep.train import Moment, Settings, fit
 
 torch.set_num_threads(1)
 torch.manual_seed(0)
@@ -120,6 +122,35 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             break
     assert kills >= 1
     assert (broken / "end.safetensors").read_bytes() == ends[0]
+
+
+def test_a_run_gone_on_with_after_a_recovery_looks_when_the_uninterrupted_one_does(tmp_path: Path) -> None:
+    x, y = digits("train")
+    settings = Settings(
+        epochs=12, rate=5e-3, cure="pgd-at"
+    )  # costs ten times as much, and would be looked at less often
+
+    def new() -> nn.Sequential:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return digits_cnn()
+
+    options = {"threat": ss.linf(0.3), "recipe": "fgsm", "settings": settings}
+    whole, broken = new(), new()
+    one = fit(whole, x, y, **options)  # type: ignore[arg-type]
+    assert one.events
+    later = one.events[0].step + 3
+    done: list[int] = []
+
+    def watch(moment: Moment) -> None:
+        done.append(moment.step)
+
+    fit(new(), x, y, folder=tmp_path, watch=watch, stopping=lambda: len(done) >= later, **options)  # type: ignore[arg-type]
+    two = fit(broken, x, y, folder=tmp_path, **options)  # type: ignore[arg-type]
+    assert any(note.startswith("went on") for note in two.notes)
+    assert [reading.step for reading in one.readings] == [reading.step for reading in two.readings]
+    assert one.selections == two.selections
+    assert equal(whole, broken)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:

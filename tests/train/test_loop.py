@@ -180,6 +180,14 @@ def test_a_look_that_finds_them_parted_is_followed_by_another_soon(
     assert [event.step for event in trained.events] == ([25] if pgd == 1 else [])
 
 
+def test_in_the_warm_up_no_look_is_doubled(data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    found = Look(64, 0.9, 1.5, clean=60, fgsm=31, pgd=13, weight_cosine=0.5, input_cosine=0.5)
+    monkeypatch.setattr("signstep.train.loop.look", lambda *_, **__: found)
+    settings = Settings(epochs=40, batch=90, check_every=20, on_collapse="stop", warm_up=0.7)
+    trained = fit(fresh(), *data, threat=THREAT, recipe="fgsm", settings=settings)
+    assert [reading.step for reading in trained.readings] == [20, 40, 60, 65, 80]
+
+
 def test_what_is_ignored_is_looked_at_in_turn_alone(
     data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

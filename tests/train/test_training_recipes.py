@@ -55,7 +55,9 @@ def test_the_passes_are_those_of_the_table(name: str, net: nn.Module, data: tupl
     bounds = 2 if TRAINING_RECIPES[name].objective == "bounded" else 0  # do not come by the model's own forward
     rows = {"forward": 0, "backward": 0}
 
-    def watch(_: nn.Module, given: tuple[Tensor], outputs: Tensor) -> None:
+    def watch(_: nn.Module, given: tuple[Tensor], outputs: object) -> None:
+        if not isinstance(outputs, Tensor):
+            return  # bounds trace the network once
         rows["forward"] += len(given[0])
         if outputs.requires_grad:
             count = lambda _: rows.__setitem__("backward", rows["backward"] + len(outputs))  # noqa: E731
@@ -218,6 +220,16 @@ def test_the_bounded_loss_is_a_mixture_and_no_point_of_the_ball_exceeds_the_boun
     assert torch.isclose(loss_of("ibp", net, x, y), (clean + whole) / 2)
 
 
+def test_bounds_alone_keep_running_statistics_and_take_no_smoothing(data: tuple[Tensor, Tensor]) -> None:
+    x, y = data
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10)).train()
+    before = model[2].running_mean.clone()  # type: ignore[operator]
+    plain = loss_of("ibp:weight=1", model, x, y)
+    assert not torch.equal(before, model[2].running_mean)  # type: ignore[arg-type]
+    smooth = adversarial_loss(model, x, y, "ibp:weight=1", threat=THREAT, smoothing=0.2)
+    assert torch.isclose(plain, smooth)
+
+
 def test_bounds_see_through_a_normalisation_and_through_compiled_code(
     net: nn.Module, data: tuple[Tensor, Tensor]
 ) -> None:
@@ -309,6 +321,7 @@ def test_options_are_read() -> None:
         ("ibp:fade=3", "above 0, up to 1"),
         ("n-fgsm:fade=0.5", "a factor for a weight"),
         ("trades:fade=-1", "a factor for a weight"),
+        ("trades:fade=inf", "a factor for a weight"),
         ("trades:mode=both", "train or eval"),
         ("n-fgsm:clip=perhaps", "true or false"),
     ],
@@ -322,6 +335,8 @@ def test_wrong_calls_are_told(net: nn.Module, data: tuple[Tensor, Tensor]) -> No
     x, y = data
     with pytest.raises(InputError, match="pass memory="):
         adversarial_loss(net, x, y, "free", threat=THREAT)
+    with pytest.raises(InputError, match="drop criterion="):
+        adversarial_loss(net, x, y, "ibp", threat=THREAT, criterion=F.multi_margin_loss)
     with pytest.raises(InputError, match="run of known length"):
         adversarial_loss(net, x, y, "trades:fade=0.5", threat=THREAT)
     with pytest.raises(InputError, match="pass ids="):

@@ -22,7 +22,7 @@ from signstep.cli.stopping import asked_to_stop
 from signstep.core.files import write_whole
 from signstep.core.space import InputSpace, Statistic
 from signstep.core.threat import ThreatModel
-from signstep.errors import InputError
+from signstep.errors import InputError, SignstepError
 from signstep.models import load_model, parse_args
 from signstep.train.loop import Moment, fit
 from signstep.train.recipes import TRAINING_RECIPES, training_recipe
@@ -218,9 +218,13 @@ def train(
 
 def _floor(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], threat: ThreatModel, mean: Statistic, std: Statistic
-) -> float:
-    """The share of the audited rows that bounds hold for, also said aloud."""
-    share = certified_share(model, batches, threat, mean, std)
+) -> float | None:
+    """The share of the audited rows that bounds hold for, also said aloud; None where there are none."""
+    try:
+        share = certified_share(model, batches, threat, mean, std)
+    except SignstepError as error:  # after hours of training no reason to lose the card
+        typer.echo(f"No bounds were taken: {error}", err=True)
+        return None
     typer.echo(f"Certified by interval bounds: {100 * share:.1f} %, which no attack can go below.")
     return share
 

@@ -158,7 +158,7 @@ def fit(
             run.load(state)
             notes = (*notes, f"went on from step {run.step}")
     with untouched(), in_memory(run):
-        stopped = _Loop(run, folder, save_seconds, watch).go(stopping or (lambda: False))
+        stopped = _Loop(run, begun, folder, save_seconds, watch).go(stopping or (lambda: False))
     outer.load_state_dict(run.best["weights"] if run.best else run.delivered.state_dict())
     outer.eval()
     return Trained(
@@ -197,13 +197,19 @@ def _stuck(run: Run) -> tuple[str, ...]:
 
 class _Loop:
     def __init__(
-        self, run: Run, folder: Path | None, save_seconds: float, watch: Callable[[Moment], None] | None
+        self,
+        run: Run,
+        begun: TrainingRecipe,
+        folder: Path | None,
+        save_seconds: float,
+        watch: Callable[[Moment], None] | None,
     ) -> None:
         self.run, self.folder, self.save_seconds, self.watch = run, folder, save_seconds, watch
         self.saved = time.perf_counter()
         held = len(run.held_x)
         self.alarm_rows, self.choice_rows = min(held, _ALARM_ROWS), min(held, _CHOICE_ROWS)
-        step_cost = run.recipe.cost * min(run.settings.batch, len(run.rows))
+        # Of the recipe begun with: a run that is gone on with after a recovery looks when the uninterrupted one does.
+        step_cost = begun.cost * min(run.settings.batch, len(run.rows))
         self.alarm_every = run.settings.check_every or _every(
             cost() * self.alarm_rows, _ALARM_SHARE * step_cost, run.total // _LEAST_LOOKS
         )
@@ -245,7 +251,7 @@ class _Loop:
         if not run.readings or not run.recipe.robust or any(event.action == "ignore" for event in run.events):
             return None
         newest = run.readings[-1]
-        in_turn = newest.step % self.alarm_every == 0 and newest.attempt == run.attempt
+        in_turn = newest.step % self.alarm_every == 0 and newest.attempt == run.attempt and newest.step >= run.warm
         return newest.step + max(1, self.alarm_every // _SOONER) if in_turn and parted(newest) else None
 
     def _look(self, step: int) -> tuple[Reading, Event | None]:

@@ -50,6 +50,7 @@ def adversarial_loss(
 
     Raises:
         InputError: recipe, memory, threat or a value of x does not fit.
+        ModelError: ``mtl-ibp`` or ``ibp``, and no interval goes through a part of the model.
 
     Example:
         >>> import torch, signstep as ss
@@ -64,6 +65,10 @@ def adversarial_loss(
     if chosen.fade != 1:
         raise InputError(
             f"recipe={recipe!r}: fade={chosen.fade:g} needs a run of known length; pass another weight= by and by"
+        )
+    if criterion is not None and chosen.objective == "bounded":
+        raise InputError(
+            f"recipe={chosen.name!r} bounds cross-entropy by margins; drop criterion=, or take another recipe"
         )
     if memory is None and chosen.objective in ("free", "prior"):
         raise InputError(

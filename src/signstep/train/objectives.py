@@ -4,6 +4,7 @@ Each objective is a function of a `Batch` and returns the mean loss over its row
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -166,8 +167,9 @@ def free(batch: Batch) -> Tensor:
 def bounded(batch: Batch) -> Tensor:
     """(1 - weight) J(x + d) + weight J(m), m the worst margins that interval bounds allow in the ball.
 
-    J(m) is at least the loss of every point of the ball, so that it cannot be learnt away by hiding from one step
-    (De Palma et al. 2024, equation 6; Gowal et al. 2018, equation 10).
+    J(m), without label smoothing, is at least the loss of every point of the ball, so that it cannot be learnt away by
+    hiding from one step (De Palma et al. 2024, equation 6; Gowal et al. 2018, equation 10). With BatchNorm that holds
+    in evaluation mode; here it normalises by the statistics of the centres.
     """
     share = batch.recipe.weight
     low, high = ends(batch.region)
@@ -175,8 +177,18 @@ def bounded(batch: Batch) -> Tensor:
     if isinstance(network, Normalised):
         low, high = network.space.normalise(low), network.space.normalise(high)
         network = network_of(network.model)
-    bounds = batch.learnt(worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y), batch.y)
-    return bounds if share == 1 else (1 - share) * adversarial(batch) + share * bounds
+    kind = batch.x.device.type
+    # Half precision has no room for the ends of wide intervals.
+    half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    with torch.autocast(kind, enabled=False) if half else nullcontext():
+        margins = worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y)
+    bounds = F.cross_entropy(margins, batch.y)
+    if share < 1:
+        return (1 - share) * adversarial(batch) + share * bounds
+    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules()):
+        with torch.no_grad():
+            batch.model(batch.x)  # running statistics, which bounds leave alone
+    return bounds
 
 
 def network_of(model: object) -> nn.Module:

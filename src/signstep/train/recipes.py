@@ -5,6 +5,7 @@ which objective the weights follow. Training may leave the allowed set where its
 """
 
 import difflib
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -69,7 +70,7 @@ class TrainingRecipe:
             raise InputError(
                 f"{self.name}: weight={self.weight:g}, fade={self.fade:g}; the bounds have a share above 0, up to 1"
             )
-        if not self.fade >= 0 or (self.fade != 1 and self.weight == 0):
+        if not 0 <= self.fade < math.inf or (self.fade != 1 and self.weight == 0):
             raise InputError(f"{self.name}: fade={self.fade:g} of weight={self.weight:g}; pass a factor for a weight")
         if self.objective in ("aligned", "prior") and self.steps != 1:
             raise InputError(f"{self.name}: steps={self.steps}; it shares the gradient of one step, pass steps=1")

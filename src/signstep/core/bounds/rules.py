@@ -24,6 +24,8 @@ _CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv
 _GELU_BOTTOM = -0.7517915
 _TANH_GELU_BOTTOM = -0.7524614
 _SILU_BOTTOM = -1.2784645
+# Softplus is cut to the identity at its threshold: a step down that float64 does not see from here on.
+_SEAMLESS = 20.0
 
 
 def _linear(layer: nn.Linear, part: Interval) -> Interval:
@@ -112,16 +114,33 @@ LAYERS: Mapping[type[nn.Module], Layer] = {
 }
 
 
+# What a layer of a kind must be for its rule to hold; torch's own default is each time.
+_UNLESS: Mapping[type[nn.Module], Callable[[Any], bool]] = {
+    **dict.fromkeys(_CONVOLUTIONS, lambda layer: layer.padding_mode != "zeros"),
+    **dict.fromkeys(
+        (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d),
+        lambda layer: layer.running_mean is None and not layer.training,  # rows depend on each other
+    ),
+    nn.LeakyReLU: lambda layer: not layer.negative_slope >= 0,
+    nn.ELU: lambda layer: not layer.alpha >= 0,
+    nn.CELU: lambda layer: not layer.alpha > 0,
+    nn.Softplus: lambda layer: not (layer.beta > 0 and layer.threshold >= _SEAMLESS),
+    nn.AvgPool2d: lambda layer: layer.divisor_override is not None,
+    **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d), lambda layer: layer.return_indices),
+}
+
+
 def rule_of(layer: nn.Module) -> Layer | None:
-    """The rule of a layer; None where there is none."""
+    """The rule of a layer; None where there is none.
+
+    A subclass with a ``forward`` of its own is another layer, and so is one with hooks.
+    """
     kind = next((kind for kind in LAYERS if isinstance(layer, kind)), None)
-    if kind is None:
+    if kind is None or type(layer).forward is not kind.forward or "forward" in vars(layer):
         return None
-    if kind in _CONVOLUTIONS and layer.padding_mode != "zeros":
+    if kind in _CONVOLUTIONS and getattr(type(layer), "_conv_forward") is not getattr(kind, "_conv_forward"):  # noqa: B009
         return None
-    if kind is nn.LeakyReLU and not float(layer.negative_slope) >= 0:  # type: ignore[arg-type]
-        return None
-    if kind in (nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d) and layer.return_indices:
+    if layer._forward_hooks or layer._forward_pre_hooks or _UNLESS.get(kind, lambda _: False)(layer):
         return None
     return LAYERS[kind]
 
@@ -170,18 +189,43 @@ def _by(way: Callable[[Interval, Callable[[Tensor], Tensor]], Interval], functio
     return applied
 
 
-def _kept(part: Interval, *_: Any, **__: Any) -> Interval:
+def _dropout(
+    part: Interval,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,  # noqa: ARG001
+) -> Interval:
+    if training and p > 0:
+        raise TypeError("it draws; take nn.Dropout, which bounds leave out")
     return part
 
 
-_RISING = (torch.relu, F.relu, F.relu6, F.hardtanh, F.softplus, torch.sigmoid, torch.tanh, F.elu, F.max_pool2d)
-_SHAPED = (torch.flatten, torch.mean, torch.sum, torch.permute, torch.transpose, F.avg_pool2d, F.adaptive_avg_pool2d)
+def _reduced(function: Callable[..., Tensor]) -> Callable[..., Interval]:
+    """A sum or a mean inside of each row."""
+
+    def applied(part: Interval, dim: Any = None, *args: Any, **kwargs: Any) -> Interval:
+        places = (dim,) if isinstance(dim, int) else tuple(dim or ())
+        if not places or any(place % part.centre.ndim == 0 for place in places):
+            raise TypeError("it goes over rows, which then depend on each other")
+        return part.shaped(lambda values: function(values, dim, *args, **kwargs))
+
+    return applied
+
+
+def _averaged(part: Interval, *args: Any, **kwargs: Any) -> Interval:
+    if len(args) > _BEFORE_DIVISOR or kwargs.get("divisor_override") is not None:
+        raise TypeError("divisor_override")
+    return part.shaped(lambda values: F.avg_pool2d(values, *args, **kwargs))
+
+
+_BEFORE_DIVISOR = 5
+_RISING = (torch.relu, F.relu, F.relu6, F.hardtanh, torch.sigmoid, torch.tanh, F.max_pool2d)
+_SHAPED = (torch.flatten, torch.permute, torch.transpose, F.adaptive_avg_pool2d)
 
 FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Interval]] = {
     **{function: _by(Interval.rising, function) for function in _RISING},
     **{function: _by(Interval.shaped, function) for function in _SHAPED},
     operator.add: _sum,
-    operator.iadd: _sum,
     torch.add: _sum,
     operator.sub: _difference,
     torch.sub: _difference,
@@ -196,20 +240,24 @@ FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Interval]] = {
         partial(F.gelu, approximate=approximate), _GELU_BOTTOM if approximate == "none" else _TANH_GELU_BOTTOM
     ),
     F.silu: lambda part, inplace=False: part.valley(F.silu, _SILU_BOTTOM),  # noqa: ARG005
-    F.dropout: _kept,
+    F.dropout: _dropout,
+    F.avg_pool2d: _averaged,
+    torch.mean: _reduced(torch.mean),
+    torch.sum: _reduced(torch.sum),
 }
 
 _MOVES = ("view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "expand")
 
 METHODS: Mapping[str, Callable[..., Interval]] = {
-    **{name: _by(Interval.shaped, getattr(torch.Tensor, name)) for name in (*_MOVES, "mean", "sum")},
+    **{name: _by(Interval.shaped, getattr(torch.Tensor, name)) for name in _MOVES},
     **{name: _by(Interval.rising, getattr(torch.Tensor, name)) for name in ("relu", "sigmoid", "tanh")},
+    **{name: _reduced(getattr(torch.Tensor, name)) for name in ("mean", "sum")},
     "add": _sum,
     "sub": _difference,
     "mul": _product,
     "div": _quotient,
 }
 
-# Questions about the shape are answered by the centre.
-ABOUT = (getattr,)
-ABOUT_METHODS = ("size", "dim")
+# Questions about the tensor and not about its numbers, which the centre answers.
+ATTRIBUTES = ("shape", "ndim", "dtype", "device")
+QUESTIONS = ("size", "dim", "numel")
