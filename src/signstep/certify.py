@@ -124,11 +124,10 @@ def _held(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
 
     The model itself is asked at three points: a part that does not do what its type promises shows there.
     """
-    margins = worst_margins(model, low, high, y)
+    margins, outputs = worst_margins(model, low, high, y), bounds_on(model, low, high)
+    slack = _ROUNDING * (1 + outputs.centre.abs() + outputs.radius)
     for point in (low, (low + high) / 2, high):
-        scores = model(point)
-        apart = scores - scores.gather(1, y.unsqueeze(1))
-        if bool((apart > margins + _ROUNDING * (1 + margins.abs())).any()):
+        if bool(((model(point) - outputs.centre).abs() > outputs.radius + slack).any()):
             raise ModelError(
                 f"{type(model).__name__} leaves its own bounds: a part of it does more than its layers say (a value "
                 "overwritten, a random draw, code outside of the trace), and no certificate can be given"

@@ -362,7 +362,10 @@ def function_calls() -> dict[str, Callable[[Tensor], Tensor]]:
         "div": lambda x: x.div(factor),
     }
     plain = {name: special.get(name, lambda x, name=name: getattr(x, name)()) for name in METHODS}
-    named = {str(function): special.get(function, function) for function in FUNCTIONS}
+    # Their places tell apart what torch and operator call alike.
+    named = {
+        f"{place}-{function.__name__}": special.get(function, function) for place, function in enumerate(FUNCTIONS)
+    }
     return {**named, **plain}
 
 

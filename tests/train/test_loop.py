@@ -235,6 +235,25 @@ def test_a_weight_fades_from_where_eps_is_whole(data: tuple[Tensor, Tensor], mon
     assert seen == pytest.approx(wanted)
 
 
+def test_eps_is_held_back_before_it_rises() -> None:
+    settings = Settings(hold=0.2, warm_up=0.4)
+    assert [round(settings.share(step, 10), 6) for step in range(10)] == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+    assert [Settings(hold=0.3).share(step, 10) for step in range(5)] == [0, 0, 0, 1, 1]
+    assert Settings().share(0, 10) == 1
+
+
+def test_a_long_gradient_is_shortened(data: tuple[Tensor, Tensor]) -> None:
+    settings = Settings(epochs=1, batch=200, optimiser="sgd", momentum=0.0, schedule="constant", rate=1.0)
+    moved = []
+    for most in (0.0, 0.01):
+        model = fresh()
+        before = torch.cat([part.detach().flatten() for part in model.parameters()])
+        fit(model, *data, threat=THREAT, settings=replace(settings, max_norm=most))
+        moved.append(float((torch.cat([part.detach().flatten() for part in model.parameters()]) - before).norm()))
+    assert moved[0] > 0.1
+    assert moved[1] == pytest.approx(0.01, rel=1e-3)
+
+
 def test_the_average_is_what_is_delivered(data: tuple[Tensor, Tensor]) -> None:
     models = [fresh(), fresh()]
     for model, average in zip(models, (0.0, 0.9), strict=True):

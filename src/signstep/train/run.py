@@ -149,6 +149,10 @@ class Run:
             group["lr"] = rate * self.settings.factor(self.step, self.total)
         value = self._tried() if self.compiled.untried(self.recipe) else self._gradients()
         self.team.average(self.model)
+        if self.settings.max_norm:
+            if self.scaler is not None:
+                self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.max_norm)
         if self.scaler is None:
             self.optimiser.step()
         else:
@@ -210,7 +214,7 @@ class Run:
     def warm(self) -> float:
         """The step from which on eps is whole."""
         since = self._begun_anew()
-        own = self.settings.warm_up * self.total
+        own = (self.settings.hold + self.settings.warm_up) * self.total
         return own if since is None else max(own, since + _ANEW * (self.total - since))
 
     def _begun_anew(self) -> int | None:

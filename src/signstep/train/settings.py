@@ -42,7 +42,9 @@ class Settings:
             is validated and delivered.
         crop: pixels by which images are shifted at random.
         flip: whether images are mirrored at random.
-        warm_up: share of the run over which eps rises from 0 in a straight line.
+        hold: share of the run in which eps stays 0: with bounds a network has to learn to answer at all first.
+        warm_up: share of the run over which eps then rises from 0 in a straight line.
+        max_norm: of the gradient of all weights together: a longer one is shortened to it; 0 for no such limit.
         autocast: "off", "bfloat16" or "float16"; float16 scales the loss, so that small gradients do not vanish.
         channels_last: memory format of images and weights.
         compile: whether steps run through ``torch.compile``; or the name of one of its backends. Where it does not work
@@ -67,7 +69,9 @@ class Settings:
     average: float = 0.0
     crop: int = 0
     flip: bool = False
+    hold: float = 0.0
     warm_up: float = 0.0
+    max_norm: float = 0.0
     autocast: str = "off"
     channels_last: bool = False
     compile: bool | str = False
@@ -83,9 +87,11 @@ class Settings:
                 raise InputError(f"{name}={getattr(self, name)}; pass a whole number of at least {low}")
         if self.check_every is not None and self.check_every < 1:
             raise InputError(f"check_every={self.check_every}; pass steps of at least 1, or None")
-        for name, top in (("smoothing", 1.0), ("average", 1.0), ("warm_up", 1.0), ("validation", 0.9)):
+        for name, top in (("smoothing", 1.0), ("average", 1.0), ("hold", 1.0), ("warm_up", 1.0), ("validation", 0.9)):
             if not 0 <= getattr(self, name) < top:
                 raise InputError(f"{name}={getattr(self, name)}; pass a share of at least 0 and below {top:g}")
+        if not 0 <= self.max_norm < math.inf:
+            raise InputError(f"max_norm={self.max_norm}; pass a length above 0, or 0 for no limit")
         if not (self.rate > 0 and math.isfinite(self.rate)) or not 0 < self.peak < 1:
             raise InputError(f"rate={self.rate}, peak={self.peak}; pass a rate above 0 and a peak between 0 and 1")
         for name, known in (
@@ -129,5 +135,8 @@ class Settings:
         return here / self.peak if here < self.peak else (1 - here) / (1 - self.peak)
 
     def share(self, step: int, total: int) -> float:
-        """Of eps, in its warm-up."""
-        return 1.0 if self.warm_up == 0 else min(1.0, (step + 1) / (self.warm_up * total))
+        """Of eps at a step, while it is held back and in its warm-up."""
+        since = step + 1 - self.hold * total
+        if self.warm_up == 0:
+            return float(since > 0)
+        return min(1.0, max(0.0, since / (self.warm_up * total)))
