@@ -68,8 +68,9 @@ _TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             "The bounds hold for every point of the ball: there is no step to be learnt instead. ss.certified counts "
             "the rows that they hold for.",
-            "They are loose at the start: let eps rise with --warm-up, and the rate be at its top early (--peak 0.1), "
-            "or the network gives up and answers everything alike.",
+            "They are loose at the start: hold eps back (--hold 0.05), let it rise slowly (--warm-up 0.4) with the "
+            "rate at its top early (--peak 0.1) and --max-norm 10, or the network gives up and answers everything "
+            "alike.",
             "A larger weight costs clean accuracy. At small eps on hard data intervals are too loose to gain by.",
             "Made for L-infinity: of another norm the box around the ball is bounded. For networks of layers that "
             "intervals go through: no attention, no code that branches on values.",
