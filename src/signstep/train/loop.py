@@ -24,7 +24,7 @@ from signstep.train.settings import Settings
 from signstep.train.team import Fabric, Team
 
 # Of the time, each, less than 5 % together; and never fewer than so many, however short the run.
-_ALARM_SHARE, _CHOICE_SHARE = 0.025, 0.015
+_ALARM_SHARE, _CHOICE_SHARE = 0.025, 0.01
 _LEAST_LOOKS, _LEAST_CHOICES = 10, 5
 _ALARM_ROWS, _CHOICE_ROWS = 64, HELD_ROWS
 # A look that finds PGD and FGSM parted is followed by another in a fraction of the usual time: it takes two to call
