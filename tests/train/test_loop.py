@@ -235,6 +235,11 @@ def test_a_weight_fades_from_where_eps_is_whole(data: tuple[Tensor, Tensor], mon
     assert seen == pytest.approx(wanted)
 
 
+def test_eps_has_to_become_whole() -> None:
+    with pytest.raises(InputError, match="add up to at most 1"):
+        Settings(hold=0.7, warm_up=0.6)
+
+
 def test_eps_is_held_back_before_it_rises() -> None:
     settings = Settings(hold=0.2, warm_up=0.4)
     assert [round(settings.share(step, 10), 6) for step in range(10)] == [0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1]

@@ -90,6 +90,10 @@ class Settings:
         for name, top in (("smoothing", 1.0), ("average", 1.0), ("hold", 1.0), ("warm_up", 1.0), ("validation", 0.9)):
             if not 0 <= getattr(self, name) < top:
                 raise InputError(f"{name}={getattr(self, name)}; pass a share of at least 0 and below {top:g}")
+        if self.hold + self.warm_up > 1:
+            raise InputError(
+                f"hold={self.hold:g}, warm_up={self.warm_up:g}: eps would never be whole; pass shares that add up to at most 1"
+            )
         if not 0 <= self.max_norm < math.inf:
             raise InputError(f"max_norm={self.max_norm}; pass a length above 0, or 0 for no limit")
         if not (self.rate > 0 and math.isfinite(self.rate)) or not 0 < self.peak < 1:
