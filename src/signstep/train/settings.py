@@ -92,7 +92,8 @@ class Settings:
                 raise InputError(f"{name}={getattr(self, name)}; pass a share of at least 0 and below {top:g}")
         if self.hold + self.warm_up > 1:
             raise InputError(
-                f"hold={self.hold:g}, warm_up={self.warm_up:g}: eps would never be whole; pass shares that add up to at most 1"
+                f"hold={self.hold:g}, warm_up={self.warm_up:g}: eps would never be whole; pass shares that "
+                "add up to at most 1"
             )
         if not 0 <= self.max_norm < math.inf:
             raise InputError(f"max_norm={self.max_norm}; pass a length above 0, or 0 for no limit")
