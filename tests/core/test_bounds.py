@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
 from signstep.core.bounds import Interval, bounds_on, ends, worst_margins
+from signstep.core.bounds.rectified import rectified
 from signstep.core.bounds.rules import FUNCTIONS, LAYERS, METHODS, rule_of
 from signstep.core.region import BallRegion
 from signstep.errors import InputError, LabelError, ModelError
@@ -95,6 +96,23 @@ def test_no_point_of_the_box_escapes_a_layer(kind: type[nn.Module]) -> None:
     wide = (found.high - found.low) > 1e-9
     most = (torch.stack(reached).amax(0) - found.low)[wide]
     assert float((most / (found.high - found.low)[wide]).mean()) > 0.7
+
+
+def test_a_rectifier_and_its_gradients_are_those_of_the_two_ends() -> None:
+    centre, radius, generator = drawn((4, 5))
+    centre[0, :3], radius[0, :3] = (
+        torch.tensor([0.5, -0.5, 0.0]).double(),
+        torch.tensor([0.5, 0.5, 0.0]).double(),
+    )  # kinks
+    towards = [torch.randn((4, 5), generator=generator, dtype=torch.float64) for _ in range(2)]
+    found = []
+    for way in (rectified, lambda part: part.rising(torch.relu)):
+        given = centre.clone().requires_grad_(), radius.clone().requires_grad_()
+        out = way(Interval(*given))
+        found.append((out.centre, out.radius, *torch.autograd.grad((out.centre, out.radius), given, towards)))
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, atol=1e-15)
+    assert all(part.abs().sum() > 0 for part in found[0])
 
 
 @pytest.mark.parametrize("name", ["gelu", "silu"])

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import signstep as ss
 from signstep.data.digits import digits
-from signstep.errors import InputError, ThreatError
+from signstep.errors import InputError, ModelError, ThreatError
 from signstep.train import TRAINING_RECIPES, Memory, TrainingRecipe, adversarial_loss, training_recipe
 from signstep.train.craft import ball, craft, started
 from signstep.train.draws import BatchDraws
@@ -246,6 +246,12 @@ def test_bounds_see_through_a_normalisation_and_through_compiled_code(
     assert torch.isclose(loss_of("ibp", compiled, x, y), loss_of("ibp", net, x, y))
     with pytest.raises(InputError, match=r"pass the nn\.Module itself"):
         loss_of("ibp", net.forward, x, y)
+
+
+def test_a_network_that_bounds_cannot_go_through_is_told_of_recipes_without_them(data: tuple[Tensor, Tensor]) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softshrink())
+    with pytest.raises(ModelError, match=r"Softshrink .*pass a recipe that asks for no bounds, such as n-fgsm"):
+        loss_of("mtl-ibp", model, *data)
 
 
 class Sharp(nn.Module):

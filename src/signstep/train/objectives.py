@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from signstep.core.bounds import ends, worst_margins
 from signstep.core.region import BallRegion
-from signstep.errors import InputError
+from signstep.errors import InputError, ModelError
 from signstep.train.craft import Forward, advanced, craft, finite, inner_mode, input_gradient, noise
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory
@@ -181,7 +181,10 @@ def bounded(batch: Batch) -> Tensor:
     # Half precision has no room for the ends of wide intervals.
     half = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
     with torch.autocast(kind, enabled=False) if half else nullcontext():
-        margins = worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y)
+        try:
+            margins = worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y)
+        except ModelError as error:
+            raise ModelError(f"{error}; pass a recipe that asks for no bounds, such as n-fgsm or pgd-at") from error
     bounds = F.cross_entropy(margins, batch.y)
     if share < 1:
         return (1 - share) * adversarial(batch) + share * bounds

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from signstep.core.bounds.interval import Interval
+from signstep.core.bounds.rectified import rectified
 
 Layer = Callable[[Any, Interval], Interval]
 _CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}
@@ -84,7 +85,7 @@ LAYERS: Mapping[type[nn.Module], Layer] = {
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
     nn.BatchNorm3d: _batch_norm,
-    nn.ReLU: _not_in_place(F.relu),
+    nn.ReLU: lambda _, part: rectified(part),
     nn.ReLU6: _not_in_place(F.relu6),
     nn.LeakyReLU: _not_in_place(F.leaky_relu, "negative_slope"),
     nn.ELU: _not_in_place(F.elu, "alpha"),
@@ -219,12 +220,14 @@ def _averaged(part: Interval, *args: Any, **kwargs: Any) -> Interval:
 
 
 _BEFORE_DIVISOR = 5
-_RISING = (torch.relu, F.relu, F.relu6, F.hardtanh, torch.sigmoid, torch.tanh, F.max_pool2d)
+_RISING = (F.relu6, F.hardtanh, torch.sigmoid, torch.tanh, F.max_pool2d)
 _SHAPED = (torch.flatten, torch.permute, torch.transpose, F.adaptive_avg_pool2d)
 
 FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Interval]] = {
     **{function: _by(Interval.rising, function) for function in _RISING},
     **{function: _by(Interval.shaped, function) for function in _SHAPED},
+    torch.relu: rectified,
+    F.relu: lambda part, inplace=False: rectified(part),  # noqa: ARG005
     operator.add: _sum,
     torch.add: _sum,
     operator.sub: _difference,
@@ -250,8 +253,9 @@ _MOVES = ("view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsq
 
 METHODS: Mapping[str, Callable[..., Interval]] = {
     **{name: _by(Interval.shaped, getattr(torch.Tensor, name)) for name in _MOVES},
-    **{name: _by(Interval.rising, getattr(torch.Tensor, name)) for name in ("relu", "sigmoid", "tanh")},
+    **{name: _by(Interval.rising, getattr(torch.Tensor, name)) for name in ("sigmoid", "tanh")},
     **{name: _reduced(getattr(torch.Tensor, name)) for name in ("mean", "sum")},
+    "relu": rectified,
     "add": _sum,
     "sub": _difference,
     "mul": _product,
