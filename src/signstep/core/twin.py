@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from signstep.core.layout import ChannelsLast
 from signstep.core.tree import Tree, leaves, take, tree_map
 from signstep.errors import InputError
 
@@ -178,7 +179,7 @@ def _narrow_first(model: nn.Module, *, channels: int) -> tuple[nn.Module | None,
 def _channels_last(model: nn.Module) -> tuple[nn.Module | None, str]:
     if not any(isinstance(module, nn.Conv2d) and module.in_channels >= _WIDE for module in model.modules()):
         return None, ""
-    return _ChannelsLast(copy.deepcopy(model).to(memory_format=torch.channels_last)), "channels-last"  # type: ignore[call-overload]
+    return ChannelsLast(copy.deepcopy(model).to(memory_format=torch.channels_last)), "channels-last"  # type: ignore[call-overload]
 
 
 def _half(model: nn.Module) -> tuple[nn.Module | None, str]:
@@ -246,21 +247,6 @@ def _agree(wanted: _Signals, seen: _Signals, slack: float) -> bool:
     turned = (wanted.gradient - seen.gradient).norm()
     close = off <= slack * wanted.outputs.abs().amax() and turned <= 2 * slack * wanted.gradient.norm()
     return bool(close)  # NaN on either side: not close
-
-
-class _ChannelsLast(nn.Module):
-    """Brings images to channels-last first."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *images: Tensor, **named: Tensor) -> Any:
-        return self.model(*(_last(part) for part in images), **{name: _last(part) for name, part in named.items()})
-
-
-def _last(part: Tensor) -> Tensor:
-    return part.contiguous(memory_format=torch.channels_last) if part.ndim == 4 else part
 
 
 class _Autocast(nn.Module):

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from signstep.core.layout import ChannelsLast
 from signstep.train.craft import Forward
 from signstep.train.recipes import TrainingRecipe
 
@@ -15,14 +16,15 @@ class Compiled:
     Args:
         model: as it is.
         backend: False for none, True for torch's own default, or the name of one.
+        last: bring images to channels-last first; the weights are there already.
 
     Attributes:
         notes: why steps run without it, where they do.
         proven: whether a whole step has come through.
     """
 
-    def __init__(self, model: nn.Module, backend: bool | str) -> None:
-        self._model = model
+    def __init__(self, model: nn.Module, backend: bool | str, *, last: bool = False) -> None:
+        self._model = model = ChannelsLast(model) if last else model
         self.notes: tuple[str, ...] = ()
         self.proven = False
         self._fast: Any = None

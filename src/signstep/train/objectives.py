@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from signstep.core.bounds import ends, worst_margins
+from signstep.core.layout import ChannelsLast
 from signstep.core.region import BallRegion
 from signstep.errors import InputError, ModelError
 from signstep.train.craft import Forward, advanced, craft, finite, inner_mode, input_gradient, noise
@@ -195,12 +196,14 @@ def bounded(batch: Batch) -> Tensor:
 
 
 def network_of(model: object) -> nn.Module:
-    """The module itself, where steps run through compiled code.
+    """The module itself, where steps run through compiled code or bring images to another layout first.
 
     Raises:
         InputError: it is no module.
     """
     network = getattr(model, "_orig_mod", model)
+    if isinstance(network, ChannelsLast):
+        network = network.model
     if not isinstance(network, nn.Module):
         raise InputError(f"model is a {type(network).__name__}; bounds go through layers, pass the nn.Module itself")
     return network

@@ -94,7 +94,7 @@ class Run:
         self.average = Average(model, settings.average) if settings.average else None
         self.memory = Memory()
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.autocast == "float16" else None
-        self.compiled = Compiled(model, settings.compile)
+        self.compiled = Compiled(model, settings.compile, last=settings.channels_last)
         self._generator = torch.Generator(device=self.device)
         self.rowwise, self.learnt = losses(settings.smoothing, None)
         # A digest of what the run is: a checkpoint of another one must not be gone on from.
@@ -312,8 +312,6 @@ class Run:
             seen = BatchDraws(whole, self.device, here, part)
             placement = Placement.drawn(seen, self.settings.crop, flip=self.settings.flip)
             x, frame = placement.apply(x), placement.frame
-        if self.settings.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
         region = ball(x, self.threat, share=self.share(self.step), check=not self.seen)
         scale = 1.0 if self.scaler is None else _INNER_SCALE
         forward, rows = self.compiled.forward(self.recipe), rows.to(self.device)

@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 
 from signstep.core.bounds.interval import Interval
 from signstep.core.bounds.rules import ATTRIBUTES, FUNCTIONS, METHODS, QUESTIONS, rule_of
+from signstep.core.layout import channels_last, is_channels_last
 from signstep.errors import ModelError
 
 _REMEDY = "bounds need a network of linear and convolutional layers, BatchNorm, pooling, sums and usual activations"
@@ -28,7 +29,7 @@ def bounds_on(model: nn.Module, low: Tensor, high: Tensor) -> Interval:
         ModelError: the network cannot be traced, or a part of it has no rule.
     """
     plan = _planned(model)
-    inner = plan.walk(model, Interval.between(low, high))
+    inner = plan.walk(model, _between(model, low, high))
     head = plan.head(model)
     return inner if head is None else _through(head, inner)
 
@@ -49,7 +50,7 @@ def worst_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Ten
         ModelError: the network cannot be traced, a part of it has no rule, or its outputs are not (R, K).
     """
     plan = _planned(model)
-    inner = plan.walk(model, Interval.between(low, high))
+    inner = plan.walk(model, _between(model, low, high))
     head = plan.head(model)
     if head is not None and inner.centre.ndim == 2:
         middle: Tensor = head(inner.centre)
@@ -59,6 +60,11 @@ def worst_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Ten
         raise ModelError(f"the model's outputs have shape {tuple(outputs.centre.shape)}; margins need (R, K) scores")
     margins = outputs.high - outputs.low.gather(1, y.unsqueeze(1))
     return margins.scatter(1, y.unsqueeze(1), 0.0)
+
+
+def _between(model: nn.Module, low: Tensor, high: Tensor) -> Interval:
+    box = Interval.between(low, high)
+    return box.shaped(channels_last) if is_channels_last(model) else box
 
 
 def _reach(weight: Tensor, radius: Tensor, y: Tensor) -> Tensor:

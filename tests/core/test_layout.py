@@ -1,0 +1,62 @@
+"""Channels last in memory: grey images too, and nothing but the layout changes."""
+
+import torch
+from torch import Tensor, nn
+
+from signstep.core.bounds import worst_margins
+from signstep.core.layout import ChannelsLast, channels_last, is_channels_last
+
+
+def network(channels: int = 1) -> nn.Sequential:
+    """Two convolutions whose kernels do not tell their layout, and one whose does."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(channels, 8, 1),
+            nn.ReLU(),
+            nn.Conv2d(8, 4, 1),
+            nn.ReLU(),
+            nn.Conv2d(4, 6, 3),
+            nn.Flatten(),
+            nn.Linear(6 * 6 * 6, 3),
+        )
+
+
+def inputs(channels: int = 1) -> Tensor:
+    return torch.rand((5, channels, 8, 8), generator=torch.Generator().manual_seed(1))
+
+
+def test_grey_images_are_laid_out_as_coloured_ones_are() -> None:
+    for channels in (1, 3):
+        x = inputs(channels)
+        laid = channels_last(x)
+        assert torch.equal(laid, x)
+        assert laid.stride() == (64 * channels, 1, 8 * channels, channels)
+    already = channels_last(inputs(3))
+    assert channels_last(already) is already
+    flat = torch.rand(5, 7)
+    assert channels_last(flat) is flat
+
+
+def test_every_layer_sees_channels_last_and_says_the_same() -> None:
+    model, x = network(), inputs().requires_grad_()
+    wanted = model(x)
+    seen: list[tuple[int, ...]] = []
+    for layer in model[:5]:
+        layer.register_forward_hook(lambda _, __, out: seen.append(out.stride()))
+    assert not is_channels_last(model)
+    laid = ChannelsLast(model.to(memory_format=torch.channels_last))
+    assert is_channels_last(model)
+    out = laid(x)
+    assert [stride[1] for stride in seen] == [1] * 5
+    assert torch.allclose(out, wanted, atol=1e-6)
+    (gradient,) = torch.autograd.grad(out.sum(), x)
+    assert gradient.abs().sum() > 0
+
+
+def test_bounds_follow_the_layout_of_the_weights() -> None:
+    model, x, y = network(), inputs(), torch.tensor([0, 1, 2, 0, 1])
+    wanted = worst_margins(model, x - 0.1, x + 0.1, y)
+    assert torch.allclose(
+        worst_margins(model.to(memory_format=torch.channels_last), x - 0.1, x + 0.1, y), wanted, atol=1e-6
+    )
