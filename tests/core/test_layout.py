@@ -22,6 +22,10 @@ def network(channels: int = 1) -> nn.Sequential:
         )
 
 
+def laid_out(model: nn.Sequential) -> nn.Sequential:
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
 def inputs(channels: int = 1) -> Tensor:
     return torch.rand((5, channels, 8, 8), generator=torch.Generator().manual_seed(1))
 
@@ -42,10 +46,10 @@ def test_every_layer_sees_channels_last_and_says_the_same() -> None:
     model, x = network(), inputs().requires_grad_()
     wanted = model(x)
     seen: list[tuple[int, ...]] = []
-    for layer in model[:5]:
+    for layer in list(model)[:5]:
         layer.register_forward_hook(lambda _, __, out: seen.append(out.stride()))
     assert not is_channels_last(model)
-    laid = ChannelsLast(model.to(memory_format=torch.channels_last))
+    laid = ChannelsLast(laid_out(model))
     assert is_channels_last(model)
     out = laid(x)
     assert [stride[1] for stride in seen] == [1] * 5
@@ -57,6 +61,4 @@ def test_every_layer_sees_channels_last_and_says_the_same() -> None:
 def test_bounds_follow_the_layout_of_the_weights() -> None:
     model, x, y = network(), inputs(), torch.tensor([0, 1, 2, 0, 1])
     wanted = worst_margins(model, x - 0.1, x + 0.1, y)
-    assert torch.allclose(
-        worst_margins(model.to(memory_format=torch.channels_last), x - 0.1, x + 0.1, y), wanted, atol=1e-6
-    )
+    assert torch.allclose(worst_margins(laid_out(model), x - 0.1, x + 0.1, y), wanted, atol=1e-6)

@@ -72,10 +72,15 @@ def stopping_after(steps: int) -> Any:
     return lambda: next(answers)
 
 
-@pytest.mark.parametrize("name", ["n-fgsm", "fgsm-pgi", "free", "gradalign", "trades"])
-def test_what_goes_on_equals_what_was_never_interrupted(name: str, data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
-    whole = fresh()
-    fit(whole, *data, threat=THREAT, recipe=name, settings=SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "focus"),
+    [*((name, 0.0) for name in ("n-fgsm", "fgsm-pgi", "free", "gradalign", "trades")), ("n-fgsm", 1.0), ("free", 1.0)],
+)
+def test_what_goes_on_equals_what_was_never_interrupted(
+    name: str, focus: float, data: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    whole, settings = fresh(), replace(SETTINGS, focus=focus)
+    fit(whole, *data, threat=THREAT, recipe=name, settings=settings)
     broken = fresh()
     for steps in (1, 6, 10):
         interrupted = fit(
@@ -83,13 +88,13 @@ def test_what_goes_on_equals_what_was_never_interrupted(name: str, data: tuple[T
             *data,
             threat=THREAT,
             recipe=name,
-            settings=SETTINGS,
+            settings=settings,
             folder=tmp_path,
             stopping=stopping_after(steps),
         )
         assert interrupted.partial
         broken = fresh()  # nothing of the model that was there is needed
-    trained = fit(broken, *data, threat=THREAT, recipe=name, settings=SETTINGS, folder=tmp_path)
+    trained = fit(broken, *data, threat=THREAT, recipe=name, settings=settings, folder=tmp_path)
     assert "went on from step 17" in trained.notes
     assert equal(broken, whole)
 

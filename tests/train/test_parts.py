@@ -28,6 +28,51 @@ def test_the_order_is_a_function_of_key_and_place() -> None:
     assert not torch.equal(Order(50, 8, Key(4))(0), straight[0])
 
 
+def test_focus_comes_back_to_hard_rows_at_the_same_number_of_steps() -> None:
+    order = Order(1000, 64, Key(0), focus=1.0)
+    first = torch.cat([order(place) for place in range(order.batches)])
+    assert len(set(first.tolist())) == 1000  # what was never seen is taken
+    order.note(torch.arange(1000), torch.arange(1000) / 7.0)
+    order.note(torch.tensor([3]), torch.tensor([float("nan")]))  # no number: taken
+    seen = torch.zeros(1000)
+    for visit in range(order.batches, 41 * order.batches):
+        rows = order(visit)
+        assert len(set(rows.tolist())) == len(rows) <= 63
+        seen[rows] += 1
+    easy, middle, hard = (float(seen[part].mean()) for part in (slice(10, 50), slice(480, 520), slice(950, 1000)))
+    assert float(seen.mean()) == pytest.approx(40, rel=0.1)
+    # Passes take rows with 0.1, 0.5 and 0.97: about half of all, so that an epoch has about two.
+    assert 0.05 < easy / hard < 0.16
+    assert 0.45 < middle / hard < 0.58
+    assert seen[3] > 70
+
+
+def test_focus_on_fewer_rows_than_a_batch_takes_all_of_them() -> None:
+    order = Order(20, 20, Key(0), focus=4.0)
+    for visit in range(3):
+        assert order(visit).sort().values.tolist() == list(range(20))
+        order.note(torch.arange(20), torch.arange(20.0))
+
+
+def test_a_focused_order_goes_on_from_the_middle_of_an_epoch() -> None:
+    order, generator = Order(300, 32, Key(0), focus=1.0), torch.Generator().manual_seed(0)
+    losses = torch.rand((60, 32), generator=generator)
+    states, seen = [], []
+    for visit in range(60):
+        states.append(order.state())
+        seen.append(order(visit))
+        order.note(seen[-1], losses[visit, : len(seen[-1])])
+    for visit in (59, 33, 30, 7, 0):
+        other = Order(300, 32, Key(0), focus=1.0)
+        other.load(states[visit])
+        order.load(states[visit])  # and back again
+        for later in range(visit, min(visit + 15, 60)):
+            for one in (order, other):
+                assert torch.equal(one(later), seen[later])
+                one.note(seen[later], losses[later, : len(seen[later])])
+    assert Order(300, 32, Key(0)).state() == {}
+
+
 def test_a_split_shares_no_row() -> None:
     kept, held = split(100, 0.1, Key(0))
     assert len(held) == 10

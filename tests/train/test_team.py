@@ -14,7 +14,9 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.data.digits import digits
 from signstep.errors import InputError
-from signstep.train import Settings, fit
+from signstep.train import Settings, fit, training_recipe
+from signstep.train.prepare import check_team
+from signstep.train.team import Team
 
 THREAT = ss.linf(0.1)
 # A batch of 45 rows does not divide by two.
@@ -109,6 +111,12 @@ def test_recipes_that_remember_examples_are_for_one_process(tmp_path: Path) -> N
     for recipe in ("fgsm-pgi", "free"):
         with pytest.raises(InputError, match="2 processes would each remember a part"):
             together(recipe, tmp_path)
+
+
+def test_focus_is_for_one_process() -> None:
+    two = Team(Together(0, [None, None], threading.Barrier(1)))
+    with pytest.raises(InputError, match=r"focus=1 goes by .* 2 processes would each know a part; pass focus=0"):
+        check_team(two, training_recipe("n-fgsm"), Settings(focus=1.0))
 
 
 SCRIPT = """

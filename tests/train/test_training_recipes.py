@@ -14,7 +14,9 @@ from signstep.errors import InputError, ModelError, ThreatError
 from signstep.train import TRAINING_RECIPES, Memory, TrainingRecipe, adversarial_loss, training_recipe
 from signstep.train.craft import ball, craft, started
 from signstep.train.draws import BatchDraws
+from signstep.train.loss import losses
 from signstep.train.normalised import Normalised
+from signstep.train.objectives import OBJECTIVES, Batch
 
 EPS = 0.1
 THREAT = ss.linf(EPS)
@@ -218,6 +220,25 @@ def test_the_bounded_loss_is_a_mixture_and_no_point_of_the_ball_exceeds_the_boun
         assert float(F.cross_entropy(net(crafted_), y).detach()) <= float(whole.detach())
     clean = F.cross_entropy(net(x), y)
     assert torch.isclose(loss_of("ibp", net, x, y), (clean + whole) / 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["natural", "n-fgsm", "fgsm-mixed", "trades", "free", "mtl-ibp:weight=0.3", "ibp", "ibp:weight=1"]
+)
+def test_the_losses_told_of_rows_are_what_the_weights_follow(
+    name: str, net: nn.Module, data: tuple[Tensor, Tensor]
+) -> None:
+    x, y = data
+    recipe = training_recipe(name)
+    told: list[Tensor] = []
+    draws = BatchDraws(len(x), x.device, torch.Generator().manual_seed(1))
+    batch = Batch(net, x, y, recipe, ball(x, THREAT), draws, *losses(0.0, None), Memory(), tell=told.append)
+    loss = OBJECTIVES[recipe.objective](batch)
+    assert len(told) == 1
+    assert told[0].shape == (len(x),)
+    assert not told[0].requires_grad
+    assert torch.isclose(told[0].mean(), loss, rtol=1e-5)
+    assert told[0].std() > 0
 
 
 def test_bounds_alone_keep_running_statistics_and_take_no_smoothing(data: tuple[Tensor, Tensor]) -> None:

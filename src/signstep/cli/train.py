@@ -85,6 +85,9 @@ def train(
     flip: Annotated[bool, typer.Option("--flip", help="Mirror images at random.")] = False,
     hold: Annotated[float, typer.Option(help="Share of the run in which eps stays 0, before it rises.")] = 0.0,
     warm_up: Annotated[float, typer.Option(help="Share of the run over which eps rises.")] = 0.0,
+    focus: Annotated[
+        float, typer.Option(help="Hard rows more often: power of their rank, such as 1; 0 for none.")
+    ] = 0.0,
     max_norm: Annotated[float, typer.Option(help="Longest gradient of all weights; 0 for no limit.")] = 0.0,
     autocast: Annotated[str, typer.Option(help="off, bfloat16 or float16 (with gradient scaling).")] = "off",
     channels_last: Annotated[bool, typer.Option("--channels-last", help="Memory format of images.")] = False,
@@ -131,6 +134,7 @@ def train(
         flip=flip,
         hold=hold,
         warm_up=warm_up,
+        focus=focus,
         max_norm=max_norm,
         autocast=autocast,
         channels_last=channels_last,

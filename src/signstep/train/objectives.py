@@ -48,6 +48,7 @@ class Batch:
         frame: of augmentation, for memory.
         scale: of the loss that the attack climbs: only the direction counts, and in half precision small gradients
             would vanish.
+        tell: given the loss (R,) of each row, by who asks for it.
     """
 
     model: Forward
@@ -62,6 +63,18 @@ class Batch:
     ids: Tensor | None = None
     frame: Frame | None = None
     scale: float = 1.0
+    tell: Callable[[Tensor], None] | None = None
+
+    def followed(self, outputs: Tensor) -> Tensor:
+        """The mean loss that the weights follow, where it is all that they follow of each row."""
+        self.told(lambda: self.rowwise(outputs, self.y))
+        return self.learnt(outputs, self.y)
+
+    def told(self, losses: Callable[[], Tensor]) -> None:
+        """Tell the loss of each row, which costs nothing where nobody asks."""
+        if self.tell is not None:
+            with torch.no_grad():
+                self.tell(losses().detach())
 
     def climbed(self, outputs: Tensor) -> Tensor:
         """The sum over rows of the loss that the attack climbs."""
@@ -84,18 +97,20 @@ class Batch:
 
 def clean(batch: Batch) -> Tensor:
     """J(x)."""
-    return batch.learnt(batch.model(batch.x), batch.y)
+    return batch.followed(batch.model(batch.x))
 
 
 def adversarial(batch: Batch) -> Tensor:
     """J(x + d)."""
-    return batch.learnt(batch.model(batch.moved(batch.crafted())), batch.y)
+    return batch.followed(batch.model(batch.moved(batch.crafted())))
 
 
 def mixed(batch: Batch) -> Tensor:
     """(J(x) + J(x + d)) / 2, both in one pass: BatchNorm sees the mixture (Goodfellow et al. 2014, section 6)."""
-    both = torch.cat([batch.x, batch.moved(batch.crafted())])
-    return batch.learnt(batch.model(both), torch.cat([batch.y, batch.y]))
+    outputs = batch.model(torch.cat([batch.x, batch.moved(batch.crafted())]))
+    twice = torch.cat([batch.y, batch.y])
+    batch.told(lambda: batch.rowwise(outputs, twice).reshape(2, -1).mean(0))
+    return batch.learnt(outputs, twice)
 
 
 def trades(batch: Batch) -> Tensor:
@@ -110,8 +125,9 @@ def trades(batch: Batch) -> Tensor:
         d = craft(batch.recipe, batch.model, divergence, batch.region, batch.draws)
     outputs = batch.model(batch.x)
     attacked = batch.model(batch.moved(d))
-    gap = F.kl_div(attacked.log_softmax(1), outputs.softmax(1), reduction="batchmean")
-    return batch.learnt(outputs, batch.y) + batch.recipe.weight * gap
+    gaps = F.kl_div(attacked.log_softmax(1), outputs.softmax(1), reduction="none").sum(1)
+    batch.told(lambda: batch.rowwise(outputs, batch.y) + batch.recipe.weight * gaps)
+    return batch.learnt(outputs, batch.y) + batch.recipe.weight * gaps.mean()
 
 
 def aligned(batch: Batch) -> Tensor:
@@ -126,7 +142,7 @@ def aligned(batch: Batch) -> Tensor:
         there, _ = input_gradient(batch.model, batch.climbed, x.detach() + near, twice=True)
     parting = 1 - F.cosine_similarity(here.flatten(1), there.flatten(1), dim=1)
     d = advanced(recipe, region, None, here.detach())
-    return batch.learnt(batch.model(batch.moved(d)), batch.y) + recipe.weight * parting.mean()
+    return batch.followed(batch.model(batch.moved(d))) + recipe.weight * parting.mean()
 
 
 def prior(batch: Batch) -> Tensor:
@@ -149,7 +165,7 @@ def prior(batch: Batch) -> Tensor:
     onwards = advanced(recipe, region, begin, drift)
     batch.memory.keep(ids, frame.undo(onwards, stored), frame.undo(drift, drifted))
     outputs = batch.model(batch.moved(d))
-    return batch.learnt(outputs, batch.y) + recipe.weight * F.mse_loss(outputs, before)
+    return batch.followed(outputs) + recipe.weight * F.mse_loss(outputs, before)
 
 
 def free(batch: Batch) -> Tensor:
@@ -162,7 +178,7 @@ def free(batch: Batch) -> Tensor:
         gradient = finite(gradient)
     d = batch.region.project(d) if gradient is None else advanced(batch.recipe, batch.region, d, gradient)
     batch.memory.carried = d.detach().clone().requires_grad_()
-    return batch.learnt(batch.model(batch.x + batch.memory.carried.to(batch.x.dtype)), batch.y)
+    return batch.followed(batch.model(batch.x + batch.memory.carried.to(batch.x.dtype)))
 
 
 def bounded(batch: Batch) -> Tensor:
@@ -186,13 +202,16 @@ def bounded(batch: Batch) -> Tensor:
             margins = worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y)
         except ModelError as error:
             raise ModelError(f"{error}; pass a recipe that asks for no bounds, such as n-fgsm or pgd-at") from error
-    bounds = F.cross_entropy(margins, batch.y)
+    bounds = F.cross_entropy(margins, batch.y, reduction="none")
     if share < 1:
-        return (1 - share) * adversarial(batch) + share * bounds
+        outputs = batch.model(batch.moved(batch.crafted()))
+        batch.told(lambda: (1 - share) * batch.rowwise(outputs, batch.y) + share * bounds)
+        return (1 - share) * batch.learnt(outputs, batch.y) + share * bounds.mean()
+    batch.told(lambda: bounds)
     if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in network.modules()):
         with torch.no_grad():
             batch.model(batch.x)  # running statistics, which bounds leave alone
-    return bounds
+    return bounds.mean()
 
 
 def network_of(model: object) -> nn.Module:

@@ -77,8 +77,13 @@ def check_team(team: Team, recipe: TrainingRecipe, settings: Settings) -> None:
     """See that recipe and cure can be shared.
 
     Raises:
-        InputError: one of them remembers single examples.
+        InputError: one of them, or the order of rows, remembers single examples.
     """
+    if team.size > 1 and settings.focus:
+        raise InputError(
+            f"focus={settings.focus:g} goes by the loss of single examples, of which {team.size} processes would each "
+            "know a part; pass focus=0, or one process"
+        )
     for used in (recipe, *([] if settings.cure is None else [training_recipe(settings.cure)])):
         if team.size > 1 and used.start in ("prior", "carried"):
             raise InputError(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ class Run:
         self.held_x, self.held_y = prepared.held_x, prepared.held_y
         if settings.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.order = Order(len(self.rows), settings.batch, self.key)
+        self.order = Order(len(self.rows), settings.batch, self.key, settings.focus)
         # Free makes fewer passes over the data, so that its steps are as many as those of the others.
         self.total = -(-settings.epochs // recipe.replays) * self.order.batches * recipe.replays
         self.optimiser = settings.made(part for part in model.parameters() if part.requires_grad)
@@ -242,6 +243,7 @@ class Run:
             "optimiser": copy.deepcopy(self.optimiser.state_dict()),
             "average": None if self.average is None else self.average.state(),
             "memory": self.memory.state(),
+            "order": self.order.state(),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
         }
 
@@ -253,6 +255,7 @@ class Run:
         if self.average is not None:
             self.average.load(snapshot["average"])
         self.memory.load({name: part.to(self.device) for name, part in snapshot["memory"].items()})
+        self.order.load(snapshot["order"])
         if self.scaler is not None and snapshot["scaler"]:
             self.scaler.load_state_dict(snapshot["scaler"])
 
@@ -314,9 +317,10 @@ class Run:
             x, frame = placement.apply(x), placement.frame
         region = ball(x, self.threat, share=self.share(self.step), check=not self.seen)
         scale = 1.0 if self.scaler is None else _INNER_SCALE
-        forward, rows = self.compiled.forward(self.recipe), rows.to(self.device)
+        forward, ids = self.compiled.forward(self.recipe), rows.to(self.device)
         losses_ = (self.rowwise, self.learnt)
-        batch = Batch(forward, x, y, self._faded(), region, draws, *losses_, self.memory, rows, frame, scale)
+        tell = partial(self.order.note, rows) if self.order.focus else None
+        batch = Batch(forward, x, y, self._faded(), region, draws, *losses_, self.memory, ids, frame, scale, tell)
         precision = self.settings.precision
         with nullcontext() if precision is None else torch.autocast(self.device.type, dtype=precision):
             loss = OBJECTIVES[self.recipe.objective](batch)

@@ -42,6 +42,9 @@ class Settings:
             is validated and delivered.
         crop: pixels by which images are shifted at random.
         flip: whether images are mirrored at random.
+        focus: passes over rows with a small loss and comes back to those with a large one, see
+            `signstep.train.order.Order`: 1 spends the steps of an epoch on about half of the rows, twice; 0 sees each
+            row once. Wrong labels are hard rows too.
         hold: share of the run in which eps stays 0: with bounds a network has to learn to answer at all first.
         warm_up: share of the run over which eps then rises from 0 in a straight line.
         max_norm: of the gradient of all weights together: a longer one is shortened to it; 0 for no such limit.
@@ -69,6 +72,7 @@ class Settings:
     average: float = 0.0
     crop: int = 0
     flip: bool = False
+    focus: float = 0.0
     hold: float = 0.0
     warm_up: float = 0.0
     max_norm: float = 0.0
@@ -95,6 +99,8 @@ class Settings:
                 f"hold={self.hold:g}, warm_up={self.warm_up:g}: eps would never be whole; pass shares that "
                 "add up to at most 1"
             )
+        if not 0 <= self.focus < math.inf:
+            raise InputError(f"focus={self.focus}; pass a power of the rank above 0, such as 1, or 0 for none")
         if not 0 <= self.max_norm < math.inf:
             raise InputError(f"max_norm={self.max_norm}; pass a length above 0, or 0 for no limit")
         if not (self.rate > 0 and math.isfinite(self.rate)) or not 0 < self.peak < 1:
