@@ -1,9 +1,11 @@
 """Channels last in memory: grey images too, and nothing but the layout changes."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from signstep.core.bounds import worst_margins
+from signstep.core.bounds import Interval, worst_margins
+from signstep.core.bounds.rules import LAYERS
 from signstep.core.layout import ChannelsLast, channels_last, is_channels_last
 
 
@@ -36,8 +38,9 @@ def test_grey_images_are_laid_out_as_coloured_ones_are() -> None:
         laid = channels_last(x)
         assert torch.equal(laid, x)
         assert laid.stride() == (64 * channels, 1, 8 * channels, channels)
-    already = channels_last(inputs(3))
-    assert channels_last(already) is already
+    for channels in (1, 3):
+        already = channels_last(inputs(channels))
+        assert channels_last(already) is already
     flat = torch.rand(5, 7)
     assert channels_last(flat) is flat
 
@@ -61,4 +64,16 @@ def test_every_layer_sees_channels_last_and_says_the_same() -> None:
 def test_bounds_follow_the_layout_of_the_weights() -> None:
     model, x, y = network(), inputs(), torch.tensor([0, 1, 2, 0, 1])
     wanted = worst_margins(model, x - 0.1, x + 0.1, y)
-    assert torch.allclose(worst_margins(laid_out(model), x - 0.1, x + 0.1, y), wanted, atol=1e-6)
+    laid_out(model)
+    assert torch.allclose(worst_margins(model, x - 0.1, x + 0.1, y), wanted, atol=1e-6)
+    seen: list[tuple[int, ...]] = []
+    rule = LAYERS[nn.ReLU]
+
+    def watched(layer: nn.Module, part: Interval) -> Interval:
+        seen.append(part.centre.stride())
+        return rule(layer, part)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LAYERS, nn.ReLU, watched)
+        worst_margins(model, x - 0.1, x + 0.1, y)
+    assert [stride[1] for stride in seen] == [1, 1]

@@ -214,3 +214,21 @@ def test_a_function_has_no_twin_and_says_so() -> None:
     net = _net()
     outcome = ss.attack(net.forward, X, labels(net, X), threat=ss.linf("4/255"), engine="fast")
     assert any("function" in note for note in outcome.notes)
+
+
+class Viewing(nn.Module):
+    """Takes its images apart as if they lay channels first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 4, 3), nn.Linear(64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.second(self.first(x)).view(len(x), -1))
+        return outputs
+
+
+def test_a_layout_that_the_model_cannot_stand_is_left() -> None:
+    twin = prepare(Viewing().eval(), X, engine="float32")
+    assert "channels-last" not in twin.steps
+    assert any("the model refused" in part for part in twin.left)

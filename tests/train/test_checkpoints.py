@@ -74,7 +74,11 @@ def stopping_after(steps: int) -> Any:
 
 @pytest.mark.parametrize(
     ("name", "focus"),
-    [*((name, 0.0) for name in ("n-fgsm", "fgsm-pgi", "free", "gradalign", "trades")), ("n-fgsm", 1.0), ("free", 1.0)],
+    [
+        *((name, 0.0) for name in ("n-fgsm", "fgsm-pgi", "free", "gradalign", "trades")),
+        ("n-fgsm", 1.0),
+        ("free:replays=2", 1.0),
+    ],
 )
 def test_what_goes_on_equals_what_was_never_interrupted(
     name: str, focus: float, data: tuple[Tensor, Tensor], tmp_path: Path

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
 from signstep.data.digits import digits
@@ -220,6 +221,51 @@ def test_what_is_ignored_is_recorded_once() -> None:
     assert trained.last.step == trained.total
 
 
+def test_focus_hears_the_loss_of_each_row(data: tuple[Tensor, Tensor]) -> None:
+    settings = Settings(epochs=3, batch=50, optimiser="sgd", rate=1e-12, focus=1.0)
+    run = Run(digits_cnn(), *data, THREAT, training_recipe("natural"), settings)
+    for _ in range(run.order.batches):
+        run.advance()
+    x, y = run.rows.take(torch.arange(len(run.rows)))
+    with torch.no_grad():
+        wanted = F.cross_entropy(run.model(x), y, reduction="none")
+    assert torch.allclose(run.order.state()["losses"], wanted, atol=1e-5)
+    assert wanted.std() > 0
+
+
+def test_focus_goes_back_with_a_recovery(data: tuple[Tensor, Tensor]) -> None:
+    settings = Settings(epochs=6, batch=20, focus=1.0)
+    run = Run(fresh(), *data, THREAT, training_recipe("fgsm-rs"), settings)
+    for _ in range(2 * run.order.batches + 3):
+        run.advance()
+    run.healthy = run.snapshot()
+    visits = range(run.visit, 3 * run.order.batches)
+    before = [run.order(visit) for visit in visits]
+    for _ in range(2 * run.order.batches):
+        run.advance()
+    run.cure(training_recipe("n-fgsm"))
+    assert all(torch.equal(run.order(visit), rows) for visit, rows in zip(visits, before, strict=True))
+    assert torch.equal(run.order.state()["losses"], run.healthy["order"]["losses"])
+
+
+@pytest.mark.parametrize("compiled", [False, "eager"])
+def test_bounds_and_their_layout_go_together(compiled: bool | str, data: tuple[Tensor, Tensor]) -> None:
+    models = [digits_cnn(), digits_cnn()]
+    models[1].load_state_dict(models[0].state_dict())
+    for model, last in zip(models, (False, True), strict=True):
+        fit(
+            model,
+            *data,
+            threat=THREAT,
+            recipe="mtl-ibp",
+            settings=replace(QUICK, epochs=1, channels_last=last, compile=compiled),
+            mean=0.3,
+            std=0.5,
+        )
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-3)
+
+
 def test_a_weight_fades_from_where_eps_is_whole(data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -308,6 +354,8 @@ def test_memory_that_runs_out_ends_in_one_sentence(data: tuple[Tensor, Tensor]) 
         ({"check_every": 0}, "check_every=0"),
         ({"validation": 0.0}, "on_collapse='ignore'"),
         ({"crop": 9}, "crop=9"),
+        ({"focus": -1.0}, r"focus=-1\.0; pass a power above 0"),
+        ({"focus": float("nan")}, "focus=nan"),
     ],
 )
 def test_wrong_settings_are_told(changes: dict[str, object], words: str, data: tuple[Tensor, Tensor]) -> None:

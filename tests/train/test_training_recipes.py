@@ -1,6 +1,7 @@
 """What the papers say about each recipe, read from the table; and what no recipe may do."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 import signstep as ss
+from signstep.core.layout import ChannelsLast
 from signstep.data.digits import digits
 from signstep.errors import InputError, ModelError, ThreatError
 from signstep.train import TRAINING_RECIPES, Memory, TrainingRecipe, adversarial_loss, training_recipe
@@ -223,7 +225,19 @@ def test_the_bounded_loss_is_a_mixture_and_no_point_of_the_ball_exceeds_the_boun
 
 
 @pytest.mark.parametrize(
-    "name", ["natural", "n-fgsm", "fgsm-mixed", "trades", "free", "mtl-ibp:weight=0.3", "ibp", "ibp:weight=1"]
+    "name",
+    [
+        "natural",
+        "n-fgsm",
+        "fgsm-mixed",
+        "trades",
+        "free",
+        "gradalign",
+        "fgsm-pgi",
+        "mtl-ibp:weight=0.3",
+        "ibp",
+        "ibp:weight=1",
+    ],
 )
 def test_the_losses_told_of_rows_are_what_the_weights_follow(
     name: str, net: nn.Module, data: tuple[Tensor, Tensor]
@@ -263,15 +277,21 @@ def test_bounds_see_through_a_normalisation_and_through_compiled_code(
         first.bias.sub_((first.weight * 0.6).sum(1))
         first.weight.mul_(2)
     assert torch.isclose(loss_of("ibp", outside, x, y), loss_of("ibp", inside, x, y), rtol=1e-4)
-    compiled = torch.compile(net, backend="eager")
-    assert torch.isclose(loss_of("ibp", compiled, x, y), loss_of("ibp", net, x, y))
+    compiled: Any = torch.compile(net, backend="eager")
+    for around in (
+        compiled,
+        ChannelsLast(net),
+        ChannelsLast(compiled),
+        torch.compile(ChannelsLast(net), backend="eager"),
+    ):
+        assert torch.isclose(loss_of("ibp", around, x, y), loss_of("ibp", net, x, y))
     with pytest.raises(InputError, match=r"pass the nn\.Module itself"):
         loss_of("ibp", net.forward, x, y)
 
 
 def test_a_network_that_bounds_cannot_go_through_is_told_of_recipes_without_them(data: tuple[Tensor, Tensor]) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softshrink())
-    with pytest.raises(ModelError, match=r"Softshrink .*pass a recipe that asks for no bounds, such as n-fgsm"):
+    with pytest.raises(ModelError, match=r"Softshrink .*; or pass a recipe without bounds, such as n-fgsm"):
         loss_of("mtl-ibp", model, *data)
 
 
@@ -327,6 +347,30 @@ def test_another_loss_can_be_given(net: nn.Module, data: tuple[Tensor, Tensor]) 
     assert float(adversarial_loss(net, x, y, "fgsm", threat=THREAT, criterion=rowwise).detach()) > 0
     with pytest.raises(InputError, match="one loss for each row"):
         adversarial_loss(net, x, y, "fgsm", threat=THREAT, criterion=F.multi_margin_loss)
+
+
+def test_trades_adds_up_over_positions(net: nn.Module, data: tuple[Tensor, Tensor]) -> None:
+    x, y = data
+    many: Callable[[Tensor], Tensor] = lambda u: net(u).unsqueeze(2).expand(-1, -1, 4)  # noqa: E731
+    whole: Callable[[Tensor, Tensor], Tensor] = lambda z, y: F.cross_entropy(z, y, reduction="none")  # noqa: E731
+    first: Callable[[Tensor, Tensor], Tensor] = lambda z, y: whole(z[..., 0], y)  # noqa: E731
+    gaps = []
+    for model, criterion in ((net, whole), (many, first)):
+        with_gap, without = (
+            adversarial_loss(
+                model,
+                x,
+                y,
+                f"trades:weight={weight}",
+                threat=THREAT,
+                criterion=criterion,
+                generator=torch.Generator().manual_seed(1),
+            )
+            for weight in (6, 0)
+        )
+        gaps.append(float(with_gap.detach() - without.detach()))
+    assert gaps[0] > 0
+    assert gaps[1] == pytest.approx(4 * gaps[0], rel=1e-3)
 
 
 def test_options_are_read() -> None:

@@ -17,7 +17,7 @@ def channels_last(x: Tensor) -> Tensor:
     """Images (R, C, H, W) in channels-last strides; anything else as it is. Gradients go through."""
     if x.ndim != _IMAGES:
         return x
-    if x.shape[1] == 1:
+    if x.shape[1] == 1 and x.stride(1) != 1:
         return x.clone(memory_format=torch.channels_last)  # ``contiguous`` sees nothing to do
     return x.contiguous(memory_format=torch.channels_last)
 

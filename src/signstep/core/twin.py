@@ -87,12 +87,12 @@ def prepare(model: nn.Module, sample: Tree, *, engine: Engine = "fast") -> Prepa
     for build, slack in _plan(engine, leaves(few)[0]):
         try:
             tried, what = build(current)
-        except Exception as error:  # tracing runs the user's code in ways it was not written for
+            seen = None if tried is None else _signals(tried, few)
+        except Exception as error:  # the user's code runs in ways, layouts and dtypes it was not written for
             left.append(f"a step that the model refused ({type(error).__name__})")
             continue
         if tried is None:
             continue
-        seen = _signals(tried, few)
         if seen is not None and _agree(wanted, seen, slack):
             current = tried
             steps.append(what)

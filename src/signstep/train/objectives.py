@@ -125,7 +125,7 @@ def trades(batch: Batch) -> Tensor:
         d = craft(batch.recipe, batch.model, divergence, batch.region, batch.draws)
     outputs = batch.model(batch.x)
     attacked = batch.model(batch.moved(d))
-    gaps = F.kl_div(attacked.log_softmax(1), outputs.softmax(1), reduction="none").sum(1)
+    gaps = F.kl_div(attacked.log_softmax(1), outputs.softmax(1), reduction="none").flatten(1).sum(1)
     batch.told(lambda: batch.rowwise(outputs, batch.y) + batch.recipe.weight * gaps)
     return batch.learnt(outputs, batch.y) + batch.recipe.weight * gaps.mean()
 
@@ -142,7 +142,9 @@ def aligned(batch: Batch) -> Tensor:
         there, _ = input_gradient(batch.model, batch.climbed, x.detach() + near, twice=True)
     parting = 1 - F.cosine_similarity(here.flatten(1), there.flatten(1), dim=1)
     d = advanced(recipe, region, None, here.detach())
-    return batch.followed(batch.model(batch.moved(d))) + recipe.weight * parting.mean()
+    outputs = batch.model(batch.moved(d))
+    batch.told(lambda: batch.rowwise(outputs, batch.y) + recipe.weight * parting)
+    return batch.learnt(outputs, batch.y) + recipe.weight * parting.mean()
 
 
 def prior(batch: Batch) -> Tensor:
@@ -165,7 +167,9 @@ def prior(batch: Batch) -> Tensor:
     onwards = advanced(recipe, region, begin, drift)
     batch.memory.keep(ids, frame.undo(onwards, stored), frame.undo(drift, drifted))
     outputs = batch.model(batch.moved(d))
-    return batch.followed(outputs) + recipe.weight * F.mse_loss(outputs, before)
+    changes = F.mse_loss(outputs, before, reduction="none").flatten(1).mean(1)
+    batch.told(lambda: batch.rowwise(outputs, batch.y) + recipe.weight * changes)
+    return batch.learnt(outputs, batch.y) + recipe.weight * changes.mean()
 
 
 def free(batch: Batch) -> Tensor:
@@ -201,7 +205,7 @@ def bounded(batch: Batch) -> Tensor:
         try:
             margins = worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y)
         except ModelError as error:
-            raise ModelError(f"{error}; pass a recipe that asks for no bounds, such as n-fgsm or pgd-at") from error
+            raise ModelError(f"{error}; or pass a recipe without bounds, such as n-fgsm") from error
     bounds = F.cross_entropy(margins, batch.y, reduction="none")
     if share < 1:
         outputs = batch.model(batch.moved(batch.crafted()))
@@ -220,9 +224,9 @@ def network_of(model: object) -> nn.Module:
     Raises:
         InputError: it is no module.
     """
-    network = getattr(model, "_orig_mod", model)
-    if isinstance(network, ChannelsLast):
-        network = network.model
+    network = model
+    while isinstance(network, ChannelsLast) or hasattr(network, "_orig_mod"):
+        network = network.model if isinstance(network, ChannelsLast) else network._orig_mod
     if not isinstance(network, nn.Module):
         raise InputError(f"model is a {type(network).__name__}; bounds go through layers, pass the nn.Module itself")
     return network

@@ -21,10 +21,11 @@ def split(rows: int, share: float, key: Key) -> tuple[Tensor, Tensor]:
 class Order:
     """The batches of each epoch, of nearly equal size.
 
-    With ``focus`` an epoch has as many steps, but passes over easy rows and comes back to hard ones: a pass takes a row
-    with the probability r^focus, r its rank by the loss that it had when it was last seen, from 0 for the easiest to 1
-    (Jiang et al. 2019, "Accelerating Deep Learning by Focusing on the Biggest Losers", section 3; the losses are those
-    of the last visit, so that choosing costs no pass). No chance is below a tenth, and a row not seen yet is taken.
+    With ``focus`` an epoch has as many steps, but makes several passes that leave easy rows out: each takes a row with
+    the chance r^focus, r its rank from 0 for the least to 1 for the largest of the losses that rows had when they were
+    last seen before the epoch (Jiang et al. 2019, "Accelerating Deep Learning by Focusing on the Biggest Losers",
+    section 3; there the losses are computed anew, here choosing costs no pass). No chance is below a tenth, and a row
+    that was not seen yet is taken, so that the first epoch is one of all rows.
 
     Args:
         rows: how many there are.
@@ -72,18 +73,28 @@ class Order:
     def _focused(self, epoch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         if self._drawn != epoch:
             self._drawn, self._before = epoch, self._losses.clone()
+        if not self._before.isfinite().any():
+            return self._all(generator)
+        chance = self._chances(generator)
         size = -(-self._rows // self.batches)
-        rank = torch.empty(self._rows)
-        rank[self._before.argsort(stable=True)] = torch.linspace(0, 1, self._rows)
-        chance = torch.where(self._before.isfinite(), rank.pow(self.focus).clamp(min=_LEAST), 1.0)
         parts: list[Tensor] = []
         while len(parts) < self.batches:
             rows = torch.randperm(self._rows, generator=generator)
-            taken = rows[torch.rand(self._rows, generator=generator) < chance[rows]]
-            if len(taken) < size:  # a pass that would not fill one batch takes all
-                taken = rows
-            parts += taken.tensor_split(-(-len(taken) // size))  # batches of one pass: no row is twice in one
+            draw = torch.rand(self._rows, generator=generator)
+            taken = rows[draw < chance[rows]]
+            if len(taken) < size:  # one batch by the same chances (Efraimidis & Spirakis 2006)
+                taken = rows[draw.pow(1 / chance[rows]).topk(size).indices]
+            whole = len(taken) // size  # batches of one pass, so that no row is twice in one
+            parts += taken[: whole * size].tensor_split(whole)
         return tuple(parts[: self.batches])
+
+    def _chances(self, generator: torch.Generator) -> Tensor:
+        """That a pass takes a row, (rows,)."""
+        # Of rows with the same loss, such as 0, none should come first for its place.
+        mixed = torch.randperm(self._rows, generator=generator)
+        rank = torch.empty(self._rows)
+        rank[mixed[self._before[mixed].argsort(stable=True)]] = torch.linspace(0, 1, self._rows)
+        return torch.where(self._before.isfinite(), rank.pow(self.focus).clamp(min=_LEAST), 1.0)
 
 
 def _generator(key: Key) -> torch.Generator:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from signstep.core.keys import Key
+from signstep.core.layout import channels_last
 from signstep.core.threat import ThreatModel
 from signstep.core.untouched import reseed
 from signstep.errors import ModelError, SignstepError
@@ -315,6 +316,8 @@ class Run:
             seen = BatchDraws(whole, self.device, here, part)
             placement = Placement.drawn(seen, self.settings.crop, flip=self.settings.flip)
             x, frame = placement.apply(x), placement.frame
+        if self.settings.channels_last:
+            x = channels_last(x)  # here as well, so that an inner attack of many steps does not bring each point there
         region = ball(x, self.threat, share=self.share(self.step), check=not self.seen)
         scale = 1.0 if self.scaler is None else _INNER_SCALE
         forward, ids = self.compiled.forward(self.recipe), rows.to(self.device)

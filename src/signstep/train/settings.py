@@ -29,7 +29,7 @@ class Settings:
     """How long, how fast, on what.
 
     Attributes:
-        epochs: passes over the training rows; recipes with replays make fewer.
+        epochs: as many steps as these passes over the training rows have; recipes with replays make fewer passes.
         batch: rows of one step.
         optimiser: "adam", "adamw", "sgd", or a function from the weights to an optimiser, whose rate is then scaled.
         rate: largest learning rate.
@@ -42,9 +42,9 @@ class Settings:
             is validated and delivered.
         crop: pixels by which images are shifted at random.
         flip: whether images are mirrored at random.
-        focus: passes over rows with a small loss and comes back to those with a large one, see
-            `signstep.train.order.Order`: 1 spends the steps of an epoch on about half of the rows, twice; 0 sees each
-            row once. Wrong labels are hard rows too.
+        focus: leaves out rows with a small loss and comes back to those with a large one, at the same number of steps
+            (`signstep.train.order.Order`): at 1 an epoch is about two passes over half of the rows each, at 2 about
+            three over a third; 0 sees each row once. Wrong labels are hard rows too.
         hold: share of the run in which eps stays 0: with bounds a network has to learn to answer at all first.
         warm_up: share of the run over which eps then rises from 0 in a straight line.
         max_norm: of the gradient of all weights together: a longer one is shortened to it; 0 for no such limit.
@@ -100,7 +100,7 @@ class Settings:
                 "add up to at most 1"
             )
         if not 0 <= self.focus < math.inf:
-            raise InputError(f"focus={self.focus}; pass a power of the rank above 0, such as 1, or 0 for none")
+            raise InputError(f"focus={self.focus}; pass a power above 0, such as 1, or 0 for none")
         if not 0 <= self.max_norm < math.inf:
             raise InputError(f"max_norm={self.max_norm}; pass a length above 0, or 0 for no limit")
         if not (self.rate > 0 and math.isfinite(self.rate)) or not 0 < self.peak < 1:
