@@ -266,6 +266,19 @@ def test_bounds_and_their_layout_go_together(compiled: bool | str, data: tuple[T
         assert torch.allclose(one, other, atol=1e-3)
 
 
+def test_augmentation_ends_where_it_is_told_to(data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+
+    def watched(batch: Batch) -> Tensor:
+        moved.append(batch.frame is not None)
+        return batch.learnt(batch.model(batch.x), batch.y)
+
+    monkeypatch.setitem(OBJECTIVES, "clean", watched)
+    settings = Settings(epochs=5, batch=90, crop=1, augment=0.6)
+    fit(fresh(), *data, threat=THREAT, recipe="natural", settings=settings)
+    assert moved == [True] * 6 + [False] * 4
+
+
 def test_a_weight_fades_from_where_eps_is_whole(data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -354,6 +367,7 @@ def test_memory_that_runs_out_ends_in_one_sentence(data: tuple[Tensor, Tensor]) 
         ({"check_every": 0}, "check_every=0"),
         ({"validation": 0.0}, "on_collapse='ignore'"),
         ({"crop": 9}, "crop=9"),
+        ({"augment": 0.0}, r"augment=0\.0; pass a share"),
         ({"focus": -1.0}, r"focus=-1\.0; pass a power above 0"),
         ({"focus": float("nan")}, "focus=nan"),
     ],

@@ -83,6 +83,7 @@ def train(
     average: Annotated[float, typer.Option(help="Decay of the average of weights, such as 0.999; 0 for none.")] = 0.0,
     crop: Annotated[int, typer.Option(help="Shift images by up to so many pixels.")] = 0,
     flip: Annotated[bool, typer.Option("--flip", help="Mirror images at random.")] = False,
+    augment: Annotated[float, typer.Option(help="Share of the run with shifts and mirrors.")] = 1.0,
     hold: Annotated[float, typer.Option(help="Share of the run in which eps stays 0, before it rises.")] = 0.0,
     warm_up: Annotated[float, typer.Option(help="Share of the run over which eps rises.")] = 0.0,
     focus: Annotated[
@@ -132,6 +133,7 @@ def train(
         average=average,
         crop=crop,
         flip=flip,
+        augment=augment,
         hold=hold,
         warm_up=warm_up,
         focus=focus,

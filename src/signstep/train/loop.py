@@ -25,6 +25,8 @@ from signstep.train.team import Fabric, Team
 
 # Of the time, each, less than 5 % together; and never fewer than so many, however short the run.
 _ALARM_SHARE, _CHOICE_SHARE = 0.025, 0.01
+# The time of a pass of training in half precision in passes of a look, which has full precision.
+_HALVED = 0.5
 _LEAST_LOOKS, _LEAST_CHOICES = 10, 5
 _ALARM_ROWS, _CHOICE_ROWS = 64, HELD_ROWS
 # A look that finds PGD and FGSM parted is followed by another in a fraction of the usual time: it takes two to call
@@ -210,6 +212,8 @@ class _Loop:
         self.alarm_rows, self.choice_rows = min(held, _ALARM_ROWS), min(held, _CHOICE_ROWS)
         # Of the recipe begun with: a run that is gone on with after a recovery looks when the uninterrupted one does.
         step_cost = begun.cost * min(run.settings.batch, len(run.rows))
+        if run.settings.precision is not None:
+            step_cost *= _HALVED
         self.alarm_every = run.settings.check_every or _every(
             cost() * self.alarm_rows, _ALARM_SHARE * step_cost, run.total // _LEAST_LOOKS
         )

@@ -310,7 +310,7 @@ class Run:
         x, y = (part_.to(self.device, non_blocking=True) for part_ in self.rows.take(rows))
         draws = BatchDraws(whole, self.device, self._generator, part)
         frame = None
-        if self.settings.crop or self.settings.flip:
+        if (self.settings.crop or self.settings.flip) and self.step < self.settings.augment * self.total:
             # By the visit: a batch that free replays is seen the same way each time, as its perturbation is.
             here = torch.Generator().manual_seed(self.key.fold("placement", self.visit).integer())
             seen = BatchDraws(whole, self.device, here, part)

@@ -42,6 +42,8 @@ class Settings:
             is validated and delivered.
         crop: pixels by which images are shifted at random.
         flip: whether images are mirrored at random.
+        augment: share of the run in which images are shifted and mirrored; after it they are seen as they are, which the
+            test images are too (He et al. 2019, "Data augmentation revisited").
         focus: leaves out rows with a small loss and comes back to those with a large one, at the same number of steps
             (`signstep.train.order.Order`): at 1 an epoch is about two passes over half of the rows each, at 2 about
             three over a third; 0 sees each row once. Wrong labels are hard rows too.
@@ -72,6 +74,7 @@ class Settings:
     average: float = 0.0
     crop: int = 0
     flip: bool = False
+    augment: float = 1.0
     focus: float = 0.0
     hold: float = 0.0
     warm_up: float = 0.0
@@ -99,6 +102,8 @@ class Settings:
                 f"hold={self.hold:g}, warm_up={self.warm_up:g}: eps would never be whole; pass shares that "
                 "add up to at most 1"
             )
+        if not 0 < self.augment <= 1:
+            raise InputError(f"augment={self.augment}; pass a share of the run above 0, up to 1 for all of it")
         if not 0 <= self.focus < math.inf:
             raise InputError(f"focus={self.focus}; pass a power above 0, such as 1, or 0 for none")
         if not 0 <= self.max_norm < math.inf:
