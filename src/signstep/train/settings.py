@@ -42,8 +42,8 @@ class Settings:
             is validated and delivered.
         crop: pixels by which images are shifted at random.
         flip: whether images are mirrored at random.
-        augment: share of the run in which images are shifted and mirrored; after it they are seen as they are, which the
-            test images are too (He et al. 2019, "Data augmentation revisited").
+        augment: share of the run in which images are shifted and mirrored; after it they are seen as they are, as those
+            of the test will be (He et al. 2019, "Data augmentation revisited").
         focus: leaves out rows with a small loss and comes back to those with a large one, at the same number of steps
             (`signstep.train.order.Order`): at 1 an epoch is about two passes over half of the rows each, at 2 about
             three over a third; 0 sees each row once. Wrong labels are hard rows too.
@@ -102,12 +102,13 @@ class Settings:
                 f"hold={self.hold:g}, warm_up={self.warm_up:g}: eps would never be whole; pass shares that "
                 "add up to at most 1"
             )
-        if not 0 < self.augment <= 1:
-            raise InputError(f"augment={self.augment}; pass a share of the run above 0, up to 1 for all of it")
-        if not 0 <= self.focus < math.inf:
-            raise InputError(f"focus={self.focus}; pass a power above 0, such as 1, or 0 for none")
-        if not 0 <= self.max_norm < math.inf:
-            raise InputError(f"max_norm={self.max_norm}; pass a length above 0, or 0 for no limit")
+        for name, fits, remedy in (
+            ("augment", 0 < self.augment <= 1, "pass a share of the run above 0, up to 1 for all of it"),
+            ("focus", 0 <= self.focus < math.inf, "pass a power above 0, such as 1, or 0 for none"),
+            ("max_norm", 0 <= self.max_norm < math.inf, "pass a length above 0, or 0 for no limit"),
+        ):
+            if not fits:
+                raise InputError(f"{name}={getattr(self, name)}; {remedy}")
         if not (self.rate > 0 and math.isfinite(self.rate)) or not 0 < self.peak < 1:
             raise InputError(f"rate={self.rate}, peak={self.peak}; pass a rate above 0 and a peak between 0 and 1")
         for name, known in (
