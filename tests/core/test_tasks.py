@@ -1,5 +1,6 @@
 """Tasks: what outputs and labels mean, in every shape that models and users have."""
 
+import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 import signstep as ss
+from signstep.core.outputs import select
 from signstep.core.recipes import RECIPES
 from signstep.errors import InputError, LabelError, ModelError
 
@@ -554,3 +556,10 @@ def test_a_model_that_casts_for_itself_is_not_told_about_types() -> None:
     assert "x.to(" not in str(caught.value)
     with pytest.raises(ModelError, match=r"x\.to\("):
         ss.attack(nn.Linear(3, 2), x, y, threat=ss.linf(0.1))
+
+
+def test_a_name_in_a_plain_tensor_is_one_error_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ModelError, match="output='scores' is not in what the model returned: a tensor"):
+            select(torch.rand(3, 4), "scores")

@@ -223,6 +223,8 @@ def select(returned: Any, output: Selector = None) -> Tensor:
         found: Any = output(returned)
     elif output is not None:
         try:
+            if isinstance(output, str) and isinstance(returned, Tensor):
+                raise KeyError(output)  # torch would take the letters for indices, and warn of them
             found = (
                 getattr(returned, output) if isinstance(output, str) and hasattr(returned, output) else returned[output]
             )
