@@ -4,11 +4,15 @@ import pytest
 import torch
 from torch import nn
 
+import signstep as ss
 from signstep.core.keys import Key
 from signstep.train.augment import Placement
 from signstep.train.averaging import Average
 from signstep.train.draws import BatchDraws
+from signstep.train.faded import EVERY, drop_faded
 from signstep.train.order import Order, split
+from signstep.train.recipes import training_recipe
+from signstep.train.run import Run
 from signstep.train.settings import Settings
 
 
@@ -147,3 +151,31 @@ def test_schedules() -> None:
     assert cycle.index(max(cycle)) in (39, 40)
     assert cycle[-1] < 0.01
     assert [Settings(warm_up=0.5).share(step, 4) for step in range(4)] == [0.5, 1, 1, 1]
+
+
+def test_moments_that_have_faded_are_dropped() -> None:
+    weight = nn.Parameter(torch.zeros(4))
+    optimiser = torch.optim.Adam([weight], fused=True)
+    weight.grad = torch.ones(4)
+    optimiser.step()
+    state = optimiser.state[weight]
+    state["exp_avg"].copy_(torch.tensor([1e-43, -1e-43, 1e-37, -2.0]))
+    drop_faded(optimiser)
+    assert state["exp_avg"].tolist() == pytest.approx([0.0, 0.0, 1e-37, -2.0], rel=1e-6, abs=0.0)
+    assert torch.equal(state["exp_avg"] == 0, torch.tensor([True, True, False, False]))
+    assert float(state["step"]) == 1
+
+
+def test_a_run_keeps_no_faded_moments() -> None:
+    first = nn.Linear(4, 3)
+    model = nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(3, 2))
+    run = Run(
+        model, torch.rand(64, 4), torch.arange(64) % 2, ss.linf(0.1), training_recipe("fgsm"), Settings(epochs=150)
+    )
+    for step in range(EVERY):
+        run.advance()
+        if step == 0:
+            with torch.no_grad():
+                first.bias[0] = -100.0  # dead from here on
+            run.optimiser.state[first.weight]["exp_avg"][0] = 1e-35
+    assert run.optimiser.state[first.weight]["exp_avg"][0].tolist() == [0.0] * 4

@@ -25,6 +25,7 @@ from signstep.train.averaging import Average
 from signstep.train.compiled import Compiled
 from signstep.train.craft import ball
 from signstep.train.draws import BatchDraws
+from signstep.train.faded import EVERY, drop_faded
 from signstep.train.loss import losses
 from signstep.train.memory import Memory
 from signstep.train.objectives import OBJECTIVES, Batch
@@ -163,6 +164,8 @@ class Run:
         if self.average is not None:
             self.average.follow(self.model)
         self.step += 1
+        if self.step % EVERY == 0:
+            drop_faded(self.optimiser)
         self.replay += 1
         if self.replay >= self.recipe.replays:
             self.visit, self.replay = self.visit + 1, 0
