@@ -9,9 +9,9 @@ from signstep.core.bounds.interval import Interval
 
 
 def rectified(part: Interval) -> Interval:
-    """max(0, v) of an interval: what `Interval.rising` gives of it, and its gradient, in two thirds of the time.
+    """max(0, v) of an interval: what `Interval.rising` gives of it, and its gradient, in fewer passes over memory.
 
-    Bounds go through a rectifier after each layer; of a small network's step these passes are a quarter.
+    Bounds go through a rectifier after each layer, so that of a small network's step these passes are a large part.
     """
     return Interval(*_Rectified.apply(part.centre, part.radius))  # type: ignore[no-untyped-call]
 
