@@ -92,6 +92,19 @@ def check_team(team: Team, recipe: TrainingRecipe, settings: Settings) -> None:
             )
 
 
+def check_passes(recipe: TrainingRecipe, settings: Settings) -> None:
+    """See that there is an epoch that can be drawn by losses.
+
+    Raises:
+        InputError: there is only the first one, which sees all rows.
+    """
+    if settings.focus and settings.epochs <= recipe.replays:
+        raise InputError(
+            f"focus={settings.focus:g}, epochs={settings.epochs}: {recipe.name} makes one pass, which sees all rows "
+            f"since no loss is known before it; pass epochs={recipe.replays + 1} or more, or focus=0"
+        )
+
+
 class Going(Protocol):
     """What is known of a run when memory runs out."""
 

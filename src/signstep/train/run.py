@@ -30,7 +30,7 @@ from signstep.train.loss import losses
 from signstep.train.memory import Memory
 from signstep.train.objectives import OBJECTIVES, Batch
 from signstep.train.order import Order
-from signstep.train.prepare import OUT_OF_MEMORY, check_team, prepare
+from signstep.train.prepare import OUT_OF_MEMORY, check_passes, check_team, prepare
 from signstep.train.recipes import TrainingRecipe
 from signstep.train.rows import Inputs
 from signstep.train.settings import Settings
@@ -84,6 +84,7 @@ class Run:
         self.key = Key(settings.seed).fold("train")
         self.device = next((part.device for part in model.parameters()), torch.device("cpu"))
         check_team(self.team, recipe, settings)
+        check_passes(recipe, settings)
         prepared = prepare(x, y, threat, settings, self.key, self.device)
         self.rows, self.seen = prepared.rows, prepared.seen
         self.held_x, self.held_y = prepared.held_x, prepared.held_y

@@ -104,6 +104,11 @@ class Settings:
             )
         for name, fits, remedy in (
             ("augment", 0 < self.augment <= 1, "pass a share of the run above 0, up to 1 for all of it"),
+            (
+                "augment",
+                self.augment == 1 or self.crop or self.flip,
+                "nothing is moved; pass crop or flip too, or drop it",
+            ),
             ("focus", 0 <= self.focus < math.inf, "pass a power above 0, such as 1, or 0 for none"),
             ("max_norm", 0 <= self.max_norm < math.inf, "pass a length above 0, or 0 for no limit"),
         ):
