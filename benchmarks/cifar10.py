@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 import signstep as ss
 from cifar10_data import load_cifar10
@@ -34,6 +35,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="train on the first so many images")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--width", type=int, default=64, help="of the first stage; 64 is PreActResNet-18 in full")
+    parser.add_argument("--activation", default="relu", help="silu is smooth, which adversarial training likes")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=0.1)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
@@ -46,6 +48,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ladder", default="standard@1")
     parser.add_argument("--audit-rows", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--weights", type=Path, help="write what was trained there before it is audited")
     parser.add_argument("--out", type=Path, help="keep checkpoints and the log there, and go on from them")
     return parser.parse_args(words)
 
@@ -53,7 +56,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 def run(given: argparse.Namespace) -> tuple[Trained, Result]:
     """Train and audit."""
     data = load_cifar10(given.data)
-    x, y = data.x[: given.rows].float().div_(255), data.y[: given.rows]
+    x, y = data.x[: given.rows].to(given.device).float().div_(255), data.y[: given.rows].to(given.device)
     print(f"{data.source}: {len(x)} images to train on, {len(data.test_x)} to test on")
     on_gpu = torch.device(given.device).type == "cuda"
     settings = Settings(
@@ -73,7 +76,7 @@ def run(given: argparse.Namespace) -> tuple[Trained, Result]:
         seed=given.seed,
     )
     torch.manual_seed(given.seed)
-    model = preact_resnet18(width=given.width, mean=MEAN, std=STD).to(given.device)
+    model = preact_resnet18(width=given.width, activation=given.activation, mean=MEAN, std=STD).to(given.device)
     threat = ss.linf("8/255")
     began = time.perf_counter()
 
@@ -87,8 +90,10 @@ def run(given: argparse.Namespace) -> tuple[Trained, Result]:
     trained = fit(model, x, y, threat=threat, recipe=given.recipe, settings=settings, folder=given.out, watch=watch)
     print(f"{time.perf_counter() - began:.0f} s of training, {trained.checking_seconds:.0f} s of them looking")
     print(trained.overfitting, *trained.notes, sep="\n")
+    if given.weights is not None:
+        save_file({name: part.contiguous().cpu() for name, part in model.state_dict().items()}, given.weights)
     test = data.test_x[: given.audit_rows].float().div_(255), data.test_y[: given.audit_rows]
-    name = f"PreActResNet-18, width {given.width}, {given.recipe}"
+    name = f"PreActResNet-18, width {given.width}, {given.activation}, {given.recipe}"
     result = ss.audit(
         model, test, threat=threat, ladder=given.ladder, curve=False, device=given.device, describe_model=name
     )
@@ -98,10 +103,9 @@ def run(given: argparse.Namespace) -> tuple[Trained, Result]:
 def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
-    print(machine())
+    print(machine(given.device))
     if torch.device(given.device).type == "cuda":
         torch.backends.cudnn.benchmark = True
-        print(torch.cuda.get_device_name())
     print(run(given)[1])
 
 

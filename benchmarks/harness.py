@@ -31,10 +31,11 @@ RIVALS = {
 Attack = Callable[[Tensor, Tensor], Tensor]
 
 
-def machine() -> str:
-    """One line: processor, threads, system and the versions that matter."""
+def machine(device: str | torch.device = "cpu") -> str:
+    """One line: card, processor, threads, system and the versions that matter."""
+    card = f"{torch.cuda.get_device_name(device)}, " if torch.device(device).type == "cuda" else ""
     return (
-        f"{_processor()}, {torch.get_num_threads()} thread(s), {platform.system()} {platform.machine()}; "
+        f"{card}{_processor()}, {torch.get_num_threads()} thread(s), {platform.system()} {platform.machine()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}, signstep {signstep.__version__}"
     )
 
@@ -128,23 +129,36 @@ class Timing(NamedTuple):
 
 
 def race(
-    contenders: Mapping[str, Callable[[], object]], reference: str, rounds: int, seed: int = 0
+    contenders: Mapping[str, Callable[[], object]],
+    reference: str,
+    rounds: int,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> dict[str, Timing]:
     """Time every contender once in each round, in a new order each time.
 
-    A disturbance from outside hits all of a round alike and falls out of the ratio; the median drops what remains.
+    A disturbance from outside hits all of a round alike and falls out of the ratio; the median drops what remains. Work
+    that a GPU was asked for is waited for before each clock is read.
     """
+    on_gpu = torch.device(device).type == "cuda"
+
+    def wait() -> None:
+        if on_gpu:
+            torch.cuda.synchronize(device)
+
     order = list(contenders)
     shuffle = random.Random(seed).shuffle
     for name in order:
         for _ in range(2):
             contenders[name]()
+    wait()
     seconds: dict[str, list[float]] = {name: [] for name in order}
     for _ in range(rounds):
         shuffle(order)
         for name in order:
             began = time.perf_counter()
             contenders[name]()
+            wait()
             seconds[name].append(time.perf_counter() - began)
     base = seconds[reference]
     return {

@@ -20,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 import signstep as ss
 from harness import Attack, machine, race, rival, rivals_line, table
 from signstep.core.untouched import untouched
+from signstep.models.preact import preact_resnet18
 from signstep.models.small import cifar10_small, mnist_cnn
 from signstep.train.recipes import training_recipe
 from signstep.train.run import Run
@@ -27,6 +28,12 @@ from signstep.train.settings import Settings
 
 BATCH, BATCHES = 100, 8
 Step = Callable[[], object]
+# The networks that a step can be taken of: how they are made, the shape of an input, eps.
+NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
+    "mnist_cnn": (mnist_cnn, (1, 28, 28), 0.3),
+    "cifar10_small": (cifar10_small, (3, 32, 32), 8 / 255),
+    "preact_resnet18": (preact_resnet18, (3, 32, 32), 8 / 255),
+}
 
 
 def bare_fgsm_rs(model: nn.Module, eps: float) -> Attack:
@@ -99,7 +106,7 @@ def with_loop(model: nn.Module, x: Tensor, y: Tensor, recipe: str, eps: float) -
     return Run(copy.deepcopy(model), x, y, ss.linf(eps), training_recipe(recipe), settings).advance
 
 
-def rivals(recipe: str, eps: float, shape: tuple[int, ...]) -> dict[str, Callable[[nn.Module], Attack]]:
+def rivals(recipe: str, eps: float, shape: tuple[int, ...], device: str) -> dict[str, Callable[[nn.Module], Attack]]:
     """Each installed library's nearest attack, from a model to the attack on it."""
     found: dict[str, Callable[[nn.Module], Attack]] = {}
     if (torchattacks := rival("torchattacks")) is not None:
@@ -112,7 +119,12 @@ def rivals(recipe: str, eps: float, shape: tuple[int, ...]) -> dict[str, Callabl
 
         def art_attack(model: nn.Module) -> Attack:
             classifier = estimators.PyTorchClassifier(
-                model, nn.CrossEntropyLoss(), shape, 10, clip_values=(0.0, 1.0), device_type="cpu"
+                model,
+                nn.CrossEntropyLoss(),
+                shape,
+                10,
+                clip_values=(0.0, 1.0),
+                device_type="cpu" if device == "cpu" else "gpu",
             )
             if recipe == "fgsm-rs":
                 method = art.FastGradientMethod(
@@ -130,7 +142,7 @@ def rivals(recipe: str, eps: float, shape: tuple[int, ...]) -> dict[str, Callabl
                 )
 
             def craft(x: Tensor, y: Tensor) -> Tensor:
-                crafted = torch.from_numpy(method.generate(x.numpy(), y.numpy()))
+                crafted = torch.from_numpy(method.generate(x.cpu().numpy(), y.cpu().numpy())).to(x.device)
                 model.train()  # it leaves the model in evaluation mode
                 return crafted
 
@@ -144,16 +156,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--net", choices=("mnist_cnn", "cifar10_small"), default="mnist_cnn")
+    parser.add_argument("--net", choices=NETS, default="mnist_cnn")
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
-    print(machine(), rivals_line(), sep="\n")
+    device = arguments.device
+    print(machine(device), rivals_line(), sep="\n")
     torch.manual_seed(0)
-    net, shape, eps = (
-        (mnist_cnn(), (1, 28, 28), 0.3) if arguments.net == "mnist_cnn" else (cifar10_small(), (3, 32, 32), 8 / 255)
-    )
-    x, y = torch.rand(BATCH * BATCHES, *shape), torch.randint(10, (BATCH * BATCHES,))
+    build, shape, eps = NETS[arguments.net]
+    net = build().to(device)
+    x, y = torch.rand(BATCH * BATCHES, *shape).to(device), torch.randint(10, (BATCH * BATCHES,)).to(device)
     for recipe, bare in BARE.items():
 
         def written(model: nn.Module, bare: Callable[[nn.Module, float], Attack] = bare) -> Attack:
@@ -165,10 +178,10 @@ def main() -> None:
             "ss.adversarial_loss": with_loss(net, x, y, recipe, eps),
             "signstep train": with_loop(net, x, y, recipe, eps),
         }
-        for name, attack in rivals(recipe, eps, shape).items():
+        for name, attack in rivals(recipe, eps, shape, device).items():
             steps[name] = stepping(net, x, y, attack)
         with untouched():
-            times = race(steps, "bare", arguments.rounds)
+            times = race(steps, "bare", arguments.rounds, device=device)
         rows = [
             (name, f"{t.median:.1f}", f"{t.least:.1f}", f"{t.ratio:.3f}", f"{t.ratio_of_least:.3f}")
             for name, t in times.items()

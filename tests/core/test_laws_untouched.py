@@ -12,6 +12,7 @@ from small_nets import filled, labels, mlp, rand
 from torch import Tensor, nn
 
 import signstep as ss
+from signstep.core.untouched import reseed, untouched
 from signstep.errors import ModelError
 
 RECIPES = ["fgsm", "pgd:steps=3", "random-sign"]
@@ -109,6 +110,30 @@ def _assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
 
 X = rand(5, 2, 3, 3, seed=1, dtype=torch.float32)
 Y = torch.tensor([0, 1, 2, 0, 1])
+
+
+def test_every_card_draws_on_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seeding seeds all cards, also those that no model is on; two are played here by a list."""
+    cards = [torch.tensor([3]), torch.tensor([5])]
+
+    def seed(number: int) -> None:
+        cards[:] = [torch.tensor([number]) for _ in cards]
+
+    def put(state: Tensor, index: int) -> None:
+        cards[index] = state
+
+    for name, played in (
+        ("is_initialized", lambda: True),
+        ("device_count", lambda: len(cards)),
+        ("get_rng_state", lambda index: cards[index].clone()),
+        ("set_rng_state", put),
+        ("manual_seed_all", seed),
+    ):
+        monkeypatch.setattr(torch.cuda, name, played)
+    with untouched():
+        reseed(7)
+        assert [int(card) for card in cards] == [7, 7]
+    assert [int(card) for card in cards] == [3, 5]
 
 
 @over_recipes

@@ -14,7 +14,9 @@ from signstep.errors import InputError, ModelError
 from signstep.models.small import digits_cnn
 from signstep.train import TRAINING_RECIPES, Moment, Settings, fit
 from signstep.train.alarm import Event
+from signstep.train.loop import _Loop
 from signstep.train.objectives import OBJECTIVES, Batch
+from signstep.train.prepare import held_rows
 from signstep.train.probe import Look
 from signstep.train.recipes import training_recipe
 from signstep.train.run import Run
@@ -402,3 +404,15 @@ def test_a_cure_that_begins_anew_raises_eps_by_and_by(data: tuple[Tensor, Tensor
     assert run.threat_of(3).eps == pytest.approx(0.1 / (0.4 * left))
     run.events.append(Event(60, ("x",), "recover", 40, "n-fgsm", "pgd-at"))
     assert run.share(41) == 1.0
+
+
+def test_an_accelerator_looks_at_more_rows_less_often() -> None:
+    x, y = torch.rand(4000, 1, 8, 8), torch.randint(10, (4000,))
+    run = Run(fresh(), x, y, THREAT, training_recipe("n-fgsm"), replace(QUICK, epochs=200, validation=0.5))
+    here = _Loop(run, run.recipe, None, 30.0, None)
+    run.device = torch.device("cuda")
+    there = _Loop(run, run.recipe, None, 30.0, None)
+    assert (here.alarm_rows, here.choice_rows, there.alarm_rows) == (64, 256, 256)
+    # Batches of 64 rows cost a card what 256 would.
+    assert here.alarm_every == there.alarm_every
+    assert (held_rows(torch.device("cpu")), held_rows(torch.device("cuda"))) == (256, 1024)

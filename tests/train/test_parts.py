@@ -104,6 +104,7 @@ def test_placements_shift_mirror_and_come_back() -> None:
     x = torch.rand(64, 2, 6, 7)
     placement = Placement.drawn(BatchDraws(64, x.device, torch.Generator().manual_seed(0)), 2, flip=True)
     assert set(placement.down.tolist()) == set(range(-2, 3))
+    assert placement.flipped is not None
     assert 10 < int(placement.flipped.sum()) < 54
     seen = placement.apply(x)
     assert not torch.equal(seen, x)
@@ -119,7 +120,7 @@ def test_placements_shift_mirror_and_come_back() -> None:
 def test_a_shift_moves_down_and_right() -> None:
     x = torch.arange(9.0).reshape(1, 1, 3, 3)
     one = torch.tensor([1])
-    moved = Placement(one, one, torch.tensor([False]), 1).apply(x)
+    moved = Placement(one, one, None, 1).apply(x)
     assert moved[0, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 3, 4]]
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,6 +111,25 @@ def test_without_a_compiler_training_goes_on_and_says_so(data: tuple[Tensor, Ten
         assert len(trained.notes) == 1
         assert trained.notes[0].startswith("torch.compile does not work here (")
         assert "and more" not in trained.notes[0]
+
+
+@pytest.mark.parametrize("recipe", ["pgd-at:steps=2", "trades:steps=2"])
+def test_compiled_code_of_the_attack_wants_no_weight_gradients(recipe: str, data: tuple[Tensor, Tensor]) -> None:
+    wanted: list[set[bool]] = []
+
+    def backend(graph: Any, inputs: list[Any]) -> Any:
+        weights = [part for part in (*inputs, *graph.parameters()) if isinstance(part, nn.Parameter)]
+        wanted.append({part.requires_grad for part in weights})
+        return graph.forward
+
+    torch.compiler.reset()  # there is a limit to how often one function is compiled
+    net = network()
+    loss = ss.adversarial_loss(torch.compile(net, backend=backend), *data, recipe, threat=THREAT)
+    assert wanted == [{False}] * (len(wanted) - 1) + [{True}]
+    assert len(wanted) > 1
+    assert all(part.requires_grad for part in net.parameters())
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(part.grad is not None for part in net.parameters())
 
 
 def test_gradalign_runs_uncompiled(data: tuple[Tensor, Tensor]) -> None:

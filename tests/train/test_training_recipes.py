@@ -169,6 +169,18 @@ def test_trades_attacks_in_evaluation_mode_and_puts_modes_back(data: tuple[Tenso
     assert int(net[1].num_batches_tracked) == 2 + 11  # type: ignore[arg-type]
 
 
+def test_memory_of_known_size_recalls_the_same() -> None:
+    fresh, ids = torch.rand(4, 3), torch.tensor([5, 0, 2, 9])
+    grown, known = Memory(), Memory(12)
+    for memory in (grown, known):
+        assert torch.equal(memory.recall(ids, fresh)[0], fresh)
+        memory.keep(ids[:2], fresh[:2] + 1, fresh[:2] + 2)
+    for one, other in zip(grown.recall(ids, fresh), known.recall(ids, fresh), strict=True):
+        assert torch.equal(one, other)
+    assert known.prior is not None
+    assert len(known.prior) == 12
+
+
 def test_free_gives_weights_and_perturbation_their_gradients_in_one_backward(
     net: nn.Module, data: tuple[Tensor, Tensor]
 ) -> None:

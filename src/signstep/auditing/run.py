@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
+from signstep.auditing.memory import planned_rows
 from signstep.auditing.others import shown
 from signstep.auditing.result import Result
-from signstep.auditing.stream import Data, batches
+from signstep.auditing.stream import ROWS, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.core.attack import Attack
 from signstep.core.keys import Key
@@ -31,7 +32,7 @@ from signstep.core.threat import Threat, ThreatModel
 from signstep.core.transforms import Transform
 from signstep.core.tree import Tree, rows, take, tree_map
 from signstep.core.twin import Engine
-from signstep.core.untouched import Mode
+from signstep.core.untouched import Mode, untouched
 from signstep.errors import InputError, VictimError
 
 __all__ = ["Data", "audit"]
@@ -181,7 +182,9 @@ def audit(
         _finish(question, plan.traced, subject.oracle, key, tally, evidence)
 
     try:
-        for x, y in batches(data, limit, shard):  # drawn outside: data may use the global generators
+        for x, y in batches(
+            data, limit, shard, _size(model, data, where)
+        ):  # drawn outside: data may use the global generators
             with ExitStack() as opened:
                 for part in (subject, *others.values()):
                     opened.enter_context(part.opened())
@@ -353,6 +356,17 @@ def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
             "gradients came from surrogates: a transfer attack, which says little about white-box robustness"
         )
     return remarks
+
+
+def _size(model: object, data: Data, where: torch.device) -> int:
+    """Of a batch where the data is two tensors: on a card what its memory has room for."""
+    if where.type != "cuda" or not isinstance(model, nn.Module) or not isinstance(data, tuple):
+        return ROWS
+    try:
+        with untouched(model):
+            return planned_rows(model, data[0][:2].to(where))
+    except Exception:  # the audit itself will say what is wrong with model or data
+        return ROWS
 
 
 def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor | None, tally: Tally) -> None:

@@ -11,19 +11,21 @@ from signstep.errors import InputError
 
 Data: TypeAlias = Iterable[tuple[Tree, Tensor | None]] | tuple[Tensor, Tensor | None] | Dataset[Any]
 
-_ROWS = 256  # rows of a batch when the data is given as two tensors
+ROWS = 256  # of a batch when the data does not come in batches
 
 
 def batches(
-    data: Data, limit: int | None, shard: tuple[int, int] | None = None
+    data: Data, limit: int | None, shard: tuple[int, int] | None = None, size: int = ROWS
 ) -> Iterator[tuple[Tree, Tensor | None]]:
     """Batches (x, y), at most ``limit`` examples of the data; with ``shard`` (i, n), every n-th of them from the i-th.
+
+    ``size`` is that of a batch where the data does not come in batches: two tensors, or a Dataset.
 
     Raises:
         InputError: the data does not give batches of two.
     """
     seen = 0
-    for number, batch in enumerate(_as_batches(data)):
+    for number, batch in enumerate(_as_batches(data, size)):
         if not isinstance(batch, (tuple, list)) or len(batch) != 2:
             kind = type(batch).__name__ + (f" of length {len(batch)}" if isinstance(batch, (tuple, list)) else "")
             raise InputError(f"data gave a {kind} as batch {number}; each batch must be a pair (x, y), y may be None")
@@ -42,15 +44,15 @@ def batches(
             return
 
 
-def _as_batches(data: Data) -> Iterable[Any]:
+def _as_batches(data: Data, size: int) -> Iterable[Any]:
     if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
         x, y = data
         if y is not None and len(y) != len(x):
             raise InputError(f"data has {len(x)} inputs and {len(y)} labels; pass one label for each input")
-        starts = range(0, len(x), _ROWS)
-        return ((x[start : start + _ROWS], None if y is None else y[start : start + _ROWS]) for start in starts)
+        starts = range(0, len(x), size)
+        return ((x[start : start + size], None if y is None else y[start : start + size]) for start in starts)
     if isinstance(data, Dataset):
-        return DataLoader(data, batch_size=_ROWS)
+        return DataLoader(data, batch_size=size)
     if isinstance(data, Tensor):
         raise InputError("data is one tensor; pass (x, y), with y=None to take the model's own predictions for labels")
     return data

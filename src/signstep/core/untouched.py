@@ -30,12 +30,12 @@ def untouched(*models: object, mode: Mode = "eval") -> Iterator[None]:
     cuDNN kernels have no backward in evaluation mode.
 
     Restored: each submodule's own mode (a frozen BatchNorm stays frozen), each parameter's ``requires_grad`` and
-    ``.grad``, buffers (value and identity), and the global random states of torch (CPU and the models' CUDA devices),
-    NumPy and Python. Callables that are not modules are left alone.
+    ``.grad``, buffers (value and identity), and the global random states of torch (CPU and all CUDA devices), NumPy and
+    Python. Callables that are not modules are left alone.
     """
     modules = [model for model in models if isinstance(model, nn.Module)]
     states = [_ModelState.of(module) for module in modules]
-    rng = _RandomState.of(modules)
+    rng = _RandomState.of()
     try:
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode(False))
@@ -113,9 +113,10 @@ class _RandomState:
     python: Any
 
     @classmethod
-    def of(cls, modules: list[nn.Module]) -> "_RandomState":
-        devices = {p.device.index for module in modules for p in module.parameters() if p.device.type == "cuda"}
-        cuda = {index: torch.cuda.get_rng_state(index) for index in devices if index is not None}
+    def of(cls) -> "_RandomState":
+        # All cards, since seeding seeds all; their states lie in the memory of the process.
+        cards = torch.cuda.device_count() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
+        cuda = {index: torch.cuda.get_rng_state(index) for index in range(cards)}
         return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
 
     def restore(self) -> None:

@@ -18,13 +18,13 @@ class Placement:
     Attributes:
         down: (R,) int64, from -crop to crop.
         right: (R,) int64.
-        flipped: (R,) bool.
+        flipped: (R,) bool; None for no row.
         crop: largest shift.
     """
 
     down: Tensor
     right: Tensor
-    flipped: Tensor
+    flipped: Tensor | None
     crop: int
 
     @classmethod
@@ -32,8 +32,7 @@ class Placement:
         """Each shift as likely as the others; mirrored in half of the cases."""
         share = draws.uniform("placement", (3,))
         shifts = (share[:, :2] * (2 * crop + 1)).long().clamp_max(2 * crop) - crop
-        flipped = share[:, 2] < 0.5 if flip else torch.zeros(len(share), dtype=torch.bool, device=share.device)
-        return cls(shifts[:, 0], shifts[:, 1], flipped, crop)
+        return cls(shifts[:, 0], shifts[:, 1], share[:, 2] < 0.5 if flip else None, crop)
 
     def apply(self, x: Tensor) -> Tensor:
         """Images as training sees them."""
@@ -61,7 +60,7 @@ class Placement:
         return padded.permute(0, 2, 3, 1)[row, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
     def _mirrored(self, x: Tensor) -> Tensor:
-        return torch.where(self.flipped[:, None, None, None], x.flip(3), x) if bool(self.flipped.any()) else x
+        return x if self.flipped is None else torch.where(self.flipped[:, None, None, None], x.flip(3), x)
 
 
 def check_images(x: Tensor, crop: int, *, flip: bool) -> None:

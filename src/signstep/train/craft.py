@@ -156,6 +156,24 @@ def inner_mode(model: object, recipe: TrainingRecipe) -> Iterator[None]:
             module.training = True
 
 
+@contextmanager
+def frozen(model: object) -> Iterator[None]:
+    """No weight of a compiled model wants a gradient while the attack runs; afterwards they do again.
+
+    Compiled code computes the gradients of all that wants one, whatever is asked of it; with frozen weights there is
+    other code, for the input alone. Autograd itself computes what is asked for: other models are left alone.
+    """
+    weights = list(model.parameters()) if isinstance(model, nn.Module) and hasattr(model, "_orig_mod") else []
+    wanting = [weight for weight in weights if weight.requires_grad]
+    for weight in wanting:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in wanting:
+            weight.requires_grad_(True)
+
+
 def _end(end: float | Tensor | None, x: Tensor, dtype: torch.dtype) -> Tensor | None:
     return None if end is None else _batched(torch.as_tensor(end, dtype=dtype, device=x.device), x)
 

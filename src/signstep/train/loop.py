@@ -15,7 +15,7 @@ from signstep.train.alarm import Event, Reading, judge, parted
 from signstep.train.checkpoints import latest_checkpoint, save_checkpoint
 from signstep.train.log import write_log
 from signstep.train.normalised import Normalised
-from signstep.train.prepare import HELD_ROWS, in_memory
+from signstep.train.prepare import held_rows, in_memory
 from signstep.train.probe import cost, cost_of_selection, look, robust_rows
 from signstep.train.recipes import TrainingRecipe, training_recipe
 from signstep.train.rows import Inputs
@@ -28,7 +28,9 @@ _ALARM_SHARE, _CHOICE_SHARE = 0.025, 0.01
 # The time of a pass of training in half precision in passes of a look, which has full precision.
 _HALVED = 0.5
 _LEAST_LOOKS, _LEAST_CHOICES = 10, 5
-_ALARM_ROWS, _CHOICE_ROWS = 64, HELD_ROWS
+_ALARM_ROWS = 64
+# A pass over few rows takes an accelerator as long as one over so many: it waits for the next kernel, not for work.
+_LATENT_ROWS = 256
 # A look that finds PGD and FGSM parted is followed by another in a fraction of the usual time: it takes two to call
 # most collapses.
 _SOONER = 4
@@ -209,16 +211,17 @@ class _Loop:
         self.run, self.folder, self.save_seconds, self.watch = run, folder, save_seconds, watch
         self.saved = time.perf_counter()
         held = len(run.held_x)
-        self.alarm_rows, self.choice_rows = min(held, _ALARM_ROWS), min(held, _CHOICE_ROWS)
+        least = 1 if run.device.type == "cpu" else _LATENT_ROWS
+        self.alarm_rows, self.choice_rows = min(held, max(_ALARM_ROWS, least)), min(held, held_rows(run.device))
         # Of the recipe begun with: a run that is gone on with after a recovery looks when the uninterrupted one does.
-        step_cost = begun.cost * min(run.settings.batch, len(run.rows))
+        step_cost = begun.cost * max(least, min(run.settings.batch, len(run.rows)))
         if run.settings.precision is not None:
             step_cost *= _HALVED
         self.alarm_every = run.settings.check_every or _every(
-            cost() * self.alarm_rows, _ALARM_SHARE * step_cost, run.total // _LEAST_LOOKS
+            cost() * max(least, self.alarm_rows), _ALARM_SHARE * step_cost, run.total // _LEAST_LOOKS
         )
         self.choice_every = _every(
-            cost_of_selection() * self.choice_rows, _CHOICE_SHARE * step_cost, run.total // _LEAST_CHOICES
+            cost_of_selection() * max(least, self.choice_rows), _CHOICE_SHARE * step_cost, run.total // _LEAST_CHOICES
         )
 
     def go(self, stopping: Callable[[], bool]) -> bool:

@@ -11,6 +11,10 @@ from signstep.errors import InputError
 class Memory:
     """Of the recipes ``fgsm-pgi`` and ``free``; the others leave it empty.
 
+    Args:
+        rows: of the training set, where that is known: ids are then taken to be below it, and nobody waits for a device
+            to say how large they are.
+
     Attributes:
         prior: (N, ...) where each example was led last.
         drift: (N, ...) the momentum of the directions it was led in.
@@ -18,7 +22,8 @@ class Memory:
         carried: (R, ...) the perturbation that the next step of ``free`` goes on from, with its gradient.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int | None = None) -> None:
+        self._rows = rows
         self.prior: Tensor | None = None
         self.drift: Tensor | None = None
         self.seen: Tensor | None = None
@@ -30,9 +35,9 @@ class Memory:
         Raises:
             InputError: an id is negative.
         """
-        if bool((ids < 0).any()):
+        if self._rows is None and bool((ids < 0).any()):
             raise InputError(f"ids has the entry {int(ids.min())}; pass row numbers of the training set, from 0")
-        prior, drift, seen = self._room(int(ids.max()) + 1, fresh)
+        prior, drift, seen = self._room(int(ids.max()) + 1 if self._rows is None else self._rows, fresh)
         known = seen[ids].reshape(-1, *([1] * (fresh.ndim - 1)))
         return torch.where(known, prior[ids], fresh), torch.where(known, drift[ids], 0.0)
 

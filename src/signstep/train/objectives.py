@@ -15,7 +15,7 @@ from signstep.core.bounds import ends, worst_margins
 from signstep.core.layout import ChannelsLast
 from signstep.core.region import BallRegion
 from signstep.errors import InputError, ModelError
-from signstep.train.craft import Forward, advanced, craft, finite, inner_mode, input_gradient, noise
+from signstep.train.craft import Forward, advanced, craft, finite, frozen, inner_mode, input_gradient, noise
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory
 from signstep.train.normalised import Normalised
@@ -91,7 +91,7 @@ class Batch:
 
     def crafted(self) -> Tensor:
         """The displacements of the inner attack on the loss itself."""
-        with inner_mode(self.model, self.recipe):
+        with inner_mode(self.model, self.recipe), frozen(self.model):
             return craft(self.recipe, self.model, self.climbed, self.region, self.draws)
 
 
@@ -115,7 +115,7 @@ def mixed(batch: Batch) -> Tensor:
 
 def trades(batch: Batch) -> Tensor:
     """J(x) + weight KL(p(x) || p(x + d)), both KLs as means over rows (Zhang et al. 2019, equation 5)."""
-    with inner_mode(batch.model, batch.recipe):
+    with inner_mode(batch.model, batch.recipe), frozen(batch.model):
         with torch.no_grad():
             wanted = batch.model(batch.x).softmax(1)
 

@@ -20,6 +20,7 @@ from signstep.core.threat import ThreatModel
 from signstep.core.untouched import reseed
 from signstep.errors import ModelError, SignstepError
 from signstep.train.alarm import Event, Reading
+from signstep.train.arriving import arriving
 from signstep.train.augment import Placement
 from signstep.train.averaging import Average
 from signstep.train.compiled import Compiled
@@ -96,7 +97,7 @@ class Run:
         self.optimiser = settings.made(part for part in model.parameters() if part.requires_grad)
         self._rates = [float(group["lr"]) for group in self.optimiser.param_groups]
         self.average = Average(model, settings.average) if settings.average else None
-        self.memory = Memory()
+        self.memory = Memory(len(self.rows))
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.autocast == "float16" else None
         self.compiled = Compiled(model, settings.compile, last=settings.channels_last)
         self._generator = torch.Generator(device=self.device)
@@ -200,14 +201,15 @@ class Run:
         self._generator.manual_seed(seed)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._loss()
-        value = self.team.mean(float(loss.detach()), self.device)
+        arrived = arriving(loss)
+        scaled = loss if self.scaler is None else self.scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        value = self.team.mean(arrived(), self.device)
         if not math.isfinite(value):
             raise ModelError(
                 f"the loss became {value} at step {self.step} of {self.total} (epoch {self.epoch:.1f}): training "
                 "diverged; pass a smaller rate, or a longer warm_up"
             )
-        scaled = loss if self.scaler is None else self.scaler.scale(loss)
-        scaled.backward()  # type: ignore[no-untyped-call]
         return value
 
     def share(self, step: int) -> float:
@@ -267,7 +269,7 @@ class Run:
     def cure(self, recipe: TrainingRecipe) -> None:
         """Go back to the last healthy point, and on with another recipe."""
         self.restore(self.healthy)
-        self.recipe, self.memory, self.replay = recipe, Memory(), 0
+        self.recipe, self.memory, self.replay = recipe, Memory(len(self.rows)), 0
 
     def state(self) -> dict[str, Any]:
         """All of the run, in tensors and plain values."""
