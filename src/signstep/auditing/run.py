@@ -182,9 +182,8 @@ def audit(
         _finish(question, plan.traced, subject.oracle, key, tally, evidence)
 
     try:
-        for x, y in batches(
-            data, limit, shard, _size(model, data, where)
-        ):  # drawn outside: data may use the global generators
+        # Drawn outside of `opened`: data may use the global generators.
+        for x, y in batches(data, limit, shard, _size(model, data, where)):
             with ExitStack() as opened:
                 for part in (subject, *others.values()):
                     opened.enter_context(part.opened())
