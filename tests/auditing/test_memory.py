@@ -29,6 +29,9 @@ def test_rows_follow_from_the_budget() -> None:
     assert planned_rows(model, x, budget=100 * each) == 100
     assert planned_rows(model, x, budget=1) == 1
     assert planned_rows(model, x, budget=10**15) == 512
+    # At most a quarter of the examples, but 256 may always be one batch.
+    assert [planned_rows(model, x, budget=10**15, of=count) for count in (100, 1200, 9000)] == [256, 300, 512]
+    assert planned_rows(model, x, budget=100 * each, of=9000) == 100
 
 
 class Small(nn.Module):

@@ -16,7 +16,7 @@ from signstep.train import TRAINING_RECIPES, Moment, Settings, fit
 from signstep.train.alarm import Event
 from signstep.train.loop import _Loop
 from signstep.train.objectives import OBJECTIVES, Batch
-from signstep.train.prepare import held_rows
+from signstep.train.prepare import most_held
 from signstep.train.probe import Look
 from signstep.train.recipes import training_recipe
 from signstep.train.run import Run
@@ -406,7 +406,7 @@ def test_a_cure_that_begins_anew_raises_eps_by_and_by(data: tuple[Tensor, Tensor
     assert run.share(41) == 1.0
 
 
-def test_an_accelerator_looks_at_more_rows_less_often() -> None:
+def test_an_accelerator_looks_at_more_rows_as_often() -> None:
     x, y = torch.rand(4000, 1, 8, 8), torch.randint(10, (4000,))
     run = Run(fresh(), x, y, THREAT, training_recipe("n-fgsm"), replace(QUICK, epochs=200, validation=0.5))
     here = _Loop(run, run.recipe, None, 30.0, None)
@@ -415,4 +415,14 @@ def test_an_accelerator_looks_at_more_rows_less_often() -> None:
     assert (here.alarm_rows, here.choice_rows, there.alarm_rows) == (64, 256, 256)
     # Batches of 64 rows cost a card what 256 would.
     assert here.alarm_every == there.alarm_every
-    assert (held_rows(torch.device("cpu")), held_rows(torch.device("cuda"))) == (256, 1024)
+    assert (most_held(torch.device("cpu")), most_held(torch.device("cuda"))) == (256, 1024)
+
+
+def test_validations_of_other_numbers_of_rows_are_compared_by_shares(data: tuple[Tensor, Tensor]) -> None:
+    run = Run(fresh(), *data, THREAT, training_recipe("n-fgsm"), QUICK)
+    loop = _Loop(run, run.recipe, None, 30.0, None)
+    weights = {name: part.clone() for name, part in run.model.state_dict().items()}
+    for robust, rows, step in ((900, 1024, 7), (0, 1024, 0)):
+        run.best = {"selection": {"step": 7, "robust": robust, "rows": rows}, "weights": weights}
+        loop._choose()  # a network that has learnt nothing, on 20 rows
+        assert run.best["selection"]["step"] == step

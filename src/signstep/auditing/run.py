@@ -183,7 +183,7 @@ def audit(
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
-        for x, y in batches(data, limit, shard, _size(model, data, where)):
+        for x, y in batches(data, limit, shard, _size(model, data, where, mode)):
             with ExitStack() as opened:
                 for part in (subject, *others.values()):
                     opened.enter_context(part.opened())
@@ -357,13 +357,13 @@ def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
     return remarks
 
 
-def _size(model: object, data: Data, where: torch.device) -> int:
+def _size(model: object, data: Data, where: torch.device, mode: Mode) -> int:
     """Of a batch where the data is two tensors: on a card what its memory has room for."""
     if where.type != "cuda" or not isinstance(model, nn.Module) or not isinstance(data, tuple):
         return ROWS
     try:
-        with untouched(model):
-            return planned_rows(model, data[0][:2].to(where))
+        with untouched(model, mode=mode):
+            return planned_rows(model, data[0][:2].to(where), of=len(data[0]))
     except Exception:  # the audit itself will say what is wrong with model or data
         return ROWS
 

@@ -19,7 +19,7 @@ def batches(
 ) -> Iterator[tuple[Tree, Tensor | None]]:
     """Batches (x, y), at most ``limit`` examples of the data; with ``shard`` (i, n), every n-th of them from the i-th.
 
-    ``size`` is that of a batch where the data does not come in batches: two tensors, or a Dataset.
+    ``size`` is that of a batch where the data does not come in batches but as two tensors or as a Dataset.
 
     Raises:
         InputError: the data does not give batches of two.

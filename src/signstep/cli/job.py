@@ -186,7 +186,7 @@ def sized(job: Job, batch_size: str) -> Iterable[tuple[Tensor, Tensor]]:
         return job.data
     try:
         with untouched(job.model):
-            planned = planned_rows(job.model, first[0][:2].to(part.device))
+            planned = planned_rows(job.model, first[0][:2].to(part.device), of=len(job.data.labels))
     except Exception:  # the audit itself will say what is wrong with the model or the data
         return job.data
     return replace(job.data, batch_size=min(planned, _DEFAULT if part.device.type == "cpu" else planned))

@@ -45,8 +45,9 @@ def ball(x: Tensor, threat: ThreatModel, *, share: float = 1.0, check: bool = Tr
     if check:
         region = BallRegion.around(x, threat)
     else:
+        assert threat.eps is not None
         dtype = search_dtype(x.dtype)
-        radius = torch.as_tensor(threat.eps, dtype=dtype, device=x.device).expand(len(x))
+        radius = _told(threat.eps, x, dtype).expand(len(x))
         ends = (_end(threat.low, x, dtype), _end(threat.high, x, dtype))
         mask = None if threat.mask is None else threat.mask.to(x.device)
         region = BallRegion(threat.norm, x, radius, *ends, _batched(mask, x), None)
@@ -158,13 +159,14 @@ def inner_mode(model: object, recipe: TrainingRecipe) -> Iterator[None]:
 
 @contextmanager
 def frozen(model: object) -> Iterator[None]:
-    """No weight of a compiled model wants a gradient while the attack runs; afterwards they do again.
+    """No weight of a model with compiled parts wants a gradient while the attack runs; afterwards they do again.
 
     Compiled code computes the gradients of all that wants one, whatever is asked of it; with frozen weights there is
     other code, for the input alone. Autograd itself computes what is asked for: other models are left alone.
     """
-    weights = list(model.parameters()) if isinstance(model, nn.Module) and hasattr(model, "_orig_mod") else []
-    wanting = [weight for weight in weights if weight.requires_grad]
+    parts = list(model.modules()) if isinstance(model, nn.Module) else []
+    compiled = any("_orig_mod" in part._modules or part._compiled_call_impl is not None for part in parts)
+    wanting = [weight for weight in parts[0].parameters() if weight.requires_grad] if compiled else []
     for weight in wanting:
         weight.requires_grad_(False)
     try:
@@ -175,7 +177,14 @@ def frozen(model: object) -> Iterator[None]:
 
 
 def _end(end: float | Tensor | None, x: Tensor, dtype: torch.dtype) -> Tensor | None:
-    return None if end is None else _batched(torch.as_tensor(end, dtype=dtype, device=x.device), x)
+    return None if end is None else _batched(_told(end, x, dtype), x)
+
+
+def _told(value: float | Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A value where x is; a number is filled in there, since a card would be waited for to copy it."""
+    if isinstance(value, Tensor):
+        return value.to(x.device, dtype)
+    return torch.full((), value, dtype=dtype, device=x.device)
 
 
 def _batched(part: Tensor | None, x: Tensor) -> Tensor | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from signstep.train.arriving import sent
+
 
 @dataclass(frozen=True)
 class BatchDraws:
@@ -40,7 +42,7 @@ class BatchDraws:
         return self._taken(out.uniform_(-radius, radius, generator=self.generator))
 
     def _taken(self, drawn: Tensor) -> Tensor:
-        return (drawn if self.part is None else drawn[self.part]).to(self.device)
+        return sent(drawn if self.part is None else drawn[self.part], self.device)
 
     def _where(self) -> torch.device:
         return self.device if self.generator is None else self.generator.device

@@ -15,7 +15,7 @@ from signstep.train.alarm import Event, Reading, judge, parted
 from signstep.train.checkpoints import latest_checkpoint, save_checkpoint
 from signstep.train.log import write_log
 from signstep.train.normalised import Normalised
-from signstep.train.prepare import held_rows, in_memory
+from signstep.train.prepare import in_memory, most_held
 from signstep.train.probe import cost, cost_of_selection, look, robust_rows
 from signstep.train.recipes import TrainingRecipe, training_recipe
 from signstep.train.rows import Inputs
@@ -97,9 +97,11 @@ class Trained:
         text = (
             f"best at step {self.best.step}: {self.best.robust} of {self.best.rows} held-out rows stand against PGD; "
             f"last at step {self.last.step}: {self.last.robust}"
+            f"{'' if self.last.rows == self.best.rows else f' of {self.last.rows}'}"
         )
         lost = self.best.robust - self.last.robust
-        return f"{text} ({lost} lost again by then)" if lost > 0 else text
+        same = self.best.rows == self.last.rows  # they differ where a run went on on another device
+        return f"{text} ({lost} lost again by then)" if same and lost > 0 else text
 
 
 def fit(
@@ -212,7 +214,7 @@ class _Loop:
         self.saved = time.perf_counter()
         held = len(run.held_x)
         least = 1 if run.device.type == "cpu" else _LATENT_ROWS
-        self.alarm_rows, self.choice_rows = min(held, max(_ALARM_ROWS, least)), min(held, held_rows(run.device))
+        self.alarm_rows, self.choice_rows = min(held, max(_ALARM_ROWS, least)), min(held, most_held(run.device))
         # Of the recipe begun with: a run that is gone on with after a recovery looks when the uninterrupted one does.
         step_cost = begun.cost * max(least, min(run.settings.batch, len(run.rows)))
         if run.settings.precision is not None:
@@ -335,7 +337,7 @@ class _Loop:
         )
         found = Selection(run.step, robust, self.choice_rows)
         run.selections.append(found)
-        if not run.best or robust >= run.best["selection"]["robust"]:
+        if not run.best or found.share >= Selection(**run.best["selection"]).share:
             weights = {name: part.detach().clone() for name, part in model.state_dict().items()}
             run.best = {"selection": asdict(found), "weights": weights}
         run.checking_seconds += time.perf_counter() - began

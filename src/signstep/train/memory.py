@@ -12,8 +12,8 @@ class Memory:
     """Of the recipes ``fgsm-pgi`` and ``free``; the others leave it empty.
 
     Args:
-        rows: of the training set, where that is known: ids are then taken to be below it, and nobody waits for a device
-            to say how large they are.
+        rows: of the training set, where that is known: nobody then waits for a device to say how large ids are, and
+            they are not checked; they must be row numbers from 0 and below it.
 
     Attributes:
         prior: (N, ...) where each example was led last.
@@ -33,7 +33,7 @@ class Memory:
         """Prior and drift (R, ...) of the examples ``ids`` (R,); those without one begin at ``fresh``.
 
         Raises:
-            InputError: an id is negative.
+            InputError: an id is negative, where the rows of the training set are not known.
         """
         if self._rows is None and bool((ids < 0).any()):
             raise InputError(f"ids has the entry {int(ids.min())}; pass row numbers of the training set, from 0")

@@ -20,7 +20,7 @@ from signstep.train.settings import Settings
 from signstep.train.team import Team
 
 # Held-out rows that looks and validations ask for, on a CPU and on an accelerator.
-_HELD_ROWS, _HELD_ROWS_THERE = 256, 1024
+_HELD_ROWS, _HELD_ROWS_ELSEWHERE = 256, 1024
 
 # Alias for torch versions that do not have the newer name.
 OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
@@ -69,13 +69,13 @@ def prepare(
     ball(first, threat)
     check_images(first, settings.crop, flip=settings.flip)
     kept, held = split(len(everything), settings.validation, key)
-    held_x, held_y = everything.take(held[: held_rows(device)]) if len(held) else (first[:0], torch.zeros(0).long())
+    held_x, held_y = everything.take(held[: most_held(device)]) if len(held) else (first[:0], torch.zeros(0).long())
     return Prepared(chosen(everything, kept, device), held_x.to(device), held_y.to(device), seen)
 
 
-def held_rows(device: torch.device) -> int:
+def most_held(device: torch.device) -> int:
     """The most held-out rows that are looked at: more where they cost little."""
-    return _HELD_ROWS if device.type == "cpu" else _HELD_ROWS_THERE
+    return _HELD_ROWS if device.type == "cpu" else _HELD_ROWS_ELSEWHERE
 
 
 def check_team(team: Team, recipe: TrainingRecipe, settings: Settings) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from signstep.errors import InputError
+from signstep.train.arriving import sent
 
 Inputs: TypeAlias = "Tensor | np.ndarray[Any, Any] | Dataset[Any]"
 
@@ -93,7 +94,7 @@ class InMemory:
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Rows`."""
-        rows = rows.to(self.x.device)
+        rows = sent(rows, self.x.device)
         return self.x[rows], self.y[rows]
 
     def blocks(self) -> Iterator[Tensor]:

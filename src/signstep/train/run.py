@@ -20,7 +20,7 @@ from signstep.core.threat import ThreatModel
 from signstep.core.untouched import reseed
 from signstep.errors import ModelError, SignstepError
 from signstep.train.alarm import Event, Reading
-from signstep.train.arriving import arriving
+from signstep.train.arriving import arriving, sent
 from signstep.train.augment import Placement
 from signstep.train.averaging import Average
 from signstep.train.compiled import Compiled
@@ -52,6 +52,11 @@ class Selection:
     step: int
     robust: int
     rows: int
+
+    @property
+    def share(self) -> float:
+        """Of the rows; a run that goes on on another device may look at more of them, or fewer."""
+        return self.robust / self.rows
 
 
 class Run:
@@ -313,7 +318,7 @@ class Run:
         if part is not None:
             rows = rows[part]
         self.rows_trained += whole
-        x, y = (part_.to(self.device, non_blocking=True) for part_ in self.rows.take(rows))
+        x, y = (sent(part_, self.device) for part_ in self.rows.take(rows))
         draws = BatchDraws(whole, self.device, self._generator, part)
         frame = None
         if (self.settings.crop or self.settings.flip) and self.step < self.settings.augment * self.total:
@@ -326,7 +331,7 @@ class Run:
             x = channels_last(x)  # here as well, so that an inner attack of many steps does not bring each point there
         region = ball(x, self.threat, share=self.share(self.step), check=not self.seen)
         scale = 1.0 if self.scaler is None else _INNER_SCALE
-        forward, ids = self.compiled.forward(self.recipe), rows.to(self.device)
+        forward, ids = self.compiled.forward(self.recipe), sent(rows, self.device)
         losses_ = (self.rowwise, self.learnt)
         tell = partial(self.order.note, rows) if self.order.focus else None
         batch = Batch(forward, x, y, self._faded(), region, draws, *losses_, self.memory, ids, frame, scale, tell)
