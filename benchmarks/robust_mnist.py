@@ -145,7 +145,7 @@ BUDGET = Plan(
     "mtl-ibp:weight=0.25,fade=0.2",
     reach=1.1,
     settings=Settings(
-        epochs=20,
+        epochs=26,
         batch=128,
         rate=2e-3,
         peak=0.1,
