@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 import signstep as ss
 from cifar10_data import load_cifar10
-from harness import SHARED, machine
+from harness import SHARED, checked_device, machine
 from signstep.auditing.result import Result
 from signstep.models.preact import preact_resnet18
 from signstep.train import Moment, Settings, Trained, fit
@@ -111,7 +111,7 @@ def run(given: argparse.Namespace) -> tuple[Trained, Result]:
 def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
-    print(machine(given.device))
+    print(machine(checked_device(given.device)))
     if torch.device(given.device).type == "cuda":
         torch.backends.cudnn.benchmark = True
     print(run(given)[1])

@@ -188,6 +188,15 @@ def stop(sentence: str) -> NoReturn:
     raise SystemExit(1)
 
 
+def checked_device(name: str) -> str:
+    """The name of a device that is there; ends the script with one sentence if it is not."""
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):
+        stop(f"--device {name!r} is not available here; pass cpu, or the name of a card that torch finds")
+    return name
+
+
 def mnist(split: str) -> tuple[Tensor, Tensor]:
     """MNIST from the shared material: x (N, 1, 28, 28) in [0, 1], y (N,)."""
     source = open_data(need_shared("data", "mnist"), split=split, batch_size=1000)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
-from harness import Attack, machine, race, rival, rivals_line, table
+from harness import Attack, checked_device, machine, race, rival, rivals_line, table
 from signstep.core.untouched import untouched
 from signstep.models.preact import preact_resnet18
 from signstep.models.small import cifar10_small, mnist_cnn
@@ -161,7 +161,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.simplefilter("ignore")
-    device = arguments.device
+    device = checked_device(arguments.device)
     print(machine(device), rivals_line(), sep="\n")
     torch.manual_seed(0)
     build, shape, eps = NETS[arguments.net]

@@ -418,11 +418,14 @@ def test_an_accelerator_looks_at_more_rows_as_often() -> None:
     assert (most_held(torch.device("cpu")), most_held(torch.device("cuda"))) == (256, 1024)
 
 
-def test_validations_of_other_numbers_of_rows_are_compared_by_shares(data: tuple[Tensor, Tensor]) -> None:
+@pytest.mark.parametrize(("best", "now", "step"), [((900, 1024), 19, 0), ((1, 2), 9, 7)])
+def test_validations_of_other_numbers_of_rows_are_compared_by_shares(
+    best: tuple[int, int], now: int, step: int, data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = Run(fresh(), *data, THREAT, training_recipe("n-fgsm"), QUICK)
     loop = _Loop(run, run.recipe, None, 30.0, None)
-    weights = {name: part.clone() for name, part in run.model.state_dict().items()}
-    for robust, rows, step in ((900, 1024, 7), (0, 1024, 0)):
-        run.best = {"selection": {"step": 7, "robust": robust, "rows": rows}, "weights": weights}
-        loop._choose()  # a network that has learnt nothing, on 20 rows
-        assert run.best["selection"]["step"] == step
+    assert loop.choice_rows == 20
+    monkeypatch.setattr("signstep.train.loop.robust_rows", lambda *_, **__: now)
+    run.best = {"selection": {"step": 7, "robust": best[0], "rows": best[1]}, "weights": {}}
+    loop._choose()
+    assert run.best["selection"]["step"] == step
