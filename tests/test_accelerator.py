@@ -206,34 +206,24 @@ def test_numbers_arrive_and_are_sent(device: torch.device) -> None:
 
 def test_a_run_goes_on_from_its_folder_also_elsewhere(device: torch.device, tmp_path: Path) -> None:
     settings = Settings(epochs=4, batch=50, average=0.9, autocast="bfloat16")
-    steps = iter(range(100))
-    first = fit(
-        digits_cnn().to(device),
-        TRAIN_X,
-        TRAIN_Y,
-        threat=THREAT,
-        recipe="fgsm-pgi",
-        settings=settings,
-        folder=tmp_path,
-        stopping=lambda: next(steps) >= 10,
-    )
-    assert first.partial
 
-    def more(place: torch.device, *, stop: bool) -> Trained:
-        model = digits_cnn().to(place)
+    def run(place: torch.device, steps: int) -> Trained:
+        """So many steps more, or to the end."""
+        left = iter(range(1, steps))
         return fit(
-            model,
+            digits_cnn().to(place),
             TRAIN_X,
             TRAIN_Y,
             threat=THREAT,
             recipe="fgsm-pgi",
             settings=settings,
             folder=tmp_path,
-            stopping=lambda: stop,
+            stopping=lambda: next(left, None) is None,
         )
 
-    elsewhere, back = more(torch.device("cpu"), stop=True), more(device, stop=False)
-    assert all("went on from step" in record.notes[0] for record in (elsewhere, back))
+    begun, elsewhere, back = run(device, 10), run(torch.device("cpu"), 3), run(device, 1000)
+    assert (begun.steps, elsewhere.steps) == (10, 13)
+    assert [record.notes[:1] for record in (elsewhere, back)] == [("went on from step 10",), ("went on from step 13",)]
     assert back.steps == back.total
 
 
