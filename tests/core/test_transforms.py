@@ -33,6 +33,7 @@ def _draws(count: int = 6, *, first: int = 0, seed: int = 0) -> RowDraws:
     return Key(seed).draws(torch.arange(first, first + count), torch.device("cpu"))
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("transform", BASIC, ids=str)
 def test_a_row_gets_its_own_draws_in_any_batch(transform: T.Transform) -> None:
     whole = transform(IMAGES, _draws())
@@ -185,6 +186,7 @@ def test_the_rate_is_what_fresh_draws_give() -> None:
     assert torch.equal(outcome.fooled[sure], wrong[sure] > 0.5)
 
 
+@pytest.mark.kernels
 def test_the_batch_does_not_matter_under_a_transform() -> None:
     model, transform = mlp(), T.Compose((T.Brightness(0.1), T.Noise(0.1)))
     y = labels(model, X)

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from signstep.core import losses
+from signstep.core.batch_invariant import softplus
 from signstep.core.outputs import Outputs
 from signstep.errors import InputError, LabelError, ModelError, SignstepWarning
 

@@ -179,7 +179,7 @@ def fit(
         events=tuple(run.events),
         best=Selection(**run.best["selection"]) if run.best else None,
         last=run.selections[-1] if run.selections else None,
-        notes=(*notes, *run.compiled.notes, *_stuck(run)),
+        notes=(*notes, *run.layout_notes, *run.compiled.notes, *_stuck(run)),
         training_seconds=run.training_seconds,
         checking_seconds=run.checking_seconds,
         partial=stopped,
