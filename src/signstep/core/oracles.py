@@ -306,8 +306,8 @@ def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
 
 
 _CARRIED = (
-    "the model carries values with their gradient from one call to the next (a hidden state?), so that a pass leads back "
-    "into passes that are done; detach them, or reset the state at the start of forward()"
+    "the model carries values with their gradient from one call to the next (a hidden state?), so that a pass leads "
+    "back into passes that are done; detach them, or reset the state at the start of forward()"
 )
 _REENTRANT = (
     "the model uses torch.utils.checkpoint with use_reentrant=True, which computes gradients of weights whether they "

@@ -40,7 +40,9 @@ def foreign(what: str) -> Iterator[None]:
             setattr(error, _MARK, sentence(what, error))
         raise
     except BaseException as error:
-        raise ModelError(sentence(what, error)) from error
+        failed = ModelError(sentence(what, error))
+        setattr(failed, _MARK, str(failed))
+        raise failed from error
 
 
 def said_of(error: BaseException) -> str | None:
@@ -50,9 +52,14 @@ def said_of(error: BaseException) -> str | None:
 
 
 def sentence(what: str, error: BaseException) -> str:
-    """What was raised, with its first line, and the file and line where: those of the user's code, where there is one."""
+    """What was raised, its first line, and where: file and line of the user's code, if any of it is on the way."""
+    return f"{what} raised {named(error)}{place(error)}"
+
+
+def named(error: BaseException) -> str:
+    """The type of an exception and the first line of what it says."""
     words = str(error).strip().partition("\n")[0]
-    return f"{what} raised {type(error).__name__}{f': {words}' if words else ''}{place(error)}"
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def place(error: BaseException) -> str:

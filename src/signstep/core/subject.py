@@ -326,22 +326,10 @@ class Subject:
             ids = content_ids(inputs, _span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, y, target, ids, key)
-        notes += remarks
-        notes += self._mode_notes()
+        notes += remarks + self._remarks(randomness, random=random)
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
         classes = _classes(task, outputs)
         loss = check_loss(task, self.loss, classes, goal, labelled=aim.y is not None)
-        if self.surrogates:
-            notes.append("transfer attack: gradients come from a surrogate, the model itself may be far less robust")
-        if self.space.budget == "normalised":
-            notes.append("eps, distance and x are in the model's normalised coordinates (budget='normalised')")
-        if random:
-            drawn = _WHY.get(randomness, f"inputs pass through a transform, {self.transform}")
-            notes.append(f"{drawn}: a row counts as fooled when most of 32 held-out passes fail")
-        elif self.transform is not None:
-            notes.append(f"inputs pass through a transform, {self.transform}, which draws nothing: one pass decides")
-        if not random and self.eot > 1:
-            notes.append(f"eot={self.eot} changes nothing but the cost: neither model nor transform draws numbers")
         problem = ModelProblem(
             self.predictor,
             task,
@@ -398,14 +386,28 @@ class Subject:
         kind: Kind = "logits" if form == "logits" else self.predictor.kind
         return replace(self.predictor, model=model, kind=kind, notes=[])
 
-    def _mode_notes(self) -> list[str]:
-        """What is to be said of the mode in which the modules ran."""
-        guard = guard_of(self.predictor.model)
+    def _remarks(self, randomness: Randomness, *, random: bool) -> list[str]:
+        """What is to be said of the mode in which the modules ran, of surrogates, units and randomness."""
         notes = []
+        guard = guard_of(self.predictor.model)
         if guard is not None and guard.switched:
             notes.append("the model was in training mode; it was attacked in evaluation mode and put back")
         if guard is not None and guard.mixes_rows:
-            notes.append("BatchNorm runs in training mode: rows depend on each other, and figures on the batches")
+            notes.append(
+                "BatchNorm takes its statistics from the batch (training mode, or none are kept): rows depend on each "
+                "other, and figures on the batches"
+            )
+        if self.surrogates:
+            notes.append("transfer attack: gradients come from a surrogate, the model itself may be far less robust")
+        if self.space.budget == "normalised":
+            notes.append("eps, distance and x are in the model's normalised coordinates (budget='normalised')")
+        if random:
+            drawn = _WHY.get(randomness, f"inputs pass through a transform, {self.transform}")
+            notes.append(f"{drawn}: a row counts as fooled when most of 32 held-out passes fail")
+        elif self.transform is not None:
+            notes.append(f"inputs pass through a transform, {self.transform}, which draws nothing: one pass decides")
+        if not random and self.eot > 1:
+            notes.append(f"eot={self.eot} changes nothing but the cost: neither model nor transform draws numbers")
         return notes
 
     def _is_drawn(self, transform: Transform, u: Tree, key: Key) -> bool:
