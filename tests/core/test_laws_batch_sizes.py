@@ -30,7 +30,8 @@ class Squeezed(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)[:, :, None, None].squeeze()
+        out: Tensor = self.net(x)
+        return out[:, :, None, None].squeeze()
 
 
 class Fixed(nn.Module):
@@ -127,12 +128,17 @@ def test_a_binary_head_and_a_patch(head: int) -> None:
             return (x.flatten(1).mean(1, keepdim=True) * torch.tensor([[9.0, -9.0]])[:, :head] - 4.5).squeeze()
 
     x = rand(5, 1, 4, 4, seed=4, dtype=torch.float32)
-    plain = lambda u: Images()(u).reshape(len(u), head)  # noqa: E731
-    for verb in (
+
+    def plain(u: Tensor) -> Tensor:
+        out: Tensor = Images()(u)
+        return out.reshape(len(u), head)
+
+    verbs: tuple[Callable[[Any], Tensor], ...] = (
         lambda model: ss.patch(model, (x, None), size=2, steps=2, holdout=0, outputs="logits").values,
         lambda model: ss.fgsm(model, x[:1], eps=0.1, outputs="logits"),
         lambda model: ss.universal(model, (x, None), threat=ss.linf(0.1), epochs=1, rows=4, outputs="logits").delta,
-    ):
+    )
+    for verb in verbs:
         assert torch.equal(verb(Images()), verb(plain))
 
 
@@ -264,7 +270,8 @@ def test_several_inputs_are_filled_up_together() -> None:
     net = filled(nn.Bilinear(6, 6, 3))
 
     def model(a: Tensor, b: Tensor) -> Tensor:
-        return net(a, b).unsqueeze(2).squeeze()
+        out: Tensor = net(a, b)
+        return out.unsqueeze(2).squeeze()
 
     predictor = Predictor(model)
     for count in (1, 4, 1):
@@ -289,7 +296,7 @@ def test_a_program_says_for_how_many_rows_it_was_made() -> None:
     assert Sizes.of(MODELS["exported for fewer"](_net())).exact == 4
     assert Sizes.of(_net()).exact is None
     with pytest.raises(InputError, match=r"ExportedProgram, .* pass its program.module\(\)"):
-        ss.attack(torch.export.export(_net(), (X,)), X, threat=ss.linf(0.1))  # type: ignore[arg-type]
+        ss.attack(torch.export.export(_net(), (X,)), X, threat=ss.linf(0.1))
 
 
 @pytest.mark.parametrize("model", ["squeezed", "fixed, fails", "exported for fewer"])

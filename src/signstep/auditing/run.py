@@ -25,6 +25,7 @@ from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
 from signstep.core.recipes import RECIPES, canonical, recipe
 from signstep.core.shaped import ShapedThreat
+from signstep.core.sizes import OUT_OF_MEMORY
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject, Target
 from signstep.core.tasks import Task, TaskName
@@ -38,9 +39,6 @@ from signstep.errors import InputError, VictimError
 __all__ = ["Data", "audit"]
 
 Progress: TypeAlias = Callable[[int], None]
-
-# torch.OutOfMemoryError is newer than the oldest torch we support.
-_OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 _DEFAULT = ("random-sign", "fgsm", "pgd")
 
@@ -382,7 +380,7 @@ def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor
         return
     try:
         attacked(x, y)
-    except _OUT_OF_MEMORY as error:
+    except OUT_OF_MEMORY as error:
         tally.forget()
         if count == 1:
             raise InputError(

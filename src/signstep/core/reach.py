@@ -4,8 +4,8 @@ import functools
 import sys
 import types
 import weakref
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,21 +51,36 @@ def reached(root: object) -> Reached:
         if not waiting:
             break
         thing = waiting.popleft()
-        if isinstance(thing, _ATOMS) or id(thing) in seen:
+        if id(thing) in seen:
             continue
         seen[id(thing)] = thing
         if isinstance(thing, nn.Module):
             found[id(thing)] = thing
         named = _attributes(thing)
         compiled |= "_orig_mod" in named or "_torchdynamo_orig_callable" in named
-        waiting.extend(_parts(thing, named))
+        # The many numbers and names that modules are made of are not even put in line.
+        waiting.extend(part for part in _parts(thing, named) if not isinstance(part, _ATOMS) and not _is_plain(part))
     return Reached(tuple(found.values()), compiled)
+
+
+# What stands for something else, and how to come to it.
+_BEHIND: dict[type, Callable[[Any], tuple[object, ...]]] = {
+    types.MethodType: lambda method: (method.__self__, method.__func__),
+    functools.partial: lambda partial: (partial.func, partial.args, partial.keywords),
+    staticmethod: lambda method: (method.__func__,),
+    classmethod: lambda method: (method.__func__,),
+    property: lambda attribute: (attribute.fget,),
+    weakref.ref: lambda reference: (reference(),),
+    weakref.WeakMethod: lambda reference: (reference(),),
+}
 
 
 def _parts(thing: Any, named: dict[str, Any]) -> Iterator[object]:
     if isinstance(thing, nn.Module):
-        yield from thing.children()
-        yield from (value for name, value in named.items() if name not in _OWN)
+        yield from thing._modules.values()
+        for name, value in named.items():
+            if name not in _OWN:
+                yield value
         yield type(thing)
     elif isinstance(thing, dict):
         yield from thing.values()
@@ -75,16 +90,8 @@ def _parts(thing: Any, named: dict[str, Any]) -> Iterator[object]:
         yield from named.values()
     elif isinstance(thing, types.FunctionType):
         yield from _of_function(thing)
-    elif isinstance(thing, types.MethodType):
-        yield from (thing.__self__, thing.__func__)
-    elif isinstance(thing, functools.partial):
-        yield from (thing.func, thing.args, thing.keywords)
-    elif isinstance(thing, (staticmethod, classmethod)):
-        yield thing.__func__
-    elif isinstance(thing, property):
-        yield thing.fget
-    elif isinstance(thing, weakref.ref):
-        yield thing()
+    elif (held := _BEHIND.get(type(thing))) is not None:
+        yield from held(thing)
     elif isinstance(thing, type):
         if not _is_library(thing):
             yield from vars(thing).values()
@@ -93,6 +100,14 @@ def _parts(thing: Any, named: dict[str, Any]) -> Iterator[object]:
         yield from named.values()
         yield from _slots(thing)
         yield type(thing)
+
+
+def _is_plain(part: object) -> bool:
+    """Whether it is empty, or a short tuple of numbers, such as the stride of a convolution."""
+    kind = type(part)
+    if kind is tuple and len(part) <= 4:  # type: ignore[arg-type]
+        return all(isinstance(one, _ATOMS) for one in part)  # type: ignore[attr-defined]
+    return kind in (dict, list, OrderedDict) and not part
 
 
 def _of_function(function: types.FunctionType) -> Iterator[object]:

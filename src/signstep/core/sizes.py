@@ -14,7 +14,7 @@ from signstep.errors import GradientError, VictimError
 T = TypeVar("T")
 
 # torch.OutOfMemoryError is newer than the oldest torch we support.
-OUT_OF_MEMORY: tuple[type[Exception], ...] = (getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError),)
+OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 _FEW = 8
 
@@ -57,13 +57,13 @@ class Sizes:
         before = RandomState.of()
         try:
             found = ask(inputs)
-        except (VictimError, GradientError, *OUT_OF_MEMORY):
+        except (VictimError, GradientError, OUT_OF_MEMORY):
             raise
         except Exception:
-            found = self._otherwise(ask, inputs, before)
-            if found is None:
+            otherwise = self._otherwise(ask, inputs, before)
+            if otherwise is None:
                 raise
-            return found
+            return otherwise
         self._worked[count] = None
         if self._fill is None:
             self._fill = tree_map(lambda part: part.detach()[:_FEW].clone(), inputs)

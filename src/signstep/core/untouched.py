@@ -277,6 +277,7 @@ class _ModuleState:
         tensors = [
             (name, part, part.detach().clone(), _version(part))
             for name, value in attributes.items()
+            if isinstance(value, (Tensor, tuple, list))
             for part in _tensors(value)
         ]
         weights = [p for p in module._parameters.values() if p is not None]
@@ -338,11 +339,13 @@ class _ModuleState:
 
     def _rebound(self) -> list[str]:
         """Attributes that are, or were, tensors or tuples of them and hold another object now; new ones too."""
-        now = {name: value for name, value in vars(self.module).items() if name not in _OWN}
+        before = self.attributes
         return [
             name
-            for name, value in now.items()
-            if self.attributes.get(name) is not value and (_tensors(value) or _tensors(self.attributes.get(name)))
+            for name, value in vars(self.module).items()
+            if before.get(name, self) is not value
+            and name not in _OWN
+            and (_tensors(value) or _tensors(before.get(name)))
         ]
 
 
