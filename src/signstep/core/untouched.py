@@ -67,6 +67,7 @@ class Guard:
 
     Attributes:
         mode: "eval" or "keep".
+        mixed: whether a batch normalisation was seen to take its statistics from the batch.
     """
 
     def __init__(self, models: tuple[object, ...], mode: Mode, stack: ExitStack) -> None:
