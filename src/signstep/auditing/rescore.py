@@ -203,6 +203,8 @@ def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, 
     """Whether the model answers the saved inputs as recorded, and wrongly so at the attacked ones."""
     if result.terms.get("random_model"):
         return Check("answers", True, "not scored again: the model is random, and one pass proves nothing")
+    if result.terms.get("transform"):
+        return Check("answers", True, "not scored again: inputs passed through a transform, which no file holds")
     letters = result.worst_case
     fooled = {row for row, letter in enumerate(letters) if letter == "f"}
     saved = set(points["row"].tolist()) if points else set()
@@ -277,6 +279,8 @@ def untouched_answers(
     stated = result.per_example.answers.get("clean")
     if stated is None or result.terms.get("random_model"):
         return Check("untouched answers", True, "not looked at: the model is random, or its answers are no classes")
+    if result.terms.get("transform"):
+        return Check("untouched answers", True, "not looked at: inputs passed through a transform, which no file holds")
     labels = result.per_example.labels if result.terms.get("labels") == "given" else ()
     wrong_labels, wrong_answers, start, where = [], [], 0, _device(predictor)
     for x, y in batches:

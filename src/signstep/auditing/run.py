@@ -25,6 +25,7 @@ from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
 from signstep.core.recipes import RECIPES, canonical, recipe
 from signstep.core.shaped import ShapedThreat
+from signstep.core.sizes import OUT_OF_MEMORY
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject, Target
 from signstep.core.tasks import Task, TaskName
@@ -38,9 +39,6 @@ from signstep.errors import InputError, VictimError
 __all__ = ["Data", "audit"]
 
 Progress: TypeAlias = Callable[[int], None]
-
-# torch.OutOfMemoryError is newer than the oldest torch we support.
-_OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 _DEFAULT = ("random-sign", "fgsm", "pgd")
 
@@ -159,7 +157,6 @@ def audit(
     plan = _plan(attacks, ladder, curve_attacks, subject.oracle, threat)
     _check_counts(limit, shard)
     where = _device_of(model) if device is None else torch.device(device)
-    was_training = isinstance(model, nn.Module) and model.training
     began = time.perf_counter()
     tally = Tally([name for name, _ in plan.chosen], _levels(curve, threat), [name for name, _ in plan.traced])
     tally.rayless = all(_needs(attack) != "gradients" for _, attack in plan.chosen)
@@ -168,8 +165,8 @@ def audit(
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         here = _sliced(threat, tally.examples, tally.examples + rows(part), part, shard or (0, 1))
-        question = subject.ask(part, labels, here, target=target, key=key, random=tally.random)
-        tally.random = question.problem.random
+        question = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
+        tally.randomness = question.randomness
         if plan.ladder is None:
             _attack_all(question, plan.chosen, key, tally)
         else:
@@ -216,7 +213,7 @@ def audit(
             "device": str(where),
             "shard": None if shard is None else list(shard),
         },
-        notes=(*tally.notes, *_remarks(subject, was_training=was_training), *plan.remarks),
+        notes=(*tally.notes, *_remarks(subject), *plan.remarks),
         seconds=time.perf_counter() - began,
         partial=interrupted or tally.ended,
         classes=tuple(classes),
@@ -344,10 +341,8 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
+def _remarks(subject: Subject) -> list[str]:
     remarks = []
-    if was_training and subject.mode == "eval":
-        remarks.append("the model was in training mode; it was attacked in evaluation mode and put back")
     if subject.space.budget == "normalised":
         remarks.append("eps is measured in the model's normalised coordinates, by explicit choice")
     if subject.surrogates:
@@ -385,7 +380,7 @@ def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor
         return
     try:
         attacked(x, y)
-    except _OUT_OF_MEMORY as error:
+    except OUT_OF_MEMORY as error:
         tally.forget()
         if count == 1:
             raise InputError(

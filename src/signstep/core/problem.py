@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from signstep.core.keys import Key
+from signstep.core.origin import foreign
 from signstep.core.outputs import Outputs, Predictor
 from signstep.core.tasks import Aim, Binary, Goal, Labels, Multiclass, Multilabel, Score, Task
 from signstep.core.transforms import Transform
@@ -129,7 +130,8 @@ class ModelProblem:
             u = self.render(u)
         if self.transform is not None and key is not None:
             transform, draws = self.transform, key.fold("transform").draws(self.ids, leaves(u)[0].device)
-            u = tree_map(lambda part: transform(part, draws), u)
+            with foreign("transform="):
+                u = tree_map(lambda part: transform(part, draws), u)
         return {**self.frozen, **u} if isinstance(u, dict) else u
 
     def read(self, outputs: Outputs) -> Score:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from signstep.core.attack import Attack
 from signstep.core.eot import Eot
-from signstep.core.keys import Key, content_ids
+from signstep.core.keys import Key, WatchedDraws, content_ids
 from signstep.core.oracles import Autograd, Oracle, Surrogates, leaf_of, on_twin
+from signstep.core.origin import foreign
 from signstep.core.outcome import Health, Outcome
 from signstep.core.outputs import Kind, Outputs, Predictor, Selector
 from signstep.core.problem import ModelProblem, Warm, judge, nearness
@@ -37,13 +38,27 @@ from signstep.core.threat import Threat, ThreatModel
 from signstep.core.transforms import Transform
 from signstep.core.tree import Tree, leaves, rows, take, tree_map
 from signstep.core.twin import ENGINES, Engine, prepared
-from signstep.core.untouched import Mode, RandomnessWatch, untouched
+from signstep.core.untouched import Mode, RandomnessWatch, guard_of, untouched
 from signstep.core.verify import Verification, verify
 from signstep.errors import InputError, LabelError, ModelError, ThreatError
 
-# Models that were looked at twice, by mode: whether the two looks differed.
-_SEEN: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
+Randomness: TypeAlias = Literal["none", "draws", "state", "own"]
+
+# Models that were looked at twice, by mode: whether the two looks differed, and why.
+_SEEN: WeakKeyDictionary[Any, dict[str, Randomness]] = WeakKeyDictionary()
 _FEW = 8
+
+_WHY: dict[Randomness, str] = {
+    "draws": "the model draws random numbers",
+    "state": (
+        "the model keeps state from one call to the next, so that its answer depends on the call before (reset the "
+        "state at the start of forward(), or pass a function that resets it and then calls the model)"
+    ),
+    "own": (
+        "the model answers the same input differently from call to call, though it draws nothing from the global "
+        "generators: it has random numbers of its own, or keeps state between calls (seed or reset it in forward())"
+    ),
+}
 
 Target: TypeAlias = Tensor | Literal["random", "least-likely", "next"] | None
 Model: TypeAlias = Callable[..., Any]
@@ -55,7 +70,8 @@ class Question:
 
     ``clean`` is the score of the untouched input under the goal; ``wrong`` (R,) whether the model's answer there
     differs from the label, None without labels. ``twin`` is a fast copy of the model to search on, if one was asked for
-    and could be made.
+    and could be made. ``randomness`` says why the model answers the same input differently: it "draws" from the global
+    generators, keeps "state" between calls, or has randomness of its "own"; "none" where it does not.
     """
 
     problem: ModelProblem
@@ -70,6 +86,7 @@ class Question:
     classes: int | None
     notes: tuple[str, ...]
     twin: Predictor | None = None
+    randomness: Randomness = "none"
 
     def run(self, attack: Attack, key: Key, begin: Tree | None = None) -> Outcome:
         """Attack, then let the independent checker look at what was returned.
@@ -269,7 +286,7 @@ class Subject:
         key: Key,
         ids: Tensor | None = None,
         attack: Attack | None = None,
-        random: bool | None = None,
+        randomness: Randomness | None = None,
     ) -> Question:
         """Look at a batch and state the question; only inside `opened`.
 
@@ -281,21 +298,26 @@ class Subject:
             key: the randomness of random targets.
             ids: (R,) int64 keys of the rows' draws; None derives them from the content.
             attack: the one attack to come: if it starts at the clean input, the pass made here serves as its first.
-            random: whether the model is random, where that is known; None finds out by watching the global generators
-                and, once for each model, by a second look at a few rows.
+            randomness: of the model, where that is known; None finds out by watching the global generators and, once
+                for each model, by a second look at a few rows.
         """
         attacked, frozen, threats = self._split(x, threat)
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
         twin, remarks = self._twin(inputs if self.predictor.prepare is None else self.predictor.prepare(inputs))
-        shared = attack is not None and attack.from_clean and twin is None and self.transform is None
+        shaken = self.transform is not None and self._is_drawn(self.transform, attacked, key)
+        render = None if self.transform is None or shaken else self._rendering(self.transform, attacked, key)
+        shared = attack is not None and attack.from_clean and twin is None and not shaken
         watch = RandomnessWatch(leaves(attacked)[0].device, key.fold("look").integer())
         leaf = leaf_of(attacked) if shared else attacked
         with torch.set_grad_enabled(shared):
-            outputs = self.predictor({**frozen, **leaf} if isinstance(leaf, dict) else leaf)
-        random = watch.drew() or (self._answers_differ(inputs) if random is None else random)
-        drawn = "the model draws random numbers" if random else f"inputs pass through a transform, {self.transform}"
-        random = random or self.transform is not None
+            shown = leaf if render is None else render(leaf)
+            outputs = self.predictor({**frozen, **shown} if isinstance(shown, dict) else shown)
+        if watch.drew():
+            randomness = "draws"
+        elif randomness is None:
+            randomness = self._answers_differ(inputs)
+        random = randomness != "none" or shaken
         task = task_for(self.task, outputs.scores.detach())
         if isinstance(task, Multilabel):
             outputs = self.predictor.reread(outputs)
@@ -304,20 +326,10 @@ class Subject:
             ids = content_ids(inputs, _span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, y, target, ids, key)
-        notes += remarks
-        if self._mixes_rows():
-            notes.append("BatchNorm runs in training mode: rows depend on each other, and figures on the batches")
+        notes += remarks + self._remarks(randomness, random=random)
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
         classes = _classes(task, outputs)
         loss = check_loss(task, self.loss, classes, goal, labelled=aim.y is not None)
-        if self.surrogates:
-            notes.append("transfer attack: gradients come from a surrogate, the model itself may be far less robust")
-        if self.space.budget == "normalised":
-            notes.append("eps, distance and x are in the model's normalised coordinates (budget='normalised')")
-        if random:
-            notes.append(f"{drawn}: a row counts as fooled when most of 32 held-out passes fail")
-        elif self.eot > 1:
-            notes.append(f"eot={self.eot} changes nothing but the cost: neither model nor transform draws numbers")
         problem = ModelProblem(
             self.predictor,
             task,
@@ -326,8 +338,9 @@ class Subject:
             ids,
             random,
             frozen,
+            render,
             shape=None if outputs.form == "labels" else outputs.raw.shape,
-            transform=self.transform,
+            transform=self.transform if shaken else None,
         )
         calm = Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form)
         if shared:
@@ -355,6 +368,7 @@ class Subject:
             classes,
             tuple(notes),
             None if twin is None else self._as_twin(twin, outputs.form),
+            randomness,
         )
 
     def _twin(self, inputs: Tree) -> tuple[nn.Module | None, list[str]]:
@@ -372,15 +386,65 @@ class Subject:
         kind: Kind = "logits" if form == "logits" else self.predictor.kind
         return replace(self.predictor, model=model, kind=kind, notes=[])
 
-    def _mixes_rows(self) -> bool:
-        model = self.predictor.model
-        batchnorm = nn.modules.batchnorm._BatchNorm
-        return isinstance(model, nn.Module) and any(m.training for m in model.modules() if isinstance(m, batchnorm))
+    def _remarks(self, randomness: Randomness, *, random: bool) -> list[str]:
+        """What is to be said of the mode in which the modules ran, of surrogates, units and randomness."""
+        notes = []
+        guard = guard_of(self.predictor.model)
+        if guard is not None and guard.switched:
+            notes.append("the model was in training mode; it was attacked in evaluation mode and put back")
+        if guard is not None and guard.mixes_rows:
+            notes.append(
+                "BatchNorm takes its statistics from the batch (training mode, or none are kept): rows depend on each "
+                "other, and figures on the batches"
+            )
+        if self.surrogates:
+            notes.append("transfer attack: gradients come from a surrogate, the model itself may be far less robust")
+        if self.space.budget == "normalised":
+            notes.append("eps, distance and x are in the model's normalised coordinates (budget='normalised')")
+        if random:
+            drawn = _WHY.get(randomness, f"inputs pass through a transform, {self.transform}")
+            notes.append(f"{drawn}: a row counts as fooled when most of 32 held-out passes fail")
+        elif self.transform is not None:
+            notes.append(f"inputs pass through a transform, {self.transform}, which draws nothing: one pass decides")
+        if not random and self.eot > 1:
+            notes.append(f"eot={self.eot} changes nothing but the cost: neither model nor transform draws numbers")
+        return notes
 
-    def _answers_differ(self, inputs: Tree) -> bool:
+    def _is_drawn(self, transform: Transform, u: Tree, key: Key) -> bool:
+        """Whether the declared transform draws numbers; one that does not is judged in one pass like any model.
+
+        It is applied twice, under two keys: it draws if it asks for draws, moves a global generator, or gives
+        something else the second time.
+        """
+        device = leaves(u)[0].device
+        watch = RandomnessWatch(device, key.fold("transform").integer())
+        looks: list[Tree] = []
+        for number in range(2):
+            draws = WatchedDraws(
+                key.fold("transform", number), torch.arange(rows(u), dtype=torch.int64, device=device), device
+            )
+            with torch.no_grad(), foreign("transform="):
+                looks.append(tree_map(lambda part, draws=draws: transform(part.clone(), draws), u))
+            if draws.asked or watch.drew():
+                return True
+        same = tree_map(lambda one, other: torch.eq(torch.nan_to_num(one), torch.nan_to_num(other)).all(), *looks)
+        return not all(bool(part) for part in leaves(same))
+
+    def _rendering(self, transform: Transform, u: Tree, key: Key) -> Callable[[Tree], Tree]:
+        """The inputs behind a transform that draws nothing."""
+        draws = key.fold("transform").draws(torch.zeros(rows(u), dtype=torch.int64), leaves(u)[0].device)
+
+        def render(point: Tree) -> Tree:
+            with foreign("transform="):
+                return tree_map(lambda part: transform(part, draws), point)
+
+        return render
+
+    def _answers_differ(self, inputs: Tree) -> Randomness:
         """Whether two passes over a few rows differ, though the global generators did not move.
 
-        The model has randomness of its own then. Found out once for each model and mode.
+        The model has randomness of its own then, or keeps state: put back to what modules kept before, a model that
+        keeps state answers alike. Found out once for each model and mode.
         """
         try:
             known = _SEEN.setdefault(self.predictor.model, {})
@@ -388,10 +452,23 @@ class Subject:
             known = {}
         if self.mode not in known:
             few = tree_map(lambda part: part[:_FEW], inputs)
+            guard = guard_of(self.predictor.model)
+
+            def differ(*, rewound: bool) -> bool:
+                looks = []
+                for _ in range(2):
+                    if rewound and guard is not None:
+                        guard.rewind()
+                    looks.append(self.predictor(few).raw.float())
+                first, second = looks
+                scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
+                return bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
+
             with torch.no_grad():
-                first, second = (self.predictor(few).raw.float() for _ in range(2))
-            scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
-            known[self.mode] = bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
+                if not differ(rewound=False):
+                    known[self.mode] = "none"
+                else:
+                    known[self.mode] = "own" if differ(rewound=True) else "state"
         return known[self.mode]
 
     def _split(self, x: Tree, threat: Threat) -> tuple[Tree, dict[str, Tensor], dict[str, ThreatModel]]:
