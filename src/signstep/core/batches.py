@@ -157,8 +157,8 @@ class Batches:
         if labels is not None and (labels.ndim == 0 or len(labels) != rows(plain)):
             count = len(labels) if labels.ndim else "no"
             raise LabelError(
-                f"{name} has {rows(plain)} inputs and {count} labels; pass one label for each input, and single examples "
-                "as (x, number)"
+                f"{name} has {rows(plain)} inputs and {count} labels; pass one label for each input, and single "
+                "examples as (x, number)"
             )
         return plain, labels
 

@@ -22,10 +22,13 @@ _PLAIN = (("x", "y"), ("X", "Y"), ("X", "y"), ("images", "labels"))
 _SPLIT = (("x_{}", "y_{}"), ("X_{}", "y_{}"), ("X_{}", "Y_{}"), ("{}_images", "{}_labels"))
 
 
-def open_npz(path: Path, *, split: str | None, batch_size: int, real: bool = False) -> DataSource:
+def open_npz(
+    path: Path, *, split: str | None, batch_size: int, real: bool = False, ignore: int | None = None
+) -> DataSource:
     """The arrays ``x`` and ``y`` of an archive; ``x_test`` and ``y_test`` or other usual names are found too.
 
-    With ``real`` the targets are real numbers (regression) and stay as they are, float32.
+    With ``real`` the targets are real numbers (regression) and stay as they are, float32. ``ignore`` is a label that
+    stands for none, of any sign. Labels (N, ...) with the positions of images (N, C, ...) are maps of classes.
 
     uint8 is divided by 255, floats keep their values as float32, (N, H, W, C) with C = 1 or 3 becomes (N, C, H, W).
 
@@ -35,7 +38,9 @@ def open_npz(path: Path, *, split: str | None, batch_size: int, real: bool = Fal
     members = _members(path)
     x_name, y_name, pair_notes = _pair(path, members, split)
     x, layout = _layout(path, x_name, members[x_name])
-    labels, label_notes = (_reals if real else _labels)(path, y_name, members[y_name])
+    labels, label_notes = (
+        _reals(path, y_name, members[y_name]) if real else _labels(path, y_name, members[y_name], layout.shape, ignore)
+    )
     if len(labels) != x.shape[0]:
         raise LoadError(f"{path}: {x_name} has {x.shape[0]} rows but {y_name} has {len(labels)}: they must pair up")
 
@@ -171,17 +176,23 @@ def _reals(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
     return values, []
 
 
-def _labels(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
+def _labels(
+    path: Path, name: str, member: _Member, one: tuple[int, ...], ignore: int | None
+) -> tuple[Tensor, list[str]]:
+    """Class numbers (N,), or (N, ...) for inputs of shape ``one`` (C, ...)."""
     _refuse_objects(path, name, member)
     if member.dtype.kind not in "iufb":
         raise LoadError(f"{path}: {name} has dtype {member.dtype}: save labels as class numbers 0..K-1")
     shape, notes = member.shape, []
     if len(shape) == 2 and shape[1] == 1:
         notes.append(f"{name}: {shape} read as ({shape[0]},)")
+    elif len(shape) > 2 and shape[1:] == one[1:]:
+        notes.append(f"{name}: {shape} read as a class for each position")
     elif len(shape) != 1:
         raise LoadError(f"{path}: {name} has shape {shape}: save one class number per row, e.g. {name}.argmax(1)")
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-        values: Array = npy.read_array(stream, allow_pickle=False).reshape(-1)
+        stored: Array = npy.read_array(stream, allow_pickle=False)
+    values = stored.reshape(-1)
     if values.dtype.kind == "f":
         fractional = np.flatnonzero(~(np.isfinite(values) & (values == np.round(values))))
         if fractional.size:
@@ -192,10 +203,14 @@ def _labels(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
             )
         notes.append(f"{name}: {values.dtype} whole numbers converted to int64")
     labels = torch.from_numpy(values.astype(np.int64))
-    if len(labels) and labels.min() < 0:
-        row = int(labels.argmin())
-        raise LoadError(f"{path}: {name}[{row}] is {int(labels[row])}: save labels as class numbers 0..K-1")
-    return labels, notes
+    bad = labels < 0 if ignore is None else (labels < 0) & (labels != ignore)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise LoadError(
+            f"{path}: {name}[{row}] is {int(labels[row])}: save labels as class numbers 0..K-1, or leave out what "
+            f"stands for no label (--ignore-label {int(labels[row])})"
+        )
+    return (labels if len(shape) < 3 else labels.reshape(shape)), notes
 
 
 def _blocks(path: Path, name: str, x: _Member, sizes: Sequence[int]) -> Iterator[Array]:

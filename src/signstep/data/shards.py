@@ -34,6 +34,7 @@ def open_shards(
     skip_bad: bool,
     batch_size: int,
     real: bool = False,
+    ignore: int | None = None,
 ) -> DataSource:
     """All shards of a folder as one data set.
 
@@ -58,15 +59,18 @@ def open_shards(
             skip_bad=skip_bad,
             batch_size=batch_size,
             real=real,
+            ignore=ignore,
         )
     for option, value in (("label_column", target), ("classes", classes), ("skip_bad", skip_bad or None)):
         if value is not None:
             raise InputError(f"{option}={value!r} has no meaning for the .npz shards in {folder}: leave it out")
-    return _open_archives(shards, name=name, split=split, batch_size=batch_size, real=real)
+    return _open_archives(shards, name=name, split=split, batch_size=batch_size, real=real, ignore=ignore)
 
 
-def _open_archives(shards: Sequence[Path], *, name: str, split: str | None, batch_size: int, real: bool) -> DataSource:
-    sources = [open_npz(path, split=split, batch_size=batch_size, real=real) for path in shards]
+def _open_archives(
+    shards: Sequence[Path], *, name: str, split: str | None, batch_size: int, real: bool, ignore: int | None
+) -> DataSource:
+    sources = [open_npz(path, split=split, batch_size=batch_size, real=real, ignore=ignore) for path in shards]
     first = sources[0]
     for source in sources[1:]:
         for what, here, there in (
