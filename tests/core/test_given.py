@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import signstep as ss
 from signstep.errors import InputError, SignstepError
+from signstep.testing import assert_robust
 from signstep.train import Settings, fit
 
 ROWS, WIDTH, CLASSES = 12, 4, 3
@@ -123,6 +124,11 @@ class Sum(nn.Module):
         return self.net(x).sum(1)  # type: ignore[no-any-return]
 
 
+def _asserted(x: Any, y: Any) -> Tensor:
+    assert_robust(NET, (x, y), threat=THREAT, at_least=0.0, attacks=["fgsm"], curve=False)
+    return torch.zeros(1)
+
+
 VERBS: dict[str, Callable[[Any, Any], Tensor]] = {
     "attack": _attack,
     "fgsm": lambda x, y: ss.fgsm(NET, x, y, eps=0.2),
@@ -133,16 +139,9 @@ VERBS: dict[str, Callable[[Any, Any], Tensor]] = {
     "transfer": lambda x, y: _shares(ss.transfer({"a": NET}, {"b": _net()}, (x, y), threat=THREAT)),
     "universal": lambda x, y: ss.universal(NET, (x, y), threat=THREAT, epochs=1).delta,
     "patch": _patch,
-    "assert_robust": lambda x, y: _asserted(x, y),
+    "assert_robust": _asserted,
     "fit": _fit,
 }
-
-
-def _asserted(x: Any, y: Any) -> Tensor:
-    from signstep.testing import assert_robust
-
-    assert_robust(NET, (x, y), threat=THREAT, at_least=0.0, attacks=["fgsm"], curve=False)
-    return torch.zeros(1)
 
 
 # Verbs that take their labels otherwise: a certificate is about a class number, and no float is one.
@@ -277,7 +276,7 @@ def test_every_spelling_of_a_threat_gives_the_same(part: str) -> None:
         {"eps": 0.1, "mask": [1, 0]},
         {"eps": 0.1, "grid": True},
     ],
-    ids=repr,
+    ids=str,
 )
 def test_parts_of_a_threat_that_are_none_get_one_sentence(options: dict[str, Any]) -> None:
     with pytest.raises(ss.SignstepError) as caught:
@@ -400,7 +399,7 @@ def _failing() -> Iterator[Any]:
         (lambda: "digits", "open_data"),
         (lambda: {"x": X, "y": Y}, "dict"),
         (lambda: X, "one tensor"),
-        (lambda: X.numpy(), "one ndarray"),
+        (X.numpy, "one ndarray"),
         (lambda: [X], "pair"),
         (lambda: [X, X, X], "pair"),
         (lambda: [(X, Y, Y)], "length 3"),
@@ -411,7 +410,7 @@ def _failing() -> Iterator[Any]:
         (lambda: TensorDataset(X), "pair"),
         (lambda: Examples(lambda row: {"x": X[row]}), "dict"),
         (lambda: Examples(lambda row: (X[row], None if row else 1)), "labels for all or for none"),
-        (lambda: Examples(lambda row: 1 // 0), r"data raised ZeroDivisionError \(.*test_given.py:\d+\)"),
+        (lambda: Examples(lambda row: row // 0), r"data raised ZeroDivisionError \(.*test_given.py:\d+\)"),
         (_failing, r"data raised KeyError \(.*test_given.py:\d+\): 'lost'"),
         (lambda: DataLoader(Examples(lambda row: (X[row], [1] * (row + 1)))), "data"),
         (list, "no batches"),
@@ -454,12 +453,9 @@ def test_rows_with_a_label_to_ignore_are_left_out_and_counted() -> None:
     merged = ss.merge(shards)
     assert merged.terms["left_out"] == found.terms["left_out"]
     assert merged.per_example == plain.per_example
-    cells = [
-        ss.transfer({"a": NET}, {"b": NET}, data, threat=THREAT, task=own)
-        for data, own in (((X, MARKED), task), ((X[kept], Y[kept]), "auto"))
-    ]
-    assert cells[0].cells == cells[1].cells
-    assert any("3 with the label -100" in note for note in cells[0].notes)
+    matrix = ss.transfer({"a": NET}, {"b": NET}, (X, MARKED), threat=THREAT, task=task)
+    assert matrix.cells == ss.transfer({"a": NET}, {"b": NET}, (X[kept], Y[kept]), threat=THREAT).cells
+    assert any("3 with the label -100" in note for note in matrix.notes)
     learnt = ss.universal(NET, (X, MARKED), threat=THREAT, epochs=1, task=task)
     assert torch.equal(learnt.delta, ss.universal(NET, (X[kept], Y[kept]), threat=THREAT, epochs=1).delta)
 

@@ -218,9 +218,9 @@ class Batches:
         data: Any = self._data
         asked = "pass batches (x, y), such as a DataLoader, two tensors (x, y), or a Dataset"
         if given.is_array(data):
+            kind = "tensor" if isinstance(data, Tensor) else type(data).__name__
             raise InputError(
-                f"data is one {'tensor' if isinstance(data, Tensor) else type(data).__name__}; pass (x, y), with y=None "
-                "to take the model's own predictions for labels"
+                f"data is one {kind}; pass (x, y), with y=None to take the model's own predictions for labels"
             )
         if isinstance(data, (str, bytes)):
             raise InputError(f"data is text ({data[:40]!r}); pass signstep.data.open_data({data[:40]!r})")

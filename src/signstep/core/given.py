@@ -64,8 +64,7 @@ def inputs(x: object, notes: list[str], *, name: str = "x", home: Home | None = 
     if not isinstance(x, Mapping):
         if not is_array(x):
             raise InputError(
-                f"{name} has inputs of type {type(x).__name__}; pass a tensor (torch.as_tensor), an array, or a dict of "
-                "them"
+                f"{name} has inputs of type {type(x).__name__}; pass a tensor (torch.as_tensor), an array, or a dict"
             )
         return _checked(_tensor(x, name, home, InputError, notes), name)
     named = {}

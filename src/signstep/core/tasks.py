@@ -628,23 +628,28 @@ def class_indices(y: Tensor, rows: int, classes: int | None, name: str, task: st
         return y
     smallest, largest = (int(value) for value in torch.aminmax(y))
     if smallest < 0 or (classes is not None and largest >= classes):
-        hint = "check the order of classes"
-        if smallest >= 1 and largest == classes:
-            hint = f"are they 1-based? Pass {name} - 1"
-        elif smallest == -1 and largest <= 1 and classes == 2:
-            hint = f"classes are 0 and 1, not -1 and 1: pass ({name} + 1) // 2"
-        elif len(set((outside := y[(y < 0) | (y >= (classes or torch.inf))]).tolist())) == 1:
-            value = int(outside[0])
-            if value in _NO_LABELS:
-                hint = (
-                    f"are the {len(outside)} with {value} to be ignored? Pass task=signstep.{task}(ignore={value}), on "
-                    f"the command line --ignore-label {value}"
-                )
+        hint = _hint(y, smallest, largest, classes, name, task)
         known = "classes are numbered from 0"
         if classes is not None:
             known = f"the model has {classes} classes (0 to {classes - 1})"
         raise LabelError(f"{name} runs from {smallest} to {largest}; {known}: {hint}")
     return y
+
+
+def _hint(y: Tensor, smallest: int, largest: int, classes: int | None, name: str, task: str) -> str:
+    """What may be behind labels that are no classes."""
+    if smallest >= 1 and largest == classes:
+        return f"are they 1-based? Pass {name} - 1"
+    if smallest == -1 and largest <= 1 and classes == 2:
+        return f"classes are 0 and 1, not -1 and 1: pass ({name} + 1) // 2"
+    outside = [value for value in y.tolist() if value < 0 or (classes is not None and value >= classes)]
+    value = outside[0]
+    if value in _NO_LABELS and all(other == value for other in outside):
+        return (
+            f"are the {len(outside)} with {value} to be ignored? Pass task=signstep.{task}(ignore={value}), on the "
+            f"command line --ignore-label {value}"
+        )
+    return "check the order of classes"
 
 
 def rows_valid(raw: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def _unread(root: Path, folders: Sequence[str]) -> _Unread:
 
 
 def _images_below(folder: Path) -> Iterator[Path]:
-    """Images at any depth, as far as a bound goes; links to folders are not followed, since they may lead in circles."""
+    """Images at any depth, as far as a bound goes; links to folders are not followed: they may lead in circles."""
     seen = 0
     for here, _, names in os.walk(folder):
         for name in names:

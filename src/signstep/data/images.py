@@ -5,7 +5,8 @@ The rules, of which a data source notes those that its images needed:
 - The first image that can be read decides: where it is grey, all become one channel, otherwise all become RGB. Grey
   images among coloured ones are repeated in three channels; colour becomes grey as 0.299 R + 0.587 G + 0.114 B.
 - 8 bits are divided by 255. 16-bit greyscale (PNG, TIFF, PGM) is divided by 65535. Of 16 bits per colour channel,
-  Pillow keeps the upper 8, which are divided by 255. Other depths (32-bit integers, floats) have no known scale and are refused.
+  Pillow keeps the upper 8, which are divided by 255. Other depths (32-bit integers, floats) have no known scale and
+  are refused.
 - An EXIF orientation is applied, so that the image stands upright.
 - A palette is replaced by its colours.
 - Transparency is composited onto white: a pixel of opacity a becomes a * colour + (1 - a) * white, whatever colour
