@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from signstep.core.files import is_writable, refuse_unwritable
 from signstep.data.batches import DataSource
 from signstep.data.images import MAX_PIXELS, Picture, read_images, survey, treatment
 from signstep.data.targets import ClassIndex
@@ -59,6 +60,8 @@ def open_folder(
             or sizes differ.
     """
     folders = sorted(path.name for path in root.iterdir() if _is_class(path))
+    for folder in folders:
+        refuse_unwritable(folder, "the name of the class folder")
     names = tuple(folders) if classes is None else classes
     places = dict(enumerate(folders)) if classes is None else _in_order(root, folders, classes)
     images = [
@@ -121,7 +124,7 @@ class _Unread:
     def notes(self) -> list[str]:
         """A sentence for each kind."""
         return [
-            f"not read: {len(paths)} {kind}, such as {min(paths).relative_to(self._root).as_posix()}"
+            f"not read: {len(paths)} {kind}, such as {_written(min(paths).relative_to(self._root).as_posix())}"
             for kind, paths in self._kinds.items()
         ]
 
@@ -132,6 +135,11 @@ class _Unread:
         endings = [kind for kind in kinds if kind.startswith(_ENDING)]
         rest = [path for kind in endings[_NAMED:] for path in kinds.pop(kind)]
         return {**kinds, "files with other endings": rest} if rest else kinds
+
+
+def _written(name: str) -> str:
+    """A name that may hold any bytes, as records can hold it."""
+    return name if is_writable(name) else ascii(name)
 
 
 _ENDING = "files with the ending "
@@ -152,7 +160,7 @@ def _unread(root: Path, folders: Sequence[str]) -> _Unread:
             elif not path.is_file():
                 found.add("entries that are no files (links to nothing, pipes, devices)", path)
             elif path.suffix.lower() not in _BESIDE and path.stem.lower() not in _TEXTS:
-                ending = f"{_ENDING}{path.suffix.lower()}" if path.suffix else "files without an ending"
+                ending = f"{_ENDING}{_written(path.suffix.lower())}" if path.suffix else "files without an ending"
                 found.add(ending, path)
     return found
 
@@ -216,6 +224,8 @@ def _in_order(root: Path, folders: list[str], classes: tuple[str, ...]) -> dict[
 
 def _images(folder: Path, *, may_be_empty: bool) -> list[Path]:
     images = sorted(path for path in folder.iterdir() if is_image(path))
+    for path in images:
+        refuse_unwritable(path.name, f"in {folder} the name of the image")
     others = [] if images else [path for path in folder.iterdir() if not path.name.startswith(".")]
     if not images and (others or not may_be_empty):
         nested = any(path.is_dir() for path in others)

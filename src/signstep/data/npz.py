@@ -1,5 +1,6 @@
 """NumPy archives with an array of inputs and an array of labels, read row by row even when they are compressed."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from signstep.core.archives import bytes_of, check_names
 from signstep.data.batches import DataSource
 from signstep.errors import LoadError
 
@@ -106,17 +108,29 @@ class _Layout:
 def _members(path: Path) -> dict[str, _Member]:
     members = {}
     with _reading(path), zipfile.ZipFile(path) as archive:
+        check_names(path, archive.infolist())
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
+                name = info.filename.removesuffix(".npy")
                 with archive.open(info) as stream:
-                    members[info.filename.removesuffix(".npy")] = _header(stream)
+                    member = members[name] = _header(stream)
+                    begun = stream.tell()
+                claimed = begun + bytes_of(member.shape, member.dtype.itemsize, f"{path}: {name}")
+                if not member.dtype.hasobject and claimed != info.file_size:
+                    raise LoadError(
+                        f"{path}: {name} has the shape {member.shape} by its header and should have {claimed} bytes, "
+                        f"but has {info.file_size}: write it again with numpy.savez"
+                    )
     return members
 
 
 def _header(stream: IO[bytes]) -> _Member:
     version = npy.read_magic(stream)
     parse = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return _Member(*parse(stream))
+    try:
+        return _Member(*parse(stream))
+    except Exception as error:  # it is Python source, and what parses it raises all that parsers raise
+        raise ValueError(f"the header of an array cannot be read: {str(error).partition(chr(10))[0][:200]}") from error
 
 
 def _pair(path: Path, members: dict[str, _Member], split: str | None) -> tuple[str, str, tuple[str, ...]]:
@@ -214,7 +228,7 @@ def _labels(
 
 
 def _blocks(path: Path, name: str, x: _Member, sizes: Sequence[int]) -> Iterator[Array]:
-    row_bytes = int(np.prod(x.shape[1:])) * x.dtype.itemsize
+    row_bytes = math.prod(x.shape[1:]) * x.dtype.itemsize
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
         if x.fortran:
             whole: Array = npy.read_array(stream, allow_pickle=False)
@@ -243,7 +257,15 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except LoadError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+    except MemoryError as error:
+        raise LoadError(f"{path} does not fit into memory: save it in shards") from error
+    except _UNREADABLE as error:
         raise LoadError(
             f"{path} cannot be read as a NumPy archive ({error}): write it again with numpy.savez"
         ) from error
+
+
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError),
+    *(NotImplementedError, RuntimeError, OverflowError, KeyError, TypeError),
+)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from signstep.core.files import refuse_unwritable
 from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource, regroup
 from signstep.data.npz import open_npz
@@ -43,6 +44,8 @@ def open_shards(
         LoadError: If there are shards of both kinds, one cannot be read, or one does not agree with the first.
     """
     shards = find_shards(folder)
+    for path in shards:
+        refuse_unwritable(path.name, f"in {folder} the name of the shard")
     first, last = shards[0], next((path for path in shards if path.suffix.lower() != shards[0].suffix.lower()), None)
     if last is not None:
         raise LoadError(f"{folder} holds {first.name} and {last.name}: keep shards of one kind in a folder")

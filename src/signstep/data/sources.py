@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from signstep.core.files import refuse_unwritable
 from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource, without_label
 from signstep.data.comma import SUFFIXES as COMMA_SUFFIXES
@@ -127,6 +128,7 @@ def open_data(
 
 def _open(path: str | Path, options: _Options) -> DataSource:
     where = Path(path).expanduser()
+    refuse_unwritable(where, "the name of the data")
     kind = "digits" if path == "digits" else _kind(where)
     for option, remedy in _REMEDIES.items():
         value = getattr(options, option)
