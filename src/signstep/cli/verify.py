@@ -80,7 +80,7 @@ def verify(
             "logits" if stated.get("task") == "regression" else stated.get("outputs", "auto"),
             None if space.mean is None else lambda u: tree_map(space.to_model, u),
         )
-        task = o.task_of(stated.get("task", "auto"), stated.get("tolerance"))
+        task = o.task_of(stated.get("task", "auto"), stated.get("tolerance"), stated.get("ignore_label"))
         checks.append(rescore.answers(result, points, predictor, task))
         threat = o.threat_of(stated.get("threat") or job.threat, stated.get("box"), stated.get("grid"), job.data.bounds)
         checks.append(
@@ -175,5 +175,7 @@ def _job(stated: dict[str, Any]) -> Job:
         label_column=stated.get("label_column"),
         classes=None if stated.get("classes") is None else Path(stated["classes"]),
         skip_bad=bool(stated.get("skip_bad", False)),
+        ignore_label=stated.get("ignore_label"),
+        max_pixels=stated.get("max_pixels"),
         trust=bool(stated.get("trust", False)),
     )

@@ -12,7 +12,7 @@ from signstep.core.origin import foreign
 from signstep.core.outputs import Outputs, Predictor
 from signstep.core.tasks import Aim, Binary, Goal, Labels, Multiclass, Multilabel, Score, Task
 from signstep.core.transforms import Transform
-from signstep.core.tree import Tree, leaves, take, tree_map
+from signstep.core.tree import Tree, leaves, named_map, take, tree_map
 from signstep.core.untouched import reseed
 from signstep.errors import ModelError
 
@@ -146,7 +146,7 @@ class ModelProblem:
             aim=aim if way is None else aim._replace(way=way),
             loss=loss or self.loss,
             ids=self.ids[index],
-            frozen={name: part[index] for name, part in self.frozen.items()},
+            frozen=named_map(lambda part: part[index], self.frozen),
             warm=None,
         )
 

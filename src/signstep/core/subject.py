@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from signstep.core import given
 from signstep.core.attack import Attack
 from signstep.core.eot import Eot
 from signstep.core.keys import Key, WatchedDraws, content_ids
@@ -36,7 +37,7 @@ from signstep.core.tasks import (
 )
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.transforms import Transform
-from signstep.core.tree import Tree, leaves, rows, take, tree_map
+from signstep.core.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.core.twin import ENGINES, Engine, prepared
 from signstep.core.untouched import Mode, RandomnessWatch, guard_of, untouched
 from signstep.core.verify import Verification, verify
@@ -278,21 +279,21 @@ class Subject:
 
     def ask(
         self,
-        x: Tree,
-        y: Tensor | None,
+        x: Tree | given.Array,
+        y: Tensor | given.Array | None,
         threat: Threat,
         *,
         target: Target = None,
         key: Key,
-        ids: Tensor | None = None,
+        ids: Tensor | given.Array | None = None,
         attack: Attack | None = None,
         randomness: Randomness | None = None,
     ) -> Question:
         """Look at a batch and state the question; only inside `opened`.
 
         Args:
-            x: inputs (R, ...) in the declared units, or a dict of them.
-            y: labels, or None for the model's own predictions.
+            x: inputs (R, ...) in the declared units, or a dict of them; in any spelling of `core.given`.
+            y: labels, or None for the model's own predictions; likewise.
             threat: a threat model, or one for each attacked input of a dict.
             target: for targeted goals.
             key: the randomness of random targets.
@@ -301,10 +302,11 @@ class Subject:
             randomness: of the model, where that is known; None finds out by watching the global generators and, once
                 for each model, by a second look at a few rows.
         """
-        attacked, frozen, threats = self._split(x, threat)
+        remarks: list[str] = []
+        attacked, frozen, threats = self._split(self.plain(x, remarks), threat)
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
-        twin, remarks = self._twin(inputs if self.predictor.prepare is None else self.predictor.prepare(inputs))
+        twin, said = self._twin(inputs if self.predictor.prepare is None else self.predictor.prepare(inputs))
         shaken = self.transform is not None and self._is_drawn(self.transform, attacked, key)
         render = None if self.transform is None or shaken else self._rendering(self.transform, attacked, key)
         shared = attack is not None and attack.from_clean and twin is None and not shaken
@@ -325,8 +327,8 @@ class Subject:
             needs_ids = target == "random" or random or attack is None or attack.draws
             ids = content_ids(inputs, _span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
-        aim, notes = self._aim(task, outputs, y, target, ids, key)
-        notes += remarks + self._remarks(randomness, random=random)
+        aim, notes = self._aim(task, outputs, given.labels(y), target, ids, key)
+        notes += [*remarks, *said, *self._remarks(randomness, random=random)]
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
         classes = _classes(task, outputs)
         loss = check_loss(task, self.loss, classes, goal, labelled=aim.y is not None)
@@ -370,6 +372,18 @@ class Subject:
             None if twin is None else self._as_twin(twin, outputs.form),
             randomness,
         )
+
+    def plain(self, x: Tree | given.Array, notes: list[str]) -> Tree:
+        """Inputs in any spelling as tensors; arrays come in the precision and on the device of the model's weights.
+
+        Raises:
+            InputError: no numbers, or no rows.
+        """
+        made = given.inputs(x, notes, home=given.Home(self.predictor.model))
+        for part in leaves(made):
+            if part.ndim and not len(part):
+                raise InputError(f"x has shape {tuple(part.shape)}, which is empty; pass one example or more")
+        return made
 
     def _twin(self, inputs: Tree) -> tuple[nn.Module | None, list[str]]:
         """The fast copy to search on, and what is to be said about it; ``inputs`` as the model takes them."""
@@ -479,7 +493,7 @@ class Subject:
                     "mean= and std= are for a single input tensor; put the normalisation of a dict into the model"
                 )
             if isinstance(threat, ThreatModel):
-                floating = [name for name, part in x.items() if part.is_floating_point()]
+                floating = [name for name, part in x.items() if isinstance(part, Tensor) and part.is_floating_point()]
                 if len(floating) != 1:
                     raise ThreatError(
                         f"x has the floating inputs {floating}; pass threat={{name: threat}} for those that may change"
@@ -488,12 +502,14 @@ class Subject:
             missing = [name for name in threat if name not in x]
             if missing or not threat:
                 raise ThreatError(f"threat names {list(threat)}, the inputs are {list(x)}; name one or more of them")
+            for name in threat:
+                if not isinstance(x[name], Tensor):
+                    raise ThreatError(f"threat names {name!r}, which is {x[name]!r}; name an input with rows")
             _same_rows(x)
             attacked = {name: _plain(x[name]) for name in threat}
             _check_wide(attacked)
-            return attacked, {name: _plain(part) for name, part in x.items() if name not in threat}, dict(threat)
-        if not isinstance(x, Tensor):
-            raise InputError(f"x is a {type(x).__name__}; pass a tensor (torch.as_tensor(x)) or a dict of tensors")
+            others = {name: part for name, part in x.items() if name not in threat}
+            return attacked, named_map(_plain, others), dict(threat)
         if isinstance(threat, Mapping):
             raise ThreatError(f"threat names the inputs {list(threat)}, but x is one tensor; pass one threat model")
         if not isinstance(threat, ThreatModel):
@@ -521,12 +537,14 @@ class Subject:
                     "labels are the model's own predictions, so they cannot leak; this is not accuracy on true labels"
                 )
         else:
-            labels = task.labels(_label_tensor(y, "y"), raw, "y").to(raw.device)
+            labels = task.labels(y, raw, "y").to(raw.device)
         if target is None:
             return Aim(labels), notes
         if isinstance(target, str):
             return Aim(labels, _choose(target, task, outputs, labels, ids, key)), notes
-        wanted = task.labels(_label_tensor(target, "target"), raw, "target").to(raw.device)
+        goals = given.labels(target, name="target")
+        assert goals is not None
+        wanted = task.labels(goals, raw, "target").to(raw.device)
         if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
             raise LabelError(
                 f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
@@ -585,18 +603,8 @@ def _plain(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-def _label_tensor(y: object, name: str) -> Tensor:
-    if isinstance(y, Tensor):
-        return y.clone() if y.is_inference() else y.detach()
-    try:
-        return torch.as_tensor(y)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise LabelError(
-            f"{name} is a {type(y).__name__} that cannot be made a tensor; pass a tensor of labels"
-        ) from error
-
-
-def _check_ids(ids: Tensor, count: int, device: torch.device) -> Tensor:
+def _check_ids(ids: Tensor | given.Array, count: int, device: torch.device) -> Tensor:
+    ids = given.number(ids, "ids", InputError)
     if ids.shape != (count,) or ids.is_floating_point():
         raise InputError(
             f"ids has shape {tuple(ids.shape)} and dtype {ids.dtype} for {count} examples; pass int64 ({count},)"
@@ -614,7 +622,7 @@ def _check_wide(attacked: Mapping[str, Tensor]) -> None:
 
 
 def _same_rows(x: Mapping[str, Tensor]) -> None:
-    counts = {name: len(part) for name, part in x.items()}
+    counts = {name: len(part) for name, part in x.items() if isinstance(part, Tensor)}
     if len(set(counts.values())) != 1:
         raise InputError(
             f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input"

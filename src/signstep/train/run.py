@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from signstep.core import given
 from signstep.core.keys import Key
 from signstep.core.layout import channels_last, overrun, to_channels_first
 from signstep.core.threat import ThreatModel
@@ -79,7 +80,7 @@ class Run:
         self,
         model: nn.Module,
         x: Inputs,
-        y: Tensor | None,
+        y: Tensor | given.Array | None,
         threat: ThreatModel,
         recipe: TrainingRecipe,
         settings: Settings,
@@ -91,7 +92,7 @@ class Run:
         self.device = next((part.device for part in model.parameters()), torch.device("cpu"))
         check_team(self.team, recipe, settings)
         check_passes(recipe, settings)
-        prepared = prepare(x, y, threat, settings, self.key, self.device)
+        prepared = prepare(x, y, threat, settings, self.key, given.Home(model, device=self.device))
         self.rows, self.seen = prepared.rows, prepared.seen
         self.held_x, self.held_y = prepared.held_x, prepared.held_y
         self.channels_last, self.layout_notes = _laid_out(model, settings.channels_last, self.device)
