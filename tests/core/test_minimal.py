@@ -171,6 +171,40 @@ def test_rows_do_not_see_each_other(name: str, norm: str) -> None:
             assert torch.equal(getattr(part, field), getattr(whole, field)[order]), field
 
 
+class _Bent(RowNet):
+    """Linear between kinks, as most networks are: where two linear pieces meet, a secant is exact."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = (x.flatten(1).unsqueeze(1) * self.first).sum(2).relu()
+        return (hidden.unsqueeze(1) * self.second).sum(2)
+
+
+class _Rounding(nn.Module):
+    """Another model as kernels round it: by what is in the batch, here by up to a few times 1e-13 of each score."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.model(x)
+        return z * (1 + 3e-13 * torch.cos(1e9 * z.detach() + len(x)))
+
+
+@over_pairs
+def test_rounding_in_the_model_decides_nothing(name: str, norm: str) -> None:
+    """Matrix products round differently in every batch; no decision may hang on that, or the distance would."""
+    model, x = _Rounding(filled(_Bent(), scale=2)), rand(24, 2, 3, 3, seed=5)
+    y = labels(model, x)
+    recipe = _spec(name, 30)
+    whole = _smallest(ss.attack(model, x, y, threat=_threat(norm), recipe=recipe))
+    assert bool(torch.isfinite(whole).all())
+    # A part of another size, so that every look is rounded in another way.
+    part = _smallest(ss.attack(model, x[:23], y[:23], threat=_threat(norm), recipe=recipe))
+    torch.testing.assert_close(part, whole[:23], rtol=1e-9, atol=0)
+    assert not torch.equal(part, whole[:23])
+
+
 @over_pairs
 @pytest.mark.parametrize("factor", [1e4, 1e-4])
 def test_the_scale_of_the_logits_hardly_matters(name: str, norm: str, factor: float) -> None:
