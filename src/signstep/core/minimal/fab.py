@@ -33,7 +33,7 @@ def fab(
 
     d_i, d_o: the shortest ways onto the nearest plane inside the box, from the point and from the clean input
     a = min(|d_i| / (|d_i| + |d_o|), bias);  d <- (1 - a)(d + overshoot d_i) + a overshoot d_o
-    d <- backward * d where that fools; at the end three secant steps between the nearest point and the clean input
+    d <- backward * d where that fools; at the end of each run three secant steps from the nearest point to the clean
 
     ``candidates``: planes looked at, those of the nearest classes (the paper takes all). ``targets=9`` is FAB-T: a run
     towards each of the nine closest classes, one plane each. Restarts begin at random within half the distance of the
@@ -70,8 +70,9 @@ def _search(
             for _ in range(steps):
                 d, seen = _step(hunt, d, aim, candidates, rule)
                 clean = seen if clean is None else clean
-    assert clean is not None
-    _final(hunt, clean)
+            assert clean is not None
+            # After each run, as in the authors' program: once at the end, a restart could lead it to a longer line.
+            _final(hunt, clean)
 
 
 def _step(
@@ -106,9 +107,9 @@ def _scattered(hunt: Hunt, number: int) -> Tensor:
 def _final(hunt: Hunt, clean: Look) -> None:
     """Section 3.3: a little beyond where the margin, taken for linear between the two, would be zero; three times.
 
-    The paper looks at the zero itself. Near the end most networks are linear on the line, the zero is exact, and whether
-    it fools was for rounding to say: the distance hung on it by up to a hundredth, and so on the other rows of a batch.
-    A sixteenth of the way to the outer point beyond it the answer is certain until it no longer matters.
+    The paper looks at the zero itself. Near the end most networks are linear on the line, the zero is exact, and
+    whether it fools was for rounding to say: the distance hung on it by up to a hundredth, and so on the other rows of
+    a batch. A sixteenth of the way to the outer point beyond it the answer is certain until it no longer matters.
     """
     d, _ = hunt.nearest()
     inner, outer = torch.zeros_like(clean.margin), torch.ones_like(clean.margin)
