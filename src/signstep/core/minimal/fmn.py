@@ -11,7 +11,6 @@ from signstep.core.oracles import Autograd, Oracle
 from signstep.core.tree import per_row
 from signstep.errors import InputError
 
-
 _BEYOND = 0.01  # of the gap: on the plane itself rounding would say whether a point fools, and so would the batch
 
 
