@@ -140,7 +140,7 @@ class L2:
 
     def sample(self, draws: Draws, shape: tuple[int, ...]) -> Tensor:
         """A normal direction and the radius u^(1/D): volume grows as radius^D."""
-        radius = draws.uniform("l2 ball radius", ()) ** (1 / math.prod(shape))
+        radius = _root(draws.uniform("l2 ball radius", ()), math.prod(shape))
         return self.steepest(draws.normal("l2 ball direction", shape), radius)
 
     def diameter(self, low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -258,7 +258,7 @@ class Grouped:
         """Every group uniform in its own L2 ball."""
         direction = draws.normal("grouped ball direction", shape)
         grouped = self._grouped(direction)
-        radius = draws.uniform("grouped ball radius", (grouped.shape[1],)) ** (1 / grouped.shape[2])
+        radius = _root(draws.uniform("grouped ball radius", (grouped.shape[1],)), grouped.shape[2])
         return self._ungrouped(L2().steepest(grouped.flatten(0, 1), radius.flatten()), direction)
 
     def diameter(self, low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -385,6 +385,11 @@ def _sum(values: Tensor) -> Tensor:
         return functools.reduce(torch.add, (values[:, i : i + 1] for i in range(values.shape[1])))
     # Torch splits a long row over its threads if it is the only one: so it never is.
     return values.sum(1, keepdim=True) if len(values) != 1 else values.expand(2, -1).sum(1, keepdim=True)[:1]
+
+
+def _root(values: Tensor, degree: int) -> Tensor:
+    """values^(1 / degree), by logarithms: torch's own power rounds by where a number lies, and so by the batch."""
+    return (values.log() / degree).exp()
 
 
 def _scale(flat: Tensor) -> Tensor:
