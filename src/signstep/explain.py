@@ -11,23 +11,32 @@ from signstep.api import fgsm
 from signstep.auditing.findings import CATALOGUE, Rule
 from signstep.auditing.ladder import LADDERS, Ladder, ladder
 from signstep.core.norms import NORMS
+from signstep.core.recipe import Recipe
 from signstep.core.recipes import RECIPES, canonical, options_of
 from signstep.errors import InputError
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One entry: what it is and its pitfalls, kept as a text file of its own in ``topics/``."""
+    """One entry: what it is, what each option does and the pitfalls, kept as a text file of its own in ``topics/``."""
 
     formula: str
+    options: dict[str, str]
     pitfalls: tuple[str, ...]
 
     @classmethod
     def read(cls, text: str) -> "Topic":
-        """The text above the line "Pitfalls", and the items of the list below it."""
-        formula, _, below = text.partition("\nPitfalls\n")
-        items = [" ".join(item.split()) for item in ("\n" + below).split("\n- ")]
-        return cls(formula.strip("\n"), tuple(item for item in items if item))
+        """The text above the lines "Options" and "Pitfalls", and the items of the lists below them."""
+        above, _, pitfalls = text.partition("\nPitfalls\n")
+        formula, _, options = above.partition("\nOptions\n")
+        named = (item.partition(": ") for item in _items(options))
+        return cls(formula.strip("\n"), {name: told for name, _, told in named}, _items(pitfalls))
+
+
+def _items(text: str) -> tuple[str, ...]:
+    """The items of a list, each on one line."""
+    items = [" ".join(item.split()) for item in ("\n" + text).split("\n- ")]
+    return tuple(item for item in items if item)
 
 
 def explain(name: str) -> str:
@@ -49,14 +58,28 @@ def explain(name: str) -> str:
     topic, row = TOPICS[name], RECIPES[name]
     lines = [f"{row.name}: {row.title}", ""]
     lines += [textwrap.indent(topic.formula, "    "), ""]
+    lines += _told(row, topic)
     if name in _EXAMPLES:
         lines += [_EXAMPLES[name](), ""]
     lines += ["Pitfalls"]
     lines += [textwrap.fill(text, 96, initial_indent="  - ", subsequent_indent="    ") for text in topic.pitfalls]
-    options = ", ".join(options_of(row)) or "none"
     lines += ["", f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example and restart"]
-    lines += [f"Options    {options}", f"Source     {row.source}"]
+    lines += [f"Source     {row.source}"]
     return "\n".join(lines)
+
+
+def _told(row: Recipe, topic: Topic) -> list[str]:
+    """What each option does, with its default."""
+    names = options_of(row)
+    if not names:
+        return ["Options    none", ""]
+    lines, wide = ["Options"], max(map(len, names)) + 2
+    for name in names:
+        default = (row.build.__kwdefaults__ or {})[name]
+        told = topic.options.get(name, "not described")
+        told = told if default is None else f"{told} ({default})"
+        lines += textwrap.wrap(told, 96, initial_indent=f"  {name:<{wide}}", subsequent_indent=" " * (wide + 2))
+    return [*lines, ""]
 
 
 def _ladder(preset: Ladder) -> str:

@@ -96,6 +96,11 @@ class GradientAttack:
             )
         if self.targets < 0:
             raise InputError(f"{self.name}: targets={self.targets}; pass the number of classes to lead to, at least 0")
+        if self.diverse < 0 or not self.jitter >= 0:
+            raise InputError(
+                f"{self.name}: diverse={self.diverse}, jitter={self.jitter}; pass a number of steps and a share of eps "
+                "that are at least 0"
+            )
         if self.restarts > 1 and self.start in ("clean", "best"):
             raise InputError(
                 f"{self.name}: restarts={self.restarts} from one point would repeat one run; pass restarts=1 "

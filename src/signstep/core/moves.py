@@ -94,7 +94,7 @@ def shrinking(first: float, last: float) -> Move:
 
 def momentum(decay: float) -> Move:
     """g_t = decay * g_(t-1) + gradient / its L1 length (MI-FGSM; Dong et al. 2018, algorithm 1)."""
-    if decay < 0:
+    if not decay >= 0:
         raise InputError(f"decay={decay}: pass a momentum factor >= 0; 1.0 is the paper's")
 
     def init(region: Region, d: Tree) -> State:  # noqa: ARG001

@@ -105,7 +105,7 @@ class Question:
         checks = self.checked(found.x)
         verified = torch.stack([check.ok for check in checks.values()]).all(0)
         sizes = {name: check.size.to(verdict.loss.dtype).to(verdict.loss.device) for name, check in checks.items()}
-        notes = [*self.notes, *self.problem.predictor.notes]
+        notes = [*self.notes, *self.problem.predictor.notes, *found.notes]
         if found.ended is not None:
             notes.append(f"{attack.name} ended early: {found.ended}")
         if not bool(verified.all()):

@@ -5,10 +5,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from signstep.core.batch_invariant import row_sum
 from signstep.core.minimal.attack import MinimalAttack, positive
 from signstep.core.minimal.hunt import Hunt, Planes
 from signstep.core.minimal.hyperplane import onto
-from signstep.core.norms import Norm, row_sum
+from signstep.core.norms import Norm
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.tree import per_row
 from signstep.errors import InputError

@@ -5,16 +5,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from signstep.core.batch_invariant import row_sum
 from signstep.core.minimal.attack import MinimalAttack, positive
 from signstep.core.minimal.deepfool import nearest_plane
 from signstep.core.minimal.hunt import Hunt, Look
 from signstep.core.minimal.hyperplane import onto
-from signstep.core.norms import row_sum
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.tree import per_row
 from signstep.errors import InputError
 
 _FINAL = 3
+_BEYOND = 1 / 16
 
 
 def fab(
@@ -32,7 +33,7 @@ def fab(
 
     d_i, d_o: the shortest ways onto the nearest plane inside the box, from the point and from the clean input
     a = min(|d_i| / (|d_i| + |d_o|), bias);  d <- (1 - a)(d + overshoot d_i) + a overshoot d_o
-    d <- backward * d where that fools; at the end three secant steps between the nearest point and the clean input
+    d <- backward * d where that fools; at the end of each run three secant steps from the nearest point to the clean
 
     ``candidates``: planes looked at, those of the nearest classes (the paper takes all). ``targets=9`` is FAB-T: a run
     towards each of the nine closest classes, one plane each. Restarts begin at random within half the distance of the
@@ -69,8 +70,9 @@ def _search(
             for _ in range(steps):
                 d, seen = _step(hunt, d, aim, candidates, rule)
                 clean = seen if clean is None else clean
-    assert clean is not None
-    _final(hunt, clean)
+            assert clean is not None
+            # After each run, as in the authors' program: once at the end, a restart could lead it to a longer line.
+            _final(hunt, clean)
 
 
 def _step(
@@ -103,12 +105,18 @@ def _scattered(hunt: Hunt, number: int) -> Tensor:
 
 
 def _final(hunt: Hunt, clean: Look) -> None:
-    """Section 3.3: where the margin, taken for linear between the two, would be zero; three times."""
+    """Section 3.3: a little beyond where the margin, taken for linear between the two, would be zero; three times.
+
+    The paper looks at the zero itself. Near the end most networks are linear on the line, the zero is exact, and
+    whether it fools was for rounding to say: the distance hung on it by up to a hundredth, and so on the other rows of
+    a batch. A sixteenth of the way to the outer point beyond it the answer is certain until it no longer matters.
+    """
     d, _ = hunt.nearest()
     inner, outer = torch.zeros_like(clean.margin), torch.ones_like(clean.margin)
     above, below = clean.margin, hunt.look(d).margin
     for _ in range(_FINAL):
         share = torch.nan_to_num(above / (above - below), 0.5).clamp(0, 1)
+        share = share + _BEYOND * (1 - share)
         t = inner + share * (outer - inner)
         look = hunt.look(per_row(t, d) * d)
         inner, above = torch.where(look.fooled, inner, t), torch.where(look.fooled, above, look.margin)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from signstep.core.attack import Needs
+from signstep.core.batch_invariant import row_sum
 from signstep.core.keys import Key
 from signstep.core.ledger import Ledger
 from signstep.core.norms import L2, Linf
@@ -236,7 +237,7 @@ class _Walk:
         if self._linf:
             towards = towards.sign()
         else:
-            length = towards.flatten(1).square().sum(1).sqrt().clamp_min(torch.finfo(here.dtype).tiny)
+            length = row_sum(towards.square()).sqrt().clamp_min(torch.finfo(here.dtype).tiny)
             towards = towards / per_row(length, towards)
         live = torch.arange(len(index), device=index.device)
         for _ in range(_HALVINGS):
