@@ -289,6 +289,8 @@ def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
     except RuntimeError as error:
         if "use_reentrant" in str(error):
             raise GradientError(_REENTRANT) from error
+        if "modified by an inplace operation" in str(error):
+            raise GradientError(_OVERWRITTEN) from error
         raise
     if all(part is None for part in found):
         raise GradientError(NO_PATH)
@@ -300,6 +302,12 @@ def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
 
     return tree_map(filled, u)
 
+
+_OVERWRITTEN = (
+    "the model writes in place into values that its own gradient is computed from (p[:, k] = 0, p *= w, p.clamp_() "
+    "after a softmax, sigmoid, exp or the like); write into a copy there (p = p.clone()), or use an attack that only "
+    "asks (square, hop-skip-jump)"
+)
 
 _REENTRANT = (
     "the model uses torch.utils.checkpoint with use_reentrant=True, which computes gradients of weights whether they "
