@@ -28,6 +28,7 @@ from signstep.core.tasks import (
     Objective,
     Regression,
     Score,
+    Segmentation,
     Task,
     TaskName,
     check_loss,
@@ -95,7 +96,7 @@ class Question:
         return Outcome(
             x=found.x,
             fooled=verdict.fooled & verified,
-            undetermined=~verdict.fooled & (found.vanished | ~verdict.valid) | ~verified,
+            undetermined=~verdict.fooled & (found.vanished & ~self.hopeless(verdict.near) | ~verdict.valid) | ~verified,
             valid=verdict.valid,
             loss=self.problem.reported(verdict.loss),
             distance=sizes if isinstance(self.x, dict) else sizes[""],
@@ -112,6 +113,10 @@ class Question:
             notes=tuple(dict.fromkeys(notes)),
             ended=found.ended,
         )
+
+    def hopeless(self, near: Tensor) -> Tensor:
+        """Of how near rows are to failing (R,), where no other class is present: there is no way to miss or to find."""
+        return torch.isneginf(near) if self.classes is not None else torch.zeros_like(near, dtype=torch.bool)
 
     def take(self, index: Tensor) -> "Question":
         """The question about the rows at ``index`` alone."""
@@ -390,7 +395,8 @@ class Subject:
             few = tree_map(lambda part: part[:_FEW], inputs)
             with torch.no_grad():
                 first, second = (self.predictor(few).raw.float() for _ in range(2))
-            scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
+            # Absent classes say nothing about the size of the others.
+            scale = torch.nan_to_num(first, 0.0, 0.0, 0.0).abs().max().clamp_min(1e-6)
             known[self.mode] = bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
         return known[self.mode]
 
@@ -450,6 +456,12 @@ class Subject:
         if isinstance(target, str):
             return Aim(labels, _choose(target, task, outputs, labels, ids, key)), notes
         wanted = task.labels(_label_tensor(target, "target"), raw, "target").to(raw.device)
+        absent = _absent(task, raw, wanted)
+        if absent:
+            raise LabelError(
+                f"target is a class that the model gives a score of -inf in {absent} of {wanted.numel()} cases, so "
+                "that it can never be the answer there; pass other targets, or attack those rows without one"
+            )
         if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
             raise LabelError(
                 f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
@@ -477,15 +489,38 @@ def _choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tens
     classes = _classes(task, outputs)
     if classes is None or classes < 2:
         raise InputError(f"target={rule!r} needs at least two classes, the model has {classes}")
-    if rule == "next":
-        return (y + 1) % classes
+    if rule not in ("next", "random", "least-likely"):
+        raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+    z = task.logits(outputs).detach()
+    # Column n holds class y + 1 + n; absent classes (-inf) are no targets, and the last column is the label itself.
+    classes_from_y = (y.unsqueeze(1) + 1 + torch.arange(classes, device=y.device)) % classes
+    there = ~torch.isneginf(z.gather(1, classes_from_y))
+    there[:, -1] = False
+    count = there.sum(1)
+    if not bool((count > 0).all()):
+        raise LabelError(
+            f"target={rule!r} needs another class than y, and {int((count == 0).sum())} of {len(y)} rows have none: "
+            "their other scores are all -inf; attack those rows without a target"
+        )
+    if rule == "least-likely":
+        return z.masked_fill(torch.isneginf(z), torch.inf).scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
+    number = torch.zeros_like(y)
     if rule == "random":
         share = key.fold("target").draws(ids, y.device).uniform("class", (1,)).squeeze(1)
-        return (y + 1 + (share * (classes - 1)).long().clamp_max(classes - 2)) % classes
-    if rule == "least-likely":
-        z = task.logits(outputs).detach()
-        return z.scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
-    raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+        number = (share * count).long().minimum(count - 1)
+    column = (there.cumsum(1) == (number + 1).unsqueeze(1)).long().argmax(1, keepdim=True)
+    return classes_from_y.gather(1, column).squeeze(1)
+
+
+def _absent(task: Task, raw: Tensor, wanted: Tensor) -> int:
+    """In how many cases the class that is wanted is absent: (R,), or (R, ...) at every position."""
+    if isinstance(task, Segmentation):
+        counted = torch.ones_like(wanted, dtype=torch.bool) if task.ignore is None else wanted != task.ignore
+        scores = raw.gather(1, torch.where(counted, wanted, 0).unsqueeze(1)).squeeze(1)
+        return int((torch.isneginf(scores) & counted).sum())
+    if isinstance(task, Multiclass) and raw.ndim == 2 and raw.shape[1] > 1:
+        return int(torch.isneginf(raw.gather(1, wanted.unsqueeze(1))).sum())
+    return 0
 
 
 def _models(surrogate: Model | Sequence[Model] | None) -> tuple[Model, ...]:

@@ -24,8 +24,8 @@ class Score(NamedTuple):
     """How near each row is to failing.
 
     ``loss`` (R,) is what the attack climbs; ``ways`` (R, K) one distance for each way of failing, at most 0 when the
-    row has failed that way; ``fooled`` (R,) what the model's own answer says, never true where it has a NaN (where
-    ``valid`` is false); ``answer`` (R, ...) that answer in the form of a label.
+    row has failed that way, infinite where there is no such way; ``fooled`` (R,) what the model's own answer says,
+    never true where it is none (where ``valid`` is false); ``answer`` (R, ...) that answer in the form of a label.
     """
 
     loss: Tensor
@@ -76,7 +76,10 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Multiclass:
-    """One of K classes: scores (R, K), labels (R,) integers from 0; argmax decides, the first index at a tie."""
+    """One of K classes: scores (R, K), labels (R,) integers from 0; argmax decides, the first index at a tie.
+
+    A logit of minus infinity marks a class that is absent from a row (`core.losses`).
+    """
 
     name: str = "multiclass"
     losses: tuple[str, ...] = ("ce", "margin", "dlr", "plain-ce")
@@ -103,7 +106,11 @@ class Multiclass:
     def score(self, outputs: Outputs, aim: Aim, loss: str) -> Score:
         """Failure is another class than y (untargeted) or the target class (targeted)."""
         z = self.logits(outputs)
-        return classification_score(z, self.predict(outputs), aim, loss, rows_valid(outputs.raw))
+        return classification_score(z, self.predict(outputs), aim, loss, self.valid(outputs))
+
+    def valid(self, outputs: Outputs) -> Tensor:
+        """True (R,) where the outputs name a class: `classes_valid`."""
+        return classes_valid(outputs.raw)
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:
         """Cross-entropy to y, or minus cross-entropy to the target; other losses as they are."""
@@ -138,6 +145,10 @@ class Binary(Multiclass):
         if outputs.form == "lost":
             z = logit_of(z)
         return torch.stack([torch.zeros_like(z), z], 1)
+
+    def valid(self, outputs: Outputs) -> Tensor:
+        """True (R,) where the logit is a number; an infinite one leaves a single class."""
+        return rows_valid(outputs.raw)
 
 
 @dataclass(frozen=True)
@@ -303,8 +314,10 @@ class Segmentation:
         hit = (self.predict(outputs) != goal).reshape(rows, -1)
         hit = (~hit if aim.target is not None else hit) & counted
         wrong = hit.sum(1) / counted.sum(1).clamp_min(1)
-        value = torch.where(counted, nearness.clamp_max(0), 0).sum(1) / counted.sum(1).clamp_min(1)
-        valid = rows_valid(outputs.raw)
+        # Positions that cannot fail, where no other class is present, would hide what the others do.
+        pull = torch.where(counted & ~torch.isneginf(nearness), nearness.clamp_max(0), 0)
+        value = pull.sum(1) / counted.sum(1).clamp_min(1)
+        valid = classes_valid(outputs.raw)
         ways = (self.share - wrong).unsqueeze(1)
         return Score(value, ways, (wrong >= self.share) & valid, valid, self.predict(outputs))
 
@@ -591,8 +604,17 @@ def class_indices(y: Tensor, rows: int, classes: int, name: str) -> Tensor:
 
 
 def rows_valid(raw: Tensor) -> Tensor:
-    """True (R,) where the outputs have no NaN; an infinite logit still has an order."""
+    """True (R,) where the outputs have no NaN; infinite numbers still have an order."""
     return ~torch.isnan(raw).reshape(len(raw), -1).any(1)
+
+
+def classes_valid(raw: Tensor) -> Tensor:
+    """True (R,) where scores of classes (R, K, ...) name one: no NaN, no plus infinity, and a class that is present.
+
+    Minus infinity marks an absent class; plus infinity is an overflow, behind which there is no order.
+    """
+    top = raw.amax(1)  # NaN where there is one
+    return torch.isfinite(top).reshape(len(raw), -1).all(1)
 
 
 def _threshold(outputs: Outputs) -> float:
@@ -607,7 +629,7 @@ def logit_of(p: Tensor) -> Tensor:
 
 def _log_failures(right: Tensor) -> Tensor:
     """log of the summed binary cross-entropy of signed logits ``right`` (R, L): its direction, never saturating."""
-    return torch.logsumexp(losses.log_softplus(-right), 1)
+    return losses.total(losses.log_softplus(-right))
 
 
 TaskName = Literal["auto", "multiclass", "binary", "multilabel", "segmentation", "regression"]

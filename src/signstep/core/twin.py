@@ -223,6 +223,7 @@ def _signals(model: nn.Module, few: Tree) -> _Signals | None:
     wanted = [part for part in leaves(inputs) if part.requires_grad]
     if not flat.requires_grad or not wanted:
         return None
+    flat = torch.where(torch.isneginf(flat), 0.0, flat)  # absent classes
     # Any fixed direction that is not symmetric in the outputs will do; sums of a softmax would be constant.
     weights = torch.linspace(-1, 1, flat.shape[1], dtype=torch.float64, device=flat.device)
     gradients = torch.autograd.grad((flat * weights).sum(), wanted, allow_unused=True)

@@ -65,9 +65,13 @@ def _search(
         aims = list(ways.T)
     for restart in range(restarts):
         for number, aim in enumerate(aims):
-            d = hunt.origin if restart == 0 else _scattered(hunt, restart * len(aims) + number)
+            part = hunt if aim is None or bool((aim >= 0).all()) else hunt.take((aim >= 0).nonzero().squeeze(1))
+            aimed = aim if aim is None else aim[aim >= 0]
+            if len(part.origin) == 0:
+                continue
+            d = part.origin if restart == 0 else _scattered(part, restart * len(aims) + number)
             for _ in range(steps):
-                d, seen = _step(hunt, d, aim, candidates, rule)
+                d, seen = _step(part, d, aimed, candidates, rule)
                 clean = seen if clean is None else clean
     assert clean is not None
     _final(hunt, clean)
