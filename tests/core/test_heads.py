@@ -230,7 +230,7 @@ def test_inside_vmap_there_is_nothing_to_look_behind() -> None:
 
 def test_writing_into_what_another_derivative_needs_is_said_in_one_sentence() -> None:
     def model(u: Tensor) -> Tensor:
-        e = NET(u).exp()
+        e: Tensor = NET(u).exp()
         e[:, 0] = 0
         return e
 

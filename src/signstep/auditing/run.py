@@ -19,6 +19,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.stream import ROWS, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.core.attack import Attack
+from signstep.core.given import given
 from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
 from signstep.core.outputs import Kind, Selector
@@ -190,7 +191,7 @@ def audit(
                 _fitting(
                     attacked,
                     tree_map(lambda part: part.to(where), x),
-                    None if y is None else torch.as_tensor(y).to(where),
+                    None if y is None else given(y).to(where),
                     tally,
                 )
             if progress is not None:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from signstep.core.given import plain_torch
 from signstep.core.tree import Tree, rows, tree_map
 from signstep.errors import InputError
 
@@ -44,6 +45,22 @@ def batches(
             return
 
 
+class _Loaded:
+    """torch's loader, which starts by drawing a number and cannot under every default device of the user's."""
+
+    def __init__(self, loader: Iterable[Any]) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        with plain_torch():
+            return iter(self._loader)
+
+
+@plain_torch()
+def _collated(examples: list[Any]) -> Any:
+    return default_collate(examples)
+
+
 def _as_batches(data: Data, size: int) -> Iterable[Any]:
     if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
         x, y = data
@@ -52,7 +69,7 @@ def _as_batches(data: Data, size: int) -> Iterable[Any]:
         starts = range(0, len(x), size)
         return ((x[start : start + size], None if y is None else y[start : start + size]) for start in starts)
     if isinstance(data, Dataset):
-        return DataLoader(data, batch_size=size)
+        return _Loaded(DataLoader(data, batch_size=size, collate_fn=_collated))
     if isinstance(data, Tensor):
         raise InputError("data is one tensor; pass (x, y), with y=None to take the model's own predictions for labels")
     return data

@@ -151,7 +151,13 @@ class GradientAttack:
     def craft(self, problem: Problem, region: Region, clean: Tree, key: Key) -> Tree:
         """The attacked inputs of one run, without verdict: for training loops and for speed."""
         return self._search(
-            problem.led(self.loss), region, clean, key.fold("restart", 0), None, torch.empty(0, dtype=torch.int64), None
+            problem.led(self.loss),
+            region,
+            clean,
+            key.fold("restart", 0),
+            None,
+            torch.empty(0, dtype=torch.int64, device="cpu"),
+            None,
         ).points()
 
     def _ways(
@@ -161,7 +167,7 @@ class GradientAttack:
         if self.targets == 0 or not problem.classwise:
             return None, None
         score = self.oracle.look(problem, clean, key.fold("ways"))
-        ledger.spend(torch.arange(len(problem.ids), device=problem.ids.device), 1)
+        ledger.spend(torch.arange(len(problem.ids), device=problem.ids.device, dtype=torch.int64), 1)
         # The label's own way is infinitely far and comes last, with those of absent classes; NaN outputs lead anywhere.
         order: Tensor = torch.nan_to_num(score.ways, nan=torch.inf, posinf=torch.inf).argsort(stable=True, dim=1)
         order = order[:, : min(self.targets, order.shape[1] - 1)]
@@ -372,7 +378,7 @@ class _Run:
         """Let the fooled rows leave with their points; returns the positions of those that stay."""
         if self._found is None or self._place is None:
             self._found = tree_map(torch.clone, self._everyone)
-            self._place = torch.arange(len(fooled), device=fooled.device)
+            self._place = torch.arange(len(fooled), device=fooled.device, dtype=torch.int64)
         gone, stay = fooled.nonzero().squeeze(1), (~fooled).nonzero().squeeze(1)
         put(self._found, self._place[gone], take(point, gone))
         self._place, self.owners = self._place[stay], self.owners[stay]

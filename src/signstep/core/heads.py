@@ -14,7 +14,7 @@ is the head's output to the last bit:
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -211,7 +211,7 @@ def _agrees(seen: _Seen, raw: Tensor) -> bool:
     return raw.ndim > 1 and not bool(((raw.float().sum(1) - 1).abs() > slack).any())
 
 
-def _followable(value: Any) -> bool:
+def _followable(value: Any) -> TypeGuard[Tensor]:
     """Whether this is a tensor with memory of its own to compare: what lives inside torch.func.vmap has none."""
     if not isinstance(value, Tensor) or value.layout != torch.strided:
         return False

@@ -26,7 +26,7 @@ class Ledger:
     def standing(self) -> Tensor:
         """Positions of the rows that no restart has fooled."""
         if self.verdict is None:
-            return torch.arange(len(self.forwards), device=self.forwards.device)
+            return torch.arange(len(self.forwards), device=self.forwards.device, dtype=torch.int64)
         return (~self.verdict.fooled).nonzero().squeeze(1)
 
     def spend(self, owners: Tensor | None, forwards: int | Tensor, backwards: int | Tensor = 0) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from signstep.core.attack import Attack
 from signstep.core.eot import Eot
+from signstep.core.given import given
 from signstep.core.keys import Key, content_ids
 from signstep.core.oracles import Autograd, Oracle, Surrogates, leaf_of, on_twin
 from signstep.core.outcome import Health, Outcome
@@ -306,7 +307,11 @@ class Subject:
             outputs = self.predictor.reread(outputs)
         if ids is None:
             needs_ids = target == "random" or random or attack is None or attack.draws
-            ids = content_ids(inputs, _span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
+            ids = (
+                content_ids(inputs, _span(threats))
+                if needs_ids
+                else torch.zeros(rows(inputs), dtype=torch.int64, device="cpu")
+            )
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, y, target, ids, key)
         notes += remarks
@@ -493,7 +498,7 @@ def _choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tens
         raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
     z = task.logits(outputs).detach()
     # Column n holds class y + 1 + n; absent classes (-inf) are no targets, and the last column is the label itself.
-    classes_from_y = (y.unsqueeze(1) + 1 + torch.arange(classes, device=y.device)) % classes
+    classes_from_y = (y.unsqueeze(1) + 1 + torch.arange(classes, device=y.device, dtype=torch.int64)) % classes
     there = ~torch.isneginf(z.gather(1, classes_from_y))
     there[:, -1] = False
     count = there.sum(1)
@@ -547,7 +552,7 @@ def _label_tensor(y: object, name: str) -> Tensor:
     if isinstance(y, Tensor):
         return y.clone() if y.is_inference() else y.detach()
     try:
-        return torch.as_tensor(y)
+        return given(y)
     except (TypeError, ValueError, RuntimeError) as error:
         raise LabelError(
             f"{name} is a {type(y).__name__} that cannot be made a tensor; pass a tensor of labels"

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from signstep.core import losses
+from signstep.core.given import given
 from signstep.core.outputs import Outputs
 from signstep.errors import InputError, LabelError, ModelError, SignstepWarning
 
@@ -163,7 +164,7 @@ class Labels(Multiclass):
 
     def labels(self, y: Tensor, outputs: Tensor, name: str) -> Tensor:
         """Integers from 0, shape (R,); the model does not tell how many classes there are."""
-        known = int(max(torch.as_tensor(y).max(), outputs.max())) + 1 if len(outputs) == len(y) else 1
+        known = int(max(given(y).max(), outputs.max())) + 1 if len(outputs) == len(y) else 1
         return class_indices(y, len(outputs), known, name)
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -177,7 +178,7 @@ class Labels(Multiclass):
         goal = aim.y if aim.target is None else aim.target
         assert goal is not None
         fooled = (outputs.raw != goal) if aim.target is None else (outputs.raw == goal)
-        value = torch.where(fooled, 1.0, -1.0)
+        value = torch.where(fooled, 1.0, -1.0).to(torch.float32)
         return Score(value, -value.unsqueeze(1), fooled, torch.ones_like(fooled), outputs.raw)
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
@@ -421,7 +422,7 @@ class Custom:
                 )
         valid = rows_valid(outputs.raw)
         fooled = fooled.bool() & valid
-        return Score(value, torch.where(fooled, -1.0, 1.0).unsqueeze(1), fooled, valid, outputs.raw)
+        return Score(value, torch.where(fooled, -1.0, 1.0).to(torch.float32).unsqueeze(1), fooled, valid, outputs.raw)
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
         """As it is."""

@@ -164,7 +164,7 @@ def prior(batch: Batch) -> Tensor:
     """
     recipe, region = batch.recipe, batch.region
     fresh = region.project(region.restrict(noise(region, batch.draws, recipe.spread)))
-    ids = torch.arange(len(fresh), device=fresh.device) if batch.ids is None else batch.ids
+    ids = torch.arange(len(fresh), device=fresh.device, dtype=torch.int64) if batch.ids is None else batch.ids
     frame = batch.frame or Frame(lambda part: part, lambda part, _: part)
     stored, drifted = batch.memory.recall(ids, fresh)
     begin, drift = region.project(frame.apply(stored)), frame.apply(drifted)

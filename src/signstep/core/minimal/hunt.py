@@ -69,7 +69,7 @@ class Hunt:
         self.origin = torch.zeros_like(clean, dtype=search_dtype(clean.dtype))
         self.rounding = torch.finfo(clean.dtype).eps
         self._clean, self._oracle = clean, oracle
-        self._rows = torch.arange(len(clean), device=clean.device)
+        self._rows = torch.arange(len(clean), device=clean.device, dtype=torch.int64)
         self._book = _Book(name, key, clean, problem.ids)
 
     def take(self, index: Tensor) -> "Hunt":
@@ -212,7 +212,9 @@ class Hunt:
         self._book.looks += 1
         key = self._book.key.fold("look", self._book.looks)
         if self._book.looks == 2:
-            self.problem = self.problem.take(torch.arange(len(self._rows), device=self._rows.device))  # no longer warm
+            self.problem = self.problem.take(
+                torch.arange(len(self._rows), device=self._rows.device, dtype=torch.int64)
+            )  # no longer warm
         return (self._clean if d is self.origin else self._landed(d)), key
 
     def _landed(self, d: Tensor) -> Tensor:
