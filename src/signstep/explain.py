@@ -107,10 +107,19 @@ def _finding(rule: Rule) -> str:
 
 
 def _fgsm_example() -> str:
-    gradient = torch.tensor([[3.0, -0.1, 0.0, -2.0]])
-    x = torch.tensor([[0.2, 0.5, 0.7, 0.9]])
-    stepped = fgsm(lambda u: -(u * gradient).sum(1, keepdim=True), x, torch.ones(1), eps=0.05, outputs="logits")
-    g, radius = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([0.1])
+    gradient = torch.tensor([[3.0, -0.1, 0.0, -2.0]], dtype=torch.float32, device="cpu")
+    x = torch.tensor([[0.2, 0.5, 0.7, 0.9]], dtype=torch.float32, device="cpu")
+    stepped = fgsm(
+        lambda u: -(u * gradient).sum(1, keepdim=True),
+        x,
+        torch.ones(1, dtype=torch.float32, device="cpu"),
+        eps=0.05,
+        outputs="logits",
+    )
+    g, radius = (
+        torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float32, device="cpu"),
+        torch.tensor([0.1], dtype=torch.float32, device="cpu"),
+    )
     lines = [
         "Worked examples (computed now)",
         f"  x = {_row(x)}, gradient = {_row(gradient)}, eps = 0.05, box [0, 1]",
@@ -121,8 +130,20 @@ def _fgsm_example() -> str:
     for name in ("linf", "l2", "l1"):
         step = NORMS[name].steepest(g, radius)
         lines.append(f"  {name:<4}  d = {_row(step, 4)}  gain {float((g * step).sum()):.4f}")
-    w, b, point, eps = torch.tensor([[1.5, -2.0, 0.5]]), 0.2, torch.tensor([[0.3, 0.1, 0.6]]), 0.1
-    adversarial = fgsm(lambda u: u @ w.T + b, point, torch.ones(1), eps=eps, box=None, outputs="logits")
+    w, b, point, eps = (
+        torch.tensor([[1.5, -2.0, 0.5]], dtype=torch.float32, device="cpu"),
+        0.2,
+        torch.tensor([[0.3, 0.1, 0.6]], dtype=torch.float32, device="cpu"),
+        0.1,
+    )
+    adversarial = fgsm(
+        lambda u: u @ w.T + b,
+        point,
+        torch.ones(1, dtype=torch.float32, device="cpu"),
+        eps=eps,
+        box=None,
+        outputs="logits",
+    )
     attained = torch.nn.functional.softplus(-(adversarial @ w.T + b)).item()
     closed = torch.nn.functional.softplus(eps * w.abs().sum() - (point @ w.T + b)).item()
     lines += [

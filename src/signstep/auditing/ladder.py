@@ -163,7 +163,9 @@ def climb(
     untouched = nearness(question.clean)
     standing, best, near = ~failed, question.x, torch.full_like(untouched, -torch.inf)
     for place, (name, rung, attack) in enumerate(rungs):
-        meant = standing if rung.near is None else standing & ~(near < rung.near * untouched)
+        meant = (
+            standing if rung.near is None else standing & ~((near < rung.near * untouched) | question.hopeless(near))
+        )
         index = meant.nonzero().squeeze(1)
         if len(index) == 0 or name in aside_:
             tally.skip(name)

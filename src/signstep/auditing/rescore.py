@@ -169,7 +169,7 @@ def allowed(result: Result, points: Mapping[str, Tensor], checkers: Mapping[str,
     if terms is None:
         return Check("threat model", False, "the record does not state the threat in numbers")
     several = {f":{name}": part for name, part in terms["inputs"].items()} if "inputs" in terms else {"": terms}
-    inside, tolerance = torch.ones(len(points["row"]), dtype=torch.bool), 0.0
+    inside, tolerance = torch.ones(len(points["row"]), dtype=torch.bool, device="cpu"), 0.0
     for end, part in several.items():
         if f"x_adv{end}" not in points:
             return Check("threat model", False, f"the saved points have no input {end[1:]!r}")
@@ -233,7 +233,9 @@ def _not_fooled(result: Result, part: Mapping[str, Tensor]) -> list[str]:
     """Rows whose recorded labels do not say what the record claims."""
     if "y" not in part or not result.per_example.labels:
         return []
-    stated = torch.tensor([result.per_example.labels[row] for row in part["row"].tolist()])
+    stated = torch.tensor(
+        [result.per_example.labels[row] for row in part["row"].tolist()], dtype=torch.int64, device="cpu"
+    )
     bad = [f"example {row}: its label differs" for row in part["row"][stated != part["y"]].tolist()]
     reached = part["answer_adv"] == part["target"] if "target" in part else part["answer_adv"] != part["y"]
     right = part["answer"] == part["y"]

@@ -130,13 +130,17 @@ class GradientAttack:
         """Attack every row and return what was found; ``clean`` is the input the region surrounds."""
         ledger = Ledger(problem.ids)
         led = problem.led(self.loss)
-        ways = self._ways(led, clean, key, ledger)
+        ways, there = self._ways(led, clean, key, ledger)
         runs = [(restart, way) for restart in range(self.restarts) for way in range(max(1, _columns(ways)))]
         ended = None
         for number, (_, way) in enumerate(runs):
             index = ledger.standing()
             if len(index) == 0 or ended is not None:
                 break
+            if way and there is not None:
+                index = index[there[index, way]]
+                if len(index) == 0:
+                    continue
             everyone = len(index) == len(problem.ids)
             hunt = led if everyone else led.take(index)
             if ways is not None:
@@ -152,18 +156,27 @@ class GradientAttack:
     def craft(self, problem: Problem, region: Region, clean: Tree, key: Key) -> Tree:
         """The attacked inputs of one run, without verdict: for training loops and for speed."""
         return self._search(
-            problem.led(self.loss), region, clean, key.fold("restart", 0), None, torch.empty(0, dtype=torch.int64), None
+            problem.led(self.loss),
+            region,
+            clean,
+            key.fold("restart", 0),
+            None,
+            torch.empty(0, dtype=torch.int64, device="cpu"),
+            None,
         ).points()
 
-    def _ways(self, problem: Problem, clean: Tree, key: Key, ledger: Ledger) -> Tensor | None:
-        """The classes (R, targets) to lead to, the closest at the clean input first."""
+    def _ways(
+        self, problem: Problem, clean: Tree, key: Key, ledger: Ledger
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """The classes (R, targets) to lead to, the closest at the clean input first, and which of them are there."""
         if self.targets == 0 or not problem.classwise:
-            return None
+            return None, None
         score = self.oracle.look(problem, clean, key.fold("ways"))
-        ledger.spend(torch.arange(len(problem.ids), device=problem.ids.device), 1)
-        # The label's own way is infinitely far and comes last; NaN outputs lead anywhere.
-        order: Tensor = torch.nan_to_num(score.ways, nan=torch.inf).argsort(stable=True, dim=1)
-        return order[:, : min(self.targets, order.shape[1] - 1)]
+        ledger.spend(torch.arange(len(problem.ids), device=problem.ids.device, dtype=torch.int64), 1)
+        # The label's own way is infinitely far and comes last, with those of absent classes; NaN outputs lead anywhere.
+        order: Tensor = torch.nan_to_num(score.ways, nan=torch.inf, posinf=torch.inf).argsort(stable=True, dim=1)
+        order = order[:, : min(self.targets, order.shape[1] - 1)]
+        return order, ~torch.isposinf(score.ways.gather(1, order))
 
     def _search(
         self,
@@ -370,7 +383,7 @@ class _Run:
         """Let the fooled rows leave with their points; returns the positions of those that stay."""
         if self._found is None or self._place is None:
             self._found = tree_map(torch.clone, self._everyone)
-            self._place = torch.arange(len(fooled), device=fooled.device)
+            self._place = torch.arange(len(fooled), device=fooled.device, dtype=torch.int64)
         gone, stay = fooled.nonzero().squeeze(1), (~fooled).nonzero().squeeze(1)
         put(self._found, self._place[gone], take(point, gone))
         self._place, self.owners = self._place[stay], self.owners[stay]

@@ -30,6 +30,7 @@ from signstep.core.tasks import (
     Objective,
     Regression,
     Score,
+    Segmentation,
     Task,
     TaskName,
     check_loss,
@@ -113,7 +114,7 @@ class Question:
         return Outcome(
             x=found.x,
             fooled=verdict.fooled & verified,
-            undetermined=~verdict.fooled & (found.vanished | ~verdict.valid) | ~verified,
+            undetermined=~verdict.fooled & (found.vanished & ~self.hopeless(verdict.near) | ~verdict.valid) | ~verified,
             valid=verdict.valid,
             loss=self.problem.reported(verdict.loss),
             distance=sizes if isinstance(self.x, dict) else sizes[""],
@@ -130,6 +131,10 @@ class Question:
             notes=tuple(dict.fromkeys(notes)),
             ended=found.ended,
         )
+
+    def hopeless(self, near: Tensor) -> Tensor:
+        """Of how near rows are to failing (R,), where no other class is present: there is no way to miss or to find."""
+        return torch.isneginf(near) if self.classes is not None else torch.zeros_like(near, dtype=torch.bool)
 
     def take(self, index: Tensor) -> "Question":
         """The question about the rows at ``index`` alone."""
@@ -325,7 +330,11 @@ class Subject:
             outputs = self.predictor.reread(outputs)
         if ids is None:
             needs_ids = target == "random" or random or attack is None or attack.draws
-            ids = content_ids(inputs, _span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
+            ids = (
+                content_ids(inputs, _span(threats))
+                if needs_ids
+                else torch.zeros(rows(inputs), dtype=torch.int64, device="cpu")
+            )
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, given.labels(y), target, ids, key)
         notes += [*remarks, *said, *self._remarks(randomness, random=random)]
@@ -446,7 +455,7 @@ class Subject:
 
     def _rendering(self, transform: Transform, u: Tree, key: Key) -> Callable[[Tree], Tree]:
         """The inputs behind a transform that draws nothing."""
-        draws = key.fold("transform").draws(torch.zeros(rows(u), dtype=torch.int64), leaves(u)[0].device)
+        draws = key.fold("transform").draws(torch.zeros(rows(u), dtype=torch.int64, device="cpu"), leaves(u)[0].device)
 
         def render(point: Tree) -> Tree:
             with foreign("transform="):
@@ -475,7 +484,8 @@ class Subject:
                         guard.rewind()
                     looks.append(self.predictor(few).raw.float())
                 first, second = looks
-                scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
+                # Absent classes say nothing about the size of the others.
+                scale = torch.nan_to_num(first, 0.0, 0.0, 0.0).abs().max().clamp_min(1e-6)
                 return bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
 
             with torch.no_grad():
@@ -545,6 +555,12 @@ class Subject:
         goals = given.labels(target, name="target")
         assert goals is not None
         wanted = task.labels(goals, raw, "target").to(raw.device)
+        absent = _absent(task, raw, wanted)
+        if absent:
+            raise LabelError(
+                f"target is a class that the model gives a score of -inf in {absent} of {wanted.numel()} cases, so "
+                "that it can never be the answer there; pass other targets, or attack those rows without one"
+            )
         if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
             raise LabelError(
                 f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
@@ -572,15 +588,38 @@ def _choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tens
     classes = _classes(task, outputs)
     if classes is None or classes < 2:
         raise InputError(f"target={rule!r} needs at least two classes, the model has {classes}")
-    if rule == "next":
-        return (y + 1) % classes
+    if rule not in ("next", "random", "least-likely"):
+        raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+    z = task.logits(outputs).detach()
+    # Column n holds class y + 1 + n; absent classes (-inf) are no targets, and the last column is the label itself.
+    classes_from_y = (y.unsqueeze(1) + 1 + torch.arange(classes, device=y.device, dtype=torch.int64)) % classes
+    there = ~torch.isneginf(z.gather(1, classes_from_y))
+    there[:, -1] = False
+    count = there.sum(1)
+    if not bool((count > 0).all()):
+        raise LabelError(
+            f"target={rule!r} needs another class than y, and {int((count == 0).sum())} of {len(y)} rows have none: "
+            "their other scores are all -inf; attack those rows without a target"
+        )
+    if rule == "least-likely":
+        return z.masked_fill(torch.isneginf(z), torch.inf).scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
+    number = torch.zeros_like(y)
     if rule == "random":
         share = key.fold("target").draws(ids, y.device).uniform("class", (1,)).squeeze(1)
-        return (y + 1 + (share * (classes - 1)).long().clamp_max(classes - 2)) % classes
-    if rule == "least-likely":
-        z = task.logits(outputs).detach()
-        return z.scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
-    raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+        number = (share * count).long().minimum(count - 1)
+    column = (there.cumsum(1) == (number + 1).unsqueeze(1)).long().argmax(1, keepdim=True)
+    return classes_from_y.gather(1, column).squeeze(1)
+
+
+def _absent(task: Task, raw: Tensor, wanted: Tensor) -> int:
+    """In how many cases the class that is wanted is absent: (R,), or (R, ...) at every position."""
+    if isinstance(task, Segmentation):
+        counted = torch.ones_like(wanted, dtype=torch.bool) if task.ignore is None else wanted != task.ignore
+        scores = raw.gather(1, torch.where(counted, wanted, 0).unsqueeze(1)).squeeze(1)
+        return int((torch.isneginf(scores) & counted).sum())
+    if isinstance(task, Multiclass) and raw.ndim == 2 and raw.shape[1] > 1:
+        return int(torch.isneginf(raw.gather(1, wanted.unsqueeze(1))).sum())
+    return 0
 
 
 def _models(surrogate: Model | Sequence[Model] | None) -> tuple[Model, ...]:

@@ -83,7 +83,7 @@ def open_folder(
 
     return DataSource(
         name=f"{root} ({len(names)} classes)",
-        labels=torch.tensor([label for _, label in used]),
+        labels=torch.tensor([label for _, label in used], dtype=torch.int64, device="cpu"),
         shape=looked.shape,
         read=read,
         files={path.relative_to(root).as_posix(): path for path, _ in used},

@@ -37,6 +37,6 @@ def _search(hunt: Hunt, *, steps: int, gamma: float, init: float) -> None:
         look, gradient = hunt.climb(d)
         alpha = unit * annealed(1.0, 0.01, step, steps)
         d = look.at + per_row(alpha, d) * direction(gradient)
-        eps = (eps * torch.where(look.fooled, 1 - gamma, 1 + gamma)).minimum(_FARTHEST * unit)
+        eps = torch.where(look.fooled, eps * (1 - gamma), eps * (1 + gamma)).minimum(_FARTHEST * unit)
         d = hunt.inside(per_row(eps, d) * direction(d))
     hunt.look(d)

@@ -60,6 +60,6 @@ def nearest_plane(planes: Planes, norm: Norm) -> tuple[Tensor, Tensor]:
     steep = steep.clamp_min(torch.finfo(steep.dtype).tiny)
     best = (planes.gap.abs() / steep).argmin(1)
     gap = planes.gap.gather(1, best[:, None])[:, 0]
-    slope = planes.slope[torch.arange(len(best), device=best.device), best]
+    slope = planes.slope[torch.arange(len(best), device=best.device, dtype=torch.int64), best]
     there = torch.isfinite(gap)
     return torch.where(there, gap, 0.0), torch.where(per_row(there, slope), slope, 0.0)

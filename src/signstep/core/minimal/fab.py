@@ -66,13 +66,18 @@ def _search(
         aims = list(ways.T)
     for restart in range(restarts):
         for number, aim in enumerate(aims):
-            d = hunt.origin if restart == 0 else _scattered(hunt, restart * len(aims) + number)
+            there = None if aim is None or bool((aim >= 0).all()) else (aim >= 0).nonzero().squeeze(1)
+            part = hunt if there is None else hunt.take(there)
+            aimed = aim if aim is None or there is None else aim[there]
+            if len(part.origin) == 0:
+                continue
+            d = part.origin if restart == 0 else _scattered(part, restart * len(aims) + number)
             for _ in range(steps):
-                d, seen = _step(hunt, d, aim, candidates, rule)
+                d, seen = _step(part, d, aimed, candidates, rule)
                 clean = seen if clean is None else clean
             assert clean is not None
             # After each run, as in the authors' program: once at the end, a restart could lead it to a longer line.
-            _final(hunt, clean)
+            _final(part, clean.margin if there is None else clean.margin[there])
 
 
 def _step(
@@ -104,16 +109,20 @@ def _scattered(hunt: Hunt, number: int) -> Tensor:
     return hunt.inside(per_row(radius, unit) * unit)
 
 
-def _final(hunt: Hunt, clean: Look) -> None:
+def _final(hunt: Hunt, margin: Tensor) -> None:
     """Section 3.3: a little beyond where the margin, taken for linear between the two, would be zero; three times.
 
     The paper looks at the zero itself. Near the end most networks are linear on the line, the zero is exact, and
     whether it fools was for rounding to say: the distance hung on it by up to a hundredth, and so on the other rows of
     a batch. A sixteenth of the way to the outer point beyond it the answer is certain until it no longer matters.
+
+    Args:
+        hunt: the rows of the run.
+        margin: theirs at the clean input, (R,).
     """
     d, _ = hunt.nearest()
-    inner, outer = torch.zeros_like(clean.margin), torch.ones_like(clean.margin)
-    above, below = clean.margin, hunt.look(d).margin
+    inner, outer = torch.zeros_like(margin), torch.ones_like(margin)
+    above, below = margin, hunt.look(d).margin
     for _ in range(_FINAL):
         share = torch.nan_to_num(above / (above - below), 0.5).clamp(0, 1)
         share = share + _BEYOND * (1 - share)

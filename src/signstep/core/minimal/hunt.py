@@ -69,7 +69,7 @@ class Hunt:
         self.origin = torch.zeros_like(clean, dtype=search_dtype(clean.dtype))
         self.rounding = torch.finfo(clean.dtype).eps
         self._clean, self._oracle, self._eps = clean, oracle, region.radius
-        self._rows = torch.arange(len(clean), device=clean.device)
+        self._rows = torch.arange(len(clean), device=clean.device, dtype=torch.int64)
         self._book = _Book(name, key, clean, problem.ids)
 
     def take(self, index: Tensor) -> "Hunt":
@@ -132,11 +132,13 @@ class Hunt:
         return self._seen(point, score, key)
 
     def ways(self, d: Tensor, count: int) -> tuple[Look, Tensor]:
-        """One forward pass, and the ways (R, M) that are nearest to failing there."""
+        """One forward pass, and the ways (R, M) that are nearest to failing there; -1 where a row has fewer."""
         point, key = self._begin(d)
         score = self._oracle.look(self.problem, point, key)
         self._book.ledger.spend(self._rows, self._oracle.looks)
-        return self._seen(point, score, key), closest(count, jointly=self.problem.jointly)(score)
+        picked = closest(count, jointly=self.problem.jointly)(score)
+        missing = torch.isposinf(score.ways.gather(1, picked))
+        return self._seen(point, score, key), picked.masked_fill(missing, -1)
 
     def climb(self, d: Tensor) -> tuple[Look, Tensor]:
         """One forward and one backward pass: the gradient (R, ...) of the searched loss."""
@@ -144,7 +146,7 @@ class Hunt:
         score, gradient = self._oracle(self.problem, point, key)
         self._book.ledger.spend(self._rows, self._oracle.gradients, self._oracle.gradients)
         assert isinstance(gradient, Tensor)
-        return self._seen(point, score, key), self._counted(gradient)
+        return self._seen(point, score, key), self._counted(gradient, None)
 
     def planes(self, d: Tensor, count: int = 1, way: Tensor | None = None) -> Planes:
         """One forward and M backward passes: the hyperplanes of the ``count`` nearest ways, or of ``way`` (R,)."""
@@ -155,7 +157,9 @@ class Hunt:
         point, key = self._begin(d)
         seen = differentiated(self._oracle, self.problem, point, key, pick, self._book.name)
         self._book.ledger.spend(self._rows, seen.forwards, seen.backwards)
-        slopes = [self._counted(slope) for slope in seen.slopes if isinstance(slope, Tensor)]
+        there = ~torch.isposinf(seen.score.ways.gather(1, seen.ways))
+        there[:, 0] = True
+        slopes = [self._counted(s, there[:, n]) for n, s in enumerate(seen.slopes) if isinstance(s, Tensor)]
         gap = (
             torch.nan_to_num(seen.score.ways, nan=torch.inf, posinf=torch.inf)
             .gather(1, seen.ways)
@@ -231,7 +235,9 @@ class Hunt:
         self._book.looks += 1
         key = self._book.key.fold("look", self._book.looks)
         if self._book.looks == 2:
-            self.problem = self.problem.take(torch.arange(len(self._rows), device=self._rows.device))  # no longer warm
+            self.problem = self.problem.take(
+                torch.arange(len(self._rows), device=self._rows.device, dtype=torch.int64)
+            )  # no longer warm
         return (self._clean if d is self.origin else self._landed(d)), key
 
     def _landed(self, d: Tensor) -> Tensor:
@@ -241,10 +247,16 @@ class Hunt:
             d = d + d.sign() * (0.5 * (grid.high - grid.low) / grid.steps)
         return self.region.land(d)
 
-    def _counted(self, gradient: Tensor) -> Tensor:
+    def _counted(self, gradient: Tensor, there: Tensor | None) -> Tensor:
+        """The gradient without unusable coordinates; the health of the rows ``there`` (R,) is taken now and then."""
         gradient = self.region.restrict(gradient.to(self.origin.dtype))
         if self._book.looks > 3 and self._book.looks % 10:
             return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+        if there is not None and not bool(there.all()):
+            index = there.nonzero().squeeze(1)
+            seen = self._book.ledger.count(self._rows[index], self.region.take(index), gradient[index])
+            assert isinstance(seen, Tensor)
+            return torch.zeros_like(gradient).index_copy_(0, index, seen)
         cleaned = self._book.ledger.count(self._rows, self.region, gradient)
         assert isinstance(cleaned, Tensor)
         return cleaned

@@ -88,7 +88,10 @@ class HopSkipJump:
         cut = part.land(part.project(_displacement(jury.point, part.x)))
         point = torch.where(per_row(reached, cut), jury.point, cut)
         run = Run(point if name is None else {name: point}, reached, jury.answer, jury.ended)
-        ledger, everyone = Ledger(problem.ids), torch.arange(len(problem.ids), device=problem.ids.device)
+        ledger, everyone = (
+            Ledger(problem.ids),
+            torch.arange(len(problem.ids), device=problem.ids.device, dtype=torch.int64),
+        )
         ledger.forwards += jury.spent
         ended = settle(ledger, problem, everyone, run, key)
         return found(ledger, region, ended)._replace(smallest=jury.length)
@@ -128,7 +131,7 @@ class _Walk:
 
         A row whose clean input fools is done: nothing is nearer.
         """
-        index = self._able(torch.arange(len(self._d), device=self._d.device))
+        index = self._able(torch.arange(len(self._d), device=self._d.device, dtype=torch.int64))
         if len(index):
             index = index[~self._jury.fooled(self._d[index], index)]
         having = []
@@ -152,7 +155,9 @@ class _Walk:
         layout = Layout.of(tuple(region.x.shape[1:]))
         draws = self._key.fold("noise", attempt).draws(self._ids[index], region.x.device)
         block = 2 ** (attempt % 4)
-        down, across = (torch.arange(size, device=region.x.device) // block * block for size in layout[1:])
+        down, across = (
+            torch.arange(size, device=region.x.device, dtype=torch.int64) // block * block for size in layout[1:]
+        )
         share = draws.uniform("box", tuple(layout))[:, :, down][..., across].reshape(region.x.shape).to(self._d.dtype)
         size = torch.where(torch.isfinite(region.radius) & (region.radius > 0), region.radius, 1.0)
         size = per_row(size, share) * 2.0 ** min(30, attempt // 4)
@@ -192,7 +197,9 @@ class _Walk:
         for start in range(0, int(count.max()), self._block):
             live = (count > start).nonzero().squeeze(1)
             v = self._directions(key.fold(start), index[live], here.dtype)
-            asked = (start + torch.arange(self._block, device=index.device)) < count[live].unsqueeze(1)
+            asked = (start + torch.arange(self._block, device=index.device, dtype=torch.int64)) < count[live].unsqueeze(
+                1
+            )
             v, phi = self._probes(here[live], v, reach[live], index[live], asked)
             signed[live] += (v * _to_each(phi, v)).sum(1)
             plain[live] += v.sum(1)
@@ -239,7 +246,7 @@ class _Walk:
         else:
             length = row_sum(towards.square()).sqrt().clamp_min(torch.finfo(here.dtype).tiny)
             towards = towards / per_row(length, towards)
-        live = torch.arange(len(index), device=index.device)
+        live = torch.arange(len(index), device=index.device, dtype=torch.int64)
         for _ in range(_HALVINGS):
             live = live[self._jury.left(index[live]) >= 1]
             if not len(live):

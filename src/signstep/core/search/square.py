@@ -97,8 +97,8 @@ class _Walk:
 
     def __init__(self, rows: Rows, painted: dict[str, Canvas], key: Key) -> None:
         self._rows, self._canvas, self._key = rows, painted, key
-        self._numbers = torch.empty(0)
-        self._loss = torch.empty(0)
+        self._numbers = torch.empty(0, dtype=torch.float32, device="cpu")
+        self._loss = torch.empty(0, dtype=torch.float32, device="cpu")
         self._near = self._bar = self._loss
         self._then: tuple[Tensor, Tensor] | None = None
         self._answer: Tensor | None = None

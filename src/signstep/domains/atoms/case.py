@@ -94,7 +94,7 @@ class _Rows:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for number, structure in enumerate(self._surface.structures):
-            yield self._surface.rows([number]), torch.tensor([structure.rise], dtype=torch.float64)
+            yield self._surface.rows([number]), torch.tensor([structure.rise], dtype=torch.float64, device="cpu")
 
 
 def _stated(request: Request) -> Schema:

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from signstep.core.defaults import plain_torch
 from signstep.domains.atoms.graph import GraphPotential
 from signstep.domains.atoms.potential import TorchPotential
 from signstep.errors import LoadError
@@ -51,6 +52,7 @@ def weights_hash(path: str | Path | None = None) -> str:
 
 
 @lru_cache(maxsize=4)
+@plain_torch()
 def _loaded(path: Path) -> GraphPotential:
     stated = facts(path)
     try:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.keys import Key
 from signstep.domains.atoms.destabilise import NormName, attack_of, measured, relaxed_notes, surface_of
 from signstep.domains.atoms.found import SmallestRise
@@ -115,7 +116,7 @@ class _Hunt:
 
     def __init__(self, surface: Surface, threat: AtomsThreat, rise: float, seed: int) -> None:
         self.surface, self.threat, self.rise, self.seed = surface, threat, rise, seed
-        self.largest = float(torch.as_tensor(threat.eps, dtype=torch.float64))
+        self.largest = float(plain_tensor(threat.eps, dtype=torch.float64))
         self.start = surface.rows([0])
         self.spent = 0
 
@@ -163,14 +164,18 @@ class _Hunt:
         """The median size at which random directions reach the rise."""
         x = self.surface.rows([0] * _CONTROLS)
         region = self.threat.around(x)
-        d = region.vertex(Key(self.seed).fold("random directions").draws(torch.arange(_CONTROLS), x.device))
+        d = region.vertex(
+            Key(self.seed)
+            .fold("random directions")
+            .draws(torch.arange(_CONTROLS, dtype=torch.int64, device="cpu"), x.device)
+        )
         assert isinstance(d, Tensor)
         low, high = (
-            torch.zeros(_CONTROLS, dtype=torch.float64),
-            torch.full((_CONTROLS,), torch.inf, dtype=torch.float64),
+            torch.zeros(_CONTROLS, dtype=torch.float64, device="cpu"),
+            torch.full((_CONTROLS,), torch.inf, dtype=torch.float64, device="cpu"),
         )
         with torch.no_grad():
-            for share in torch.linspace(0.1, 1, 10, dtype=torch.float64):
+            for share in torch.linspace(0.1, 1, 10, dtype=torch.float64, device="cpu"):
                 hit = (self.surface(x + share * d) >= self.rise) & torch.isinf(high)
                 high = torch.where(hit, share, high)
                 low = torch.where(torch.isinf(high), share, low)

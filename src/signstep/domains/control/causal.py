@@ -87,7 +87,7 @@ class CausalFgsm:
             raise InputError("causal-fgsm needs a closed loop with the inputs error and start; attack a ClosedLoop")
         start = problem.frozen["start"]
         ledger = Ledger(problem.ids)
-        everyone = torch.arange(len(start), device=start.device)
+        everyone = torch.arange(len(start), device=start.device, dtype=torch.int64)
         error = self._played(here, start, ledger)
         ended = settle(ledger, problem, everyone, Run({"error": error}, torch.zeros_like(everyone).bool()), key)
         return found(ledger, region, ended)
@@ -95,7 +95,7 @@ class CausalFgsm:
     def _played(self, region: SensorRegion, start: Tensor, ledger: Ledger) -> Tensor:
         """The errors (R, T, S) of one game."""
         samples = region.bound.shape[0]
-        free = torch.tensor([sensor.shape == "free" for sensor in region.sensors.parts])
+        free = torch.tensor([sensor.shape == "free" for sensor in region.sensors.parts], dtype=torch.bool, device="cpu")
         bound = region.bound * free
         rates = [torch.inf if sensor.rate is None else sensor.rate for sensor in region.sensors.parts]
         jump = region.radius[:, None] * bound.new_tensor(rates) * region.sensors.interval

@@ -53,7 +53,7 @@ def loop_case(request: Request, schema: Schema) -> Case:
     steps = max(1, round((schema.seconds or SECONDS) / known.interval))
     start = starts(known, count, seed=request.seed)
     threat = sensor_threat(sensors, size_of(request.threat))
-    zeros = torch.zeros(count, steps, len(sensors))
+    zeros = torch.zeros(count, steps, len(sensors), dtype=torch.float32, device="cpu")
     batches = [
         ({"error": zeros[first : first + request.batch_size], "start": start[first : first + request.batch_size]}, None)
         for first in range(0, count, request.batch_size)

@@ -64,7 +64,7 @@ def windows(
         longest = max((len(record.values) for record in records), default=0)
         raise InputError(f"no window of {samples} samples fits ({longest} rows at most); write a smaller window")
     x = torch.from_numpy(np.stack(parts)).float()
-    return Series(x, torch.tensor(labels, dtype=torch.int64), classes, names, notes)
+    return Series(x, torch.tensor(labels, dtype=torch.int64, device="cpu"), classes, names, notes)
 
 
 def read_tennessee(folder: Path, *, test: bool, samples: int, stride: int, skip_bad: bool = False) -> Series:

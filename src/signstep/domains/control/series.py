@@ -93,9 +93,11 @@ def read_ts(path: Path, *, skip_bad: bool = False) -> Series:
         parts.append(read[0])
         labels.append(read[1])
         shape = read[0].shape
-    x = torch.from_numpy(np.stack(parts)).float() if parts else torch.empty(0, 1, 1)
+    x = torch.from_numpy(np.stack(parts)).float() if parts else torch.empty(0, 1, 1, dtype=torch.float32, device="cpu")
     names = tuple(f"channel {number + 1}" for number in range(x.shape[2]))
-    return Series(x, torch.tensor(labels, dtype=torch.int64), tuple(classes), names, faults.notes("series"))
+    return Series(
+        x, torch.tensor(labels, dtype=torch.int64, device="cpu"), tuple(classes), names, faults.notes("series")
+    )
 
 
 def _ts_line(

@@ -173,7 +173,7 @@ def _first(series: Series, limit: int | None) -> Series:
     """As many as asked for, spread evenly over the file, whose classes may come one after the other."""
     if limit is None or limit >= len(series.x):
         return series
-    index = torch.linspace(0, len(series.x) - 1, limit).round().long()
+    index = torch.linspace(0, len(series.x) - 1, limit, dtype=torch.float32, device="cpu").round().long()
     return replace(series, x=series.x[index], y=series.y[index])
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from signstep.core.defaults import plain_torch
 from signstep.domains.control.series import Series
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -58,6 +59,7 @@ class AlarmNet(nn.Module):
         return scores
 
 
+@plain_torch()
 def trained_net(data: Series, *, seed: int = 0, steps: int = 250) -> SeriesNet:
     """For series of any classes: 250 steps of Adam."""
     with torch.random.fork_rng(devices=[]):
@@ -65,6 +67,7 @@ def trained_net(data: Series, *, seed: int = 0, steps: int = 250) -> SeriesNet:
         return _fitted(SeriesNet(*_spread(data.x), len(data.classes)), data, steps, 3e-3)
 
 
+@plain_torch()
 def trained_alarm(data: Series, *, seed: int = 0, steps: int = 300) -> AlarmNet:
     """For windows that are normal (0) or faulty (1): 300 steps of Adam."""
     with torch.random.fork_rng(devices=[]):
@@ -84,7 +87,7 @@ def _fitted(net: Net, data: Series, steps: int, rate: float, *, batch: int = 128
     weight = 1.0 / torch.bincount(data.y, minlength=len(data.classes)).clamp_min(1)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
     for _ in range(steps):
-        index = torch.randperm(len(data.x))[:batch]
+        index = torch.randperm(len(data.x), dtype=torch.int64, device="cpu")[:batch]
         loss = cross_entropy(net(data.x[index]), data.y[index], weight=weight)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

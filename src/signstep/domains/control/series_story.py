@@ -50,7 +50,12 @@ def _classes(result: Result, series: Series, *, alarm: bool) -> Section:
 def _carriers(points: Mapping[str, Tensor], sensors: Sensors) -> Section:
     """How much of its budget each sensor used, mean over the samples of the series that fooled."""
     error = (points["x_adv"].double() - points["x"].double()).abs()
-    used = error.mean((0, 1)) / torch.tensor([max(sensor.budget, 1e-300) for sensor in sensors.parts]).double()
+    used = (
+        error.mean((0, 1))
+        / torch.tensor(
+            [max(sensor.budget, 1e-300) for sensor in sensors.parts], dtype=torch.float32, device="cpu"
+        ).double()
+    )
     largest = error.amax((0, 1)).tolist()
     bad = [place for place, sensor in enumerate(sensors.parts) if sensor.compromised]
     order = sorted(bad, key=lambda place: -float(used[place]))[:_MANY]

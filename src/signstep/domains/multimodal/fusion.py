@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from signstep.core.defaults import plain_torch
 from signstep.errors import InputError
 
 FOLDER = Path(__file__).with_name("data")
@@ -82,10 +83,11 @@ class _TextBranch(nn.Module):
     def forward(self, text: Tensor) -> Tensor:
         states, _ = self.body(self.embedding(text))
         last = ((text != 0).sum(1) - 1).clamp_min(0)
-        found: Tensor = states[torch.arange(len(text), device=text.device), last]
+        found: Tensor = states[torch.arange(len(text), device=text.device, dtype=torch.int64), last]
         return found
 
 
+@plain_torch()
 def scenes_model() -> FusionNet:
     """The model of `scenes`, with the weights that travel with the package (examples/multimodal/train_scenes.py)."""
     from signstep.domains.multimodal.scenes import tokenizer
@@ -101,6 +103,7 @@ def nlvr_model() -> FusionNet:
     return _loaded(nlvr_network(), "nlvr")
 
 
+@plain_torch()
 def nlvr_network() -> FusionNet:
     """The same without weights."""
     words = len((FOLDER / "nlvr.txt").read_text(encoding="utf-8").split())

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.data.images import Picture, read_images
 from signstep.domains.multimodal.choices import fault
 from signstep.domains.multimodal.schema import InputRow, LabelRow, Schema
@@ -77,7 +78,7 @@ def read_records(
         seen = f"none of its {len(bad)} rows can be used; the first: {bad[0]}" if bad else "it has no rows"
         raise InputError(f"{path.name}: {seen}; pass another table")
     inputs = {part.name: torch.stack([values[part.name] for _, values, _ in kept]) for part in schema.inputs}
-    labels = torch.tensor([label for _, _, label in kept])
+    labels = plain_tensor([label for _, _, label in kept])
     return Records(inputs, labels, tuple(number for number, _, _ in kept), tuple(bad))
 
 
@@ -140,7 +141,7 @@ def _value(
         wrong = fault(tokenizer, str(cell), ids, part.length)
         if wrong is not None:
             raise _BadError(f"column {column!r}: {wrong}")
-        return torch.tensor(fitted(ids, part.length, tokenizer.pad))
+        return torch.tensor(fitted(ids, part.length, tokenizer.pad), dtype=torch.int64, device="cpu")
     found = _image(str(cell), part, folder, shapes.get(part.name)) if part.kind == "image" else _numbers(cell, column)
     known = shapes.get(part.name, tuple(found.shape))
     if tuple(found.shape) != known:
@@ -181,7 +182,7 @@ def _size(file: Path, part: InputRow) -> tuple[int, int]:
 def _numbers(cell: Any, column: str) -> Tensor:
     try:
         plain = json.loads(cell) if isinstance(cell, str) else cell
-        found = torch.tensor(plain, dtype=torch.float32)
+        found = torch.tensor(plain, dtype=torch.float32, device="cpu")
     except (ValueError, TypeError) as error:
         raise _BadError(f"column {column!r}: {str(cell)[:40]!r} is not a list of numbers; write [0.1, 2]") from error
     if found.ndim == 0 or not bool(torch.isfinite(found).all()):

@@ -88,14 +88,16 @@ class _Walk:
         self._rows, self._key, self._layout = rows, key, region.layout
         self._allowed = region.reachable()
         self._record = self._allowed.start.clone()
-        whole = _candidates(self._allowed, self._record, torch.ones(len(self._record), dtype=torch.float64))
+        whole = _candidates(
+            self._allowed, self._record, torch.ones(len(self._record), dtype=torch.float64, device="cpu")
+        )
         valid = (whole != self._record.unsqueeze(1)).any(2)
         self._first = whole
         self._order = (~valid).long().argsort(dim=1, stable=True)
         self._count = valid.sum(1)
-        self._worth = torch.full(valid.shape, -torch.inf, dtype=torch.float64)
-        self._loss = torch.zeros(len(self._record))
-        self._numbers = torch.empty(0)
+        self._worth = torch.full(valid.shape, -torch.inf, dtype=torch.float64, device="cpu")
+        self._loss = torch.zeros(len(self._record), dtype=torch.float32, device="cpu")
+        self._numbers = torch.empty(0, dtype=torch.float32, device="cpu")
         self._answer: Tensor | None = None
 
     def begin(self) -> None:
@@ -107,7 +109,7 @@ class _Walk:
     def step(self) -> None:
         """One query: each row asks for its next move."""
         query = self._rows.asked - 1
-        row = torch.arange(len(self._record))
+        row = torch.arange(len(self._record), dtype=torch.int64, device="cpu")
         count = self._count.clamp_min(1)
         sweeping = query < self._count
         ranking = (query >= self._count) & (query < 2 * self._count)
@@ -116,7 +118,7 @@ class _Walk:
         ranked = self._worth.argsort(dim=1, descending=True, stable=True)[row, (query - self._count) % count]
         swept = self._order[row, query % count]
         move = torch.where(sweeping, swept, torch.where(ranking, ranked, drawn))
-        chosen = torch.tensor(_SHARES, dtype=torch.float64)[(numbers[:, 1] * len(_SHARES)).long()]
+        chosen = torch.tensor(_SHARES, dtype=torch.float64, device="cpu")[(numbers[:, 1] * len(_SHARES)).long()]
         share = torch.where(sweeping | ranking, 1.0, chosen)
         tried = _candidates(self._allowed, self._record, share)[row, move]
         if self._allowed.changes:
@@ -140,7 +142,7 @@ class _Walk:
 
     def close(self) -> tuple[Run, Tensor]:
         """The end: the best points of the rows that are left."""
-        standing = torch.zeros(len(self._rows), dtype=torch.bool)
+        standing = torch.zeros(len(self._rows), dtype=torch.bool, device="cpu")
         return self._rows.close(self._layout.widen(self._record), standing, self._answer)
 
     def _dismiss(self, score: Score) -> None:
@@ -187,7 +189,7 @@ def _candidates(allowed: Set, here: Tensor, share: Tensor) -> Tensor:
         found.append(moved)
     for column, (number, _, width) in enumerate(layout.groups):
         moved = here.unsqueeze(1).repeat(1, width, 1)
-        level = torch.arange(width).to(here).expand(len(here), -1)
+        level = torch.arange(width, dtype=torch.int64, device="cpu").to(here).expand(len(here), -1)
         moved[:, :, number] = torch.where(allowed.open_groups[:, column : column + 1], level, moved[:, :, number])
         found.append(moved)
     return torch.cat(found, 1)

@@ -90,7 +90,7 @@ def _chunk(decider: Decider, moves: Moves, decoded: Tensor, effort: Effort) -> t
     allowed = Set.around(decider.layout, moves, decoded, None)
     lead, granted = decider(decoded)
     found = _Found(decider, allowed, granted)
-    everyone = torch.arange(len(decoded))
+    everyone = torch.arange(len(decoded), dtype=torch.int64, device="cpu")
     found.search(decoded, lead.abs(), everyone, effort)
     lost = everyone[torch.isinf(found.cost)]
     if effort.gradients and len(lost):  # a gradient that is zero, or points the wrong way, ranks nothing
@@ -104,7 +104,7 @@ class _Found:
     def __init__(self, decider: Decider, allowed: Set, granted: Tensor) -> None:
         self.decider, self.allowed, self.granted = decider, allowed, granted
         self.record = allowed.start.clone()
-        self.cost = torch.full((len(granted),), torch.inf, dtype=torch.float64)
+        self.cost = torch.full((len(granted),), torch.inf, dtype=torch.float64, device="cpu")
         self._polished_to = self.cost
 
     def search(self, state: Tensor, gap: Tensor, owner: Tensor, effort: Effort) -> None:
@@ -143,7 +143,7 @@ class _Found:
         before = cost_of(here, state, here.start)
         gain, extra = gap[q] - lead, cost - before[q]
         rate = torch.where((extra > 0) & (gain > 0), gain / extra.clamp_min(1e-300), 0.0)
-        best = torch.zeros(len(self.cost), dtype=torch.float64).scatter_reduce(0, whose, rate, "amax")
+        best = torch.zeros(len(self.cost), dtype=torch.float64, device="cpu").scatter_reduce(0, whose, rate, "amax")
         ahead = torch.where(best[whose] > 0, lead.clamp_min(0) / best[whose].clamp_min(1e-300), 0.0)
         hope = torch.where(flipped | (cost + 0.0 >= self.cost[whose]), torch.inf, cost + _HASTE * ahead)
         pick = _best_of(whose, hope, cost, lead, effort.beam)
@@ -182,7 +182,7 @@ class _Found:
     def _asked(self, records: Tensor, whose: Tensor) -> tuple[Tensor, Tensor]:
         """How far each record is from flipping, and whether it has."""
         if len(records) == 0:
-            return records.new_zeros(0), torch.zeros(0, dtype=torch.bool)
+            return records.new_zeros(0), torch.zeros(0, dtype=torch.bool, device="cpu")
         lead, granted = self.decider(records)
         return torch.where(self.granted[whose], lead, -lead), granted != self.granted[whose]
 
@@ -234,4 +234,4 @@ def _best_of(whose: Tensor, hope: Tensor, cost: Tensor, lead: Tensor, most: int)
             picked.append(index)
             count += 1
         last = (owner, price, left)
-    return torch.tensor(picked, dtype=torch.int64)
+    return torch.tensor(picked, dtype=torch.int64, device="cpu")
