@@ -23,7 +23,7 @@ from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
-from signstep.core.recipes import RECIPES, canonical, recipe
+from signstep.core.recipes import RECIPES, canonical, defined_for, recipe
 from signstep.core.shaped import ShapedThreat
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject, Target
@@ -305,15 +305,9 @@ def _plan(
 
 
 def _defined(attack: Attack, threats: Sequence[ThreatModel]) -> bool:
-    """Whether a rung can be run: recipes for some norms, for balls alone or for one input say so in their table."""
+    """Whether a rung can be run under these threats, as far as the table of recipes knows."""
     row = RECIPES.get(attack.name)
-    if row is None:
-        return True
-    if (row.balls or row.smallest) and any(isinstance(threat, ShapedThreat) for threat in threats):
-        return False
-    return (not row.norms or {threat.norm.name for threat in threats} <= set(row.norms)) and not (
-        row.smallest and len(threats) > 1
-    )
+    return row is None or defined_for(row, threats)
 
 
 def rung_names(rungs: Sequence[Rung]) -> list[str]:

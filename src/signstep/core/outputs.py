@@ -51,7 +51,7 @@ class Predictor:
         output: where the logits are in what the model returns: a key, an index, a function, or None to find them
             (a tensor; ``.logits``; the first tensor of a tuple; the entry "logits" or the only tensor of a dict).
         kind: "logits", "probabilities", "labels", or "auto" to recognise a final softmax or sigmoid, and labels by
-            their integer dtype.
+            their integer dtype. Integers that are declared to be "logits" are scores.
         prepare: applied to the inputs before the model (normalisation).
 
     A model that ends in a softmax or sigmoid saturates: its gradients round to zero and a gradient attack sees
@@ -90,6 +90,8 @@ class Predictor:
                 f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
                 "dimension must be the examples: pass output= to pick the right tensor"
             )
+        if self.kind == "logits":
+            raw = _numbers(raw)
         if self.kind == "labels" or not (raw.is_floating_point() or raw.is_complex()):
             answers = _answers(raw)
             self._say("the model answers with labels alone: attacks on it can use nothing else")
@@ -184,6 +186,14 @@ class Predictor:
             self.notes.append(note)
         if aloud:
             warnings.warn(note, SignstepWarning, stacklevel=6)
+
+
+def _numbers(raw: Tensor) -> Tensor:
+    """Scores that are declared as such; counts and the integers of a quantised layer as floating point."""
+    if raw.is_floating_point() or raw.is_complex():
+        return raw
+    exact = raw.dtype in (torch.int32, torch.int64) and raw.device.type != "mps"  # float32 holds 24 bits
+    return raw.to(torch.float64 if exact else torch.float32)
 
 
 def _answers(raw: Tensor) -> Tensor:
