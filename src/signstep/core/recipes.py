@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from signstep.core import fixed_budget, minimal, search, transferable
-from signstep.core.attack import Attack, with_oracle
+from signstep.core.attack import Attack, Needs, with_oracle
 from signstep.core.oracles import Oracle
 from signstep.core.recipe import Recipe, options_of, parse_options
 from signstep.core.shaped import ShapedThreat
 from signstep.core.threat import ThreatModel
 from signstep.errors import InputError
 
-__all__ = ["RECIPES", "canonical", "defined_for", "options_of", "recipe"]
+__all__ = ["RECIPES", "canonical", "defined_for", "needs_of", "options_of", "recipe"]
 
 RECIPES: dict[str, Recipe] = {
     row.name: row for row in (*fixed_budget.ROWS, *transferable.ROWS, *minimal.ROWS, *search.ROWS)
@@ -47,6 +47,15 @@ def defined_for(row: Recipe, threats: Sequence[ThreatModel]) -> bool:
     return (not row.norms or {threat.norm.name for threat in threats} <= set(row.norms)) and not (
         row.smallest and len(threats) > 1
     )
+
+
+def needs_of(attack: Attack) -> Needs:
+    """What an attack asks of the model: as it says itself, else as the row of its recipe."""
+    own: Needs | None = getattr(attack, "needs", None)
+    if own is not None:
+        return own
+    row = RECIPES.get(attack.name)
+    return row.needs if row is not None else "gradients" if attack.steps else "nothing"
 
 
 def canonical(spec: str) -> str:
