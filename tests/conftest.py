@@ -33,7 +33,7 @@ _FOLDERS = {
     "MPLCONFIGDIR": "config/matplotlib",
 }
 # How wide and colourful a terminal is, and which way the network goes: of the person, not of the tests.
-_PERSONAL = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS")
+_PERSONAL = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS")
 # Variables of pytest itself, and those that OpenMP sets when a library is imported.
 _THEIRS = ("PYTEST_", "KMP_")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy")
@@ -43,7 +43,7 @@ for _name, _folder in _FOLDERS.items():
     (_OWN / _folder).mkdir(parents=True, exist_ok=True)
 for _name in (*_PERSONAL, *_PROXIES, *map(str.upper, _PROXIES)):
     os.environ.pop(_name, None)
-os.environ |= {"no_proxy": "*", "TZ": "UTC"}
+os.environ |= {"no_proxy": "*", "TZ": "UTC", "COLUMNS": "80", "LINES": "24"}  # readline would set the last two
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -102,20 +102,24 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the next test would see of this one is an error of this one; modules from its folders are dropped."""
-    before, path = _settings(), [*sys.path]
+    before, path = settings(), [*sys.path]
     yield
     sys.path[:] = path
     _drop_modules(tmp_path_factory.getbasetemp())
-    after = _settings()
-    changed = [
-        f"{name} was {before.get(name)}, is {after.get(name)}"
-        for name in {**before, **after}
-        if before.get(name) != after.get(name)
-    ]
+    changed = differences(before, settings())
     assert not changed, f"left behind for the tests to come: {'; '.join(changed)}"
 
 
-def _settings() -> dict[str, Any]:
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What is not as it was."""
+    names = {**before, **after}
+    said = "{} was {}, is {}"
+    return [
+        said.format(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+    ]
+
+
+def settings() -> dict[str, Any]:
     """Everything that is one for the whole process and that a test may change."""
     found = {f"${name}": value for name, value in os.environ.items() if not name.startswith(_THEIRS)}
     for title, table in _TABLES.items():
