@@ -299,6 +299,8 @@ def test_a_level_met_untouched_needs_no_attack() -> None:
     asked.clear()
     near = ss.maximise(counted, x[[0, 2]], ss.l2(0.4), recipe="fmn", level=0.0)
     assert near.reached.tolist() == [True, True]
+    assert near.outcome.smallest is not None
+    assert near.outcome.smallest.tolist() == [0, 0]
     assert len(asked) <= 4  # looks at what it is, and the one for first order
     both = ss.maximise(_spike, x, ss.l2(0.4), recipe="fmn:steps=5", level=torch.tensor([0.0, -5.0, 9.0]))
     assert both.outcome.smallest is not None

@@ -184,7 +184,8 @@ def _climbed(question: Question, chosen: Attack, key: Key) -> Outcome:
     if len(index) == len(question.clean.fooled):
         return question.run(chosen, key)
     if len(index) == 0:
-        return question.untouched()
+        known, row = question.untouched(), RECIPES.get(chosen.name)
+        return replace(known, smallest=torch.zeros_like(known.rate)) if row is not None and row.smallest else known
     return question.spread(question.take(index).run(chosen, key), index)
 
 

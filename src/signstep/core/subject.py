@@ -161,18 +161,25 @@ class Question:
         def among(part: Tensor, whole: Tensor) -> Tensor:
             return whole.to(part.dtype).index_copy(0, index, part)
 
-        parts = ("fooled", "undetermined", "valid", "loss", "answer", "near", "rate", "verified", "forwards")
         smallest = outcome.smallest
         if smallest is not None:  # of rows that nobody searched it is known where they have failed already
             smallest = among(smallest, torch.where(rest.fooled, 0.0, torch.full_like(rest.rate, torch.inf)))
         return replace(
             outcome,
             x=tree_map(among, outcome.x, self.x),
+            fooled=among(outcome.fooled, rest.fooled),
+            undetermined=among(outcome.undetermined, rest.undetermined),
+            valid=among(outcome.valid, rest.valid),
+            loss=among(outcome.loss, rest.loss),
             distance=tree_map(among, outcome.distance, rest.distance),
+            answer=among(outcome.answer, rest.answer),
+            near=among(outcome.near, rest.near),
+            rate=among(outcome.rate, rest.rate),
+            verified=among(outcome.verified, rest.verified),
             health=Health(*map(among, outcome.health, rest.health)),
+            forwards=among(outcome.forwards, rest.forwards),
             backwards=among(outcome.backwards, rest.backwards),
             smallest=smallest,
-            **{name: among(getattr(outcome, name), getattr(rest, name)) for name in parts},
         )
 
     def hastened(self, attack: Attack) -> Attack:
