@@ -353,7 +353,8 @@ def _pathless() -> dict[str, tuple[Callable[[Tensor], Tensor], dict[str, Any]]]:
 
     def arrays(u: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            return net(torch.as_tensor(u)).softmax(1).numpy()
+            scores: Tensor = net(torch.as_tensor(u)).softmax(1)
+        return np.asarray(scores)
 
     quantised = lambda u: net((255 * u).round().to(torch.uint8).double() / 255)  # noqa: E731
     return {
@@ -419,7 +420,8 @@ def test_a_model_that_answers_with_labels_alone_is_told_before_it_is_asked_for_a
 
     def answers(u: Tensor) -> Tensor:
         asked.append(len(u))
-        return model(u).argmax(1)
+        said: Tensor = model(u).argmax(1)
+        return said
 
     batches = [(x[start : start + 5], y[start : start + 5]) for start in range(0, 30, 5)]
     for preset in LADDERS:
