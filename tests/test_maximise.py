@@ -3,12 +3,19 @@
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
 import signstep as ss
+from signstep.core.keys import Key
+from signstep.core.outcome import Found
+from signstep.core.problem import Problem
+from signstep.core.recipes import recipe
+from signstep.core.region import Region
+from signstep.core.tree import Tree
 from signstep.errors import InputError
 
 
@@ -351,6 +358,29 @@ def test_advice_is_never_what_was_used_and_can_be_followed(name: str) -> None:
         for other in told:
             ss.maximise(SURFACES["linear"], torch.full((1, 3), 0.5), threat, CHEAP.get(other, other), level=1.1)
         assert bool(told) == bool(found.undetermined[0]), "who found nothing out is told what to try"
+
+
+def test_a_point_outside_the_threat_model_counts_for_nothing() -> None:
+    """A search that breaks the set is named, and what it returned is neither reached nor the new value."""
+
+    @dataclass(frozen=True)
+    class Careless:
+        name: str = "careless"
+        steps: int = 1
+        draws: bool = False
+        from_clean: bool = False
+
+        def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:
+            found = recipe("fgsm")(problem, region, clean, key, begin)
+            assert isinstance(found.x, Tensor)
+            return found._replace(x=found.x + torch.tensor([[0.0], [0.01]]))
+
+    found = ss.maximise(tilted, torch.zeros(2, 2), ss.linf(0.5, box=None), recipe=Careless(), level=1.5)
+    assert found.verified.tolist() == [True, False]
+    assert found.reached.tolist() == [True, False]
+    assert found.undetermined.tolist() == [False, True]
+    assert found.gain.tolist() == [2, 0]
+    assert any("1 returned inputs failed verification" in note for note in found.notes)
 
 
 def test_a_corner_is_no_flat_place() -> None:

@@ -43,7 +43,8 @@ class Maximum:
             no level was given.
         undetermined: rows that the attack could find out nothing about (a gradient that vanished at every step, NaN);
             never one that is reached.
-        verified: the independent checker found ``x`` inside the threat model.
+        verified: the independent checker found ``x`` inside the threat model, and the point that the attack returned;
+            where that one lay outside it counts for nothing, and ``x`` is the untouched input.
         forwards: forward passes spent, the two for ``before`` and ``linear`` included.
         backwards: backward passes spent.
         notes: what a reader must know.
@@ -234,7 +235,7 @@ def _read(question: Question, chosen: Attack, outcome: Outcome, gradient: Tree |
         sizes if isinstance(question.x, dict) else sizes[""],
         reached,
         undetermined,
-        torch.stack([check.ok for check in checks.values()]).all(0),
+        outcome.verified & torch.stack([check.ok for check in checks.values()]).all(0),
         outcome.forwards + 1 + (gradient is not None),
         outcome.backwards + (gradient is not None),
         tuple(notes),
