@@ -10,14 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from signstep.auditing.result import aside_note
 from signstep.auditing.tally import Tally
 from signstep.core.attack import Attack
 from signstep.core.keys import Key
 from signstep.core.outcome import Outcome
 from signstep.core.problem import nearness
+from signstep.core.recipes import needs_of
 from signstep.core.subject import Question
 from signstep.core.tree import Tree, put, take, tree_map
-from signstep.errors import InputError, ModelError, VictimError
+from signstep.errors import GradientError, InputError, ModelError, VictimError
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def climb(
             joins them. None lets the error of such a rung pass.
 
     Raises:
-        InputError, ModelError: a rung cannot be run, and ``aside`` is None or would hold all rungs.
+        InputError, ModelError: a rung cannot be run, and ``aside`` is None.
+        InputError: examples stand, and no rung could be run on any of them.
     """
     aside_, allowed = ({}, False) if aside is None else (aside, True)
     failed = question.clean.fooled if question.wrong is None else question.wrong | question.clean.fooled
@@ -175,15 +178,22 @@ def climb(
         try:
             outcome = part.run(attack, key.fold("rung", place, attack.name), None if place == 0 else take(best, index))
         except (InputError, ModelError) as error:
-            if not allowed or isinstance(error, VictimError) or len(aside_) + 1 == len(rungs) or tally.has_run(name):
+            if not allowed or isinstance(error, VictimError) or tally.has_run(name):
                 raise
             aside_[name] = str(error)
+            if isinstance(error, GradientError):  # nor is there one for the rungs that are yet to come
+                led = [other for other, _, later in rungs[place + 1 :] if needs_of(later) == "gradients"]
+                aside_ |= {other: f"it follows gradients too, as {name}" for other in led if other not in aside_}
             tally.skip(name)
             continue
         seconds = time.perf_counter() - began
         best, near = _better(outcome, index, best, near)
         standing = standing.index_copy(0, index, ~outcome.fooled)
         tally.add(name, question.spread(outcome, index), seconds, index)
+    idle = not tally.ran() and not any(tally.has_run(name) for name, _, _ in rungs)
+    if aside_ and idle and bool(standing.any()):
+        name, reason = next(iter(aside_.items()))
+        raise InputError(f"no rung of the ladder could be run; {aside_note(name, reason)}")
 
 
 def _better(outcome: Outcome, index: Tensor, best: Tree, near: Tensor) -> tuple[Tree, Tensor]:

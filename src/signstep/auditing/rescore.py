@@ -130,7 +130,7 @@ def _recount_ladder(result: Result, book: _Book) -> None:
         fallen = sum(here and not up for here, up in zip(ran, standing, strict=True))
         book.same(f"{entry.name}: examples that had left the ladder before", fallen, 0)
         # A rung may be meant for some alone; and what is at its target untouched is led nowhere.
-        set_aside = not any(ran) and any(note.startswith(f"rung {entry.name} was not run: ") for note in result.notes)
+        set_aside = not any(ran) and entry.name in result.set_aside
         if not targeted and not set_aside and " near<=" not in entry.name:
             left_out = sum(up and not here for here, up in zip(ran, standing, strict=True))
             book.same(f"{entry.name}: examples still standing that it was not run on", left_out, 0)

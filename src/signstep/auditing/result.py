@@ -21,10 +21,21 @@ _READ = (2, SCHEMA)
 # The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
 NOT_RUN = "-"
 
+# The note on a curve that could not be drawn begins so; the reason follows.
+NO_RAY = "the curve of FGSM over sizes was left out"
+
 UPPER_BOUND = (
     "Robust accuracy is an upper bound on the truth: a stronger attack can only lower it. The interval covers the "
     "sampling of examples only."
 )
+
+
+_ASIDE = ("rung ", " was not run: ")
+
+
+def aside_note(name: str, reason: str) -> str:
+    """What a record says of a rung of a preset that was set aside; `Result.set_aside` reads it."""
+    return f"{_ASIDE[0]}{name}{_ASIDE[1]}{reason}"
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,24 @@ class Result:
     def curve(self) -> tuple[CurvePoint, ...]:
         """FGSM at several sizes."""
         return self.curves.get("fgsm", ())
+
+    @property
+    def no_curve(self) -> str:
+        """Why there is no curve of FGSM, where there was to be one; else nothing."""
+        return next((note for note in self.notes if note.startswith(NO_RAY)), "")
+
+    @property
+    def set_aside(self) -> dict[str, str]:
+        """By rung, why it was not run: of a preset those that this threat, task or model has no place for."""
+        told = (note[len(_ASIDE[0]) :].partition(_ASIDE[1]) for note in self.notes if note.startswith(_ASIDE[0]))
+        names = {entry.name for entry in self.attacks}
+        return {name: reason for name, found, reason in told if found and name in names}
+
+    @property
+    def tried(self) -> tuple[AttackResult, ...]:
+        """The attacks without those that were set aside."""
+        aside = self.set_aside
+        return tuple(entry for entry in self.attacks if entry.entered or entry.name not in aside)
 
     @property
     def fooled(self) -> int:

@@ -51,7 +51,7 @@ class Predictor:
         output: where the logits are in what the model returns: a key, an index, a function, or None to find them
             (a tensor; ``.logits``; the first tensor of a tuple; the entry "logits" or the only tensor of a dict).
         kind: "logits", "probabilities", "labels", or "auto" to recognise a final softmax or sigmoid, and labels by
-            their integer dtype.
+            their integer dtype. Integers that are declared to be "logits" are scores.
         prepare: applied to the inputs before the model (normalisation).
         notes: what the reader of a result must know of how the model was read.
         sizes: the batch sizes that the model takes; None to find out as it is called.
@@ -123,6 +123,8 @@ class Predictor:
                 f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
                 "dimension must be the examples: pass output= to pick the right tensor"
             )
+        if self.kind == "logits":
+            raw = _numbers(raw)
         before = None if watch is None else watch.behind(raw, proved=self._head_proved)
         self._head_proved |= before is not None
         return (raw,) if before is None else (raw, before)
@@ -222,6 +224,14 @@ class Predictor:
             self.notes.append(note)
         if aloud:
             warnings.warn(note, SignstepWarning, stacklevel=6)
+
+
+def _numbers(raw: Tensor) -> Tensor:
+    """Scores that are declared as such; counts and the integers of a quantised layer as floating point."""
+    if raw.is_floating_point() or raw.is_complex():
+        return raw
+    exact = raw.dtype in (torch.int32, torch.int64) and raw.device.type != "mps"  # float32 holds 24 bits
+    return raw.to(torch.float64 if exact else torch.float32)
 
 
 def _answers(raw: Tensor) -> Tensor:

@@ -154,30 +154,55 @@ class Question:
             predicted=self.predicted[index],
         )
 
+    def untouched(self) -> Outcome:
+        """The batch as it is, without any attack: what the model says of it, at no cost and no distance."""
+        loss, none = self.problem.reported(self.clean.loss), torch.zeros_like(self.problem.ids)
+        still = torch.zeros_like(loss)
+        return Outcome(
+            x=self.x,
+            fooled=self.clean.fooled,
+            undetermined=~self.clean.valid,
+            valid=self.clean.valid,
+            loss=loss,
+            distance=dict.fromkeys(self.x, still) if isinstance(self.x, dict) else still,
+            answer=self.predicted,
+            near=nearness(self.clean),
+            rate=self.clean.fooled.to(loss.dtype),
+            passes=1,
+            verified=torch.ones_like(self.clean.valid),
+            tolerance=0.0,
+            health=Health(*(none for _ in Health._fields)),
+            forwards=none,
+            backwards=none,
+            notes=tuple(dict.fromkeys([*self.notes, *self.problem.predictor.notes])),
+        )
+
     def spread(self, outcome: Outcome, index: Tensor) -> Outcome:
         """The outcome of the rows at ``index`` among all rows: the others are where they were, untouched."""
-        count = len(self.problem.ids)
+        rest = self.untouched()
 
-        def wide(part: Tensor, rest: Tensor | float | bool) -> Tensor:
-            full = torch.as_tensor(rest, dtype=part.dtype, device=part.device).expand(count, *part.shape[1:]).clone()
-            return full.index_copy_(0, index, part)
+        def among(part: Tensor, whole: Tensor) -> Tensor:
+            return whole.to(part.dtype).index_copy(0, index, part)
 
+        smallest = outcome.smallest
+        if smallest is not None:  # of rows that nobody searched it is known where they have failed already
+            smallest = among(smallest, torch.where(rest.fooled, 0.0, torch.full_like(rest.rate, torch.inf)))
         return replace(
             outcome,
-            x=tree_map(lambda x, part: x.clone().index_copy_(0, index, part), self.x, outcome.x),
-            fooled=wide(outcome.fooled, False),
-            undetermined=wide(outcome.undetermined, False),
-            valid=wide(outcome.valid, True),
-            loss=wide(outcome.loss, self.problem.reported(self.clean.loss).to(outcome.loss.dtype)),
-            distance=tree_map(lambda part: wide(part, 0.0), outcome.distance),
-            answer=wide(outcome.answer, self.predicted.to(outcome.answer.dtype)),
-            near=wide(outcome.near, nearness(self.clean).to(outcome.near.dtype)),
-            rate=wide(outcome.rate, 0.0),
-            verified=wide(outcome.verified, True),
-            health=Health(*(wide(part, 0) for part in outcome.health)),
-            forwards=wide(outcome.forwards, 0),
-            backwards=wide(outcome.backwards, 0),
-            smallest=None if outcome.smallest is None else wide(outcome.smallest, torch.inf),
+            x=tree_map(among, outcome.x, self.x),
+            fooled=among(outcome.fooled, rest.fooled),
+            undetermined=among(outcome.undetermined, rest.undetermined),
+            valid=among(outcome.valid, rest.valid),
+            loss=among(outcome.loss, rest.loss),
+            distance=tree_map(among, outcome.distance, rest.distance),
+            answer=among(outcome.answer, rest.answer),
+            near=among(outcome.near, rest.near),
+            rate=among(outcome.rate, rest.rate),
+            verified=among(outcome.verified, rest.verified),
+            health=Health(*map(among, outcome.health, rest.health)),
+            forwards=among(outcome.forwards, rest.forwards),
+            backwards=among(outcome.backwards, rest.backwards),
+            smallest=smallest,
         )
 
     def hastened(self, attack: Attack) -> Attack:
@@ -363,7 +388,8 @@ class Subject:
         if aim.target is not None and aim.y is not None:
             wrong = task.score(calm, Aim(aim.y), loss).fooled | ~clean.valid
         if random:  # one look at a random model proves nothing, at the untouched input neither
-            clean = clean._replace(fooled=judge(problem, attacked, key.fold("clean")).fooled)
+            judged = judge(problem, attacked, key.fold("clean"))
+            clean = clean._replace(fooled=judged.fooled, loss=judged.loss)
             if wrong is not None:
                 wrong = judge(replace(problem, aim=Aim(aim.y)), attacked, key.fold("clean")).fooled
         return Question(

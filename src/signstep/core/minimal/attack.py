@@ -60,6 +60,14 @@ class MinimalAttack:
             InputError: the norm is not one of the recipe's, several inputs are attacked at once, or the task has no
                 ways to fail that the paper needs.
         """
+        if isinstance(region, ProductRegion) and isinstance(clean, dict) and len(clean) == 1:
+            ((name, one),) = clean.items()  # one of several inputs is attacked: its change is the one that is measured
+
+            def named(part: Tree) -> Tree:
+                return part if isinstance(part, dict) else {name: part}
+
+            found = self(problem.through(named), region.parts[name], one, key)
+            return found._replace(x=named(found.x))
         if isinstance(region, ProductRegion) or not isinstance(clean, Tensor):
             raise InputError(
                 f"{self.name} measures one change of one input, and several inputs are attacked; let the threat name "
