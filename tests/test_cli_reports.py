@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from signstep.auditing.rescore import write_sums
 from signstep.auditing.result import Result
+from signstep.auditing.sums import write_sums
 from signstep.cli import main
 
 MODULE = """

@@ -67,7 +67,8 @@ def open_folder(
         labels=torch.tensor([label for _, label in used]),
         shape=looked.shape,
         read=read,
-        files={path.relative_to(root).as_posix(): path for path, _ in used},
+        # All of them, whatever the limit: the digest says which data set it is, not how much of it was looked at.
+        files={path.relative_to(root).as_posix(): path for path, _ in everything},
         batch_size=batch_size,
         total=len(everything) - looked.skipped,
         bounds=(0.0, 1.0),
