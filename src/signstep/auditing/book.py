@@ -21,7 +21,7 @@ class Check:
 
     @property
     def state(self) -> str:
-        """ "ok", "FAIL", or "open" for what could not be checked."""
+        """In a word: "ok", "FAIL", or "open" for what could not be checked."""
         return "FAIL" if not self.holds else "ok" if self.complete else "open"
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ Needs neither model nor data, and attacks nothing.
 import math
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from signstep.auditing.book import Book, Check
 from signstep.auditing.figures import (
@@ -292,7 +293,7 @@ def _curves(result: Result, book: Book) -> None:
                 counted = fooled_within(examples.nearest[name], examples.clean, point.eps)
                 book.same(f"the curve of {name} at {point.eps:.4g}", point.fooled, counted)
         if name != "fgsm":
-            falling = any(a.fooled > b.fooled for a, b in zip(points, points[1:], strict=False))
+            falling = any(a.fooled > b.fooled for a, b in pairwise(points))
             book.need(not falling, f"the curve of {name} falls, and what fools at one size fools at every larger one")
     for name in examples.nearest:
         wanted = bool(levels) and everywhere(examples.clean, examples.verdicts[name])

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from signstep.auditing.reading import made, parse
+from signstep.auditing.reading import LARGEST, made, parse
 from signstep.auditing.sections import Section
 from signstep.core.files import write_whole
 from signstep.core.statistics import wilson
@@ -255,7 +255,15 @@ class Result:
         Raises:
             LoadError: not such a record, or of a schema that this version does not read.
         """
-        plain = parse(text)
+        return cls.from_plain(parse(text))
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> "Result":
+        """The same from what JSON gave (`signstep.auditing.reading.parse`).
+
+        Raises:
+            LoadError: not such a record, or of a schema that this version does not read.
+        """
         schema = plain.get("schema") if isinstance(plain, dict) else None
         if type(schema) is not int:
             raise LoadError("this is not a signstep result: it does not say which schema it has")
@@ -288,8 +296,13 @@ class Result:
         Raises:
             LoadError: the file is missing or not such a record.
         """
+        path = Path(path)
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            if path.exists() and not path.is_dir() and not path.is_file():  # a pipe would keep its reader waiting
+                raise LoadError(f"{path} cannot be read: it is no plain file")
+            if path.is_file() and path.stat().st_size > LARGEST:
+                raise LoadError(f"{path} cannot be read: it is larger than the {LARGEST} bytes of the largest record")
+            return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise LoadError(f"{path} cannot be read: {error}") from error
 
