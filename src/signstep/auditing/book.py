@@ -1,6 +1,12 @@
 """What one check says: whether it holds, whether it could be made, and what was seen."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec
+
+from signstep.errors import SignstepError
+
+Given = ParamSpec("Given")
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,14 @@ class Book:
         """The check: with the first of what was noted, or ``seen`` where there is nothing."""
         more = f" (and {len(self.wrong) - 3} more)" if len(self.wrong) > 3 else ""
         return Check(name, not self.wrong, "; ".join(self.wrong[:3]) + more if self.wrong else seen)
+
+
+def attempted(name: str, check: Callable[Given, Check], /, *args: Given.args, **kwargs: Given.kwargs) -> Check:
+    """A check of a record that may be anything: one that breaks on it has found that no audit made it."""
+    try:
+        return check(*args, **kwargs)
+    except (SignstepError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        return Check(name, False, f"it cannot be made of this record ({type(error).__name__}: {error})")
 
 
 def _short(value: object) -> str:

@@ -43,6 +43,12 @@ def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
         own: attack objects by name, for attacks that are no recipes.
     """
     book, unknown = Book(), []
+    if result.examples == 0 or any(
+        len(table.get(entry.name, ())) != result.examples
+        for entry in result.attacks
+        for table in (result.per_example.verdicts, result.per_example.passes)
+    ):
+        return Check("passes", False, "there is not one number for each example and attack")
     for entry in result.attacks:
         attack = (own or {}).get(entry.name) or _recipe(entry.name, result, book)
         if attack is None:

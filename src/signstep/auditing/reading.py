@@ -22,8 +22,8 @@ LARGEST = 2**30
 DEEPEST = 32
 _WIDEST = 2**63
 
-# What stands between quotes may hold brackets; possessive, so that no text makes it try twice.
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# What stands between quotes may hold brackets; an open end is one too, so that no text is gone through twice.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*+\\?(?:"|\Z)', re.DOTALL)
 _BRACKETS = re.compile(r"[^][{}]++")
 
 

@@ -146,6 +146,9 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
     same("domain", None if options.get("domain") in (None, "image") else options["domain"], terms.get("domain"))
     for name, default in (("seed", 0), ("eot", 1), ("engine", "exact")):
         same(name, options.get(name, default), terms.get(name))
+    # What no option of an audit asks for.
+    same("gradients_from", "the model", terms.get("gradients_from"))
+    same("transform", None, terms.get("transform"))
     same(
         "shard", None if options.get("shard") is None else list(o.shard_of(str(options["shard"])) or ()), terms["shard"]
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from signstep.auditing import planned, rescore
 from signstep.auditing.again import attacked_again
-from signstep.auditing.book import Check
+from signstep.auditing.book import Check, attempted
 from signstep.auditing.claims import claims
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.provable import unprovable
@@ -112,19 +112,19 @@ def verify(
         return
     checks.append(Check("record", True, schema))
     stated, unreadable = stated_by(report)
-    checks += [recount(result), claims(result), planned.ladder(result)]
-    checks.append(agrees(result, stated) if unreadable is None else unreadable)
-    checks.append(rescore.saved(result, points))
-    checks.append(same_page(result, points, stated.ignore, report))
+    checks += [recount(result), attempted("terms", claims, result), planned.ladder(result)]
+    checks.append(attempted("configuration", agrees, result, stated) if unreadable is None else unreadable)
+    checks.append(attempted("points", rescore.saved, result, points))
+    checks.append(attempted("page", same_page, result, points, stated.ignore, report))
     sound = all(check.holds for check in checks if check.name in ("counts", "terms", "points", "configuration"))
     with fenced(report):
         own = brought(options, stated, result, box, o.device_of(device))
+        checks.append(attempted("passes", planned.passes, result, None if own is None else own.attacks))
         if not sound:
             checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
         elif own is None:
-            checks += [planned.passes(result), rescore.allowed(result, points)]
+            checks.append(attempted("threat model", rescore.allowed, result, points))
         else:
-            checks.append(planned.passes(result, own.attacks))
             checks += _asked(result, points, own, again, o.device_of(device))
     if render is not None:
         _rendered(result, points, stated.ignore, render)
@@ -158,14 +158,14 @@ def _asked(
     yield rescore.hashes(result, own.hashes)
     yield threat(result, own)
     checkers = None if own.case is None else find_domain(own.case.domain).checkers
-    yield rescore.allowed(result, points, checkers, own.terms)
+    yield attempted("threat model", rescore.allowed, result, points, checkers, own.terms)
     kept = list(own.batches) if again else own.batches
     task, model = own.task, own.predictor.model
     with untouched(model, mode=own.mode), torch.no_grad():
         yield from rescore.of_data(
             result, points, kept, own.predictor, task, own.to_search, span_of(own.searched), own.total
         )
-        yield rescore.answers(result, points, own.predictor, task)
+        yield attempted("answers", rescore.answers, result, points, own.predictor, task)
     if again:
         yield attacked_again(result, kept, again, model=model, reading=own.reading, attacks=own.attacks, device=device)
 
