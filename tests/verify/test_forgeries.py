@@ -248,7 +248,7 @@ def own_words(f: Forged) -> None:
 
 def transfers(f: Forged) -> None:
     """Another model on which nothing transfers."""
-    f.examples["transfers"]["b"] = {name: "r" * ROWS for name in ("clean", *f.examples["verdicts"])}
+    f.examples["transfers"]["b"] = dict.fromkeys(("clean", *f.examples["verdicts"]), "r" * ROWS)
 
 
 FORGERIES: dict[str, tuple[Forge, str]] = {

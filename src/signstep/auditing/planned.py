@@ -35,8 +35,8 @@ def ladder(result: Result) -> Check:
 def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
     """Whether each example spent on each attack what the attack's plan allows.
 
-    An example that fell may have spent less than the whole plan, one that held may not; and an attack's steps, needs and
-    source are those of the recipe it is called by.
+    An example that fell may have spent less than the whole plan, one that held may not; and an attack's steps, needs
+    and source are those of the recipe it is called by.
 
     Args:
         result: a record whose columns are consistent (`recount`).

@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         kind: what it rests on.
-        check: the line of `signstep verify` that names it when it is false; of unprovable ones, the line that prints it.
+        check: the line of `signstep verify` that names it when it is false; "unprovable" for those that are printed.
         how: in words.
     """
 
@@ -113,17 +113,12 @@ FIELDS: dict[str, Row] = {
         "attacks[].unverified",
     ),
     # Curves.
-    **_rows("recomputed", "counts", "the same for all curves, rising", "curves.*[].eps"),
-    **_rows(
-        "re-attacked",
-        "again",
-        "within what the examples' smallest sizes allow; those follow from a sample that is attacked again",
-        "curves.fgsm[].fooled",
-    ),
+    **_rows("recomputed", "threat", "from the size of the threat, or as the configuration has them", "curves.*[].eps"),
     **_rows(
         "unprovable",
         UNPROVABLE,
-        "those of smallest-change attacks follow from the nearest points; of other attacks they rise, no more",
+        "FGSM's within what the examples' smallest sizes allow; those of smallest-change attacks follow from the nearest "
+        "points; of other attacks they rise, and reach no more than all",
         "curves.*[].fooled",
     ),
     # Each example.
@@ -147,7 +142,10 @@ FIELDS: dict[str, Row] = {
         "re-attacked", "again", "a sample is attacked again", "per_example.smallest_eps[]", "per_example.nearest.*[]"
     ),
     **_rows(
-        "re-scored", "threat model", "of the saved point; of other attacks, within eps", "per_example.distances.*[]"
+        "re-attacked",
+        "threat model",
+        "of the saved point; of other attacks within eps, and a sample is attacked again",
+        "per_example.distances.*[]",
     ),
     **_rows(
         "re-attacked",
@@ -244,7 +242,7 @@ def _value(result: Result, path: str) -> Any:
         return _inner([asdict(part) for part in result.sections], tail.split("."))
     head, _, tail = path.removesuffix("[]").partition(".")
     if head == "curves":
-        traced = [name for name in result.curves if name != "fgsm" and name not in result.per_example.nearest]
+        traced = [name for name in result.curves if name not in result.per_example.nearest]
         return {name: [point.fooled for point in result.curves[name]] for name in traced}
     if head == "per_example":
         return result.per_example.transfers

@@ -23,6 +23,7 @@ from signstep.auditing.result import NOT_RUN, AttackResult, CurvePoint, Result, 
 CLASSES = ("multiclass", "binary")
 """Tasks whose answers are classes, which the record then has for every example."""
 
+_CLOSE = 1e-4  # relative: lengths that were rounded differently
 _ID, _DIGEST = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9a-f]{64}")
 
 
@@ -179,7 +180,7 @@ def _possible_attack(result: Result, entry: AttackResult, book: Book) -> None:
         standing = sum(letter not in "f-" for letter in column)
         book.need(
             (entry.right_after is None) == missing,
-            f"{name}: right at the attacked point is {entry.right_after}, and it {'was not' if missing else 'was'} run on all",
+            f"{name}: right at the attacked point is {entry.right_after}, of {'some' if missing else 'all'} examples",
         )
         book.need(
             0 <= (entry.right_after or 0) <= standing,
@@ -193,13 +194,19 @@ def _nearest(result: Result, entry: AttackResult, within: float | None, slack: f
     nearest = examples.nearest.get(entry.name)
     if nearest is None:
         return
+    targeted = result.terms.get("goal") == "targeted"
     rows = zip(examples.clean, examples.verdicts[entry.name], nearest, examples.distances[entry.name], strict=True)
     for clean, letter, near, length in rows:
         if near is not None and not (math.isfinite(near) and near >= 0 and letter != NOT_RUN):
             book.wrong.append(f"{entry.name}: the nearest point of an example is {near}")
+        if clean == "w" and not targeted and letter != NOT_RUN and near not in (0, None):
+            book.wrong.append(f"{entry.name}: a wrong example, whose nearest point that fools is at {near}")
         if clean != "r" or letter not in "fh":
             continue
-        if letter == "f" and not (near is not None and length is not None and 0 < near <= length * ROUNDED + slack):
+        # The point that is returned is the nearest one, unless that lies beyond eps and its projection fools too.
+        beyond = within is not None and near is not None and near > within / ROUNDED
+        close = near is not None and length is not None and near > 0 and abs(near - length) <= _CLOSE * length + slack
+        if letter == "f" and not (close or beyond):
             book.wrong.append(f"{entry.name}: an example is fooled at {length}, its nearest point that fools at {near}")
         if letter == "h" and within is not None and near is not None and near < within / ROUNDED - slack:
             book.wrong.append(f"{entry.name}: an example held, and its nearest point that fools is at {near:.6g}")
@@ -260,8 +267,8 @@ def _answers(result: Result, book: Book) -> None:
         book.same(f"{entry.name}: examples that it was not run on and whose answer changed", idle, 0)
         if targeted:
             continue
-        rows = zip(said, examples.labels, column, examples.clean, strict=True)
-        bad = sum(c == "r" and v in "fh" and (a != y) != (v == "f") for a, y, v, c in rows)
+        rows = zip(said, examples.labels, column, strict=True)
+        bad = sum(v in "fh" and (a != y) != (v == "f") for a, y, v in rows)
         book.same(f"{entry.name}: examples whose letter differs from their answer", 0, bad)
         if entry.right_after is None:
             continue
@@ -314,13 +321,17 @@ def _ray(result: Result, points: Sequence[CurvePoint], book: Book) -> None:
     book.need(all(0 <= size <= levels[-1] * ROUNDED for size in found), "a smallest size lies outside the curve")
     if result.terms.get("random_model"):  # every look is another one
         return
-    book.need(result.terms.get("goal") == "targeted" or all(found), "a right example falls at a change of size 0")
+    if result.terms.get("goal") != "targeted":
+        book.need(all(found), "a right example falls at a change of size 0")
+        untouched = zip(examples.smallest_eps, examples.clean, strict=True)
+        book.need(all(size in (0, None) for size, letter in untouched if letter == "w"), "a wrong example falls later")
     first = [next((k for k, level in enumerate(levels) if size <= level * ROUNDED), len(levels)) for size in found]
     for place, point in enumerate(points):
         least, most = first.count(place), sum(number <= place for number in first)
         if result.terms.get("goal") != "targeted" and not least <= point.fooled <= most:
             book.wrong.append(
-                f"the curve of fgsm has {point.fooled} fooled at {point.eps:.4g}, the smallest sizes allow {least} to {most}"
+                f"the curve of fgsm has {point.fooled} fooled at {point.eps:.4g}, the smallest sizes allow {least} to "
+                f"{most}"
             )
     _at_eps(result, points, book)
 

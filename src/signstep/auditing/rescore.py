@@ -519,6 +519,8 @@ class _Untouched:
         terms = self.result.terms
         if task.name != terms.get("task"):
             self._found.append(f"the task is {task.name} here, {terms.get('task')} in the record")
+        if terms.get("loss") not in task.losses:
+            self._found.append(f"the loss is {terms.get('loss')!r}, the task has {', '.join(task.losses)}")
         if task.name in CLASSES and outputs.form != "labels":
             classes = 2 if task.name == "binary" else outputs.raw.shape[1]
             if classes != terms.get("classes"):
@@ -572,8 +574,9 @@ class _Untouched:
             return Check(
                 name,
                 False,
-                f"{len(self._labels)} labels differ from the data {self._labels[:5]}, {len(self._answers)} answers differ "
-                f"{self._answers[:5]}, {len(self._letters)} examples are right or wrong otherwise {self._letters[:5]}",
+                f"{len(self._labels)} labels differ from the data {self._labels[:5]}, "
+                f"{len(self._answers)} answers differ {self._answers[:5]}, "
+                f"{len(self._letters)} examples are right or wrong otherwise {self._letters[:5]}",
             )
         how = f" by {HELD_OUT} passes each, since the model is random" if self._random else ""
         return Check(name, True, f"{result.examples} answered as recorded{how}, labels as in the data")

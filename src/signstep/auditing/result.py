@@ -272,7 +272,9 @@ class Result:
             by = f" (signstep {made_by.get('signstep')})" if isinstance(made_by, dict) else ""
             raise LoadError(f"this record has schema {schema}{by}, this version of signstep reads {SCHEMA}")
         if schema < SCHEMA:
-            plain = {**plain, "schema": SCHEMA, "sections": plain.get("sections", [])}
+            if "sections" in plain:
+                raise LoadError(f"this is not a signstep result: it has sections, and schema {schema} has none")
+            plain = {**plain, "schema": SCHEMA, "sections": []}
         return made(cls, plain)
 
     def save(self, path: str | Path) -> Path:

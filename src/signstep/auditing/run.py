@@ -161,7 +161,7 @@ def audit(
     where = _device_of(model) if device is None else torch.device(device)
     was_training = isinstance(model, nn.Module) and model.training
     began = time.perf_counter()
-    tally = Tally([name for name, _ in plan.chosen], _levels(curve, threat), [name for name, _ in plan.traced])
+    tally = Tally([name for name, _ in plan.chosen], levels_of(curve, threat), [name for name, _ in plan.traced])
     tally.rayless = all(_needs(attack) != "gradients" for _, attack in plan.chosen)
     key = Key(seed)
     interrupted = False
@@ -446,7 +446,12 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
     return torch.stack(rows_)
 
 
-def _levels(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
+def levels_of(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
+    """The sizes of the security curve.
+
+    Raises:
+        InputError: they do not rise, or there is no size to measure them by.
+    """
     if isinstance(curve, bool):
         eps = _single(threat)
         if not curve or eps is None or eps == 0:

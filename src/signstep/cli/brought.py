@@ -11,6 +11,7 @@ from torch import Tensor
 
 from signstep.auditing.book import Check
 from signstep.auditing.result import Result
+from signstep.auditing.run import levels_of
 from signstep.auditing.stream import batches
 from signstep.cli import options as o
 from signstep.cli.config import Settings
@@ -50,6 +51,7 @@ class Brought:
         hashes: SHA-256 of what was loaded.
         mode: of the model.
         reading: arguments of `signstep.audit` that say how model and data are read.
+        levels: sizes of the security curve, as the options have them; None where the report states no options.
         case: of a domain.
     """
 
@@ -66,6 +68,7 @@ class Brought:
     hashes: Mapping[str, str]
     mode: Mode
     reading: Mapping[str, Any]
+    levels: tuple[float, ...] | None
     case: Case | None = None
 
     @property
@@ -161,6 +164,9 @@ def threat(result: Result, own: Brought) -> Check:
         str(parts) if isinstance(parts, ThreatModel) else "; ".join(f"{name}: {part}" for name, part in parts.items())
     )
     said = result.terms.get("threat")
+    sizes = {tuple(point.eps for point in points) for points in result.curves.values()}
+    if own.levels is not None and sizes - {own.levels}:
+        return Check("threat", False, f"the curves have the sizes {sorted(sizes)[0]}, the options ask for {own.levels}")
     if said == here:
         return Check("threat", True, f"{here}, as on the verifier's data")
     return Check("threat", False, f"the record has {said}, here it is {here}; pass --box if another box is meant")
@@ -206,6 +212,7 @@ def _of_images(
             "outputs": outputs,
             "mode": mode,
         },
+        _levels(stated, job.curve, raw),
     )
 
 
@@ -261,8 +268,21 @@ def _of_case(domain: str, options: Mapping[str, Any], stated: Stated, result: Re
         case.hashes,
         "eval",
         {"threat": case.threat, "task": case.task, "loss": case.loss},
+        _levels(stated, case.curve, case.threat),
         case,
     )
+
+
+def _levels(stated: Stated, default: Any, threat: Threat) -> tuple[float, ...] | None:
+    """The sizes of the curve that the report's options ask for."""
+    if not stated.there:
+        return None
+    said = str(stated.options.get("curve", "auto"))
+    if said == "none":
+        return ()
+    if said == "auto":
+        return levels_of(True if default is None else default, threat)
+    return levels_of(o.numbers(said, "curve") or False, threat)
 
 
 def _audited(data: Any, result: Result) -> Iterator[tuple[Tree, Tensor | None]]:

@@ -178,6 +178,8 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
         budget=options.get("budget", "raw"),
     )
     same("input space", space.describe(), terms["input_space"])
+    if options.get("loss") not in (None, "dlr"):  # too few classes for DLR make it the margin
+        same("loss", options["loss"], terms["loss"])
     task = options.get("task", "auto")
     if task != "auto":
         same("task", task, str(terms["task"]).partition(" ")[0])

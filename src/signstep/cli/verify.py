@@ -26,7 +26,7 @@ from signstep.cli.brought import Brought, brought, files_of, names, options_of, 
 from signstep.cli.domain import SchemaFile
 from signstep.cli.fence import fenced, refuse
 from signstep.cli.job import output_folder, say
-from signstep.cli.stated import agrees, proposal, stated_by
+from signstep.cli.stated import Stated, agrees, proposal, stated_by
 from signstep.core.threat import span_of
 from signstep.core.untouched import untouched
 from signstep.domains import DOMAINS
@@ -53,6 +53,10 @@ _MISSING = (
     "NOT CHECKED: what a model answers, labels, examples, inputs and SHA-256 of what went in, for which your model and "
     "data are needed: pass --model and --data"
 )
+
+
+# Of a record that fails one of these, nothing is asked: it is not known what.
+_SOUND = ("counts", "terms", "points", "configuration")
 
 
 @app.command(help=_HELP)
@@ -112,20 +116,17 @@ def verify(
         return
     checks.append(Check("record", True, schema))
     stated, unreadable = stated_by(report)
-    checks += [recount(result), attempted("terms", claims, result), planned.ladder(result)]
-    checks.append(attempted("configuration", agrees, result, stated) if unreadable is None else unreadable)
-    checks.append(attempted("points", rescore.saved, result, points))
-    checks.append(attempted("page", same_page, result, points, stated.ignore, report))
-    sound = all(check.holds for check in checks if check.name in ("counts", "terms", "points", "configuration"))
+    where = o.device_of(device)
     with fenced(report):
-        own = brought(options, stated, result, box, o.device_of(device))
-        checks.append(attempted("passes", planned.passes, result, None if own is None else own.attacks))
-        if not sound:
+        own = brought(options, stated, result, box, where)
+        checks += of_record(result, stated, points, own)
+        sound = all(check.holds for check in checks if check.name in _SOUND)
+        checks += [] if unreadable is None else [unreadable]
+        checks.append(attempted("page", same_page, result, points, stated.ignore, report))
+        if own is not None and sound:
+            checks += of_model(result, points, own, where, again)
+        elif own is not None:
             checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
-        elif own is None:
-            checks.append(attempted("threat model", rescore.allowed, result, points))
-        else:
-            checks += _asked(result, points, own, again, o.device_of(device))
     if render is not None:
         _rendered(result, points, stated.ignore, render)
     _told(result, checks, proposal(report, stated), asked=own is not None)
@@ -150,15 +151,30 @@ def _points(report: Path) -> dict[str, Tensor]:
     return Evidence.load(path) if path.is_file() else {}
 
 
-def _asked(
-    result: Result, points: Mapping[str, Tensor], own: Brought, again: int, device: torch.device
+def of_record(result: Result, stated: Stated, points: Mapping[str, Tensor], own: Brought | None = None) -> list[Check]:
+    """Every check of record, configuration and points that asks no model."""
+    attacks, terms = (None, None) if own is None else (own.attacks, own.terms)
+    checkers = None if own is None or own.case is None else find_domain(own.case.domain).checkers
+    checks = [
+        recount(result),
+        attempted("terms", claims, result),
+        planned.ladder(result),
+        attempted("passes", planned.passes, result, attacks),
+        attempted("configuration", agrees, result, stated),
+        attempted("points", rescore.saved, result, points),
+    ]
+    if all(check.holds for check in checks if check.name in _SOUND):
+        checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
+    return checks
+
+
+def of_model(
+    result: Result, points: Mapping[str, Tensor], own: Brought, device: torch.device, again: int = 0
 ) -> Iterator[Check]:
     """Every check that needs the verifier's model or data."""
     yield names(result, own)
     yield rescore.hashes(result, own.hashes)
     yield threat(result, own)
-    checkers = None if own.case is None else find_domain(own.case.domain).checkers
-    yield attempted("threat model", rescore.allowed, result, points, checkers, own.terms)
     kept = list(own.batches) if again else own.batches
     task, model = own.task, own.predictor.model
     with untouched(model, mode=own.mode), torch.no_grad():
