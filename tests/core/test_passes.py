@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.core.passes import Setting
 from signstep.core.recipes import RECIPES, options_of, recipe
+from signstep.core.twin import Engine
 
 FEW = {"steps": "4", "queries": "30", "samples": "4", "searches": "2"}
 MORE = {"restarts": "2", "targets": "2", "copies": "2"}
@@ -68,7 +69,7 @@ def test_passes_are_those_of_the_plan(name: str, kind: str) -> None:
         pytest.skip("it searches on no copy")
     x, y = data()
     model = Noisy() if kind == "random" else network()
-    engine = "float32" if kind == "fast" else "exact"
+    engine: Engine = "float32" if kind == "fast" else "exact"
     result = ss.audit(model, (x, y), threat=threat(name), attacks=[name], curve=False, engine=engine)
     entry = result.attacks[0]
     plan = recipe(name).passes(Setting(ways=3, random=kind == "random", exact=kind != "fast"))  # type: ignore[attr-defined]

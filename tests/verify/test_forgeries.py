@@ -12,7 +12,7 @@ from forger import IMAGES, OWN, ROWS, Forged
 
 from signstep.cli import main
 
-Forge = Callable[[Forged], None]
+Forge = Callable[[Forged], object]
 
 
 def verified(report: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[str], str]:
@@ -199,7 +199,7 @@ def field(**values: object) -> Forge:
 
 def file(change: Callable[[Path], object], *, resum: bool = True) -> Forge:
     def forge(f: Forged) -> None:
-        f.after.append(lambda folder: change(folder) and None)
+        f.after.append(change)
         f.resum = resum
 
     return forge
@@ -258,7 +258,10 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "no labels": (without("labels"), "counts"),
     "no answers": (without("answers"), "counts"),
     "no labels and no answers": (without("labels", "answers"), "counts"),
-    "another task, which has no answers": (lambda f: (without("labels", "answers")(f), term("task", "custom")(f)), "untouched answers"),
+    "another task, which has no answers": (
+        lambda f: (without("labels", "answers")(f), term("task", "custom")(f)),
+        "untouched answers",
+    ),
     "labels predicted by the model": (term("labels", "predicted"), "counts"),
     "x_adv is x": (tensor("x_adv", lambda f: f.points["x"].clone()), "points"),
     "points without y": (tensor("y", lambda _: None), "points"),
@@ -269,7 +272,10 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "a y too short": (tensor("y", lambda f: f.points["y"][:1]), "points"),
     "an eps of the points' own": (tensor("eps", lambda f: torch.full((len(f.points["row"]),), 0.9)), "threat model"),
     "a box of the points' own": (tensor("high", lambda f: torch.full_like(f.points["x"], 2.0)), "threat model"),
-    "a mask of the points' own": (tensor("mask", lambda f: torch.ones_like(f.points["x"], dtype=torch.bool)), "threat model"),
+    "a mask of the points' own": (
+        tensor("mask", lambda f: torch.ones_like(f.points["x"], dtype=torch.bool)),
+        "threat model",
+    ),
     "a tensor that points do not have": (tensor("robust", lambda f: f.points["row"].clone()), "points"),
     "a point outside the ball": (tensor("x_adv", stretched), "threat model"),
     "NaN in a point": (tensor("x_adv", lambda f: f.points["x_adv"] * torch.nan), "points"),
@@ -294,12 +300,15 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "another threat in the configuration": (own_words, "configuration"),
     "a widened box, everywhere": (widened_box, "threat"),
     "a huge tolerance": (term("tolerance", 0.5), "threat model"),
-    "a missing term": (lambda f: f.record["terms"].pop("eot") and None, "terms"),
+    "a missing term": (lambda f: f.record["terms"].pop("eot"), "terms"),
     "an invented term": (term("certified", True), "terms"),
     "another seed": (term("seed", 7), "configuration"),
     "another engine": (term("engine", "fast"), "configuration"),
     "gradients of a surrogate": (term("gradients_from", "surrogate"), "configuration"),
-    "a transform that nobody knows": (lambda f: f.record["terms"].update(transform="jpeg", random_model=True), "configuration"),
+    "a transform that nobody knows": (
+        lambda f: f.record["terms"].update(transform="jpeg", random_model=True),
+        "configuration",
+    ),
     "a targeted goal": (lambda f: f.record["terms"].update(goal="targeted", target="next"), "counts"),
     "a normalisation that was not": (
         lambda f: f.record["terms"]["input_space"].update(mean=[0.5], std=[0.5]),
@@ -323,7 +332,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an attack by another of its names": (renamed("fgsm", "fgm"), "passes"),
     "distances of a fifth": (shrunk, "threat model"),
     "a distance beyond eps": (
-        lambda f: (f.examples["distances"]["fgsm"].__setitem__(fallen(f), 0.5), f.count()) and None,
+        lambda f: (f.examples["distances"]["fgsm"].__setitem__(fallen(f), 0.5), f.count()),
         "counts",
     ),
     "invented name of the model": (field(model="ResNet-152, certified"), "names"),
@@ -335,20 +344,29 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "passes that no plan has": (never_ran, "passes"),
     "one pass too few": (cheaper, "passes"),
     "a smallest change that is smaller": (
-        lambda f: (f.examples["nearest"]["fmn:steps=6"].__setitem__(slice(None), [0.001] * ROWS), f.count()) and None,
+        lambda f: (f.examples["nearest"]["fmn:steps=6"].__setitem__(slice(None), [0.001] * ROWS), f.count()),
         "counts",
     ),
     "no hashes": (field(hashes={}), "SHA-256"),
-    "other hashes": (field(hashes={"weights": "0" * 64, "data": "0" * 64, "code": "0" * 64, "preprocessing": "0" * 64}), "SHA-256"),
+    "other hashes": (
+        field(hashes={"weights": "0" * 64, "data": "0" * 64, "code": "0" * 64, "preprocessing": "0" * 64}),
+        "SHA-256",
+    ),
     "hashes that are none": (field(hashes={"weights": "unchanged"}), "counts"),
     "a preset that did not run": (field(ladder="standard@1"), "ladder"),
     "a preset that does not exist": (field(ladder="unbeatable@9"), "ladder"),
     "a count": (field(held=ROWS), "counts"),
     "examples that were not": (field(examples=10**6), "counts"),
-    "no attack": (lambda f: (field(attacks=[])(f), f.examples.update(verdicts={}, passes={}, distances={}, nearest={})) and None, "counts"),
+    "no attack": (
+        lambda f: (field(attacks=[])(f), f.examples.update(verdicts={}, passes={}, distances={}, nearest={})),
+        "counts",
+    ),
     "a negative time": (field(seconds=-1.0), "counts"),
     "attacks that took longer than all": (entry("pgd", seconds=10.0**6), "counts"),
-    "no line for the page": (sums(lambda text: "".join(line for line in text.splitlines(True) if "index" not in line)), "files"),
+    "no line for the page": (
+        sums(lambda text: "".join(line for line in text.splitlines(True) if "index" not in line)),
+        "files",
+    ),
     "no lines": (sums(lambda _: ""), "files"),
     "a line for a file elsewhere": (sums(lambda text: f"{text}{'0' * 64}  ../../etc/passwd\n"), "files"),
     "a line that is none": (sums(lambda text: f"{text}{'x' * 5000}\n"), "files"),
@@ -357,13 +375,16 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "a folder more": (file(lambda folder: (folder / "deep").mkdir(), resum=True), "files"),
     "a link": (file(lambda folder: (folder / "99.png").symlink_to("/etc/hostname")), "files"),
     "a pipe": (file(lambda folder: os.mkfifo(folder / "98.png"), resum=False), "files"),
-    "a number on the page": (file(replaced("index.html", f"of&nbsp;{ROWS}" if False else f"of\xa0{ROWS}", "of\xa0999")), "page"),
+    "a number on the page": (
+        file(replaced("index.html", f"of&nbsp;{ROWS}" if False else f"of\xa0{ROWS}", "of\xa0999")),
+        "page",
+    ),
     "a name on the page": (file(replaced("index.html", "forgednets:net", "resnet:certified")), "page"),
     "a script on the page": (file(replaced("index.html", "</body>", "<script>alert(1)</script></body>")), "page"),
     "a line of the checklist": (file(replaced("checklist.md", "linf", "l2")), "page"),
     "no page": (file(lambda folder: (folder / "index.html").unlink()), "page"),
     "results of a model that is not here": (transfers, "counts"),
-}  # fmt: skip
+}
 
 
 def test_there_are_enough() -> None:

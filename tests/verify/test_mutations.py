@@ -54,22 +54,23 @@ def row_of(place: tuple[Any, ...]) -> Row:
 
 def others(value: Any, chance: random.Random) -> list[Any]:
     """Values that a forger may put in the place of another one."""
+    found: list[Any] = [0, "x", 0.5]  # of nothing
     if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        return [value + 1, value - 1, 10**6]
-    if isinstance(value, float):
-        return [value * 0.9 + 1e-3, value * 2 + 0.01, -1.0]
-    if isinstance(value, str):
+        found = [not value]
+    elif isinstance(value, int):
+        found = [value + 1, value - 1, 10**6]
+    elif isinstance(value, float):
+        found = [value * 0.9 + 1e-3, value * 2 + 0.01, -1.0]
+    elif isinstance(value, str):
         letters = sorted(set(value)) or ["x"]
         spot = chance.randrange(len(value)) if value else 0
         swapped = value[:spot] + next((c for c in letters if value and c != value[spot]), "x") + value[spot + 1 :]
-        return [swapped, value + "x", ""]
-    if isinstance(value, dict):
-        return [{}, {**value, "x": 1}]
-    if isinstance(value, list):
-        return [[], [*value, *value]]
-    return [0, "x", 0.5]
+        found = [swapped, value + "x", ""]
+    elif isinstance(value, dict):
+        found = [{}, {**value, "x": 1}]
+    elif isinstance(value, list):
+        found = [[], [*value, *value]]
+    return found
 
 
 def changed(record: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[str, Any]:

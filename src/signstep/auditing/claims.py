@@ -7,8 +7,6 @@ from typing import Any
 
 from signstep.auditing.book import Book, Check
 from signstep.auditing.result import Result
-from signstep.core.threat import read_eps
-from signstep.errors import SignstepError
 
 # What every record states; those of domains add two.
 TERMS = (
@@ -141,16 +139,13 @@ def _one_threat(terms: Mapping[str, Any], part: Mapping[str, Any], book: Book) -
         part["eps"] == terms["eps_value"], f"eps is {part['eps']} in threat_terms and {terms['eps_value']} in eps_value"
     )
     if terms["eps_value"] is not None:
-        try:
-            written = read_eps(terms["eps"])
-        except SignstepError:
-            written = None
-        close = isinstance(written, float) and math.isclose(written, terms["eps_value"], rel_tol=1e-5, abs_tol=1e-12)
+        size = _fraction(terms["eps"])
+        close = size is not None and math.isclose(size, terms["eps_value"], rel_tol=1e-5, abs_tol=1e-12)
         book.need(close, f"eps is written {terms['eps']!r}, and is {terms['eps_value']}")
+    if "domain" in terms and part["kind"] == terms["norm"] and not part["axes"]:
+        return  # the sets of domains have words of their own, which the verifier's schema is compared with
     said = _THREAT.fullmatch(terms["threat"])
-    if said is None:
-        # The sets of domains have words of their own, which their configuration is compared with.
-        book.need("domain" in terms, f"threat {terms['threat']!r} is no threat model in words")
+    if not book.need(said is not None, f"threat {terms['threat']!r} is no threat model in words") or said is None:
         return
     book.need(said["norm"] == terms["norm"], f"the threat is in {said['norm']}, the norm is {terms['norm']}")
     kind = "grouped" if part["axes"] else terms["norm"]
@@ -172,3 +167,12 @@ def _one_threat(terms: Mapping[str, Any], part: Mapping[str, Any], book: Book) -
     stated = terms["box_span"]
     same = stated is None if span is None else stated is not None and math.isclose(span, stated, rel_tol=1e-9)
     book.need(same, f"box_span is {stated}, the box is {span} wide")
+
+
+def _fraction(text: str) -> float | None:
+    """A number, or a fraction such as 8/255; None where it is neither."""
+    top, slash, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        return None

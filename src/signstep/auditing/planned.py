@@ -12,7 +12,7 @@ from signstep.auditing.tally import Facts
 from signstep.core.eot import Eot
 from signstep.core.oracles import Autograd
 from signstep.core.passes import Passes, Setting
-from signstep.core.recipes import canonical, recipe
+from signstep.core.recipes import RECIPES, canonical, recipe
 from signstep.errors import InputError
 
 _AGAIN = re.compile(r" #\d+$")
@@ -50,6 +50,9 @@ def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
     ):
         return Check("passes", False, "there is not one number for each example and attack")
     for entry in result.attacks:
+        if own is None and "domain" in result.terms and not _is_recipe(entry.name):
+            unknown.append(entry.name)
+            continue
         attack = (own or {}).get(entry.name) or _recipe(entry.name, result, book)
         if attack is None:
             continue
@@ -67,6 +70,10 @@ def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
     if unknown and not book.wrong:
         return Check("passes", True, f"no plan is known of {', '.join(unknown)}", complete=False)
     return book.check("passes", "each example spent what the plans of the attacks allow")
+
+
+def _is_recipe(name: str) -> bool:
+    return canonical(name).partition(":")[0].partition(" ")[0] in RECIPES and " on " not in name
 
 
 def _recipe(name: str, result: Result, book: Book) -> Any:

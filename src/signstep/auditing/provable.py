@@ -117,8 +117,8 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
-        "FGSM's within what the examples' smallest sizes allow; those of smallest-change attacks follow from the nearest "
-        "points; of other attacks they rise, and reach no more than all",
+        "FGSM's within what the examples' smallest sizes allow; of smallest-change attacks from the nearest points; of "
+        "others they rise, and reach no more than all",
         "curves.*[].fooled",
     ),
     # Each example.

@@ -52,8 +52,8 @@ def made(kind: type[Made], plain: Any, where: str = "") -> Made:
     Raises:
         LoadError: something is of another type, missing or too much; the message says where.
     """
-    found: Made = _reader(kind)(plain, where)
-    return found
+    read: Callable[[Any, str], Made] = _reader(kind)  # type: ignore[arg-type]  # classes are hashable
+    return read(plain, where)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -88,23 +88,24 @@ def _depth(text: str) -> int:
 def _reader(kind: Any) -> Callable[[Any, str], Any]:
     """What reads values of a type; the types are those that records are made of."""
     origin, inner = get_origin(kind), get_args(kind)
+    read: Callable[[Any, str], Any]
     if kind is Any:
-        return _anything
-    if kind in (str, int, float, bool, type(None)):
-        return _leaf(kind)
-    if origin is Literal:
-        return _one_of(inner)
-    if origin in (types.UnionType, Union):
-        return _optional(inner)
-    if origin is tuple and len(inner) == 2 and inner[1] is Ellipsis:
-        return _several(inner[0])
-    if origin is tuple:
-        return _fixed(inner)
-    if origin is dict:
-        return _mapping(inner[1])
-    if is_dataclass(kind):
-        return _object(kind)
-    raise TypeError(f"records have no {kind}")
+        read = _anything
+    elif kind in _NAMES:
+        read = _leaf(kind)
+    elif origin is Literal:
+        read = _one_of(inner)
+    elif origin in (types.UnionType, Union):
+        read = _optional(inner)
+    elif origin is tuple:
+        read = _several(inner[0]) if inner[1:] == (Ellipsis,) else _fixed(inner)
+    elif origin is dict:
+        read = _mapping(inner[1])
+    elif is_dataclass(kind):
+        read = _object(kind)
+    else:
+        raise TypeError(f"records have no {kind}")
+    return read
 
 
 def _leaf(kind: type) -> Callable[[Any, str], Any]:

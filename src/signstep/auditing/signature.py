@@ -49,8 +49,9 @@ def sign(report: Path, key: Path) -> Path:
         MissingExtraError: cryptography is not installed.
     """
     private, serial, _ = _crypto()
+    content = _read(key)
     try:
-        loaded = serial.load_pem_private_key(_read(key), password=None)
+        loaded = serial.load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:
         raise LoadError(f"{key} is no private key without a password; make one with signstep sign --new-key") from error
     if not isinstance(loaded, private):
@@ -67,8 +68,9 @@ def signed(report: Path, public: Path) -> Check:
         MissingExtraError: cryptography is not installed.
     """
     _, serial, (kind, invalid) = _crypto()
+    content = _read(public)
     try:
-        key = serial.load_pem_public_key(_read(public))
+        key = serial.load_pem_public_key(content)
     except ValueError as error:
         raise LoadError(f"{public} is no public key; pass the .pub file that signstep sign wrote") from error
     if not isinstance(key, kind):

@@ -19,7 +19,7 @@ from signstep.cli.domain import IMAGES, case_of
 from signstep.cli.fence import inside
 from signstep.cli.job import Job, all_hashes, job_of
 from signstep.cli.stated import LOADED, Stated
-from signstep.core.outputs import Predictor
+from signstep.core.outputs import Kind, Predictor
 from signstep.core.shaped import ShapedThreat
 from signstep.core.space import InputSpace
 from signstep.core.tasks import Custom, Objective, Regression
@@ -186,8 +186,7 @@ def _of_images(
     outputs, task = reading.get("outputs", "auto"), o.task_of(reading.get("task", "auto"), reading.get("tolerance"))
     mode = cast("Mode", reading.get("mode", "eval"))
     job.model.to(device)
-    # Not whether all are logits: how they are looked at is the verifier's choice too.
-    kind = "logits" if reading.get("task") == "regression" else outputs
+    kind = cast("Kind", "logits" if reading.get("task") == "regression" else outputs)
     return Brought(
         Predictor(job.model, output, kind, None if space.mean is None else lambda u: tree_map(space.to_model, u)),
         task,
@@ -238,8 +237,6 @@ def _job(options: Mapping[str, Any], reading: Mapping[str, Any]) -> Job:
 
 def _called(job: Job, result: Result, stated: Stated) -> tuple[str, ...]:
     """What data may be called of which all, or the first so many examples were audited."""
-    if job.threat is not None:  # the demonstration has one name for model and data
-        return (job.description,)
     limits = {result.examples, len(job.data.labels)}
     if isinstance(stated.options.get("limit"), int):
         limits.add(min(stated.options["limit"], len(job.data.labels)))

@@ -56,7 +56,7 @@ _MISSING = (
 
 
 # Of a record that fails one of these, nothing is asked: it is not known what.
-_SOUND = ("counts", "terms", "points", "configuration")
+_SOUND = ("counts", "terms", "points")
 
 
 @app.command(help=_HELP)
@@ -109,12 +109,12 @@ def verify(
     if signed_by is not None:
         checks.append(signed(report, signed_by))
     try:
-        result, schema = _record(text)
+        result, said = _record(text)
         points = _points(report)
     except LoadError as error:
         _told(None, [*checks, Check("record", False, str(error))], None, asked=False)
         return
-    checks.append(Check("record", True, schema))
+    checks.append(Check("record", True, said))
     stated, unreadable = stated_by(report)
     where = o.device_of(device)
     with fenced(report):
@@ -163,7 +163,7 @@ def of_record(result: Result, stated: Stated, points: Mapping[str, Tensor], own:
         attempted("configuration", agrees, result, stated),
         attempted("points", rescore.saved, result, points),
     ]
-    if all(check.holds for check in checks if check.name in _SOUND):
+    if all(check.holds for check in checks if check.name == "points"):
         checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
     return checks
 
@@ -191,7 +191,7 @@ def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str,
     from signstep.report import write_report
 
     with output_folder(render, marks=("index.html",)) as folder:
-        write_report(result, folder, points=points or None, ignore=ignore)
+        write_report(result, folder, points=points, ignore=ignore)
     say(Console(stderr=True), f"rendered anew: {render / 'index.html'}")
 
 

@@ -27,7 +27,7 @@ def rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str, 
     Raises:
         InputError: ``ignore`` names no finding, or gives no reason.
     """
-    shown = gallery(result, points or None)
+    shown = gallery(result, points)
     files = {
         "index.html": page(result, examine(result, ignore), shown).encode(),
         "checklist.md": checklist_markdown(result).encode(),
