@@ -189,6 +189,16 @@ def entry(name: str, **values: object) -> Forge:
     return lambda f: f.attack(name).update(values)
 
 
+def too_far(f: Forged) -> None:
+    f.examples["distances"]["fgsm"][fallen(f)] = 0.5
+    f.count()
+
+
+def too_near(f: Forged) -> None:
+    f.examples["nearest"]["fmn:steps=6"] = [0.001] * ROWS
+    f.count()
+
+
 def renamed(name: str, new: str) -> Forge:
     return lambda f: f.rename(f.attack(name)["name"], new)
 
@@ -331,10 +341,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "an invented attack": (renamed("pgd", "unbeatable"), "passes"),
     "an attack by another of its names": (renamed("fgsm", "fgm"), "passes"),
     "distances of a fifth": (shrunk, "threat model"),
-    "a distance beyond eps": (
-        lambda f: (f.examples["distances"]["fgsm"].__setitem__(fallen(f), 0.5), f.count()),
-        "counts",
-    ),
+    "a distance beyond eps": (too_far, "counts"),
     "invented name of the model": (field(model="ResNet-152, certified"), "names"),
     "invented name of the data": (field(data="ImageNet: 50000 examples of shape 3x224x224"), "names"),
     "names of classes that the data does not have": (field(classes=["a", "b", "c", "d"]), "names"),
@@ -343,10 +350,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "another id": (lambda f: f.examples["ids"].__setitem__(3, "0" * 16), "rows"),
     "passes that no plan has": (never_ran, "passes"),
     "one pass too few": (cheaper, "passes"),
-    "a smallest change that is smaller": (
-        lambda f: (f.examples["nearest"]["fmn:steps=6"].__setitem__(slice(None), [0.001] * ROWS), f.count()),
-        "counts",
-    ),
+    "a smallest change that is smaller": (too_near, "counts"),
     "no hashes": (field(hashes={}), "SHA-256"),
     "other hashes": (
         field(hashes={"weights": "0" * 64, "data": "0" * 64, "code": "0" * 64, "preprocessing": "0" * 64}),
