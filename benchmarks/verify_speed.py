@@ -38,7 +38,7 @@ def workplace(name: str, examples: int) -> list[str]:
     save_file({key: part.contiguous() for key, part in model.state_dict().items()}, "weights.safetensors")
     x = torch.randint(0, 256, (examples, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     with torch.no_grad():
-        y = torch.cat([model(part.float() / 255).argmax(1) for part in x.split(256)])
+        y = torch.cat([model(part.float() / 255).argmax(1) for part in torch.split(x, 256)])
     np.savez("data.npz", x=x.numpy(), y=y.numpy())
     return ["--model", factory, "--weights", "weights.safetensors", "--data", "data.npz"]
 

@@ -372,6 +372,7 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         "files",
     ),
     "no lines": (sums(lambda _: ""), "files"),
+    "no sums": (file(lambda folder: (folder / "SHA256SUMS").unlink(), resum=False), "files"),
     "a line for a file elsewhere": (sums(lambda text: f"{text}{'0' * 64}  ../../etc/passwd\n"), "files"),
     "a line that is none": (sums(lambda text: f"{text}{'x' * 5000}\n"), "files"),
     "a line twice": (sums(lambda text: text + text.splitlines(True)[0]), "files"),
@@ -389,6 +390,39 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "no page": (file(lambda folder: (folder / "index.html").unlink()), "page"),
     "results of a model that is not here": (transfers, "counts"),
 }
+
+
+def test_a_rung_that_was_set_aside_leaves_the_answer_open(climbed: Forged, capsys: pytest.CaptureFixture[str]) -> None:
+    """A note is the record's own word: it excuses no rung that this version could run."""
+    name = climbed.attack("square")["name"]
+    rows = [row for row, letter in enumerate(climbed.examples["verdicts"][name]) if letter != "-"]
+    climbed.letters(name, dict.fromkeys(rows, "-"))
+    for row in rows:
+        climbed.examples["passes"][name][row] = 0
+        climbed.examples["distances"][name][row] = None
+        climbed.examples["answers"][name][row] = climbed.examples["answers"]["clean"][row]
+    climbed.record["notes"].append(f"rung {name} was not run: it is not defined for this threat")
+    kept = climbed.points["attack"] != 2
+    climbed.points = {key: part[kept] for key, part in climbed.points.items()}
+    climbed.count()
+    status, failed, said = verified(climbed.write(), capsys)
+    assert (status, failed) == (4, []), said
+    assert f"open  passes: no plan is known of {name} (not run, by the record's own word)" in said
+
+
+def test_a_path_may_be_another_and_a_name_may_not(forged: Forged, capsys: pytest.CaptureFixture[str]) -> None:
+    honest = dict(forged.record)
+    names = {
+        "forgednets:net with /some where/else/net.safetensors": True,
+        "forgednets:net with net.safetensors": True,
+        "certified/forgednets:net with net.safetensors": False,
+        "forgednets:net with net.safetensors, certified": False,
+        "forgednets:net": False,
+    }
+    for name, fine in names.items():
+        forged.record = {**honest, "model": name, "data": honest["data"].replace("flat.npz", "/else/flat.npz")}
+        _, failed, said = verified(forged.write(), capsys)
+        assert ("names" not in failed) == fine, said
 
 
 def test_there_are_enough() -> None:

@@ -63,6 +63,9 @@ def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
             ("source", entry.source, facts.source),
         ):
             book.need(stated == known, f"{entry.name}: {word} {stated!r}, the recipe's are {known!r}")
+        if _left_out(result, entry) and not _undefined(attack, result):
+            unknown.append(f"{entry.name} (not run, by the record's own word)")
+            continue
         if not hasattr(attack, "passes") or result.terms.get("gradients_from") != "the model":
             unknown.append(entry.name)
             continue
@@ -70,6 +73,24 @@ def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
     if unknown and not book.wrong:
         return Check("passes", True, f"no plan is known of {', '.join(unknown)}", complete=False)
     return book.check("passes", "each example spent what the plans of the attacks allow")
+
+
+def _left_out(result: Result, entry: AttackResult) -> bool:
+    """Whether a rung was run on nobody, though examples were standing that it was meant for."""
+    if not result.ladder or entry.entered or " near<=" in entry.name:
+        return False
+    before = [part.name for part in result.attacks]
+    columns = [result.per_example.verdicts[name] for name in before[: before.index(entry.name)]]
+    return any(
+        clean == "r" and all(column[row] != "f" for column in columns)
+        for row, clean in enumerate(result.per_example.clean)
+    )
+
+
+def _undefined(attack: Any, result: Result) -> bool:
+    """Whether a recipe says in its table that it is for other norms."""
+    row = RECIPES.get(attack.name)
+    return row is not None and bool(row.norms) and result.terms.get("norm") not in row.norms
 
 
 def _is_recipe(name: str) -> bool:

@@ -1,8 +1,9 @@
 """What the person who verifies a report brings along: model, weights and data, read as the report says they were."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -143,18 +144,17 @@ def brought(
 def names(result: Result, own: Brought) -> Check:
     """Whether model, data and classes are called what they are; folders do not count, only the last part of a path."""
     wrong = []
-    if _plain_name(result.model) != _plain_name(own.model):
+    if _OF_WEIGHTS.sub("", result.model) != _OF_WEIGHTS.sub("", own.model):
         wrong.append(f"the record calls the model {result.model!r}, it is {own.model!r}")
-    if _plain_name(result.data) not in map(_plain_name, own.data):
+    if _OF_DATA.sub("", result.data) not in [_OF_DATA.sub("", name) for name in own.data]:
         wrong.append(f"the record calls the data {result.data!r}, it is {own.data[-1]!r}")
     if result.classes != own.classes:
         wrong.append("the names of the classes are not those of the data")
     return Check("names", not wrong, "; ".join(wrong) or f"model and data are {own.model} and {own.data[-1]}")
 
 
-def _plain_name(text: str) -> str:
-    """A description with the last part of each path alone."""
-    return " ".join(PurePath(word).name if "/" in word else word for word in text.split(" "))
+# Where a path stands in what models and data are called.
+_OF_WEIGHTS, _OF_DATA = re.compile(r"(?<= with )[^:]*/|(?<=^exported program )[^:]*/"), re.compile(r"^[^:]*/")
 
 
 def threat(result: Result, own: Brought) -> Check:

@@ -105,7 +105,7 @@ def verify(
     options = options_of(context, report, given)
     refuse(report, **files_of(options), signed_by=signed_by, render=render)
     text = plain_file(report / RECORD, LARGEST)
-    checks = [check_sums(report)]
+    checks = [attempted("files", check_sums, report)]
     if signed_by is not None:
         checks.append(signed(report, signed_by))
     try:
