@@ -532,6 +532,22 @@ def test_bare_json_of_an_enemy_fails_by_name(forged: Forged, capsys: pytest.Capt
         assert "Traceback" not in said
 
 
+def test_terms_of_any_type_fail_by_name(forged: Forged, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is loaded under terms that are none, and nothing breaks on them."""
+    hostile: list[object] = [[], {}, [[1]], {"x": {"y": []}}, -1, 0.5, "\u202e", None, True, 2**62]
+    report = forged.write()
+    names = ("threat_terms", "norm", "eps", "eps_value", "seed", "shard", "classes", "tolerance", "input_space", "task")
+    for place, name in enumerate((*names, "domain", "loss", "domain_terms")):
+        terms = {**forged.record["terms"], name: hostile[place % len(hostile)]}
+        if terms[name] == forged.record["terms"].get(name):
+            terms[name] = [1]
+        (report / "result.json").write_text(json.dumps({**forged.record, "terms": terms}))
+        status, failed, said = verified(report, capsys)
+        assert status == 1, (name, terms[name], said)
+        assert set(failed) & {"terms", "counts", "configuration"}, (name, terms[name], said)
+        assert "Traceback" not in said, (name, terms[name], said)
+
+
 def test_an_old_record_is_read_as_what_it_is(forged: Forged, capsys: pytest.CaptureFixture[str]) -> None:
     forged.record["schema"] = 2
     del forged.record["sections"]

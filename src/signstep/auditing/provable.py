@@ -40,6 +40,7 @@ def _rows(kind: Kind, check: str, how: str, *names: str) -> dict[str, Row]:
 
 
 UNPROVABLE = "unprovable"
+_LONGEST = 10_000  # characters of a line
 
 FIELDS: dict[str, Row] = {
     **_rows("recomputed", "names", "from the verifier's model and data, by the names of their files", "model", "data"),
@@ -228,7 +229,9 @@ def unprovable(result: Result) -> list[str]:
     lines = []
     for path, row in FIELDS.items():
         if row.kind == "unprovable" and (value := _value(result, path)) not in (None, [], (), {}):
-            lines.append(f"{path} = {value}")
+            text = str(value)
+            more = "" if len(text) <= _LONGEST else f"... ({len(text)} characters)"
+            lines.append(f"{path} = {text[:_LONGEST]}{more}")
     return lines
 
 

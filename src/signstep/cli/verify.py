@@ -118,18 +118,20 @@ def verify(
     stated, unreadable = stated_by(report)
     where = o.device_of(device)
     with fenced(report):
-        own = brought(options, stated, result, box, where)
+        # What is loaded is read under these terms; where they are none, nothing is.
+        sane = attempted("terms", claims, result).holds
+        own = brought(options, stated, result, box, where) if sane else None
         checks += of_record(result, stated, points, own)
         sound = all(check.holds for check in checks if check.name in _SOUND)
         checks += [] if unreadable is None else [unreadable]
         checks.append(attempted("page", same_page, result, points, stated.ignore, report))
         if own is not None and sound:
             checks += of_model(result, points, own, where, again)
-        elif own is not None:
+        elif own is not None or options:
             checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
     if render is not None:
         _rendered(result, points, stated.ignore, render)
-    _told(result, checks, proposal(report, stated), asked=own is not None)
+    _told(result, checks, proposal(report, stated), asked=own is not None or bool(options))
 
 
 def _record(text: bytes) -> tuple[Result, str]:
