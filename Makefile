@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: audit test lint types unit docs bench clean
+.PHONY: audit test lint types unit kernels docs bench clean
 
 audit: $(READY)
 	$(BIN)/signstep audit
 
-test: lint types unit docs
+test: lint types unit kernels docs
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "signstep needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
@@ -27,6 +27,10 @@ types: $(READY)
 
 unit: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The laws that hang on how a processor computes, under the kernels of lesser processors.
+kernels: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/other_kernels.py -n 2
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

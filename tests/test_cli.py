@@ -1,6 +1,7 @@
 """The command line as its users type it: the demonstration, one's own model and data, and the wrong inputs."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from signstep.cli import main
 from signstep.version import VERSION
 
 MODULE = """
-from torch import nn
+import torch; from torch import nn
 
 def net(width=4):
     return nn.Sequential(nn.Flatten(), nn.Linear(12, width), nn.ReLU(), nn.Linear(width, 3))
@@ -31,6 +32,29 @@ class Slow(nn.Module):
 class Broken(nn.Module):
     def forward(self, x):
         return x.flatten(1) @ 3
+
+class Leaving(nn.Module):
+    def forward(self, x):
+        raise SystemExit(0)
+
+class Missing(nn.Module):
+    def forward(self, x):
+        return open("nowhere")
+
+class Last(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+    @staticmethod
+    def backward(ctx, gradient):
+        raise ValueError("own")
+
+class Backwards(nn.Module):
+    def forward(self, x):
+        return Last.apply(x.flatten(1)[:, :3])
+
+def leaves():
+    raise SystemExit(0)
 """
 
 
@@ -163,10 +187,40 @@ def test_an_interrupted_audit_is_marked_partial(place: Path, capsys: pytest.Capt
     assert Result.load("signstep-report/result.json").partial
 
 
-def test_a_model_that_fails_is_an_internal_error(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    del place
-    assert main(["audit", "--model", "mynets:Broken", "--data", "set.npz", "--threat", "linf:0.1"]) == 3
-    assert "if the traceback ends in your model" in capsys.readouterr().err
+FAILING = {
+    "mynets:Broken": r"error: the model raised TypeError: .* \(.*mynets\.py, line 17, in forward\)",
+    "mynets:Leaving": r"error: the model raised SystemExit: 0 \(.*mynets\.py, line 21, in forward\)",
+    "mynets:Missing": r"error: the model raised FileNotFoundError: .* \(.*mynets\.py, line 25, in forward\)",
+    "mynets:Backwards": r"error: the model's backward pass raised ValueError: own \(.*mynets\.py, line 33, in backward",
+    "mynets:leaves": r"error: mynets:leaves raised SystemExit: 0; .* \(.*mynets\.py, line 40, in leaves\)",
+}
+
+
+@pytest.mark.parametrize("model", FAILING)
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.usefixtures("place")
+def test_a_model_that_fails_is_named_in_one_sentence(
+    model: str, debug: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["audit", "--model", model, "--data", "set.npz", "--threat", "linf:0.1", "--attack", "fgsm"]
+    assert main([*words, *(["--debug"] if debug else [])]) == (2 if model == "mynets:leaves" else 3)
+    said = capsys.readouterr().err
+    assert re.search(FAILING[model], said)
+    assert ("Traceback" in said) == debug
+    assert "internal error" not in said
+
+
+def test_what_is_no_model_of_the_users_is_an_internal_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("signstep.cli.job.demo", lambda **_: broken())
+    assert main(["audit"]) == 3
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: ours" in said
+    assert "internal error" in said
 
 
 def test_list_and_explain_and_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,7 @@ def test_several_inputs_and_frozen_ones() -> None:
     torch.testing.assert_close(found.gain, torch.full((2,), 0.3))
 
 
+@pytest.mark.kernels
 def test_a_row_does_not_depend_on_its_batch() -> None:
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     whole = ss.maximise(bowl, x, ss.l2(0.7, box=None), recipe="pgd:restarts=2")

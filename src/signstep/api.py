@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from signstep.core import given
 from signstep.core.attack import Attack
 from signstep.core.fixed_budget import fgsm as fgsm_recipe
 from signstep.core.keys import Key
@@ -15,7 +16,7 @@ from signstep.core.recipes import recipe as find_recipe
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Subject, Target
 from signstep.core.tasks import Task, TaskName
-from signstep.core.threat import Box, Eps, Threat, threat_model
+from signstep.core.threat import Box, Eps, Mask, Threat, threat_model
 from signstep.core.transforms import Transform
 from signstep.core.tree import Tree
 from signstep.core.twin import Engine
@@ -24,8 +25,8 @@ from signstep.core.untouched import Mode
 
 def attack(
     model: Model,
-    x: Tree,
-    y: Tensor | None = None,
+    x: Tree | given.Array,
+    y: Tensor | given.Array | None = None,
     *,
     threat: Threat,
     recipe: str | Attack = "fgsm",
@@ -44,7 +45,7 @@ def attack(
     transform: Transform | None = None,
     eot: int = 1,
     seed: int = 0,
-    ids: Tensor | None = None,
+    ids: Tensor | given.Array | None = None,
 ) -> Outcome:
     """Attack a batch and return the attacked inputs with their verdicts.
 
@@ -53,7 +54,9 @@ def attack(
 
     Args:
         model: an nn.Module or any callable; a dict of inputs is passed as keyword arguments.
-        x: inputs (R, ...), floating point, or a dict of tensors of which ``threat`` names the attacked ones.
+        x: inputs (R, ...), floating point, or a dict of tensors of which ``threat`` names the attacked ones; what else
+            a dict holds (None, a number, text) is the same for every row. NumPy arrays and tables do for tensors,
+            and take the precision of the model's weights; sparse tensors are made dense, with a note.
         y: labels; None takes the model's own predictions (safe from label leaking).
         threat: what may change, in raw input units: ``ss.linf("8/255")``, or one for each attacked input of a dict.
         recipe: "fgsm", "pgd:steps=50,restarts=10", ... (``signstep.RECIPES``) or an attack object.
@@ -118,13 +121,13 @@ def attack(
 
 def fgsm(  # noqa: D417 - the arguments it shares with `attack` are described there
     model: Model,
-    x: Tensor,
-    y: Tensor | None = None,
+    x: Tensor | given.Array,
+    y: Tensor | given.Array | None = None,
     *,
     eps: Eps,
     norm: Norm | str = "linf",
     box: Box = (0.0, 1.0),
-    mask: Tensor | None = None,
+    mask: Mask = None,
     grid: int | None = None,
     target: Target = None,
     task: Task | TaskName = "auto",
@@ -182,7 +185,9 @@ def fgsm(  # noqa: D417 - the arguments it shares with `attack` are described th
     with subject.opened():
         threat = threat_model(norm, eps, box=box, mask=mask, grid=grid)
         if engine != "exact":
-            subject = subject.hastened(x)  # no verdict is given here, so the twin may stand for the model throughout
+            subject = subject.hastened(
+                subject.plain(x, [])
+            )  # no verdict is given here, so the twin may stand for the model throughout
         question = subject.ask(x, y, threat, target=target, key=key, attack=chosen)
         crafted = chosen.craft(question.problem, question.region, question.x, key)
     assert isinstance(crafted, Tensor)

@@ -7,9 +7,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from signstep.core import given
 from signstep.core.bounds import bounds_on, ends, worst_margins
 from signstep.core.region import BallRegion
 from signstep.core.space import InputSpace, Statistic
+from signstep.core.tasks import class_indices
 from signstep.core.threat import ThreatModel
 from signstep.core.tree import wide
 from signstep.errors import InputError, LabelError, ModelError
@@ -21,8 +23,8 @@ _ROUNDING = 1e-9  # float64, relative
 @torch.no_grad()
 def certified(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | given.Array,
+    y: Tensor | given.Array,
     *,
     threat: ThreatModel,
     mean: Statistic = None,
@@ -68,14 +70,20 @@ def certified(
         raise InputError(f"model is a {type(model).__name__}; bounds go through layers, pass the nn.Module itself")
     if not isinstance(threat, ThreatModel) or threat.eps is None:
         raise InputError(f"threat={threat!r}: a certificate needs a ball with an eps, such as ss.linf(0.3)")
-    if y.shape != (len(x),) or y.is_floating_point():
-        raise LabelError(f"y has shape {tuple(y.shape)} and dtype {y.dtype} for {len(x)} rows; pass a class for each")
+    x, y = given.one_tensor(x, given.Home(network)), given.labels(y)
+    if y is None:
+        raise LabelError("y is None; a certificate is about a class: pass one for each row, such as model(x).argmax(1)")
+    if not len(x) or x.ndim < 2:
+        raise InputError(
+            f"x is empty or has no dimension beside the examples, shape {tuple(x.shape)}; pass at least one example"
+        )
+    if y.is_floating_point():
+        raise LabelError(f"y has dtype {y.dtype}; a certificate is about a class: pass whole numbers, y.long()")
     region = _wide(BallRegion.around(x, replace(threat, grid=None)), threat)
     space = InputSpace.of(mean, std)
     low, high = (space.normalise(end) for end in ends(region))
     exact = copy.deepcopy(network).to(low.device).to(low.dtype).eval()
-    classes = y.to(low.device).long()
-    _check(classes, exact, low[:1], high[:1])
+    classes = class_indices(y, len(x), _classes(exact, low[:1], high[:1]), "y").to(low.device)
     parts = zip(*(torch.split(part, _ROWS) for part in (low, high, classes)), strict=True)
     return torch.cat([_held(exact, *part) for part in parts]).to(x.device)
 
@@ -106,17 +114,14 @@ def _wide(region: BallRegion, threat: ThreatModel) -> BallRegion:
     return BallRegion(region.norm, x, radius.to(x.device).expand(len(x)), low, high, mask, None)
 
 
-def _check(y: Tensor, model: nn.Module, low: Tensor, high: Tensor) -> None:
-    """Labels are classes that the model has; seen by its answer to one row."""
+def _classes(model: nn.Module, low: Tensor, high: Tensor) -> int:
+    """How many the model has; seen by its answer to one row."""
     shape = tuple(bounds_on(model, low, high).centre.shape)
     if len(shape) != 2 or shape[1] < 2:
         raise ModelError(
             f"the model's outputs have shape {shape} for one row; a certificate needs scores (R, K), K > 1"
         )
-    if not 0 <= int(y.min()) <= int(y.max()) < shape[1]:
-        raise LabelError(
-            f"y lies in {int(y.min())}..{int(y.max())}; the model has {shape[1]} classes, 0..{shape[1] - 1}"
-        )
+    return shape[1]
 
 
 def _held(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from signstep.core import given
 from signstep.core.attack import Attack, GradientAttack
 from signstep.core.keys import Key
 from signstep.core.oracles import Autograd
@@ -79,11 +80,11 @@ class Maximum:
 
 def maximise(
     objective: Model,
-    x: Tree,
+    x: Tree | given.Array,
     threat: Threat,
     recipe: str | Attack = "pgd",
     *,
-    level: float | Tensor | None = None,
+    level: float | Tensor | given.Array | None = None,
     surrogate: Model | Sequence[Model] | None = None,
     engine: Engine = "exact",
     mode: Mode = "eval",
@@ -128,9 +129,12 @@ def maximise(
         >>> found.x.tolist(), float(found.gain), float(found.linear), float(found.curvature)
         ([[-0.5, -0.5]], 2.5, 2.0, 2.0)
     """
+    each = None if level is None or isinstance(level, (int, float)) else given.labels(level, name="level")
+    if each is not None and each.ndim == 0:
+        level, each = float(each), None
     subject = Subject.of(
         objective,
-        task=Objective(None if isinstance(level, Tensor) else level),
+        task=Objective(level if isinstance(level, (int, float)) else None),
         surrogate=surrogate,
         engine=engine,
         mode=mode,
@@ -146,7 +150,7 @@ def maximise(
         )
     key = Key(seed)
     with subject.opened():
-        question = subject.ask(x, level if isinstance(level, Tensor) else None, threat, key=key, ids=ids)
+        question = subject.ask(x, each, threat, key=key, ids=ids)
         outcome = question.run(chosen, key.fold(chosen.name))
         gradient = _gradient(question, key)
         return _read(question, outcome, gradient)

@@ -1,6 +1,6 @@
 """Transfer: inputs crafted on some models, shown to others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,7 +11,8 @@ from torch import Tensor
 from signstep.auditing.matrix import Cell, TransferMatrix
 from signstep.core.attack import Attack
 from signstep.core.counts import Count
-from signstep.core.examples import Data, Pool, device_of
+from signstep.core.examples import Data, Pool
+from signstep.core.given import Home
 from signstep.core.kept import one_example
 from signstep.core.keys import Key
 from signstep.core.oracles import Surrogates
@@ -23,7 +24,7 @@ from signstep.core.recipes import RECIPES, canonical
 from signstep.core.recipes import recipe as find_recipe
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject
-from signstep.core.tasks import Task, TaskName
+from signstep.core.tasks import Task, TaskName, ignored
 from signstep.core.threat import ThreatModel
 from signstep.core.tree import Tree
 from signstep.core.untouched import Mode
@@ -105,7 +106,8 @@ def transfer(  # noqa: D417 - the arguments it shares with `attack` are describe
         for model in (*surrogates.values(), *victims.values())
     }
     run = _Run(surrogates, victims, subjects, threat, chosen, target, Key(seed), ensemble and len(surrogates) > 1)
-    for x, y in Pool(data, rows, device_of(next(iter(victims.values())))):
+    pool = Pool(data, rows, Home(next(iter(victims.values()))), ignore=ignored(task))
+    for x, y in pool:
         if y is None:
             raise InputError("data has no labels; models answer differently, so a transfer needs the true ones: (x, y)")
         several = one_example(threat, x.ndim)
@@ -116,7 +118,7 @@ def transfer(  # noqa: D417 - the arguments it shares with `attack` are describe
         raise InputError("data has no examples; pass at least one batch")
     said = recipe if isinstance(recipe, str) else recipe.name
     terms = {"threat": str(threat), "recipe": said, "goal": target or "untargeted", "seed": seed}
-    return run.matrix(terms)
+    return run.matrix(terms, pool.batches.said)
 
 
 def _recipe(spec: str | Attack) -> Attack:
@@ -227,8 +229,8 @@ class _Run:
                     fooled = fooled & question.checked(point)[""].ok.to(fooled.device)
                 self._add(source, victim, fooled, able)
 
-    def matrix(self, terms: Mapping[str, Any]) -> TransferMatrix:
-        """The record."""
+    def matrix(self, terms: Mapping[str, Any], said: Sequence[str]) -> TransferMatrix:
+        """The record; ``said``: of the data."""
         cells = tuple(
             Cell(source, victim, count.hits, count.of, source in self.surrogates and self.surrogates[source] is model)
             for source in self.sources
@@ -240,6 +242,7 @@ class _Run:
             for name, count in self.lost.items()
             if count
         )
+        notes = (*notes, *said)
         versions = {"signstep": VERSION, "torch": torch.__version__}
         return TransferMatrix(
             self.sources, tuple(self.victims), cells, self.clean, self.examples, terms, notes, versions

@@ -70,6 +70,7 @@ def test_accuracy_at_attacked_points_may_exceed_the_pointwise_one() -> None:
     assert (result.clean_right, result.robust_accuracy, result.attack("fgsm").right_after) == (0, 0.0, 1)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("size", [1, 7, 60])
 def test_batch_size_and_order_do_not_matter(size: int) -> None:
     x, y = data()

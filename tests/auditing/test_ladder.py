@@ -65,6 +65,7 @@ def test_each_rung_takes_the_survivors_of_the_ones_before() -> None:
     assert ss.Result.from_json(result.to_json()) == result
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("batch", [1, 7, 20, 1000])
 def test_the_batch_size_changes_nothing(batch: int) -> None:
     _, x, y = _data()

@@ -11,6 +11,7 @@ SHAPE = (2, 5)
 CPU = torch.device("cpu")
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("kind", ["uniform", "normal"])
 def test_draws_do_not_depend_on_batch_or_order(kind: str) -> None:
     ids = torch.tensor([3, -7, 2**62, 0, 3, -(2**63)])

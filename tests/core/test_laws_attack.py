@@ -139,6 +139,7 @@ def test_no_box_is_left_where_there_is_none(norm: str) -> None:
     assert float(free.max()) > 1
 
 
+@pytest.mark.kernels
 @over_pairs
 @pytest.mark.parametrize("setting", ["box", "row mask"])
 def test_a_row_gets_the_same_alone_and_in_any_batch(name: str, norm: str, setting: str) -> None:
@@ -159,6 +160,7 @@ def test_a_row_gets_the_same_alone_and_in_any_batch(name: str, norm: str, settin
             assert torch.equal(getattr(part, field), getattr(whole, field)[order]), field
 
 
+@pytest.mark.kernels
 @over_recipes
 def test_batches_agree_on_a_network_with_matrix_products(name: str) -> None:
     model, x = mlp(), _batch()

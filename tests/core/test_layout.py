@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from signstep.core.bounds import Interval, worst_margins
 from signstep.core.bounds.rules import LAYERS
-from signstep.core.layout import ChannelsLast, channels_last, is_channels_last
+from signstep.core.layout import ChannelsLast, channels_last, is_channels_last, overrun, to_channels_first
 
 
 def network(channels: int = 1) -> nn.Sequential:
@@ -77,3 +77,33 @@ def test_bounds_follow_the_layout_of_the_weights() -> None:
         patch.setitem(LAYERS, nn.ReLU, watched)
         worst_margins(model, x - 0.1, x + 0.1, y)
     assert [stride[1] for stride in seen] == [1, 1]
+
+
+RISKY = {
+    "1x1 of stride 2": (nn.Conv2d(4, 8, 1, 2), True),
+    "one stride": (nn.Conv2d(3, 5, 1, (1, 2)), True),
+    "padded": (nn.Conv2d(2, 8, 1, 2, padding=1), True),
+    "stride 1": (nn.Conv2d(4, 8, 1), False),
+    "3x3": (nn.Conv2d(4, 8, 3, 2), False),
+    "grey": (nn.Conv2d(1, 8, 1, 2), False),
+    "eight channels": (nn.Conv2d(8, 8, 1, 2), False),
+    "groups": (nn.Conv2d(4, 8, 1, 2, groups=2), False),
+}
+
+
+@pytest.mark.parametrize("name", RISKY)
+def test_layers_whose_weight_gradient_overruns_are_known(name: str) -> None:
+    layer, risky = RISKY[name]
+    assert overrun(nn.Sequential(nn.ReLU(), nn.Sequential(layer))) == ("1.0" if risky else None)
+    assert overrun(layer) == ("Conv2d" if risky else None)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_weights_go_back_to_channels_first(channels: int) -> None:
+    model = network(channels)
+    strides = [part.stride() for part in model.parameters()]
+    assert not to_channels_first(model)
+    values = [part.detach().clone() for part in laid_out(model).parameters()]
+    assert to_channels_first(model)
+    assert [part.stride() for part in model.parameters()] == strides
+    assert all(torch.equal(part, value) for part, value in zip(model.parameters(), values, strict=True))

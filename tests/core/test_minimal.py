@@ -158,6 +158,7 @@ def test_box_mask_and_grid_hold(name: str, norm: str, setting: str, dtype: torch
         assert bool((_smallest(outcome) <= 1.1 * _smallest(free) + cost).all())
 
 
+@pytest.mark.kernels
 @over_pairs
 def test_rows_do_not_see_each_other(name: str, norm: str) -> None:
     model, x = filled(RowNet()), rand(9, 2, 3, 3, seed=5)

@@ -429,6 +429,7 @@ def _has_axes(rule: Norm, shape: tuple[int, ...]) -> bool:
     return not isinstance(rule, Grouped) or all(-len(shape) <= axis < len(shape) for axis in rule.axes)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("rule", "shape"),

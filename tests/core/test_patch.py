@@ -125,6 +125,7 @@ def test_one_image_many_places(net: nn.Module) -> None:
     assert again.train.of == 300
 
 
+@pytest.mark.kernels
 def test_the_loader_and_its_batches_do_not_matter(net: nn.Module) -> None:
     whole = ss.patch(net, (X, Y), size=3, steps=12)
     cut = [(X[start : start + 37], Y[start : start + 37]) for start in range(0, len(X), 37)]

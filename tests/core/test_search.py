@@ -69,6 +69,7 @@ def test_no_row_asks_more_than_its_budget(name: str, queries: int, noise: float)
         assert bool((outcome.forwards[~outcome.fooled] > least).all())
 
 
+@pytest.mark.kernels
 @over_askers
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_row_gets_the_same_in_batches_of_any_size_and_order(name: str, norm: str) -> None:

@@ -79,7 +79,7 @@ def test_labels_as_lists_and_arrays() -> None:
     y = labels(model, X)
     wanted = ss.fgsm(model, X, y, eps=0.1)
     for form in (y.tolist(), y.numpy(), y.int(), y.double(), y.to(torch.uint8), y.reshape(12, 1)):
-        assert torch.equal(ss.fgsm(model, X, form, eps=0.1), wanted)  # type: ignore[arg-type]
+        assert torch.equal(ss.fgsm(model, X, form, eps=0.1), wanted)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ def _draws(count: int = 6, *, first: int = 0, seed: int = 0) -> RowDraws:
     return Key(seed).draws(torch.arange(first, first + count), torch.device("cpu"))
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("transform", BASIC, ids=str)
 def test_a_row_gets_its_own_draws_in_any_batch(transform: T.Transform) -> None:
     whole = transform(IMAGES, _draws())
@@ -185,6 +186,7 @@ def test_the_rate_is_what_fresh_draws_give() -> None:
     assert torch.equal(outcome.fooled[sure], wrong[sure] > 0.5)
 
 
+@pytest.mark.kernels
 def test_the_batch_does_not_matter_under_a_transform() -> None:
     model, transform = mlp(), T.Compose((T.Brightness(0.1), T.Noise(0.1)))
     y = labels(model, X)
@@ -304,3 +306,96 @@ def test_global_randomness_is_left_alone() -> None:
     ss.attack(model, X, threat=ss.linf(0.1), recipe="pgd:steps=2", transform=T.Noise(), eot=2)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state(legacy=False)["state"]["pos"] == before[1]
+
+
+def _quantised(u: Tensor, draws: RowDraws) -> Tensor:  # noqa: ARG001
+    return u + ((u * 8).round() / 8 - u).detach()
+
+
+STILL = {
+    "clip": T.Clip(0.2, 0.8),
+    "nothing": T.Compose(()),
+    "several": T.Compose((T.Clip(0.1, 0.9), T.Clip(0.2, 0.8))),
+    "function": _quantised,
+    "module": nn.Hardtanh(0.2, 0.8),
+}
+
+
+def _as_module(transform: Any) -> Any:
+    return (lambda u, draws: transform(u)) if isinstance(transform, nn.Module) else transform  # noqa: ARG005
+
+
+@pytest.mark.parametrize("name", STILL)
+@pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=3", "square:queries=20", "fab:steps=3"])
+@pytest.mark.parametrize("mean", [None, 0.4])
+def test_a_transform_that_draws_nothing_is_a_part_of_the_model(name: str, recipe: str, mean: float | None) -> None:
+    """As many passes, and the same points, as the model with the transform before it."""
+    model, transform = mlp(), _as_module(STILL[name])
+    still = Key(0).draws(torch.zeros(1, dtype=torch.int64), torch.device("cpu"))
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+
+    def joined(u: Tensor) -> Any:
+        shown = transform(u, still)
+        return model(shown if mean is None else (shown - mean) / 0.3)
+
+    extra: dict[str, Any] = {} if mean is None else {"mean": mean, "std": 0.3}
+    y = joined(X).argmax(1)
+    counts = []
+    outcomes = []
+    for asked, terms in ((joined, {}), (model, {"transform": transform, **extra})):
+        calls.clear()
+        outcomes.append(ss.attack(asked, X, y, threat=ss.linf(0.1), recipe=recipe, **terms))
+        counts.append(len(calls))
+    wanted, found = outcomes
+    assert isinstance(wanted.x, Tensor)
+    assert isinstance(found.x, Tensor)
+    torch.testing.assert_close(found.x, wanted.x, rtol=0, atol=1e-12)
+    assert torch.equal(found.fooled, wanted.fooled)
+    assert torch.equal(found.forwards, wanted.forwards)
+    assert found.passes == 1
+    assert counts[1] <= counts[0]
+    assert any("draws nothing" in note for note in found.notes)
+    assert not any("32 held-out" in note for note in found.notes)
+
+
+def test_two_passes_are_enough_under_a_transform_that_draws_nothing() -> None:
+    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), transform=T.Clip())
+    assert set(outcome.forwards.tolist()) == {2}
+    assert set(outcome.backwards.tolist()) == {1}
+    averaged = ss.attack(mlp(), X, threat=ss.linf(0.1), transform=T.Clip(), eot=3)
+    assert any("eot=3 changes nothing" in note for note in averaged.notes)
+
+
+@dataclass
+class Own:
+    """Random without asking for draws: by a global generator, one of its own, or the key itself."""
+
+    source: str
+    own: torch.Generator = field(default_factory=lambda: torch.Generator().manual_seed(3))
+
+    def __call__(self, u: Tensor, draws: RowDraws) -> Tensor:
+        if self.source == "global":
+            return u + 0.1 * torch.randn_like(u)
+        if self.source == "own":
+            return u + 0.1 * torch.randn(u.shape, generator=self.own, dtype=u.dtype)
+        return u + (draws.key.integer() % 100) / 1000
+
+
+@pytest.mark.parametrize("source", ["global", "own", "key"])
+def test_a_transform_that_draws_otherwise_is_random_too(source: str) -> None:
+    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), transform=Own(source))
+    assert outcome.passes == 32
+
+
+@pytest.mark.parametrize("transform", [T.Clip(0.2, 0.8), T.Noise(0.1)], ids=str)
+def test_an_audit_says_once_what_is_random(transform: T.Transform) -> None:
+    """Also in its second batch: the transform, not the model."""
+    model = mlp()
+    y = labels(model, X)
+    result = ss.audit(
+        model, [(X[:11], y[:11]), (X[11:], y[11:])], threat=ss.linf(0.1), attacks=["fgsm"], transform=transform
+    )
+    assert sum("transform" in note for note in result.notes) == 1
+    assert not any("the model draws" in note for note in result.notes)
+    assert result.terms["random_model"] == isinstance(transform, T.Noise)

@@ -60,6 +60,7 @@ def test_the_counts_are_what_applying_it_gives(net: nn.Module) -> None:
     assert found.success(net, (X[300:], Y[300:])) == found.heldout
 
 
+@pytest.mark.kernels
 def test_the_loader_and_its_batches_do_not_matter(net: nn.Module) -> None:
     whole = ss.universal(net, (X, Y), threat=ss.linf(0.15), epochs=3)
     cut = [(X[start : start + 37], Y[start : start + 37]) for start in range(0, len(X), 37)]

@@ -96,6 +96,7 @@ def test_what_is_not_there_is_told(script: ModuleType, tmp_path: Path) -> None:
         script.load_cifar10(tmp_path)
 
 
+@pytest.mark.kernels
 def test_a_run_on_a_handful_of_rows(
     script: ModuleType,
     pictures: tuple[np.ndarray, np.ndarray],

@@ -90,6 +90,27 @@ def test_channels_last_changes_the_layout_and_little_else(data: tuple[Tensor, Te
         assert torch.allclose(first, second, atol=1e-3)
 
 
+@pytest.mark.kernels
+@pytest.mark.parametrize("whose", ["asked for", "the model's own"])
+def test_a_layer_that_overruns_in_channels_last_keeps_channels_first(whose: str, data: tuple[Tensor, Tensor]) -> None:
+    """The smallest network whose training oneDNN's AVX2 kernels kill."""
+    seen: list[bool] = []
+
+    class Watched(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(x.is_contiguous() and self.weight.is_contiguous())
+            return super().forward(x)
+
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 1, 1), Watched(4, 8, 1, 2), nn.Flatten(), nn.Linear(8 * 4 * 4, 10))
+    if whose == "the model's own":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    settings = replace(QUICK, epochs=3, channels_last=whose == "asked for")
+    trained = fit(model, *data, threat=THREAT, settings=settings)
+    assert len(seen) > trained.steps
+    assert all(seen)
+    assert [note for note in trained.notes if "channels first" in note and "'1'" in note]
+
+
 def test_training_makes_robust() -> None:
     x, y = digits("train")
     held, labels = digits("test")

@@ -31,7 +31,7 @@ def weights(x: object, y: Tensor | None, **changes: object) -> Tensor:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3))
     settings = Settings(epochs=2, batch=32, **changes)  # type: ignore[arg-type]
-    fit(model, x, y, threat=THREAT, settings=settings)  # type: ignore[arg-type]
+    fit(model, x, y, threat=THREAT, settings=settings)
     return torch.cat([part.detach().flatten() for part in model.parameters()])
 
 
@@ -102,7 +102,7 @@ def test_a_run_from_a_file_goes_on(data: tuple[Tensor, Tensor], tmp_path: Path) 
 )
 def test_what_cannot_be_trained_on_is_told(x: object, y: Tensor | None, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        fit(nn.Linear(4, 2), x, y, threat=THREAT)  # type: ignore[arg-type]
+        fit(nn.Linear(4, 2), x, y, threat=THREAT)
 
 
 def test_threats_of_examples_are_refused() -> None:

@@ -36,6 +36,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
+AT_TIMES = ("left_out",)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -64,6 +65,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "device": (str,),
     "shard": (list, type(None)),
+    "left_out": (int,),
     "domain": (str,),
     "domain_terms": (dict,),
 }
@@ -79,7 +81,7 @@ def claims(result: Result) -> Check:
     book, terms = Book(), result.terms
     for name in TERMS:
         book.need(name in terms, f"{name} is missing")
-    for name in sorted(set(terms) - {*TERMS, *OF_DOMAINS}):
+    for name in sorted(set(terms) - {*TERMS, *OF_DOMAINS, *AT_TIMES}):
         book.wrong.append(f"{name} is no term of a record")
     for name, words in _WORDS.items():
         value = terms.get(name)
@@ -96,8 +98,8 @@ def _agree(result: Result, book: Book) -> None:
     terms = result.terms
     book.need((terms["goal"] == "targeted") == (terms["target"] is not None), "goal and target contradict each other")
     book.need(terms["eot"] >= 1, f"eot is {terms['eot']}")
+    book.need(terms.get("left_out", 1) > 0, f"left_out is {terms.get('left_out')}")
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
-    book.need(terms["transform"] is None or terms["random_model"], "there is a transform, and nothing is random")
     shard = terms["shard"]
     whole = shard is None or (len(shard) == 2 and all(type(part) is int for part in shard) and 0 <= shard[0] < shard[1])
     book.need(whole, f"shard is {shard}")

@@ -44,7 +44,8 @@ class Evidence:
         """
         if question.wrong is None:
             return
-        x, untouched = inputs_of(question.x), {f"x:{name}": part for name, part in question.problem.frozen.items()}
+        x = inputs_of(question.x)
+        untouched = {f"x{name}": part for name, part in inputs_of(question.problem.frozen).items()}
         each = sum(2 * part[:1].nbytes for part in x.values()) + sum(part[:1].nbytes for part in untouched.values())
         left = ~question.wrong
         kept: dict[str, list[Tensor]] = {}
@@ -130,7 +131,9 @@ def write_points(points: Mapping[str, Tensor], path: str | Path) -> None:
 
 def inputs_of(tree: Tree) -> dict[str, Tensor]:
     """The inputs by the ends of their names: ":image", ":text", or "" for the only one."""
-    return {f":{name}": part for name, part in tree.items()} if isinstance(tree, dict) else {"": tree}
+    if isinstance(tree, Tensor):
+        return {"": tree}
+    return {f":{name}": part for name, part in tree.items() if isinstance(part, Tensor)}
 
 
 def _keep_confidence(kept: dict[str, list[Tensor]], question: Question, index: Tensor, x_adv: Tree) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from signstep.auditing.claims import OF_DOMAINS, TERMS
+from signstep.auditing.claims import AT_TIMES, OF_DOMAINS, TERMS
 from signstep.auditing.result import Result
 
 Kind = Literal["re-scored", "recomputed", "re-attacked", "unprovable"]
@@ -193,6 +193,7 @@ FIELDS: dict[str, Row] = {
         "terms.loss",
     ),
     **_rows("unprovable", UNPROVABLE, "where it ran", "terms.device"),
+    **_rows("unprovable", UNPROVABLE, "examples that had no label; the rest is there in its order", "terms.left_out"),
     **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
     **_rows(
         "recomputed", "configuration", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"
@@ -211,7 +212,7 @@ def _of_type(kind: Any, where: str) -> Iterator[str]:
     inner = [part for part in get_args(kind) if part not in (type(None), Ellipsis)]
     origin = get_origin(kind)
     if where == "terms":
-        yield from (f"terms.{name}" for name in (*TERMS, *OF_DOMAINS))
+        yield from (f"terms.{name}" for name in (*TERMS, *OF_DOMAINS, *AT_TIMES))
     elif is_dataclass(kind):
         yield from paths(kind, where)
     elif origin is dict:

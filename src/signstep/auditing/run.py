@@ -16,31 +16,31 @@ from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.memory import planned_rows
 from signstep.auditing.others import shown
 from signstep.auditing.result import Result
-from signstep.auditing.stream import ROWS, Data, batches
+from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.core.attack import Attack
+from signstep.core.given import Home
+from signstep.core.kept import one_example
 from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
 from signstep.core.recipes import RECIPES, canonical, recipe
 from signstep.core.shaped import ShapedThreat
+from signstep.core.sizes import OUT_OF_MEMORY
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject, Target
-from signstep.core.tasks import Task, TaskName
+from signstep.core.tasks import Task, TaskName, ignored
 from signstep.core.threat import Threat, ThreatModel
 from signstep.core.transforms import Transform
 from signstep.core.tree import Tree, rows, take, tree_map
 from signstep.core.twin import Engine
 from signstep.core.untouched import Mode, untouched
-from signstep.errors import InputError, VictimError
+from signstep.errors import InputError, ThreatError, VictimError
 
 __all__ = ["Data", "audit"]
 
 Progress: TypeAlias = Callable[[int], None]
-
-# torch.OutOfMemoryError is newer than the oldest torch we support.
-_OUT_OF_MEMORY: type[Exception] = getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)
 
 _DEFAULT = ("random-sign", "fgsm", "pgd")
 
@@ -93,7 +93,8 @@ def audit(
     Args:
         model: an nn.Module or any callable.
         data: batches ``(x, y)``, such as a DataLoader; y None takes the model's own predictions. Or a pair of tensors,
-            or a torch Dataset of single examples.
+            or a torch Dataset or a list of single examples. NumPy arrays do for tensors. Each
+            example counts once; what is left out is counted in ``terms["left_out"]`` and the notes.
         threat: as for `signstep.attack`, in raw input units.
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
             fgsm and pgd.
@@ -158,8 +159,10 @@ def audit(
         raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
     plan = _plan(attacks, ladder, curve_attacks, subject.oracle, threat)
     _check_counts(limit, shard)
-    where = _device_of(model) if device is None else torch.device(device)
-    was_training = isinstance(model, nn.Module) and model.training
+    home = Home(model)
+    where = home.device if device is None else torch.device(device)
+    size = _size(model, data, where, mode)
+    stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignored(task))
     began = time.perf_counter()
     tally = Tally([name for name, _ in plan.chosen], levels_of(curve, threat), [name for name, _ in plan.traced])
     tally.rayless = all(_needs(attack) != "gradients" for _, attack in plan.chosen)
@@ -167,9 +170,10 @@ def audit(
     interrupted = False
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
+        _check_places(threat, part, ignored(task))
         here = _sliced(threat, tally.examples, tally.examples + rows(part), part, shard or (0, 1))
-        question = subject.ask(part, labels, here, target=target, key=key, random=tally.random)
-        tally.random = question.problem.random
+        question = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
+        tally.randomness = question.randomness
         if plan.ladder is None:
             _attack_all(question, plan.chosen, key, tally)
         else:
@@ -183,14 +187,14 @@ def audit(
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
-        for x, y in batches(data, limit, shard, _size(model, data, where, mode)):
+        for x, y in batches(stream, limit, shard):
             with ExitStack() as opened:
                 for part in (subject, *others.values()):
                     opened.enter_context(part.opened())
                 _fitting(
                     attacked,
                     tree_map(lambda part: part.to(where), x),
-                    None if y is None else torch.as_tensor(y).to(where),
+                    None if y is None else y.to(where),
                     tally,
                 )
             if progress is not None:
@@ -215,14 +219,31 @@ def audit(
             "seed": seed,
             "device": str(where),
             "shard": None if shard is None else list(shard),
+            **({"left_out": stream.left_out} if stream.left_out else {}),
         },
-        notes=(*tally.notes, *_remarks(subject, was_training=was_training), *plan.remarks),
+        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks),
         seconds=time.perf_counter() - began,
         partial=interrupted or tally.ended,
         classes=tuple(classes),
         hashes=dict(hashes or {}),
         ladder="" if plan.ladder is None else plan.ladder.name,
     )
+
+
+def _check_places(threat: Threat, x: Tree, ignore: int | None) -> None:
+    """See that what is given for each example can be told by its place.
+
+    Raises:
+        ThreatError: examples are left out on the way, which moves those behind them.
+    """
+    for name, part in {"": threat}.items() if isinstance(threat, ThreatModel) else threat.items():
+        inside = x[name] if isinstance(x, dict) and name in x else x
+        several = one_example(part, inside.ndim) if isinstance(inside, Tensor) else None
+        if ignore is not None and several is not None:
+            raise ThreatError(
+                f"{several} is given for each example, and examples with the label {ignore} are left out on the way; "
+                "leave them out of the data, or pass one for all"
+            )
 
 
 def _check_counts(limit: int | None, shard: tuple[int, int] | None) -> None:
@@ -344,10 +365,8 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
+def _remarks(subject: Subject) -> list[str]:
     remarks = []
-    if was_training and subject.mode == "eval":
-        remarks.append("the model was in training mode; it was attacked in evaluation mode and put back")
     if subject.space.budget == "normalised":
         remarks.append("eps is measured in the model's normalised coordinates, by explicit choice")
     if subject.surrogates:
@@ -360,7 +379,7 @@ def _remarks(subject: Subject, *, was_training: bool) -> list[str]:
 def _size(model: object, data: Data, where: torch.device, mode: Mode) -> int:
     """Of a batch where the data is two tensors: on a card what its memory has room for."""
     if where.type != "cuda" or not isinstance(model, nn.Module) or not isinstance(data, tuple):
-        return ROWS
+        return ROWS  # of arrays that are no tensors the attempt below fails
     try:
         with untouched(model, mode=mode):
             return planned_rows(model, data[0][:2].to(where), of=len(data[0]))
@@ -385,7 +404,7 @@ def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor
         return
     try:
         attacked(x, y)
-    except _OUT_OF_MEMORY as error:
+    except OUT_OF_MEMORY as error:
         tally.forget()
         if count == 1:
             raise InputError(
@@ -526,10 +545,3 @@ def _box_span(threat: Threat) -> float | None:
 
 def _name(rung: Rung) -> str:
     return str(replace(rung, recipe=canonical(rung.recipe))) if isinstance(rung.recipe, str) else str(rung)
-
-
-def _device_of(model: object) -> torch.device:
-    if isinstance(model, nn.Module):
-        for part in (*model.parameters(), *model.buffers()):
-            return part.device
-    return torch.device("cpu")

@@ -1,39 +1,27 @@
-"""From what people call data to batches."""
+"""A part of a stream of batches: so many examples, or every n-th of them."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import Iterator
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from signstep.core.batches import ROWS, Batches, Data
 from signstep.core.tree import Tree, rows, tree_map
-from signstep.errors import InputError
 
-Data: TypeAlias = Iterable[tuple[Tree, Tensor | None]] | tuple[Tensor, Tensor | None] | Dataset[Any]
-
-ROWS = 256  # of a batch when the data does not come in batches
+__all__ = ["ROWS", "Batches", "Data", "batches"]
 
 
 def batches(
-    data: Data, limit: int | None, shard: tuple[int, int] | None = None, size: int = ROWS
+    data: Data | Batches, limit: int | None, shard: tuple[int, int] | None = None, size: int = ROWS
 ) -> Iterator[tuple[Tree, Tensor | None]]:
     """Batches (x, y), at most ``limit`` examples of the data; with ``shard`` (i, n), every n-th of them from the i-th.
 
-    ``size`` is that of a batch where the data does not come in batches but as two tensors or as a Dataset.
+    ``size`` is that of a batch where the data does not come in batches.
 
     Raises:
         InputError: the data does not give batches of two.
     """
     seen = 0
-    for number, batch in enumerate(_as_batches(data, size)):
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            kind = type(batch).__name__ + (f" of length {len(batch)}" if isinstance(batch, (tuple, list)) else "")
-            raise InputError(f"data gave a {kind} as batch {number}; each batch must be a pair (x, y), y may be None")
-        x, y = batch
-        if not isinstance(x, (Tensor, dict)):
-            raise InputError(
-                f"batch {number} has inputs of type {type(x).__name__}; pass tensors, or a dict of tensors"
-            )
+    for x, y in data if isinstance(data, Batches) else Batches(data, size):
         count = rows(x) if limit is None else min(rows(x), limit - seen)
         first, step = (0, 1) if shard is None else ((shard[0] - seen) % shard[1], shard[1])
         kept = slice(first, count, step)
@@ -42,17 +30,3 @@ def batches(
         seen += count
         if limit is not None and seen >= limit:
             return
-
-
-def _as_batches(data: Data, size: int) -> Iterable[Any]:
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
-        x, y = data
-        if y is not None and len(y) != len(x):
-            raise InputError(f"data has {len(x)} inputs and {len(y)} labels; pass one label for each input")
-        starts = range(0, len(x), size)
-        return ((x[start : start + size], None if y is None else y[start : start + size]) for start in starts)
-    if isinstance(data, Dataset):
-        return DataLoader(data, batch_size=size)
-    if isinstance(data, Tensor):
-        raise InputError("data is one tensor; pass (x, y), with y=None to take the model's own predictions for labels")
-    return data

@@ -22,7 +22,7 @@ from signstep.core.attack import Attack
 from signstep.core.outcome import Outcome
 from signstep.core.recipes import RECIPES
 from signstep.core.shaped import ShapedThreat
-from signstep.core.subject import Question
+from signstep.core.subject import Question, Randomness
 from signstep.core.tasks import Multiclass
 from signstep.core.threat import ThreatModel
 from signstep.version import VERSION
@@ -143,7 +143,7 @@ class Tally:
 
     def __init__(self, names: Sequence[str], levels: Sequence[float], traced: Sequence[str]) -> None:
         self.examples = 0
-        self.random: bool | None = None
+        self.randomness: Randomness | None = None
         self.ended = False
         self.rayless = False  # no FGSM curve: nothing that was run looks at gradients
         self.most: int | None = None

@@ -14,6 +14,7 @@ import typer
 
 from signstep.cli.config import find_config, read_config
 from signstep.cli.words import command_of, in_options, options_by_argument, translated
+from signstep.core.origin import said_of
 from signstep.errors import SignstepError
 from signstep.version import VERSION
 
@@ -35,6 +36,9 @@ def _root(
             help="Options by command as TOML; else signstep.toml, or [tool.signstep] of pyproject.toml, here."
         ),
     ] = None,
+    debug: Annotated[  # noqa: ARG001 - taken from the words before they are parsed, since it may stand anywhere
+        bool, typer.Option("--debug", help="Print the traceback of whatever ends a command; may stand anywhere.")
+    ] = False,
 ) -> None:
     if version:
         typer.echo(f"signstep {VERSION}")
@@ -43,7 +47,7 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
     command = typer.main.get_command(app)
     chosen = command_of(words, command)
     warnings.showwarning = partial(_show_warning, options_by_argument(chosen))
@@ -57,24 +61,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
             obj=settings,
         )
         return status if isinstance(status, int) else 0
-    except SignstepError as error:
-        typer.echo(f"error: {in_options(error, chosen)}", err=True)
-        return 2
-    except OSError as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        said = said_of(error)  # of the user's own model or function
+        if debug and (said is not None or isinstance(error, SignstepError)):
+            traceback.print_exc()
+        if said is not None:
+            typer.echo(f"error: {said}{'' if debug else '; --debug prints the traceback'}", err=True)
+            return 3
+        if isinstance(error, SignstepError):
+            typer.echo(f"error: {in_options(error, chosen)}", err=True)
+            return 2
+        return _ended(error)
+
+
+def _without_debug(words: list[str]) -> tuple[list[str], bool]:
+    """The words without ``--debug``, and whether it stood before a ``--`` among them."""
+    end = words.index("--") if "--" in words else len(words)
+    return [word for place, word in enumerate(words) if word != "--debug" or place > end], "--debug" in words[:end]
+
+
+def _ended(error: BaseException) -> int:
+    """The status of an ending that no message of ours says."""
+    if isinstance(error, OSError):
         if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EPIPE):
             return _internal()
         # Only a stream has no name; what it did not take must not be tried again at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         typer.echo(f"error: what was found cannot be printed ({error.strerror}); what was written stays", err=True)
         return 2
-    except Exception as error:
-        # Newer versions of typer carry a click of their own: its exceptions are known by what they have, not by class.
-        code, show = getattr(error, "exit_code", None), getattr(error, "show", None)
-        if isinstance(code, int):
-            if callable(show):
-                show()
-            return code
-        return _internal()
+    # Newer versions of typer carry a click of their own: its exceptions are known by what they have, not by class.
+    code, show = getattr(error, "exit_code", None), getattr(error, "show", None)
+    if isinstance(error, Exception) and isinstance(code, int):
+        if callable(show):
+            show()
+        return code
+    return _internal()
 
 
 def _internal() -> int:

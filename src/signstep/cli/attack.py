@@ -48,6 +48,8 @@ def attack(
     label_column: o.LabelColumn = None,
     classes: o.Classes = None,
     skip_bad: o.SkipBad = False,
+    ignore_label: o.IgnoreLabel = None,
+    max_pixels: o.MaxPixels = None,
     split: o.Split = None,
     resize: o.Resize = None,
     limit: o.Limit = None,
@@ -102,6 +104,8 @@ def attack(
         label_column=label_column,
         classes=classes,
         skip_bad=skip_bad,
+        ignore_label=ignore_label,
+        max_pixels=max_pixels,
         trust=trust,
     )
     where = o.device_of(device)
@@ -114,7 +118,7 @@ def attack(
     single = None if goal in o.GOALS else o.class_of(goal, job.data.classes or ())
     subject = Subject.of(
         job.model.to(where),
-        task=o.task_of(task, tolerance),
+        task=o.task_of(task, tolerance, ignore_label),
         loss=loss,
         mean=o.numbers(mean, "mean"),
         std=o.numbers(std, "std"),

@@ -75,6 +75,8 @@ def audit(
     label_column: o.LabelColumn = None,
     classes: o.Classes = None,
     skip_bad: o.SkipBad = False,
+    ignore_label: o.IgnoreLabel = None,
+    max_pixels: o.MaxPixels = None,
     split: o.Split = None,
     resize: o.Resize = None,
     limit: o.Limit = None,
@@ -164,6 +166,8 @@ def audit(
         label_column=label_column,
         classes=classes,
         skip_bad=skip_bad,
+        ignore_label=ignore_label,
+        max_pixels=max_pixels,
         trust=trust,
     )
     where = o.device_of(device)
@@ -180,7 +184,7 @@ def audit(
         say(quiet, *job.opening)
         job.model.to(where)
         source = sized(job, batch_size)
-        batches = ((x, None) for x, _ in source) if predicted_labels else iter(source)
+        batches = source.unlabelled() if predicted_labels else source
         total = job.data.len_hint
         if total is not None and part is not None:
             total = len(range(part[0], total, part[1]))
@@ -194,7 +198,7 @@ def audit(
                 curve=_curve(curve, job.curve),
                 target=rule,
                 transfer_to=others,
-                task=o.task_of(task, tolerance),
+                task=o.task_of(task, tolerance, ignore_label),
                 loss=loss,
                 mean=mean_,
                 std=std_,

@@ -19,7 +19,7 @@ from signstep.cli.config import Settings
 from signstep.cli.domain import IMAGES, case_of
 from signstep.cli.fence import inside
 from signstep.cli.job import Job, all_hashes, job_of
-from signstep.cli.stated import LOADED, Stated
+from signstep.cli.stated import LOADED, Stated, stands_for_something
 from signstep.core.outputs import Kind, Predictor
 from signstep.core.shaped import ShapedThreat
 from signstep.core.space import InputSpace
@@ -99,7 +99,7 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
             f"{settings.source} sets options of verify and lies inside the report, which is what is being checked; run "
             "from another folder, or pass your own with --config"
         )
-    typed = {name: value for name, value in given.items() if value not in (None, [], False)}
+    typed = {name: value for name, value in given.items() if stands_for_something(value)}
     if foreign or "domain" in typed:
         return typed
     mine = {name: value for name, value in settings.defaults.get("audit", {}).items() if name in LOADED}
@@ -183,7 +183,10 @@ def _of_images(
     said = reading.get("threat") or job.threat or f"{result.terms.get('norm')}:{result.terms.get('eps')}"
     raw = o.threat_of(str(said), box, reading.get("grid"), job.data.bounds)
     output = o.output_of(None if reading.get("output") is None else str(reading["output"]))
-    outputs, task = reading.get("outputs", "auto"), o.task_of(reading.get("task", "auto"), reading.get("tolerance"))
+    outputs, task = (
+        reading.get("outputs", "auto"),
+        o.task_of(reading.get("task", "auto"), reading.get("tolerance"), options.get("ignore_label")),
+    )
     mode = cast("Mode", reading.get("mode", "eval"))
     job.model.to(device)
     kind = cast("Kind", "logits" if reading.get("task") == "regression" else outputs)
@@ -231,6 +234,8 @@ def _job(options: Mapping[str, Any], reading: Mapping[str, Any]) -> Job:
         label_column=options.get("label_column"),
         classes=None if classes is None else Path(classes),
         skip_bad=bool(options.get("skip_bad", False)),
+        ignore_label=options.get("ignore_label"),
+        max_pixels=options.get("max_pixels"),
         trust=bool(options.get("trust", False)),
     )
 

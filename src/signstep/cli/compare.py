@@ -83,6 +83,8 @@ def compare(
     label_column: o.LabelColumn = None,
     classes: o.Classes = None,
     skip_bad: o.SkipBad = False,
+    ignore_label: o.IgnoreLabel = None,
+    max_pixels: o.MaxPixels = None,
     split: o.Split = None,
     resize: o.Resize = None,
     limit: Annotated[int | None, typer.Option(help="With --recipe: train on the first so many examples.")] = None,
@@ -118,7 +120,7 @@ def compare(
             f"--against {against!r} is none of {', '.join((*found, *(entrant.name for entrant in entrants)))}"
         )
     reading: dict[str, Any] = {"label_column": label_column, "classes": classes, "skip_bad": skip_bad}
-    reading["resize"] = o.size_of(resize)
+    reading |= {"ignore_label": ignore_label, "max_pixels": max_pixels, "resize": o.size_of(resize)}
     if recipe:
         source = opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
     else:

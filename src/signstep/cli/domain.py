@@ -25,6 +25,8 @@ _OF_IMAGES = (
     "split",
     "resize",
     "classes",
+    "ignore_label",
+    "max_pixels",
     "box",
     "grid",
     "goal",

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,6 +55,8 @@ def job_of(
     label_column: str | None = None,
     classes: Path | None = None,
     skip_bad: bool = False,
+    ignore_label: int | None = None,
+    max_pixels: int | None = None,
     trust: bool = False,
 ) -> Job:
     """Load model and data.
@@ -67,8 +69,9 @@ def job_of(
     if model is None and data is None and weights is None:
         extra: dict[str, object] = {"--model-arg": model_arg, "--split": split, "--resize": resize, "--trust": trust}
         extra |= {"--label-column": label_column, "--classes": classes, "--skip-bad": skip_bad}
+        extra |= {"--ignore-label": ignore_label, "--max-pixels": max_pixels}
         for name, value in extra.items():
-            if value:
+            if value not in (None, False, []):
                 raise InputError(f"{name} has no effect without --model and --data; pass these, or drop it")
         show = demo(batch_size=rows or _DEFAULT)
         source = (
@@ -98,6 +101,8 @@ def job_of(
         classes=classes,
         skip_bad=skip_bad,
         real=real,
+        ignore_label=ignore_label,
+        max_pixels=max_pixels,
     )
     arguments = parse_args(list(model_arg or []))
     loaded = load_model(model, weights=weights, args=arguments, trust=trust, keep_mode=keep_mode)
@@ -176,7 +181,7 @@ def _hash_of(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def sized(job: Job, batch_size: str) -> Iterable[tuple[Tensor, Tensor]]:
+def sized(job: Job, batch_size: str) -> DataSource:
     """The job's data in batches of the given size, or of one that fits: planned on the model where it now is."""
     if rows_of(batch_size) is not None:
         return job.data

@@ -10,7 +10,7 @@ import torch
 import typer
 
 from signstep.core.recipes import RECIPES, canonical
-from signstep.core.tasks import Regression, Task, TaskName
+from signstep.core.tasks import Regression, Segmentation, Task, TaskName
 from signstep.core.threat import Box, ThreatModel, parse_threat
 from signstep.data.targets import ClassIndex
 from signstep.errors import InputError
@@ -35,6 +35,11 @@ Classes = Annotated[Path | None, typer.Option(help="A text file with one class n
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out bad rows and unreadable images; they are counted.")
 ]
+IgnoreLabel = Annotated[
+    int | None,
+    typer.Option(help="The label that stands for none, such as -100 or 255: left out and counted."),
+]
+MaxPixels = Annotated[int | None, typer.Option(help="The most pixels that an image may have; 25 million if not given.")]
 Split = Annotated[str | None, typer.Option(help="test or train, where the data has both.")]
 Resize = Annotated[str | None, typer.Option(help="Bring images to HEIGHTxWIDTH, such as 224x224.")]
 Limit = Annotated[int | None, typer.Option(help="Use the first so many examples.")]
@@ -116,8 +121,10 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
     return int(number), int(count)
 
 
-def task_of(name: str, tolerance: float | None) -> Task | TaskName:
-    """The task from ``--task`` and ``--tolerance``."""
+def task_of(name: str, tolerance: float | None, ignore: int | None = None) -> Task | TaskName:
+    """The task from ``--task``, ``--tolerance`` and, for positions, ``--ignore-label``; rows the data leaves out."""
+    if name == "segmentation" and ignore is not None and tolerance is None:
+        return Segmentation(ignore=ignore)
     if name == "regression" and tolerance is not None:
         return Regression(tolerance)
     if name == "regression":

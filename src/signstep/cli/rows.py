@@ -1,7 +1,7 @@
 """What training and comparing share: whole data sets, rows for the last audit, and that audit with its report."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Held:
         description: which they are.
         notes: what a reader must know.
         chosen_by: whether they are the validation rows of the run.
+        left_out: what of the data is not among them because it cannot be used, or is not to be.
     """
 
     x: Tensor
@@ -43,11 +44,24 @@ class Held:
     description: str
     notes: tuple[str, ...] = ()
     chosen_by: bool = False
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
-    def batches(self, limit: int) -> list[tuple[Tensor, Tensor]]:
+    def batches(self, limit: int) -> "Cut":
         """At most so many."""
         total = min(limit, len(self.x))
-        return list(zip(torch.split(self.x[:total], _ROWS), torch.split(self.y[:total], _ROWS), strict=True))
+        return Cut(self.x[:total], self.y[:total], self.left_out)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Batches of rows, and what the data that they are of left out."""
+
+    x: Tensor
+    y: Tensor
+    left_out: Mapping[str, int]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(torch.split(self.x, _ROWS), torch.split(self.y, _ROWS), strict=True)
 
 
 @dataclass(frozen=True)
@@ -103,12 +117,12 @@ def held_out(
         raise InputError(f"--test {test}: all of its {len(x)} examples are trained on; pass others")
     if test is not None or common == 0:
         notes = () if common == 0 else (f"{common} of the {len(x)} examples of the audit were trained on",)
-        return Held(x, y, found.description, notes)
+        return Held(x, y, found.description, notes, left_out=found.left_out)
     x, y = held_rows(*trained, settings)
     if len(x) == 0:
         raise InputError("--validation 0 and no test data leave nothing to audit; pass --test, or --ladder none")
     note = "the audit saw the validation rows, by which the weights were chosen; pass --test for rows without a part"
-    return Held(x, y, f"{len(x)} examples held out of {source.name}", (note,), chosen_by=True)
+    return Held(x, y, f"{len(x)} examples held out of {source.name}", (note,), True, source.left_out)
 
 
 def audited(

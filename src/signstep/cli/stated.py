@@ -5,7 +5,7 @@ record's own terms and is used as one; code, weights, data and their files come 
 """
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ LOADED = (
     "label_column",
     "classes",
     "skip_bad",
+    "ignore_label",
+    "max_pixels",
 )
 """What is loaded or decides what is: never taken from a report."""
 
@@ -61,7 +63,7 @@ class Stated:
     @property
     def names(self) -> dict[str, Any]:
         """Of what would be loaded, all that it names."""
-        return {name: self.options[name] for name in LOADED if self.options.get(name) not in (None, [], False)}
+        return {name: self.options[name] for name in LOADED if stands_for_something(self.options.get(name))}
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def stated_by(report: Path) -> tuple[Stated, Check | None]:
         return Stated(), Check("configuration", False, f"{CONFIG} is no configuration of an audit: {error}")
 
 
-_WHOLE = ("grid", "seed", "eot", "limit", "save_points", "threads", "tolerance")
+_WHOLE = ("grid", "seed", "eot", "limit", "save_points", "threads", "tolerance", "ignore_label", "max_pixels")
 
 
 def _plain(options: Mapping[str, Any]) -> None:
@@ -215,6 +217,6 @@ def _ends(terms: Mapping[str, Any]) -> tuple[float, float] | None:
         return None
 
 
-def given_by_hand(values: Mapping[str, Any]) -> Sequence[str]:
-    """Of what is loaded, the names that the person who verifies gave."""
-    return [name for name in LOADED if values.get(name) not in (None, [], False)]
+def stands_for_something(value: object) -> bool:
+    """Whether an option was given: 0 is a label like any other, False is no flag."""
+    return value is not None and value is not False and value != []

@@ -65,6 +65,8 @@ def train(
     label_column: o.LabelColumn = None,
     classes: o.Classes = None,
     skip_bad: o.SkipBad = False,
+    ignore_label: o.IgnoreLabel = None,
+    max_pixels: o.MaxPixels = None,
     split: Annotated[str | None, typer.Option(help="Split to train on, where the data has several.")] = None,
     resize: o.Resize = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first so many examples.")] = None,
@@ -149,7 +151,14 @@ def train(
     )
     mean_, std_ = o.numbers(mean, "mean"), o.numbers(std, "std")
     _check(model, data, cure, mean_, std_)
-    reading = {"label_column": label_column, "classes": classes, "skip_bad": skip_bad, "resize": o.size_of(resize)}
+    reading = {
+        "label_column": label_column,
+        "classes": classes,
+        "skip_bad": skip_bad,
+        "ignore_label": ignore_label,
+        "max_pixels": max_pixels,
+        "resize": o.size_of(resize),
+    }
     source = opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
     loaded = load_model(model or _MODEL, weights=weights, args=parse_args(list(model_arg or [])))
     terms = o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds)

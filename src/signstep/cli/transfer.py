@@ -45,6 +45,8 @@ def transfer(
     label_column: o.LabelColumn = None,
     classes: o.Classes = None,
     skip_bad: o.SkipBad = False,
+    ignore_label: o.IgnoreLabel = None,
+    max_pixels: o.MaxPixels = None,
     split: o.Split = None,
     resize: o.Resize = None,
     limit: o.Limit = None,
@@ -88,6 +90,8 @@ def transfer(
         label_column=label_column,
         classes=classes,
         skip_bad=skip_bad,
+        ignore_label=ignore_label,
+        max_pixels=max_pixels,
     )
     loaded: dict[str, nn.Module] = {}
     sides = [
@@ -105,7 +109,7 @@ def transfer(
                 recipe=attack,
                 ensemble=ensemble,
                 target=None if goal == "untargeted" else goal,  # type: ignore[arg-type]
-                task=o.task_of(task, None),
+                task=o.task_of(task, None, ignore_label),
                 loss=loss,
                 mean=o.numbers(mean, "mean"),
                 std=o.numbers(std, "std"),

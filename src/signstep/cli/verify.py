@@ -73,6 +73,8 @@ def verify(
     label_column: o.LabelColumn = None,
     classes: o.Classes = None,
     skip_bad: o.SkipBad = False,
+    ignore_label: o.IgnoreLabel = None,
+    max_pixels: o.MaxPixels = None,
     split: o.Split = None,
     resize: o.Resize = None,
     box: Annotated[
@@ -99,6 +101,8 @@ def verify(
         "label_column": label_column,
         "classes": classes,
         "skip_bad": skip_bad,
+        "ignore_label": ignore_label,
+        "max_pixels": max_pixels,
         "split": split,
         "resize": resize,
     }

@@ -1,15 +1,16 @@
 """Examples of a data set in batches of a fixed size, however its loader cuts them; and a part of them set aside."""
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from signstep.core.batches import Batches, Data, is_once
+from signstep.core.given import Home
 from signstep.core.keys import Key, content_ids
 from signstep.errors import InputError
 
-Data: TypeAlias = Iterable[tuple[Tensor, Tensor | None]] | tuple[Tensor, Tensor | None]
+__all__ = ["Data", "Keep", "Pool", "pools"]
 
 
 class Pool:
@@ -18,20 +19,27 @@ class Pool:
     A learned change depends on which examples a step has seen together; it must not depend on how the loader cut them.
 
     Args:
-        data: batches (x, y) that can be read more than once, or two tensors.
+        data: batches (x, y) that can be read more than once, or two tensors; any form of `core.batches`.
         rows: of a batch; the last may be smaller.
+        home: where batches are moved, and the precision of arrays that are no tensors.
         keep: which examples belong to the pool, from a batch (x, y) to bool (R,).
-        device: where batches are moved.
+        ignore: the label of examples that belong to no pool.
+
+    Attributes:
+        batches: what is read, with its notes and counts.
     """
 
-    def __init__(self, data: Data, rows: int, device: torch.device, keep: "Keep | None" = None) -> None:
+    def __init__(
+        self, data: Data, rows: int, home: Home, keep: "Keep | None" = None, *, ignore: int | None = None
+    ) -> None:
         if rows < 1:
             raise InputError(f"rows={rows}: pass the number of examples of a step, at least 1")
-        if isinstance(data, Iterator):
+        if is_once(data):
             raise InputError(
                 "data is a generator, which can be read once; pass a DataLoader, a list of batches, or (x, y)"
             )
-        self._data, self._rows, self._keep, self._device = data, rows, keep, device
+        self.batches = Batches(data, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignore)
+        self._rows, self._keep, self._device = rows, keep, home.device
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         kept: list[tuple[Tensor, Tensor | None]] = []
@@ -48,22 +56,15 @@ class Pool:
             yield self._moved(*_joined(kept))
 
     def _parts(self) -> Iterator[tuple[Tensor, Tensor | None]]:
-        if isinstance(self._data, tuple) and len(self._data) == 2 and isinstance(self._data[0], Tensor):
-            source: Iterable[tuple[Tensor, Tensor | None]] = [(self._data[0], self._data[1])]
-        else:
-            source = self._data
-        for batch in source:
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not isinstance(batch[0], Tensor):
-                raise InputError(
-                    f"data yields {type(batch).__name__}; pass batches (x, y) of tensors, or (x, y) itself"
-                )
-            x, y = batch
+        for x, y in self.batches:
+            if not isinstance(x, Tensor):
+                raise InputError(f"data has a dict of the inputs {list(x)}; pass examples with one input tensor")
             if self._keep is None:
                 yield x, y
                 continue
-            index = self._keep(x, y).nonzero().squeeze(1)
+            index = self._keep(x, y).nonzero().squeeze(1).to(x.device)
             if len(index):
-                yield x[index], None if y is None else y[index]
+                yield x[index], None if y is None else y[index.to(y.device)]
 
     def _moved(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return x.to(self._device), None if y is None else y.to(self._device)
@@ -99,13 +100,14 @@ class Keep:
 
 def pools(
     data: Data,
-    holdout: "float | Data",
+    holdout: float | Data,
     *,
     rows: int,
-    device: torch.device,
+    home: Home,
     key: Key,
     without: int | None,
     span: tuple[float, float] | None,
+    ignore: int | None = None,
 ) -> tuple[Pool, Pool | None]:
     """The examples to learn from and those to judge by.
 
@@ -113,10 +115,11 @@ def pools(
         data: the examples.
         holdout: the share of ``data`` to set aside, 0 for none; or other data.
         rows: of a batch.
-        device: of the model.
+        home: of the model.
         key: of the split.
         without: a label to leave out.
         span: (low, high) of the inputs.
+        ignore: another one.
 
     Raises:
         InputError: a share outside 0 to 1.
@@ -126,19 +129,12 @@ def pools(
             raise InputError(f"holdout={holdout}: pass the share of examples to set aside, at least 0 and below 1")
         share = float(holdout)
         apart = Keep(key, share, aside=True, without=without, span=span)
-        other = Pool(data, rows, device, apart) if share > 0 else None
+        other = Pool(data, rows, home, apart, ignore=ignore) if share > 0 else None
     else:
         share = 0.0
-        other = Pool(holdout, rows, device, Keep(key, 0.0, aside=True, without=without, span=span))
-    return Pool(data, rows, device, Keep(key, share, aside=False, without=without, span=span)), other
-
-
-def device_of(model: object) -> torch.device:
-    """Where the model's weights are; the CPU for functions."""
-    if isinstance(model, nn.Module):
-        for part in (*model.parameters(), *model.buffers()):
-            return part.device
-    return torch.device("cpu")
+        other = Pool(holdout, rows, home, Keep(key, 0.0, aside=True, without=without, span=span), ignore=ignore)
+    kept = Keep(key, share, aside=False, without=without, span=span)
+    return Pool(data, rows, home, kept, ignore=ignore), other
 
 
 def _joined(kept: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:

@@ -7,6 +7,21 @@ from pathlib import Path
 from signstep.errors import LoadError
 
 
+def refuse_unwritable(path: Path | str, name: str) -> None:
+    """See that a path can be written into records, which are UTF-8.
+
+    Raises:
+        LoadError: its bytes are not UTF-8.
+    """
+    if not is_writable(str(path)):
+        raise LoadError(f"{name} {str(path)!a} is not UTF-8, in which records are written: rename it")
+
+
+def is_writable(text: str) -> bool:
+    """Whether a text has no bytes that the file system holds and UTF-8 does not."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write under another name first, then rename.
 

@@ -8,7 +8,7 @@ that a GPU and a CPU start from the same points.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -75,6 +75,17 @@ class RowDraws:
             generator.manual_seed(int.from_bytes(digest.digest(), "little") >> 1)
             draw(out[row], generator)
         return out.to(self.device)
+
+
+@dataclass(frozen=True)
+class WatchedDraws(RowDraws):
+    """Draws that remember for which purposes they were asked; those of narrower purposes share the memory."""
+
+    asked: list[str] = field(default_factory=list, compare=False)
+
+    def _fill(self, purpose: str, shape: tuple[int, ...], draw: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+        self.asked.append(purpose)
+        return super()._fill(purpose, shape, draw)
 
 
 def content_ids(x: Tree, span: tuple[float, float] | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 _IMAGES = 4  # dimensions of (R, C, H, W), and of the weights that see them
+_LANES = 8  # float32 numbers in a register of AVX2
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -29,6 +30,38 @@ def is_channels_last(model: nn.Module) -> bool:
         for weight in model.parameters()
         if weight.ndim == _IMAGES
     )
+
+
+def to_channels_first(model: nn.Module) -> bool:
+    """Bring the weights of a network to channels first, in place, strides of single channels too; whether any moved."""
+    moved = [part for part in model.parameters() if part.ndim == _IMAGES and part.stride() != _plain(part)]
+    for part in moved:
+        part.data = part.data.clone(memory_format=torch.contiguous_format)
+    return bool(moved)
+
+
+def _plain(x: Tensor) -> tuple[int, ...]:
+    return torch.empty(x.shape, dtype=torch.uint8, device="meta").stride()
+
+
+def overrun(model: nn.Module) -> str | None:
+    """Name of the first layer whose weight gradient must not be taken in channels-last on a CPU; None if there is none.
+
+    For a 1x1 convolution of stride above 1 with 2 to 7 input channels, oneDNN's AVX2 kernel (``jit_1x1:avx2``,
+    ``backward_weights``; oneDNN 3.12 in torch 2.13) writes whole registers past the end of its buffer. The process is
+    killed, now or later, or goes on with damaged memory. Kernels of other processors do not; the layout is left alone
+    on all of them, so that a run is the same everywhere.
+    """
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and 1 < module.in_channels < _LANES
+            and module.groups == 1
+            and set(module.kernel_size) == {1}
+            and max(module.stride) > 1
+        ):
+            return name or type(module).__name__
+    return None
 
 
 class ChannelsLast(nn.Module):

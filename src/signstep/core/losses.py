@@ -6,7 +6,9 @@ comes nearer to failing. Where an aim is given the row is led towards that class
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, softplus
+from torch.nn.functional import cross_entropy
+
+from signstep.core.batch_invariant import softplus
 
 
 def log_odds(z: Tensor, k: Tensor) -> Tensor:

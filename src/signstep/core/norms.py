@@ -23,6 +23,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from signstep.core.batch_invariant import power
 from signstep.core.tree import per_row
 from signstep.errors import ThreatError
 
@@ -140,7 +141,7 @@ class L2:
 
     def sample(self, draws: Draws, shape: tuple[int, ...]) -> Tensor:
         """A normal direction and the radius u^(1/D): volume grows as radius^D."""
-        radius = draws.uniform("l2 ball radius", ()) ** (1 / math.prod(shape))
+        radius = power(draws.uniform("l2 ball radius", ()), 1 / math.prod(shape))
         return self.steepest(draws.normal("l2 ball direction", shape), radius)
 
     def diameter(self, low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -258,7 +259,7 @@ class Grouped:
         """Every group uniform in its own L2 ball."""
         direction = draws.normal("grouped ball direction", shape)
         grouped = self._grouped(direction)
-        radius = draws.uniform("grouped ball radius", (grouped.shape[1],)) ** (1 / grouped.shape[2])
+        radius = power(draws.uniform("grouped ball radius", (grouped.shape[1],)), 1 / grouped.shape[2])
         return self._ungrouped(L2().steepest(grouped.flatten(0, 1), radius.flatten()), direction)
 
     def diameter(self, low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from signstep.core.keys import Key
+from signstep.core.origin import foreign
 from signstep.core.outputs import NO_PATH, Predictor
 from signstep.core.problem import Problem
 from signstep.core.region import Region
 from signstep.core.tasks import Score
 from signstep.core.tree import Tree, leaves, tree_map, unit_l1
-from signstep.errors import GradientError
+from signstep.errors import GradientError, ModelError
 
 
 class Oracle(Protocol):
@@ -285,10 +286,13 @@ def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
     if not value.requires_grad:
         raise GradientError(NO_PATH)
     try:
-        found = torch.autograd.grad(value, inputs, allow_unused=True, retain_graph=again)
+        with foreign("the model's backward pass"):
+            found = torch.autograd.grad(value, inputs, allow_unused=True, retain_graph=again)
     except RuntimeError as error:
         if "use_reentrant" in str(error):
             raise GradientError(_REENTRANT) from error
+        if "backward through the graph a second time" in str(error):
+            raise ModelError(_CARRIED) from error
         raise
     if all(part is None for part in found):
         raise GradientError(NO_PATH)
@@ -301,6 +305,10 @@ def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
     return tree_map(filled, u)
 
 
+_CARRIED = (
+    "the model carries values with their gradient from one call to the next (a hidden state?), so that a pass leads "
+    "back into passes that are done; detach them, or reset the state at the start of forward()"
+)
 _REENTRANT = (
     "the model uses torch.utils.checkpoint with use_reentrant=True, which computes gradients of weights whether they "
     "are wanted or not; pass use_reentrant=False there, or switch checkpointing off for the attack"

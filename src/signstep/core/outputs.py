@@ -1,7 +1,8 @@
 """Calling the user's model and reading logits from whatever it returns."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from signstep.core.origin import foreign
+from signstep.core.sizes import Sizes
 from signstep.core.tree import Tree, leaves, rows, tree_map
-from signstep.core.untouched import INFERENCE_WEIGHTS
+from signstep.core.untouched import INFERENCE_WEIGHTS, guard_of
 from signstep.errors import GradientError, InputError, ModelError, SignstepWarning
 
 Selector: TypeAlias = str | int | Callable[[Any], Tensor] | None
@@ -53,6 +56,8 @@ class Predictor:
         kind: "logits", "probabilities", "labels", or "auto" to recognise a final softmax or sigmoid, and labels by
             their integer dtype.
         prepare: applied to the inputs before the model (normalisation).
+        notes: what the reader of a result must know of how the model was read.
+        sizes: the batch sizes that the model takes; None to find out as it is called.
 
     A model that ends in a softmax or sigmoid saturates: its gradients round to zero and a gradient attack sees
     nothing. Where the last operation is one, its *input* is used for the search; the verdict stays on the output.
@@ -64,39 +69,33 @@ class Predictor:
     kind: Kind = "auto"
     prepare: Callable[[Tree], Tree] | None = None
     notes: list[str] = field(default_factory=list)
+    sizes: Sizes | None = None
     _looks_like_probabilities: bool | None = None
+    _chose: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise InputError(
                 f"model is a {type(self.model).__name__}, which cannot be called; pass an nn.Module or a function"
             )
+        if isinstance(self.model, torch.export.ExportedProgram):
+            raise InputError("model is an ExportedProgram, which cannot be called itself; pass its program.module()")
+        if self.sizes is None:
+            self.sizes = Sizes.of(self.model)
         if self.kind not in ("auto", "logits", "probabilities", "labels"):
             raise InputError(f"outputs={self.kind!r}; pass 'auto', 'logits', 'probabilities' or 'labels'")
 
     def __call__(self, u: Tree) -> Outputs:
         """Run the model on inputs in search units; differentiable."""
-        inputs = u if self.prepare is None else self.prepare(u)
-        # A model may work in place on what it is given (ReLU(inplace=True), x.sub_(mean)): it gets its own copy.
-        inputs = tree_map(lambda given, own: given.clone() if given is own else given, inputs, u)
-        if self.kind in ("logits", "labels") or _opaque(self.model):
-            raw = select(self._run(inputs), self.output)
-            watch = None
-        else:
-            with _HeadWatch() as watch:
-                raw = select(self._run(inputs), self.output)
-        if raw.shape[:1] != (rows(inputs),):
-            raise ModelError(
-                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
-                "dimension must be the examples: pass output= to pick the right tensor"
-            )
+        assert self.sizes is not None
+        raw, *behind = self.sizes.call(self._ask, u)
         if self.kind == "labels" or not (raw.is_floating_point() or raw.is_complex()):
             answers = _answers(raw)
             self._say("the model answers with labels alone: attacks on it can use nothing else")
             return Outputs(answers, answers, "labels")
         wide = raw.float() if raw.dtype in (torch.float16, torch.bfloat16) else raw
-        before = None if watch is None else watch.behind(raw)
-        if before is not None:
+        if behind:
+            before = behind[0]
             self._say(
                 "the model ends in a softmax or sigmoid, which saturates: the search runs on its input (the logits), "
                 "the verdict on its output"
@@ -104,9 +103,43 @@ class Predictor:
             return Outputs(raw, before.float() if before.dtype in (torch.float16, torch.bfloat16) else before, "behind")
         return Outputs(raw, wide, "lost" if self._are_probabilities(wide, raw.dtype) else "logits")
 
+    def _ask(self, u: Tree) -> tuple[Tensor, ...]:
+        """What the model answers, and the logits behind its head where it ends in one; a row for each row."""
+        inputs = u if self.prepare is None else self.prepare(u)
+        # A model may work in place on what it is given (ReLU(inplace=True), x.sub_(mean)): it gets its own copy.
+        inputs = tree_map(lambda given, own: given.clone() if given is own else given, inputs, u)
+        if self.kind in ("logits", "labels") or _opaque(self.model):
+            raw = self._read(self._run(inputs))
+            watch = None
+        else:
+            with _HeadWatch() as watch:
+                raw = self._read(self._run(inputs))
+        if raw.shape[:1] != (rows(inputs),):
+            raise ModelError(
+                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
+                "dimension must be the examples: pass output= to pick the right tensor"
+            )
+        before = None if watch is None else watch.behind(raw)
+        return (raw,) if before is None else (raw, before)
+
+    def _read(self, returned: Any) -> Tensor:
+        if not callable(self.output):
+            raw = select(returned, self.output)
+        else:
+            with foreign("output="):
+                raw = select(returned, self.output)
+        if self.output is None and not self._chose:
+            self._chose = True
+            note = _choice(returned, raw)
+            if note is not None:
+                self._say(note)
+        return raw
+
     def _run(self, inputs: Tree) -> Any:
+        guard = guard_of(self.model)
         try:
-            return self.model(**inputs) if isinstance(inputs, dict) else self.model(inputs)
+            with foreign("the model"), nullcontext() if guard is None else guard.watching(self.model):
+                return self.model(**inputs) if isinstance(inputs, dict) else self.model(inputs)
         except RuntimeError as error:
             if "numpy() on Tensor that requires grad" in str(error):
                 raise GradientError(NO_PATH) from error
@@ -254,6 +287,46 @@ def _find(returned: Any) -> Any:
     if isinstance(returned, Sequence) and not isinstance(returned, str):
         return next((value for value in returned if isinstance(value, Tensor)), None)
     return None
+
+
+def _choice(returned: Any, taken: Tensor) -> str | None:
+    """What was taken for the scores, where the model returned several tensors and named none of them logits."""
+    if isinstance(returned, Tensor) or getattr(returned, "logits", None) is taken:
+        return None
+    if isinstance(returned, Mapping):
+        if returned.get("logits") is taken:
+            return None
+        parts: list[tuple[Any, Any]] = list(returned.items())
+    else:
+        parts = list(enumerate(returned))
+    seen = [f"{name!r}: {_inside(value)}" for name, value in parts]
+    if sum(1 for _, value in parts for _ in _held(value)) < 2:
+        return None
+    place = next(name for name, value in parts if value is taken)
+    return (
+        f"the model returned a {type(returned).__name__} of {{{', '.join(seen)}}}, and {place!r} was taken for the "
+        "scores; if they are elsewhere pass output= with a key, an index or a function"
+    )
+
+
+def _held(value: Any, depth: int = 3) -> Iterator[Tensor]:
+    """The tensors in a value, or in mappings and sequences inside it."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and isinstance(value, Mapping):
+        for part in value.values():
+            yield from _held(part, depth - 1)
+    elif depth and isinstance(value, Sequence) and not isinstance(value, str):
+        for part in value:
+            yield from _held(part, depth - 1)
+
+
+def _inside(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"({', '.join(('R', *map(str, value.shape[1:])))})" if value.ndim else "()"
+    if isinstance(value, Mapping):
+        return f"{type(value).__name__} of {list(value)}"
+    return type(value).__name__
 
 
 def _shape_of(returned: Any) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from signstep.core import given
 from signstep.core.counts import Count
-from signstep.core.examples import Data, Pool, device_of, pools
+from signstep.core.examples import Data, Pool, pools
 from signstep.core.kept import load_kept, save_kept
 from signstep.core.keys import Key, content_ids
 from signstep.core.oracles import gradient_of, leaf_of
@@ -17,7 +18,7 @@ from signstep.core.placement import Place, Placement
 from signstep.core.problem import ModelProblem, judge
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject
-from signstep.core.tasks import Task, TaskName
+from signstep.core.tasks import Task, TaskName, ignored
 from signstep.core.threat import linf
 from signstep.core.tree import Tree, search_dtype, unit_l1
 from signstep.core.untouched import Mode
@@ -57,12 +58,13 @@ class Patch:
     noise: Count
     seed: int
 
-    def apply(self, x: Tensor, *, seed: int = 0) -> Tensor:
+    def apply(self, x: Tensor | given.Array, *, seed: int = 0) -> Tensor:
         """Images (R, C, H, W) in raw units with the patch on them, each at a place drawn from its content and the seed.
 
         Raises:
             InputError: the patch does not fit.
         """
+        x = given.one_tensor(x, given.Home(dtype=self.values.dtype))
         ids = content_ids(x, (self.placement.low, self.placement.high))
         draws = Key(seed).fold("patch", "apply").draws(ids, x.device)
         return self.placement(self.values.to(x.device)[None], x, draws)
@@ -182,7 +184,9 @@ def patch(  # noqa: D417 - the arguments it shares with `attack` are described t
         )
     subject = Subject.of(model, task=task, loss=loss, mean=mean, std=std, output=output, outputs=outputs, mode=mode)
     key = Key(seed).fold("patch")
-    learn, judged = pools(data, holdout, rows=rows, device=device_of(model), key=key, without=target, span=box)
+    learn, judged = pools(
+        data, holdout, rows=rows, home=given.Home(model), key=key, without=target, span=box, ignore=ignored(task)
+    )
     search = _Search(subject, Placement(place, degrees, light, *box), target, key)
     with subject.opened():
         values = search.run(learn, size, steps, step, decay, eot, cap)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from signstep.core.keys import Key
+from signstep.core.origin import foreign
 from signstep.core.outputs import Outputs, Predictor
 from signstep.core.tasks import Aim, Binary, Goal, Labels, Multiclass, Multilabel, Score, Task
 from signstep.core.transforms import Transform
-from signstep.core.tree import Tree, leaves, take, tree_map
+from signstep.core.tree import Tree, leaves, named_map, take, tree_map
 from signstep.core.untouched import reseed
 from signstep.errors import ModelError
 
@@ -129,7 +130,8 @@ class ModelProblem:
             u = self.render(u)
         if self.transform is not None and key is not None:
             transform, draws = self.transform, key.fold("transform").draws(self.ids, leaves(u)[0].device)
-            u = tree_map(lambda part: transform(part, draws), u)
+            with foreign("transform="):
+                u = tree_map(lambda part: transform(part, draws), u)
         return {**self.frozen, **u} if isinstance(u, dict) else u
 
     def read(self, outputs: Outputs) -> Score:
@@ -144,7 +146,7 @@ class ModelProblem:
             aim=aim if way is None else aim._replace(way=way),
             loss=loss or self.loss,
             ids=self.ids[index],
-            frozen={name: part[index] for name, part in self.frozen.items()},
+            frozen=named_map(lambda part: part[index], self.frozen),
             warm=None,
         )
 

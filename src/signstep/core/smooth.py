@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from signstep.core.batch_invariant import sigmoid
 from signstep.core.keys import Key
 from signstep.core.oracles import Around
 from signstep.core.problem import Problem
@@ -101,9 +102,9 @@ class _Rectifier(torch.autograd.Function):
         # Row by row, so that a row's gradient does not depend on the batch it is in.
         scale = z.flatten(1).abs().mean(1, dtype=search_dtype(z.dtype))
         steep = per_row(sharpness / scale.clamp_min(torch.finfo(torch.float32).tiny), z).to(z.dtype)
-        open_ = torch.sigmoid(z * steep)
+        open_ = sigmoid(z * steep)
         if top is not None:
-            open_ = open_ * torch.sigmoid((top - z) * steep)
+            open_ = open_ * sigmoid((top - z) * steep)
         if leak:
             open_ = leak + (1 - leak) * open_
         return gradient * open_, None, None, None, None

@@ -9,10 +9,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from signstep.core import given
 from signstep.core.attack import Attack
 from signstep.core.eot import Eot
-from signstep.core.keys import Key, content_ids
+from signstep.core.keys import Key, WatchedDraws, content_ids
 from signstep.core.oracles import Autograd, Oracle, Surrogates, leaf_of, on_twin
+from signstep.core.origin import foreign
 from signstep.core.outcome import Health, Outcome
 from signstep.core.outputs import Kind, Outputs, Predictor, Selector
 from signstep.core.problem import ModelProblem, Warm, judge, nearness
@@ -35,15 +37,29 @@ from signstep.core.tasks import (
 )
 from signstep.core.threat import Threat, ThreatModel, span_of
 from signstep.core.transforms import Transform
-from signstep.core.tree import Tree, leaves, rows, take, tree_map
+from signstep.core.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.core.twin import ENGINES, Engine, prepared
-from signstep.core.untouched import Mode, RandomnessWatch, untouched
+from signstep.core.untouched import Mode, RandomnessWatch, guard_of, untouched
 from signstep.core.verify import Verification, verify
 from signstep.errors import InputError, LabelError, ModelError, ThreatError
 
-# Models that were looked at twice, by mode: whether the two looks differed.
-_SEEN: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
+Randomness: TypeAlias = Literal["none", "draws", "state", "own"]
+
+# Models that were looked at twice, by mode: whether the two looks differed, and why.
+_SEEN: WeakKeyDictionary[Any, dict[str, Randomness]] = WeakKeyDictionary()
 _FEW = 8
+
+_WHY: dict[Randomness, str] = {
+    "draws": "the model draws random numbers",
+    "state": (
+        "the model keeps state from one call to the next, so that its answer depends on the call before (reset the "
+        "state at the start of forward(), or pass a function that resets it and then calls the model)"
+    ),
+    "own": (
+        "the model answers the same input differently from call to call, though it draws nothing from the global "
+        "generators: it has random numbers of its own, or keeps state between calls (seed or reset it in forward())"
+    ),
+}
 
 Target: TypeAlias = Tensor | Literal["random", "least-likely", "next"] | None
 Model: TypeAlias = Callable[..., Any]
@@ -55,7 +71,8 @@ class Question:
 
     ``clean`` is the score of the untouched input under the goal; ``wrong`` (R,) whether the model's answer there
     differs from the label, None without labels. ``twin`` is a fast copy of the model to search on, if one was asked for
-    and could be made.
+    and could be made. ``randomness`` says why the model answers the same input differently: it "draws" from the global
+    generators, keeps "state" between calls, or has randomness of its "own"; "none" where it does not.
     """
 
     problem: ModelProblem
@@ -70,6 +87,7 @@ class Question:
     classes: int | None
     notes: tuple[str, ...]
     twin: Predictor | None = None
+    randomness: Randomness = "none"
 
     def run(self, attack: Attack, key: Key, begin: Tree | None = None) -> Outcome:
         """Attack, then let the independent checker look at what was returned.
@@ -261,41 +279,47 @@ class Subject:
 
     def ask(
         self,
-        x: Tree,
-        y: Tensor | None,
+        x: Tree | given.Array,
+        y: Tensor | given.Array | None,
         threat: Threat,
         *,
         target: Target = None,
         key: Key,
-        ids: Tensor | None = None,
+        ids: Tensor | given.Array | None = None,
         attack: Attack | None = None,
-        random: bool | None = None,
+        randomness: Randomness | None = None,
     ) -> Question:
         """Look at a batch and state the question; only inside `opened`.
 
         Args:
-            x: inputs (R, ...) in the declared units, or a dict of them.
-            y: labels, or None for the model's own predictions.
+            x: inputs (R, ...) in the declared units, or a dict of them; in any spelling of `core.given`.
+            y: labels, or None for the model's own predictions; likewise.
             threat: a threat model, or one for each attacked input of a dict.
             target: for targeted goals.
             key: the randomness of random targets.
             ids: (R,) int64 keys of the rows' draws; None derives them from the content.
             attack: the one attack to come: if it starts at the clean input, the pass made here serves as its first.
-            random: whether the model is random, where that is known; None finds out by watching the global generators
-                and, once for each model, by a second look at a few rows.
+            randomness: of the model, where that is known; None finds out by watching the global generators and, once
+                for each model, by a second look at a few rows.
         """
-        attacked, frozen, threats = self._split(x, threat)
+        remarks: list[str] = []
+        attacked, frozen, threats = self._split(self.plain(x, remarks), threat)
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
-        twin, remarks = self._twin(inputs if self.predictor.prepare is None else self.predictor.prepare(inputs))
-        shared = attack is not None and attack.from_clean and twin is None and self.transform is None
+        twin, said = self._twin(inputs if self.predictor.prepare is None else self.predictor.prepare(inputs))
+        shaken = self.transform is not None and self._is_drawn(self.transform, attacked, key)
+        render = None if self.transform is None or shaken else self._rendering(self.transform, attacked, key)
+        shared = attack is not None and attack.from_clean and twin is None and not shaken
         watch = RandomnessWatch(leaves(attacked)[0].device, key.fold("look").integer())
         leaf = leaf_of(attacked) if shared else attacked
         with torch.set_grad_enabled(shared):
-            outputs = self.predictor({**frozen, **leaf} if isinstance(leaf, dict) else leaf)
-        random = watch.drew() or (self._answers_differ(inputs) if random is None else random)
-        drawn = "the model draws random numbers" if random else f"inputs pass through a transform, {self.transform}"
-        random = random or self.transform is not None
+            shown = leaf if render is None else render(leaf)
+            outputs = self.predictor({**frozen, **shown} if isinstance(shown, dict) else shown)
+        if watch.drew():
+            randomness = "draws"
+        elif randomness is None:
+            randomness = self._answers_differ(inputs)
+        random = randomness != "none" or shaken
         task = task_for(self.task, outputs.scores.detach())
         if isinstance(task, Multilabel):
             outputs = self.predictor.reread(outputs)
@@ -303,21 +327,11 @@ class Subject:
             needs_ids = target == "random" or random or attack is None or attack.draws
             ids = content_ids(inputs, span_of(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
-        aim, notes = self._aim(task, outputs, y, target, ids, key)
-        notes += remarks
-        if self._mixes_rows():
-            notes.append("BatchNorm runs in training mode: rows depend on each other, and figures on the batches")
+        aim, notes = self._aim(task, outputs, given.labels(y), target, ids, key)
+        notes += [*remarks, *said, *self._remarks(randomness, random=random)]
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
         classes = _classes(task, outputs)
         loss = check_loss(task, self.loss, classes, goal, labelled=aim.y is not None)
-        if self.surrogates:
-            notes.append("transfer attack: gradients come from a surrogate, the model itself may be far less robust")
-        if self.space.budget == "normalised":
-            notes.append("eps, distance and x are in the model's normalised coordinates (budget='normalised')")
-        if random:
-            notes.append(f"{drawn}: a row counts as fooled when most of 32 held-out passes fail")
-        elif self.eot > 1:
-            notes.append(f"eot={self.eot} changes nothing but the cost: neither model nor transform draws numbers")
         problem = ModelProblem(
             self.predictor,
             task,
@@ -326,8 +340,9 @@ class Subject:
             ids,
             random,
             frozen,
+            render,
             shape=None if outputs.form == "labels" else outputs.raw.shape,
-            transform=self.transform,
+            transform=self.transform if shaken else None,
         )
         calm = Outputs(outputs.raw.detach(), outputs.scores.detach(), outputs.form)
         if shared:
@@ -355,7 +370,20 @@ class Subject:
             classes,
             tuple(notes),
             None if twin is None else self._as_twin(twin, outputs.form),
+            randomness,
         )
+
+    def plain(self, x: Tree | given.Array, notes: list[str]) -> Tree:
+        """Inputs in any spelling as tensors; arrays come in the precision and on the device of the model's weights.
+
+        Raises:
+            InputError: no numbers, or no rows.
+        """
+        made = given.inputs(x, notes, home=given.Home(self.predictor.model))
+        for part in leaves(made):
+            if part.ndim and not len(part):
+                raise InputError(f"x has shape {tuple(part.shape)}, which is empty; pass one example or more")
+        return made
 
     def _twin(self, inputs: Tree) -> tuple[nn.Module | None, list[str]]:
         """The fast copy to search on, and what is to be said about it; ``inputs`` as the model takes them."""
@@ -372,15 +400,65 @@ class Subject:
         kind: Kind = "logits" if form == "logits" else self.predictor.kind
         return replace(self.predictor, model=model, kind=kind, notes=[])
 
-    def _mixes_rows(self) -> bool:
-        model = self.predictor.model
-        batchnorm = nn.modules.batchnorm._BatchNorm
-        return isinstance(model, nn.Module) and any(m.training for m in model.modules() if isinstance(m, batchnorm))
+    def _remarks(self, randomness: Randomness, *, random: bool) -> list[str]:
+        """What is to be said of the mode in which the modules ran, of surrogates, units and randomness."""
+        notes = []
+        guard = guard_of(self.predictor.model)
+        if guard is not None and guard.switched:
+            notes.append("the model was in training mode; it was attacked in evaluation mode and put back")
+        if guard is not None and guard.mixes_rows:
+            notes.append(
+                "BatchNorm takes its statistics from the batch (training mode, or none are kept): rows depend on each "
+                "other, and figures on the batches"
+            )
+        if self.surrogates:
+            notes.append("transfer attack: gradients come from a surrogate, the model itself may be far less robust")
+        if self.space.budget == "normalised":
+            notes.append("eps, distance and x are in the model's normalised coordinates (budget='normalised')")
+        if random:
+            drawn = _WHY.get(randomness, f"inputs pass through a transform, {self.transform}")
+            notes.append(f"{drawn}: a row counts as fooled when most of 32 held-out passes fail")
+        elif self.transform is not None:
+            notes.append(f"inputs pass through a transform, {self.transform}, which draws nothing: one pass decides")
+        if not random and self.eot > 1:
+            notes.append(f"eot={self.eot} changes nothing but the cost: neither model nor transform draws numbers")
+        return notes
 
-    def _answers_differ(self, inputs: Tree) -> bool:
+    def _is_drawn(self, transform: Transform, u: Tree, key: Key) -> bool:
+        """Whether the declared transform draws numbers; one that does not is judged in one pass like any model.
+
+        It is applied twice, under two keys: it draws if it asks for draws, moves a global generator, or gives
+        something else the second time.
+        """
+        device = leaves(u)[0].device
+        watch = RandomnessWatch(device, key.fold("transform").integer())
+        looks: list[Tree] = []
+        for number in range(2):
+            draws = WatchedDraws(
+                key.fold("transform", number), torch.arange(rows(u), dtype=torch.int64, device=device), device
+            )
+            with torch.no_grad(), foreign("transform="):
+                looks.append(tree_map(lambda part, draws=draws: transform(part.clone(), draws), u))
+            if draws.asked or watch.drew():
+                return True
+        same = tree_map(lambda one, other: torch.eq(torch.nan_to_num(one), torch.nan_to_num(other)).all(), *looks)
+        return not all(bool(part) for part in leaves(same))
+
+    def _rendering(self, transform: Transform, u: Tree, key: Key) -> Callable[[Tree], Tree]:
+        """The inputs behind a transform that draws nothing."""
+        draws = key.fold("transform").draws(torch.zeros(rows(u), dtype=torch.int64), leaves(u)[0].device)
+
+        def render(point: Tree) -> Tree:
+            with foreign("transform="):
+                return tree_map(lambda part: transform(part, draws), point)
+
+        return render
+
+    def _answers_differ(self, inputs: Tree) -> Randomness:
         """Whether two passes over a few rows differ, though the global generators did not move.
 
-        The model has randomness of its own then. Found out once for each model and mode.
+        The model has randomness of its own then, or keeps state: put back to what modules kept before, a model that
+        keeps state answers alike. Found out once for each model and mode.
         """
         try:
             known = _SEEN.setdefault(self.predictor.model, {})
@@ -388,10 +466,23 @@ class Subject:
             known = {}
         if self.mode not in known:
             few = tree_map(lambda part: part[:_FEW], inputs)
+            guard = guard_of(self.predictor.model)
+
+            def differ(*, rewound: bool) -> bool:
+                looks = []
+                for _ in range(2):
+                    if rewound and guard is not None:
+                        guard.rewind()
+                    looks.append(self.predictor(few).raw.float())
+                first, second = looks
+                scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
+                return bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
+
             with torch.no_grad():
-                first, second = (self.predictor(few).raw.float() for _ in range(2))
-            scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
-            known[self.mode] = bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
+                if not differ(rewound=False):
+                    known[self.mode] = "none"
+                else:
+                    known[self.mode] = "own" if differ(rewound=True) else "state"
         return known[self.mode]
 
     def _split(self, x: Tree, threat: Threat) -> tuple[Tree, dict[str, Tensor], dict[str, ThreatModel]]:
@@ -402,7 +493,7 @@ class Subject:
                     "mean= and std= are for a single input tensor; put the normalisation of a dict into the model"
                 )
             if isinstance(threat, ThreatModel):
-                floating = [name for name, part in x.items() if part.is_floating_point()]
+                floating = [name for name, part in x.items() if isinstance(part, Tensor) and part.is_floating_point()]
                 if len(floating) != 1:
                     raise ThreatError(
                         f"x has the floating inputs {floating}; pass threat={{name: threat}} for those that may change"
@@ -411,12 +502,14 @@ class Subject:
             missing = [name for name in threat if name not in x]
             if missing or not threat:
                 raise ThreatError(f"threat names {list(threat)}, the inputs are {list(x)}; name one or more of them")
+            for name in threat:
+                if not isinstance(x[name], Tensor):
+                    raise ThreatError(f"threat names {name!r}, which is {x[name]!r}; name an input with rows")
             _same_rows(x)
             attacked = {name: _plain(x[name]) for name in threat}
             _check_wide(attacked)
-            return attacked, {name: _plain(part) for name, part in x.items() if name not in threat}, dict(threat)
-        if not isinstance(x, Tensor):
-            raise InputError(f"x is a {type(x).__name__}; pass a tensor (torch.as_tensor(x)) or a dict of tensors")
+            others = {name: part for name, part in x.items() if name not in threat}
+            return attacked, named_map(_plain, others), dict(threat)
         if isinstance(threat, Mapping):
             raise ThreatError(f"threat names the inputs {list(threat)}, but x is one tensor; pass one threat model")
         if not isinstance(threat, ThreatModel):
@@ -444,12 +537,14 @@ class Subject:
                     "labels are the model's own predictions, so they cannot leak; this is not accuracy on true labels"
                 )
         else:
-            labels = task.labels(_label_tensor(y, "y"), raw, "y").to(raw.device)
+            labels = task.labels(y, raw, "y").to(raw.device)
         if target is None:
             return Aim(labels), notes
         if isinstance(target, str):
             return Aim(labels, _choose(target, task, outputs, labels, ids, key)), notes
-        wanted = task.labels(_label_tensor(target, "target"), raw, "target").to(raw.device)
+        goals = given.labels(target, name="target")
+        assert goals is not None
+        wanted = task.labels(goals, raw, "target").to(raw.device)
         if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
             raise LabelError(
                 f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
@@ -508,18 +603,8 @@ def _plain(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x.detach()
 
 
-def _label_tensor(y: object, name: str) -> Tensor:
-    if isinstance(y, Tensor):
-        return y.clone() if y.is_inference() else y.detach()
-    try:
-        return torch.as_tensor(y)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise LabelError(
-            f"{name} is a {type(y).__name__} that cannot be made a tensor; pass a tensor of labels"
-        ) from error
-
-
-def _check_ids(ids: Tensor, count: int, device: torch.device) -> Tensor:
+def _check_ids(ids: Tensor | given.Array, count: int, device: torch.device) -> Tensor:
+    ids = given.number(ids, "ids", InputError)
     if ids.shape != (count,) or ids.is_floating_point():
         raise InputError(
             f"ids has shape {tuple(ids.shape)} and dtype {ids.dtype} for {count} examples; pass int64 ({count},)"
@@ -537,7 +622,7 @@ def _check_wide(attacked: Mapping[str, Tensor]) -> None:
 
 
 def _same_rows(x: Mapping[str, Tensor]) -> None:
-    counts = {name: len(part) for name, part in x.items()}
+    counts = {name: len(part) for name, part in x.items() if isinstance(part, Tensor)}
     if len(set(counts.values())) != 1:
         raise InputError(
             f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input"

@@ -11,9 +11,9 @@ from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from signstep.core import losses
+from signstep.core.batch_invariant import softplus
 from signstep.core.outputs import Outputs
 from signstep.errors import InputError, LabelError, ModelError, SignstepWarning
 
@@ -76,10 +76,19 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Multiclass:
-    """One of K classes: scores (R, K), labels (R,) integers from 0; argmax decides, the first index at a tie."""
+    """One of K classes: scores (R, K), labels (R,) integers from 0; argmax decides, the first index at a tie.
+
+    Attributes:
+        ignore: a label of examples that are to be left out (-100 or 255 in many data sets), or None. Whatever reads
+            data leaves them out and counts them.
+    """
 
     name: str = "multiclass"
     losses: tuple[str, ...] = ("ce", "margin", "dlr", "plain-ce")
+    ignore: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_ignore(self.ignore)
 
     def labels(self, y: Tensor, outputs: Tensor, name: str) -> Tensor:
         """Integers 0..K-1, shape (R,)."""
@@ -88,7 +97,17 @@ class Multiclass:
                 f"the model's scores have shape {tuple(outputs.shape)}, classification needs (examples, classes); pass "
                 "output= to pick them, task='segmentation' for scores at every position, or task='regression'"
             )
+        self._refuse_ignored(y, name)
         return class_indices(y, outputs.shape[0], outputs.shape[1], name)
+
+    def _refuse_ignored(self, y: Tensor, name: str) -> None:
+        """A batch that is attacked has an outcome for each of its rows, and these would have none."""
+        count = 0 if self.ignore is None else int((y == self.ignore).sum())
+        if count:
+            raise LabelError(
+                f"{name} has {count} examples with the label {self.ignore}, which is to be ignored; leave them out, "
+                f"x[{name} != {self.ignore}], as audits of whole data do"
+            )
 
     def predict(self, outputs: Outputs) -> Tensor:
         """The class of the largest score."""
@@ -114,7 +133,11 @@ class Multiclass:
 
 @dataclass(frozen=True)
 class Binary(Multiclass):
-    """Two classes from one logit: scores (R,) or (R, 1), labels 0 or 1; exactly the two-logit model (0, z)."""
+    """Two classes from one logit: scores (R,) or (R, 1), labels 0 or 1; exactly the two-logit model (0, z).
+
+    Attributes:
+        ignore: see `Multiclass`.
+    """
 
     name: str = "binary"
     losses: tuple[str, ...] = ("ce", "margin", "dlr", "plain-ce")
@@ -126,6 +149,7 @@ class Binary(Multiclass):
                 f"task='binary' means one logit for each example, the scores have shape {tuple(outputs.shape)}; "
                 "pass task='multiclass' or 'multilabel'"
             )
+        self._refuse_ignored(y, name)
         return class_indices(y, outputs.shape[0], 2, name)
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -254,7 +278,8 @@ class Segmentation:
 
     Attributes:
         share: the share of an example's positions that must be wrong; 0.5 is half of them.
-        ignore: a label that marks positions to leave out (255 in many data sets), or None.
+        ignore: a label that marks positions to leave out (255 in many data sets), or None. An example with no other
+            positions is left out whole, and counted, by whatever reads data.
     """
 
     share: float = 0.5
@@ -264,6 +289,7 @@ class Segmentation:
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
             raise InputError(f"share={self.share}; pass the share of positions that must be wrong, above 0, at most 1")
+        _check_ignore(self.ignore)
 
     @property
     def name(self) -> str:
@@ -278,7 +304,7 @@ class Segmentation:
                 "scores (examples, classes, positions...) and labels (examples, positions...)"
             )
         counted = y if self.ignore is None else torch.where(y == self.ignore, 0, y)
-        class_indices(counted.flatten(), counted.numel(), outputs.shape[1], name)
+        class_indices(counted.flatten(), counted.numel(), outputs.shape[1], name, "Segmentation")
         return y.to(outputs.device).long()
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -552,8 +578,29 @@ def check_loss(task: Task, loss: str | None, classes: int | None, goal: Goal, *,
     return loss
 
 
-def class_indices(y: Tensor, rows: int, classes: int, name: str) -> Tensor:
+def ignored(task: Task | str) -> int | None:
+    """The label that a task ignores."""
+    return task.ignore if isinstance(task, (Multiclass, Segmentation)) else None
+
+
+def _check_ignore(ignore: int | None) -> None:
+    if ignore is not None and (not isinstance(ignore, int) or isinstance(ignore, bool)):
+        raise InputError(f"ignore={ignore!r}; pass the label to leave out, such as -100 or 255, or None")
+
+
+# Values that data sets write where there is no label.
+_NO_LABELS = (-100, -1, 255)
+
+
+def class_indices(y: Tensor, rows: int, classes: int | None, name: str, task: str = "Multiclass") -> Tensor:
     """Labels as int64 (R,), checked.
+
+    Args:
+        y: as given.
+        rows: R.
+        classes: how many the model has; None where that is not known.
+        name: of the argument.
+        task: that could ignore labels.
 
     Raises:
         LabelError: wrong shape, fractions, or out of range; the message says what would fit.
@@ -577,17 +624,32 @@ def class_indices(y: Tensor, rows: int, classes: int, name: str) -> Tensor:
     elif y.is_complex():
         raise LabelError(f"{name} has dtype {y.dtype}; pass integers")
     y = y.long()
+    if not len(y):
+        return y
     smallest, largest = (int(value) for value in torch.aminmax(y))
-    if smallest < 0 or largest >= classes:
-        hint = "check the order of classes"
-        if smallest >= 1 and largest == classes:
-            hint = f"are they 1-based? Pass {name} - 1"
-        elif smallest == -1 and largest <= 1 and classes == 2:
-            hint = f"classes are 0 and 1, not -1 and 1: pass ({name} + 1) // 2"
-        raise LabelError(
-            f"{name} runs from {smallest} to {largest}, the model has {classes} classes (0 to {classes - 1}): {hint}"
-        )
+    if smallest < 0 or (classes is not None and largest >= classes):
+        hint = _hint(y, smallest, largest, classes, name, task)
+        known = "classes are numbered from 0"
+        if classes is not None:
+            known = f"the model has {classes} classes (0 to {classes - 1})"
+        raise LabelError(f"{name} runs from {smallest} to {largest}; {known}: {hint}")
     return y
+
+
+def _hint(y: Tensor, smallest: int, largest: int, classes: int | None, name: str, task: str) -> str:
+    """What may be behind labels that are no classes."""
+    if smallest >= 1 and largest == classes:
+        return f"are they 1-based? Pass {name} - 1"
+    if smallest == -1 and largest <= 1 and classes == 2:
+        return f"classes are 0 and 1, not -1 and 1: pass ({name} + 1) // 2"
+    outside = [value for value in y.tolist() if value < 0 or (classes is not None and value >= classes)]
+    value = outside[0]
+    if value in _NO_LABELS and all(other == value for other in outside):
+        return (
+            f"are the {len(outside)} with {value} to be ignored? Pass task=signstep.{task}(ignore={value}), on the "
+            f"command line --ignore-label {value}"
+        )
+    return "check the order of classes"
 
 
 def rows_valid(raw: Tensor) -> Tensor:

@@ -2,21 +2,23 @@
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core import given
 from signstep.core.norms import L1, L2, Grouped, Linf, Norm, norm
 from signstep.core.verify import Terms
 from signstep.errors import SignstepWarning, ThreatError
 
-Eps: TypeAlias = float | int | str | Tensor | None
-Bound: TypeAlias = float | int | Tensor | None
-Box: TypeAlias = tuple[Bound, Bound] | None
+Eps: TypeAlias = float | int | str | Tensor | Sequence[float] | np.ndarray[Any, Any] | None
+Bound: TypeAlias = float | int | Tensor | Sequence[float] | np.ndarray[Any, Any] | None
+Box: TypeAlias = tuple[Bound, Bound] | Sequence[Bound] | np.ndarray[Any, Any] | None
+Mask: TypeAlias = Tensor | Sequence[Any] | np.ndarray[Any, Any] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +51,15 @@ class ThreatModel:
     label: str = ""
 
     def __post_init__(self) -> None:
+        # Frozen, so that it can be shared; arrays and lists become tensors before anything looks at them.
+        for name, read in (("eps", read_eps), ("low", _bound), ("high", _bound), ("mask", _mask), ("grid", _whole)):
+            object.__setattr__(self, name, read(getattr(self, name)))
         _check_box(self.low, self.high)
         _check_eps(self.eps)
         if self.grid is not None:
             if not isinstance(self.low, float) or not isinstance(self.high, float):
                 raise ThreatError(f"grid={self.grid} needs a box with two scalar ends, got {self.box}; pass box=(0, 1)")
-            if not isinstance(self.grid, int) or self.grid < 1:
+            if not isinstance(self.grid, int) or isinstance(self.grid, bool) or self.grid < 1:
                 raise ThreatError(f"grid={self.grid!r}: the number of steps across the box; pass 255 for 8-bit images")
         if self.eps is None and (self.low is None or self.high is None):
             raise ThreatError(
@@ -166,7 +171,7 @@ class ThreatModel:
         return float(self.norm.diameter(low_, high_, shape))
 
 
-def linf(eps: Eps, *, box: Box = (0.0, 1.0), mask: Tensor | None = None, grid: int | None = None) -> ThreatModel:
+def linf(eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None) -> ThreatModel:
     """Every coordinate may move by at most eps: the threat model of FGSM.
 
     >>> print(linf("8/255"))
@@ -175,7 +180,7 @@ def linf(eps: Eps, *, box: Box = (0.0, 1.0), mask: Tensor | None = None, grid: i
     return threat_model(Linf(), eps, box=box, mask=mask, grid=grid)
 
 
-def l2(eps: Eps, *, box: Box = (0.0, 1.0), mask: Tensor | None = None, grid: int | None = None) -> ThreatModel:
+def l2(eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None) -> ThreatModel:
     """The change has Euclidean length at most eps.
 
     >>> print(l2(0.5, box=None))
@@ -184,7 +189,7 @@ def l2(eps: Eps, *, box: Box = (0.0, 1.0), mask: Tensor | None = None, grid: int
     return threat_model(L2(), eps, box=box, mask=mask, grid=grid)
 
 
-def l1(eps: Eps, *, box: Box = (0.0, 1.0), mask: Tensor | None = None, grid: int | None = None) -> ThreatModel:
+def l1(eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None) -> ThreatModel:
     """The absolute changes sum to at most eps: few coordinates, large changes.
 
     >>> print(l1(12))
@@ -194,7 +199,7 @@ def l1(eps: Eps, *, box: Box = (0.0, 1.0), mask: Tensor | None = None, grid: int
 
 
 def threat_model(
-    norm_or_name: Norm | str, eps: Eps, *, box: Box = (0.0, 1.0), mask: Tensor | None = None, grid: int | None = None
+    norm_or_name: Norm | str, eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None
 ) -> ThreatModel:
     """A threat model in any norm, for example ``threat_model("pixel", 0.1)`` or ``threat_model(Grouped((0,)), 0.1)``.
 
@@ -205,9 +210,14 @@ def threat_model(
         box: (low, high) of valid inputs; each end a number, a tensor over one example's features, or None.
         mask: bool tensor, True where the input may change.
         grid: 255 for 8-bit images: the input must lie on the grid and so will the answer.
+
+    Wherever a tensor may stand a NumPy array or a list of numbers may too.
+
+    Raises:
+        ThreatError: a part cannot be read; see `ThreatModel`.
     """
-    low, high = (None, None) if box is None else (_bound(box[0]), _bound(box[1]))
-    return ThreatModel(norm(norm_or_name), read_eps(eps), low, high, mask, grid, _written(eps))
+    low, high = _ends(box)
+    return ThreatModel(norm(norm_or_name), read_eps(eps), _bound(low), _bound(high), _mask(mask), grid, _written(eps))
 
 
 def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -> ThreatModel:
@@ -228,8 +238,10 @@ def read_eps(eps: Eps) -> float | Tensor | None:
     Raises:
         ThreatError: not a number.
     """
-    if eps is None or isinstance(eps, Tensor):
+    if eps is None:
         return eps
+    if not isinstance(eps, (str, int, float, np.number)) or isinstance(eps, bool):
+        return _number(eps, "eps", 'write 0.03, "8/255", one radius for each example, or None')
     try:
         if isinstance(eps, str):
             top, slash, bottom = eps.partition("/")
@@ -237,6 +249,34 @@ def read_eps(eps: Eps) -> float | Tensor | None:
         return float(eps)
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise ThreatError(f'eps={eps!r} is not a number; write 0.03, "8/255", a tensor, or None') from error
+
+
+def _number(value: object, name: str, remedy: str) -> float | Tensor:
+    """Numbers in an array or a list; one alone is a number."""
+    if not (isinstance(value, (list, tuple)) or given.is_array(value)):
+        raise ThreatError(f"{name}={value!r} is not a number; {remedy}")
+    made = given.number(value, name, ThreatError)
+    if made.dtype == torch.bool or made.is_complex():
+        raise ThreatError(f"{name} holds values of {made.dtype}; {remedy}")
+    return made if made.ndim or isinstance(value, Tensor) else float(made)
+
+
+def _ends(box: Box) -> tuple[Bound, Bound]:
+    if box is None:
+        return None, None
+    try:
+        low, high = box
+    except (TypeError, ValueError) as error:
+        raise ThreatError(f"box={box!r} has not two ends; pass box=(low, high), or None for no box") from error
+    return low, high
+
+
+def _whole(grid: Any) -> Any:
+    return int(grid) if isinstance(grid, np.integer) else grid
+
+
+def _mask(mask: Mask) -> Tensor | None:
+    return None if mask is None else given.number(mask, "mask", ThreatError)
 
 
 def _written(eps: Eps) -> str:
@@ -281,9 +321,14 @@ def _check_box(low: float | Tensor | None, high: float | Tensor | None) -> None:
 
 
 def _bound(end: Bound) -> float | Tensor | None:
-    if end is None or isinstance(end, Tensor):
+    if end is None:
         return end
-    value = float(end)
+    try:
+        value = float(end) if isinstance(end, (int, float, np.number)) and not isinstance(end, bool) else None
+    except (TypeError, ValueError, OverflowError):
+        value = None
+    if value is None:
+        return _number(end, "an end of the box", "pass a number, one for each feature, or None for an open end")
     return None if math.isinf(value) else value
 
 

@@ -1,6 +1,8 @@
 """A handful of functions over a tensor or a dict of tensors, so that one loop serves models with several inputs.
 
 A *tree* is a tensor or a dict from input name to tensor. Every leaf has the same number of rows (its first dimension).
+A dict may hold, beside its leaves, what is no tensor (None, a number, text): it is the same for every row, and goes
+through all of these functions as it is.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ Tree: TypeAlias = Tensor | dict[str, Tensor]
 
 def leaves(tree: Tree) -> list[Tensor]:
     """The tensors of a tree, in the order of its names."""
-    return list(tree.values()) if isinstance(tree, dict) else [tree]
+    return [part for part in tree.values() if isinstance(part, Tensor)] if isinstance(tree, dict) else [tree]
 
 
 def rows(tree: Tree) -> int:
@@ -24,9 +26,15 @@ def rows(tree: Tree) -> int:
 
 def tree_map(function: Callable[..., Tensor], tree: Tree, *others: Tree) -> Tree:
     """Apply ``function`` leaf by leaf; all trees must have the same names."""
-    if isinstance(tree, Tensor):
-        return function(tree, *others)
-    return {name: function(leaf, *(_named(other, name) for other in others)) for name, leaf in tree.items()}
+    return function(tree, *others) if isinstance(tree, Tensor) else named_map(function, tree, *others)
+
+
+def named_map(function: Callable[..., Tensor], tree: dict[str, Tensor], *others: Tree) -> dict[str, Tensor]:
+    """`tree_map` of a dict."""
+    return {
+        name: function(leaf, *(_named(other, name) for other in others)) if isinstance(leaf, Tensor) else leaf
+        for name, leaf in tree.items()
+    }
 
 
 def take(tree: Tree, index: Tensor) -> Tree:

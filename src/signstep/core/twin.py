@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from signstep.core.layout import ChannelsLast
+from signstep.core.reach import reached
 from signstep.core.tree import Tree, leaves, take, tree_map
 from signstep.errors import InputError
 
@@ -79,7 +80,10 @@ def prepare(model: nn.Module, sample: Tree, *, engine: Engine = "fast") -> Prepa
         return Prepared(model, (), (f"the model cannot be copied ({type(error).__name__})",))
     for parameter in current.parameters():
         parameter.requires_grad_(False)
-    wanted = _signals(model, few)
+    try:
+        wanted = _signals(model, few)
+    except Exception as error:  # it may take batches of one size alone
+        return Prepared(model, (), (f"the model does not take {len(leaves(few)[0])} rows ({type(error).__name__})",))
     steps: list[str] = []
     left: list[str] = []
     if wanted is None:
@@ -106,11 +110,17 @@ _TWINS: "WeakKeyDictionary[nn.Module, dict[Engine, tuple[object, Prepared]]]" = 
 
 def prepared(model: nn.Module, sample: Tree, *, engine: Engine) -> Prepared:
     """`prepare`, remembered until a weight or buffer changes or is replaced."""
-    parts = (*model.parameters(), *model.buffers())
+    modules = reached(model).modules  # also those that it holds without having registered them
+    parts = tuple(
+        part
+        for module in modules
+        for part in (*module._parameters.values(), *(value for _, value in module._buffers.items()))
+        if part is not None
+    )
     now = (
         tuple((id(part), part.data_ptr(), _version(part)) for part in parts),
         _sums(parts),
-        tuple(module.training for module in model.modules()),
+        tuple(getattr(module, "training", None) for module in modules),
     )
     twins = _TWINS.setdefault(model, {})
     if engine not in twins or twins[engine][0] != now:
@@ -146,7 +156,8 @@ def _plan(engine: Engine, x: Tensor) -> list[tuple[_Build, float]]:
 def _untouchable(model: nn.Module) -> str | None:
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod"):
         return "the model is compiled or scripted"
-    if any(module.training for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)):
+    held = reached(model).modules
+    if any(module.training for module in held if isinstance(module, nn.modules.batchnorm._BatchNorm)):
         return "BatchNorm runs in training mode, where rows depend on each other"
     return None
 

@@ -7,8 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from signstep.core import given
 from signstep.core.counts import Count
-from signstep.core.examples import Data, Pool, device_of, pools
+from signstep.core.examples import Data, Pool, pools
 from signstep.core.kept import load_kept, one_example, save_kept, threat_from, threat_terms
 from signstep.core.keys import Key
 from signstep.core.oracles import Autograd
@@ -17,7 +18,7 @@ from signstep.core.problem import judge
 from signstep.core.region import region_around
 from signstep.core.space import Statistic
 from signstep.core.subject import Model, Question, Subject
-from signstep.core.tasks import Task, TaskName
+from signstep.core.tasks import Task, TaskName, ignored
 from signstep.core.threat import ThreatModel
 from signstep.core.tree import per_row, search_dtype
 from signstep.core.untouched import Mode
@@ -48,14 +49,14 @@ class Universal:
     control: Count
     seed: int
 
-    def apply(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor | given.Array) -> Tensor:
         """x + delta, cut to the box and the grid of each example, in the dtype of x (R, ...), raw units.
 
         Raises:
             InputError: examples of another shape.
             ScaleError: x lies outside the box.
         """
-        return displaced(self.delta, x, self.threat)
+        return displaced(self.delta, given.one_tensor(x, given.Home(dtype=self.delta.dtype)), self.threat)
 
     def save(self, path: str | Path) -> None:
         """Write delta and terms as safetensors; the file appears whole or not at all.
@@ -107,7 +108,9 @@ class Universal:
             model, task=task, mean=mean, std=std, inputs=inputs, output=output, outputs=outputs, mode=mode
         )
         key = Key(self.seed).fold("universal")
-        pool, _ = pools(data, 0, rows=256, device=device_of(model), key=key, without=self.target, span=None)
+        pool, _ = pools(
+            data, 0, rows=256, home=given.Home(model), key=key, without=self.target, span=None, ignore=ignored(task)
+        )
         return _success(subject, pool, self.delta, self.threat, self.target, key)
 
     def __str__(self) -> str:
@@ -180,7 +183,14 @@ def universal(  # noqa: D417 - the arguments it shares with `attack` are describ
     )
     key = Key(seed).fold("universal")
     learn, judged = pools(
-        data, holdout, rows=rows, device=device_of(model), key=key, without=target, span=_span(threat, inputs)
+        data,
+        holdout,
+        rows=rows,
+        home=given.Home(model),
+        key=key,
+        without=target,
+        span=_span(threat, inputs),
+        ignore=ignored(task),
     )
     delta: Tensor | None = None
     with subject.opened():

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -34,6 +34,7 @@ class DataSource:
             data's own files, so that it can be compared between data sets.
         skipped: Examples left out because they cannot be used (``skip_bad``), among those looked at for the N that
             are. It is known before the first batch, is in the notes too, and counts neither in N nor in ``total``.
+        unread: What else there is that is not among the examples, and how much of it; the notes name it.
     """
 
     name: str
@@ -48,12 +49,23 @@ class DataSource:
     notes: tuple[str, ...] = ()
     treatment: tuple[str, ...] = ("float32",)
     skipped: int = 0
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         starts = range(0, self.len_hint, self.batch_size)
         labels = [self.labels[start : start + self.batch_size] for start in starts]
         for x, y in zip(self.read([len(part) for part in labels]), labels, strict=True):
             yield x, y.clone()
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Counts of all that is not among the examples, by what it is; audits keep them in their records."""
+        unusable = {"examples that cannot be used": self.skipped} if self.skipped else {}
+        return {**unusable, **self.unread}
+
+    def unlabelled(self) -> "Unlabelled":
+        """The same examples without their labels."""
+        return Unlabelled(self)
 
     @property
     def len_hint(self) -> int:
@@ -72,6 +84,46 @@ class DataSource:
         if len(digests) == 1:
             return next(iter(digests.values()))
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Batches ``(x, None)`` of a source."""
+
+    source: DataSource
+
+    def __iter__(self) -> Iterator[tuple[Tensor, None]]:
+        return ((x, None) for x, _ in self.source)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """See `DataSource`."""
+        return self.source.left_out
+
+
+def without_label(source: DataSource, label: int) -> DataSource:
+    """The examples of a source that have another label, anywhere where labels are maps of positions."""
+    kept = source.labels.reshape(len(source.labels), -1).ne(label).any(1)
+    dropped = int((~kept).sum())
+    if not dropped:
+        return source
+    if not bool(kept.any()):
+        raise LoadError(f"{source.name}: all {dropped} labels are {label}, which is to be ignored: give another label")
+
+    def blocks() -> Iterator[Tensor]:
+        starts = range(0, len(kept), source.batch_size)
+        parts = [kept[start : start + source.batch_size] for start in starts]
+        for block, part in zip(source.read([len(part) for part in parts]), parts, strict=True):
+            yield block[part]
+
+    return replace(
+        source,
+        labels=source.labels[kept],
+        read=lambda sizes: regroup(blocks(), sizes),
+        total=source.total - dropped,
+        unread={**source.unread, f"with the label {label}, which is to be ignored": dropped},
+        notes=(*source.notes, f"{dropped} examples with the label {label} are left out"),
+    )
 
 
 def regroup(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.archives import MOST_RATIO, SLACK
 from signstep.data.batches import DataSource
+from signstep.data.images import MAX_PIXELS
 from signstep.errors import InputError, LoadError
 
 IMAGES_NAME = re.compile(r"(?P<prefix>.*)images(?P<dot>[-.])idx3-ubyte(?:\.gz)?")
@@ -48,14 +50,17 @@ def open_idx(images: Path, *, batch_size: int, notes: tuple[str, ...] = ()) -> D
     labels_file = _find_labels(images)
     with _open(images) as stream:
         count, height, width = _header(stream, images, dimensions=3)
+    if height * width > MAX_PIXELS:
+        raise LoadError(f"{images} has images of {height}x{width}, over {MAX_PIXELS} pixels: cut them smaller")
     if count * height * width == 0:
         raise LoadError(f"{images} holds no pixels: its header says {count} images of {height}x{width}")
     _check_size(images, 16 + count * height * width)
     with _open(labels_file) as stream:
         (label_count,) = _header(stream, labels_file, dimensions=1)
+        if label_count != count:
+            raise LoadError(f"{images.name} holds {count} images but {labels_file.name} {label_count} labels: no pair")
+        _check_claim(labels_file, 8 + count)
         labels = np.frombuffer(_exactly(stream, label_count, labels_file), np.uint8)
-    if label_count != count:
-        raise LoadError(f"{images.name} holds {count} images but {labels_file.name} {label_count} labels: no pair")
 
     def read(sizes: Sequence[int]) -> Iterator[Tensor]:
         with _open(images) as stream:
@@ -113,11 +118,20 @@ def _header(stream: io.BufferedIOBase, path: Path, *, dimensions: int) -> tuple[
 
 
 def _check_size(path: Path, expected: int) -> None:
-    """Tell a truncated plain file before the work starts; a packed one shows itself when it is read."""
+    """Tell a truncated plain file before the work starts; a packed one as far as its size can tell."""
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
-    if not packed and path.stat().st_size != expected:
-        raise LoadError(f"{path} has {path.stat().st_size} bytes but its header asks for {expected}: download it again")
+    size = path.stat().st_size
+    if size != expected and not packed:
+        raise LoadError(f"{path} has {size} bytes but its header asks for {expected}: download it again")
+    _check_claim(path, expected)
+
+
+def _check_claim(path: Path, expected: int) -> None:
+    """No file unpacks to more than that."""
+    size = path.stat().st_size
+    if expected > MOST_RATIO * size + SLACK:
+        raise LoadError(f"{path} has {size} bytes but its header asks for {expected}: download it again")
 
 
 def _exactly(stream: io.BufferedIOBase, count: int, path: Path) -> bytes:

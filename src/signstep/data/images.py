@@ -4,18 +4,20 @@ The rules, of which a data source notes those that its images needed:
 
 - The first image that can be read decides: where it is grey, all become one channel, otherwise all become RGB. Grey
   images among coloured ones are repeated in three channels; colour becomes grey as 0.299 R + 0.587 G + 0.114 B.
-- 8 bits are divided by 255. 16-bit greyscale is divided by 65535. Of 16 bits per colour channel, Pillow keeps the
-  upper 8, which are divided by 255. Other depths (32-bit integers, floats) have no known scale and are refused.
+- 8 bits are divided by 255. 16-bit greyscale (PNG, TIFF, PGM) is divided by 65535. Of 16 bits per colour channel,
+  Pillow keeps the upper 8, which are divided by 255. Other depths (32-bit integers, floats) have no known scale and
+  are refused.
 - An EXIF orientation is applied, so that the image stands upright.
 - A palette is replaced by its colours.
 - Transparency is composited onto white: a pixel of opacity a becomes a * colour + (1 - a) * white, whatever colour
   hides beneath it. (Loaders that call ``convert("RGB")`` show that hidden colour instead.)
 - CMYK becomes RGB by Pillow's arithmetic, R = (1 - C)(1 - K). Colour profiles are never applied.
-- Of an animation, the first frame is used.
+- Of an animation or of a file with several pages, the first is used.
 - ``resize`` comes last: bilinear with antialiasing, the aspect ratio not kept.
 
-An image that cannot be decoded to its end is named. So is one with more pixels than Pillow's MAX_IMAGE_PIXELS (a
-decompression bomb).
+An image that cannot be decoded to its end is named. So is one with more than 25 million pixels, before any is decoded
+(a decompression bomb; ``max_pixels`` raises that), and a file in a format that no photograph comes in, whatever its
+name says: Pillow would run other programs for some.
 """
 
 import warnings
@@ -39,14 +41,22 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 _GREY = ("1", "L", "LA", *_DEEP)
+# Mode "I" holds 32 bits; of these formats Pillow fills 16 of them (PNG before Pillow 10.3).
+_DEEP_AS_I = ("PNG", "PPM")
 _KNOWN = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 _ORIENTATION = 0x0112
+
+# Of all that Pillow opens. PostScript, for one, is handed to Ghostscript.
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
+MAX_PIXELS = 25_000_000
 
 _RULES = {
     "orientation": "turned upright by the EXIF orientation",
     "palette": "with a palette, replaced by its colours",
     "alpha": "with transparency, composited onto white",
     "cmyk": "in CMYK, converted to RGB without a colour profile",
+    "frames": "with several frames or pages, of which the first is used",
     "deep grey": "in 16-bit greyscale, divided by 65535",
     "deep colour": "with 16 bits per colour channel, of which the upper 8 are used",
     "to colour": "in grey, repeated in three channels as the first image has colour",
@@ -70,6 +80,10 @@ class _UnusableError(LoadError):
         self.fault = fault
 
 
+class _LargeError(Exception):
+    """More pixels than allowed."""
+
+
 def _fault(error: LoadError) -> str:
     return error.fault if isinstance(error, _UnusableError) else str(error)
 
@@ -91,7 +105,14 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(pictures: Sequence[Picture], *, resize: tuple[int, int] | None, limit: int | None, skip_bad: bool) -> Survey:
+def survey(
+    pictures: Sequence[Picture],
+    *,
+    resize: tuple[int, int] | None,
+    limit: int | None,
+    skip_bad: bool,
+    max_pixels: int = MAX_PIXELS,
+) -> Survey:
     """Look at each image up to the limit: at its header, or at every pixel where bad ones are to be skipped.
 
     Raises:
@@ -107,7 +128,7 @@ def survey(pictures: Sequence[Picture], *, resize: tuple[int, int] | None, limit
         if len(usable) == limit:
             break
         try:
-            image, needs = _decoded(picture, whole=skip_bad or shape is None)
+            image, needs = _decoded(picture, max_pixels, whole=skip_bad or shape is None)
         except LoadError as error:
             if not skip_bad:
                 raise
@@ -136,7 +157,11 @@ def treatment(shape: tuple[int, int, int], resize: tuple[int, int] | None) -> tu
 
 
 def read_images(
-    pictures: Sequence[Picture], shape: tuple[int, int, int], resize: tuple[int, int] | None, sizes: Sequence[int]
+    pictures: Sequence[Picture],
+    shape: tuple[int, int, int],
+    resize: tuple[int, int] | None,
+    sizes: Sequence[int],
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Tensor]:
     """Blocks of float32 (B, C, H, W) in [0, 1].
 
@@ -147,32 +172,41 @@ def read_images(
     for size in sizes:
         block = np.empty((size, *shape), np.float32)  # NumPy: torch's threads cost more than they gain on one image
         for row in range(size):
-            block[row] = _pixels(next(rest), pictures[0], shape, resize)
+            block[row] = _pixels(next(rest), pictures[0], shape, resize, max_pixels)
         yield torch.from_numpy(block)
 
 
 def _require_pillow() -> None:
     try:
-        import PIL.Image  # noqa: F401
+        import PIL.Image
     except ImportError as error:
         raise MissingExtraError("pillow", "images") from error
+    PIL.Image.init()  # all formats, not only the five that it knows at first
 
 
-def _decoded(picture: Picture, *, whole: bool) -> tuple["Image", tuple[str, ...]]:
+def _decoded(picture: Picture, max_pixels: int, *, whole: bool) -> tuple["Image", tuple[str, ...]]:
     """The image and the rules that it needs; upright and with all pixels read, or only its header."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     file = picture.load()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as image:
+            # Pillow warns at a cap of its own, which only those who raise ours may pass by.
+            warnings.simplefilter("error" if max_pixels <= MAX_PIXELS else "ignore", Image.DecompressionBombWarning)
+            with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+                if image.width * image.height > max_pixels:
+                    raise _LargeError(f"{image.height}x{image.width} is over {max_pixels} pixels")
                 needs = _needs(image)
                 if whole:
-                    sixteen = image.mode == "I" and image.format == "PNG"  # how Pillow before 10.3 reads them
+                    sixteen = image.mode == "I" and image.format in _DEEP_AS_I
                     upright = ImageOps.exif_transpose(image.convert("I;16") if sixteen else image)
                 else:
                     upright = image
+    except _LargeError as error:
+        raise _UnusableError(
+            f"the image {picture.name} is too large ({error})",
+            "make it smaller, pass max_pixels (--max-pixels), or skip such images",
+        ) from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         reason = str(error).replace(f" {str(file)!r}", "") if isinstance(file, Path) else str(error)
         if isinstance(file, BytesIO) and isinstance(error, UnidentifiedImageError):
@@ -180,7 +214,7 @@ def _decoded(picture: Picture, *, whole: bool) -> tuple["Image", tuple[str, ...]
         raise _UnusableError(
             f"the image {picture.name} cannot be read ({reason})", "replace it or remove it, or skip such images"
         ) from error
-    if upright.mode not in _KNOWN and not (upright.mode == "I" and upright.format == "PNG"):
+    if upright.mode not in _KNOWN and not (upright.mode == "I" and upright.format in _DEEP_AS_I):
         raise _UnusableError(
             f"the image {picture.name} has mode {upright.mode}, whose scale is unknown",
             "convert it to 8 bits per channel, or skip such images",
@@ -193,12 +227,13 @@ def _needs(image: "Image") -> tuple[str, ...]:
     late = (
         image.format == "PNG" and "exif" not in image.info
     )  # getexif would decode the image to look behind its pixels
-    deep = image.mode in _DEEP or (image.mode == "I" and image.format == "PNG")
+    deep = image.mode in _DEEP or (image.mode == "I" and image.format in _DEEP_AS_I)
     needs = {
         "orientation": not late and image.getexif().get(_ORIENTATION, 1) in range(2, 9),
         "palette": image.mode in ("P", "PA"),
         "alpha": _transparent(image),
         "cmyk": image.mode == "CMYK",
+        "frames": image.format != "MPO" and getattr(image, "n_frames", 1) > 1,  # the second of those is a preview
         "deep grey": deep,
         "deep colour": not deep and any(";16" in str(tile[3]) for tile in image.tile),  # type: ignore[attr-defined]
     }
@@ -209,12 +244,18 @@ def _transparent(image: "Image") -> bool:
     return "A" in image.getbands() or "transparency" in image.info
 
 
-def _pixels(picture: Picture, first: Picture, shape: tuple[int, int, int], resize: tuple[int, int] | None) -> Array:
+def _pixels(
+    picture: Picture,
+    first: Picture,
+    shape: tuple[int, int, int],
+    resize: tuple[int, int] | None,
+    max_pixels: int,
+) -> Array:
     """One image as float32 (C, H, W) in [0, 1], or (1, H, W) to be repeated."""
     from PIL import Image
 
     channels, height, width = shape
-    image, _ = _decoded(picture, whole=True)
+    image, _ = _decoded(picture, max_pixels, whole=True)
     if resize is None and image.size != (width, height):
         raise LoadError(
             f"{picture.name} is {image.height}x{image.width} but {first.name} is {height}x{width} (height x width): "

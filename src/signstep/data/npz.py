@@ -1,5 +1,6 @@
 """NumPy archives with an array of inputs and an array of labels, read row by row even when they are compressed."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from signstep.core.archives import bytes_of, check_names
 from signstep.data.batches import DataSource
 from signstep.errors import LoadError
 
@@ -22,10 +24,13 @@ _PLAIN = (("x", "y"), ("X", "Y"), ("X", "y"), ("images", "labels"))
 _SPLIT = (("x_{}", "y_{}"), ("X_{}", "y_{}"), ("X_{}", "Y_{}"), ("{}_images", "{}_labels"))
 
 
-def open_npz(path: Path, *, split: str | None, batch_size: int, real: bool = False) -> DataSource:
+def open_npz(
+    path: Path, *, split: str | None, batch_size: int, real: bool = False, ignore: int | None = None
+) -> DataSource:
     """The arrays ``x`` and ``y`` of an archive; ``x_test`` and ``y_test`` or other usual names are found too.
 
-    With ``real`` the targets are real numbers (regression) and stay as they are, float32.
+    With ``real`` the targets are real numbers (regression) and stay as they are, float32. ``ignore`` is a label that
+    stands for none, of any sign. Labels (N, ...) with the positions of images (N, C, ...) are maps of classes.
 
     uint8 is divided by 255, floats keep their values as float32, (N, H, W, C) with C = 1 or 3 becomes (N, C, H, W).
 
@@ -35,7 +40,9 @@ def open_npz(path: Path, *, split: str | None, batch_size: int, real: bool = Fal
     members = _members(path)
     x_name, y_name, pair_notes = _pair(path, members, split)
     x, layout = _layout(path, x_name, members[x_name])
-    labels, label_notes = (_reals if real else _labels)(path, y_name, members[y_name])
+    labels, label_notes = (
+        _reals(path, y_name, members[y_name]) if real else _labels(path, y_name, members[y_name], layout.shape, ignore)
+    )
     if len(labels) != x.shape[0]:
         raise LoadError(f"{path}: {x_name} has {x.shape[0]} rows but {y_name} has {len(labels)}: they must pair up")
 
@@ -101,17 +108,29 @@ class _Layout:
 def _members(path: Path) -> dict[str, _Member]:
     members = {}
     with _reading(path), zipfile.ZipFile(path) as archive:
+        check_names(path, archive.infolist())
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
+                name = info.filename.removesuffix(".npy")
                 with archive.open(info) as stream:
-                    members[info.filename.removesuffix(".npy")] = _header(stream)
+                    member = members[name] = _header(stream)
+                    begun = stream.tell()
+                claimed = begun + bytes_of(member.shape, member.dtype.itemsize, f"{path}: {name}")
+                if not member.dtype.hasobject and claimed != info.file_size:
+                    raise LoadError(
+                        f"{path}: {name} has the shape {member.shape} by its header and should have {claimed} bytes, "
+                        f"but has {info.file_size}: write it again with numpy.savez"
+                    )
     return members
 
 
 def _header(stream: IO[bytes]) -> _Member:
     version = npy.read_magic(stream)
     parse = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    return _Member(*parse(stream))
+    try:
+        return _Member(*parse(stream))
+    except Exception as error:  # it is Python source, and what parses it raises all that parsers raise
+        raise ValueError(f"the header of an array cannot be read: {str(error).partition(chr(10))[0][:200]}") from error
 
 
 def _pair(path: Path, members: dict[str, _Member], split: str | None) -> tuple[str, str, tuple[str, ...]]:
@@ -171,17 +190,23 @@ def _reals(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
     return values, []
 
 
-def _labels(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
+def _labels(
+    path: Path, name: str, member: _Member, one: tuple[int, ...], ignore: int | None
+) -> tuple[Tensor, list[str]]:
+    """Class numbers (N,), or (N, ...) for inputs of shape ``one`` (C, ...)."""
     _refuse_objects(path, name, member)
     if member.dtype.kind not in "iufb":
         raise LoadError(f"{path}: {name} has dtype {member.dtype}: save labels as class numbers 0..K-1")
     shape, notes = member.shape, []
     if len(shape) == 2 and shape[1] == 1:
         notes.append(f"{name}: {shape} read as ({shape[0]},)")
+    elif len(shape) > 2 and shape[1:] == one[1:]:
+        notes.append(f"{name}: {shape} read as a class for each position")
     elif len(shape) != 1:
         raise LoadError(f"{path}: {name} has shape {shape}: save one class number per row, e.g. {name}.argmax(1)")
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-        values: Array = npy.read_array(stream, allow_pickle=False).reshape(-1)
+        stored: Array = npy.read_array(stream, allow_pickle=False)
+    values = stored.reshape(-1)
     if values.dtype.kind == "f":
         fractional = np.flatnonzero(~(np.isfinite(values) & (values == np.round(values))))
         if fractional.size:
@@ -192,14 +217,18 @@ def _labels(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
             )
         notes.append(f"{name}: {values.dtype} whole numbers converted to int64")
     labels = torch.from_numpy(values.astype(np.int64))
-    if len(labels) and labels.min() < 0:
-        row = int(labels.argmin())
-        raise LoadError(f"{path}: {name}[{row}] is {int(labels[row])}: save labels as class numbers 0..K-1")
-    return labels, notes
+    bad = labels < 0 if ignore is None else (labels < 0) & (labels != ignore)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise LoadError(
+            f"{path}: {name}[{row}] is {int(labels[row])}: save labels as class numbers 0..K-1, or leave out what "
+            f"stands for no label (--ignore-label {int(labels[row])})"
+        )
+    return (labels if len(shape) < 3 else labels.reshape(shape)), notes
 
 
 def _blocks(path: Path, name: str, x: _Member, sizes: Sequence[int]) -> Iterator[Array]:
-    row_bytes = int(np.prod(x.shape[1:])) * x.dtype.itemsize
+    row_bytes = math.prod(x.shape[1:]) * x.dtype.itemsize
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
         if x.fortran:
             whole: Array = npy.read_array(stream, allow_pickle=False)
@@ -228,7 +257,15 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except LoadError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
+    except MemoryError as error:
+        raise LoadError(f"{path} does not fit into memory: save it in shards") from error
+    except _UNREADABLE as error:
         raise LoadError(
             f"{path} cannot be read as a NumPy archive ({error}): write it again with numpy.savez"
         ) from error
+
+
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError),
+    *(NotImplementedError, RuntimeError, OverflowError, KeyError, TypeError),
+)

@@ -16,7 +16,7 @@ from typing import Any
 
 from signstep.data.arrow import arrow_rows, check_types
 from signstep.data.batches import DataSource
-from signstep.data.images import Picture, read_images, survey, treatment
+from signstep.data.images import MAX_PIXELS, Picture, read_images, survey, treatment
 from signstep.data.tables import BLOCK_ROWS, Rows, listed, open_tables
 from signstep.data.targets import Targets, is_missing
 from signstep.errors import InputError, LoadError, MissingExtraError
@@ -38,6 +38,8 @@ def open_saved(
     limit: int | None,
     batch_size: int,
     real: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    ignore: int | None = None,
 ) -> DataSource:
     """A saved data set; of several splits the one named, or else test, or train.
 
@@ -62,7 +64,15 @@ def open_saved(
         raise InputError(f"--task regression works for numbers only, and {chosen} holds images: save them as .npz")
     if images:
         source = _pictures(
-            column, images[0], order, resize=resize, skip_bad=skip_bad, limit=limit, batch_size=batch_size
+            column,
+            images[0],
+            order,
+            resize=resize,
+            skip_bad=skip_bad,
+            limit=limit,
+            batch_size=batch_size,
+            max_pixels=max_pixels,
+            ignore=ignore,
         )
     else:
         if resize is not None:
@@ -78,6 +88,7 @@ def open_saved(
             skip_bad=skip_bad,
             batch_size=batch_size,
             real=real,
+            ignore=ignore,
         )
     return replace(source, notes=(*notes, *source.notes))
 
@@ -189,10 +200,12 @@ def _pictures(
     skip_bad: bool,
     limit: int | None,
     batch_size: int,
+    max_pixels: int,
+    ignore: int | None,
 ) -> DataSource:
     folder, data, target = column.folder, column.data, column.target
     check_types(column.place, [data.features.arrow_schema.field(target)], target)
-    targets = Targets(target)
+    targets = Targets(target, ignore)
     labelled: list[int] = []
     unlabelled = ""
     for row, value in enumerate(_labels(column)):
@@ -209,7 +222,7 @@ def _pictures(
     labels = targets.labels(order)
     cells = data.select_columns([image])
     pictures = [Picture(f"{folder}, row {row}", partial(_stored, cells, image, folder, row)) for row in labelled]
-    looked = survey(pictures, resize=resize, limit=limit, skip_bad=skip_bad)
+    looked = survey(pictures, resize=resize, limit=limit, skip_bad=skip_bad, max_pixels=max_pixels)
     chosen = [pictures[position] for position in looked.usable]
     without = len(data) - len(labelled)
     lost = (f"{without} rows skipped because they have no label; the first: {unlabelled}",) if without else ()
@@ -217,7 +230,7 @@ def _pictures(
         name=str(folder),
         labels=labels.numbers[list(looked.usable)],
         shape=looked.shape,
-        read=lambda sizes: read_images(chosen, looked.shape, resize, sizes),
+        read=lambda sizes: read_images(chosen, looked.shape, resize, sizes, max_pixels),
         files=_files(folder),
         batch_size=batch_size,
         total=len(labelled) - looked.skipped,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from signstep.core.files import refuse_unwritable
 from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource, regroup
 from signstep.data.npz import open_npz
@@ -34,6 +35,7 @@ def open_shards(
     skip_bad: bool,
     batch_size: int,
     real: bool = False,
+    ignore: int | None = None,
 ) -> DataSource:
     """All shards of a folder as one data set.
 
@@ -42,6 +44,8 @@ def open_shards(
         LoadError: If there are shards of both kinds, one cannot be read, or one does not agree with the first.
     """
     shards = find_shards(folder)
+    for path in shards:
+        refuse_unwritable(path.name, f"in {folder} the name of the shard")
     first, last = shards[0], next((path for path in shards if path.suffix.lower() != shards[0].suffix.lower()), None)
     if last is not None:
         raise LoadError(f"{folder} holds {first.name} and {last.name}: keep shards of one kind in a folder")
@@ -58,15 +62,18 @@ def open_shards(
             skip_bad=skip_bad,
             batch_size=batch_size,
             real=real,
+            ignore=ignore,
         )
     for option, value in (("label_column", target), ("classes", classes), ("skip_bad", skip_bad or None)):
         if value is not None:
             raise InputError(f"{option}={value!r} has no meaning for the .npz shards in {folder}: leave it out")
-    return _open_archives(shards, name=name, split=split, batch_size=batch_size, real=real)
+    return _open_archives(shards, name=name, split=split, batch_size=batch_size, real=real, ignore=ignore)
 
 
-def _open_archives(shards: Sequence[Path], *, name: str, split: str | None, batch_size: int, real: bool) -> DataSource:
-    sources = [open_npz(path, split=split, batch_size=batch_size, real=real) for path in shards]
+def _open_archives(
+    shards: Sequence[Path], *, name: str, split: str | None, batch_size: int, real: bool, ignore: int | None
+) -> DataSource:
+    sources = [open_npz(path, split=split, batch_size=batch_size, real=real, ignore=ignore) for path in shards]
     first = sources[0]
     for source in sources[1:]:
         for what, here, there in (

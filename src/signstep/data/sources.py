@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from signstep.core.files import refuse_unwritable
 from signstep.data.arrow import open_parquet
-from signstep.data.batches import DataSource
+from signstep.data.batches import DataSource, without_label
 from signstep.data.comma import SUFFIXES as COMMA_SUFFIXES
 from signstep.data.comma import open_comma
 from signstep.data.digits import digits_source
 from signstep.data.folder import SUFFIXES, holds_classes, holds_images, is_image, open_folder
 from signstep.data.idx import IMAGES_NAME, holds_idx, open_idx, open_idx_folder
+from signstep.data.images import MAX_PIXELS
 from signstep.data.npz import open_npz
 from signstep.data.saved import is_saved, open_saved
 from signstep.data.shards import find_shards, open_shards
@@ -30,10 +32,10 @@ _USES: Mapping[str, frozenset[str]] = {
     "npz": frozenset({"split", "real"}),
     "idx": frozenset(),
     "idx folder": frozenset({"split"}),
-    "folder": frozenset({"resize", "classes", "skip_bad"}),
+    "folder": frozenset({"resize", "classes", "skip_bad", "max_pixels"}),
     "table": frozenset({"label_column", "classes", "skip_bad", "real"}),
     "shards": frozenset({"split", "label_column", "classes", "skip_bad", "real"}),
-    "saved": frozenset({"split", "resize", "label_column", "classes", "skip_bad", "real"}),
+    "saved": frozenset({"split", "resize", "label_column", "classes", "skip_bad", "real", "max_pixels"}),
 }
 """The options that a kind of data knows; shards and saved data sets look closer themselves."""
 
@@ -43,6 +45,7 @@ _REMEDIES = {
     "label_column": "names the label column of a table or saved data set, and {path} is none: leave it out",
     "classes": "gives an order to class names, and {path} has no class names of its own: leave it out",
     "skip_bad": "works for folders of images, tables and saved data sets only, and {path} is none: leave it out",
+    "max_pixels": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
 }
 
 
@@ -58,6 +61,8 @@ class _Options:
     classes: tuple[str, ...] | None
     skip_bad: bool
     real: bool
+    max_pixels: int | None = None
+    ignore_label: int | None = None
 
 
 def open_data(
@@ -71,6 +76,8 @@ def open_data(
     classes: Sequence[str] | str | Path | None = None,
     skip_bad: bool = False,
     real: bool = False,
+    ignore_label: int | None = None,
+    max_pixels: int | None = None,
 ) -> DataSource:
     """Open a data set by its name or path; nothing but labels stays in memory.
 
@@ -90,6 +97,8 @@ def open_data(
         skip_bad: Leave out images that cannot be read and rows with missing values, and count them in
             ``DataSource.skipped`` and its notes, instead of stopping at the first. They are looked for before the first
             batch, so each image is decoded once more.
+        ignore_label: Leave out examples with this label (-100 or 255 in many data sets), and count them.
+        max_pixels: The most pixels that an image may have, 25 million where it is not given.
         real: The targets of a ``.npz`` or the label column of a table are real numbers (regression), not classes.
 
     Raises:
@@ -97,9 +106,14 @@ def open_data(
         LoadError: If the data cannot be found or read.
         MissingExtraError: For images without Pillow, Parquet without pyarrow, a saved data set without ``datasets``.
     """
-    _check(batch_size=batch_size, limit=limit, split=split, resize=resize)
+    _check(batch_size=batch_size, limit=limit, split=split, resize=resize, max_pixels=max_pixels)
+    if ignore_label is not None and real:
+        raise InputError(f"ignore_label={ignore_label} leaves out a class, and real targets have none: leave it out")
     names = None if classes is None else read_classes(classes)
-    options = _Options(batch_size, limit, split, resize, label_column, names, skip_bad, real)
+    options = _Options(
+        *(batch_size, None if ignore_label is not None else limit, split, resize, label_column, names, skip_bad, real),
+        *(max_pixels, ignore_label),
+    )
     try:
         source = _open(path, options)
     except OSError as error:
@@ -107,11 +121,14 @@ def open_data(
     if isinstance(classes, str | Path):
         file = Path(classes).expanduser()
         source = replace(source, files={**source.files, f"classes: {file.name}": file})
+    if ignore_label is not None:
+        source = without_label(source, ignore_label)
     return source if limit is None else replace(source, labels=source.labels[:limit])
 
 
 def _open(path: str | Path, options: _Options) -> DataSource:
     where = Path(path).expanduser()
+    refuse_unwritable(where, "the name of the data")
     kind = "digits" if path == "digits" else _kind(where)
     for option, remedy in _REMEDIES.items():
         value = getattr(options, option)
@@ -125,7 +142,13 @@ def _open(path: str | Path, options: _Options) -> DataSource:
         case "digits":
             source = digits_source(options.split, batch_size=options.batch_size)
         case "npz":
-            source = open_npz(where, split=options.split, batch_size=options.batch_size, real=options.real)
+            source = open_npz(
+                where,
+                split=options.split,
+                batch_size=options.batch_size,
+                real=options.real,
+                ignore=options.ignore_label,
+            )
         case "idx":
             source = open_idx(where, batch_size=options.batch_size)
         case "idx folder":
@@ -141,6 +164,7 @@ def _open(path: str | Path, options: _Options) -> DataSource:
                 skip_bad=options.skip_bad,
                 batch_size=options.batch_size,
                 real=options.real,
+                ignore=options.ignore_label,
             )
         case "saved":
             source = open_saved(
@@ -153,6 +177,8 @@ def _open(path: str | Path, options: _Options) -> DataSource:
                 limit=options.limit,
                 batch_size=options.batch_size,
                 real=options.real,
+                ignore=options.ignore_label,
+                max_pixels=options.max_pixels or MAX_PIXELS,
             )
         case _:
             source = open_folder(
@@ -162,6 +188,7 @@ def _open(path: str | Path, options: _Options) -> DataSource:
                 limit=options.limit,
                 classes=options.classes,
                 skip_bad=options.skip_bad,
+                max_pixels=options.max_pixels or MAX_PIXELS,
             )
     return source
 
@@ -177,6 +204,7 @@ def _open_table(path: Path, options: _Options) -> DataSource:
         skip_bad=options.skip_bad,
         batch_size=options.batch_size,
         real=options.real,
+        ignore=options.ignore_label,
     )
 
 
@@ -211,7 +239,16 @@ def _folder_kind(path: Path) -> str:
     raise LoadError(f"the folder {path} holds nothing that can be read: pass {ACCEPTED}")
 
 
-def _check(*, batch_size: int, limit: int | None, split: str | None, resize: tuple[int, int] | None) -> None:
+def _check(
+    *,
+    batch_size: int,
+    limit: int | None,
+    split: str | None,
+    resize: tuple[int, int] | None,
+    max_pixels: int | None,
+) -> None:
+    if max_pixels is not None and max_pixels < 1:
+        raise InputError(f"max_pixels={max_pixels}: pass at least 1, or leave it out for 25 million")
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size}: pass at least 1")
     if limit is not None and limit < 1:

@@ -77,10 +77,12 @@ def open_tables(
     skip_bad: bool,
     batch_size: int,
     real: bool = False,
+    ignore: int | None = None,
 ) -> DataSource:
     """Tables with the same columns, one after the other, as a data source of shape (F,).
 
-    With ``real`` the target column holds real numbers (regression), which stay as they are, float32.
+    With ``real`` the target column holds real numbers (regression), which stay as they are, float32. ``ignore`` is a
+    label that stands for none, and is no class.
 
     Raises:
         InputError: If the target is not named or is no column.
@@ -94,7 +96,7 @@ def open_tables(
         table.check(target, real=real)
     features = tuple(column for column in columns if column != target)
 
-    targets = Reals(target) if real else Targets(target)
+    targets = Reals(target) if real else Targets(target, ignore)
     count, bad, first_bad = 0, 0, ""
     for table in tables:
         for rows in table.rows(target):

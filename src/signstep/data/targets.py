@@ -109,11 +109,12 @@ class Targets:
     """The values of a target column in the order of the rows; memory grows by eight bytes per row.
 
     Whole numbers from 0 on are class numbers as they are. Anything else is a name, and the sorted names are numbered
-    0..K-1, unless the order of the classes is given.
+    0..K-1, unless the order of the classes is given. The label to ignore is a number beside the classes, of any sign.
     """
 
-    def __init__(self, column: str) -> None:
+    def __init__(self, column: str, ignore: int | None = None) -> None:
         self.column = column
+        self._ignore = ignore
         self._codes: dict[Value, int] = {}
         self._places: list[str] = []
         self._rows = array("q")
@@ -136,12 +137,13 @@ class Targets:
             LoadError: If a value is not among the classes given or stands for several of them, is a negative or
                 fractional number, or if there are numbers and names.
         """
+        kept = [value for value in self._codes if not self._ignored(value)]
         if classes is not None:
-            return self._given(classes)
-        numbers = {value: number for value in self._codes if (number := _number(value)) is not None}
-        if not numbers:
-            return self._named(tuple(sorted(map(str, self._codes))))
-        names = [value for value in self._codes if value not in numbers]
+            return self._given(kept, classes)
+        numbers = {value: number for value in kept if (number := _number(value)) is not None}
+        if kept and not numbers:
+            return self._named(tuple(sorted(map(str, kept))))
+        names = [value for value in kept if value not in numbers]
         if names:
             one = next(iter(numbers))
             raise LoadError(
@@ -152,19 +154,23 @@ class Targets:
             if not number.is_integer() or number < 0:
                 raise LoadError(
                     f"{self._at(value)} is {value}, not a class number: write labels as integers 0..K-1 or as class "
-                    "names, or declare a regression (--task regression --tolerance T)"
+                    "names, leave out what stands for no label (--ignore-label), or declare a regression (--task "
+                    "regression --tolerance T)"
                 )
-        return Labels(self._numbered([int(number) for number in numbers.values()]), None, ())
+        return Labels(self._numbered(lambda value: int(numbers[value])), None, ())
 
-    def _given(self, classes: tuple[str, ...]) -> Labels:
+    def _ignored(self, value: Value) -> bool:
+        return self._ignore is not None and _number(value) == self._ignore
+
+    def _given(self, kept: Sequence[Value], classes: tuple[str, ...]) -> Labels:
         index = ClassIndex(classes)
-        for value in self._codes:
+        for value in kept:
             if str(value) not in index:
                 raise LoadError(
                     f"{self._at(value)} is {str(value)!r}, which is not among the {len(classes)} classes given: "
                     "add it to them or correct the row"
                 )
-        numbers = self._numbered([index.number(str(value), self._at(value)) for value in self._codes])
+        numbers = self._numbered(lambda value: index.number(str(value), self._at(value)))
         return Labels(numbers, classes, (f"column {self.column!r}: classes are numbered in the order given",))
 
     def _named(self, names: tuple[str, ...]) -> Labels:
@@ -172,10 +178,12 @@ class Targets:
         shown = ", ".join(f"{name} = {number}" for number, name in enumerate(names[:4]))
         more = ", ..." if len(names) > 4 else ""
         note = f"column {self.column!r}: class names numbered in sorted order: {shown}{more}"
-        return Labels(self._numbered([position[str(value)] for value in self._codes]), names, (note,))
+        return Labels(self._numbered(lambda value: position[str(value)]), names, (note,))
 
-    def _numbered(self, numbers: Sequence[int]) -> Tensor:
+    def _numbered(self, number: Callable[[Value], int]) -> Tensor:
+        """The numbers of all rows; the label to ignore is its own."""
         rows = np.frombuffer(self._rows, np.int64) if self._rows else np.zeros(0, np.int64)
+        numbers = [self._ignore if self._ignored(value) else number(value) for value in self._codes]
         return torch.from_numpy(np.asarray(numbers, np.int64)[rows])
 
     def _at(self, value: Value) -> str:

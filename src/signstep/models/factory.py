@@ -12,6 +12,7 @@ from types import ModuleType
 import torch
 from torch import nn
 
+from signstep.core.origin import named, place
 from signstep.errors import InputError, LoadError, SignstepError
 
 
@@ -78,8 +79,10 @@ def _import(name: str) -> ModuleType:
                 f"there is no module {missing} to import from {Path.cwd()}{_near_modules(missing)}"
             ) from error
         raise LoadError(f"the module {name} imports {missing}, which is not installed: install it first") from error
-    except Exception as error:
-        raise LoadError(f"importing {name} failed with {type(error).__name__}: {error}; fix it there") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() in a script must not end this process as if all were well
+        raise LoadError(f"importing {name} failed with {named(error)}; fix it there{place(error)}") from error
 
 
 def _near_modules(missing: str) -> str:
@@ -112,12 +115,11 @@ def _call(factory: Callable[..., object], args: Mapping[str, object], spec: str)
     try:
         torch.default_generator.manual_seed(0)  # again: the import may have drawn, and happens only once
         return factory(**args)
-    except SignstepError:
+    except (SignstepError, KeyboardInterrupt):
         raise
-    except Exception as error:
-        raise LoadError(
-            f"{spec} raised {type(error).__name__}: {error}; called with {_shown(args)}, fix it there"
-        ) from error
+    except BaseException as error:
+        said = f"{spec} raised {named(error)}; called with {_shown(args)}, fix it there{place(error)}"
+        raise LoadError(said) from error
 
 
 def _shown(args: Mapping[str, object]) -> str:

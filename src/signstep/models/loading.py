@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from signstep.core.files import refuse_unwritable
 from signstep.errors import InputError, LoadError
 from signstep.models.exported import load_exported
 from signstep.models.factory import build, module_of
@@ -76,6 +77,7 @@ def load_model(
         refuse_non_finite(spec, model.state_dict())
         return LoadedModel(model, spec, ("no file of weights given: the model is as the factory made it",), None, code)
     path = Path(weights).expanduser()
+    refuse_unwritable(path, "the name of the weights file")
     notes = load_weights(model, path)
     return LoadedModel(model, f"{spec} with {path}", notes, _sha256(path), code)
 

@@ -3,7 +3,7 @@
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from signstep.core.archives import MOST_NAMES, check_safetensors, check_sums
 from signstep.errors import LoadError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
+# torch.save compresses nothing; an archive that was packed again may grow so far.
+_INFLATED, _SMALL = 20, 64 * 2**20
 _REMEDY = "save the weights alone with torch.save(model.state_dict(), path) or safetensors.torch.save_file"
 
 
@@ -36,6 +39,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     best = min(candidates, key=lambda candidate: candidate.misfits)
     if best.misfits:
         raise LoadError(f"{path} does not fit the model: {best.complaint()}; pass the architecture it was trained with")
+    _refuse_odd(path, best.weights, expected)
     refuse_non_finite(path, best.weights)
     model.load_state_dict(best.weights, strict=False)  # what may be missing was decided above
     return best.notes
@@ -45,12 +49,15 @@ def _read(path: Path) -> object:
     if not path.is_file():
         raise LoadError(f"the weights file {path} does not exist: check the path")
     if path.suffix.lower() == ".safetensors":
+        check_safetensors(path)
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise LoadError(f"{path} is no readable safetensors file ({error}): save or download it again") from error
     if _is_torchscript(path):
         raise LoadError(f"{path} is a TorchScript program, and loading one runs code from it: {_REMEDY}")
+    if _is_zip(path):
+        check_sums(path, "PyTorch weights file", max(_INFLATED * path.stat().st_size, _SMALL))
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
@@ -63,6 +70,15 @@ def _read(path: Path) -> object:
         ) from error
     except Exception as error:  # PyTorch's reader raises whatever its parts raise
         raise LoadError(f"{path} is no PyTorch weights file or is damaged: save or download it again") from error
+
+
+def _is_zip(path: Path) -> bool:
+    """By how it begins: an archive with a damaged end is one too. Files that torch wrote before 1.6 are none."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"PK\x03\x04"
+    except OSError:
+        return False
 
 
 def _is_torchscript(path: Path) -> bool:
@@ -81,6 +97,8 @@ def _readings(content: object) -> Iterator[tuple[dict[str, Tensor], tuple[str, .
         if not isinstance(level, Mapping):
             continue
         named = {name: value for name, value in level.items() if isinstance(name, str)}
+        if len(named) > MOST_NAMES:
+            continue
         if named and len(named) == len(level) and all(isinstance(value, Tensor) for value in named.values()):
             yield from _without_prefixes(named, notes)
         levels += [(named[key], (*notes, f"weights taken from the entry {key!r}")) for key in _WRAPPERS if key in named]
@@ -153,6 +171,31 @@ def _cast(stored: Tensor, wanted: Tensor) -> bool:
 
 def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
+
+
+def _refuse_odd(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Tensors whose values the weights of a model cannot take over as they are, since those are of another kind.
+
+    Raises:
+        LoadError: there is one.
+    """
+    for name in expected.keys() & weights.keys():
+        plain = is_lazy(expected[name])
+        kinds = (word for word, odd in _ODD.items() if odd(weights[name]) and (plain or not odd(expected[name])))
+        kind = next(kinds, None)
+        if kind is not None:
+            raise LoadError(
+                f"{path}: {name} is a {kind} tensor: save plain ones, of floating point numbers or integers"
+            )
+
+
+_ODD: Mapping[str, Callable[[Tensor], bool]] = {
+    "nested": lambda tensor: bool(tensor.is_nested),
+    "meta": lambda tensor: bool(tensor.is_meta),
+    "quantised": lambda tensor: bool(tensor.is_quantized),
+    "sparse": lambda tensor: tensor.layout != torch.strided,
+    "complex": lambda tensor: bool(tensor.is_complex()),
+}
 
 
 def refuse_non_finite(path: Path | str, weights: Mapping[str, Tensor]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from signstep.core import given
 from signstep.core.space import Statistic
 from signstep.core.threat import ThreatModel
 from signstep.core.untouched import untouched
@@ -106,8 +107,8 @@ class Trained:
 
 def fit(
     model: nn.Module,
-    x: Inputs,
-    y: Tensor | None = None,
+    x: "Inputs | given.Array",
+    y: Tensor | given.Array | None = None,
     *,
     threat: ThreatModel,
     recipe: str | TrainingRecipe = "n-fgsm",
@@ -130,7 +131,7 @@ def fit(
         x: training inputs in raw units: a floating point tensor (N, ...); a NumPy array of floats, or of bytes that are
             divided by 255, such as ``numpy.load("x.npy", mmap_mode="r")`` for what does not fit into memory; or a torch
             Dataset of single examples (x, y).
-        y: classes (N,) int64; None with a Dataset.
+        y: classes (N,), whole numbers from 0; None with a Dataset.
         threat: what may change, with an eps.
         recipe: see `signstep.train.TRAINING_RECIPES`.
         settings: see `Settings`.
@@ -179,7 +180,7 @@ def fit(
         events=tuple(run.events),
         best=Selection(**run.best["selection"]) if run.best else None,
         last=run.selections[-1] if run.selections else None,
-        notes=(*notes, *run.compiled.notes, *_stuck(run)),
+        notes=(*notes, *run.layout_notes, *run.compiled.notes, *_stuck(run)),
         training_seconds=run.training_seconds,
         checking_seconds=run.checking_seconds,
         partial=stopped,

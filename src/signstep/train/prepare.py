@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from signstep.core import given
 from signstep.core.keys import Key
 from signstep.core.threat import ThreatModel
 from signstep.errors import InputError, ModelError, SignstepError
@@ -44,14 +45,14 @@ class Prepared:
 
 
 def prepare(
-    x: Inputs, y: Tensor | None, threat: ThreatModel, settings: Settings, key: Key, device: torch.device
+    x: Inputs, y: Tensor | given.Array | None, threat: ThreatModel, settings: Settings, key: Key, home: given.Home
 ) -> Prepared:
     """Check data, threat and settings together, and split.
 
     Raises:
         InputError: they do not fit.
     """
-    everything = rows_of(x, y)
+    everything, device = rows_of(x, y, home.dtype), home.device
     if len(everything) < 8:
         raise InputError(f"x has {len(everything)} rows; training needs at least 8")
     if settings.validation == 0 and settings.on_collapse != "ignore":

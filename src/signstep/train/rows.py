@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from signstep.core import given
+from signstep.core.tasks import class_indices
 from signstep.errors import InputError
 from signstep.train.arriving import sent
 
@@ -40,13 +42,14 @@ class Rows(Protocol):
         """Of the content: all of it in memory, about a thousand rows of what is not."""
 
 
-def rows_of(x: Inputs, y: Tensor | None) -> Rows:
+def rows_of(x: Inputs, y: Tensor | given.Array | None, dtype: torch.dtype | None = None) -> Rows:
     """Rows from what people have.
 
     Args:
         x: a floating point tensor (N, ...); a NumPy array, perhaps memory-mapped, of floats or of bytes that are
             divided by 255; or a Dataset of single examples (x, y).
-        y: labels (N,) int64; None with a Dataset.
+        y: labels (N,), class numbers from 0; None with a Dataset.
+        dtype: of floats that come without a precision of their own, that is not in tensors; the model's.
 
     Raises:
         InputError: neither, or labels that do not fit.
@@ -55,21 +58,22 @@ def rows_of(x: Inputs, y: Tensor | None) -> Rows:
         if y is not None:
             raise InputError("x is a Dataset, which has labels of its own; leave y out")
         return FromDataset(x)
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray):
         if x.dtype.kind != "f" and x.dtype != np.uint8:
             raise InputError(
                 f"x is an array of {x.dtype}; pass bytes, which are divided by 255, or floats in raw units"
             )
-        _check(x, y)
-        assert y is not None
-        return Stored(x, y)
-    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return Stored(x, _labels(x, y), dtype=dtype)
+    if not given.is_array(x):
         raise InputError(
             f"x is {_said(x)}; pass a floating point tensor (N, ...) in raw input units, a NumPy array or a Dataset"
         )
-    _check(x, y)
-    assert y is not None
-    return InMemory(x, y)
+    plain = given.one_tensor(x, given.Home(dtype=dtype)).detach()
+    if not plain.is_floating_point():
+        raise InputError(
+            f"x is {_said(plain)}; pass a floating point tensor (N, ...) in raw input units, a NumPy array or a Dataset"
+        )
+    return InMemory(plain, _labels(plain, y))
 
 
 @dataclass(frozen=True)
@@ -121,11 +125,13 @@ class Stored:
         x: inputs (N, ...), floats in raw units, or bytes that are divided by 255.
         y: labels (N,).
         kept: the rows that there are (M,), or None for all.
+        dtype: of the rows that are given; None leaves floats of 32 and 64 bits as they are.
     """
 
     x: "np.ndarray[Any, Any]"
     y: Tensor
     kept: Tensor | None = None
+    dtype: torch.dtype | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -138,10 +144,10 @@ class Stored:
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Rows`."""
         places = (rows if self.kept is None else self.kept[rows]).numpy()
-        part = torch.from_numpy(np.ascontiguousarray(self.x[places]))
+        part = torch.from_numpy(given.readable(self.x[places], "x", InputError))
         # The same arithmetic as the readers of data: bytes as float32, then divided.
         x = part.float().div_(255) if part.dtype == torch.uint8 else part
-        return (x if x.dtype in (torch.float32, torch.float64) else x.float()), self.y[rows]
+        return x.to(self.dtype or (x.dtype if x.dtype == torch.float64 else torch.float32)), self.y[rows]
 
     def blocks(self) -> Iterator[Tensor]:
         """See `Rows`."""
@@ -155,7 +161,7 @@ class Stored:
 
     def only(self, rows: Tensor) -> "Stored":
         """These rows."""
-        return Stored(self.x, self.y[rows], rows)
+        return Stored(self.x, self.y[rows], rows, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -192,11 +198,21 @@ class FromDataset:
         for place, pair in zip(places, pairs, strict=True):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise InputError(f"example {place} of x is a {type(pair).__name__}; each must be a pair (x, y)")
-            if not isinstance(pair[0], Tensor) or not pair[0].is_floating_point():
+        home = given.Home(dtype=torch.float32)
+        xs, ys = [], []
+        for place, (x, y) in zip(places, pairs, strict=True):
+            plain = given.inputs(x, [], name=f"x of example {place}", home=home)
+            if not isinstance(plain, Tensor) or not plain.is_floating_point():
                 raise InputError(
-                    f"example {place} of x has {_said(pair[0])}; make it a floating point tensor in raw input units"
+                    f"example {place} of x has {_said(plain)}; make it a floating point tensor in raw input units"
                 )
-        return torch.stack([x for x, _ in pairs]), torch.tensor([int(y) for _, y in pairs])
+            label = given.label(y, name=f"y of example {place}")
+            xs.append(plain)
+            ys.append(class_indices(label.reshape(-1), 1, None, f"y of example {place}"))
+        shapes = {tuple(x.shape) for x in xs}
+        if len(shapes) > 1:
+            raise InputError(f"examples of x have the shapes {sorted(shapes)[:3]}; bring them to one shape")
+        return torch.stack(xs), torch.cat(ys)
 
     def blocks(self) -> Iterator[Tensor]:
         """See `Rows`."""
@@ -224,11 +240,16 @@ def _some(rows: Stored) -> bytes:
     return str((len(rows), rows.x.shape, rows.x.dtype)).encode() + rows.take(sampled)[0].numpy().tobytes()
 
 
-def _check(x: "Tensor | np.ndarray[Any, Any]", y: Tensor | None) -> None:
+def _labels(x: "Tensor | np.ndarray[Any, Any]", y: "Tensor | given.Array | None") -> Tensor:
+    """Class numbers (N,) int64, one for each row."""
     if x.ndim < 2:
         raise InputError(f"x has shape {tuple(x.shape)}; pass inputs (N, ...)")
-    if not isinstance(y, Tensor) or y.shape != (len(x),) or y.is_floating_point():
-        raise InputError(f"y is {_said(y)} for {len(x)} rows; pass class numbers, int64 ({len(x)},)")
+    labels = given.labels(y)
+    if labels is None:
+        raise InputError(f"y is missing for {len(x)} rows of x; pass class numbers, int64 ({len(x)},)")
+    if labels.ndim == 0 or len(labels) != len(x):
+        raise InputError(f"y has shape {tuple(labels.shape)} for {len(x)} rows; pass one class number for each")
+    return class_indices(labels, len(x), None, "y")
 
 
 def _said(part: object) -> str:

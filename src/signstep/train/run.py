@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from signstep.core import given
 from signstep.core.keys import Key
-from signstep.core.layout import channels_last
+from signstep.core.layout import channels_last, overrun, to_channels_first
 from signstep.core.threat import ThreatModel
 from signstep.core.untouched import reseed
 from signstep.errors import ModelError, SignstepError
@@ -79,7 +80,7 @@ class Run:
         self,
         model: nn.Module,
         x: Inputs,
-        y: Tensor | None,
+        y: Tensor | given.Array | None,
         threat: ThreatModel,
         recipe: TrainingRecipe,
         settings: Settings,
@@ -91,11 +92,10 @@ class Run:
         self.device = next((part.device for part in model.parameters()), torch.device("cpu"))
         check_team(self.team, recipe, settings)
         check_passes(recipe, settings)
-        prepared = prepare(x, y, threat, settings, self.key, self.device)
+        prepared = prepare(x, y, threat, settings, self.key, given.Home(model, device=self.device))
         self.rows, self.seen = prepared.rows, prepared.seen
         self.held_x, self.held_y = prepared.held_x, prepared.held_y
-        if settings.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.channels_last, self.layout_notes = _laid_out(model, settings.channels_last, self.device)
         self.order = Order(len(self.rows), settings.batch, self.key, settings.focus)
         # Free makes fewer passes over the data, so that its steps are as many as those of the others.
         self.total = -(-settings.epochs // recipe.replays) * self.order.batches * recipe.replays
@@ -104,7 +104,7 @@ class Run:
         self.average = Average(model, settings.average) if settings.average else None
         self.memory = Memory(len(self.rows))
         self.scaler = torch.amp.GradScaler(self.device.type) if settings.autocast == "float16" else None
-        self.compiled = Compiled(model, settings.compile, last=settings.channels_last)
+        self.compiled = Compiled(model, settings.compile, last=self.channels_last)
         self._generator = torch.Generator(device=self.device)
         self.rowwise, self.learnt = losses(settings.smoothing, None)
         # A digest of what the run is: a checkpoint of another one must not be gone on from.
@@ -327,7 +327,7 @@ class Run:
             seen = BatchDraws(whole, self.device, here, part)
             placement = Placement.drawn(seen, self.settings.crop, flip=self.settings.flip)
             x, frame = placement.apply(x), placement.frame
-        if self.settings.channels_last:
+        if self.channels_last:
             x = channels_last(x)  # here as well, so that an inner attack of many steps does not bring each point there
         region = ball(x, self.threat, share=self.share(self.step), check=not self.seen)
         scale = 1.0 if self.scaler is None else _INNER_SCALE
@@ -339,3 +339,16 @@ class Run:
         with nullcontext() if precision is None else torch.autocast(self.device.type, dtype=precision):
             loss = OBJECTIVES[self.recipe.objective](batch)
         return loss if part is None else loss * (len(rows) * team.size / whole)
+
+
+def _laid_out(model: nn.Module, wanted: bool, device: torch.device) -> tuple[bool, tuple[str, ...]]:
+    """Bring the weights to channels-last where that is wanted and safe; whether they are, and what should be known."""
+    layer = overrun(model) if device.type == "cpu" else None
+    if layer is not None and (to_channels_first(model) or wanted):
+        return False, (
+            f"trained with channels first: on processors with AVX2 the weight gradient of {layer!r}, a 1x1 convolution "
+            "of stride above 1 with fewer than 8 input channels, writes past its memory in channels-last",
+        )
+    if wanted:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return wanted, ()

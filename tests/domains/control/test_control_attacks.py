@@ -107,6 +107,7 @@ def test_trials_are_counted(loop: ClosedLoop) -> None:
         random_trials(loop, start, 40, threat=sensor_threat(SENSORS), count=10)
 
 
+@pytest.mark.kernels
 def test_a_batch_of_trials_is_its_rows(loop: ClosedLoop) -> None:
     start, threat = starts(PLANT, 3), sensor_threat(SENSORS, torch.tensor([3.0, 4.0, 5.0]))
     whole = random_trials(loop, start, 60, threat=threat, count=80)

@@ -61,6 +61,7 @@ def test_the_joint_attack_stays_in_both_sets() -> None:
     assert bool(outcome.verified.all())
 
 
+@pytest.mark.kernels
 def test_rows_do_not_depend_on_their_batch() -> None:
     victim, inputs, y, threats = _things(8)
     attack = on("pgd:steps=4", ["image", "text"])

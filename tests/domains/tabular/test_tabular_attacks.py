@@ -37,6 +37,7 @@ def test_the_gradient_of_a_group_tells_the_gain_of_each_category() -> None:
     assert torch.equal(found.x[:, columns].argmax(1), towards.argmax(1))
 
 
+@pytest.mark.kernels
 def test_coordinate_search_does_not_depend_on_the_batch_and_beats_blind_guessing() -> None:
     schema = credit()
     x, model, threat = wide(schema, 60), network(schema, seed=3), tabular_threat(schema, 0.5)

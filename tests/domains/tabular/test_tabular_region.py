@@ -64,6 +64,7 @@ def test_a_projected_point_stays_where_it_is(schema: Schema) -> None:
     assert torch.equal(region.land(region.zero()), x)
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("schema", SHAPES)
 def test_a_batch_is_its_rows(schema: Schema) -> None:
     x = wide(schema, 12)

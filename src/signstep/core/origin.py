@@ -1,0 +1,89 @@
+"""Where in the user's own code an exception began, so that one sentence can say it."""
+
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from signstep.errors import ModelError, SignstepError
+
+_MARK = "_signstep_origin"
+_NOBODY = 3
+_HERE = str(Path(__file__).resolve().parents[1])
+_TORCH = str(Path(torch.__file__).resolve().parent)
+_PYTHON = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
+_PACKAGES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
+
+
+@contextmanager
+def foreign(what: str) -> Iterator[None]:
+    """Run code that is not ours; whatever it raises is marked as its own, see `said_of`.
+
+    Exceptions pass as they are: the caller's own ``except`` clauses, and the traceback, lose nothing. What would end
+    the process instead of failing (``SystemExit`` and its like, but for an interrupt) becomes an error.
+
+    Args:
+        what: is run, for messages: "the model".
+
+    Raises:
+        ModelError: the code raised something that is no ``Exception``.
+    """
+    try:
+        yield
+    except (SignstepError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if not hasattr(error, _MARK):
+            setattr(error, _MARK, sentence(what, error))
+        raise
+    except BaseException as error:
+        failed = ModelError(sentence(what, error))
+        setattr(failed, _MARK, str(failed))
+        raise failed from error
+
+
+def said_of(error: BaseException) -> str | None:
+    """The sentence about an exception that came out of `foreign`; None where it began in code of ours."""
+    found: str | None = getattr(error, _MARK, None)
+    return found
+
+
+def sentence(what: str, error: BaseException) -> str:
+    """What was raised, its first line, and where: file and line of the user's code, if any of it is on the way."""
+    return f"{what} raised {named(error)}{place(error)}"
+
+
+def named(error: BaseException) -> str:
+    """The type of an exception and the first line of what it says."""
+    words = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def place(error: BaseException) -> str:
+    """Say " (file, line n, in function)" of the innermost frame of the user's, else of a package's, else of torch's."""
+    best: tuple[int, str] = (_NOBODY, "")
+    for file, line, function in _frames(error.__traceback__):
+        rank = _rank(file)
+        if rank < _NOBODY and rank <= best[0]:
+            best = (rank, f" ({file}, line {line}, in {function})")
+    return best[1]
+
+
+def _rank(file: str) -> int:
+    """Whose a file is: 0 the user's, 1 a package's, 2 torch's, 3 ours, Python's or none at all."""
+    if file.startswith(("<", _HERE)):
+        return _NOBODY
+    for rank, folders in ((2, (_TORCH,)), (1, _PACKAGES), (_NOBODY, _PYTHON)):
+        if file.startswith(folders):
+            return rank
+    return 0
+
+
+def _frames(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]:
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        yield str(Path(code.co_filename)), trace.tb_lineno, code.co_name
+        trace = trace.tb_next
