@@ -105,7 +105,8 @@ def widened_eps(f: Forged) -> None:
     """The claim of a threat three times as large as the one that was attacked."""
     f.record["terms"].update(eps="36/255", eps_value=36 / 255, threat="linf eps=36/255, box=[0, 1]")
     f.record["terms"]["threat_terms"]["eps"] = 36 / 255
-    f.config = f.config.replace("linf:12/255", "linf:36/255")
+    sizes = [point["eps"] for point in f.record["curves"]["fgsm"]]
+    f.config = f.config.replace("linf:12/255", "linf:36/255").replace('curve = "auto"', f"curve = {sizes}")
     for name in list(f.examples["nearest"]):
         for row, near in enumerate(f.examples["nearest"][name]):
             if near is not None and f.examples["verdicts"][name][row] == "h" and near < 36 / 255:

@@ -160,7 +160,9 @@ def _points(report: Path) -> dict[str, Tensor]:
 def of_record(result: Result, stated: Stated, points: Mapping[str, Tensor], own: Brought | None = None) -> list[Check]:
     """Every check of record, configuration and points that asks no model."""
     attacks, terms = (None, None) if own is None else (own.attacks, own.terms)
-    checkers = None if own is None or own.case is None else find_domain(own.case.domain).checkers
+    domain = result.terms.get("domain")
+    # Signstep's own code, whichever of its domains the record names.
+    checkers = find_domain(domain).checkers if isinstance(domain, str) and domain in DOMAINS else None
     checks = [
         recount(result),
         attempted("terms", claims, result),
