@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before anything is imported that looks at them. Programs that tests start inherit them.
 _OWN = Path(tempfile.mkdtemp(prefix="signstep-tests-"))
@@ -55,6 +55,9 @@ from signstep.core.recipes import RECIPES  # noqa: E402
 from signstep.core.tasks import TASKS  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
 from signstep.train.recipes import TRAINING_RECIPES  # noqa: E402
+
+if TYPE_CHECKING:
+    from forger import Forged
 
 _TABLES: dict[str, Mapping[str, Any]] = {
     "RECIPES": RECIPES,
@@ -148,3 +151,40 @@ def no_global_seed() -> Iterator[None]:
     state = torch.get_rng_state()
     yield
     torch.set_rng_state(state)
+
+
+@pytest.fixture(scope="session")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For tests/verify: a folder with a model and data, and in it two honest reports, "honest" and "climbed"."""
+    from forger import ATTACKS, IMAGES, OWN, RUNGS, audited, workplace
+
+    folder = workplace(tmp_path_factory.mktemp("workplace"))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        audited(folder / "honest", *OWN, "--attack", ATTACKS)
+        audited(folder / "climbed", *IMAGES, "--ladder", RUNGS)
+    finally:
+        os.chdir(before)
+        sys.modules.pop("forgednets", None)
+    return folder
+
+
+@pytest.fixture
+def forged(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Forged":
+    """A copy of the report to forge; the current folder is the verifier's."""
+    from forger import Forged
+
+    monkeypatch.chdir(honest)
+    monkeypatch.delitem(sys.modules, "forgednets", raising=False)
+    return Forged.of(honest / "honest", tmp_path / "report")
+
+
+@pytest.fixture
+def climbed(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Forged":
+    """The same of a ladder."""
+    from forger import Forged
+
+    monkeypatch.chdir(honest)
+    monkeypatch.delitem(sys.modules, "forgednets", raising=False)
+    return Forged.of(honest / "climbed", tmp_path / "climbed")

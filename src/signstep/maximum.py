@@ -170,9 +170,9 @@ def _levels(level: float | Sequence[float] | given.Array, x: Tree | given.Array,
     if isinstance(level, (int, float)):
         levels = torch.tensor(level, dtype=torch.float64, device="cpu")
     else:
-        levels = given.labels(level, name="level")
-        assert levels is not None
-        levels = wide(levels)
+        given_levels = given.labels(level, name="level")
+        assert given_levels is not None
+        levels = wide(given_levels)
         count = rows(given.inputs(x, [], home=given.Home(objective)))
         if levels.numel() == count and levels.ndim in (1, 2):
             levels = levels.reshape(count)

@@ -4,11 +4,12 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from signstep.auditing.sections import Section, sections_of
+from signstep.auditing.reading import LARGEST, made, parse
+from signstep.auditing.sections import Section
 from signstep.core.files import write_whole
 from signstep.core.statistics import wilson
 from signstep.errors import LoadError, MissingExtraError
@@ -278,45 +279,32 @@ class Result:
 
     @classmethod
     def from_json(cls, text: str) -> "Result":
-        """Read a record.
+        """Read a record, as strictly as `signstep.auditing.reading` does.
 
         Raises:
-            LoadError: not such a record, or of a later schema.
+            LoadError: not such a record, or of a schema that this version does not read.
         """
-        try:
-            plain = json.loads(text)
-            if plain["schema"] not in _READ:
-                raise LoadError(f"this record has schema {plain['schema']}, this version of signstep reads {SCHEMA}")
-            plain = {**plain, "schema": SCHEMA, "sections": plain.get("sections", [])}
-            per_example = plain["per_example"]
-            return cls(
-                **{
-                    **{part.name: plain[part.name] for part in fields(cls)},
-                    "attacks": tuple(_attack(entry) for entry in plain["attacks"]),
-                    "curves": {
-                        name: tuple(CurvePoint(**entry) for entry in points) for name, points in plain["curves"].items()
-                    },
-                    "classes": tuple(plain["classes"]),
-                    "sections": sections_of(plain["sections"]),
-                    "notes": tuple(plain["notes"]),
-                    "per_example": Examples(
-                        tuple(per_example["ids"]),
-                        per_example["clean"],
-                        per_example["verdicts"],
-                        tuple(per_example["smallest_eps"]),
-                        tuple(per_example["labels"]),
-                        _columns(per_example["answers"]),
-                        _columns(per_example["passes"]),
-                        _columns(per_example["distances"]),
-                        _columns(per_example["nearest"]),
-                        per_example["transfers"],
-                    ),
-                }
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, LoadError):
-                raise
-            raise LoadError(f"this is not a signstep result ({type(error).__name__}: {error})") from error
+        return cls.from_plain(parse(text))
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> "Result":
+        """The same from what JSON gave (`signstep.auditing.reading.parse`).
+
+        Raises:
+            LoadError: not such a record, or of a schema that this version does not read.
+        """
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if type(schema) is not int:
+            raise LoadError("this is not a signstep result: it does not say which schema it has")
+        if schema not in _READ:
+            made_by = plain.get("versions")
+            by = f" (signstep {made_by.get('signstep')})" if isinstance(made_by, dict) else ""
+            raise LoadError(f"this record has schema {schema}{by}, this version of signstep reads {SCHEMA}")
+        if schema < SCHEMA:
+            if "sections" in plain:
+                raise LoadError(f"this is not a signstep result: it has sections, and schema {schema} has none")
+            plain = {**plain, "schema": SCHEMA, "sections": []}
+        return made(cls, plain)
 
     def save(self, path: str | Path) -> Path:
         """Write the record; the file appears whole or not at all.
@@ -339,20 +327,15 @@ class Result:
         Raises:
             LoadError: the file is missing or not such a record.
         """
+        path = Path(path)
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            if path.exists() and not path.is_dir() and not path.is_file():  # a pipe would keep its reader waiting
+                raise LoadError(f"{path} cannot be read: it is no plain file")
+            if path.is_file() and path.stat().st_size > LARGEST:
+                raise LoadError(f"{path} cannot be read: it is larger than the {LARGEST} bytes of the largest record")
+            return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise LoadError(f"{path} cannot be read: {error}") from error
-
-
-def _columns(plain: dict[str, list[Any]]) -> dict[str, tuple[Any, ...]]:
-    return {name: tuple(values) for name, values in plain.items()}
-
-
-def _attack(plain: dict[str, Any]) -> AttackResult:
-    three = {name: None if plain[name] is None else tuple(plain[name]) for name in ("queries", "nearest")}
-    transfers = {name: tuple(counts) for name, counts in plain["transfers"].items()}
-    return AttackResult(**{**plain, **three, "transfers": transfers})
 
 
 def worst_case(examples: Examples, attacks: Sequence[AttackResult]) -> str:

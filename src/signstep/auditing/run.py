@@ -167,7 +167,7 @@ def audit(
     rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
     # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
     traced = [] if rayless and tuple(curve_attacks) == _NOISE else plan.traced
-    tally = Tally([name for name, _ in plan.chosen], _levels(curve, threat), [name for name, _ in traced])
+    tally = Tally([name for name, _ in plan.chosen], levels_of(curve, threat), [name for name, _ in traced])
     tally.rayless = rayless
     key = Key(seed)
     interrupted = False
@@ -477,7 +477,12 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
     return torch.stack(rows_)
 
 
-def _levels(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
+def levels_of(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
+    """The sizes of the security curve.
+
+    Raises:
+        InputError: they do not rise, or there is no size to measure them by.
+    """
     if isinstance(curve, bool):
         eps = _single(threat)
         if not curve or eps is None or eps == 0:

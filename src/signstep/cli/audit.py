@@ -14,9 +14,9 @@ from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
 from signstep.auditing.findings import check_ignored, examine
 from signstep.auditing.ladder import ladder as find_ladder
-from signstep.auditing.rescore import write_sums
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit as run_audit
+from signstep.auditing.sums import write_sums
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, dump_config

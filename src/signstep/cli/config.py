@@ -31,7 +31,7 @@ class Settings:
 
 
 def find_config(words: Sequence[str]) -> Path | None:
-    """The file named by ``--config`` before the command, else the one that lies in the current folder."""
+    """The file named by ``--config`` before the command, else the one in the current folder, if that is no report's."""
     for place, word in enumerate(words):
         if not word.startswith("-"):
             break
@@ -40,9 +40,13 @@ def find_config(words: Sequence[str]) -> Path | None:
         if word == "--config" and place + 1 < len(words):
             return Path(words[place + 1])
     own, project = Path("signstep.toml"), Path("pyproject.toml")
+    if Path("SHA256SUMS").exists():
+        return None  # a report's folder: what others left there says nothing about what is to be run here
     if own.is_file():
         return own
-    return project if project.is_file() and "signstep" in _toml(project).get("tool", {}) else None
+    return (
+        project if project.is_file() and "signstep" in _parsed(project.read_bytes(), project).get("tool", {}) else None
+    )
 
 
 def read_config(path: Path | None, command: Any) -> Settings:
@@ -53,7 +57,20 @@ def read_config(path: Path | None, command: Any) -> Settings:
     """
     if path is None:
         return Settings()
-    plain = _toml(path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"--config {path} cannot be read ({error.strerror})") from error
+    return read_text(content, path, command)
+
+
+def read_text(content: bytes, path: Path, command: Any) -> Settings:
+    """The same from the content of the file at ``path``.
+
+    Raises:
+        InputError: it is no TOML, or names a command or an option that does not exist.
+    """
+    plain = _parsed(content, path)
     if path.name == "pyproject.toml":
         plain = plain.get("tool", {}).get("signstep", {})
     defaults: dict[str, dict[str, Any]] = {}
@@ -88,14 +105,11 @@ def dump_config(command: str, options: Mapping[str, Any], ignore: Mapping[str, s
     return start + tomli_w.dumps({command: table})
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise InputError(f"--config {path} cannot be read ({error.strerror})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+        return tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path} is not TOML: {str(error) or type(error).__name__}") from error
 
 
 def _shaped(value: Any, *, several: bool) -> Any:

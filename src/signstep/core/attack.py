@@ -11,7 +11,8 @@ from signstep.core.ledger import Ledger
 from signstep.core.moves import Best, Move, State, View, rose, take_state
 from signstep.core.oracles import Autograd, Oracle, backwards_of, innermost, within
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem, confirm
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, LOOKS, Problem, confirm
 from signstep.core.region import Region
 from signstep.core.runs import Run, found, settle
 from signstep.core.tasks import Score
@@ -110,7 +111,7 @@ class GradientAttack:
     @property
     def draws(self) -> bool:
         """Whether the attack uses randomness of its own, and so needs ids."""
-        probes = self.move.probes and self.steps > 1
+        probes = self.move.probes > 0 and self.steps > 1
         return self.start in ("uniform", "vertex") or self.diverse > 0 or self.oracle.draws or probes
 
     @property
@@ -125,6 +126,32 @@ class GradientAttack:
         if self.steps == 0 or not self.oracle.sees_victim:
             return "nothing"
         return "gradients" if backwards_of(self.oracle) else "scores"
+
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend."""
+        each, back = self.oracle.gradients, backwards_of(self.oracle)
+        led = self.targets > 0 and setting.ways > 0
+        runs = self.restarts * (min(self.targets, setting.ways) if led else 1)
+        verdict = HELD_OUT if setting.random else 1
+        looks = LOOKS if setting.random else 0 if self.oracle.exact and setting.exact else 1
+        probes = self.move.probes * max(0, self.steps - 1)
+        spread = (self.oracle.looks + self.diverse * each) if self.diverse else 0
+        last = self.oracle.looks if self.keep == "best" and self.steps else 0
+        run = (self.steps + probes) * each + last + verdict
+        # A row that starts at the clean input has moved once before the first look that lets it leave.
+        begun = self.diverse > 0 or self.start != "clean"
+        first = int(led) + min(self.steps, 1 if begun else 2) * each + verdict
+        counted = sum(map(_counted, range(self.steps)))
+        # Where there is one way to fail alone, nothing is spread over.
+        certain = setting.ways > 0 or not self.diverse
+        gradients = (self.steps + probes + self.diverse) * back
+        return Passes(
+            first,
+            int(led) + runs * (run + (spread if certain else 0)),
+            int(led) + runs * (run + spread + self.steps * looks),
+            runs * gradients if certain else None,
+            runs * counted,
+        )
 
     def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:
         """Attack every row and return what was found; ``clean`` is the input the region surrounds."""

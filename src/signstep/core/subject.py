@@ -36,7 +36,7 @@ from signstep.core.tasks import (
     check_loss,
     task_for,
 )
-from signstep.core.threat import Threat, ThreatModel
+from signstep.core.threat import Threat, ThreatModel, span_of
 from signstep.core.transforms import Transform
 from signstep.core.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.core.twin import ENGINES, Engine, prepared
@@ -356,7 +356,7 @@ class Subject:
         if ids is None:
             needs_ids = target == "random" or random or attack is None or attack.draws
             ids = (
-                content_ids(inputs, _span(threats))
+                content_ids(inputs, span_of(threats))
                 if needs_ids
                 else torch.zeros(rows(inputs), dtype=torch.int64, device="cpu")
             )
@@ -692,11 +692,3 @@ def _same_rows(x: Mapping[str, Tensor]) -> None:
         raise InputError(
             f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input"
         )
-
-
-def _span(threats: Mapping[str, ThreatModel]) -> tuple[float, float] | None:
-    """The box of a single input, where it is one pair of numbers."""
-    ends = [(threat.low, threat.high) for threat in threats.values()]
-    if len(ends) == 1 and isinstance(ends[0][0], float) and isinstance(ends[0][1], float) and ends[0][0] < ends[0][1]:
-        return ends[0][0], ends[0][1]
-    return None

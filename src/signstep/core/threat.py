@@ -346,3 +346,11 @@ def _same(first: object, second: object) -> bool:
 
 
 Threat: TypeAlias = ThreatModel | Mapping[str, ThreatModel]
+
+
+def span_of(threats: Mapping[str, ThreatModel]) -> tuple[float, float] | None:
+    """The box of a single input, where it is one pair of numbers."""
+    ends = [(threat.low, threat.high) for threat in threats.values()]
+    if len(ends) == 1 and isinstance(ends[0][0], float) and isinstance(ends[0][1], float) and ends[0][0] < ends[0][1]:
+        return ends[0][0], ends[0][1]
+    return None

@@ -169,7 +169,7 @@ def test_ones_own_model_from_the_command_line_to_verify(tmp_path: Path, monkeypa
     done = CliRunner().invoke(app, ["audit", *ARGUMENTS, "--out", "report"])
     assert done.exit_code == 0, done.output
     assert "Cross-over" in done.output
-    again = CliRunner().invoke(app, ["verify", "report"])
+    again = CliRunner().invoke(app, ["verify", "report", *ARGUMENTS])
     assert again.exit_code == 0, again.output
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "Accuracy under attack on each input and on all" in page

@@ -9,7 +9,8 @@ from signstep.core.keys import Key
 from signstep.core.minimal.hunt import Hunt
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, LOOKS, Problem
 from signstep.core.region import ProductRegion, Region, ball_of
 from signstep.core.tree import Tree
 from signstep.errors import InputError, VictimError
@@ -29,6 +30,7 @@ class MinimalAttack:
         steps: gradient steps of each run.
         norms: those the paper is defined for.
         oracle: where the gradient comes from.
+        looks: by the classes a row can be led to, how often the paper looks, at least and at most.
         random: whether the paper draws random numbers.
     """
 
@@ -36,6 +38,7 @@ class MinimalAttack:
     paper: Callable[[Hunt], None]
     steps: int
     norms: tuple[str, ...]
+    looks: Callable[[int], tuple[int, int]]
     oracle: Oracle = field(default_factory=Autograd)
     random: bool = False
 
@@ -52,6 +55,16 @@ class MinimalAttack:
     def from_clean(self) -> bool:
         """Every paper looks at the clean input first."""
         return self.oracle.warms
+
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend; an example that falls is searched to the end like any other."""
+        least, most = self.looks(setting.ways)
+        each = max(self.oracle.looks, self.oracle.gradients)
+        verdict = HELD_OUT if setting.random else 1
+        again = LOOKS if setting.random else 0 if self.oracle.exact and setting.exact else 1
+        beyond = HELD_OUT if setting.random else 0  # a point beyond eps is put to a random model once more
+        whole = least * min(self.oracle.looks, self.oracle.gradients) + verdict
+        return Passes(whole, whole, most * (each + again) + verdict + beyond)
 
     def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:  # noqa: ARG002
         """Search every row and return what was found.

@@ -46,7 +46,8 @@ def carlini_wagner(
             "number of at least 0"
         )
     search = partial(_search, steps=steps, searches=searches, rate=rate, first=c, confidence=confidence)
-    return MinimalAttack("cw", search, steps, ("l2",), oracle or Autograd())
+    looks = searches * steps + 1
+    return MinimalAttack("cw", search, steps, ("l2",), lambda _: (looks, looks), oracle or Autograd())
 
 
 def _search(hunt: Hunt, *, steps: int, searches: int, rate: float, first: float, confidence: float) -> None:

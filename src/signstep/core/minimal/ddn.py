@@ -25,9 +25,8 @@ def ddn(*, steps: int = 100, gamma: float = 0.05, init: float = 1.0, oracle: Ora
     positive("ddn", init=init)
     if not 0 < gamma < 1:
         raise InputError(f"ddn: gamma={gamma}; pass the share by which the length changes, between 0 and 1")
-    return MinimalAttack(
-        "ddn", partial(_search, steps=steps, gamma=gamma, init=init), steps, ("l2",), oracle or Autograd()
-    )
+    search = partial(_search, steps=steps, gamma=gamma, init=init)
+    return MinimalAttack("ddn", search, steps, ("l2",), lambda _: (steps + 1, steps + 1), oracle or Autograd())
 
 
 def _search(hunt: Hunt, *, steps: int, gamma: float, init: float) -> None:

@@ -35,7 +35,7 @@ def deepfool(
     if not overshoot >= 0:
         raise InputError(f"deepfool: overshoot={overshoot}; pass the share to go beyond the boundary, at least 0")
     search = partial(_search, steps=steps, candidates=candidates, overshoot=overshoot)
-    return MinimalAttack("deepfool", search, steps, ("l2", "linf"), oracle or Autograd())
+    return MinimalAttack("deepfool", search, steps, ("l2", "linf"), lambda _: (2, steps + 1), oracle or Autograd())
 
 
 def _search(hunt: Hunt, *, steps: int, candidates: int, overshoot: float) -> None:

@@ -53,7 +53,13 @@ def fab(
         candidates=candidates,
         rule=(bias, overshoot, backward),
     )
-    return MinimalAttack("fab", search, steps, ("linf", "l2", "l1"), oracle or Autograd(), random=restarts > 1)
+
+    def looks(ways: int) -> tuple[int, int]:
+        led = targets > 0 and ways > 0
+        count = int(led) + restarts * (min(targets, ways) if led else 1) * 2 * steps + 1 + _FINAL
+        return count, count
+
+    return MinimalAttack("fab", search, steps, ("linf", "l2", "l1"), looks, oracle or Autograd(), random=restarts > 1)
 
 
 def _search(

@@ -28,7 +28,7 @@ def fmn(*, steps: int = 100, step: float = 3.0, gamma: float = 0.05, oracle: Ora
     if not 0 < gamma < 1:
         raise InputError(f"fmn: gamma={gamma}; pass the share by which the ball changes, between 0 and 1")
     search = partial(_search, steps=steps, step_size=step, gamma=gamma)
-    return MinimalAttack("fmn", search, steps, ("linf", "l2", "l1"), oracle or Autograd())
+    return MinimalAttack("fmn", search, steps, ("linf", "l2", "l1"), lambda _: (steps, steps), oracle or Autograd())
 
 
 def _search(hunt: Hunt, *, steps: int, step_size: float, gamma: float) -> None:

@@ -13,7 +13,8 @@ from signstep.core.ledger import Ledger
 from signstep.core.norms import L2, Linf
 from signstep.core.oracles import Oracle
 from signstep.core.outcome import Found
-from signstep.core.problem import LOOKS, Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, LOOKS, Problem
 from signstep.core.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.core.runs import Run, found, settle
 from signstep.core.search.jury import Jury
@@ -58,6 +59,12 @@ class HopSkipJump:
             raise InputError(
                 f"hop-skip-jump: queries={self.queries}, samples={self.samples}; pass at least 1 query and 2 samples"
             )
+
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend: half the budget goes into the search for a first point alone."""
+        verdict = HELD_OUT if setting.random else 1
+        budget = max(0, self.queries - (LOOKS if setting.random else 0))
+        return Passes(verdict, min(budget, 1 + budget // 2) + verdict, self.queries + verdict, 0, 0)
 
     @torch.no_grad()
     def __call__(

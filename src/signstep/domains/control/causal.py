@@ -18,7 +18,8 @@ from signstep.core.norms import Linf
 from signstep.core.oracles import Autograd
 from signstep.core.outcome import Found
 from signstep.core.outputs import Predictor
-from signstep.core.problem import ModelProblem, Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, ModelProblem, Problem
 from signstep.core.region import BallRegion, ProductRegion, Region
 from signstep.core.runs import Run, found, settle
 from signstep.core.tasks import Aim, Objective
@@ -27,6 +28,8 @@ from signstep.core.tree import Tree
 from signstep.domains.control.rollout import ClosedLoop
 from signstep.domains.control.threat import SensorRegion
 from signstep.errors import InputError
+
+_LONGEST = 10**6  # samples of a game: the schema says how many there are, not the attack
 
 
 class Ahead(nn.Module):
@@ -72,6 +75,11 @@ class CausalFgsm:
 
     def __str__(self) -> str:
         return self.name
+
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend: a look for each sample of a game, which ends where the loop fails."""
+        verdict = HELD_OUT if setting.random else 1
+        return Passes(verdict, verdict, _LONGEST + verdict)
 
     def __call__(
         self,

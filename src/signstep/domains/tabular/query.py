@@ -8,7 +8,8 @@ from torch import Tensor
 from signstep.core.attack import Needs
 from signstep.core.keys import Key
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, Problem
 from signstep.core.region import Region
 from signstep.core.runs import Run
 from signstep.core.search.rows import Rows, restarted
@@ -42,6 +43,11 @@ class CoordinateSearch:
     draws: bool = True
     from_clean: bool = False
     needs: Needs = "scores"
+
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend; where no move is left it ends before its budget does."""
+        verdict = HELD_OUT if setting.random else 1
+        return Passes(1 + verdict, 1 + verdict, self.queries + verdict, 0, 0)
 
     def __call__(
         self,
