@@ -15,12 +15,13 @@ class Decider:
     """Asks a model for the favourable class ``good``: granted or not, and by how much.
 
     Attributes:
+        model: that is asked.
         forwards: rows asked for so far.
         backwards: rows whose gradient was taken.
     """
 
     def __init__(self, model: Model, layout: Layout) -> None:
-        self.layout, self.good = layout, layout.schema.target.good
+        self.model, self.layout, self.good = model, layout, layout.schema.target.good
         self._predictor = Predictor(model)
         self.forwards = self.backwards = 0
 

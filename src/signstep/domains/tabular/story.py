@@ -12,6 +12,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
 from signstep.core.statistics import quantile, wilson
 from signstep.core.subject import Model
+from signstep.domains.tabular.beam import Effort
 from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import moves_of
 from signstep.domains.tabular.encode import Layout
@@ -20,7 +21,7 @@ from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.records import Records
 from signstep.domains.tabular.schema import Schema
 from signstep.domains.tabular.slips import Slips, find_slips, slip_words
-from signstep.domains.tabular.smallest import Cheapest, Effort, cheapest_flips
+from signstep.domains.tabular.smallest import Cheapest, cheapest_flips
 from signstep.domains.tabular.words import decision_words
 
 _SHOWN = 12

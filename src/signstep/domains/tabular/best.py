@@ -1,0 +1,126 @@
+"""The cheapest flip of each record so far, and the questions that may lower it, cheapest first."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from signstep.domains.tabular.decide import Decider
+from signstep.domains.tabular.neighbours import cost_of, prices
+from signstep.domains.tabular.reach import Set
+
+_WAVE = 64  # questions of each record at once, in the order of their cost
+_GAIN = 1 - 1e-9
+
+
+class Questions(NamedTuple):
+    """P records to ask for, as changes of states: along an elementary move, or of a category.
+
+    Attributes:
+        state: (P,) which state is changed.
+        move: (P,) the elementary move.
+        length: (P,) how far along it, with its sign; 0 where a category changes.
+        feature: (P,) the categorical feature that changes; -1 for none.
+        level: (P,) its new category.
+        cost: (P,) of the record, from the start.
+    """
+
+    state: Tensor
+    move: Tensor
+    length: Tensor
+    feature: Tensor
+    level: Tensor
+    cost: Tensor
+
+    def pick(self, index: Tensor) -> "Questions":
+        """Those at ``index``, or where a mask holds."""
+        return Questions(*(part[index] for part in self))
+
+    def join(self, other: "Questions") -> "Questions":
+        """These and others about the same states."""
+        return Questions(*(torch.cat(pair) for pair in zip(self, other, strict=True)))
+
+
+class Best:
+    """The cheapest flip of each of R records so far.
+
+    Attributes:
+        record: (R, F) the flip; the record itself where none is known.
+        cost: (R,) what it costs; inf where none is known.
+        granted: (R,) bool: the decision before.
+    """
+
+    def __init__(self, decider: Decider, allowed: Set, granted: Tensor) -> None:
+        self.decider, self.allowed, self.granted = decider, allowed, granted
+        self.record = allowed.start.clone()
+        self.cost = torch.full((len(granted),), torch.inf, dtype=torch.float64)
+
+    def ask(self, records: Tensor, cost: Tensor, whose: Tensor) -> tuple[Tensor, Tensor]:
+        """Ask for records (P, F) of the rows ``whose`` (P,); keeps flips that are cheaper.
+
+        Returns:
+            How far each is from flipping (P,), and whether it has (P,) bool.
+        """
+        if len(records) == 0:
+            return cost.new_zeros(0), torch.zeros(0, dtype=torch.bool)
+        lead, granted = self.decider(records)
+        flipped = granted != self.granted[whose]
+        self._note(records, cost, whose, flipped)
+        return torch.where(self.granted[whose], lead, -lead), flipped
+
+    def ask_cheapest(self, states: Tensor, owner: Tensor, questions: Questions) -> None:
+        """Ask about states (Q, F) of the rows ``owner`` (Q,), cheapest first, until a record has flipped."""
+        whose = owner[questions.state]
+        cheaper = (questions.cost < self.cost[whose] * _GAIN).nonzero().squeeze(1)
+        order = cheaper[questions.cost[cheaper].argsort(stable=True)]
+        order = order[whose[order].argsort(stable=True)]
+        questions, whose = questions.pick(order), whose[order]
+        rank = torch.arange(len(whose)) - torch.searchsorted(whose, whose)
+        wave = rank // _WAVE
+        for number in range(int(wave.max()) + 1 if len(wave) else 0):
+            index = ((wave == number) & (questions.cost < self.cost[whose] * _GAIN)).nonzero().squeeze(1)
+            if len(index) == 0:
+                continue
+            asked = questions.pick(index)
+            self.ask(changed(self.allowed, states, asked), asked.cost, whose[index])
+
+    def _note(self, records: Tensor, cost: Tensor, whose: Tensor, flipped: Tensor) -> None:
+        price = torch.where(flipped, cost, torch.inf)
+        low = self.cost.scatter_reduce(0, whose, price, "amin")
+        winner = flipped & (price == low[whose]) & (price < self.cost[whose])
+        for index in winner.nonzero().squeeze(1).tolist():
+            owner = int(whose[index])
+            if float(price[index]) < float(self.cost[owner]):
+                self.record[owner], self.cost[owner] = records[index], price[index]
+
+
+def changed(allowed: Set, states: Tensor, questions: Questions) -> Tensor:
+    """The records (P, F) that the questions ask for."""
+    records = states[questions.state].clone()
+    numeric = allowed.layout.numeric
+    if len(allowed.moves.vectors):
+        records[:, numeric] += questions.length.unsqueeze(1) * allowed.moves.vectors[questions.move]
+    switched = (questions.feature >= 0).nonzero().squeeze(1)
+    records[switched, questions.feature[switched]] = questions.level[switched]
+    return records
+
+
+def switches(allowed: Set, states: Tensor, owner: Tensor) -> Questions:
+    """Every other category of every open group, from states (Q, F) of the rows ``owner``."""
+    groups = allowed.layout.groups
+    price, start = prices(allowed), allowed.start[owner]
+    before = cost_of(allowed, states, start)
+    parts = []
+    for column, (number, _, width) in enumerate(groups):
+        levels = torch.arange(width, dtype=states.dtype).expand(len(states), -1)
+        here = allowed.open_groups[owner, column].unsqueeze(1) & (levels != states[:, number : number + 1])
+        q, level = here.nonzero().unbind(1)
+        was = (states[q, number] != start[q, number]).double()
+        now = (level != start[q, number]).double()
+        cost = before[q] + price[number] * (now - was)
+        none = torch.zeros_like(q)
+        parts.append(Questions(q, none, none.double(), none + number, level.double(), cost))
+    if not parts:
+        empty = torch.zeros(0, dtype=torch.int64)
+        return Questions(empty, empty, empty.double(), empty, empty.double(), empty.double())
+    return Questions(*(torch.cat(part) for part in zip(*parts, strict=True)))
