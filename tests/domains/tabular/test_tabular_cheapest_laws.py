@@ -4,9 +4,23 @@ import pytest
 import torch
 from exact_flip import costs
 from small_credit import credit
-from small_models import NETS, READ, SCHEMAS, TREES, allowed, every, granted, linear_net, model_of, numbers, price
+from small_models import (
+    NETS,
+    READ,
+    SCHEMAS,
+    TREES,
+    allowed,
+    every,
+    granted,
+    linear_net,
+    model_of,
+    numbers,
+    price,
+    relu_net,
+    scan,
+    tiny,
+)
 from small_models import records as people
-from small_models import relu_net, scan, tiny
 
 from signstep.domains.tabular import Cheapest, Decider, Effort, Layout, Schema, cheapest_flips, moves_of
 from signstep.domains.tabular.directions import Moves

@@ -28,6 +28,8 @@ class Effort:
         gradients: whether the model has any.
         grid: values asked of a feature alone where it has more than four times as many and the model cannot be read.
         pairs: features whose pairs are searched, those that move the answer most.
+        walks: random walks of each record, from whose flips the search begins again.
+        starts: flips of walks from which it does.
         refine: rounds of exchanging parts of the flip at the end.
         combinations: records cheaper than the flip that are all asked for, where every feature is discrete and there
             are at most so many; 0 for none.
@@ -41,6 +43,8 @@ class Effort:
     gradients: bool = True
     grid: int = 64
     pairs: int = 6
+    walks: int = 16
+    starts: int = 4
     refine: int = 12
     combinations: int = 4096
 

@@ -48,10 +48,12 @@ class Best:
         record: (R, F) the flip; the record itself where none is known.
         cost: (R,) what it costs; inf where none is known.
         granted: (R,) bool: the decision before.
+        rows: (R,) which rows of another `Best` these are.
     """
 
-    def __init__(self, decider: Decider, allowed: Set, granted: Tensor) -> None:
+    def __init__(self, decider: Decider, allowed: Set, granted: Tensor, rows: Tensor | None = None) -> None:
         self.decider, self.allowed, self.granted = decider, allowed, granted
+        self.rows = torch.arange(len(granted)) if rows is None else rows
         self.record = allowed.start.clone()
         self.cost = torch.full((len(granted),), torch.inf, dtype=torch.float64)
 
@@ -61,12 +63,16 @@ class Best:
         Returns:
             How far each is from flipping (P,), and whether it has (P,) bool.
         """
-        if len(records) == 0:
-            return cost.new_zeros(0), torch.zeros(0, dtype=torch.bool)
-        lead, granted = self.decider(records)
-        flipped = granted != self.granted[whose]
+        left, flipped = self.look(records, whose)
         self._note(records, cost, whose, flipped)
-        return torch.where(self.granted[whose], lead, -lead), flipped
+        return left, flipped
+
+    def look(self, records: Tensor, whose: Tensor) -> tuple[Tensor, Tensor]:
+        """`ask` without keeping what has flipped."""
+        if len(records) == 0:
+            return records.new_zeros(0), torch.zeros(0, dtype=torch.bool)
+        lead, granted, firm = self.decider.firmly(records)
+        return torch.where(self.granted[whose], lead, -lead), firm & (granted != self.granted[whose])
 
     def ask_cheapest(self, states: Tensor, owner: Tensor, questions: Questions) -> None:
         """Ask about states (Q, F) of the rows ``owner`` (Q,), cheapest first, until a record has flipped."""
@@ -83,6 +89,15 @@ class Best:
                 continue
             asked = questions.pick(index)
             self.ask(changed(self.allowed, states, asked), asked.cost, whose[index])
+
+    def part(self, rows: Tensor) -> "Best":
+        """Some rows, with nothing known of them."""
+        return Best(self.decider, self.allowed.take(rows), self.granted[rows], rows)
+
+    def learn(self, part: "Best") -> None:
+        """Keep what a part has found, where it is cheaper."""
+        found = torch.isfinite(part.cost)
+        self._note(part.record[found], part.cost[found], part.rows[found], found[found])
 
     def _note(self, records: Tensor, cost: Tensor, whose: Tensor, flipped: Tensor) -> None:
         price = torch.where(flipped, cost, torch.inf)

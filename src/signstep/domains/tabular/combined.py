@@ -30,7 +30,7 @@ def ask_all(best: Best, most: int) -> Tensor:
         records, cost = found
         owner = torch.full((len(cost),), row)
         for part in torch.arange(len(cost)).split(_WAVE):
-            if float(cost[part[0]]) >= float(best.cost[row]):
+            if len(part) == 0 or float(cost[part[0]]) >= float(best.cost[row]):
                 break
             best.ask(records[part], cost[part], owner[part])
         done[row] = True

@@ -18,7 +18,8 @@ from signstep.domains.tabular.turns import Turns
 _HAIR = 1e-7  # of the numbers involved: how far beside a turn to ask
 _BESIDE = (-400.0, -20.0, -1.0, 1.0, 20.0, 400.0)  # hairs: rounding may keep the nearest points from flipping
 _BISECTIONS = 24
-_FINE = 1e-5  # of a length: where bisecting ends
+_FINE = 2e-5  # of a length: where bisecting ends
+_ASIDE = 1e-5  # of a length: what rounding may move the end of a flip by, and more
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,19 +47,8 @@ class Lines:
     @classmethod
     def of(cls, allowed: Set, states: Tensor, owner: Tensor, limit: Tensor, only: Tensor | None = None) -> "Lines":
         """All lines from states (Q, F), as far as they can cost less than ``limit`` (R,); ``only`` (Q, D) bool some."""
-        here = allowed.take(owner)
-        value = states[:, allowed.layout.numeric]
-        price, disp = _components(allowed, states, owner)
-        rate = (price * allowed.moves.parts.abs()).sum(1)
-        refund = (price * disp.abs()).sum(2)
-        spare = (limit[owner] - cost_of(allowed, states, here.start)).unsqueeze(1) + 2 * refund
-        within = torch.where(torch.isfinite(spare), spare.clamp_min(0) / rate.clamp_min(1e-300), torch.inf)
-        units = allowed.moves.units
-        # Whole units only; one more costs too much.
-        within = torch.where(units > 0, torch.floor(within / torch.where(units > 0, units, 1.0)) * units, within)
         found = []
-        for sign in (1.0, -1.0):
-            longest = torch.minimum(here.lengths(value, sign), within)
+        for sign, longest in zip((1.0, -1.0), reach(allowed, states, owner, limit), strict=True):
             q, d = ((longest > 0) if only is None else (longest > 0) & only).nonzero().unbind(1)
             found.append((q, d, torch.full_like(longest[q, d], sign), longest[q, d]))
         return cls(allowed, states, owner, *(torch.cat(part) for part in zip(*found, strict=True)))
@@ -102,6 +92,19 @@ class Lines:
             none.double(),
             self.cost(line, length),
         )
+
+
+def reach(allowed: Set, states: Tensor, owner: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each move can go from states (Q, F), forwards and back (Q, D), and may still cost less than ``limit``."""
+    here, value = allowed.take(owner), states[:, allowed.layout.numeric]
+    price, disp = _components(allowed, states, owner)
+    rate = (price * allowed.moves.parts.abs()).sum(1)
+    refund = (price * disp.abs()).sum(2)  # a feature on its way back to its start first gives back what it has cost
+    spare = (limit[owner] - cost_of(allowed, states, here.start)).unsqueeze(1) + 2 * refund
+    within = torch.where(torch.isfinite(spare), spare.clamp_min(0) / rate.clamp_min(1e-300), torch.inf)
+    units = allowed.moves.units
+    within = torch.where(units > 0, torch.floor(within / torch.where(units > 0, units, 1.0)) * units, within)
+    return torch.minimum(here.lengths(value, 1.0), within), torch.minimum(here.lengths(value, -1.0), within)
 
 
 def _components(allowed: Set, states: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
@@ -243,17 +246,25 @@ def _bisect(best: Best, lines: Lines, length: Tensor, which: Tensor) -> None:
         middle = torch.where(unit > 0, torch.floor(middle / safe + 1e-9) * unit, middle)
         far = (outer - inner).abs()
         open_ = torch.where(unit > 0, far > unit * 1.5, far > _FINE * torch.maximum(inner, outer))
-        # A row whose best is below all that this cell can give asks no more.
-        open_ &= lines.cost(which_line, inner) < best.cost[owner] * (1 - 1e-9)
+        # What cannot get below the least that another line of the row has come to asks no more.
+        least = torch.full_like(best.cost, torch.inf)
+        least = least.scatter_reduce(0, owner, lines.cost(which_line, outer), "amin")
+        open_ &= lines.cost(which_line, inner) < least[owner]
         index = open_.nonzero().squeeze(1)
         if len(index) == 0:
             break
         flips = _flips(best, lines, which_line[index], middle[index])
         outer = outer.index_copy(0, index, torch.where(flips, middle[index], outer[index]))
         inner = inner.index_copy(0, index, torch.where(flips, inner[index], middle[index]))
+    # A step aside, so that rounding in the model does not undo the flip; and as it is, where that does not flip.
+    aside = torch.where(unit > 0, outer, outer + _ASIDE * (outer - inner).sign() * torch.maximum(inner, outer))
+    aside = torch.minimum(aside.clamp_min(0), lines.longest[which_line])
+    kept = _flips(best, lines, which_line, aside, keep=True)
+    _flips(best, lines, which_line[~kept], outer[~kept], keep=True)
 
 
-def _flips(best: Best, lines: Lines, line: Tensor, length: Tensor) -> Tensor:
+def _flips(best: Best, lines: Lines, line: Tensor, length: Tensor, *, keep: bool = False) -> Tensor:
     questions = lines.questions(line, length)
     records = changed(lines.allowed, lines.states, questions)
-    return best.ask(records, questions.cost, lines.owner[questions.state])[1]
+    whose = lines.owner[questions.state]
+    return best.ask(records, questions.cost, whose)[1] if keep else best.look(records, whose)[1]

@@ -82,19 +82,20 @@ def refine(best: Best, chosen: Tensor, turns: Turns | None, effort: Effort) -> N
         effort: how many rounds.
     """
     rows = torch.isfinite(best.cost).nonzero().squeeze(1)
-    _descend(best, rows, turns)
+    descend(best, turns, rows)
     for _ in range(effort.refine):
         before = best.cost[rows].clone()
         _exchange(best, rows, chosen, turns)
         rows = rows[best.cost[rows] < before * _GAIN]
         if len(rows) == 0:
             return
-        _descend(best, rows, turns)
+        descend(best, turns, rows)
 
 
-def _descend(best: Best, rows: Tensor, turns: Turns | None) -> None:
+def descend(best: Best, turns: Turns | None, rows: Tensor | None = None) -> None:
     """Along every line from the flips to cheaper ones, until there is none: drops, shrinks or goes on in one move."""
-    for _ in range(_DESCENTS):
+    rows = torch.isfinite(best.cost).nonzero().squeeze(1) if rows is None else rows
+    for _ in range(_DESCENTS if len(rows) else 0):
         before, states = best.cost[rows].clone(), best.record[rows].clone()
         lines = Lines.of(best.allowed, states, rows, best.cost)
         cheapest_on(best, lines, turns, _GRID, flipped=True)

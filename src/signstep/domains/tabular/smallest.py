@@ -21,8 +21,9 @@ from signstep.domains.tabular.combined import ask_all
 from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import Moves
 from signstep.domains.tabular.reach import Set
-from signstep.domains.tabular.refine import alone, in_pairs, refine
-from signstep.domains.tabular.turns import turns_of
+from signstep.domains.tabular.refine import alone, descend, in_pairs, refine
+from signstep.domains.tabular.turns import Turns, turns_of
+from signstep.domains.tabular.wander import wander
 from signstep.errors import VictimError
 
 _ROWS = 64
@@ -112,6 +113,7 @@ class _Search:
             self._beam(lost, gap, replace(effort, gradients=False))
         searched = alone(best, turns, effort)
         chosen = in_pairs(best, gap, turns, effort)
+        self._wander(turns, effort)
         refine(best, chosen, turns, effort)
         self.alone = searched
         self.whole = ask_all(best, effort.combinations)
@@ -119,10 +121,16 @@ class _Search:
 
     def _beam(self, rows: Tensor, gap: Tensor, effort: Effort) -> None:
         """The beam search for some rows, apart from the others."""
-        best = self.best
-        part = Best(self.decider, best.allowed.take(rows), best.granted[rows])
+        part = self.best.part(rows)
         try:
             Beam(part).search(part.allowed.start, gap[rows], torch.arange(len(rows)), effort)
         finally:
-            cheaper = part.cost < best.cost[rows]
-            best.record[rows[cheaper]], best.cost[rows[cheaper]] = part.record[cheaper], part.cost[cheaper]
+            self.best.learn(part)
+
+    def _wander(self, turns: Turns | None, effort: Effort) -> None:
+        """Walks end in other flips, each of which is made cheaper by itself."""
+        part = wander(self.best, effort.walks, effort.starts)
+        try:
+            descend(part, turns)
+        finally:
+            self.best.learn(part)
