@@ -58,10 +58,7 @@ class Beam:
 
     def search(self, state: Tensor, gap: Tensor, owner: Tensor, effort: Effort) -> None:
         """From states (Q, F) of the records ``owner`` (Q,): look for flips, make them cheaper, undo parts, go on."""
-        for _ in range(effort.rounds):
-            if len(state) == 0:
-                break
-            state, gap, owner = self.expand(state, gap, owner, effort)
+        self.expanded(state, gap, owner, effort)
         self.polish(effort.polish)
         for _ in range(effort.again):
             state, gap, owner = self.undone(effort.beam)
@@ -70,6 +67,13 @@ class Beam:
                     state, gap, owner = self.expand(state, gap, owner, effort)
             if not self.polish(effort.polish):
                 break
+
+    def expanded(self, state: Tensor, gap: Tensor, owner: Tensor, effort: Effort) -> None:
+        """Move after move from states (Q, F), as long as any goes on."""
+        for _ in range(effort.rounds):
+            if len(state) == 0:
+                break
+            state, gap, owner = self.expand(state, gap, owner, effort)
 
     def expand(self, state: Tensor, gap: Tensor, owner: Tensor, effort: Effort) -> tuple[Tensor, Tensor, Tensor]:
         """One move from every state (Q, F): note flips, return the states that go on."""

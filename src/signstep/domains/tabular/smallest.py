@@ -27,6 +27,7 @@ from signstep.domains.tabular.wander import wander
 from signstep.errors import VictimError
 
 _ROWS = 64
+_MORE = 16  # times as many walks where no flip is known
 _LINES = 2**14  # elementary moves of all rows that are searched at once
 
 
@@ -128,9 +129,21 @@ class _Search:
             self.best.learn(part)
 
     def _wander(self, turns: Turns | None, effort: Effort) -> None:
-        """Walks end in other flips, each of which is made cheaper by itself."""
-        part = wander(self.best, effort.walks, effort.starts)
-        try:
-            descend(part, turns)
-        finally:
-            self.best.learn(part)
+        """Walks end in other flips, each of which is made cheaper by itself.
+
+        Where nothing was found there are more of them, and the beam search begins again from where they came nearest.
+        """
+        best = self.best
+        lost = torch.isinf(best.cost)
+        for rows, walks in ((~lost, effort.walks), (lost, _MORE * effort.walks)):
+            index = rows.nonzero().squeeze(1)
+            if len(index) == 0 or walks == 0:
+                continue
+            came = wander(best, index, walks, effort.starts)
+            try:
+                descend(came.flips, turns)
+            finally:
+                best.learn(came.flips)
+            still = torch.isinf(best.cost[came.owner])
+            if bool(still.any()):
+                Beam(best).expanded(came.nearest[still], came.gap[still], came.owner[still], effort)

@@ -1,5 +1,7 @@
 """Flips far from a record, by walks of random moves: where to begin again when what leads the search leads nowhere."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -11,43 +13,68 @@ _STEPS = 16
 _FURTHER = 2.0  # times the best known cost: how dear a walk may become
 
 
-def wander(best: Best, walks: int, kept: int) -> Best:
-    """Walk at random from each record until it flips.
+@dataclass(frozen=True, eq=False)
+class Walks:
+    """Where walks came to.
+
+    Attributes:
+        flips: of each record the cheapest flips on its walks, as rows of their own.
+        nearest: (Q, F) the states of records nearest to flipping, on walks that have not flipped.
+        gap: (Q,) how far these are from it.
+        owner: (Q,) whose they are.
+    """
+
+    flips: Best
+    nearest: Tensor
+    gap: Tensor
+    owner: Tensor
+
+
+def wander(best: Best, rows: Tensor, walks: int, kept: int) -> Walks:
+    """Walk at random from records until they flip.
 
     Every record has the same draws, so that what it gets does not depend on the others.
 
     Args:
         best: what is known. Walks cost at most twice that; where nothing is known they go anywhere.
-        walks: of each record.
-        kept: flips of each record that are returned, the cheapest.
-
-    Returns:
-        Those flips, as rows of their own; and in ``rows`` whose they are.
+        rows: (R,) the records.
+        walks: of each.
+        kept: so many flips and states of each are returned, the best.
     """
-    allowed, rows = best.allowed, len(best.cost)
+    allowed, count = best.allowed, len(rows)
     draw = torch.Generator().manual_seed(0)
-    owner = torch.arange(rows).repeat_interleave(walks)
+    owner = rows.repeat_interleave(walks)
     state = allowed.start[owner].clone()
     moves, groups = len(allowed.moves.vectors), allowed.layout.groups
     limit = _FURTHER * best.cost
     price = torch.full((len(owner),), torch.inf, dtype=torch.float64)
+    near, gap = state.clone(), torch.full_like(price, torch.inf)
     for _ in range(min(_STEPS, 2 * (moves + len(groups))) if moves + len(groups) else 0):
-        pick = torch.randint(moves + len(groups), (walks,), generator=draw).repeat(rows)
-        share = torch.rand(walks, generator=draw, dtype=torch.float64).repeat(rows)
-        side = (torch.rand(walks, generator=draw) < 0.5).repeat(rows)
-        open_ = torch.isinf(price)
+        pick = torch.randint(moves + len(groups), (walks,), generator=draw).repeat(count)
+        share = torch.rand(walks, generator=draw, dtype=torch.float64).repeat(count)
+        side = (torch.rand(walks, generator=draw) < 0.5).repeat(count)
         went = _stepped(best, state, owner, pick, share, side, limit)
         cost = cost_of(allowed, went, allowed.start[owner])
-        ask = (open_ & (cost < limit[owner]) & (went != state).any(1)).nonzero().squeeze(1)
+        going = torch.isinf(price) & (cost < limit[owner]) & (went != state).any(1)
+        ask = going.nonzero().squeeze(1)
         state[ask] = went[ask]
-        _, flipped = best.ask(state[ask], cost[ask], owner[ask])
+        left, flipped = best.ask(state[ask], cost[ask], owner[ask])
         price[ask[flipped]] = cost[ask[flipped]]
-    order = price.view(rows, walks).argsort(dim=1, stable=True)[:, :kept]
-    index = (order + walks * torch.arange(rows).unsqueeze(1)).flatten()
-    index = index[torch.isfinite(price[index])]
-    found = Best(best.decider, allowed.take(owner[index]), best.granted[owner[index]], owner[index])
-    found.record, found.cost = state[index].clone(), price[index].clone()
-    return found
+        nearer = ~flipped & (left < gap[ask])
+        near[ask[nearer]], gap[ask[nearer]] = state[ask[nearer]], left[nearer]
+    index = _least(price, count, kept)
+    flips = Best(best.decider, allowed.take(owner[index]), best.granted[owner[index]], owner[index])
+    flips.record, flips.cost = state[index].clone(), price[index].clone()
+    index = _least(gap, count, kept)
+    return Walks(flips, near[index], gap[index], owner[index])
+
+
+def _least(values: Tensor, count: int, kept: int) -> Tensor:
+    """Of each of ``count`` records the positions of its least finite values, up to ``kept``."""
+    each = len(values) // max(1, count)
+    order = values.view(count, each).argsort(dim=1, stable=True)[:, :kept]
+    index = (order + each * torch.arange(count).unsqueeze(1)).flatten()
+    return index[torch.isfinite(values[index])]
 
 
 def _stepped(
