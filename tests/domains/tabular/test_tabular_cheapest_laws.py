@@ -26,8 +26,12 @@ from signstep.domains.tabular import Cheapest, Decider, Effort, Layout, Schema, 
 from signstep.domains.tabular.directions import Moves
 from signstep.errors import VictimError
 
-COUNT = 6
+COUNT = 4
 KINDS = (*NETS, *TREES)
+# Every kind on one table of each sort; a network and an ensemble on all.
+PAIRS = [(name, kind) for kind in NETS for name in ("credit", "numbers")] + [("numbers", kind) for kind in TREES]
+PAIRS += [("tiny", "relu"), ("tiny", "labels"), ("credit", "ensemble.GradientBoostingClassifier")]
+FEW = ("relu", "tanh", "flat", "labels", "ensemble.GradientBoostingClassifier")
 
 
 def flips(kind: str, schema: Schema, decoded: torch.Tensor, **effort: object) -> Cheapest:
@@ -39,8 +43,7 @@ def flips(kind: str, schema: Schema, decoded: torch.Tensor, **effort: object) ->
     return cheapest_flips(decider, moves_of(layout), decoded, Effort(gradients=gradients, **effort))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_a_flip_is_real_allowed_and_never_dearer_than_a_scan_of_single_features(name: str, kind: str) -> None:
     schema = SCHEMAS[name]()
     decoded = people(schema, COUNT, seed=4)
@@ -60,7 +63,7 @@ def test_a_flip_is_real_allowed_and_never_dearer_than_a_scan_of_single_features(
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_a_small_discrete_table_it_is_the_optimum(kind: str) -> None:
     schema = tiny()
-    decoded = people(schema, 12, seed=2)
+    decoded = people(schema, 8, seed=2)
     found = flips(kind, schema, decoded)
     best = [every(model_of(kind, schema), schema, record) for record in decoded]
     assert found.cost.tolist() == pytest.approx(best)
@@ -100,21 +103,24 @@ def test_of_a_linear_model_it_is_the_closed_form(gradients: bool) -> None:
             assert float(found.cost[row]) > cost * (1 - 1e-5)
 
 
-@pytest.mark.parametrize("kind", ["relu", "flat", "linear", "ensemble.RandomForestClassifier"])
+@pytest.mark.parametrize("kind", ["relu", "linear", "flat", "tree.DecisionTreeClassifier"])
 def test_a_row_gets_the_same_alone_and_in_any_batch(kind: str) -> None:
+    """Up to the last places of float32 scores, which depend on the batch, and decide where bisecting ends."""
     schema = credit()
-    decoded = people(schema, 7, seed=6)
+    decoded = people(schema, 5, seed=6)
     whole = flips(kind, schema, decoded)
     back = flips(kind, schema, decoded.flip(0))
-    assert torch.equal(whole.records, back.records.flip(0))
-    for row in (0, 3, 6):
-        alone = flips(kind, schema, decoded[row : row + 1])
-        assert torch.equal(alone.records[0], whole.records[row])
-        assert float(alone.cost[0]) == float(whole.cost[row])
-        assert bool(alone.alone[0]) == bool(whole.alone[row])
+    for row in range(5):
+        others = [(back, 4 - row)] + ([(flips(kind, schema, decoded[row : row + 1]), 0)] if row % 2 else [])
+        for other, place in others:
+            if kind.startswith("tree"):
+                assert torch.equal(other.records[place], whole.records[row])
+            assert float(other.cost[place]) == pytest.approx(float(whole.cost[row]), rel=1e-4)
+            assert bool(other.alone[place]) == bool(whole.alone[row])
+            assert bool(other.whole[place]) == bool(whole.whole[row])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FEW)
 def test_no_part_of_a_flip_can_be_left_out_or_made_a_unit_smaller(kind: str) -> None:
     schema = Schema(credit().features, credit().target)
     decoded = people(schema, COUNT, seed=5)
@@ -128,7 +134,8 @@ def test_no_part_of_a_flip_can_be_left_out_or_made_a_unit_smaller(kind: str) -> 
             if feature.kind != "categorical":
                 towards = float(before[number] - after[number])
                 unit = feature.step or 1e-3 * abs(towards)
-                nearer.append(float(after[number]) + (unit if towards > 0 else -unit))
+                if feature.step or unit * feature.price > 2e-4 * float(found.cost[row]):  # what is left to gain
+                    nearer.append(float(after[number]) + (unit if towards > 0 else -unit))
             for value in nearer:
                 tried = after.clone()
                 tried[number] = value
@@ -141,13 +148,14 @@ def test_on_relu_networks_it_is_near_the_optimum_of_a_solver() -> None:
     schema = credit()
     layout, ratios = Layout(schema), []
     for seed in range(3):
-        model, decoded = relu_net(schema, seed, (6, 3)), people(schema, 5, seed=seed)
+        model, decoded = relu_net(schema, seed, (8, 4)), people(schema, 4, seed=seed)
         found = cheapest_flips(Decider(model, layout), moves_of(layout), decoded)
         exact = costs(model.net, layout, decoded, found.granted)
         ratios += [float(ours) / one for ours, one in zip(found.cost, exact, strict=True) if one]
     assert len(ratios) >= 10
     assert min(ratios) > 1 - 1e-4
     assert max(ratios) < 1.1
+    assert sum(ratio < 1.001 for ratio in ratios) > len(ratios) / 2
 
 
 class _Ending:
@@ -170,7 +178,7 @@ def test_a_victim_that_answers_no_more_leaves_what_was_found() -> None:
     moves: Moves = moves_of(layout)
     done = cheapest_flips(Decider(_Ending(10**7, schema), layout), moves, decoded, Effort(gradients=False))
     assert done.ended is None
-    for rows in (5, 700, 9000):
+    for rows in (5, 700, 4000):
         found = cheapest_flips(Decider(_Ending(rows, schema), layout), moves, decoded, Effort(gradients=False))
         assert found.ended == "no questions are left"
         assert len(found.records) == 10

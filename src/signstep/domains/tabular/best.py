@@ -23,6 +23,7 @@ class Questions(NamedTuple):
         feature: (P,) the categorical feature that changes; -1 for none.
         level: (P,) its new category.
         cost: (P,) of the record, from the start.
+        edge: (P,) bool: just beside the end of a flip, where only one that is more than rounding counts.
     """
 
     state: Tensor
@@ -31,6 +32,7 @@ class Questions(NamedTuple):
     feature: Tensor
     level: Tensor
     cost: Tensor
+    edge: Tensor
 
     def pick(self, index: Tensor) -> "Questions":
         """Those at ``index``, or where a mask holds."""
@@ -57,22 +59,23 @@ class Best:
         self.record = allowed.start.clone()
         self.cost = torch.full((len(granted),), torch.inf, dtype=torch.float64)
 
-    def ask(self, records: Tensor, cost: Tensor, whose: Tensor) -> tuple[Tensor, Tensor]:
-        """Ask for records (P, F) of the rows ``whose`` (P,); keeps flips that are cheaper.
+    def ask(self, records: Tensor, cost: Tensor, whose: Tensor, edge: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Ask for records (P, F) of the rows ``whose`` (P,); keeps flips that are cheaper. ``edge``: see `Questions`.
 
         Returns:
             How far each is from flipping (P,), and whether it has (P,) bool.
         """
-        left, flipped = self.look(records, whose)
+        left, flipped = self.look(records, whose, edge)
         self._note(records, cost, whose, flipped)
         return left, flipped
 
-    def look(self, records: Tensor, whose: Tensor) -> tuple[Tensor, Tensor]:
+    def look(self, records: Tensor, whose: Tensor, edge: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`ask` without keeping what has flipped."""
         if len(records) == 0:
             return records.new_zeros(0), torch.zeros(0, dtype=torch.bool)
         lead, granted, firm = self.decider.firmly(records)
-        return torch.where(self.granted[whose], lead, -lead), firm & (granted != self.granted[whose])
+        flipped = granted != self.granted[whose]
+        return torch.where(self.granted[whose], lead, -lead), flipped if edge is None else flipped & (firm | ~edge)
 
     def ask_cheapest(self, states: Tensor, owner: Tensor, questions: Questions) -> None:
         """Ask about states (Q, F) of the rows ``owner`` (Q,), cheapest first, until a record has flipped."""
@@ -88,7 +91,7 @@ class Best:
             if len(index) == 0:
                 continue
             asked = questions.pick(index)
-            self.ask(changed(self.allowed, states, asked), asked.cost, whose[index])
+            self.ask(changed(self.allowed, states, asked), asked.cost, whose[index], asked.edge)
 
     def part(self, rows: Tensor) -> "Best":
         """Some rows, with nothing known of them."""
@@ -134,8 +137,8 @@ def switches(allowed: Set, states: Tensor, owner: Tensor) -> Questions:
         now = (level != start[q, number]).double()
         cost = before[q] + price[number] * (now - was)
         none = torch.zeros_like(q)
-        parts.append(Questions(q, none, none.double(), none + number, level.double(), cost))
+        parts.append(Questions(q, none, none.double(), none + number, level.double(), cost, none > 0))
     if not parts:
         empty = torch.zeros(0, dtype=torch.int64)
-        return Questions(empty, empty, empty.double(), empty, empty.double(), empty.double())
+        return Questions(empty, empty, empty.double(), empty, empty.double(), empty.double(), empty > 0)
     return Questions(*(torch.cat(part) for part in zip(*parts, strict=True)))

@@ -19,7 +19,7 @@ _HAIR = 1e-7  # of the numbers involved: how far beside a turn to ask
 _BESIDE = (-400.0, -20.0, -1.0, 1.0, 20.0, 400.0)  # hairs: rounding may keep the nearest points from flipping
 _BISECTIONS = 24
 _FINE = 2e-5  # of a length: where bisecting ends
-_ASIDE = 1e-5  # of a length: what rounding may move the end of a flip by, and more
+_ASIDE = (1e-6, 2e-5, 4e-4)  # of the numbers involved: what rounding may move the end of a flip by, and more
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ class Lines:
         length = torch.where(unit > 0, near, length)
         return torch.where((parts != 0) & (length > 0) & (length <= self.longest.unsqueeze(1)), length, torch.inf)
 
-    def questions(self, line: Tensor, length: Tensor) -> Questions:
-        """Points (P,) as questions."""
+    def questions(self, line: Tensor, length: Tensor, *, edge: bool = False) -> Questions:
+        """Points (P,) as questions; at the ``edge`` of flips where lengths are not whole."""
         none = torch.full_like(line, -1)
         return Questions(
             self.state[line],
@@ -91,7 +91,15 @@ class Lines:
             none,
             none.double(),
             self.cost(line, length),
+            (self.unit[line] == 0) & edge,
         )
+
+    def scale(self) -> Tensor:
+        """The numbers that lengths are added to, in units of length (L,): rounding is a share of them."""
+        parts = self.allowed.moves.parts[self.move].abs()
+        value = self.states[:, self.allowed.layout.numeric][self.state].abs()
+        value = value.gather(1, self.allowed.moves.places[self.move])
+        return torch.where(parts != 0, value / parts.clamp_min(1e-300), 0.0).amax(1) + self.longest
 
 
 def reach(allowed: Set, states: Tensor, owner: Tensor, limit: Tensor) -> tuple[Tensor, Tensor]:
@@ -140,7 +148,7 @@ def cheapest_on(
         best.ask_cheapest(lines.states, lines.owner, _as_they_are(lines))
     length, exact = _read(lines, turns, whole=flipped or themselves) if turns is not None else _spread(lines, grid)
     line, place = torch.isfinite(length).nonzero().unbind(1)
-    questions = lines.questions(line, length[line, place])
+    questions = lines.questions(line, length[line, place], edge=turns is not None)
     questions = questions.join(switches(lines.allowed, lines.states, lines.owner))
     best.ask_cheapest(lines.states, lines.owner, questions)
     if not bool(exact.all()):
@@ -152,7 +160,7 @@ def _as_they_are(lines: Lines) -> Questions:
     state = torch.arange(len(lines.states))
     none = torch.full_like(state, -1)
     cost = cost_of(lines.allowed, lines.states, lines.allowed.start[lines.owner])
-    return Questions(state, torch.zeros_like(state), cost.new_zeros(len(state)), none, none.double(), cost)
+    return Questions(state, torch.zeros_like(state), cost.new_zeros(len(state)), none, none.double(), cost, none > 0)
 
 
 def _read(lines: Lines, turns: Turns, *, whole: bool) -> tuple[Tensor, Tensor]:
@@ -165,11 +173,8 @@ def _read(lines: Lines, turns: Turns, *, whole: bool) -> tuple[Tensor, Tensor]:
     begin = lines.states[lines.state]
     step = lines.sign.unsqueeze(1) * allowed.moves.vectors[lines.move]
     at = turns(begin, step, lines.longest)
-    parts = allowed.moves.parts[lines.move].abs()
-    value = begin[:, allowed.layout.numeric].gather(1, allowed.moves.places[lines.move]).abs()
-    scale = torch.where(parts != 0, value / parts.clamp_min(1e-300), 0.0).amax(1) + lines.longest
     unit = lines.unit.unsqueeze(1)
-    beside = at.unsqueeze(2) + _HAIR * scale.view(-1, 1, 1) * at.new_tensor(_BESIDE)
+    beside = at.unsqueeze(2) + _HAIR * lines.scale().view(-1, 1, 1) * at.new_tensor(_BESIDE)
     count = torch.round(at / torch.where(unit > 0, unit, 1.0)).unsqueeze(2)
     steps = (count + at.new_tensor([-1.0, 0.0, 1.0, 1.0, 1.0, 1.0])) * unit.unsqueeze(2)
     near = torch.where((unit > 0).unsqueeze(2), steps, beside).flatten(1)
@@ -256,15 +261,19 @@ def _bisect(best: Best, lines: Lines, length: Tensor, which: Tensor) -> None:
         flips = _flips(best, lines, which_line[index], middle[index])
         outer = outer.index_copy(0, index, torch.where(flips, middle[index], outer[index]))
         inner = inner.index_copy(0, index, torch.where(flips, inner[index], middle[index]))
-    # A step aside, so that rounding in the model does not undo the flip; and as it is, where that does not flip.
-    aside = torch.where(unit > 0, outer, outer + _ASIDE * (outer - inner).sign() * torch.maximum(inner, outer))
-    aside = torch.minimum(aside.clamp_min(0), lines.longest[which_line])
-    kept = _flips(best, lines, which_line, aside, keep=True)
-    _flips(best, lines, which_line[~kept], outer[~kept], keep=True)
+    # Steps aside, so that rounding in the model does not undo the flip; whole numbers stay.
+    away, scale = (outer - inner).sign(), lines.scale()[which_line]
+    for times in _ASIDE:
+        aside = outer + torch.where(unit > 0, 0.0, times * away * scale)
+        aside = torch.minimum(aside.clamp_min(0), lines.longest[which_line])
+        open_ = ~_flips(best, lines, which_line, aside, keep=True)
+        which_line, outer, unit, away, scale = (part[open_] for part in (which_line, outer, unit, away, scale))
+        if len(outer) == 0:
+            return
 
 
 def _flips(best: Best, lines: Lines, line: Tensor, length: Tensor, *, keep: bool = False) -> Tensor:
-    questions = lines.questions(line, length)
+    questions = lines.questions(line, length, edge=keep)
     records = changed(lines.allowed, lines.states, questions)
     whose = lines.owner[questions.state]
-    return best.ask(records, questions.cost, whose)[1] if keep else best.look(records, whose)[1]
+    return best.ask(records, questions.cost, whose, questions.edge)[1] if keep else best.look(records, whose)[1]
