@@ -11,6 +11,7 @@ from signstep.domains.tabular.reach import Set
 
 _WAVE = 64  # questions of each record at once, in the order of their cost
 _GAIN = 1 - 1e-9
+_SMALL = 1e-10
 
 
 class Questions(NamedTuple):
@@ -91,7 +92,7 @@ class Best:
             if len(index) == 0:
                 continue
             asked = questions.pick(index)
-            self.ask(changed(self.allowed, states, asked), asked.cost, whose[index], asked.edge)
+            self.ask(changed(self.allowed, states, owner, asked), asked.cost, whose[index], asked.edge)
 
     def part(self, rows: Tensor) -> "Best":
         """Some rows, with nothing known of them."""
@@ -112,15 +113,26 @@ class Best:
                 self.record[owner], self.cost[owner] = records[index], price[index]
 
 
-def changed(allowed: Set, states: Tensor, questions: Questions) -> Tensor:
-    """The records (P, F) that the questions ask for."""
+def changed(allowed: Set, states: Tensor, owner: Tensor, questions: Questions) -> Tensor:
+    """The records (P, F) that questions about states (Q, F) of the rows ``owner`` (Q,) ask for."""
     records = states[questions.state].clone()
     numeric = allowed.layout.numeric
     if len(allowed.moves.vectors):
-        records[:, numeric] += questions.length.unsqueeze(1) * allowed.moves.vectors[questions.move]
+        value = records[:, numeric] + questions.length.unsqueeze(1) * allowed.moves.vectors[questions.move]
+        records[:, numeric] = settled(allowed.take(owner[questions.state]), value)
     switched = (questions.feature >= 0).nonzero().squeeze(1)
     records[switched, questions.feature[switched]] = questions.level[switched]
     return records
+
+
+def settled(here: Set, value: Tensor) -> Tensor:
+    """Numbers (P, N) without what adding up has rounded: whole steps, within their ends, at the start where near it."""
+    start = here.start[:, here.layout.numeric]
+    step = value.new_tensor([feature.step for feature in here.layout.schema.features])[here.layout.numeric]
+    whole = start + torch.round((value - start) / torch.where(step > 0, step, 1.0)) * step
+    value = torch.where(step > 0, whole, value)
+    value = torch.where((value - start).abs() <= _SMALL * (1 + start.abs()), start, value)
+    return torch.minimum(torch.maximum(value, here.low), here.high)
 
 
 def switches(allowed: Set, states: Tensor, owner: Tensor) -> Questions:

@@ -34,7 +34,7 @@ class Decider:
 
     @torch.no_grad()
     def firmly(self, decoded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same, and whether the lead is more than rounding (R,) bool; an exact tie is.
+        """The same, and whether the lead is more than rounding (R,) bool.
 
         The last places of a score depend on how many rows are asked for at once, and so may a decision by less.
         """
@@ -62,5 +62,5 @@ class Decider:
         others[:, self.good] = -torch.inf
         lead = scores[:, self.good] - others.amax(1)
         finite = torch.where(scores.isfinite(), scores.abs(), 0.0).amax(1)
-        firm = (lead.abs() > _ROUNDED * torch.finfo(outputs.raw.dtype).eps * finite) | (lead == 0)
+        firm = lead.abs() > _ROUNDED * torch.finfo(outputs.raw.dtype).eps * finite
         return lead, task.predict(outputs) == self.good, firm.detach()

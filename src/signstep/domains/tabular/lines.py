@@ -16,10 +16,13 @@ from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.turns import Turns
 
 _HAIR = 1e-7  # of the numbers involved: how far beside a turn to ask
-_BESIDE = (-400.0, -20.0, -1.0, 1.0, 20.0, 400.0)  # hairs: rounding may keep the nearest points from flipping
+_BESIDE = (-20.0, -1.0, 1.0, 20.0)  # hairs: rounding may keep the nearest points from flipping
+_ASIDE_OF_TURNS = (-400.0, 400.0)
 _BISECTIONS = 24
 _FINE = 2e-5  # of a length: where bisecting ends
-_ASIDE = (1e-6, 2e-5, 4e-4)  # of the numbers involved: what rounding may move the end of a flip by, and more
+# Of the numbers involved, how far from the end of a flip to ask, and whether it must be more than rounding there: an
+# exact tie never is, and counts last of all.
+_ASIDE = ((1e-6, True), (2e-5, True), (4e-4, True), (1e-6, False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,9 +149,16 @@ def cheapest_on(
     """
     if themselves:
         best.ask_cheapest(lines.states, lines.owner, _as_they_are(lines))
-    length, exact = _read(lines, turns, whole=flipped or themselves) if turns is not None else _spread(lines, grid)
+    if turns is None:
+        length, exact = _spread(lines, grid)
+    else:
+        beside, length = _read(lines, turns, whole=flipped or themselves)
+        exact = torch.ones(len(lines), dtype=torch.bool)
     line, place = torch.isfinite(length).nonzero().unbind(1)
-    questions = lines.questions(line, length[line, place], edge=turns is not None)
+    questions = lines.questions(line, length[line, place])
+    if turns is not None:
+        line, place = torch.isfinite(beside).nonzero().unbind(1)
+        questions = questions.join(lines.questions(line, beside[line, place], edge=True))
     questions = questions.join(switches(lines.allowed, lines.states, lines.owner))
     best.ask_cheapest(lines.states, lines.owner, questions)
     if not bool(exact.all()):
@@ -164,7 +174,7 @@ def _as_they_are(lines: Lines) -> Questions:
 
 
 def _read(lines: Lines, turns: Turns, *, whole: bool) -> tuple[Tensor, Tensor]:
-    """Lengths (L, K) beside the turns of each line, inf where there are fewer.
+    """Lengths (L, K) just beside the turns of each line, and others to ask for on it; inf where there are fewer.
 
     Between turns the answer stays, and the cost is least at a turn, at the line's end, or where a feature is back at
     its start: the latter two count where the line may have flipped from its beginning on (``whole``).
@@ -172,15 +182,19 @@ def _read(lines: Lines, turns: Turns, *, whole: bool) -> tuple[Tensor, Tensor]:
     allowed = lines.allowed
     begin = lines.states[lines.state]
     step = lines.sign.unsqueeze(1) * allowed.moves.vectors[lines.move]
-    at = turns(begin, step, lines.longest)
-    unit = lines.unit.unsqueeze(1)
-    beside = at.unsqueeze(2) + _HAIR * lines.scale().view(-1, 1, 1) * at.new_tensor(_BESIDE)
-    count = torch.round(at / torch.where(unit > 0, unit, 1.0)).unsqueeze(2)
-    steps = (count + at.new_tensor([-1.0, 0.0, 1.0, 1.0, 1.0, 1.0])) * unit.unsqueeze(2)
-    near = torch.where((unit > 0).unsqueeze(2), steps, beside).flatten(1)
-    near = torch.where((near > 0) & (near <= lines.longest.unsqueeze(1)), near, torch.inf)
-    every = torch.cat([near, lines.longest.unsqueeze(1), lines.back()], 1) if whole else near
-    return _compact(every), torch.ones(len(lines), dtype=torch.bool)
+    at = turns(begin, step, lines.longest).unsqueeze(2)
+    unit, hair = lines.unit.view(-1, 1, 1), _HAIR * lines.scale().view(-1, 1, 1)
+    steps = torch.round(at / torch.where(unit > 0, unit, 1.0)) + at.new_tensor([-1.0, 0.0, 1.0])
+    near = torch.where(unit > 0, torch.inf, at + hair * at.new_tensor(_BESIDE))
+    further = torch.where(unit > 0, torch.inf, at + hair * at.new_tensor(_ASIDE_OF_TURNS))
+    others = torch.cat([torch.where(unit > 0, steps * unit, torch.inf), further], 2).flatten(1)
+    if whole:
+        others = torch.cat([others, lines.longest.unsqueeze(1), lines.back()], 1)
+    return _inside(near.flatten(1), lines), _inside(others, lines)
+
+
+def _inside(length: Tensor, lines: Lines) -> Tensor:
+    return _compact(torch.where((length > 0) & (length <= lines.longest.unsqueeze(1)), length, torch.inf))
 
 
 def _spread(lines: Lines, grid: int) -> tuple[Tensor, Tensor]:
@@ -263,17 +277,17 @@ def _bisect(best: Best, lines: Lines, length: Tensor, which: Tensor) -> None:
         inner = inner.index_copy(0, index, torch.where(flips, inner[index], middle[index]))
     # Steps aside, so that rounding in the model does not undo the flip; whole numbers stay.
     away, scale = (outer - inner).sign(), lines.scale()[which_line]
-    for times in _ASIDE:
+    for times, firmly in _ASIDE:
         aside = outer + torch.where(unit > 0, 0.0, times * away * scale)
         aside = torch.minimum(aside.clamp_min(0), lines.longest[which_line])
-        open_ = ~_flips(best, lines, which_line, aside, keep=True)
+        open_ = ~_flips(best, lines, which_line, aside, keep=True, edge=firmly)
         which_line, outer, unit, away, scale = (part[open_] for part in (which_line, outer, unit, away, scale))
         if len(outer) == 0:
             return
 
 
-def _flips(best: Best, lines: Lines, line: Tensor, length: Tensor, *, keep: bool = False) -> Tensor:
-    questions = lines.questions(line, length, edge=keep)
-    records = changed(lines.allowed, lines.states, questions)
+def _flips(best: Best, lines: Lines, line: Tensor, length: Tensor, *, keep: bool = False, edge: bool = False) -> Tensor:
+    questions = lines.questions(line, length, edge=edge)
+    records = changed(lines.allowed, lines.states, lines.owner, questions)
     whose = lines.owner[questions.state]
     return best.ask(records, questions.cost, whose, questions.edge)[1] if keep else best.look(records, whose)[1]

@@ -52,7 +52,7 @@ def in_pairs(best: Best, lead: Tensor, turns: Turns | None, effort: Effort) -> T
     lines = Lines.of(allowed, start, rows, best.cost)
     along = _shares(lines, _PROBES)
     probes = along.join(switches(allowed, start, rows))
-    left, _ = best.ask(changed(allowed, start, probes), probes.cost, probes.state)
+    left, _ = best.ask(changed(allowed, start, rows, probes), probes.cost, probes.state)
     gain = lead[probes.state] - left
     moves, groups = len(allowed.moves.vectors), len(allowed.layout.groups)
     column = torch.tensor([moves + place for place in range(groups)], dtype=torch.int64)
@@ -68,7 +68,7 @@ def in_pairs(best: Best, lead: Tensor, turns: Turns | None, effort: Effort) -> T
     first = first.pick(chosen[first.state, first.move]).join(
         probes.pick((probes.feature >= 0) & chosen[probes.state, where])
     )
-    _go_on(best, changed(allowed, start, first), first.state, chosen[:, :moves], turns)
+    _go_on(best, changed(allowed, start, rows, first), first.state, chosen[:, :moves], turns)
     return chosen[:, :moves]
 
 
@@ -122,7 +122,7 @@ def _exchange(best: Best, rows: Tensor, chosen: Tensor, turns: Turns | None) -> 
     tried = tried.pick(tried.length.abs() + (tried.feature >= 0) > 0)
     keep = torch.zeros((len(best.cost), only.shape[1]), dtype=torch.bool)
     keep[rows] = only
-    _go_on(best, changed(allowed, states, tried), rows[tried.state], keep, turns)
+    _go_on(best, changed(allowed, states, rows, tried), rows[tried.state], keep, turns)
 
 
 def _go_on(best: Best, states: Tensor, owner: Tensor, only: Tensor, turns: Turns | None) -> None:
