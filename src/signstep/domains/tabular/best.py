@@ -103,6 +103,11 @@ class Best:
         found = torch.isfinite(part.cost)
         self._note(part.record[found], part.cost[found], part.rows[found], found[found])
 
+    def replace(self, records: Tensor, cost: Tensor, whose: Tensor) -> None:
+        """Take flips (P, F) that cost the same but for a hair, of several for a row the first."""
+        for index in range(len(whose) - 1, -1, -1):
+            self.record[whose[index]], self.cost[whose[index]] = records[index], cost[index]
+
     def _note(self, records: Tensor, cost: Tensor, whose: Tensor, flipped: Tensor) -> None:
         price = torch.where(flipped, cost, torch.inf)
         low = self.cost.scatter_reduce(0, whose, price, "amin")

@@ -6,6 +6,7 @@ from torch import Tensor
 from signstep.domains.tabular.beam import Effort
 from signstep.domains.tabular.best import Best, Questions, changed, switches
 from signstep.domains.tabular.lines import Lines, cheapest_on
+from signstep.domains.tabular.neighbours import cost_of
 from signstep.domains.tabular.turns import Turns
 
 _PROBES = (0.25, 0.5, 0.75, 1 - 1e-6)  # of what a line may cost: where its effect is looked at
@@ -14,6 +15,7 @@ _OUTWARD = (0.125, 0.25, 0.5, 1.0)
 _GRID = 4
 _GAIN = 1 - 1e-5
 _DESCENTS = 30
+_NOTHING = 1e-6  # of a standard deviation, or of a cost
 
 
 def alone(best: Best, turns: Turns | None, effort: Effort) -> Tensor:
@@ -90,6 +92,36 @@ def refine(best: Best, chosen: Tensor, turns: Turns | None, effort: Effort) -> N
         if len(rows) == 0:
             return
         descend(best, turns, rows)
+
+
+def tidy(best: Best) -> None:
+    """Numbers a hair from where they started, or from their bound, go there where the flip stays.
+
+    That saves next to nothing, but a change of nothing would be named with the others.
+    """
+    allowed, numeric = best.allowed, best.allowed.layout.numeric
+    hair = _NOTHING * best.cost.new_tensor([feature.spread for feature in allowed.layout.schema.features])[numeric]
+    rows = torch.isfinite(best.cost).nonzero().squeeze(1)
+    here, value = allowed.take(rows), best.record[rows][:, numeric]
+    aim = value.clone()
+    for end in (here.low, here.high, here.start[:, numeric]):
+        aim = torch.where((value - end).abs() <= hair, end, aim)
+    moved = aim != value
+    if not bool(moved.any()):
+        return
+    # All at once, and each by itself.
+    q, number = moved.nonzero().unbind(1)
+    every = moved.any(1).nonzero().squeeze(1)
+    tried = torch.cat([best.record[rows[every]], best.record[rows[q]]])
+    tried[: len(every), numeric] = aim[every]
+    tried[torch.arange(len(every), len(tried)), numeric[number]] = aim[q, number]
+    whose = torch.cat([every, q])
+    kept = allowed.holds(tried[:, numeric]).nonzero().squeeze(1)
+    tried, whose = tried[kept], rows[whose[kept]]
+    cost = cost_of(allowed, tried, allowed.start[whose])
+    _, flipped = best.look(tried, whose, torch.ones_like(whose, dtype=torch.bool))
+    near = flipped & (cost <= best.cost[whose] * (1 + _NOTHING))
+    best.replace(tried[near], cost[near], whose[near])
 
 
 def descend(best: Best, turns: Turns | None, rows: Tensor | None = None) -> None:

@@ -21,7 +21,7 @@ from signstep.domains.tabular.combined import ask_all
 from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import Moves
 from signstep.domains.tabular.reach import Set
-from signstep.domains.tabular.refine import alone, descend, in_pairs, refine
+from signstep.domains.tabular.refine import alone, descend, in_pairs, refine, tidy
 from signstep.domains.tabular.turns import Turns, turns_of
 from signstep.domains.tabular.wander import wander
 from signstep.errors import VictimError
@@ -116,6 +116,7 @@ class _Search:
         chosen = in_pairs(best, gap, turns, effort)
         self._wander(turns, effort)
         refine(best, chosen, turns, effort)
+        tidy(best)
         self.alone = searched
         self.whole = ask_all(best, effort.combinations)
         self.alone = self.alone | self.whole
