@@ -26,7 +26,7 @@ from signstep.domains.tabular import Cheapest, Decider, Effort, Layout, Schema, 
 from signstep.domains.tabular.directions import Moves
 from signstep.errors import VictimError
 
-COUNT = 4
+COUNT = 3
 KINDS = (*NETS, *TREES)
 # Every kind on one table of each sort; a network and an ensemble on all.
 PAIRS = [(name, kind) for kind in NETS for name in ("credit", "numbers")] + [("numbers", kind) for kind in TREES]
@@ -107,11 +107,11 @@ def test_of_a_linear_model_it_is_the_closed_form(gradients: bool) -> None:
 def test_a_row_gets_the_same_alone_and_in_any_batch(kind: str) -> None:
     """Up to the last places of float32 scores, which depend on the batch, and decide where bisecting ends."""
     schema = credit()
-    decoded = people(schema, 5, seed=6)
+    decoded = people(schema, 4, seed=6)
     whole = flips(kind, schema, decoded)
     back = flips(kind, schema, decoded.flip(0))
-    for row in range(5):
-        others = [(back, 4 - row)] + ([(flips(kind, schema, decoded[row : row + 1]), 0)] if row % 2 else [])
+    for row in range(4):
+        others = [(back, 3 - row)] + ([(flips(kind, schema, decoded[row : row + 1]), 0)] if row == 1 else [])
         for other, place in others:
             if kind.startswith("tree"):
                 assert torch.equal(other.records[place], whole.records[row])
@@ -141,18 +141,18 @@ def test_no_part_of_a_flip_can_be_left_out_or_made_a_unit_smaller(kind: str) -> 
                 tried[number] = value
                 assert torch.equal(granted(model, schema, tried[None]), granted(model, schema, before[None]))
                 looked += 1
-    assert looked > 4
+    assert looked > 3
 
 
 def test_on_relu_networks_it_is_near_the_optimum_of_a_solver() -> None:
     schema = credit()
     layout, ratios = Layout(schema), []
-    for seed in range(3):
-        model, decoded = relu_net(schema, seed, (8, 4)), people(schema, 4, seed=seed)
+    for seed in range(2):
+        model, decoded = relu_net(schema, seed, (6, 4)), people(schema, 5, seed=seed)
         found = cheapest_flips(Decider(model, layout), moves_of(layout), decoded)
         exact = costs(model.net, layout, decoded, found.granted)
         ratios += [float(ours) / one for ours, one in zip(found.cost, exact, strict=True) if one]
-    assert len(ratios) >= 10
+    assert len(ratios) >= 8
     assert min(ratios) > 1 - 1e-4
     assert max(ratios) < 1.1
     assert sum(ratio < 1.001 for ratio in ratios) > len(ratios) / 2
@@ -174,14 +174,14 @@ class _Ending:
 
 def test_a_victim_that_answers_no_more_leaves_what_was_found() -> None:
     schema = credit()
-    layout, decoded = Layout(schema), people(schema, 10, seed=1)
+    layout, decoded = Layout(schema), people(schema, 3, seed=1)
     moves: Moves = moves_of(layout)
     done = cheapest_flips(Decider(_Ending(10**7, schema), layout), moves, decoded, Effort(gradients=False))
     assert done.ended is None
-    for rows in (5, 700, 4000):
+    for rows in (5, 900):
         found = cheapest_flips(Decider(_Ending(rows, schema), layout), moves, decoded, Effort(gradients=False))
         assert found.ended == "no questions are left"
-        assert len(found.records) == 10
+        assert len(found.records) == 3
         assert bool((found.cost >= done.cost * (1 - 1e-9)).all())
         assert not bool(found.alone.any())
         real = granted(relu_net(schema), schema, decoded) != granted(relu_net(schema), schema, found.records)

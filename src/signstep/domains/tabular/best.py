@@ -10,6 +10,7 @@ from signstep.domains.tabular.neighbours import cost_of, prices
 from signstep.domains.tabular.reach import Set
 
 _WAVE = 64  # questions of each record at once, in the order of their cost
+_MOST = 2**14  # questions of each record in a row
 _GAIN = 1 - 1e-9
 _SMALL = 1e-10
 
@@ -78,8 +79,12 @@ class Best:
         flipped = granted != self.granted[whose]
         return torch.where(self.granted[whose], lead, -lead), flipped if edge is None else flipped & (firm | ~edge)
 
-    def ask_cheapest(self, states: Tensor, owner: Tensor, questions: Questions) -> None:
-        """Ask about states (Q, F) of the rows ``owner`` (Q,), cheapest first, until a record has flipped."""
+    def ask_cheapest(self, states: Tensor, owner: Tensor, questions: Questions) -> Tensor:
+        """Ask about states (Q, F) of the rows ``owner`` (Q,), cheapest first, until a record has flipped.
+
+        Returns:
+            (R,) bool: rows that had not flipped after 16,384 questions, and were not asked the others.
+        """
         whose = owner[questions.state]
         cheaper = (questions.cost < self.cost[whose] * _GAIN).nonzero().squeeze(1)
         order = cheaper[questions.cost[cheaper].argsort(stable=True)]
@@ -87,12 +92,15 @@ class Best:
         questions, whose = questions.pick(order), whose[order]
         rank = torch.arange(len(whose)) - torch.searchsorted(whose, whose)
         wave = rank // _WAVE
-        for number in range(int(wave.max()) + 1 if len(wave) else 0):
+        for number in range(min(int(wave.max()) + 1, _MOST // _WAVE) if len(wave) else 0):
             index = ((wave == number) & (questions.cost < self.cost[whose] * _GAIN)).nonzero().squeeze(1)
             if len(index) == 0:
                 continue
             asked = questions.pick(index)
             self.ask(changed(self.allowed, states, owner, asked), asked.cost, whose[index], asked.edge)
+        cut = torch.zeros(len(self.cost), dtype=torch.bool)
+        cut[whose[(rank >= _MOST) & (questions.cost < self.cost[whose] * _GAIN)]] = True
+        return cut
 
     def part(self, rows: Tensor) -> "Best":
         """Some rows, with nothing known of them."""

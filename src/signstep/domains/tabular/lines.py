@@ -16,8 +16,8 @@ from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.turns import Turns
 
 _HAIR = 1e-7  # of the numbers involved: how far beside a turn to ask
-_BESIDE = (-20.0, -1.0, 1.0, 20.0)  # hairs: rounding may keep the nearest points from flipping
-_ASIDE_OF_TURNS = (-400.0, 400.0)
+_BESIDE = (1.0, 20.0)  # hairs: rounding may keep the nearest points from flipping
+_FURTHER = 400.0
 _BISECTIONS = 24
 _FINE = 2e-5  # of a length: where bisecting ends
 # Of the numbers involved, how far from the end of a flip to ask, and whether it must be more than rounding there: an
@@ -101,7 +101,9 @@ class Lines:
         """The numbers that lengths are added to, in units of length (L,): rounding is a share of them."""
         parts = self.allowed.moves.parts[self.move].abs()
         value = self.states[:, self.allowed.layout.numeric][self.state].abs()
-        value = value.gather(1, self.allowed.moves.places[self.move])
+        value = (value + self.allowed.layout.scale[0][self.allowed.layout.numeric_columns].abs()).gather(
+            1, self.allowed.moves.places[self.move]
+        )
         return torch.where(parts != 0, value / parts.clamp_min(1e-300), 0.0).amax(1) + self.longest
 
 
@@ -160,10 +162,10 @@ def cheapest_on(
         line, place = torch.isfinite(beside).nonzero().unbind(1)
         questions = questions.join(lines.questions(line, beside[line, place], edge=True))
     questions = questions.join(switches(lines.allowed, lines.states, lines.owner))
-    best.ask_cheapest(lines.states, lines.owner, questions)
+    cut = best.ask_cheapest(lines.states, lines.owner, questions)
     if not bool(exact.all()):
         _bisect(best, lines, length, ~exact)
-    return exact
+    return exact & ~cut[lines.owner[lines.state]]
 
 
 def _as_they_are(lines: Lines) -> Questions:
@@ -182,15 +184,26 @@ def _read(lines: Lines, turns: Turns, *, whole: bool) -> tuple[Tensor, Tensor]:
     allowed = lines.allowed
     begin = lines.states[lines.state]
     step = lines.sign.unsqueeze(1) * allowed.moves.vectors[lines.move]
-    at = turns(begin, step, lines.longest).unsqueeze(2)
+    at = turns.along(begin, step, lines.longest).unsqueeze(2)
     unit, hair = lines.unit.view(-1, 1, 1), _HAIR * lines.scale().view(-1, 1, 1)
     steps = torch.round(at / torch.where(unit > 0, unit, 1.0)) + at.new_tensor([-1.0, 0.0, 1.0])
-    near = torch.where(unit > 0, torch.inf, at + hair * at.new_tensor(_BESIDE))
-    further = torch.where(unit > 0, torch.inf, at + hair * at.new_tensor(_ASIDE_OF_TURNS))
+    # On the dearer side of a turn: the other belongs to the piece before it, whose cheapest point is elsewhere.
+    hair = torch.where(_rising(lines, at.squeeze(2), hair.view(-1, 1)).unsqueeze(2), hair, -hair)
+    near = torch.where(unit > 0, torch.inf, at + hair * at.new_tensor(_BESIDE if turns.few else _BESIDE[:1]))
+    further = torch.where((unit > 0) | (not turns.few), torch.inf, at + hair * _FURTHER)
     others = torch.cat([torch.where(unit > 0, steps * unit, torch.inf), further], 2).flatten(1)
     if whole:
         others = torch.cat([others, lines.longest.unsqueeze(1), lines.back()], 1)
     return _inside(near.flatten(1), lines), _inside(others, lines)
+
+
+def _rising(lines: Lines, at: Tensor, hair: Tensor) -> Tensor:
+    """Whether the cost grows along the line at lengths (L, K)."""
+    line, place = torch.isfinite(at).nonzero().unbind(1)
+    here, side = at[line, place], hair[line, 0]
+    rising = torch.ones_like(at, dtype=torch.bool)
+    rising[line, place] = lines.cost(line, here + side) >= lines.cost(line, here - side)
+    return rising
 
 
 def _inside(length: Tensor, lines: Lines) -> Tensor:

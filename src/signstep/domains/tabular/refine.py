@@ -162,7 +162,7 @@ def _go_on(best: Best, states: Tensor, owner: Tensor, only: Tensor, turns: Turns
     for part in torch.arange(len(owner)).split(_STATES):
         here, whose = states[part], owner[part]
         lines = Lines.of(best.allowed, here, whose, best.cost, only[whose])
-        cheapest_on(best, lines, turns, _GRID, themselves=True)
+        cheapest_on(best, lines, turns if turns is not None and turns.few else None, _GRID, themselves=True)
 
 
 _STATES = 4096

@@ -17,9 +17,19 @@ from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.forms import TabularEstimator, TabularNet
 from signstep.domains.tabular.thresholds import thresholds_of
 
-# From decoded records (L, F) where lines begin, the change of the numbers (L, N) per unit of length, and lengths (L,):
-# all lengths (L, K) at which the answer can change, inf where there are fewer.
-Turns = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+class Turns(NamedTuple):
+    """Where the answer of a model can change.
+
+    Attributes:
+        along: from decoded records (L, F) where lines begin, the change of the numbers (L, N) per unit of length, and
+            lengths (L,): all lengths (L, K) at which the answer can change, inf where there are fewer.
+        few: whether nearly all of them are changes of the decision. Of a tree's thresholds few are.
+    """
+
+    along: Callable[[Tensor, Tensor, Tensor], Tensor]
+    few: bool
+
 
 _AT_ONCE = 2**22  # numbers of a layer held at once
 _MOST = 2**15  # kinks of a line times units of a layer: a network with more costs less when it is asked
@@ -42,10 +52,10 @@ def turns_of(decider: Decider, decoded: Tensor, lead: Tensor, granted: Tensor) -
             return None
         layers = _layers(model.net)
         network = None if layers is None else _Network(layers, layout)
-        return network.turns if network is not None and network.agrees(decoded, lead, granted) else None
+        return Turns(network.turns, few=True) if network and network.agrees(decoded, lead, granted) else None
     if isinstance(model, TabularEstimator):
         cuts = thresholds_of(model.estimator, layout)
-        return None if cuts is None else lambda begin, step, longest: _at(cuts, layout, begin, step, longest)
+        return None if cuts is None else Turns(lambda *lines: _at(cuts, layout, *lines), few=False)
     return None
 
 
@@ -167,7 +177,7 @@ class _Network:
         return bool(close.all()) and bool((((read > 0) == granted) | (read.abs() < _CLOSE)).all())
 
     def turns(self, begin: Tensor, step: Tensor, longest: Tensor) -> Tensor:
-        """All lengths at which the decision for the favourable class can change: see `Turns`."""
+        """All lengths at which the decision for the favourable class can change: see `Turns.along`."""
         size = max(1, _AT_ONCE // ((2 + self.kinks) * self.widest))
         parts = [
             self._some(*part) for part in zip(begin.split(size), step.split(size), longest.split(size), strict=True)
