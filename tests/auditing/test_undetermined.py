@@ -58,9 +58,12 @@ def test_what_a_search_by_queries_has_met_is_never_undetermined(name: str, pixel
 @pytest.mark.parametrize("surrogate", [False, True], ids=["own gradients", "surrogate"])
 def test_a_control_settles_nothing_where_gradients_vanish(surrogate: bool) -> None:
     model, x = Stepped(pixels=False), rows(pixels=False)
-    other = {"surrogate": model} if surrogate else {}
     result = ss.audit(
-        model, (x, model(x).argmax(1)), threat=ss.linf(0.02), attacks=["random-sign", "pgd:steps=3"], **other
+        model,
+        (x, model(x).argmax(1)),
+        threat=ss.linf(0.02),
+        attacks=["random-sign", "pgd:steps=3"],
+        surrogate=model if surrogate else None,
     )
     assert result.held == 0
     assert result.undetermined == result.clean_right - result.fooled > 0

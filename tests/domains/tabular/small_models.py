@@ -101,7 +101,8 @@ def linear_net(schema: Schema, seed: int = 0) -> TabularNet:
 
 def _net(schema: Schema, kind: type[nn.Module], seed: int, sizes: tuple[int, ...], size: float) -> TabularNet:
     draw = torch.Generator().manual_seed(seed)
-    widths, layers = [Layout(schema).width, *sizes, 2], []
+    widths = [Layout(schema).width, *sizes, 2]
+    layers: list[Any] = []
     for one, two in pairwise(widths):
         layers += [nn.Linear(one, two), kind()]
     net = nn.Sequential(*layers[:-1])
@@ -113,7 +114,7 @@ def _net(schema: Schema, kind: type[nn.Module], seed: int, sizes: tuple[int, ...
         scores = model(Layout(schema).widen(records(schema, 400, seed=9)))
         ahead = scores[:, 1] - scores[:, 0]
         # Not the median itself: where units are dead many rows share it, and would be decided by rounding.
-        net[-1].bias[1] -= ahead.median() + 0.05 * ahead.std()
+        layers[-2].bias[1] -= ahead.median() + 0.05 * ahead.std()
     return model
 
 
@@ -176,14 +177,15 @@ SCHEMAS: dict[str, Callable[[], Schema]] = {"credit": credit, "numbers": numbers
 def granted(model: Model, schema: Schema, decoded: Tensor) -> Tensor:
     """The decision for each record (R,) bool."""
     with torch.no_grad():
-        said = model(Layout(schema).widen(decoded))
-    return (said if said.ndim == 1 else said.argmax(1)) == TARGET.classes.index("yes")
+        said: Tensor = model(Layout(schema).widen(decoded))
+    return (said if said.ndim == 1 else said.argmax(1)).eq(TARGET.classes.index("yes"))
 
 
 def allowed(schema: Schema, before: Tensor, after: Tensor) -> Tensor:
     """What the independent checker says of decoded records, whatever the size of the change (R,) bool."""
     layout = Layout(schema)
-    return check_rows(schema, 1e12, layout.widen(before), layout.widen(after)).ok
+    found: Tensor = check_rows(schema, 1e12, layout.widen(before), layout.widen(after)).ok
+    return found
 
 
 def price(schema: Schema, before: Tensor, after: Tensor) -> Tensor:

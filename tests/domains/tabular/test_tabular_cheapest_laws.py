@@ -83,7 +83,8 @@ def test_of_a_linear_model_it_is_the_closed_form(gradients: bool) -> None:
     decoded, model, layout = people(schema, 20, seed=3), linear_net(schema, seed=4), Layout(schema)
     found = cheapest_flips(Decider(model, layout), moves_of(layout), decoded, Effort(gradients=gradients))
     with torch.no_grad():
-        weight = (model.net[0].weight[1] - model.net[0].weight[0]).double() / layout.scale[1]
+        both = next(model.net.parameters())
+        weight = (both[1] - both[0]).double() / layout.scale[1]
         scores = model(layout.widen(decoded)).double()
     for row, record in enumerate(decoded):
         lead = float(scores[row, 1] - scores[row, 0])

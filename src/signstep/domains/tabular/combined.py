@@ -29,7 +29,7 @@ def ask_all(best: Best, most: int) -> Tensor:
             continue
         records, cost = found
         owner = torch.full((len(cost),), row)
-        for part in torch.arange(len(cost)).split(_WAVE):
+        for part in torch.split(torch.arange(len(cost)), _WAVE):
             if len(part) == 0 or float(cost[part[0]]) >= float(best.cost[row]):
                 break
             best.ask(records[part], cost[part], owner[part])

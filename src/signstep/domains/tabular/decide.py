@@ -19,12 +19,14 @@ class Decider:
         model: that is asked.
         forwards: rows asked for so far.
         backwards: rows whose gradient was taken.
+        labels: whether the model has answered with labels alone, so that no lead says how near it was.
     """
 
     def __init__(self, model: Model, layout: Layout) -> None:
         self.model, self.layout, self.good = model, layout, layout.schema.target.good
         self._predictor = Predictor(model)
         self.forwards = self.backwards = 0
+        self.labels = False
 
     @torch.no_grad()
     def __call__(self, decoded: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,6 +56,7 @@ class Decider:
     def _look(self, wide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         outputs: Outputs = self._predictor(wide)
         if outputs.form == "labels":
+            self.labels = True
             granted = outputs.raw == self.good
             return torch.where(granted, 1.0, -1.0).double(), granted, torch.ones_like(granted)
         task = task_for("auto", outputs.scores.detach())

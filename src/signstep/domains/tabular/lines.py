@@ -153,14 +153,14 @@ def cheapest_on(
         best.ask_cheapest(lines.states, lines.owner, _as_they_are(lines))
     if turns is None:
         length, exact = _spread(lines, grid)
+        beside = length[:, :0]
     else:
         beside, length = _read(lines, turns, whole=flipped or themselves)
         exact = torch.ones(len(lines), dtype=torch.bool)
     line, place = torch.isfinite(length).nonzero().unbind(1)
     questions = lines.questions(line, length[line, place])
-    if turns is not None:
-        line, place = torch.isfinite(beside).nonzero().unbind(1)
-        questions = questions.join(lines.questions(line, beside[line, place], edge=True))
+    line, place = torch.isfinite(beside).nonzero().unbind(1)
+    questions = questions.join(lines.questions(line, beside[line, place], edge=True))
     questions = questions.join(switches(lines.allowed, lines.states, lines.owner))
     cut = best.ask_cheapest(lines.states, lines.owner, questions)
     if not bool(exact.all()):
@@ -290,7 +290,7 @@ def _bisect(best: Best, lines: Lines, length: Tensor, which: Tensor) -> None:
         inner = inner.index_copy(0, index, torch.where(flips, inner[index], middle[index]))
     # Steps aside, so that rounding in the model does not undo the flip; whole numbers stay.
     away, scale = (outer - inner).sign(), lines.scale()[which_line]
-    for times, firmly in _ASIDE:
+    for times, firmly in _ASIDE[1:] if best.decider.labels else _ASIDE:
         aside = outer + torch.where(unit > 0, 0.0, times * away * scale)
         aside = torch.minimum(aside.clamp_min(0), lines.longest[which_line])
         open_ = ~_flips(best, lines, which_line, aside, keep=True, edge=firmly)

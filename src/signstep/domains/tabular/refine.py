@@ -159,7 +159,7 @@ def _exchange(best: Best, rows: Tensor, chosen: Tensor, turns: Turns | None) -> 
 
 def _go_on(best: Best, states: Tensor, owner: Tensor, only: Tensor, turns: Turns | None) -> None:
     """From states (Q, F) of the rows ``owner``: themselves, then one more move of ``only`` (R, D) or category."""
-    for part in torch.arange(len(owner)).split(_STATES):
+    for part in torch.split(torch.arange(len(owner)), _STATES):
         here, whose = states[part], owner[part]
         lines = Lines.of(best.allowed, here, whose, best.cost, only[whose])
         cheapest_on(best, lines, turns if turns is not None and turns.few else None, _GRID, themselves=True)

@@ -10,6 +10,7 @@ What is returned did flip. That nothing cheaper exists is claimed only where all
 from the model (`turns`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -80,16 +81,19 @@ def cheapest_flips(decider: Decider, moves: Moves, decoded: Tensor, effort: Effo
             except VictimError as error:
                 ended = str(error)
         parts.append(search)
+
+    def joined(pick: Callable[[_Search], Tensor]) -> Tensor:
+        return torch.cat([pick(part) for part in parts])
+
     return Cheapest(
-        torch.cat([part.best.record for part in parts]) if parts else decoded.clone(),
-        torch.cat([part.best.cost for part in parts]) if parts else decoded.new_zeros(0),
-        *(
-            torch.cat([flags(part) for part in parts]) if parts else torch.zeros(0, dtype=torch.bool)
-            for flags in (lambda part: part.best.granted, lambda part: part.alone, lambda part: part.whole)
-        ),
-        decider.forwards - forwards,
-        decider.backwards - backwards,
-        ended,
+        records=joined(lambda part: part.best.record),
+        cost=joined(lambda part: part.best.cost),
+        granted=joined(lambda part: part.best.granted),
+        alone=joined(lambda part: part.alone),
+        whole=joined(lambda part: part.whole),
+        forwards=decider.forwards - forwards,
+        backwards=decider.backwards - backwards,
+        ended=ended,
     )
 
 

@@ -180,7 +180,8 @@ class _Network:
         """All lengths at which the decision for the favourable class can change: see `Turns.along`."""
         size = max(1, _AT_ONCE // ((2 + self.kinks) * self.widest))
         parts = [
-            self._some(*part) for part in zip(begin.split(size), step.split(size), longest.split(size), strict=True)
+            self._some(*part)
+            for part in zip(*(torch.split(part, size) for part in (begin, step, longest)), strict=True)
         ]
         width = max((part.shape[1] for part in parts), default=0)
         return torch.cat([F.pad(part, (0, width - part.shape[1]), value=torch.inf) for part in parts] or [step[:, :0]])
