@@ -126,7 +126,7 @@ def records(schema: Schema, count: int, seed: int = 0) -> Tensor:
 def fitted(kind: str, schema: Schema, seed: int = 0) -> Model:
     """A fitted scikit-learn classifier as a model of wide rows."""
     module, _, name = kind.rpartition(".")
-    options: dict[str, Any] = {"RandomForestClassifier": {"n_estimators": 12}}.get(name, {})
+    options: dict[str, Any] = {"RandomForestClassifier": {"n_estimators": 5}}.get(name, {})
     options |= {"GradientBoostingClassifier": {"n_estimators": 15}}.get(name, {})
     options |= {"HistGradientBoostingClassifier": {"max_iter": 12, "min_samples_leaf": 5}}.get(name, {})
     made = getattr(importlib.import_module(f"sklearn.{module.removeprefix('scaled:')}"), name)(**options)

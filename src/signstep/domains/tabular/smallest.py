@@ -75,7 +75,7 @@ def cheapest_flips(decider: Decider, moves: Moves, decoded: Tensor, effort: Effo
     parts, ended = [], None
     for part in torch.split(decoded, max(1, min(_ROWS, _LINES // max(1, wide)))):
         search = _Search(decider, moves, part)
-        if ended is None:
+        if ended is None and len(part):
             try:
                 search.run(effort)
             except VictimError as error:
