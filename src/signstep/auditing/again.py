@@ -170,7 +170,7 @@ def _rows(data: Iterable[tuple[Tree, Tensor | None]], sample: Sequence[int]) -> 
     for x, y in data:
         wanted = [row - start for row in sample if start <= row < start + rows(x)]
         if wanted:
-            index = torch.tensor(wanted)
+            index = torch.tensor(wanted, dtype=torch.int64, device="cpu")
             parts.append(take(x, index))
             if y is not None:
                 labels.append(y[index])

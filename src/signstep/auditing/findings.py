@@ -74,8 +74,9 @@ CATALOGUE: dict[str, Rule] = {
         Rule(
             "SS104",
             "gradients vanish",
-            "A gradient attack cannot see anything where the gradient is zero or not finite; such examples are "
-            "undetermined and not robust.",
+            "A gradient attack cannot see anything where the gradient is zero or not finite. An example that no other "
+            "attack could search is undetermined and not robust; one that was searched by queries alone is held on "
+            "their word, which is worth less.",
             "Return logits, not probabilities or hard decisions; remove detach, rounding and saturating layers or "
             "attack "
             "through a surrogate; use query-only attacks.",

@@ -125,8 +125,8 @@ def allowed(
         return Check("threat model", False, "the record does not state the threat in numbers")
     several = {f":{name}": part for name, part in terms["inputs"].items()} if "inputs" in terms else {"": terms}
     book, complete = Book(), True
-    inside, tolerance = torch.ones(len(points["row"]), dtype=torch.bool), 0.0
-    sizes = torch.zeros(len(points["row"]), dtype=torch.float64)
+    inside, tolerance = torch.ones(len(points["row"]), dtype=torch.bool, device="cpu"), 0.0
+    sizes = torch.zeros(len(points["row"]), dtype=torch.float64, device="cpu")
     for end, part in several.items():
         if f"x_adv{end}" not in points:
             return Check("threat model", False, f"the saved points have no input {end[1:]!r}")

@@ -127,7 +127,7 @@ def _failures(
 ) -> Tensor:
     """Of 32 fresh passes, in how many the model fails (R,)."""
     if "y" not in part:
-        return torch.full((len(part["row"]),), HELD_OUT if attacked else 0)
+        return torch.full((len(part["row"]),), HELD_OUT if attacked else 0, dtype=torch.int64, device="cpu")
     y = part["y"].to(_device(predictor))
     target = part.get("target") if attacked else None
     passes = [_wrong(result, task, predictor(x), y, target) for _ in range(HELD_OUT)]
@@ -395,12 +395,12 @@ class _Inputs:
         wanted = [row for row in rows if row in self._place]
         if not wanted:
             return
-        index = torch.tensor([row - rows.start for row in wanted])
-        there = torch.tensor([self._place[row] for row in wanted])
+        index = torch.tensor([row - rows.start for row in wanted], dtype=torch.int64, device="cpu")
+        there = torch.tensor([self._place[row] for row in wanted], dtype=torch.int64, device="cpu")
         self._found += len(wanted)
         u = tree_map(lambda part: self.to_search(part)[index], x)
         parts = {f"x:{name}": part for name, part in u.items()} if isinstance(u, dict) else {"x": u}
-        near = torch.ones(len(wanted), dtype=torch.bool)
+        near = torch.ones(len(wanted), dtype=torch.bool, device="cpu")
         for name, part in parts.items():
             kept = self.points.get(name)
             if kept is None or kept.shape[1:] != part.shape[1:]:

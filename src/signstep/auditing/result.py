@@ -147,8 +147,8 @@ class Result:
         clean_right: examples that the model answers rightly untouched (the labels' agreement with the model when the
             labels are its own predictions).
         held: examples that were right and survived every attack.
-        undetermined: examples that were right, that no attack fooled, and about which no attack that looks at
-            gradients could find out anything.
+        undetermined: examples that were right, that no attack fooled, and on which none could search, neither by
+            gradients nor by asking.
         attacks: one entry for each attack.
         curves: by attack, the same at several sizes. FGSM's come from one gradient, those of an attack that looks for
             the smallest change from its one run; other attacks keep what they found at a smaller size.
@@ -341,11 +341,14 @@ class Result:
 def worst_case(examples: Examples, attacks: Sequence[AttackResult]) -> str:
     """Attacks combined pointwise: one letter for each example.
 
-    An example is undetermined when no attack fooled it and no attack that looks at gradients could use any; a control
-    without gradients settles nothing.
+    An example is undetermined when no attack fooled it and none of those run on it could search: gradients vanished,
+    outputs were NaN, the victim had gone. A search by scores or labels settles it as one by gradients does; a control,
+    which asks the model nothing before its verdict, settles nothing beside them.
     """
     columns = list(examples.verdicts.values())
-    informed = [examples.verdicts[entry.name] for entry in attacks if entry.gradients] or columns
+    # Attacks led by surrogates need nothing of the model, and have searched all the same.
+    searched = (entry for entry in attacks if entry.needs != "nothing" or entry.gradients)
+    informed = [examples.verdicts[entry.name] for entry in searched] or columns
 
     def letter(row: int, clean: str) -> str:
         if clean == "w":
