@@ -73,6 +73,7 @@ def audit(
     trust: o.Trust = False,
     data: o.Data = None,
     label_column: o.LabelColumn = None,
+    ignore_column: o.IgnoreColumn = None,  # noqa: ARG001  # of domains, which read the context
     classes: o.Classes = None,
     skip_bad: o.SkipBad = False,
     split: o.Split = None,

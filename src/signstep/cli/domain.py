@@ -20,8 +20,10 @@ SchemaFile = Annotated[
     typer.Option("--schema", help="With --domain: a TOML file that says what the data means and what may change."),
 ]
 
-# Options of an audit that a domain's schema decides instead, or that only images have.
+# Options of an audit that a domain's schema decides instead, or that only images have; some domains heed some of them.
 _OF_IMAGES = (
+    "label_column",
+    "ignore_column",
     "split",
     "resize",
     "classes",
@@ -51,9 +53,13 @@ def check_options(context: typer.Context, name: str, schema: Path | None) -> Non
     if name == IMAGES:
         if schema is not None:
             raise InputError("--schema has no effect on images; pass --domain, or drop it")
+        if context.params.get("ignore_column"):
+            raise InputError("--ignore-column needs --domain tabular or control; drop it and the column")
         return
-    find_domain(name)
+    heeded = find_domain(name).heeds
     for option in _OF_IMAGES:
+        if option in heeded:
+            continue
         source = context.get_parameter_source(option)
         if source is not None and source.name == "COMMANDLINE":
             raise InputError(
@@ -79,6 +85,9 @@ def case_of(name: str, stated: Mapping[str, Any], batch_size: int) -> Case:
             batch_size=batch_size,
             seed=int(stated.get("seed", 0)),
             skip_bad=bool(stated.get("skip_bad", False)),
+            ignore=tuple(stated.get("ignore_column") or ()),
+            task=str(stated.get("task") or "auto"),
+            tolerance=stated.get("tolerance"),
         )
     )
 
@@ -90,6 +99,7 @@ def schema(
         str | None, typer.Option(help="The data to draw a schema from, such as credit.csv or credit.parquet.")
     ] = None,
     label_column: o.LabelColumn = None,
+    ignore_column: o.IgnoreColumn = None,
     out: Annotated[Path | None, typer.Option(help="Write it here; else it is printed.")] = None,
 ) -> None:
     """Draw a schema from data, as TOML to be edited: what each column means, and what may change by how much.
@@ -101,7 +111,10 @@ def schema(
     infer = domain(name).infer
     if infer is None:
         raise InputError(f"the domain {name} draws no schema from data; pass one of {_with_schema()}")
-    text = infer(Request(data=data, label_column=label_column))
+    for option, given in (("label_column", label_column), ("ignore_column", ignore_column)):
+        if given and option not in domain(name).heeds:
+            raise InputError(f"--{option.replace('_', '-')} has no effect with --domain {name}; drop it")
+    text = infer(Request(data=data, label_column=label_column, ignore=tuple(ignore_column or ())))
     if out is None:
         typer.echo(text, nl=not text.endswith("\n"))
         return

@@ -1,5 +1,6 @@
 """NumPy archives with an array of inputs and an array of labels, read row by row even when they are compressed."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from signstep.data.batches import DataSource
+from signstep.data.comma import INFLATED, INFLATED_LEAST
 from signstep.errors import LoadError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -232,3 +234,38 @@ def _reading(path: Path) -> Iterator[None]:
         raise LoadError(
             f"{path} cannot be read as a NumPy archive ({error}): write it again with numpy.savez"
         ) from error
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    """Those of the named arrays that an archive holds, whole.
+
+    Raises:
+        LoadError: The file cannot be read, one is an array of Python objects, or is not as large as its header says.
+    """
+    found = {}
+    members = _members(path)
+    for name in names:
+        if name not in members:
+            continue
+        member = members[name]
+        _refuse_objects(path, name, member)
+        with _reading(path), zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{name}.npy")
+            size = math.prod(member.shape) * member.dtype.itemsize
+            if size > info.file_size or info.file_size > max(INFLATED_LEAST, INFLATED * info.compress_size):
+                raise LoadError(
+                    f"{path}: {name} says that it holds {size} bytes, of which {info.compress_size} are there: write "
+                    "it again with numpy.savez"
+                )
+            with archive.open(info) as stream:
+                found[name] = npy.read_array(stream, allow_pickle=False)
+    return found
+
+
+def array_names(path: Path) -> tuple[str, ...]:
+    """The names of the arrays of an archive.
+
+    Raises:
+        LoadError: The file cannot be read.
+    """
+    return tuple(sorted(_members(path)))

@@ -27,11 +27,13 @@ class Domain:
         name: as on the command line.
         title: in words.
         package: where it lies.
+        heeds: options of the command line that it heeds, of those that a schema decides in other domains.
     """
 
     name: str
     title: str
     package: str
+    heeds: frozenset[str] = frozenset()
 
     def case(self, request: Request) -> Case:
         """The audit that the request asks for.
@@ -62,8 +64,18 @@ class Domain:
 DOMAINS: dict[str, Domain] = {
     row.name: row
     for row in (
-        Domain("tabular", "records with units, whole numbers, categories and rules", "signstep.domains.tabular"),
-        Domain("control", "sensors, time series and controllers", "signstep.domains.control"),
+        Domain(
+            "tabular",
+            "records with units, whole numbers, categories and rules",
+            "signstep.domains.tabular",
+            frozenset({"label_column", "ignore_column"}),
+        ),
+        Domain(
+            "control",
+            "sensors, time series and controllers",
+            "signstep.domains.control",
+            frozenset({"label_column", "ignore_column", "task", "tolerance"}),
+        ),
         Domain("atoms", "structures and potentials", "signstep.domains.atoms"),
         Domain("multimodal", "image with text, text alone, several inputs", "signstep.domains.multimodal"),
     )

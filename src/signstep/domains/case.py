@@ -30,6 +30,9 @@ class Request:
         schema: a TOML file that says what the data means and what may change.
         threat: the size of the change, "norm:eps"; None for the schema's own.
         label_column: tables: the column of the label.
+        ignore: tables: columns to leave out.
+        task: "auto", or what the model's outputs mean, where the domain leaves that open.
+        tolerance: of a regression: the largest error that still counts as right.
         limit: the number of examples to use.
         batch_size: examples at a time.
         seed: all randomness.
@@ -48,6 +51,9 @@ class Request:
     batch_size: int = 256
     seed: int = 0
     skip_bad: bool = False
+    ignore: tuple[str, ...] = ()
+    task: str = "auto"
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -46,6 +46,10 @@ def loop_case(request: Request, schema: Schema) -> Case:
         raise InputError(f"data={request.data!r} has no meaning for a plant, whose starts are drawn; drop --data")
     if request.label_column is not None:
         raise InputError("label_column has no meaning for a plant; drop it")
+    if request.ignore or schema.ignore:
+        raise InputError("columns to ignore have no meaning for a plant; drop them")
+    if request.task != "auto" or request.tolerance is not None:
+        raise InputError("task and tolerance have no meaning for a plant, which fails at its limits; drop them")
     loop, description, notes, hashes = _loop(request, schema)
     loop, known = loop.eval(), loop.plant
     sensors = Sensors(_sensors(known, schema), known.interval)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from signstep.core.threat import Eps
+from signstep.data.tables import refuse_unknown
 from signstep.domains.case import Case, Request
 from signstep.domains.tabular.cells import read_cells
 from signstep.domains.tabular.encode import Layout
@@ -57,6 +58,9 @@ def case(request: Request) -> Case:
     if request.label_column is not None:
         schema = _with_target(schema, request.label_column)
     cells = read_cells(request.data)
+    if request.ignore:
+        refuse_unknown(request.ignore, list(cells.columns))
+        schema = replace(schema, ignore=(*schema.ignore, *request.ignore), _numbers={})
     records = read_records(cells, schema, skip_bad=request.skip_bad, labelled=schema.target.column in cells.columns)
     model = given_model(request, schema)
     hashes = model.hashes | {"data": _sha256(Path(request.data)), "schema": _sha256(Path(request.schema))}
@@ -74,7 +78,7 @@ def infer(request: Request) -> str:
     """
     if request.data is None:
         raise InputError("a schema is inferred from data; pass --data FILE.csv or FILE.parquet")
-    return schema_text(infer_schema(read_cells(request.data), request.label_column))
+    return schema_text(infer_schema(read_cells(request.data), request.label_column, request.ignore))
 
 
 def _example(request: Request) -> Case:
