@@ -11,7 +11,9 @@ from signstep.api import fgsm
 from signstep.auditing.findings import CATALOGUE, Rule
 from signstep.auditing.ladder import LADDERS, Ladder, ladder
 from signstep.core.norms import NORMS
+from signstep.core.recipe import Recipe
 from signstep.core.recipes import RECIPES, canonical, options_of
+from signstep.domains import DOMAINS
 from signstep.errors import InputError
 
 
@@ -40,6 +42,9 @@ def explain(name: str) -> str:
         return _finding(CATALOGUE[name.upper()])
     if name.partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
         return _ladder(ladder(name))
+    owner = next((one for one in DOMAINS.values() if name in one.recipes), None)
+    if owner is not None:
+        return _of_domain(owner.rows[name], owner.name)
     name = canonical(name)
     if name not in TOPICS:
         raise InputError(
@@ -57,6 +62,17 @@ def explain(name: str) -> str:
     lines += ["", f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example and restart"]
     lines += [f"Options    {options}", f"Source     {row.source}"]
     return "\n".join(lines)
+
+
+def _of_domain(row: Recipe, domain: str) -> str:
+    lines = [
+        f"{row.name}: {row.title}",
+        "",
+        f"For --domain {domain} alone: signstep audit --domain {domain} --attack {row.name}",
+        "",
+    ]
+    lines += [f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example"]
+    return "\n".join([*lines, f"Options    {', '.join(options_of(row)) or 'none'}", f"Source     {row.source}"])
 
 
 def _ladder(preset: Ladder) -> str:

@@ -20,7 +20,7 @@ from signstep.auditing.run import audit as run_audit
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, dump_config
-from signstep.cli.domain import IMAGES, DomainName, SchemaFile, case_of, check_options, described
+from signstep.cli.domain import IMAGES, DomainName, SchemaFile, case_of, check_options, check_recipes, described
 from signstep.cli.job import (
     all_hashes,
     check_classes,
@@ -143,6 +143,7 @@ def audit(
     check_ignored(settings.ignore)
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
+    check_recipes(domain, [*(attack or ()), *(ladder or ())])
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(goal)
     if threads is not None:

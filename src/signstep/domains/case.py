@@ -13,6 +13,7 @@ from signstep.core.subject import Model
 from signstep.core.tasks import Task, TaskName
 from signstep.core.threat import Threat
 from signstep.core.tree import Tree
+from signstep.domains.own import Named, none_named
 
 Story: TypeAlias = Callable[[Result, Mapping[str, Tensor]], tuple[Section, ...]]
 
@@ -68,7 +69,8 @@ class Case:
         task: what the model's outputs mean.
         description: of the model.
         data: of the data.
-        attacks: recipes or attack objects to run when nobody asks for others; "label: ..." names are theirs.
+        attacks: recipes or attack objects to run when nobody asks for others.
+        named: the domain's own attacks, by the names that stand in its records.
         curve: sizes of the security curve; True for the usual shares of eps, False for none.
         opening: lines to say first.
         notes: what the reader of the result must know (bad rows left out, say).
@@ -89,6 +91,7 @@ class Case:
     data: str
     story: Story
     attacks: tuple[Any, ...] = ("random-sign", "fgsm", "pgd")
+    named: Named = none_named
     curve: bool | tuple[float, ...] = True
     opening: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

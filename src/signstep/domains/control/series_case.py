@@ -13,6 +13,7 @@ from signstep.core.tasks import Regression, Task, TaskName
 from signstep.data.comma import SUFFIXES
 from signstep.domains.case import Case, Request
 from signstep.domains.control.arrays import read_npz
+from signstep.domains.control.causal import RECIPES
 from signstep.domains.control.records import read_csv
 from signstep.domains.control.schema import Schema
 from signstep.domains.control.sensors import Sensor, Sensors
@@ -22,6 +23,7 @@ from signstep.domains.control.series_story import story
 from signstep.domains.control.stated import size_of
 from signstep.domains.control.tennessee import read_tennessee
 from signstep.domains.control.threat import sensor_threat
+from signstep.domains.own import named_in
 from signstep.errors import InputError, LoadError
 from signstep.models import load_model, parse_args
 
@@ -52,19 +54,10 @@ def series_case(request: Request, schema: Schema) -> Case:
         InputError: schema, data and model do not fit each other.
         LoadError: a file cannot be read.
     """
-    assert request.data is not None
-    if schema.plant is not None:
-        raise InputError(f"the schema has plant = {schema.plant!r}, and --data gives recorded series; drop one of them")
-    for name in ("seconds", "starts"):
-        if getattr(schema, name) is not None:
-            raise InputError(
-                f"{name} = {getattr(schema, name):g} belongs to a closed loop, and --data gives series; drop it"
-            )
     task = _task(request)
-    data = _data(Path(request.data).expanduser(), request, schema)
+    data, sensors = _declared(request, schema)
     model, description, notes, hashes = _model(request, data)
     test = _first(data.test, request.limit)
-    sensors = Sensors(_sensors(schema, data), schema.interval or data.interval)
     threat = sensor_threat(sensors, size_of(request.threat))
     _, samples, channels = test.x.shape
     firsts = range(0, len(test.x), request.batch_size)
@@ -78,9 +71,10 @@ def series_case(request: Request, schema: Schema) -> Case:
         threat=threat,
         task=task,
         description=description,
-        data=f"{Path(request.data).name} ({len(test.x)} series of {samples} samples, {channels} sensors)",
+        data=f"{Path(str(request.data)).name} ({len(test.x)} series of {samples} samples, {channels} sensors)",
         story=partial(story, series=test, sensors=sensors, alarm=data.alarm),
         attacks=("random-sign", "fgsm", "pgd:steps=20"),
+        named=named_in(RECIPES),
         curve=(0.125, 0.25, 0.5, 1.0, 2.0),
         opening=(f"sensors: {sensors}",),
         notes=(*notes, *test.skipped),
@@ -89,6 +83,29 @@ def series_case(request: Request, schema: Schema) -> Case:
         total=len(test.x),
         terms={**sensors.plain(), "eps": threat.eps, "samples": test.x.shape[1]},
     )
+
+
+def declared(request: Request, schema: Schema) -> Sensors:
+    """The sensors of the data, with what the schema leaves open; no model is trained or loaded.
+
+    Raises:
+        InputError: schema and data do not fit each other.
+        LoadError: a file cannot be read.
+    """
+    return _declared(request, schema)[1]
+
+
+def _declared(request: Request, schema: Schema) -> tuple[_Data, Sensors]:
+    assert request.data is not None
+    if schema.plant is not None:
+        raise InputError(f"the schema has plant = {schema.plant!r}, and --data gives recorded series; drop one of them")
+    for name in ("seconds", "starts"):
+        if getattr(schema, name) is not None:
+            raise InputError(
+                f"{name} = {getattr(schema, name):g} belongs to a closed loop, and --data gives series; drop it"
+            )
+    data = _data(Path(request.data).expanduser(), request, schema)
+    return data, Sensors(_sensors(schema, data), schema.interval or data.interval)
 
 
 def _task(request: Request) -> Task | TaskName:
@@ -106,7 +123,7 @@ def _task(request: Request) -> Task | TaskName:
 def _data(path: Path, request: Request, schema: Schema) -> _Data:
     """The series to audit, and those to train on where no model is given."""
     samples, stride = schema.window or WINDOW, schema.stride or schema.window or WINDOW
-    real, ignore = request.task == "regression", (*schema.ignore, *request.ignore)
+    real, ignore = request.task == "regression", tuple(dict.fromkeys((*schema.ignore, *request.ignore)))
     kind = "folder" if path.is_dir() else path.name.lower()
     if request.label_column is not None and not kind.endswith((*SUFFIXES, ".npz")):
         raise InputError(f"--label-column names a column of a .csv or an array of a .npz, and {path.name} is none")

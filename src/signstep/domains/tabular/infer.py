@@ -46,7 +46,7 @@ def infer_schema(cells: Cells, target: str | None = None, ignore: Sequence[str] 
     ignored = tuple(name for name in cells.columns if name != column and (name in ignore or _no_feature(name, cells)))
     names = [name for name in cells.columns if name not in {column, *ignored}]
     features = tuple(_feature(name, cells) for name in names)
-    groups = tuple(feature.name for feature in features if feature.change == "none" and feature.named)
+    groups = tuple(one.name for one in features if one.change == "none" and one.named and "<" not in one.name)
     return Schema(features, Target(column, classes, classes[-1]), ignore=ignored, groups=groups)
 
 
@@ -82,13 +82,17 @@ def _feature(name: str, cells: Cells) -> Feature:
         return Feature(name, "categorical", levels=different, change=change)
     kind: Kind = "integer" if all(value.is_integer() for value in values) else "continuous"
     centre, spread = _moments(values)
+    if min(values) == max(values):
+        change = "none"  # a range of one value leaves nothing to change to
     return Feature(name, kind, min(values), max(values), change=change, centre=centre, spread=spread)
 
 
 def _moments(values: list[float]) -> tuple[float, float]:
     """Mean and standard deviation, rounded for a file that people read."""
-    spread = float(np.std(values))
-    return _rounded(float(np.mean(values))), _rounded(spread) if spread > 0 else 1.0
+    unit = max(map(abs, values)) or 1.0  # squares of the largest numbers would be infinite
+    shares = np.array(values) / unit
+    spread = unit * float(np.std(shares))
+    return _rounded(unit * float(np.mean(shares))), _rounded(spread) if spread > 0 else 1.0
 
 
 def _rounded(value: float) -> float:
