@@ -30,7 +30,7 @@ class Before:
     promise: float
 
     def relaxed(self, fmax: float, after: float) -> bool:
-        """Whether its forces are at most the share ``fmax`` of those ``after`` it was displaced: these set the scale."""
+        """Whether its forces are at most the share ``fmax`` of those ``after`` it was displaced, the scale."""
         return self.largest <= fmax * after
 
 
