@@ -143,7 +143,7 @@ def _classes(
         if is_missing(value):
             raise LoadError(f"{archive.path}: {label}[{row}] holds no label; save one for each series")
         targets.add(int(value) if isinstance(value, bool) else value, partial(_place, archive, label, row))
-    numbers, names = classes_of(targets)
+    numbers, names = classes_of(targets, archive.path.name)
     given = archive.first(_CLASSES)
     if given is not None and y.dtype.kind not in "US":
         named = tuple(map(str, given[1].reshape(-1).tolist()))

@@ -78,7 +78,7 @@ def read_csv(
         values[number] = read
         labels[number] = (real_number(words[number]) or 0.0) if real else 0.0
         targets.add(words[number], partial(_place, path, line.number))
-    kept, classes = (labels, ()) if real else _numbered(targets, bad)
+    kept, classes = (labels, ()) if real else _numbered(targets, bad, path.name)
     interval, breaks, notes = _axis(times)
     pieces = np.split(np.arange(len(lines)), breaks)
     records = [Record(values[piece], kept[piece], bad[piece]) for piece in pieces]
@@ -138,9 +138,9 @@ def _label_fault(column: str, text: str, *, real: bool) -> str:
     return ""
 
 
-def _numbered(targets: Targets, bad: NDArray[np.bool_]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _numbered(targets: Targets, bad: NDArray[np.bool_], place: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Classes of the rows; a bad row has the label before it, so that the window it spoils is counted as spoilt."""
-    numbers, classes = classes_of(targets)
+    numbers, classes = classes_of(targets, place)
     labels = np.full(len(bad), -1, dtype=np.int64)
     labels[~bad] = numbers.numpy()
     for row in np.flatnonzero(bad).tolist():

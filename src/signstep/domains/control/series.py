@@ -77,7 +77,7 @@ class Series:
         return replace(self, x=self.x[..., kept], names=names, skipped=(*self.skipped, note))
 
 
-def classes_of(targets: Targets) -> tuple[Tensor, tuple[str, ...]]:
+def classes_of(targets: Targets, place: str) -> tuple[Tensor, tuple[str, ...]]:
     """Labels (N,) int64 and the names of the classes; whole numbers are the classes that they count.
 
     Raises:
@@ -89,7 +89,7 @@ def classes_of(targets: Targets) -> tuple[Tensor, tuple[str, ...]]:
     largest = int(labels.numbers.max()) if len(labels.numbers) else -1
     if largest >= _MOST_CLASSES:
         raise LoadError(
-            f"the labels in {targets.column!r} count classes up to {largest}; number them from 0, write names, or for "
+            f"{place}: the labels in {targets.column!r} count classes up to {largest}; number them from 0, write names, or for "
             "a model that answers with a number pass --task regression --tolerance T"
         )
     return labels.numbers, tuple(map(str, range(largest + 1)))
