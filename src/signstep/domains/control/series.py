@@ -89,8 +89,8 @@ def classes_of(targets: Targets, place: str) -> tuple[Tensor, tuple[str, ...]]:
     largest = int(labels.numbers.max()) if len(labels.numbers) else -1
     if largest >= _MOST_CLASSES:
         raise LoadError(
-            f"{place}: the labels in {targets.column!r} count classes up to {largest}; number them from 0, write names, or for "
-            "a model that answers with a number pass --task regression --tolerance T"
+            f"{place}: the labels in {targets.column!r} count classes up to {largest}; number them from 0, write "
+            "names, or for a model that answers with a number pass --task regression --tolerance T"
         )
     return labels.numbers, tuple(map(str, range(largest + 1)))
 
