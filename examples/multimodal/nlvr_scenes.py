@@ -48,7 +48,8 @@ def _inside(form: str, down: Tensor, across: Tensor, size: int) -> Tensor:
     if form == "square":
         return ((down > 0) & (down < size) & (across > 0) & (across < size)).float()
     edge = (down / 2 - (across - size / 2).abs()) / 1.25**0.5
-    return (edge + 0.5).clamp(0, 1) * ((down > 0) & (down < size))
+    covered: Tensor = (edge + 0.5).clamp(0, 1) * ((down > 0) & (down < size))
+    return covered
 
 
 def _tower(chance: random.Random) -> list[Item]:

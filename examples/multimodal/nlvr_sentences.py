@@ -202,26 +202,32 @@ def _every_box(boxes: Sequence[Box], chance: random.Random) -> Claim:
     return f"{chance.choice(['each box has', 'each grey box contains'])} {least} {said}", found
 
 
+def _touches_any(item: Item) -> bool:
+    return any(walls(item).values())
+
+
+def _touches(wall: str) -> Callable[[Item], bool]:
+    return lambda item: walls(item)[wall]
+
+
+def _cornered(item: Item) -> bool:
+    touched = walls(item)
+    return (touched["left"] or touched["right"]) and (touched["top"] or touched["bottom"])
+
+
+_PLACES: tuple[tuple[str, Callable[[Item], bool]], ...] = (
+    *((place, _touches_any) for place in ("the wall", "the edge", "an edge", "the side", "any edge", "the wall")),
+    *((place, _touches("bottom")) for place in ("the base", "the bottom of a box", "the bottom of a box")),
+    ("the top of a box", _touches("top")),
+    ("right wall of a box", _touches("right")),
+    *((place, _cornered) for place in ("a corner", "the corner", "a corner of a box")),
+)
+
+
 def _touching(boxes: Sequence[Box], chance: random.Random) -> Claim:
     noun, number = _noun(chance, small=True), _number(chance)
     near = chance.choice(["", "closely "])
-    place, touches = chance.choice(
-        [
-            *[
-                (place, lambda item: any(walls(item).values()))
-                for place in ("the wall", "the edge", "an edge", "the side", "any edge", "the wall")
-            ],
-            *[
-                (place, lambda item: walls(item)["bottom"])
-                for place in ("the base", "the bottom of a box", "the bottom of a box")
-            ],
-            ("the top of a box", lambda item: walls(item)["top"]),
-            ("right wall of a box", lambda item: walls(item)["right"]),
-            ("a corner", _cornered),
-            ("the corner", _cornered),
-            ("a corner of a box", _cornered),
-        ]
-    )
+    place, touches = chance.choice(_PLACES)
     many = _all(boxes)
     if place in ("the edge", "any edge") and chance.random() < 0.6:
         sort = chance.randrange(4)
@@ -238,11 +244,6 @@ def _touching(boxes: Sequence[Box], chance: random.Random) -> Claim:
         said = f"there {'is 1 box' if boxed == 1 else 'are 2 boxes'} with a {noun.words}"
         return f"{said} {near}touching {place}", having == boxed
     return f"{number.there} {_plural(noun, number)} {near}touching {place}", number.fits(count)
-
-
-def _cornered(item: Item) -> bool:
-    touched = walls(item)
-    return (touched["left"] or touched["right"]) and (touched["top"] or touched["bottom"])
 
 
 def _all_touching(boxes: Sequence[Box], chance: random.Random) -> Claim:

@@ -9,7 +9,8 @@ which are in the vocabulary. Few pairs remain (727), so that most of what is lea
 1. The image branch learns to find objects in drawn scenes and in the training pictures.
 2. The rest learns from annotated objects and sentences, made ones first, then people's among them; exchanging colours,
    shapes and left for right, in scene and sentence alike, makes more of both.
-3. The rest learns on from what the image branch finds in the training pictures.
+
+Both together see pictures for the first time when they are measured.
 
     python examples/multimodal/train_nlvr.py ../shared/data/image_text/nlvr_dev [FOLDER]
 """
@@ -267,7 +268,7 @@ def report(model: BoxesNet, pairs: Pairs, ids: Tensor) -> str:
 
 
 def train(pairs: Pairs, words: WordTokenizer, *, steps: int = 12000) -> BoxesNet:
-    """The three parts after each other; the last step's weights."""
+    """The two parts after each other; the last step's weights."""
     torch.manual_seed(0)
     model = nlvr_network()
     rows = (~held_out(pairs.groups)).nonzero().squeeze(1)

@@ -30,7 +30,7 @@ from signstep.data.targets import spelled
 from signstep.errors import LoadError
 
 if TYPE_CHECKING:
-    from _csv import _reader
+    from _csv import Reader
 
 SUFFIXES = (".csv", ".csv.gz")
 
@@ -169,12 +169,12 @@ def _numbers(cells: list[str]) -> list[float] | int:
     return numbers
 
 
-def _csv(texts: Iterable[str], delimiter: str) -> "_reader":
+def _csv(texts: Iterable[str], delimiter: str) -> "Reader":
     return csv.reader(texts, delimiter=delimiter, skipinitialspace=True, strict=True)
 
 
 @contextmanager
-def _named_lines(path: Path, reader: "_reader") -> Iterator[None]:
+def _named_lines(path: Path, reader: "Reader") -> Iterator[None]:
     try:
         yield
     except csv.Error as error:
@@ -204,7 +204,7 @@ def text_lines(path: Path) -> Iterator[Iterator[str]]:
             ):
                 if raw.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                     raise LoadError(f"{path} is UTF-16 text, not UTF-8: save it as UTF-8")
-                yield _lines(path, text, most, count)
+                yield _lines(path, text, raw, most, count)
     except UnicodeDecodeError as error:
         raise LoadError(
             f"{path} is no UTF-8 text ({error.reason} after line {count.lines}; Latin-1 perhaps): save it as UTF-8"
@@ -218,7 +218,7 @@ class _Count:
     lines: int = 0
 
 
-def _lines(path: Path, text: io.TextIOWrapper, most: float, count: _Count) -> Iterator[str]:
+def _lines(path: Path, text: io.TextIOWrapper, raw: io.BufferedReader, most: float, count: _Count) -> Iterator[str]:
     """Line after line; a carriage return alone ends one as well."""
     while line := text.readline(LONGEST):
         count.lines += 1
@@ -227,7 +227,7 @@ def _lines(path: Path, text: io.TextIOWrapper, most: float, count: _Count) -> It
             raise LoadError(f"{where} holds a zero byte, so it is no text in UTF-8: save it as UTF-8")
         if len(line) == LONGEST:
             raise LoadError(f"{where} is longer than {LONGEST} characters: break it into rows")
-        if most < math.inf and text.buffer.tell() > most:
+        if most < math.inf and raw.tell() > most:
             raise LoadError(
                 f"{path} grows to more than {most / 2**20:.0f} MiB when it is decompressed: unpack it first, if you "
                 "trust it"

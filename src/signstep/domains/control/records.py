@@ -82,10 +82,10 @@ def read_csv(
     interval, breaks, notes = _axis(times)
     pieces = np.split(np.arange(len(lines)), breaks)
     records = [Record(values[piece], kept[piece], bad[piece]) for piece in pieces]
-    found = windows(records, names=names, classes=classes, samples=samples, stride=stride, faults=faults)
+    made = windows(records, names=names, classes=classes, samples=samples, stride=stride, faults=faults)
     if ignore:
         notes = (f"columns left out as asked: {listed(tuple(ignore))}", *notes)
-    return replace(found, interval=interval, skipped=(*notes, *found.skipped))
+    return replace(made, interval=interval, skipped=(*notes, *made.skipped))
 
 
 def _place(path: Path, line: int) -> str:

@@ -76,14 +76,14 @@ class _ImageBranch(nn.Module):
         """What lies in each cell, (R, 3, 100, 16): shares in [0, 1], places as shares of the box's side."""
         raw = self.raw(image)
         seen, looks, place, walls = raw[..., :1], raw[..., 1:10], raw[..., 10:12], raw[..., 12:]
-        looks = looks.unflatten(-1, (3, 3)).softmax(-1).flatten(-2)
+        looks = looks.reshape(*looks.shape[:-1], 3, 3).softmax(-1).flatten(-2)
         return torch.cat([seen.sigmoid(), looks, self.corner + place.sigmoid() / CELLS, walls.sigmoid()], -1)
 
     def raw(self, image: Tensor) -> Tensor:
         """The same before any squashing, for training."""
         boxes = torch.stack([image[..., 60 * number : 60 * number + 40] for number in range(3)], 1)
         cells = self.cell(self.body(boxes.flatten(0, 1) - 0.5))
-        found: Tensor = cells.flatten(2).transpose(1, 2).unflatten(0, (-1, 3))
+        found: Tensor = cells.flatten(2).transpose(1, 2).reshape(-1, 3, CELLS * CELLS, FEATURES)
         return found
 
 
@@ -126,7 +126,7 @@ class _Compare(nn.Module):
         thought = self.enter(inside[..., 1:])
         for step in self.steps:
             thought = step(thought, inside[..., 0], words, there)
-        thought = F.relu(thought).unflatten(0, presence.shape[:2])
+        thought = F.relu(thought).reshape(*presence.shape[:3], -1)
         held = thought * presence
         boxes = self.box(torch.cat([held.sum(2) / 4, held.amax(2)], -1))
         scale, shift = self.film(self.ask(words, there)).unsqueeze(1).chunk(2, -1)
@@ -143,7 +143,8 @@ class _Ask(nn.Module):
 
     def forward(self, words: Tensor, there: Tensor) -> Tensor:
         weight = self.weight(words).squeeze(2).masked_fill(~there, -1e4).softmax(1)
-        return (weight.unsqueeze(2) * words).sum(1)
+        answer: Tensor = (weight.unsqueeze(2) * words).sum(1)
+        return answer
 
 
 class _Step(nn.Module):
@@ -171,5 +172,5 @@ class _Step(nn.Module):
 
     @staticmethod
     def _heads(parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value = (part.unflatten(-1, (4, -1)).transpose(1, 2) for part in parts.chunk(3, -1))
+        query, key, value = (part.reshape(*part.shape[:2], 4, -1).transpose(1, 2) for part in parts.chunk(3, -1))
         return query, key, value
