@@ -236,7 +236,7 @@ def train_reason(model: BoxesNet, pairs: Pairs, rows: Tensor, words: WordTokeniz
             ours.rows(torch.randint(pool, (batch - theirs,), generator=generator)),
             people.rows(torch.randint(len(people.truth), (theirs,), generator=generator)),
         ]
-        now = exchange(Made(*map(torch.cat, zip(*mixed, strict=True))), generator)  # type: ignore[arg-type]
+        now = exchange(Made(*map(torch.cat, zip(*mixed, strict=True))), generator)
         lost = (torch.rand(now.said.shape, generator=generator) < 0.02) & (now.said > 1)
         said = now.said.masked_fill(lost, 1)[:, : int((now.said > 0).sum(1).max())]
         loss = F.cross_entropy(model.judge(now.objects, said), now.truth, label_smoothing=0.03)
@@ -256,7 +256,9 @@ def train_reason(model: BoxesNet, pairs: Pairs, rows: Tensor, words: WordTokeniz
 def report(model: BoxesNet, pairs: Pairs, ids: Tensor) -> str:
     """Accuracy on training and held-out scenes, and what the more frequent answer would give."""
     model.eval()
-    right = torch.cat([model(*part).argmax(1) for part in zip(pairs.images.split(64), ids.split(64), strict=True)])
+    right = torch.cat(
+        [model(*part).argmax(1) for part in zip(torch.split(pairs.images, 64), torch.split(ids, 64), strict=True)]
+    )
     right = right == pairs.labels
     held = held_out(pairs.groups)
     most = int(pairs.labels[~held].float().mean() > 0.5)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -218,7 +218,7 @@ class _Count:
     lines: int = 0
 
 
-def _lines(path: Path, text: io.TextIOWrapper, raw: io.BufferedReader, most: float, count: _Count) -> Iterator[str]:
+def _lines(path: Path, text: io.TextIOWrapper, raw: IO[bytes], most: float, count: _Count) -> Iterator[str]:
     """Line after line; a carriage return alone ends one as well."""
     while line := text.readline(LONGEST):
         count.lines += 1

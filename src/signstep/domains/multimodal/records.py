@@ -93,9 +93,9 @@ def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         suffix = path.suffix or "file without suffix"
         raise LoadError(f"{path} is a {suffix}; pass a table .jsonl or .csv, a row a pair")
     with text_lines(path) as texts:
-        for number, line in enumerate((line for line in texts if line.strip()), 1):
+        for number, text in enumerate((text for text in texts if text.strip()), 1):
             try:
-                row = json.loads(line)
+                row = json.loads(text)
             except (ValueError, RecursionError) as error:
                 raise LoadError(
                     f"{path.name}, row {number} is not JSON ({error}); write one object on each line"
