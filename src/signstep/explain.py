@@ -13,6 +13,7 @@ from signstep.auditing.ladder import LADDERS, Ladder, ladder
 from signstep.core.norms import NORMS
 from signstep.core.recipe import Recipe
 from signstep.core.recipes import RECIPES, canonical, options_of
+from signstep.domains import DOMAINS
 from signstep.errors import InputError
 
 
@@ -49,6 +50,9 @@ def explain(name: str) -> str:
         return _finding(CATALOGUE[name.upper()])
     if name.partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
         return _ladder(ladder(name))
+    owner = next((one for one in DOMAINS.values() if name in one.recipes), None)
+    if owner is not None:
+        return _of_domain(owner.rows[name], owner.name)
     name = canonical(name)
     if name not in TOPICS:
         raise InputError(
@@ -80,6 +84,17 @@ def _told(row: Recipe, topic: Topic) -> list[str]:
         told = told if default is None else f"{told} ({default})"
         lines += textwrap.wrap(told, 96, initial_indent=f"  {name:<{wide}}", subsequent_indent=" " * (wide + 2))
     return [*lines, ""]
+
+
+def _of_domain(row: Recipe, domain: str) -> str:
+    lines = [
+        f"{row.name}: {row.title}",
+        "",
+        f"For --domain {domain} alone: signstep audit --domain {domain} --attack {row.name}",
+        "",
+    ]
+    lines += [f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example"]
+    return "\n".join([*lines, f"Options    {', '.join(options_of(row)) or 'none'}", f"Source     {row.source}"])
 
 
 def _ladder(preset: Ladder) -> str:

@@ -3,6 +3,7 @@
 A preset is data, and its version is in its name: what a name means never changes, so that numbers stay comparable.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from signstep.core.subject import Question
 from signstep.core.tree import Tree, put, take, tree_map
 from signstep.errors import GradientError, InputError, ModelError, VictimError
 
+_COUNTED = re.compile(r" #\d+$")
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -37,7 +40,7 @@ class Rung:
 
     @classmethod
     def of(cls, spec: "str | Attack | Rung") -> "Rung":
-        """From "recipe", "recipe near<=0.25", an attack object or a rung.
+        """From "recipe", "recipe near<=0.25", an attack object or a rung; " #2", by which records count, is left out.
 
         Raises:
             InputError: what follows the recipe is not ``near<=`` and a number.
@@ -46,7 +49,7 @@ class Rung:
             return spec
         if not isinstance(spec, str):
             return cls(spec)
-        recipe, _, rule = spec.strip().partition(" ")
+        recipe, _, rule = _COUNTED.sub("", spec.strip()).partition(" ")
         if not rule:
             return cls(recipe)
         word, _, number = rule.strip().partition("<=")

@@ -11,6 +11,7 @@ from signstep.cli.app import app
 from signstep.core.norms import NORMS
 from signstep.core.recipes import RECIPES, options_of
 from signstep.core.tasks import TASKS
+from signstep.domains import DOMAINS
 from signstep.errors import InputError
 from signstep.explain import TOPICS
 from signstep.explain import explain as explanation
@@ -35,6 +36,15 @@ def list_() -> None:
         lines.append(f"options: {options or 'none'}; {row.cost}")
         for line in lines:
             typer.echo(f"{'':<{_WIDTH + 3}}{line}")
+    typer.echo("\nRecipes of domains (--domain NAME --attack)")
+    for domain in DOMAINS.values():
+        for row in domain.rows.values():
+            typer.echo(f"  {row.name:<{_WIDTH}} {row.title}")
+            for line in (
+                f"--domain {domain.name} alone; needs {row.needs}: {row.knowledge}",
+                f"options: {', '.join(options_of(row))}; {row.cost}",
+            ):
+                typer.echo(f"{'':<{_WIDTH + 3}}{line}")
     typer.echo("\nLadders (--ladder), each rung for what the ones before have left standing")
     for ladder in LADDERS.values():
         typer.echo(f"  {ladder.name:<{_WIDTH}} {ladder.about}")

@@ -30,6 +30,10 @@ class Before:
     largest: float
     promise: float
 
+    def relaxed(self, fmax: float, after: float) -> bool:
+        """Whether its forces are at most the share ``fmax`` of those ``after`` it was displaced, the scale."""
+        return self.largest <= fmax * after
+
 
 def before(surface: Surface, threat: AtomsThreat, number: int) -> Before:
     """Look at an untouched structure: one calculation."""
@@ -49,6 +53,13 @@ def gradient(surface: Surface, x: Tensor) -> Tensor:
         leaf = x.detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(surface(leaf).sum(), leaf)
     return slope
+
+
+def largest_force(surface: Surface, threat: AtomsThreat, number: int, x: Tensor) -> float:
+    """The largest component, along what may move, of the gradient at a displaced row (1, N + 1, 3), eV/Angstrom."""
+    along = threat.around(surface.rows([number])).restrict(gradient(surface, x))
+    assert isinstance(along, Tensor)
+    return float(along.abs().max())
 
 
 def random_gains(surface: Surface, threat: AtomsThreat, number: int, count: int, seed: int) -> "np.ndarray[Any, Any]":

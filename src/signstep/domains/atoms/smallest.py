@@ -13,7 +13,7 @@ from signstep.core.defaults import plain_tensor
 from signstep.core.keys import Key
 from signstep.domains.atoms.destabilise import NormName, attack_of, measured, relaxed_notes, surface_of
 from signstep.domains.atoms.found import SmallestRise
-from signstep.domains.atoms.measures import before
+from signstep.domains.atoms.measures import before, largest_force
 from signstep.domains.atoms.potential import Quiet
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat, atoms_threat
@@ -84,7 +84,7 @@ def smallest_rise(
             points[short] = point
     best = min(points, key=lambda name: hunt.length(points[name])) if points else names[0].partition(":")[0]
     x = points[best] if points else hunt.farthest()
-    facts = measured(surface, here, x, norm, fmax)
+    facts = measured(surface, here, x, norm, relaxed=here.relaxed(fmax, largest_force(surface, threat, 0, x)))
     return SmallestRise(
         **facts,
         recipe=best,
@@ -92,7 +92,7 @@ def smallest_rise(
         verified=bool(threat.checked(surface.rows([0]), x).ok[0]),
         calculations=hunt.spent,
         notes=(
-            *relaxed_notes(here, fmax, facts["gain"]),
+            *relaxed_notes(facts, fmax),
             *(() if points else (f"no displacement up to {largest:g} A was found that gains {rise:g} eV",)),
             *_stuck(tried, here.promise),
         ),

@@ -20,6 +20,7 @@ from signstep.core.outcome import Found
 from signstep.core.outputs import Predictor
 from signstep.core.passes import Passes, Setting
 from signstep.core.problem import HELD_OUT, ModelProblem, Problem
+from signstep.core.recipe import Recipe
 from signstep.core.region import BallRegion, ProductRegion, Region
 from signstep.core.runs import Run, found, settle
 from signstep.core.tasks import Aim, Objective
@@ -152,3 +153,25 @@ def _sensors(region: Region) -> SensorRegion:
     if not isinstance(part, SensorRegion):
         raise InputError("causal-fgsm needs the errors of sensors; pass sensor_threat(...) for the input error")
     return part
+
+
+def causal_row(loop: ClosedLoop | None = None) -> Recipe:
+    """The row of a table; its attack is on ``loop``."""
+
+    def build(*, horizon: int = 30, held: int = 1) -> CausalFgsm:
+        if loop is None:
+            raise InputError("causal-fgsm is played in a closed loop; recorded series have none: drop it")
+        return CausalFgsm(loop, horizon, held)
+
+    return Recipe(
+        "causal-fgsm",
+        build,
+        "the FGSM step for one sample at a time, looking ahead from the state that was reached",
+        "Signstep, documented in Sensors and controllers",
+        "gradients of controller and plant, and the true state, but not the future",
+        "samples x horizon steps of the plant, there and back",
+    )
+
+
+RECIPES = {"causal-fgsm": causal_row()}
+"""Attacks of closed loops alone."""

@@ -3,15 +3,19 @@
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from signstep.core.defaults import plain_torch
+from signstep.domains.multimodal.boxes import BoxesNet
 from signstep.errors import InputError
 
 FOLDER = Path(__file__).with_name("data")
+
+_Net = TypeVar("_Net", bound=nn.Module)
 
 
 class FusionNet(nn.Module):
@@ -95,22 +99,21 @@ def scenes_model() -> FusionNet:
     return _loaded(FusionNet(tokenizer().size), "scenes")
 
 
-def nlvr_model() -> FusionNet:
+def nlvr_model() -> BoxesNet:
     """A model of NLVR's images and sentences, with its weights (examples/multimodal/train_nlvr.py).
 
-    Images are (3, 32, 128), tokens those of the vocabulary ``data/nlvr.txt``.
+    Images are (3, 40, 160), tokens those of the vocabulary ``data/nlvr.txt``.
     """
     return _loaded(nlvr_network(), "nlvr")
 
 
 @plain_torch()
-def nlvr_network() -> FusionNet:
+def nlvr_network() -> BoxesNet:
     """The same without weights."""
-    words = len((FOLDER / "nlvr.txt").read_text(encoding="utf-8").split())
-    return FusionNet(words, channels=(16, 32, 48), width=64, embedding=24, cells=(2, 6), dropout=0.3)
+    return BoxesNet(len((FOLDER / "nlvr.txt").read_text(encoding="utf-8").split()))
 
 
-def _loaded(model: FusionNet, name: str) -> FusionNet:
+def _loaded(model: _Net, name: str) -> _Net:
     model.load_state_dict({key: value.float() for key, value in _weights(name).items()})
     return model.eval()
 

@@ -1,6 +1,5 @@
 """Rows of data: a table of JSON lines or CSV, each row with a path, a sentence or numbers for every input."""
 
-import csv
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from signstep.core.defaults import plain_tensor
+from signstep.data.comma import SUFFIXES, open_comma, text_lines
 from signstep.data.images import Picture, read_images
 from signstep.domains.multimodal.choices import fault
 from signstep.domains.multimodal.schema import InputRow, LabelRow, Schema
@@ -83,27 +83,27 @@ def read_records(
 
 
 def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows with their numbers, from 1."""
-    suffix = path.suffix.lower()
-    if suffix not in (".jsonl", ".csv"):
-        raise LoadError(f"{path} is a {suffix or 'file without suffix'}; pass a table .jsonl or .csv, a row a pair")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoadError(f"{path} cannot be read: {error}; pass a table in UTF-8") from error
-    if suffix == ".csv":
-        yield from enumerate(csv.DictReader(text.splitlines()), 1)
+    """Rows with their numbers, from 1; of a row of too few or too many cells none is there."""
+    name = path.name.lower()
+    if name.endswith(SUFFIXES):
+        table = open_comma(path)
+        for number, line in enumerate(table.lines(), 1):
+            yield number, dict(zip(table.columns, line.cells, strict=False))
         return
-    for number, line in enumerate((line for line in text.splitlines() if line.strip()), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise LoadError(
-                f"{path.name}, row {number} is not JSON ({error}); write one object on each line"
-            ) from error
-        if not isinstance(row, dict):
-            raise LoadError(f"{path.name}, row {number} is a {type(row).__name__}; write one object on each line")
-        yield number, row
+    if not name.endswith((".jsonl", ".jsonl.gz")):
+        suffix = path.suffix or "file without suffix"
+        raise LoadError(f"{path} is a {suffix}; pass a table .jsonl or .csv, a row a pair")
+    with text_lines(path) as texts:
+        for number, text in enumerate((text for text in texts if text.strip()), 1):
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise LoadError(
+                    f"{path.name}, row {number} is not JSON ({error}); write one object on each line"
+                ) from error
+            if not isinstance(row, dict):
+                raise LoadError(f"{path.name}, row {number} is a {type(row).__name__}; write one object on each line")
+            yield number, row
 
 
 def _cell(row: Mapping[str, Any], column: str) -> Any:

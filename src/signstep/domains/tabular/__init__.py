@@ -10,7 +10,7 @@ from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import moves_of
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.forms import TabularNet, estimator_model
-from signstep.domains.tabular.query import CoordinateSearch
+from signstep.domains.tabular.query import RECIPES, CoordinateSearch
 from signstep.domains.tabular.schema import Feature, Schema, Target, read_relations
 from signstep.domains.tabular.smallest import Cheapest, cheapest_flips
 from signstep.domains.tabular.threat import TabularThreat, tabular_threat
@@ -21,6 +21,7 @@ CHECKERS = {"tabular": check}
 
 __all__ = [
     "CHECKERS",
+    "RECIPES",
     "Cheapest",
     "CoordinateSearch",
     "Decider",

@@ -10,6 +10,7 @@ from signstep.core.keys import Key
 from signstep.core.outcome import Found
 from signstep.core.passes import Passes, Setting
 from signstep.core.problem import HELD_OUT, Problem
+from signstep.core.recipe import SCORES, Recipe
 from signstep.core.region import Region
 from signstep.core.runs import Run
 from signstep.core.search.rows import Rows, restarted
@@ -17,7 +18,7 @@ from signstep.core.tasks import Score
 from signstep.core.tree import Tree
 from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.region import TabularRegion
-from signstep.errors import ThreatError, VictimError
+from signstep.errors import InputError, ThreatError, VictimError
 
 _SHARES = (1.0, 0.5, 0.2, 0.05, 0.0)  # of the longest move; 0 is one unit, or a hundredth
 _BLOCK = 64
@@ -43,6 +44,10 @@ class CoordinateSearch:
     draws: bool = True
     from_clean: bool = False
     needs: Needs = "scores"
+
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise InputError(f"coordinate-search: queries={self.queries}; pass at least 1")
 
     def passes(self, setting: Setting) -> Passes:
         """What the plan lets one example spend; where no move is left it ends before its budget does."""
@@ -199,3 +204,22 @@ def _candidates(allowed: Set, here: Tensor, share: Tensor) -> Tensor:
         moved[:, :, number] = torch.where(allowed.open_groups[:, column : column + 1], level, moved[:, :, number])
         found.append(moved)
     return torch.cat(found, 1)
+
+
+def coordinate_search(*, queries: int = 500) -> CoordinateSearch:
+    """See `CoordinateSearch`."""
+    return CoordinateSearch(queries)
+
+
+RECIPES = {
+    "coordinate-search": Recipe(
+        "coordinate-search",
+        coordinate_search,
+        "one elementary move of a record at a time, kept where the margin shrinks",
+        "Signstep, documented in Tables",
+        SCORES,
+        "queries + 1 forward",
+        needs="scores",
+    )
+}
+"""Attacks of tables alone."""
