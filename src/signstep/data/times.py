@@ -1,8 +1,9 @@
 """Columns of dates and times: which they are, and how far apart their rows lie.
 
-A column is one if its first filled cell is no number and reads as a date or time in one of `FORMS`; every other cell
-must read in the same form. ISO 8601 comes first, with or without a time zone; dates as 3/4/2024 are read month first
-where every row allows it. A time without a zone is taken as UTC: only differences are used.
+A column is one if more than half of its filled cells are no numbers, and the first of these reads as a date or time in
+one of `FORMS`; every other cell must read in the same form. ISO 8601 comes first, with or without a time zone; dates as
+3/4/2024 are read month first where every row allows it. A time without a zone is taken as UTC: only differences are
+used.
 """
 
 from collections.abc import Sequence
@@ -33,9 +34,10 @@ class Times(NamedTuple):
 
 def read_times(cells: Sequence[str]) -> Times | None:
     """The times of a column, or None where it is no column of times."""
-    first = next((cell for cell in cells if cell), None)
-    if first is None or spelled(first) is not None:
+    texts = [cell for cell in cells if cell and spelled(cell) is None]
+    if 2 * len(texts) <= sum(map(bool, cells)):
         return None
+    first = texts[0]
     best: Times | None = None
     for form in (form for form in FORMS if _seconds(first, form) is not None):
         found = Times([_seconds(cell, form) for cell in cells], form)

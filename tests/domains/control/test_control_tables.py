@@ -153,6 +153,8 @@ def test_forms_of_times(cell: str) -> None:
 def test_what_is_no_time_and_where_time_jumps() -> None:
     assert [read_times(cells) for cells in (["20240301"], ["1.5"], ["pump A"], ["", ""], ["x" * 9999])] == [None] * 5
     assert read_times(["03/25/2024", "13/01/2024"]) is not None
+    assert read_times(["2024-03-01", "1.5", "2.5"]) is None  # a slip in a column of numbers
+    assert read_times(["2024-03-01", "2024-03-02", "2.5"]) is not None
     day = read_times(["12/01/2024", "13/01/2024"])  # months go to twelve, so days stand first
     assert day is not None
     assert day.form == "%d/%m/%Y"
