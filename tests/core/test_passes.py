@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from signstep.auditing import planned
 from signstep.core.passes import Setting
 from signstep.core.recipes import RECIPES, options_of, recipe
 from signstep.core.twin import Engine
@@ -85,6 +86,33 @@ def test_passes_are_those_of_the_plan(name: str, kind: str) -> None:
         assert len(held) * plan.backwards <= round(entry.backwards * 24) <= 24 * plan.backwards
     if plan.gradients is not None:
         assert len(held) * plan.gradients <= entry.gradients <= 24 * plan.gradients
+
+
+@pytest.mark.parametrize("name", [name for name in SPECS if "targets" in name or name.startswith(("apgd-t", "fab"))])
+def test_absent_classes_are_left_out_of_the_plan(name: str) -> None:
+    """Examples have none to three other classes; who is led to classes makes fewer runs where some are absent."""
+    x, y = data()
+    there = torch.arange(len(x)) % 4
+    absent = torch.stack([(torch.arange(4) - label) % 4 > count for label, count in zip(y, there, strict=True)])
+    net, places = network(), x.flatten(1)
+
+    def masked(u: Tensor) -> Tensor:
+        nearest = torch.cdist(u.flatten(1), places).argmin(1)
+        out: Tensor = net(u).masked_fill(absent[nearest], -torch.inf)
+        return out
+
+    result = ss.audit(masked, (x, y), threat=ss.linf(0.003), attacks=[name], curve=False)
+    entry = result.attacks[0]
+    letters, spent = result.per_example.verdicts[entry.name], result.per_example.passes[entry.name]
+    assert {int(there[row]) for row, letter in enumerate(letters) if letter == "h"} == {0, 1, 2, 3}
+    for row, (letter, count) in enumerate(zip(letters, spent, strict=True)):
+        plan = recipe(name).passes(Setting(ways=3, there=int(there[row])))  # type: ignore[attr-defined]
+        assert (plan.whole if letter == "h" else plan.first) <= count <= plan.most, (int(there[row]), letter, plan)
+    assert planned.passes(result, None, there.tolist()).holds
+    if "targets" in name or name.startswith("apgd-t"):
+        unasked = planned.passes(result)
+        assert (unasked.holds, unasked.complete) == (True, False)
+        assert not planned.passes(result, None, [3] * len(x)).holds
 
 
 def test_what_fixes_the_plan_fixes_it_wholly() -> None:

@@ -1,7 +1,7 @@
 """Whether the attacks that a record names are attacks of this version, and spent what their plans let them spend."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from signstep.auditing.book import Book, Check
@@ -11,7 +11,7 @@ from signstep.auditing.run import rung_names
 from signstep.auditing.tally import Facts
 from signstep.core.eot import Eot
 from signstep.core.oracles import Autograd
-from signstep.core.passes import Passes, Setting
+from signstep.core.passes import Setting
 from signstep.core.recipes import RECIPES, canonical, recipe
 from signstep.errors import InputError
 
@@ -32,7 +32,7 @@ def ladder(result: Result) -> Check:
     return Check("ladder", same, f"the rungs are {'' if same else 'not '}those of {result.ladder}")
 
 
-def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
+def passes(result: Result, own: Mapping[str, Any] | None = None, there: Sequence[int] | None = None) -> Check:
     """Whether each example spent on each attack what the attack's plan allows.
 
     An example that fell may have spent less than the whole plan, one that held may not; and an attack's steps, needs
@@ -41,6 +41,8 @@ def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
     Args:
         result: a record whose columns are consistent (`recount`).
         own: attack objects by name, for attacks that are no recipes.
+        there: of each example, the classes beside its own that the model has for it (a logit of minus infinity is an
+            absent class), where the model was asked. Attacks that are led to classes leave absent ones out.
     """
     book, unknown = Book(), []
     if result.examples == 0 or any(
@@ -69,7 +71,8 @@ def passes(result: Result, own: Mapping[str, Any] | None = None) -> Check:
         if not hasattr(attack, "passes") or result.terms.get("gradients_from") != "the model":
             unknown.append(entry.name)
             continue
-        _spent(result, entry, attack.passes(_setting(result)), book)
+        if not _spent(result, entry, attack, there, book):
+            unknown.append(f"{entry.name} with classes that may be absent, which the model alone can tell")
     if unknown and not book.wrong:
         return Check("passes", True, f"no plan is known of {', '.join(unknown)}", complete=False)
     return book.check("passes", "each example spent what the plans of the attacks allow")
@@ -120,29 +123,42 @@ def _setting(result: Result) -> Setting:
     return Setting(classes - 1 if led else 0, bool(terms.get("random_model")), terms.get("engine") == "exact")  # type: ignore[operator]
 
 
-def _spent(result: Result, entry: AttackResult, plan: Passes, book: Book) -> None:
-    examples, name = result.per_example, entry.name
+def _spent(result: Result, entry: AttackResult, attack: Any, there: Sequence[int] | None, book: Book) -> bool:
+    """Note what no plan allows; whether all could be said."""
+    examples, name, setting = result.per_example, entry.name, _setting(result)
+    whole_plan = attack.passes(setting)
+    fewest = attack.passes(setting._replace(there=0))
+    counts: Sequence[int | None] = [None] * result.examples if there is None else there
+    plans = [attack.passes(setting._replace(there=count)) for count in counts]
+    certain = True
     # Of an audit that ended early, what is undetermined may have been cut short; what held never was.
     whole = "h" if result.partial else "hu"
-    for row, (letter, spent) in enumerate(zip(examples.verdicts[name], examples.passes[name], strict=True)):
+    columns = zip(examples.verdicts[name], examples.passes[name], plans, strict=True)
+    for row, (letter, spent, plan) in enumerate(columns):
         if letter == NOT_RUN:
             continue
         least = plan.whole if letter in whole else plan.first if letter == "f" else 1
-        if not least <= spent <= plan.most:
+        if there is None and fewest.whole <= spent < least:
+            certain = False
+        elif not least <= spent <= plan.most:
             what = {"f": "fell", "h": "held", "u": "is undetermined"}[letter]
             book.wrong.append(f"{name}: example {row} {what} after {spent} passes, the plan has {least} to {plan.most}")
-    stayed = sum(letter in "hu" for letter in examples.verdicts[name])
-    for word, stated, each in (
-        ("backward passes", round(entry.backwards * result.examples), plan.backwards),
-        ("gradients", entry.gradients, plan.gradients),
+    verdicts = examples.verdicts[name]
+    for word, stated, per in (
+        ("backward passes", round(entry.backwards * result.examples), [plan.backwards for plan in plans]),
+        ("gradients", entry.gradients, [plan.gradients for plan in plans]),
     ):
-        if each is None:
+        known = [each for each in per if each is not None]
+        if len(known) < len(per):
             continue
-        least, most = (0 if result.partial else stayed * each), entry.entered * each
+        stayed = sum(each for each, letter in zip(known, verdicts, strict=True) if letter in "hu")
+        entered = sum(each for each, letter in zip(known, verdicts, strict=True) if letter != NOT_RUN)
+        least, most = (0 if result.partial or not certain else stayed), entered
         book.need(least <= stated <= most, f"{name}: {stated} {word}, the plan has {least} to {most}")
-    looks = plan.gradients is None or plan.gradients > 0
+    looks = whole_plan.gradients is None or whole_plan.gradients > 0
     if not result.partial:
         book.need(
             (entry.gradients > 0) == (entry.steps > 0 and looks and entry.entered > 0),
             f"{name}: {entry.gradients} gradients were looked at in {entry.steps} steps",
         )
+    return certain

@@ -182,8 +182,12 @@ def of_data(
     to_search: ToSearch,
     span: Span,
     total: int | None,
-) -> list[Check]:
+) -> tuple[list[Check], list[int]]:
     """Every check that needs the data, in one pass over it.
+
+    Returns:
+        The checks; and of each example how many classes beside its own the model has for it (a logit of minus infinity
+        is an absent class), where the task knows classes.
 
     Args:
         result: the record.
@@ -195,12 +199,9 @@ def of_data(
         span: the ends of the box, where it is one pair of numbers: what ids are rounded by.
         total: examples that the data has in all, if known.
     """
-    looks: list[_Look] = [
-        _Rows(result, to_search, span, total),
-        _Untouched(result, predictor, task, to_search),
-        _Inputs(points, to_search),
-    ]
-    return _looked(result, data, looks)
+    answered = _Untouched(result, predictor, task, to_search)
+    looks: list[_Look] = [_Rows(result, to_search, span, total), answered, _Inputs(points, to_search)]
+    return _looked(result, data, looks), answered.there
 
 
 def untouched_answers(
@@ -288,6 +289,7 @@ class _Untouched:
         self._letters: list[int] = []
         self._found: list[str] = []
         self._random: bool | None = None
+        self.there: list[int] = []
 
     def see(self, rows: range, x: Tree, y: Tensor | None) -> None:
         result, where = self.result, _device(self.predictor)
@@ -306,6 +308,7 @@ class _Untouched:
                 self._often(rows, task, u, labels)
             else:
                 self._once(rows, task, outputs, labels)
+            self._count(task, outputs, labels)
         given = result.per_example.labels if result.terms.get("labels") == "given" else ()
         if y is not None and given:
             self._labels += [row for row, label in zip(rows, y.tolist(), strict=True) if label != given[row]]
@@ -326,6 +329,12 @@ class _Untouched:
         if y is None and terms.get("labels") == "given" and not isinstance(task, Objective):
             self._found.append("the data has no labels, and the record says that they were given")
         return not self._found
+
+    def _count(self, task: Task, outputs: Outputs, labels: Tensor | None) -> None:
+        if task.name == "multiclass" and outputs.form != "labels" and labels is not None:
+            there = ~torch.isneginf(outputs.scores)
+            own = there.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+            self.there += (there.sum(1) - own.long()).tolist()
 
     def _right(self, task: Task, outputs: Outputs, y: Tensor | None) -> Tensor | None:
         if self.result.terms.get("labels") == "predicted" and not isinstance(task, Objective):

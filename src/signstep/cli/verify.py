@@ -130,7 +130,9 @@ def verify(
         checks += [] if unreadable is None else [unreadable]
         checks.append(attempted("page", same_page, result, points, stated.ignore, report))
         if own is not None and sound:
-            checks += of_model(result, points, own, where, again)
+            asked = list(of_model(result, points, own, where, again))
+            named = {check.name for check in asked}
+            checks = [check for check in checks if check.name not in named] + asked
         elif own is not None or options:
             checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
     if render is not None:
@@ -186,9 +188,12 @@ def of_model(
     kept = list(own.batches) if again else own.batches
     task, model = own.task, own.predictor.model
     with untouched(model, mode=own.mode), torch.no_grad():
-        yield from rescore.of_data(
+        checks, there = rescore.of_data(
             result, points, kept, own.predictor, task, own.to_search, span_of(own.searched), own.total
         )
+        yield from checks
+        if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
+            yield attempted("passes", planned.passes, result, own.attacks, there)
         yield attempted("answers", rescore.answers, result, points, own.predictor, task)
     if again:
         yield attacked_again(result, kept, again, model=model, reading=own.reading, attacks=own.attacks, device=device)

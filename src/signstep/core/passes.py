@@ -13,11 +13,18 @@ class Setting(NamedTuple):
         ways: classes that a row can be led to, one fewer than there are; 0 where failing is no other class.
         random: whether the model, or what is declared to happen to its inputs, draws random numbers.
         exact: whether the search sees the model itself; on a copy every success is put to the model once more.
+        there: of the ways, how many the model has for the row at hand: a logit of minus infinity is an absent class.
+            None: all.
     """
 
     ways: int = 0
     random: bool = False
     exact: bool = True
+    there: int | None = None
+
+    def led(self, targets: int) -> int:
+        """To how many of the ``targets`` nearest classes the row can be led."""
+        return min(targets, self.ways if self.there is None else self.there)
 
 
 class Passes(NamedTuple):

@@ -30,7 +30,7 @@ class MinimalAttack:
         steps: gradient steps of each run.
         norms: those the paper is defined for.
         oracle: where the gradient comes from.
-        looks: by the classes a row can be led to, how often the paper looks, at least and at most.
+        looks: by the setting (the classes a row can be led to), how often the paper looks, at least and at most.
         random: whether the paper draws random numbers.
     """
 
@@ -38,7 +38,7 @@ class MinimalAttack:
     paper: Callable[[Hunt], None]
     steps: int
     norms: tuple[str, ...]
-    looks: Callable[[int], tuple[int, int]]
+    looks: Callable[[Setting], tuple[int, int]]
     oracle: Oracle = field(default_factory=Autograd)
     random: bool = False
 
@@ -58,7 +58,7 @@ class MinimalAttack:
 
     def passes(self, setting: Setting) -> Passes:
         """What the plan lets one example spend; an example that falls is searched to the end like any other."""
-        least, most = self.looks(setting.ways)
+        least, most = self.looks(setting)
         each = max(self.oracle.looks, self.oracle.gradients)
         verdict = HELD_OUT if setting.random else 1
         again = LOOKS if setting.random else 0 if self.oracle.exact and setting.exact else 1

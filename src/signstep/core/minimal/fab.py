@@ -11,6 +11,7 @@ from signstep.core.minimal.deepfool import nearest_plane
 from signstep.core.minimal.hunt import Hunt, Look
 from signstep.core.minimal.hyperplane import onto
 from signstep.core.oracles import Autograd, Oracle
+from signstep.core.passes import Setting
 from signstep.core.tree import per_row
 from signstep.errors import InputError
 
@@ -54,9 +55,9 @@ def fab(
         rule=(bias, overshoot, backward),
     )
 
-    def looks(ways: int) -> tuple[int, int]:
-        led = targets > 0 and ways > 0
-        count = int(led) + restarts * (min(targets, ways) if led else 1) * 2 * steps + 1 + _FINAL
+    def looks(setting: Setting) -> tuple[int, int]:
+        led = targets > 0 and setting.ways > 0
+        count = int(led) + restarts * (setting.led(targets) if led else 1) * (2 * steps + 1 + _FINAL)
         return count, count
 
     return MinimalAttack("fab", search, steps, ("linf", "l2", "l1"), looks, oracle or Autograd(), random=restarts > 1)
