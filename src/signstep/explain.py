@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 import torch
@@ -40,6 +41,13 @@ def _items(text: str) -> tuple[str, ...]:
     return tuple(item for item in items if item)
 
 
+@cache
+def topic_of(name: str) -> Topic | None:
+    """The page of a recipe; None for one that was added from outside and has none. Read when it is asked for."""
+    page = files("signstep") / "topics" / f"{name}.txt"
+    return Topic.read(page.read_text(encoding="utf-8")) if name in RECIPES and page.is_file() else None
+
+
 def explain(name: str) -> str:
     """The text for a recipe or a finding.
 
@@ -54,20 +62,23 @@ def explain(name: str) -> str:
     if owner is not None:
         return _of_domain(owner.rows[name], owner.name)
     name = canonical(name)
-    if name not in TOPICS:
+    if name not in RECIPES:
         raise InputError(
-            f"nothing is known about {name!r}; topics are {', '.join(TOPICS)}, the ladders {', '.join(LADDERS)} "
+            f"nothing is known about {name!r}; topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
             f"and the findings {', '.join(CATALOGUE)}"
         )
-    topic, row = TOPICS[name], RECIPES[name]
+    topic, row = topic_of(name), RECIPES[name]
     lines = [f"{row.name}: {row.title}", ""]
+    if topic is None:
+        topic = Topic("(a recipe of your own: signstep has no page about it)", {}, ())
     lines += [textwrap.indent(topic.formula, "    "), ""]
     lines += _told(row, topic)
     if name in _EXAMPLES:
         lines += [_EXAMPLES[name](), ""]
-    lines += ["Pitfalls"]
+    lines += ["Pitfalls"] if topic.pitfalls else []
     lines += [textwrap.fill(text, 96, initial_indent="  - ", subsequent_indent="    ") for text in topic.pitfalls]
-    lines += ["", f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example and restart"]
+    lines += [""] if topic.pitfalls else []
+    lines += [f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example and restart"]
     lines += [f"Source     {row.source}"]
     return "\n".join(lines)
 
@@ -175,7 +186,3 @@ def _row(values: torch.Tensor, digits: int = 3) -> str:
 
 # Computed when they are shown, not quoted.
 _EXAMPLES: dict[str, Callable[[], str]] = {"fgsm": _fgsm_example}
-
-TOPICS: dict[str, Topic] = {
-    name: Topic.read((files("signstep") / "topics" / f"{name}.txt").read_text(encoding="utf-8")) for name in RECIPES
-}

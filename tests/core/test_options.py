@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from signstep.core.smoothing import fitting
 from signstep.core.subject import Subject
 from signstep.core.threat import ThreatModel
 from signstep.errors import InputError
-from signstep.explain import TOPICS, explain
+from signstep.explain import explain, topic_of
 
 Check = Callable[[str], None]
 OPTIONS = [(row.name, option) for row in ss.RECIPES.values() for option in options_of(row)]
@@ -57,7 +58,9 @@ def test_no_check_is_of_an_option_that_is_gone() -> None:
 
 @pytest.mark.parametrize("name", list(ss.RECIPES))
 def test_every_option_has_a_line_on_its_page(name: str) -> None:
-    named, told = set(options_of(ss.RECIPES[name])), set(TOPICS[name].options)
+    topic = topic_of(name)
+    assert topic is not None, f"write the page topics/{name}.txt of recipe {name}"
+    named, told = set(options_of(ss.RECIPES[name])), set(topic.options)
     missing = ", ".join(sorted(named - told))
     assert not missing, f"write down in topics/{name}.txt what these options of recipe {name} do: {missing}"
     assert not told - named, f"topics/{name}.txt tells of options that recipe {name} has not: {sorted(told - named)}"
@@ -65,8 +68,17 @@ def test_every_option_has_a_line_on_its_page(name: str) -> None:
     for option in named:
         default = _defaults(name)[option]
         line = " ".join(page[page.index(f"\n  {option} ") :].split())
-        assert line.startswith(f"{option} {TOPICS[name].options[option]}"), option
+        assert line.startswith(f"{option} {topic.options[option]}"), option
         assert default is None or f"({default})" in line
+
+
+def test_a_recipe_from_outside_is_explained_as_far_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = replace(ss.RECIPES["pgd"], name="mine", title="PGD of my own", source="me")
+    monkeypatch.setitem(ss.RECIPES, "mine", row)
+    page = explain("mine")
+    assert page.startswith("mine: PGD of my own")
+    assert "signstep has no page about it" in page
+    assert all(option in page for option in options_of(row))
 
 
 # Inputs far from the ends of the box, and models that are never fooled, so that every run goes to its end.

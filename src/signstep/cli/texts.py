@@ -13,13 +13,12 @@ from signstep.core.recipes import RECIPES, options_of
 from signstep.core.tasks import TASKS
 from signstep.domains import DOMAINS
 from signstep.errors import InputError
-from signstep.explain import TOPICS
 from signstep.explain import explain as explanation
 from signstep.train.explained import explained
 from signstep.train.recipes import TRAINING_RECIPES
 
 _WIDTH = max(12, *map(len, RECIPES))
-_KNOWN = (*TOPICS, *(name for name in TRAINING_RECIPES if name not in TOPICS))
+_KNOWN = (*RECIPES, *(name for name in TRAINING_RECIPES if name not in RECIPES))
 
 
 @app.command("list")
