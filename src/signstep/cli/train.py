@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from signstep.certify import certified_share
+from signstep.auditing.result import Result
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import dump_config
@@ -216,7 +217,7 @@ def train(
                 describe=(loaded.description, held.description),
                 hashes=hashes,
             )
-            typer.echo(str(result))
+            _told(result, quiet, folder)
         bounded = held is not None and trained.finished_with.objective == "bounded"
         floor = _floor(loaded.model, held.batches(audit_limit), terms, mean_, std_) if held and bounded else None
         text = card(
@@ -231,8 +232,16 @@ def train(
         )
         write_whole(folder / "MODEL_CARD.md", text)
     say(quiet, *(() if held is None else held.notes), trained.overfitting, f"written: {folder / 'MODEL_CARD.md'}")
-    if trained.partial:
-        raise typer.Exit(1)  # only a collapse ends a run before its end and leaves weights
+    if status := 130 if result is not None and result.partial else int(trained.partial):
+        raise typer.Exit(status)  # only a collapse ends a training before its end and leaves weights
+
+
+def _told(result: Result | None, quiet: Console, folder: Path) -> None:
+    """Print the final audit; where it was interrupted before it had anything, the command ends here."""
+    if result is None:
+        say(quiet, f"interrupted before the audit had a batch: call again to audit, in {folder}")
+        raise typer.Exit(130)
+    typer.echo(str(result))
 
 
 def _floor(
