@@ -12,8 +12,8 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from signstep.certify import certified_share
 from signstep.auditing.result import Result
+from signstep.certify import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import dump_config
