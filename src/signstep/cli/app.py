@@ -13,7 +13,7 @@ import typer
 
 from signstep.cli.config import find_config, read_config
 from signstep.cli.stopping import signals_interrupt
-from signstep.cli.streams import discard_output, steady
+from signstep.cli.streams import discard, steady
 from signstep.cli.words import command_of, in_options, options_by_argument, translated
 from signstep.core.origin import said_of
 from signstep.errors import SignstepError
@@ -101,7 +101,7 @@ def _ended(error: BaseException) -> int:
     if isinstance(error, OSError):
         if error.filename is not None or error.errno not in _OF_STREAMS:
             return _internal()
-        discard_output()  # only a stream has no name
+        discard(sys.stdout)  # only a stream has no name
         if error.errno == errno.EPIPE:
             return _UNREAD  # as "| head" ends any program; nobody wants to be told
         typer.echo(f"error: what was found cannot be printed ({error.strerror}); what was written stays", err=True)

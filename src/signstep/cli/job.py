@@ -244,7 +244,8 @@ def output_folder(folder: Path, *, marks: Sequence[str]) -> Iterator[Path]:
     """Make the output folder and see that it can be written, before any work is done; failed work leaves none behind.
 
     It is held until the end: another run that wants it is refused. What a killed run left in it is cleaned away.
-    ``marks`` are files that say that the folder is one of ours: without any a folder that holds something is refused.
+    ``marks`` are patterns of files that say that the folder is one of ours: without any a folder that holds something
+    is refused.
 
     Raises:
         InputError: it cannot.
@@ -270,18 +271,16 @@ def _begun(folder: Path, marks: Sequence[str], held: ExitStack) -> bool:
                 f"--out {folder} is being written by another run; wait for its end, or pass another folder"
             )
         sweep(folder)
-        ours = any((folder / mark).exists() for mark in (_BEGUN, *marks))
+        ours = any(next(folder.glob(mark), None) for mark in (_BEGUN, *marks))
         if not ours and any(not is_own(path.name) for path in folder.iterdir()):
             raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
         (folder / _BEGUN).write_bytes(b"")
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except OSError as error:
         raise InputError(f"--out {folder} cannot be written ({_why(folder, error)}); pass another folder") from error
     return made
 
 
-def _why(folder: Path, error: OSError | ValueError) -> str:
+def _why(folder: Path, error: OSError) -> str:
     """What stands in the way of a folder, in words that say more than "File exists"."""
     if isinstance(error, FileExistsError) and folder.is_symlink():
         try:
@@ -290,4 +289,4 @@ def _why(folder: Path, error: OSError | ValueError) -> str:
             return "it is a link that cannot be followed"
     if isinstance(error, FileExistsError):
         return "it is a file"
-    return getattr(error, "strerror", None) or str(error)
+    return error.strerror or str(error)

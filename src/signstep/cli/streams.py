@@ -3,7 +3,7 @@
 import codecs
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
@@ -28,15 +28,20 @@ class _Optional:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.failed = False
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
+        self._tried(lambda: self._stream.write(text))
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
+        self._tried(self._stream.flush)
+
+    def _tried(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except OSError:
+            self.failed = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -59,10 +64,13 @@ def steady() -> Iterator[None]:
             opened.append(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - closed below
             setattr(sys, name, opened[-1])
     changed = [(stream, stream.errors) for stream in (sys.stdout, sys.stderr) if _escaping(stream)]
-    sys.stderr = cast("TextIO", _Optional(sys.stderr))
+    said = _Optional(sys.stderr)
+    sys.stderr = cast("TextIO", said)
     try:
         yield
     finally:
+        if said.failed:
+            discard(sys.stderr)
         sys.stdout, sys.stderr = before
         for stream, errors in changed:
             with suppress(OSError, ValueError):  # what it did not take, it will not take now
@@ -89,11 +97,10 @@ def _occupy() -> None:
     os.close(descriptor)
 
 
-def discard_output() -> None:
-    """Send to the null device what standard output did not take, so that the interpreter's end tries it no more."""
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
+def discard(stream: TextIO) -> None:
+    """Send to the null device what a stream did not take, so that the interpreter's end tries it no more."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
+        os.dup2(null, stream.fileno())
         os.close(null)
+        stream.flush()

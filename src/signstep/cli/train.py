@@ -164,8 +164,7 @@ def train(
     loaded = load_model(model or _MODEL, weights=weights, args=parse_args(list(model_arg or [])))
     terms = o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds)
     quiet, where = Console(stderr=True), o.device_of(device)
-    marks = ("MODEL_CARD.md", "log.csv", *(path.name for path in out.glob("checkpoint-*.pt")))
-    with output_folder(out, marks=marks) as folder:
+    with output_folder(out, marks=("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")) as folder:
         x, y = spooled(source, folder) if on_disk else whole(source)
         held = None if ladder == "none" else held_out(data or _DATA, test, source, (x, y), settings, reading)
         notes = () if weights is None else loaded.notes
