@@ -1,6 +1,6 @@
 """The command line: parses, calls and prints; it computes nothing.
 
-Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted.
+Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted (128 + n by signal n).
 """
 
 from signstep.cli import attack, audit, compare, domain, merge, texts, train, transfer, verify

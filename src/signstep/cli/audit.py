@@ -45,7 +45,8 @@ _HELP = """Attack every example of a data set and print what was found.
 
 Without arguments: a demonstration on built-in digits with a small network trained on the spot.
 
-Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted (the report is marked partial).
+Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted, 143 by SIGTERM (the report
+is marked partial).
 
 Examples:
 

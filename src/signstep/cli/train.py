@@ -39,8 +39,8 @@ Without arguments: the built-in digits, in seconds. Recipes: {recipes}.
 Writes weights.safetensors, MODEL_CARD.md, curves.svg, log.csv, signstep.toml and report/ (the audit) into --out. A run
 that was interrupted or killed goes on when it is called again with the same options.
 
-Exit status: 0 done, 1 stopped because of a collapse, 2 wrong use, 3 internal error, 130 interrupted (go on with the
-same command).
+Exit status: 0 done, 1 stopped because of a collapse, 2 wrong use, 3 internal error, 130 interrupted, 143 by SIGTERM (go
+on with the same command).
 
 Examples:
 
