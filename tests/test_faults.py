@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -202,6 +203,11 @@ def test_python_keeps_its_handlers() -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)]
     streams = sys.stdout, sys.stderr
     assert main(["list"]) == 0
+    ends: list[int] = []
+    thread = threading.Thread(target=lambda: ends.append(main(["list"])))  # where no handler can be set
+    thread.start()
+    thread.join()
+    assert ends == [0]
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)] == before
     assert (sys.stdout, sys.stderr) == streams
 
@@ -222,6 +228,47 @@ def test_training_keeps_a_checkpoint_and_goes_on_after_a_kill(place: Path) -> No
     assert run.end() == 128 + signal.SIGTERM
     assert "call again to go on" in run.err.read_text()
     assert list((place / "out").glob("checkpoint-*.pt"))
+    assert left_over(place / "out") == []
+
+
+def wait_in_the_audit() -> None:
+    """After the first of the batches of the final audit."""
+    from signstep.cli import rows
+
+    real = rows.audit
+
+    def slow(*given: Any, progress: Callable[[int], None], **named: Any) -> Result:
+        def told(done: int) -> None:
+            progress(done)
+            Path("reached").touch()
+            time.sleep(60)
+
+        return real(*given, progress=told, **named)
+
+    vars(rows)["audit"] = slow
+
+
+def test_an_interrupted_final_audit_leaves_weights_card_and_a_partial_report(place: Path) -> None:
+    words = [*TRAIN[:3], "--epochs", "1", "--ladder", "quick", "--out", "out"]
+    run = started(place, words, wait_in_the_audit)
+    run.until((place / "reached").exists)
+    run.signal(signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM
+    result = Result.load(place / "out" / "report" / "result.json")
+    assert (result.partial, result.examples) == (True, 256)
+    assert {"MODEL_CARD.md", "weights.safetensors"} <= {path.name for path in (place / "out").iterdir()}
+    assert left_over(place / "out") == []
+
+
+def test_an_interrupted_comparison_of_recipes_goes_on(place: Path) -> None:
+    words = ["compare", "--recipe", "a=natural", "--recipe", "b=n-fgsm", *TRAIN[1:3], "--set", "epochs=400"]
+    run = started(place, [*words, "--out", "out"])
+    run.until(lambda: run.err.exists() and "a: clean examples" in run.err.read_text())
+    time.sleep(0.3)
+    run.signal(signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM
+    assert "interrupted after 0 of 2: call again to go on" in run.err.read_text()
+    assert list((place / "out" / "a").glob("checkpoint-*.pt"))
     assert left_over(place / "out") == []
 
 
@@ -489,6 +536,15 @@ def kept() -> bool:
     """Whether weights find a place in the cache."""
     path = demo._cache_file(demo._RECIPE)
     return path is not None and demo._keep(path, digits_cnn()) and path.is_file()
+
+
+@pytest.mark.parametrize("option", ["--data", "--weights", "--classes"])
+def test_a_path_in_a_home_that_nobody_knows(option: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for domain in ([], ["--domain", "tabular", "--schema", str(place / "none.toml")]):
+        assert main([*AUDIT, *domain, option, "~nobody-of-this-name/x"]) == 2
+        err = capsys.readouterr().err
+        assert err.count("error: ") == 1
+        assert domain or "'~nobody-of-this-name/x' begins with a home folder that is not known" in err
 
 
 @pytest.mark.usefixtures("place")

@@ -29,6 +29,18 @@ class WriteError(LoadError):
         super().__init__(f"{path} cannot be written ({self.reason}); pass another folder")
 
 
+def expanded(path: Path | str) -> Path:
+    """A path with ``~`` at its beginning as the home folder.
+
+    Raises:
+        LoadError: nobody knows that home.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise LoadError(f"{str(path)!r} begins with a home folder that is not known; write the path out") from error
+
+
 def refuse_unwritable(path: Path | str, name: str) -> None:
     """See that a path can be written into records, which are UTF-8.
 
@@ -48,7 +60,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
     """Write under another name first, then rename; the file gets the permissions that the umask leaves.
 
     Raises:
-        WriteError: it cannot be written; what lay there before still does.
+        WriteError: it cannot be written; what lay there before still does. (Where all that failed was to sync the
+            folder, the new file lies there, whole.)
     """
     try:
         with _aside(path) as (_, handle), os.fdopen(handle, "wb") as file:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from signstep.core.files import expanded
 from signstep.domains.case import Case, Request
 from signstep.domains.control.records import read_csv, read_tennessee
 from signstep.domains.control.schema import Schema
@@ -55,7 +56,7 @@ def series_case(request: Request, schema: Schema) -> Case:
             raise InputError(
                 f"{name} = {getattr(schema, name):g} belongs to a closed loop, and --data gives series; drop it"
             )
-    data = _data(Path(request.data).expanduser(), request, schema)
+    data = _data(expanded(request.data), request, schema)
     model, description, notes, hashes = _model(request, data)
     test = _first(data.test, request.limit)
     sensors = Sensors(_sensors(schema, data), schema.interval or data.interval)
