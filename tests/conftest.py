@@ -145,6 +145,17 @@ def _drop_modules(base: Path) -> None:
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """Only a loss of power could tell; a thousand small reports that wait for a disk cost minutes.
+
+    Commands in processes of their own do wait, and `tests/test_faults.py` sees to what is synced, in which order.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture
 def no_global_seed() -> Iterator[None]:
     """The test may seed the global generator as it likes; the next test finds it as before."""

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from signstep.core.defaults import plain_torch
+from signstep.core.files import write_whole
+from signstep.core.folders import sweep
 from signstep.data import DataSource, open_data
 from signstep.data.digits import DIGITS_FILE, digits
 from signstep.errors import LoadError
@@ -147,9 +148,14 @@ def _cache_folder() -> Path | None:
         return Path(chosen)
     if (base := os.environ.get("XDG_CACHE_HOME")) and Path(base).is_absolute():
         return Path(base) / "signstep"
+    home = _home()
+    return None if home is None else home / ".cache" / "signstep"
+
+
+def _home() -> Path | None:
     try:
-        return Path.home() / ".cache" / "signstep"
-    except RuntimeError:  # no home folder
+        return Path.home()
+    except RuntimeError:  # not told, and no such user
         return None
 
 
@@ -166,19 +172,15 @@ def _cached(path: Path) -> nn.Module | None:
 
 
 def _keep(path: Path, model: nn.Module) -> bool:
-    """Write under another name, then rename: a reader never sees half a file."""
     content = save(model.state_dict(), {"sha256": _digest(model)})
+    home = _home()
+    if home is not None and home in path.parents and not home.is_dir():
+        return False  # a home that is not there is not ours to make
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
-    except OSError:
-        return False
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(temporary).replace(path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
+        sweep(path.parent)
+        write_whole(path, content)
+    except (OSError, LoadError):
         return False
     return True
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.core.files import written
+from signstep.errors import InputError, MissingExtraError
 
 
 def write_png(images: Tensor, paths: Sequence[Path], *, low: float = 0.0, high: float = 1.0) -> None:
@@ -31,13 +32,8 @@ def write_png(images: Tensor, paths: Sequence[Path], *, low: float = 0.0, high: 
     levels = ((images.double().cpu() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
     for image, path in zip(levels, paths, strict=True):
         pixels = image[0].numpy() if len(image) == 1 else image.movedim(0, -1).contiguous().numpy()
-        temporary = path.with_name(f".{path.name}.part")
-        try:
+        with written(path) as temporary:
             pillow.fromarray(pixels).save(temporary, format="PNG")
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise LoadError(f"{path} cannot be written ({error.strerror or error}); pass another folder") from error
 
 
 def read_png(paths: Sequence[Path], *, low: float = 0.0, high: float = 1.0) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -107,18 +107,26 @@ def transfer(  # noqa: D417 - the arguments it shares with `attack` are describe
     }
     run = _Run(surrogates, victims, subjects, threat, chosen, target, Key(seed), ensemble and len(surrogates) > 1)
     pool = Pool(data, rows, Home(next(iter(victims.values()))), ignore=ignored(task))
-    for x, y in pool:
-        if y is None:
-            raise InputError("data has no labels; models answer differently, so a transfer needs the true ones: (x, y)")
-        several = one_example(threat, x.ndim)
-        if several is not None:
-            raise ThreatError(f"{several} is given for each example; a transfer cuts batches anew: pass one {several}")
-        run.take(x, y)
+    interrupted = False
+    try:
+        for x, y in pool:
+            if y is None:
+                raise InputError("data has no labels; models answer differently, so a transfer needs them: (x, y)")
+            several = one_example(threat, x.ndim)
+            if several is not None:
+                raise ThreatError(
+                    f"{several} is given for each example; a transfer cuts batches anew: pass one {several}"
+                )
+            run = run.after(x, y)
+    except KeyboardInterrupt:
+        if run.examples == 0:
+            raise
+        interrupted = True
     if run.examples == 0:
         raise InputError("data has no examples; pass at least one batch")
     said = recipe if isinstance(recipe, str) else recipe.name
     terms = {"threat": str(threat), "recipe": said, "goal": target or "untargeted", "seed": seed}
-    return run.matrix(terms, pool.batches.said)
+    return run.matrix(terms, pool.batches.said, partial=interrupted)
 
 
 def _recipe(spec: str | Attack) -> Attack:
@@ -166,8 +174,13 @@ class _Run:
         """The rows of the matrix."""
         return (*self.surrogates, *((ALL,) if self.ensemble else ()), CONTROL)
 
-    def take(self, x: Tensor, y: Tensor) -> None:
-        """Craft on a batch, and score it."""
+    def after(self, x: Tensor, y: Tensor) -> "_Run":
+        """With a batch more, crafted and scored; this one stays, for an interruption on the way."""
+        run = replace(self, counts=dict(self.counts), clean=dict(self.clean), lost=dict(self.lost))
+        run._take(x, y)
+        return run
+
+    def _take(self, x: Tensor, y: Tensor) -> None:
         if not self.examples:
             self._check_classes(x)
         self.examples += len(x)
@@ -229,7 +242,7 @@ class _Run:
                     fooled = fooled & question.checked(point)[""].ok.to(fooled.device)
                 self._add(source, victim, fooled, able)
 
-    def matrix(self, terms: Mapping[str, Any], said: Sequence[str]) -> TransferMatrix:
+    def matrix(self, terms: Mapping[str, Any], said: Sequence[str], *, partial: bool) -> TransferMatrix:
         """The record; ``said``: of the data."""
         cells = tuple(
             Cell(source, victim, count.hits, count.of, source in self.surrogates and self.surrogates[source] is model)
@@ -242,10 +255,10 @@ class _Run:
             for name, count in self.lost.items()
             if count
         )
-        notes = (*notes, *said)
+        notes = (*notes, *said, *((f"partial: interrupted after {self.examples} examples",) if partial else ()))
         versions = {"signstep": VERSION, "torch": torch.__version__}
         return TransferMatrix(
-            self.sources, tuple(self.victims), cells, self.clean, self.examples, terms, notes, versions
+            self.sources, tuple(self.victims), cells, self.clean, self.examples, terms, notes, versions, partial
         )
 
     def _ask(self, subject: Subject, x: Tensor, y: Tensor, attack: Attack | None) -> Question:

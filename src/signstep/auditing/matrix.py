@@ -52,6 +52,7 @@ class TransferMatrix:
         terms: threat, recipe, goal, seed.
         notes: what a reader must know.
         versions: of what made it.
+        partial: it was interrupted, and covers the examples before that.
     """
 
     sources: tuple[str, ...]
@@ -62,6 +63,7 @@ class TransferMatrix:
     terms: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
+    partial: bool = False
 
     def cell(self, source: str, victim: str) -> Cell:
         """The cell of two names.
@@ -105,6 +107,7 @@ class TransferMatrix:
                 terms=plain["terms"],
                 notes=tuple(plain["notes"]),
                 versions=plain["versions"],
+                partial=plain.get("partial", False),
             )
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise LoadError(

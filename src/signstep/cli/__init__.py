@@ -1,7 +1,7 @@
 """The command line: parses, calls and prints; it computes nothing.
 
 Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 4 a report that could not be checked whole, 130
-interrupted.
+interrupted (128 + n by signal n).
 """
 
 from signstep.cli import attack, audit, compare, domain, merge, sign, texts, train, transfer, verify

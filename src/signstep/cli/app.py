@@ -1,7 +1,6 @@
 """The application that the commands join, and the entry point that turns every ending into an exit status."""
 
 import errno
-import os
 import sys
 import traceback
 import warnings
@@ -13,10 +12,16 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from signstep.cli.config import find_config, read_config
+from signstep.cli.stopping import signals_interrupt
+from signstep.cli.streams import discard, steady
 from signstep.cli.words import command_of, in_options, options_by_argument, translated
 from signstep.core.origin import said_of
 from signstep.errors import SignstepError
 from signstep.version import VERSION
+
+_INTERRUPTED = 130
+_UNREAD = 141
+_OF_STREAMS = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
 app = typer.Typer(
     add_completion=False,
@@ -47,6 +52,13 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    with steady(), signals_interrupt() as came:
+        status = _status(arguments)
+    # As a shell states the end of a process by a signal, whoever heeded it.
+    return 128 + came[0] if came and status == _INTERRUPTED else status
+
+
+def _status(arguments: Sequence[str] | None) -> int:
     words, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
     command = typer.main.get_command(app)
     chosen = command_of(words, command)
@@ -62,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
-        raise
+        return _INTERRUPTED
     except BaseException as error:
         said = said_of(error)  # of the user's own model or function
         if debug and (said is not None or isinstance(error, SignstepError)):
@@ -84,11 +96,14 @@ def _without_debug(words: list[str]) -> tuple[list[str], bool]:
 
 def _ended(error: BaseException) -> int:
     """The status of an ending that no message of ours says."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        error = error.__context__  # typer's way to end for it
     if isinstance(error, OSError):
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EPIPE):
+        if error.filename is not None or error.errno not in _OF_STREAMS:
             return _internal()
-        # Only a stream has no name; what it did not take must not be tried again at the interpreter's end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)  # only a stream has no name
+        if error.errno == errno.EPIPE:
+            return _UNREAD  # as "| head" ends any program; nobody wants to be told
         typer.echo(f"error: what was found cannot be printed ({error.strerror}); what was written stays", err=True)
         return 2
     # Newer versions of typer carry a click of their own: its exceptions are known by what they have, not by class.

@@ -16,6 +16,7 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.job import check_classes, job_of, output_folder, progress, say, sized
 from signstep.core.files import write_whole
+from signstep.core.folders import replaced
 from signstep.core.keys import Key
 from signstep.core.problem import judge
 from signstep.core.recipes import recipe
@@ -131,8 +132,6 @@ def attack(
     )
     chosen, key = recipe(recipe_), Key(seed)
     stopped = False
-    from signstep.report import replaced
-
     with output_folder(out, marks=(_MARK,)) as folder, replaced(folder, _ours) as new:
         if not predicted_labels:
             check_classes(job, task, output)

@@ -1,6 +1,7 @@
 """``signstep audit``."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, cast
@@ -34,16 +35,18 @@ from signstep.cli.job import (
     sized,
 )
 from signstep.core.files import write_whole
+from signstep.core.folders import replaced
 from signstep.core.recipes import canonical
 from signstep.core.twin import Engine
 from signstep.domains import audit_case
-from signstep.errors import InputError
+from signstep.errors import InputError, LoadError
 
 _HELP = """Attack every example of a data set and print what was found.
 
 Without arguments: a demonstration on built-in digits with a small network trained on the spot.
 
-Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted (the report is marked partial).
+Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted, 143 by SIGTERM (the report
+is marked partial).
 
 Examples:
 
@@ -224,8 +227,9 @@ def audit(
             )
         # What became of the data on the way belongs to the record, not only to the screen.
         result = replace(result, notes=(*result.notes, *(f"data: {note}" for note in job.data.notes)))
-        _written(context, result, evidence, folder, settings)
-    _said(quiet, result, folder, settings, json=json)
+        with _told(result, json=json):
+            _written(context, result, evidence, folder, settings)
+    _said(quiet, result, folder, settings)
     _gate(result, fail_under, before)
 
 
@@ -259,8 +263,9 @@ def _audit_case(context: typer.Context, settings: Settings, quiet: Console) -> R
                 evidence=evidence,
                 progress=advance,
             )
-        _written(context, result, evidence, folder, settings)
-    _said(quiet, result, folder, settings, json=given["json"])
+        with _told(result, json=given["json"]):
+            _written(context, result, evidence, folder, settings)
+    _said(quiet, result, folder, settings)
     return result
 
 
@@ -269,8 +274,18 @@ def _written(context: typer.Context, result: Result, evidence: Evidence, folder:
     write_folder(result, evidence.tensors(), folder, dump_config("audit", given, settings.ignore), settings)
 
 
-def _said(quiet: Console, result: Result, folder: Path, settings: Settings, *, json: bool) -> None:
+@contextmanager
+def _told(result: Result, *, json: bool) -> Iterator[None]:
+    """Print the result at the end of the ``with`` block, also where its report could not be written."""
+    try:
+        yield
+    except LoadError:
+        typer.echo(result.to_json() if json else str(result))
+        raise
     typer.echo(result.to_json() if json else str(result))
+
+
+def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
     findings = examine(result, settings.ignore)
     say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
     if result.partial:
@@ -285,7 +300,7 @@ def write_folder(
     result: Result, points: Mapping[str, Tensor], folder: Path, config: str | None, settings: Settings
 ) -> None:
     """Put the report in the place of an earlier one, whole."""
-    from signstep.report import owned, replaced, write_report
+    from signstep.report import owned, write_report
 
     def of_a_report(where: Path) -> Iterator[Path]:
         yield from owned(where)

@@ -21,6 +21,7 @@ from signstep.cli.job import output_folder, say
 from signstep.cli.rows import Held, Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.stopping import asked_to_stop
 from signstep.core.files import write_whole
+from signstep.core.folders import replaced
 from signstep.data import DataSource, open_data
 from signstep.errors import InputError
 from signstep.train.loop import fit
@@ -52,7 +53,8 @@ Examples:
 """
 
 _MODEL, _DATA, _THREAT, _OUT = "cnn=signstep.models.small:digits_cnn", "digits", "linf:0.1", Path("signstep-compare")
-_MARKS = ("compare.md", "compare.json")
+_FILES = ("compare.json", "compare.md", "compare.svg")
+_MARKS = _FILES[:2]
 
 
 @app.command(help=_HELP)
@@ -140,12 +142,20 @@ def compare(
         ring = _Ring(source, terms, folder, quiet, audit_limit, trust=trust)
         if recipe:
             ring.prepare(entrants, data or _DATA, test, reading)
-        for entrant in entrants:
-            ring.enter(entrant)
+        through = all(ring.enter(entrant) for entrant in entrants)
+        if not through:
+            # Whoever is through is compared; a comparison that was whole before is not given for it.
+            done = {**found, **ring.results}
+            say(quiet, f"interrupted after {len(done)} of {len(found) + len(entrants)}: call again to go on")
+            if len(done) < 2 or (against is not None and against not in done) or (folder / _MARKS[0]).exists():
+                raise typer.Exit(130)
+            ring.notes = (*ring.notes, f"partial: interrupted after {', '.join(done)}")
         compared = several({**found, **ring.results}, against=against, trainings=ring.trainings, notes=ring.notes)
         _write(compared, folder)
     typer.echo(_text(compared, as_json=json))
     say(quiet, f"written: {folder / 'compare.md'}")
+    if not through:
+        raise typer.Exit(130)
 
 
 @dataclass
@@ -182,8 +192,8 @@ class _Ring:
         ones = "one training run each: the tests say whether these models differ, not whether another seed would agree"
         self.notes = (*self.held.notes, ones)
 
-    def enter(self, entrant: Entrant) -> None:
-        """Train, where there is a recipe, and audit."""
+    def enter(self, entrant: Entrant) -> bool:
+        """Train, where there is a recipe, and audit; False where that was interrupted."""
         loaded = entrant.network.load(trust=self.trust)
         loaded.model.to(self.terms.device)
         where = self.folder / entrant.folder
@@ -194,13 +204,14 @@ class _Ring:
             say(self.quiet, f"{entrant.name}: {loaded.description}", *loaded.notes)
             hashes |= {} if loaded.sha256 is None else {"weights": loaded.sha256}
         else:
-            self._train(entrant, loaded.model, where)
+            if not self._train(entrant, loaded.model, where):
+                return False
             kept = save(kept_weights(loaded.model))
             write_whole(where / "weights.safetensors", kept)
             hashes["weights"] = hashlib.sha256(kept).hexdigest()
             description = f"{entrant.name}: {loaded.description}, {entrant.recipe.name}"
         held = self.held
-        self.results[entrant.name] = audited(
+        result = audited(
             loaded.model,
             self.source if held is None else held.batches(self.limit),
             self.terms,
@@ -211,8 +222,12 @@ class _Ring:
             hashes=hashes,
             word=f"{entrant.name}: auditing",
         )
+        if result is None or result.partial:
+            return False
+        self.results[entrant.name] = result
+        return True
 
-    def _train(self, entrant: Entrant, model: torch.nn.Module, where: Path) -> None:
+    def _train(self, entrant: Entrant, model: torch.nn.Module, where: Path) -> bool:
         assert self.train_on is not None
         assert entrant.recipe is not None
         say(self.quiet, f"{entrant.name}: {entrant.recipe.title}")
@@ -230,8 +245,8 @@ class _Ring:
                 stopping=lambda: bool(asked),
             )
         if asked and trained.partial:
-            say(self.quiet, f"interrupted at step {trained.steps} of {trained.total}: call again to go on")
-            raise typer.Exit(130)
+            say(self.quiet, f"{entrant.name}: interrupted at step {trained.steps} of {trained.total}")
+            return False
         say(self.quiet, *trained.notes)
         self.trainings[entrant.name] = Training(
             entrant.recipe.name,
@@ -241,6 +256,7 @@ class _Ring:
             tuple(str(event) for event in trained.events),
         )
         self.notes = (*self.notes, *(f"{entrant.name}: {note}" for note in trained.notes if "went on" not in note))
+        return True
 
 
 def _check(
@@ -277,9 +293,10 @@ def _read(given: list[str]) -> dict[str, Result]:
 def _write(compared: Several, folder: Path) -> None:
     from signstep.report.scatter import scatter  # slow to import, and other commands do without
 
-    write_whole(folder / "compare.json", _text(compared, as_json=True) + "\n")
-    write_whole(folder / "compare.svg", scatter(compared.results))
-    write_whole(folder / "compare.md", compared.markdown("compare.svg"))
+    with replaced(folder, lambda where: (where / name for name in _FILES if (where / name).is_file())) as new:
+        write_whole(new / "compare.json", _text(compared, as_json=True) + "\n")
+        write_whole(new / "compare.svg", scatter(compared.results))
+        write_whole(new / "compare.md", compared.markdown("compare.svg"))
 
 
 def _text(compared: Several, *, as_json: bool) -> str:

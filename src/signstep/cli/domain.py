@@ -1,5 +1,6 @@
 """What ``--domain`` changes about a command: where model, data and threat come from; and ``signstep schema``."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ import typer
 
 from signstep.cli import options as o
 from signstep.cli.app import app
+from signstep.core.files import WriteError, write_whole
 from signstep.domains import DOMAINS, Case, Request, domain
 from signstep.domains import domain as find_domain
 from signstep.errors import InputError
@@ -150,12 +152,12 @@ def schema(
     if out is None:
         typer.echo(text, nl=not text.endswith("\n"))
         return
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out} exists, and edits in it would be lost; pass another file")
     try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be written ({error.strerror or error}); pass another file") from error
+        write_whole(out, text)
+    except WriteError as error:
+        raise InputError(f"--out {out} cannot be written ({error.reason}); pass another file") from error
     typer.echo(f"schema: {out}", err=True)
 
 

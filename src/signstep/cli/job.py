@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from signstep.auditing.memory import planned_rows
 from signstep.cli.options import output_of, size_of
+from signstep.core.files import is_own
+from signstep.core.folders import sweep
+from signstep.core.locks import alone_in
 from signstep.core.outputs import Predictor
 from signstep.core.untouched import untouched
 from signstep.data import DataSource, open_data
@@ -221,7 +225,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("interrupted before the first batch was done: nothing was written", err=True)
+        typer.echo("interrupted before the first batch was done: no report was written", err=True)
         raise typer.Exit(130) from None
 
 
@@ -231,30 +235,58 @@ def say(console: Console, *lines: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+# Lies in the folder while a run is at it, and stays where it is killed: the next run then knows the folder for ours.
+_BEGUN = ".signstep-begun"
+
+
 @contextmanager
 def output_folder(folder: Path, *, marks: Sequence[str]) -> Iterator[Path]:
     """Make the output folder and see that it can be written, before any work is done; failed work leaves none behind.
 
-    ``marks`` are files that say that the folder is one of ours: without any a folder that holds something is refused.
+    It is held until the end: another run that wants it is refused. What a killed run left in it is cleaned away.
+    ``marks`` are patterns of files that say that the folder is one of ours: without any a folder that holds something
+    is refused.
 
     Raises:
         InputError: it cannot.
     """
-    made = not folder.exists()
+    with ExitStack() as held:
+        made = _begun(folder, marks, held)
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # the end of the work is not the place to fail for it
+                (folder / _BEGUN).unlink(missing_ok=True)
+                if made and not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+def _begun(folder: Path, marks: Sequence[str], held: ExitStack) -> bool:
+    """Make, hold, clean and mark the folder; whether it was made."""
     try:
-        ours = any((folder / mark).exists() for mark in marks)
-        if folder.is_dir() and not ours and any(folder.iterdir()):
-            raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
+        made = not os.path.lexists(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".signstep-probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+        if not held.enter_context(alone_in(folder)):
+            raise InputError(
+                f"--out {folder} is being written by another run; wait for its end, or pass another folder"
+            )
+        sweep(folder)
+        ours = any(next(folder.glob(mark), None) for mark in (_BEGUN, *marks))
+        if not ours and any(not is_own(path.name) for path in folder.iterdir()):
+            raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
+        (folder / _BEGUN).write_bytes(b"")
     except OSError as error:
-        raise InputError(
-            f"--out {folder} cannot be written ({error.strerror or error}); pass another folder"
-        ) from error
-    try:
-        yield folder
-    finally:
-        if made and not any(folder.iterdir()):
-            folder.rmdir()
+        raise InputError(f"--out {folder} cannot be written ({_why(folder, error)}); pass another folder") from error
+    return made
+
+
+def _why(folder: Path, error: OSError) -> str:
+    """What stands in the way of a folder, in words that say more than "File exists"."""
+    if isinstance(error, FileExistsError) and folder.is_symlink():
+        try:
+            return "it is a link to a file" if folder.exists() else f"it is a link to {folder.readlink()}, not there"
+        except OSError:
+            return "it is a link that cannot be followed"
+    if isinstance(error, FileExistsError):
+        return "it is a file"
+    return error.strerror or str(error)

@@ -1,6 +1,7 @@
 """What training and comparing share: whole data sets, rows for the last audit, and that audit with its report."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.run import audit
 from signstep.cli.audit import write_folder
 from signstep.cli.config import Settings as FileSettings
-from signstep.cli.job import interruptible, output_folder, progress
+from signstep.cli.job import output_folder, progress
 from signstep.core.space import Statistic
 from signstep.core.threat import ThreatModel
 from signstep.data import DataSource, open_data
@@ -136,8 +137,8 @@ def audited(
     describe: tuple[str, str],
     hashes: dict[str, str],
     word: str = "auditing",
-) -> Result:
-    """Audit a model and write its report.
+) -> Result | None:
+    """Audit a model and write its report; None, and no report, where that was interrupted before its first batch.
 
     Args:
         model: where the terms want it.
@@ -151,7 +152,8 @@ def audited(
         word: beside the progress.
     """
     evidence = Evidence(limit=64 * 2**20)
-    with progress(quiet, total, word) as advance, interruptible():
+    result = None
+    with progress(quiet, total, word) as advance, suppress(KeyboardInterrupt):
         result = audit(
             model,
             batches,
@@ -168,6 +170,8 @@ def audited(
             evidence=evidence,
             progress=advance,
         )
+    if result is None:
+        return None
     with output_folder(folder, marks=("SHA256SUMS", "result.json")) as ready:
         write_folder(result, evidence.tensors(), ready, None, FileSettings())
     return result

@@ -12,6 +12,7 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from signstep.auditing.result import Result
 from signstep.certify import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
@@ -38,8 +39,8 @@ Without arguments: the built-in digits, in seconds. Recipes: {recipes}.
 Writes weights.safetensors, MODEL_CARD.md, curves.svg, log.csv, signstep.toml and report/ (the audit) into --out. A run
 that was interrupted or killed goes on when it is called again with the same options.
 
-Exit status: 0 done, 1 stopped because of a collapse, 2 wrong use, 3 internal error, 130 interrupted (go on with the
-same command).
+Exit status: 0 done, 1 stopped because of a collapse, 2 wrong use, 3 internal error, 130 interrupted, 143 by SIGTERM (go
+on with the same command).
 
 Examples:
 
@@ -163,8 +164,7 @@ def train(
     loaded = load_model(model or _MODEL, weights=weights, args=parse_args(list(model_arg or [])))
     terms = o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds)
     quiet, where = Console(stderr=True), o.device_of(device)
-    marks = ("MODEL_CARD.md", "log.csv", *(path.name for path in out.glob("checkpoint-*.pt")))
-    with output_folder(out, marks=marks) as folder:
+    with output_folder(out, marks=("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")) as folder:
         x, y = spooled(source, folder) if on_disk else whole(source)
         held = None if ladder == "none" else held_out(data or _DATA, test, source, (x, y), settings, reading)
         notes = () if weights is None else loaded.notes
@@ -216,7 +216,7 @@ def train(
                 describe=(loaded.description, held.description),
                 hashes=hashes,
             )
-            typer.echo(str(result))
+            _told(result, quiet, folder)
         bounded = held is not None and trained.finished_with.objective == "bounded"
         floor = _floor(loaded.model, held.batches(audit_limit), terms, mean_, std_) if held and bounded else None
         text = card(
@@ -231,8 +231,16 @@ def train(
         )
         write_whole(folder / "MODEL_CARD.md", text)
     say(quiet, *(() if held is None else held.notes), trained.overfitting, f"written: {folder / 'MODEL_CARD.md'}")
-    if trained.partial:
-        raise typer.Exit(1)  # only a collapse ends a run before its end and leaves weights
+    if status := 130 if result is not None and result.partial else int(trained.partial):
+        raise typer.Exit(status)  # only a collapse ends a training before its end and leaves weights
+
+
+def _told(result: Result | None, quiet: Console, folder: Path) -> None:
+    """Print the final audit; where it was interrupted before it had anything, the command ends here."""
+    if result is None:
+        say(quiet, f"interrupted before the audit had a batch: call again to audit, in {folder}")
+        raise typer.Exit(130)
+    typer.echo(str(result))
 
 
 def _floor(

@@ -123,6 +123,8 @@ def transfer(
         write_transfer(matrix, folder)
     typer.echo(str(matrix))
     say(quiet, f"written: {folder}")
+    if matrix.partial:
+        raise typer.Exit(130)
 
 
 def _models(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from signstep.core.files import refuse_unwritable
+from signstep.core.files import expanded, refuse_unwritable
 from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource, without_label
 from signstep.data.comma import SUFFIXES as COMMA_SUFFIXES
@@ -119,7 +119,7 @@ def open_data(
     except OSError as error:
         raise LoadError(f"{path} cannot be read ({error}): check that it may be opened") from error
     if isinstance(classes, str | Path):
-        file = Path(classes).expanduser()
+        file = expanded(classes)
         source = replace(source, files={**source.files, f"classes: {file.name}": file})
     if ignore_label is not None:
         source = without_label(source, ignore_label)
@@ -127,7 +127,7 @@ def open_data(
 
 
 def _open(path: str | Path, options: _Options) -> DataSource:
-    where = Path(path).expanduser()
+    where = expanded(path)
     refuse_unwritable(where, "the name of the data")
     kind = "digits" if path == "digits" else _kind(where)
     for option, remedy in _REMEDIES.items():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.files import expanded
 from signstep.errors import InputError, LoadError, SignstepError
 
 Value: TypeAlias = str | int | float | bool
@@ -208,7 +209,7 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
         LoadError: If the file cannot be read, or the same holds for it.
     """
     if isinstance(classes, str | Path):
-        path = Path(classes).expanduser()
+        path = expanded(classes)
         try:
             names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
         except (OSError, UnicodeDecodeError) as error:

@@ -8,10 +8,10 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 
 from signstep.auditing.rescore import Checker
+from signstep.core.files import expanded
 from signstep.core.recipe import Recipe
 from signstep.domains.case import Case, Request
 from signstep.domains.run import audit_case
@@ -46,7 +46,7 @@ class Domain:
         """
         for name, path in (("data", request.data), ("schema", request.schema)):
             # ASE's readers take images of a file as FILE@INDEX.
-            if path is not None and not Path(str(path).partition("@")[0]).expanduser().exists():
+            if path is not None and not expanded(str(path).partition("@")[0]).exists():
                 raise InputError(f"{name}={str(path)!r} does not exist; pass a file or folder that does")
         return self._module().case(request)  # type: ignore[no-any-return]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from signstep.core.files import refuse_unwritable
+from signstep.core.files import expanded, refuse_unwritable
 from signstep.errors import InputError, LoadError
 from signstep.models.exported import load_exported
 from signstep.models.factory import build, module_of
@@ -76,7 +76,7 @@ def load_model(
     if weights is None:
         refuse_non_finite(spec, model.state_dict())
         return LoadedModel(model, spec, ("no file of weights given: the model is as the factory made it",), None, code)
-    path = Path(weights).expanduser()
+    path = expanded(weights)
     refuse_unwritable(path, "the name of the weights file")
     notes = load_weights(model, path)
     return LoadedModel(model, f"{spec} with {path}", notes, _sha256(path), code)
@@ -86,7 +86,7 @@ def _exported(spec: str, weights: str | Path | None, args: Mapping[str, object] 
     if weights is not None or args:
         extra = f"weights={weights}" if weights is not None else f"arguments {dict(args or {})}"
         raise InputError(f"{spec} is a whole program with its own weights, got {extra}: leave them out")
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     model = load_exported(path, trust=trust)
     return LoadedModel(model, f"exported program {path}", ("its mode was fixed when it was exported",), _sha256(path))
 

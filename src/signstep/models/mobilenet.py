@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from signstep.core.files import expanded
 from signstep.errors import LoadError
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -37,7 +38,7 @@ def mobilenet_v2(folder: str | Path, name: str = "mobilenet_v2_1.0_224") -> nn.M
     Example:
         ``signstep audit --model signstep.models.mobilenet:mobilenet_v2 --model-arg folder=../shared/models ...``
     """
-    where = Path(folder).expanduser()
+    where = expanded(folder)
     arrays, ops = where / f"{name}.npz", where / f"{name}_ops.json"
     for path in (arrays, ops):
         if not path.is_file():

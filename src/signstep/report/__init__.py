@@ -8,13 +8,13 @@ from torch import Tensor
 from signstep.auditing.findings import examine
 from signstep.auditing.result import Result
 from signstep.core.files import write_whole
+from signstep.core.folders import replaced
 from signstep.errors import InputError
-from signstep.report.folder import replaced
 from signstep.report.markdown import checklist_markdown
 from signstep.report.page import page
 from signstep.report.pictures import gallery, of_a_report, places, save_strips
 
-__all__ = ["check_folder", "owned", "replaced", "write_report"]
+__all__ = ["check_folder", "owned", "write_report"]
 
 _PAGES = ("index.html", "checklist.md")
 

@@ -1,11 +1,13 @@
 """A transfer matrix as a page: a heat map that is a table, without script."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from signstep.auditing.matrix import MARK, TransferMatrix
 from signstep.core.counts import Count
 from signstep.core.files import write_whole
+from signstep.core.folders import replaced
 from signstep.report.numerals import fraction, interval, percent, share
 from signstep.report.page import environment
 
@@ -55,14 +57,22 @@ def heat_page(matrix: TransferMatrix) -> str:
 
 
 def write_transfer(matrix: TransferMatrix, folder: Path) -> None:
-    """Record, table and page into an existing folder; each file appears whole or not at all.
+    """Record, table and page into an existing folder, in the place of earlier ones all together or not at all.
 
     Raises:
         LoadError: the folder cannot be written.
     """
-    matrix.save(folder / MARK)
-    write_whole(folder / "transfer.txt", f"{matrix}\n")
-    write_whole(folder / "index.html", heat_page(matrix))
+    page = heat_page(matrix)
+    with replaced(folder, owned) as new:
+        matrix.save(new / MARK)
+        write_whole(new / "transfer.txt", f"{matrix}\n")
+        write_whole(new / "index.html", page)
+
+
+def owned(folder: Path) -> Iterator[Path]:
+    """The files of an earlier transfer in a folder."""
+    if (folder / MARK).is_file():
+        yield from (folder / name for name in FILES if (folder / name).is_file())
 
 
 def _sentence(matrix: TransferMatrix) -> str:

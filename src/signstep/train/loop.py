@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from signstep.core import given
+from signstep.core.folders import sweep
 from signstep.core.space import Statistic
 from signstep.core.threat import ThreatModel
 from signstep.core.untouched import untouched
@@ -160,6 +161,8 @@ def fit(
     run = Run(outer, x, y, threat, begun, settings or Settings(), team)
     notes: tuple[str, ...] = ()
     if folder is not None:
+        if run.team.rank == 0:
+            sweep(folder)
         state, notes = latest_checkpoint(folder, run.terms)
         if state is not None:
             run.load(state)

@@ -1,6 +1,5 @@
 """Training rows in a file beside the checkpoints, for data that is larger than memory."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,9 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.files import WriteError, written
 from signstep.errors import LoadError
 
 _NAME = "rows"
+
+
+class _NotLevelsError(Exception):
+    """Rows that are no whole 8-bit levels."""
 
 
 class Source(Protocol):
@@ -40,25 +44,31 @@ def spooled(source: Source, folder: Path) -> tuple["np.ndarray[Any, Any]", Tenso
     Raises:
         LoadError: the disk is full, or the folder cannot be written.
     """
-    shape = (len(source.labels), *source.shape)
-    print_ = source.fingerprint()[:12]
     for kind in ("bytes", "floats"):
-        path = folder / f"{_NAME}-{print_}-{len(source.labels)}-{kind}.npy"
+        path = _place(source, folder, kind)
         if path.is_file():
             return np.load(path, mmap_mode="r"), source.labels
     try:
-        kind = "bytes" if _write(source, folder / "rows.part", shape, np.dtype(np.uint8)) else "floats"
-        if kind == "floats":
-            _write(source, folder / "rows.part", shape, np.dtype(np.float32))
-        path = folder / f"{_NAME}-{print_}-{len(source.labels)}-{kind}.npy"
-        (folder / "rows.part").replace(path)
-    except OSError as error:
-        (folder / "rows.part").unlink(missing_ok=True)
+        try:
+            path = _kept(source, folder, "bytes", np.uint8)
+        except _NotLevelsError:
+            path = _kept(source, folder, "floats", np.float32)
+    except WriteError as error:
         raise LoadError(
-            f"{folder} cannot take the training rows ({error.strerror or error}); pass another folder, or leave "
-            "--on-disk out"
+            f"{folder} cannot take the training rows ({error.reason}); pass another folder, or leave --on-disk out"
         ) from error
     return np.load(path, mmap_mode="r"), source.labels
+
+
+def _kept(source: Source, folder: Path, kind: str, dtype: Any) -> Path:
+    path = _place(source, folder, kind)
+    with written(path) as temporary:
+        _write(source, temporary, (len(source.labels), *source.shape), np.dtype(dtype))
+    return path
+
+
+def _place(source: Source, folder: Path, kind: str) -> Path:
+    return folder / f"{_NAME}-{source.fingerprint()[:12]}-{len(source.labels)}-{kind}.npy"
 
 
 def unspool(folder: Path) -> None:
@@ -67,8 +77,12 @@ def unspool(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _write(source: Iterable[tuple[Tensor, Tensor]], path: Path, shape: tuple[int, ...], dtype: Any) -> bool:
-    """Write all rows; False as soon as some are no whole levels and bytes are asked for."""
+def _write(source: Iterable[tuple[Tensor, Tensor]], path: Path, shape: tuple[int, ...], dtype: Any) -> None:
+    """Write all rows.
+
+    Raises:
+        _NotLevelsError: bytes are asked for, and some rows are no whole levels.
+    """
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
@@ -77,10 +91,7 @@ def _write(source: Iterable[tuple[Tensor, Tensor]], path: Path, shape: tuple[int
             if dtype == np.uint8:
                 levels = (x * 255).round().clamp(0, 255).to(torch.uint8)
                 if not torch.equal(levels.float().div_(255), x):
-                    return False
+                    raise _NotLevelsError
                 file.write(levels.numpy().tobytes())
             else:
                 file.write(x.float().contiguous().numpy().tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-    return True

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from signstep.core.files import expanded
 from signstep.core.tasks import Regression, Task, TaskName
 from signstep.data.comma import SUFFIXES
 from signstep.domains.case import Case, Request
@@ -104,7 +105,7 @@ def _declared(request: Request, schema: Schema) -> tuple[_Data, Sensors]:
             raise InputError(
                 f"{name} = {getattr(schema, name):g} belongs to a closed loop, and --data gives series; drop it"
             )
-    data = _data(Path(request.data).expanduser(), request, schema)
+    data = _data(expanded(request.data), request, schema)
     return data, Sensors(_sensors(schema, data), schema.interval or data.interval)
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from signstep.core.files import expanded
 from signstep.core.threat import ThreatModel, parse_threat
 from signstep.domains.case import Case, Request
 from signstep.domains.multimodal.attacks import Witness
@@ -83,7 +83,7 @@ def _own(request: Request, schema: Schema) -> Case:
     """The user's model, data and schema."""
     assert request.data is not None
     assert request.schema is not None
-    path = Path(request.data).expanduser()
+    path = expanded(request.data)
     loaded = model_of(request)
     words = tokenizer_of(schema)
     records = read_records(path, schema, words, limit=request.limit, skip_bad=request.skip_bad)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+from signstep.core.files import expanded
 from signstep.domains.case import Request
 from signstep.domains.multimodal.schema import Schema
 from signstep.domains.multimodal.tokens import PretrainedTokenizer, Tokenizer, WordTokenizer
@@ -40,7 +41,7 @@ def tokenizer_of(schema: Schema) -> Tokenizer | None:
 def model_of(request: Request) -> Loaded:
     """The user's model: module:factory, or a folder of the transformers library."""
     assert request.model is not None
-    folder = Path(request.model).expanduser()
+    folder = expanded(request.model)
     if (folder / "config.json").is_file():
         return Loaded(_pretrained(folder), f"{folder.name} (transformers)", (), {"weights": _sha256_of(folder)})
     loaded = load_model(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstep.core.files import expanded
 from signstep.core.threat import Eps
 from signstep.data.tables import refuse_unknown
 from signstep.domains.case import Case, Request
@@ -154,4 +155,4 @@ def _with_target(schema: Schema, column: str) -> Schema:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.expanduser().read_bytes()).hexdigest()
+    return hashlib.sha256(expanded(path).read_bytes()).hexdigest()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from signstep.core.files import expanded
 from signstep.data.comma import SUFFIXES, open_comma
 from signstep.data.tables import refuse_names
 from signstep.errors import InputError, LoadError, MissingExtraError
@@ -44,7 +45,7 @@ def read_cells(path: str | Path, limit: int | None = None) -> Cells:
         LoadError: the file cannot be read.
         MissingExtraError: a Parquet file, and pyarrow is not installed.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.name.lower().endswith(SUFFIXES):
         return _comma(path, limit)
     if path.suffix.lower() == ".parquet":

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from signstep.core.files import expanded
 from signstep.core.subject import Model
 from signstep.domains.case import Request
 from signstep.domains.tabular.forms import TabularNet, estimator_model
@@ -85,7 +86,7 @@ def _named(spec: str, request: Request) -> Any:
 
 
 def _pickled(spec: str, schema: Schema, *, trust: bool) -> Given:
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if not trust:
         raise InputError(f"{spec} is a pickle, and loading one can run any code; pass --trust if you know who wrote it")
     try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli_w
 
+from signstep.core.files import expanded
 from signstep.domains.tabular.schema import Feature, Schema, Target, read_relations
 from signstep.errors import InputError, LoadError
 
@@ -35,7 +36,7 @@ def read_schema(path: str | Path) -> Schema:
         LoadError: the file cannot be read or is no TOML.
         InputError: it names something unknown, or contradicts itself.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
