@@ -9,6 +9,7 @@ from typing import Any
 from signstep.core.counts import Count
 from signstep.core.files import write_whole
 from signstep.errors import LoadError
+from signstep.plain import one_line, plain_json
 
 FORMAT = 1
 MARK = "transfer.json"
@@ -81,7 +82,7 @@ class TransferMatrix:
     def to_json(self) -> str:
         """The record as JSON."""
         plain = {"format": FORMAT, **asdict(self)}
-        return json.dumps(plain, indent=1) + "\n"
+        return plain_json(json.dumps(plain, indent=1)) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "TransferMatrix":
@@ -134,7 +135,7 @@ class TransferMatrix:
 
     def __str__(self) -> str:
         """The matrix as text: one row for each source, one column for each victim."""
-        first = ["crafted on", *self.sources, "right untouched"]
+        first = ["crafted on", *map(one_line, self.sources), "right untouched"]
         columns = [first]
         for victim in self.victims:
             cells = [self.cell(source, victim) for source in self.sources]
@@ -142,7 +143,7 @@ class TransferMatrix:
                 f"{_percent(cell.success)}{'*' if cell.white_box else ' '} {cell.fooled}/{cell.right}" for cell in cells
             ]
             clean = self.accuracy(victim)
-            columns.append([victim, *shown, f"{_percent(clean)}  {clean.hits}/{clean.of}"])
+            columns.append([one_line(victim), *shown, f"{_percent(clean)}  {clean.hits}/{clean.of}"])
         widths = [max(map(len, column)) for column in columns]
         lines = [
             "  ".join(
@@ -156,7 +157,7 @@ class TransferMatrix:
         told = [f"{self.terms.get('recipe', '')}, {self.terms.get('threat', '')}: fooled of those right untouched"]
         if any(cell.white_box for cell in self.cells):
             told.append("* the model's own gradients (white box)")
-        return "\n".join([told[0], "", *lines, "", *told[1:], *self.notes]).rstrip()
+        return "\n".join(map(one_line, [told[0], "", *lines, "", *told[1:], *self.notes])).rstrip()
 
 
 def _percent(count: Count) -> str:

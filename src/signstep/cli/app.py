@@ -1,9 +1,9 @@
 """The application that the commands join, and the entry point that turns every ending into an exit status."""
 
 import errno
+import io
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,8 +13,9 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from signstep.cli.config import find_config, read_config
+from signstep.cli.terminal import noted, told, traced
 from signstep.cli.words import command_of, in_options, options_by_argument, translated
-from signstep.core.origin import said_of
+from signstep.core.origin import ended, said_of
 from signstep.errors import SignstepError
 from signstep.version import VERSION
 
@@ -41,7 +42,7 @@ def _root(
     ] = False,
 ) -> None:
     if version:
-        typer.echo(f"signstep {VERSION}")
+        told(f"signstep {VERSION}")
         raise typer.Exit
 
 
@@ -66,12 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         said = said_of(error)  # of the user's own model or function
         if debug and (said is not None or isinstance(error, SignstepError)):
-            traceback.print_exc()
+            traced()
         if said is not None:
-            typer.echo(f"error: {said}{'' if debug else '; --debug prints the traceback'}", err=True)
+            noted(f"error: {said}{'' if debug else '; --debug prints the traceback'}")
             return 3
         if isinstance(error, SignstepError):
-            typer.echo(f"error: {in_options(error, chosen)}", err=True)
+            noted(f"error: {in_options(error, chosen)}")
             return 2
         return _ended(error)
 
@@ -89,20 +90,25 @@ def _ended(error: BaseException) -> int:
             return _internal()
         # Only a stream has no name; what it did not take must not be tried again at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        typer.echo(f"error: what was found cannot be printed ({error.strerror}); what was written stays", err=True)
+        noted(f"error: what was found cannot be printed ({error.strerror}); what was written stays")
         return 2
     # Newer versions of typer carry a click of their own: its exceptions are known by what they have, not by class.
     code, show = getattr(error, "exit_code", None), getattr(error, "show", None)
-    if isinstance(error, Exception) and isinstance(code, int):
+    if not isinstance(error, Exception):
+        noted(f"error: {ended(error)}")
+        return 3
+    if isinstance(code, int):
         if callable(show):
-            show()
+            shown = io.StringIO()
+            show(file=shown)  # usage, and what was typed
+            told(shown.getvalue(), err=True, nl=False)
         return code
     return _internal()
 
 
 def _internal() -> int:
-    traceback.print_exc()
-    typer.echo("internal error: if the traceback ends in your model, fix it there; else please report it", err=True)
+    traced()
+    noted("internal error: if the traceback ends in your model, fix it there; else please report it")
     return 3
 
 
@@ -116,6 +122,6 @@ def _show_warning(
     line: str | None = None,  # noqa: ARG001
 ) -> None:
     if category.__module__.startswith("signstep"):
-        print(f"warning: {translated(str(message), options)}", file=sys.stderr)
+        noted(f"warning: {translated(str(message), options)}")
     else:
-        print(f"warning: {category.__name__}: {message}", file=sys.stderr)
+        noted(f"warning: {category.__name__}: {message}")

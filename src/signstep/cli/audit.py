@@ -30,9 +30,9 @@ from signstep.cli.job import (
     output_folder,
     progress,
     rows_of,
-    say,
     sized,
 )
+from signstep.cli.terminal import aside, noted, say, told
 from signstep.core.files import write_whole
 from signstep.core.recipes import canonical
 from signstep.core.twin import Engine
@@ -148,7 +148,7 @@ def audit(
     rule = o.rule_of(goal)
     if threads is not None:
         torch.set_num_threads(threads)
-    quiet = Console(stderr=True)
+    quiet = aside()
     if domain != IMAGES:
         _gate(_audit_case(context, settings, quiet), fail_under, before)
         return
@@ -268,7 +268,7 @@ def _written(context: typer.Context, result: Result, evidence: Evidence, folder:
 
 
 def _said(quiet: Console, result: Result, folder: Path, settings: Settings, *, json: bool) -> None:
-    typer.echo(result.to_json() if json else str(result))
+    told(result.to_json() if json else str(result))
     findings = examine(result, settings.ignore)
     say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
     if result.partial:
@@ -308,13 +308,13 @@ def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
 def _gate(result: Result, fail_under: float | None, before: Result | None) -> None:
     failed = False
     if fail_under is not None and not result.robust_accuracy >= fail_under:
-        typer.echo(f"gate failed: robust accuracy {result.robust_accuracy:.4f} is under {fail_under}", err=True)
+        noted(f"gate failed: robust accuracy {result.robust_accuracy:.4f} is under {fail_under}")
         failed = True
     if before is not None:
         comparison = compare(before, result)
-        typer.echo(str(comparison), err=True)
+        told(str(comparison), err=True)
         if comparison.worse():
-            typer.echo("gate failed: worse than the baseline by more than chance", err=True)
+            noted("gate failed: worse than the baseline by more than chance")
             failed = True
     if failed:
         raise typer.Exit(1)

@@ -8,9 +8,11 @@ import typer
 
 from signstep.cli import options as o
 from signstep.cli.app import app
+from signstep.cli.terminal import noted, told
+from signstep.core.files import write_whole
 from signstep.domains import DOMAINS, Case, Request, domain
 from signstep.domains import domain as find_domain
-from signstep.errors import InputError
+from signstep.errors import InputError, LoadError
 
 IMAGES = "image"
 
@@ -105,15 +107,15 @@ def schema(
         raise InputError(f"the domain {name} draws no schema from data; pass one of {_with_schema()}")
     text = infer(Request(data=data, label_column=label_column))
     if out is None:
-        typer.echo(text, nl=not text.endswith("\n"))
+        told(text, nl=not text.endswith("\n"))
         return
     if out.exists():
         raise InputError(f"--out {out} exists, and edits in it would be lost; pass another file")
     try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"--out {out} cannot be written ({error.strerror or error}); pass another file") from error
-    typer.echo(f"schema: {out}", err=True)
+        write_whole(out, text)
+    except LoadError as error:
+        raise InputError(f"--out {out} cannot be written ({error}); pass another file") from error
+    noted(f"schema: {out}")
 
 
 def _with_schema() -> str:

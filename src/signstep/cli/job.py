@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from signstep.auditing.memory import planned_rows
 from signstep.cli.options import output_of, size_of
+from signstep.cli.terminal import bars, noted, say
 from signstep.core.outputs import Predictor
 from signstep.core.untouched import untouched
 from signstep.data import DataSource, open_data
@@ -23,8 +23,23 @@ from signstep.errors import InputError
 from signstep.models import load_model, parse_args
 from signstep.models.small import digits_cnn
 from signstep.models.sources import code_hash, source_files
+from signstep.plain import one_line
 
 _DEFAULT = 256
+
+__all__ = [
+    "Job",
+    "all_hashes",
+    "check_classes",
+    "interruptible",
+    "job_of",
+    "others_of",
+    "output_folder",
+    "progress",
+    "rows_of",
+    "say",
+    "sized",
+]
 
 
 @dataclass(frozen=True)
@@ -209,10 +224,9 @@ def rows_of(batch_size: str) -> int | None:
 @contextmanager
 def progress(console: Console, total: int | None, word: str) -> Iterator[Callable[[int], None]]:
     """A bar with the time left, where someone is watching."""
-    columns = (TextColumn(word), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        row = bar.add_task(word, total=total)
-        yield lambda done: bar.update(row, completed=done)
+    with bars(console) as shown:
+        row = shown.add_task(one_line(word), total=total)
+        yield lambda done: shown.update(row, completed=done)
 
 
 @contextmanager
@@ -221,14 +235,8 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("interrupted before the first batch was done: nothing was written", err=True)
+        noted("interrupted before the first batch was done: nothing was written")
         raise typer.Exit(130) from None
-
-
-def say(console: Console, *lines: str) -> None:
-    """Print lines as they are."""
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

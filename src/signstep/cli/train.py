@@ -8,7 +8,6 @@ from typing import Annotated, Any, cast
 
 import torch
 import typer
-from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -16,9 +15,10 @@ from signstep.certify import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import dump_config
-from signstep.cli.job import output_folder, say
+from signstep.cli.job import output_folder
 from signstep.cli.rows import Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.stopping import asked_to_stop
+from signstep.cli.terminal import aside, noted, say, told
 from signstep.core.files import write_whole
 from signstep.core.space import InputSpace, Statistic
 from signstep.core.threat import ThreatModel
@@ -162,7 +162,7 @@ def train(
     source = opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
     loaded = load_model(model or _MODEL, weights=weights, args=parse_args(list(model_arg or [])))
     terms = o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds)
-    quiet, where = Console(stderr=True), o.device_of(device)
+    quiet, where = aside(), o.device_of(device)
     marks = ("MODEL_CARD.md", "log.csv", *(path.name for path in out.glob("checkpoint-*.pt")))
     with output_folder(out, marks=marks) as folder:
         x, y = spooled(source, folder) if on_disk else whole(source)
@@ -216,7 +216,7 @@ def train(
                 describe=(loaded.description, held.description),
                 hashes=hashes,
             )
-            typer.echo(str(result))
+            told(str(result))
         bounded = held is not None and trained.finished_with.objective == "bounded"
         floor = _floor(loaded.model, held.batches(audit_limit), terms, mean_, std_) if held and bounded else None
         text = card(
@@ -242,9 +242,9 @@ def _floor(
     try:
         share = certified_share(model, batches, threat, mean, std)
     except SignstepError as error:  # after hours of training no reason to lose the card
-        typer.echo(f"No bounds were taken: {error}", err=True)
+        noted(f"No bounds were taken: {error}")
         return None
-    typer.echo(f"Certified by interval bounds: {100 * share:.1f} %, which no attack can go below.")
+    told(f"Certified by interval bounds: {100 * share:.1f} %, which no attack can go below.")
     return share
 
 

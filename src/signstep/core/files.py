@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from signstep.errors import LoadError
+from signstep.plain import plain
 
 
 def refuse_unwritable(path: Path | str, name: str) -> None:
@@ -23,7 +24,7 @@ def is_writable(text: str) -> bool:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write under another name first, then rename.
+    """Write under another name first, then rename. Text is made plain on its way (`signstep.plain`).
 
     Raises:
         LoadError: it cannot be written; what lay there before still does.
@@ -33,7 +34,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
         temporary = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(plain(content).encode() if isinstance(content, str) else content)
             temporary.chmod(0o644)
             temporary.replace(path)
         except BaseException:

@@ -13,6 +13,7 @@ from signstep.core.examples import Data, Pool, pools
 from signstep.core.kept import load_kept, save_kept
 from signstep.core.keys import Key, content_ids
 from signstep.core.oracles import gradient_of, leaf_of
+from signstep.core.origin import contained
 from signstep.core.outputs import Kind, Selector
 from signstep.core.placement import Place, Placement
 from signstep.core.problem import ModelProblem, judge
@@ -118,6 +119,7 @@ class Patch:
         return "\n".join([*lines, f"  grey          {self.grey}", f"  random        {self.noise}"])
 
 
+@contained
 def patch(  # noqa: D417 - the arguments it shares with `attack` are described there
     model: Model,
     data: Data,

@@ -13,6 +13,7 @@ from signstep.core.examples import Data, Pool, pools
 from signstep.core.kept import load_kept, one_example, save_kept, threat_from, threat_terms
 from signstep.core.keys import Key
 from signstep.core.oracles import Autograd
+from signstep.core.origin import contained
 from signstep.core.outputs import Kind, Selector
 from signstep.core.problem import judge
 from signstep.core.region import region_around
@@ -121,6 +122,7 @@ class Universal:
         return "\n".join(lines)
 
 
+@contained
 def universal(  # noqa: D417 - the arguments it shares with `attack` are described there
     model: Model,
     data: Data,

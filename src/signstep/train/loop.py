@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from signstep.core import given
+from signstep.core.origin import contained
 from signstep.core.space import Statistic
 from signstep.core.threat import ThreatModel
 from signstep.core.untouched import untouched
@@ -105,6 +106,7 @@ class Trained:
         return f"{text} ({lost} lost again by then)" if same and lost > 0 else text
 
 
+@contained
 def fit(
     model: nn.Module,
     x: "Inputs | given.Array",
