@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from signstep.core.counts import Count
+from signstep.core.documents import json_value, read_json
 from signstep.core.files import write_whole
 from signstep.errors import LoadError
 from signstep.plain import one_line, plain_json
@@ -91,8 +92,11 @@ class TransferMatrix:
         Raises:
             LoadError: the text is something else, or of a newer format.
         """
+        return cls._of(json_value(text, "the record of a transfer"))
+
+    @classmethod
+    def _of(cls, plain: Any) -> "TransferMatrix":
         try:
-            plain = json.loads(text)
             if plain.pop("format") != FORMAT:
                 raise LoadError(
                     f"the transfer record has another format than {FORMAT}; read it with the version that wrote it"
@@ -107,7 +111,7 @@ class TransferMatrix:
                 notes=tuple(plain["notes"]),
                 versions=plain["versions"],
             )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise LoadError(
                 f"this is no record of a transfer ({error!r}); pass what signstep transfer wrote"
             ) from error
@@ -127,11 +131,7 @@ class TransferMatrix:
         Raises:
             LoadError: the file is missing or something else.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise LoadError(f"{path} cannot be read: {error}; pass what signstep transfer wrote") from error
-        return cls.from_json(text)
+        return cls._of(read_json(Path(path), "the record of a transfer"))
 
     def __str__(self) -> str:
         """The matrix as text: one row for each source, one column for each victim."""

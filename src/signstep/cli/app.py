@@ -12,9 +12,10 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from signstep.cli.config import find_config, read_config
+from signstep.cli.config import find_caps, find_config, read_config
 from signstep.cli.terminal import noted, told, traced
 from signstep.cli.words import command_of, in_options, options_by_argument, translated
+from signstep.core.caps import caps
 from signstep.core.origin import ended, said_of
 from signstep.errors import SignstepError
 from signstep.version import VERSION
@@ -37,6 +38,13 @@ def _root(
             help="Options by command as TOML; else signstep.toml, or [tool.signstep] of pyproject.toml, here."
         ),
     ] = None,
+    cap: Annotated[  # noqa: ARG001 - read before the command line is parsed, since files are read by then
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="Raise what a file that you trust may ask for: pixels, inflated, ratio, array, names, depth or text.",
+        ),
+    ] = None,
     debug: Annotated[  # noqa: ARG001 - taken from the words before they are parsed, since it may stand anywhere
         bool, typer.Option("--debug", help="Print the traceback of whatever ends a command; may stand anywhere.")
     ] = False,
@@ -53,14 +61,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = command_of(words, command)
     warnings.showwarning = partial(_show_warning, options_by_argument(chosen))
     try:
-        settings = read_config(find_config(words), command)
-        status = command.main(
-            args=words,
-            prog_name="signstep",
-            standalone_mode=False,
-            default_map=settings.defaults,
-            obj=settings,
-        )
+        with caps(**find_caps(words)):
+            settings = read_config(find_config(words), command)
+            status = command.main(
+                args=words,
+                prog_name="signstep",
+                standalone_mode=False,
+                default_map=settings.defaults,
+                obj=settings,
+            )
         return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
         raise

@@ -1,7 +1,6 @@
 """Options from a file: ``signstep.toml``, or ``[tool.signstep]`` in ``pyproject.toml``; the command line wins."""
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,12 @@ from typing import Any
 
 import tomli_w
 
-from signstep.errors import InputError
+from signstep.core.caps import NAMES
+from signstep.core.documents import read_toml
+from signstep.errors import InputError, LoadError
+
+# Options of the program itself that have a value.
+_WITH_VALUES = ("--config", "--cap")
 
 # Options that had another name.
 _RENAMED = {"target": "goal"}
@@ -32,17 +36,42 @@ class Settings:
 
 def find_config(words: Sequence[str]) -> Path | None:
     """The file named by ``--config`` before the command, else the one that lies in the current folder."""
-    for place, word in enumerate(words):
-        if not word.startswith("-"):
-            break
-        if word.startswith("--config="):
-            return Path(word.partition("=")[2])
-        if word == "--config" and place + 1 < len(words):
-            return Path(words[place + 1])
+    named = before_command(words, "--config")
+    if named:
+        return Path(named[0])
     own, project = Path("signstep.toml"), Path("pyproject.toml")
     if own.is_file():
         return own
     return project if project.is_file() and "signstep" in _toml(project).get("tool", {}) else None
+
+
+def find_caps(words: Sequence[str]) -> dict[str, int]:
+    """The caps that ``--cap NAME=NUMBER`` before the command raises, perhaps several times.
+
+    Raises:
+        InputError: one is not written so.
+    """
+    found: dict[str, int] = {}
+    for text in before_command(words, "--cap"):
+        name, _, number = text.partition("=")
+        if name not in NAMES or not number.isdecimal() or len(number) > 18:
+            raise InputError(f"--cap {text!r} is not NAME=NUMBER; pass one of {', '.join(NAMES)}, such as names=200000")
+        found[name] = int(number)
+    return found
+
+
+def before_command(words: Sequence[str], option: str) -> list[str]:
+    """The values of an option of the program itself, which stands before the command."""
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            break
+        name, equals, value = word.partition("=")
+        if name in _WITH_VALUES:
+            value = value if equals else next(rest, "")
+            found += [value] if name == option and value else []
+    return found
 
 
 def read_config(path: Path | None, command: Any) -> Settings:
@@ -90,12 +119,9 @@ def dump_config(command: str, options: Mapping[str, Any], ignore: Mapping[str, s
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except OSError as error:
-        raise InputError(f"--config {path} cannot be read ({error.strerror})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+        return read_toml(path, "--config")
+    except LoadError as error:
+        raise InputError(str(error)) from error
 
 
 def _shaped(value: Any, *, several: bool) -> Any:

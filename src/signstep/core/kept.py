@@ -9,6 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from signstep.core.archives import check_safetensors
+from signstep.core.documents import json_value
 from signstep.core.files import write_whole
 from signstep.core.threat import ThreatModel, threat_model
 from signstep.errors import LoadError
@@ -32,11 +34,12 @@ def load_kept(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str,
         LoadError: the file is missing, damaged or of another kind.
     """
     try:
+        check_safetensors(Path(path))
         with safe_open(path, "pt") as file:
             said = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        found, terms = said.get("signstep"), json.loads(said.get("terms", "null"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        found, terms = said.get("signstep"), json_value(said.get("terms", "null"), "what it says of itself")
+    except (OSError, SafetensorError) as error:
         raise LoadError(f"{path} cannot be read: {error}; pass a file that signstep saved as a {kind}") from error
     if found != kind or not isinstance(terms, dict):
         raise LoadError(f"{path} holds {found or 'no signstep object'}, not a {kind}; pass a file saved as one")

@@ -6,7 +6,6 @@ run: images must lie in the saved files.
 """
 
 import importlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from signstep.core.documents import read_json
 from signstep.data.arrow import arrow_rows, check_types
 from signstep.data.batches import DataSource
 from signstep.data.images import MAX_PIXELS, Picture, read_images, survey, treatment
@@ -260,6 +260,12 @@ def _stored(cells: Any, image: str, folder: Path, row: int) -> BytesIO:
 
 def _files(folder: Path) -> dict[str, Path]:
     """The files that ``state.json`` lists, and the two that describe them."""
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    names = [entry["filename"] for entry in state["_data_files"]]
+    state = read_json(folder / "state.json", "the list of files")
+    try:
+        names = [entry["filename"] for entry in state["_data_files"]]
+        inside = all(isinstance(name, str) and not {"/", "\\", ".."} & {name, *name} for name in names)
+    except (KeyError, TypeError) as error:
+        raise LoadError(f"{folder / 'state.json'} lists no files ({error!r}): save the data set again") from error
+    if not inside:
+        raise LoadError(f"{folder / 'state.json'} lists files outside of its folder: save the data set again")
     return {name: folder / name for name in ("dataset_info.json", "state.json", *names)}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from signstep.core.caps import current
 from signstep.core.files import refuse_unwritable
 from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource, without_label
@@ -12,7 +13,6 @@ from signstep.data.comma import open_comma
 from signstep.data.digits import digits_source
 from signstep.data.folder import SUFFIXES, holds_classes, holds_images, is_image, open_folder
 from signstep.data.idx import IMAGES_NAME, holds_idx, open_idx, open_idx_folder
-from signstep.data.images import MAX_PIXELS
 from signstep.data.npz import open_npz
 from signstep.data.saved import is_saved, open_saved
 from signstep.data.shards import find_shards, open_shards
@@ -178,7 +178,7 @@ def _open(path: str | Path, options: _Options) -> DataSource:
                 batch_size=options.batch_size,
                 real=options.real,
                 ignore=options.ignore_label,
-                max_pixels=options.max_pixels or MAX_PIXELS,
+                max_pixels=options.max_pixels or current().pixels,
             )
         case _:
             source = open_folder(
@@ -188,7 +188,7 @@ def _open(path: str | Path, options: _Options) -> DataSource:
                 limit=options.limit,
                 classes=options.classes,
                 skip_bad=options.skip_bad,
-                max_pixels=options.max_pixels or MAX_PIXELS,
+                max_pixels=options.max_pixels or current().pixels,
             )
     return source
 

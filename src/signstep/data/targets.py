@@ -1,6 +1,7 @@
 """The target column of a table: values become class numbers, or stay the real numbers that they are."""
 
 import math
+import re
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.documents import read_text
 from signstep.errors import InputError, LoadError, SignstepError
 
 Value: TypeAlias = str | int | float | bool
@@ -209,8 +211,9 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str | Path):
         path = Path(classes).expanduser()
         try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
+            # Lines end where editors end them: str.splitlines would also cut a name at a separator that nobody sees.
+            names = [line.strip() for line in re.split("\r\n|\r|\n", read_text(path, "the list of classes").rstrip())]
+        except LoadError as error:
             raise LoadError(
                 f"classes={str(path)!r} cannot be read ({error}): pass a UTF-8 text file with one name per line, or a "
                 "sequence of names"

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from signstep.core.origin import foreign
 from signstep.domains.atoms.potential import Potential, as_potential
 from signstep.domains.atoms.shipped import graph_potential
 from signstep.domains.atoms.structures import need_ase
-from signstep.core.origin import foreign
 from signstep.errors import InputError, LoadError, SignstepError
 
 NAMES = ("emt", "lj", "morse", "graph")

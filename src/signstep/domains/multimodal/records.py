@@ -1,7 +1,6 @@
 """Rows of data: a table of JSON lines or CSV, each row with a path, a sentence or numbers for every input."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstep.core.documents import json_value
 from signstep.data.images import Picture, read_images
 from signstep.domains.multimodal.choices import fault
 from signstep.domains.multimodal.schema import InputRow, LabelRow, Schema
@@ -94,12 +94,7 @@ def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield from enumerate(csv.DictReader(text.splitlines()), 1)
         return
     for number, line in enumerate((line for line in text.splitlines() if line.strip()), 1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise LoadError(
-                f"{path.name}, row {number} is not JSON ({error}); write one object on each line"
-            ) from error
+        row = json_value(line, f"{path.name}, row {number}")
         if not isinstance(row, dict):
             raise LoadError(f"{path.name}, row {number} is a {type(row).__name__}; write one object on each line")
         yield number, row
@@ -180,7 +175,7 @@ def _size(file: Path, part: InputRow) -> tuple[int, int]:
 
 def _numbers(cell: Any, column: str) -> Tensor:
     try:
-        plain = json.loads(cell) if isinstance(cell, str) else cell
+        plain = json_value(cell, "a cell") if isinstance(cell, str) else cell
         found = torch.tensor(plain, dtype=torch.float32)
     except (ValueError, TypeError) as error:
         raise _BadError(f"column {column!r}: {str(cell)[:40]!r} is not a list of numbers; write [0.1, 2]") from error
