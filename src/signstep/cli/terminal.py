@@ -21,8 +21,9 @@ def noted(text: str) -> None:
 
 
 def traced() -> None:
-    """Print the traceback of the exception that is being handled."""
-    told(traceback.format_exc(), err=True, nl=False)
+    """Print the traceback of the exception that is being handled, set off: its messages have lines of their own."""
+    for line in traceback.format_exc().splitlines():
+        noted(f"| {line}")
 
 
 def aside() -> Console:

@@ -33,13 +33,14 @@ def read_json(path: Path, what: str) -> Any:
     return json_value(_content(path, what, current().text), f"{what} {path}")
 
 
-def json_value(content: bytes | str, what: str, most: int | None = None) -> Any:
+def json_value(content: bytes | str, what: str, most: int | None = None, *, finite: bool = True) -> Any:
     """The values in a document of JSON.
 
     Args:
         content: the document.
         what: it should be, for messages.
         most: bytes that it may have; None for the cap ``text``.
+        finite: refuse NaN and infinity, which JSON has no words for; else they are read as Python writes them.
 
     Raises:
         LoadError: it is none, too long, nested too deep, names a thing twice in one object, or has NaN or infinity.
@@ -49,11 +50,12 @@ def json_value(content: bytes | str, what: str, most: int | None = None) -> Any:
         _long(what, len(content), most)
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number, parse_float=_finite)
+        strict = {"parse_constant": _no_number, "parse_float": _finite} if finite else {}
+        value = json.loads(text, object_pairs_hook=_once, **strict)
     except RecursionError:
         _deep(what)
     except ValueError as error:  # of UTF-8, of JSON, of numbers too long
-        raise LoadError(f"{what} is no JSON that can be read ({error}); write or download it again") from error
+        raise LoadError(f"{what} is not JSON ({error}); write or download it again") from error
     _check_depth(value, what)
     return value
 

@@ -211,8 +211,7 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str | Path):
         path = Path(classes).expanduser()
         try:
-            # Lines end where editors end them: str.splitlines would also cut a name at a separator that nobody sees.
-            names = [line.strip() for line in re.split("\r\n|\r|\n", read_text(path, "the list of classes").rstrip())]
+            names = [line.strip() for line in _lines(read_text(path, "the list of classes"))]
         except LoadError as error:
             raise LoadError(
                 f"classes={str(path)!r} cannot be read ({error}): pass a UTF-8 text file with one name per line, or a "
@@ -223,6 +222,11 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
         names = list(classes)
         _refuse_gaps(names, "classes", InputError)
     return tuple(names)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines end where editors end them: ``str.splitlines`` would also cut a name at a separator that nobody sees."""
+    return re.split("\r\n|\r|\n", text.rstrip()) if text.strip() else []
 
 
 def _refuse_gaps(names: list[str], where: str, kind: type[Exception]) -> None:

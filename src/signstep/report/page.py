@@ -10,7 +10,7 @@ from markupsafe import Markup, escape
 from signstep.auditing.findings import Finding
 from signstep.auditing.result import UPPER_BOUND, Result
 from signstep.auditing.table import claim, clean_word, is_objective, sentence
-from signstep.plain import plain
+from signstep.plain import one_line, plain
 from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted
 from signstep.report.charts import bar_chart, line_chart, sample
 from signstep.report.checklist import checklist
@@ -134,7 +134,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
+        finalize=lambda value: value if isinstance(value, Markup) else one_line(str(value)),
     )
     made.filters["breaks"] = _breaks
     return made
@@ -142,7 +142,7 @@ def environment() -> Environment:
 
 def _breaks(cell: str | Markup) -> Markup:
     """The name of a row, which may be broken where options begin; no escaped character has a comma or a colon."""
-    text = cell if isinstance(cell, Markup) else escape(plain(cell))
+    text = cell if isinstance(cell, Markup) else escape(one_line(cell))
     return text if "<" in text else Markup(re.sub(r"(?<=[,:])(?=\w)", "<wbr>", text))
 
 

@@ -94,7 +94,7 @@ def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         yield from enumerate(csv.DictReader(text.splitlines()), 1)
         return
     for number, line in enumerate((line for line in text.splitlines() if line.strip()), 1):
-        row = json_value(line, f"{path.name}, row {number}")
+        row = json_value(line, f"{path.name}, row {number}", finite=False)  # such a row is bad by itself
         if not isinstance(row, dict):
             raise LoadError(f"{path.name}, row {number} is a {type(row).__name__}; write one object on each line")
         yield number, row
