@@ -131,7 +131,9 @@ SEAMS: dict[str, Callable[[Raised], Any]] = {
     "transfer's data": lambda leave: ss.transfer({"a": _net()}, {"b": _net()}, _Late(leave), threat=BALL),
     "maximise": lambda leave: ss.maximise(_calls(leave), X, threat=BALL),
     "universal": lambda leave: ss.universal(_net(), _Late(leave), threat=BALL, epochs=1),
-    "patch": lambda leave: ss.patch(_Model(leave), (torch.rand(4, 1, 2, 2), Y[:4]), size=1, steps=1),
+    "patch": lambda leave: ss.patch(
+        nn.Sequential(nn.Flatten(), _Model(leave)), (torch.rand(4, 1, 2, 2), Y[:4]), size=1, steps=1
+    ),
     "certified": lambda leave: ss.certified(_Model(leave), X, Y, threat=BALL),
     "adversarial_loss": lambda leave: ss.adversarial_loss(_Model(leave), X, Y, threat=BALL),
     "a criterion": lambda leave: ss.adversarial_loss(_net(), X, Y, threat=BALL, criterion=_calls(leave)),
@@ -173,7 +175,8 @@ def test_an_interrupt_stays_itself(seam: str) -> None:
     except KeyboardInterrupt:
         return
     except AssertionError as error:
-        assert "the audit was interrupted" in str(error)
+        if "the audit was interrupted" not in str(error):
+            raise
         return
     assert result is None or result.partial  # after the first batch
 
@@ -210,15 +213,7 @@ COMMANDS: dict[str, list[str]] = {
     "attack": ["attack", "--model", "{m}:net", "--format", "npz"],
     "transfer": ["transfer", "--surrogate", "a={m}:net", "--victim", "b={m}:net"],
     "compare": ["compare", "--model", "a={m}:net", "--model", "b={m}:net", "--ladder", "quick@1"],
-    "transfer-to": [
-        "audit",
-        "--model",
-        "torch.nn:Linear",
-        "--transfer-to",
-        "b={m}:net",
-        "--model-arg",
-        "in_features=4",
-    ],
+    "transfer-to": ["audit", *LINEAR, "--transfer-to", "b={m}:net"],
 }
 
 
