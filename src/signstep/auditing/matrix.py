@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +102,40 @@ class TransferMatrix:
                 raise LoadError(
                     f"the transfer record has another format than {FORMAT}; read it with the version that wrote it"
                 )
-            return cls(
-                sources=tuple(plain["sources"]),
-                victims=tuple(plain["victims"]),
-                cells=tuple(Cell(**cell) for cell in plain["cells"]),
-                clean=plain["clean"],
-                examples=plain["examples"],
-                terms=plain["terms"],
-                notes=tuple(plain["notes"]),
-                versions=plain["versions"],
+            found = cls(
+                sources=_names(plain["sources"]),
+                victims=_names(plain["victims"]),
+                cells=tuple(_cell(**cell) for cell in plain["cells"]),
+                clean={_text(name): index(count) for name, count in plain["clean"].items()},
+                examples=index(plain["examples"]),
+                terms=dict(plain["terms"]),
+                notes=_names(plain["notes"]),
+                versions={_text(name): _text(version) for name, version in plain["versions"].items()},
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            found._check()
+            return found
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, LoadError):
+                raise
             raise LoadError(
                 f"this is no record of a transfer ({error!r}); pass what signstep transfer wrote"
             ) from error
+
+    def _check(self) -> None:
+        """See that there is a cell for each source and victim, and that no count is more than there can be.
+
+        Raises:
+            ValueError: it is not so.
+        """
+        pairs = [(cell.source, cell.victim) for cell in self.cells]
+        if sorted(pairs) != sorted((source, victim) for source in self.sources for victim in self.victims):
+            raise ValueError("the cells are not those of its sources and victims")
+        if set(self.clean) != set(self.victims) or len(set(self.victims)) != len(self.victims):
+            raise ValueError("clean does not name the victims")
+        if any(not 0 <= cell.fooled <= cell.right <= self.examples for cell in self.cells):
+            raise ValueError("a cell counts more than there is")
+        if any(not 0 <= count <= self.examples for count in self.clean.values()):
+            raise ValueError("clean counts more than there is")
 
     def save(self, path: str | Path) -> None:
         """Write the record; the file appears whole or not at all.
@@ -158,6 +179,24 @@ class TransferMatrix:
         if any(cell.white_box for cell in self.cells):
             told.append("* the model's own gradients (white box)")
         return "\n".join(map(one_line, [told[0], "", *lines, "", *told[1:], *self.notes])).rstrip()
+
+
+def _text(plain: Any) -> str:
+    if not isinstance(plain, str):
+        raise TypeError(f"{type(plain).__name__} instead of text")
+    return plain
+
+
+def _names(plain: Any) -> tuple[str, ...]:
+    if not isinstance(plain, list):
+        raise TypeError(f"{type(plain).__name__} instead of a list")
+    return tuple(map(_text, plain))
+
+
+def _cell(source: Any, victim: Any, fooled: Any, right: Any, white_box: Any) -> Cell:
+    if not isinstance(white_box, bool):
+        raise TypeError(f"white_box is {type(white_box).__name__}")
+    return Cell(_text(source), _text(victim), index(fooled), index(right), white_box)
 
 
 def _percent(count: Count) -> str:

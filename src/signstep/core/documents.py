@@ -85,6 +85,8 @@ def toml_table(content: bytes | str, what: str) -> dict[str, Any]:
         plain = tomllib.loads(text)
     except RecursionError:
         _deep(what)
+    except LoadError:
+        raise
     except ValueError as error:
         raise LoadError(f"{what} is no TOML ({error}); correct it there") from error
     _check_depth(plain, what)

@@ -109,6 +109,8 @@ def open_data(
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize, max_pixels=max_pixels)
     if ignore_label is not None and real:
         raise InputError(f"ignore_label={ignore_label} leaves out a class, and real targets have none: leave it out")
+    if isinstance(classes, str | Path):
+        refuse_unwritable(classes, "the name of the list of classes")
     names = None if classes is None else read_classes(classes)
     options = _Options(
         *(batch_size, None if ignore_label is not None else limit, split, resize, label_column, names, skip_bad, real),
