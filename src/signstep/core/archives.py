@@ -64,7 +64,8 @@ def check_sums(path: Path, kind: str, most: int) -> None:
             whole = sum(entry.file_size for entry in entries)
             if whole > most:
                 raise LoadError(
-                    f"{path} unpacks to {whole} bytes, over {most}: save it without compression, or {how('inflated')}"
+                    f"{path} unpacks to {whole} bytes, over {most}: save it without compression, or "
+                    f"{how('inflated', 'ratio')}"
                 )
             for entry in entries:
                 with archive.open(entry) as stream:
@@ -117,7 +118,7 @@ def check_unpacked(path: Path, name: str, size: int, packed: int) -> None:
     if size > most:
         raise LoadError(
             f"{path}: {name} unpacks from {packed} to {size} bytes, over {most}: save it without compression, or "
-            f"{how('inflated')}"
+            f"{how('inflated', 'ratio')}"
         )
 
 

@@ -87,6 +87,8 @@ def caps(**changed: int) -> Iterator[Caps]:
         _now.reset(token)
 
 
-def how(name: str) -> str:
+def how(*names: str) -> str:
     """How a cap is raised, for messages."""
-    return f"raise the cap if you trust the file (signstep.caps({name}=N), signstep --cap {name}=N)"
+    called = ", ".join(f"{name}=N" for name in names)
+    typed = " ".join(f"--cap {name}=N" for name in names)
+    return f"raise the cap if you trust the file (signstep.caps({called}), signstep {typed})"

@@ -125,7 +125,7 @@ def _check_depth(value: Any, what: str) -> None:
     """Level by level, since a walk that calls itself would end where the enemy wants."""
     most = current().depth
     level: list[Any] = [value]
-    for _ in range(most + 1):
+    for _ in range(most):
         level = [part for here in level for part in _inside(here) if isinstance(part, dict | list)]
         if not level:
             return
