@@ -23,7 +23,7 @@ class Caps:
         array: bytes of an array that has to be held in memory as a whole, by its shape and type.
         names: of tensors in a file of weights, or of entries in an archive.
         depth: of nesting in JSON and TOML.
-        text: bytes of a JSON document; a TOML document may have an eighth.
+        text: bytes of a JSON document; a TOML document may have a quarter.
     """
 
     pixels: int = 25_000_000
@@ -32,7 +32,7 @@ class Caps:
     array: int = 2**33
     names: int = 100_000
     depth: int = 64
-    text: int = 2**23
+    text: int = 2**22
 
     def __post_init__(self) -> None:
         for part in fields(self):

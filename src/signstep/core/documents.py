@@ -66,7 +66,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     Raises:
         LoadError: it cannot be read, or see `toml_table`.
     """
-    return toml_table(_content(path, what, current().text // 8), f"{what} {path}")
+    return toml_table(_content(path, what, current().text // 4), f"{what} {path}")
 
 
 def toml_table(content: bytes | str, what: str) -> dict[str, Any]:
@@ -76,8 +76,8 @@ def toml_table(content: bytes | str, what: str) -> dict[str, Any]:
         LoadError: it is none, too long, or nested too deep.
     """
     caps = current()
-    if len(content) > caps.text // 8:
-        _long(what, len(content), caps.text // 8)
+    if len(content) > caps.text // 4:
+        _long(what, len(content), caps.text // 4)
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
         if re.search(rf"(?<![A-Za-z0-9_\"'-])(?:{_PART}[ \t]*+\.[ \t]*+){{{caps.depth}}}", text):
