@@ -69,7 +69,7 @@ class _Model(nn.Module):
         if not self.late:
             self.leave()
         elif z.requires_grad:
-            z.register_hook(lambda _: self.leave())
+            z.register_hook(lambda _: self.leave())  # type: ignore[no-untyped-call]
         return z
 
 
@@ -96,6 +96,11 @@ class _Array:
         return self.leave()
 
 
+def _wrong(z: Tensor, y: Tensor | None) -> Tensor:
+    assert y is not None
+    return z.argmax(1).ne(y)
+
+
 def _transform(leave: Raised) -> Callable[..., Any]:
     return lambda u, draws: leave()  # noqa: ARG005
 
@@ -115,10 +120,10 @@ SEAMS: dict[str, Callable[[Raised], Any]] = {
     "a Dataset": lambda leave: _audit(data=_Rows(leave)),
     "a DataLoader": lambda leave: _audit(data=DataLoader(_Rows(leave), 3)),
     "a collate_fn": lambda leave: _audit(data=DataLoader(_Rows(lambda: (X[5], 0)), 3, collate_fn=_calls(leave))),
-    "an array": lambda leave: ss.attack(_net(), _Array(leave), Y, threat=BALL),  # type: ignore[arg-type]
+    "an array": lambda leave: ss.attack(_net(), _Array(leave), Y, threat=BALL),
     "transform=": lambda leave: _audit(transform=_transform(leave)),
     "output=": lambda leave: _audit(output=_calls(leave)),
-    "a loss": lambda leave: _audit(task=Custom(_calls(leave), lambda z, y: z.argmax(1) != y)),
+    "a loss": lambda leave: _audit(task=Custom(_calls(leave), _wrong)),
     "a success rule": lambda leave: _audit(task=Custom(lambda z, _: z.sum(1), _calls(leave))),
     "progress=": lambda leave: _audit(progress=_calls(leave)),
     "an attack": lambda leave: _audit(attacks=(_Attack(leave),)),

@@ -1,6 +1,7 @@
 """Nothing that a user or a file can name reaches a terminal, page, table or record as anything but visible text."""
 
 import json
+import os
 import sys
 import tomllib
 import zipfile
@@ -125,6 +126,7 @@ def test_every_text_of_a_record_on_every_rendering() -> None:
     plain_record = json.loads(sound.to_json())
     shown = 0
     for place in _leaves(plain_record):
+        result = sound
         try:
             result = Result.from_json(json.dumps(_with(plain_record, place, EVIL)))
             texts = _rendered(result)
@@ -367,6 +369,34 @@ def test_every_field_that_a_person_or_a_file_sets(
         assert Result.load(path).examples
     for path in place.rglob("signstep.toml"):
         tomllib.loads(path.read_text())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems pass no such words")
+@pytest.mark.parametrize("option", ["--model-arg", "--transfer-to", "--classes", "--weights", "--label-column"])
+def test_words_that_are_not_utf8_are_refused_before_the_work(
+    option: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = os.fsdecode(b"a=\xff")
+    assert main([*AUDIT, *NET, option, odd]) == 2
+    err = capsys.readouterr().err
+    assert r"\udcff" in err
+    assert "not UTF-8" in err
+    assert not list(place.rglob("result.json"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no such names")
+def test_an_output_that_is_not_utf8_is_written_and_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = os.fsdecode(b"out\xff")
+    assert main([*AUDIT, *NET, "--out", odd]) == 0
+    assert r"report: out\udcff/index.html" in capsys.readouterr().err
+    assert Result.load(place / odd / "result.json").examples == 6
+    tomllib.loads((place / odd / "signstep.toml").read_text())
+
+
+def test_a_device_without_values(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*AUDIT, *NET, "--device", "meta"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: x is on the meta device")
+    assert not list(place.rglob("result.json"))
 
 
 def test_words_beside_a_bar_are_no_markup_and_no_format(capsys: pytest.CaptureFixture[str]) -> None:

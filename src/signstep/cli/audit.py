@@ -19,7 +19,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.run import audit as run_audit
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.config import Settings, dump_config
+from signstep.cli.config import Settings, check_written, dump_config
 from signstep.cli.domain import IMAGES, DomainName, SchemaFile, case_of, check_options, described
 from signstep.cli.job import (
     all_hashes,
@@ -142,6 +142,7 @@ def audit(
 
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
     check_ignored(settings.ignore)
+    check_written("audit", context.params)
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
     before = _baseline(fail_under, baseline)

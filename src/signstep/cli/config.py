@@ -10,7 +10,11 @@ import tomli_w
 
 from signstep.core.caps import NAMES
 from signstep.core.documents import read_toml
+from signstep.core.files import is_writable
 from signstep.errors import InputError, LoadError
+
+# Options that no record holds.
+_NOT_WRITTEN = ("out", "baseline")
 
 # Options of the program itself that have a value.
 _WITH_VALUES = ("--config", "--cap")
@@ -122,6 +126,21 @@ def _toml(path: Path) -> dict[str, Any]:
         return read_toml(path, "--config")
     except LoadError as error:
         raise InputError(str(error)) from error
+
+
+def check_written(command: str, options: Mapping[str, Any]) -> None:
+    """See that the options of a run can be written into its record, before the work.
+
+    Raises:
+        InputError: one has bytes that are not UTF-8.
+    """
+    for name, value in options.items():
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if name not in _NOT_WRITTEN and isinstance(part, (str, Path)) and not is_writable(str(part)):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {str(part)!a} of {command} is not UTF-8, in which records are "
+                    "written: pass other text, or rename the file"
+                )
 
 
 def _shaped(value: Any, *, several: bool) -> Any:

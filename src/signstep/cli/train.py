@@ -1,7 +1,7 @@
 """``signstep train``: a robust model, watched for collapse, and an audit of what came of it."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from signstep.certify import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.config import dump_config
+from signstep.cli.config import check_written, dump_config
 from signstep.cli.job import output_folder
 from signstep.cli.rows import Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.stopping import asked_to_stop
@@ -150,7 +150,7 @@ def train(
         seed=seed,
     )
     mean_, std_ = o.numbers(mean, "mean"), o.numbers(std, "std")
-    _check(model, data, cure, mean_, std_)
+    _check(context.params, mean_, std_)
     reading = {
         "label_column": label_column,
         "classes": classes,
@@ -248,11 +248,12 @@ def _floor(
     return share
 
 
-def _check(model: str | None, data: str | None, cure: str | None, mean: Statistic, std: Statistic) -> None:
+def _check(given: Mapping[str, Any], mean: Statistic, std: Statistic) -> None:
     """What makes no sense is said before the hours that lead to it."""
-    if cure is not None:
-        training_recipe(cure)
-    if (model is None) != (data is None):
+    check_written("train", given)
+    if given["cure"] is not None:
+        training_recipe(given["cure"])
+    if (given["model"] is None) != (given["data"] is None):
         raise InputError("--model and --data belong together; pass both, or neither for the built-in digits")
     InputSpace.of(mean, std)
 

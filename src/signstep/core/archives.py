@@ -94,7 +94,9 @@ def check_safetensors(path: Path) -> None:
             if length > min(MOST_HEADER, path.stat().st_size):
                 raise ValueError(f"it claims a header of {length} bytes, more than it can have")
             header = json.loads(file.read(length), object_pairs_hook=_without_twins)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read ({error.strerror or error}): check the path") from error
+    except (ValueError, RecursionError) as error:
         raise LoadError(f"{path} is no readable safetensors file ({error}): save or download it again") from error
     if not isinstance(header, Mapping) or len(header) > current().names:
         raise LoadError(

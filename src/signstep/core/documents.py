@@ -50,8 +50,12 @@ def json_value(content: bytes | str, what: str, most: int | None = None, *, fini
         _long(what, len(content), most)
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        strict = {"parse_constant": _no_number, "parse_float": _finite} if finite else {}
-        value = json.loads(text, object_pairs_hook=_once, **strict)
+        value = json.loads(
+            text,
+            object_pairs_hook=_once,
+            parse_constant=_no_number if finite else None,
+            parse_float=_finite if finite else None,
+        )
     except RecursionError:
         _deep(what)
     except ValueError as error:  # of UTF-8, of JSON, of numbers too long

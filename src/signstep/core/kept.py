@@ -69,7 +69,7 @@ def _read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any
             said = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         found, terms = said.get("signstep"), json_value(said.get("terms", "null"), "what it says of itself")
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, LoadError) as error:
         raise LoadError(f"{path} cannot be read: {error}; pass a file that signstep saved as a {kind}") from error
     if found != kind or not isinstance(terms, dict):
         raise LoadError(f"{path} holds {found or 'no signstep object'}, not a {kind}; pass a file saved as one")
