@@ -23,7 +23,8 @@ from signstep.cli.config import before_command, find_caps, find_config
 from signstep.core.caps import NAMES, Caps, current
 from signstep.core.documents import json_value, read_json, read_text, read_toml, toml_table
 from signstep.data import open_data
-from signstep.errors import InputError, LoadError, SignstepError
+from signstep.data.saved import files_of
+from signstep.errors import InputError, LoadError
 from signstep.models.weights import load_weights
 
 X = np.zeros((4, 3), np.float32)
@@ -323,13 +324,25 @@ def test_refusing_bombs_takes_little_memory(tmp_path: Path) -> None:
     assert grown < 512 * 2**20
 
 
-def test_lists_of_others_lie_in_their_folder(tmp_path: Path) -> None:
-    pytest.importorskip("datasets", reason="needs datasets (signstep[datasets])")
-    for listed in ('{"_data_files": [{"filename": "../../etc/passwd"}]}', '{"_data_files": 3}', "[" * 200):
-        (tmp_path / "state.json").write_text(listed)
-        (tmp_path / "dataset_info.json").write_text("{}")
-        with pytest.raises(SignstepError, match=r"outside|lists no files|not JSON"):
-            open_data(tmp_path)
+@pytest.mark.parametrize(
+    "listed",
+    [
+        '{"_data_files": [{"filename": "../../etc/passwd"}]}',
+        '{"_data_files": [{"filename": "/etc/passwd"}]}',
+        '{"_data_files": [{"filename": ".."}]}',
+        '{"_data_files": [{"filename": 3}]}',
+        '{"_data_files": 3}',
+        '{"_data_files": [3]}',
+        "[]",
+        "[" * 200,
+    ],
+)
+def test_files_that_a_saved_data_set_lists_lie_in_its_folder(listed: str, tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text(listed)
+    with pytest.raises(LoadError, match=r"outside|lists no files|nests deeper|not JSON"):
+        files_of(tmp_path)
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}')
+    assert set(files_of(tmp_path)) == {"dataset_info.json", "state.json", "data-00000-of-00001.arrow"}
 
 
 @pytest.mark.parametrize(
