@@ -42,6 +42,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/saturation.py
 	$(BIN)/python benchmarks/reference_models.py
 	$(BIN)/python benchmarks/origin_paper.py
+	$(BIN)/python benchmarks/verify_speed.py
 
 clean:
 	rm -rf $(VENV) site

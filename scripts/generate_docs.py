@@ -16,6 +16,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from signstep.auditing.findings import CATALOGUE
+from signstep.auditing.provable import FIELDS
 from signstep.cli import app
 from signstep.core.recipes import RECIPES, options_of
 from signstep.train import TRAINING_RECIPES
@@ -78,6 +79,13 @@ def findings_text(first: str) -> str:
     return "\n\n".join(parts)
 
 
+def provable_table() -> str:
+    """One line for each field of a record, from the table that `signstep verify` goes by."""
+    lines = ["| field | what it rests on | line | how |", "|---|---|---|---|"]
+    lines += [f"| `{path}` | {row.kind} | `{row.check}` | {row.how} |" for path, row in FIELDS.items()]
+    return "\n".join(lines)
+
+
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
     "cli.md": {
         "signstep": help_text,
@@ -89,6 +97,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "train": lambda: help_text("train"),
         "compare": lambda: help_text("compare"),
         "verify": lambda: help_text("verify"),
+        "sign": lambda: help_text("sign"),
         "list": lambda: f"{help_text('list')}\n\n{list_text()}",
         "explain": lambda: f"{help_text('explain')}\n\n{explain_text('SS101')}",
     },
@@ -99,6 +108,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
     },
     "recipes.md": {"recipes": recipes_table},
     "training.md": {"training": training_table},
+    "concepts/verdicts.md": {"provable": provable_table},
 }
 
 

@@ -1,17 +1,148 @@
-"""What every test may rely on: one thread, so that sums have one order and two cores stay usable."""
+"""What every test may rely on, and what it must leave as it was: no test depends on another, or on who runs it.
 
-from collections.abc import Iterator
+Two suites side by side, tests in any order and one test alone see the same: a home and caches of their own, one state
+of the generators, one thread, no settings of the person or the machine.
+"""
 
-import pytest
-import torch
+import atexit
+import locale
+import os
+import random
+import shutil
+import site
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Before anything is imported that looks at them. Programs that tests start inherit them.
+_OWN = Path(tempfile.mkdtemp(prefix="signstep-tests-"))
+atexit.register(shutil.rmtree, _OWN, ignore_errors=True)
+_FOLDERS = {
+    "HOME": "home",
+    "USERPROFILE": "home",
+    "XDG_CACHE_HOME": "cache",
+    "XDG_CONFIG_HOME": "config",
+    "XDG_DATA_HOME": "share",
+    "SIGNSTEP_CACHE": "cache/signstep",
+    "TORCH_HOME": "cache/torch",
+    "TORCHINDUCTOR_CACHE_DIR": "cache/inductor",
+    "TRITON_CACHE_DIR": "cache/triton",
+    "HF_HOME": "cache/huggingface",
+    "MPLCONFIGDIR": "config/matplotlib",
+}
+# How wide and colourful a terminal is, and which way the network goes: of the person, not of the tests.
+_PERSONAL = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "PYTHONWARNINGS")
+# Variables of pytest itself, and those that OpenMP sets when a library is imported.
+_THEIRS = ("PYTEST_", "KMP_")
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy")
+os.environ.setdefault("PYTHONUSERBASE", site.getuserbase())  # packages of the person stay, wherever home is
+for _name, _folder in _FOLDERS.items():
+    os.environ[_name] = str(_OWN / _folder)
+    (_OWN / _folder).mkdir(parents=True, exist_ok=True)
+for _name in (*_PERSONAL, *_PROXIES, *map(str.upper, _PROXIES)):
+    os.environ.pop(_name, None)
+os.environ |= {"no_proxy": "*", "TZ": "UTC", "COLUMNS": "80", "LINES": "24"}  # readline would set the last two
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from signstep.auditing.findings import CATALOGUE  # noqa: E402
+from signstep.auditing.ladder import LADDERS  # noqa: E402
+from signstep.core.recipes import RECIPES  # noqa: E402
+from signstep.core.tasks import TASKS  # noqa: E402
+from signstep.domains import DOMAINS  # noqa: E402
+from signstep.train.recipes import TRAINING_RECIPES  # noqa: E402
+
+if TYPE_CHECKING:
+    from forger import Forged
+
+_TABLES: dict[str, Mapping[str, Any]] = {
+    "RECIPES": RECIPES,
+    "LADDERS": LADDERS,
+    "TASKS": TASKS,
+    "DOMAINS": DOMAINS,
+    "TRAINING_RECIPES": TRAINING_RECIPES,
+    "CATALOGUE": CATALOGUE,
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backwards", action="store_true", help="run the tests from the last to the first")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--backwards"):
+        items.reverse()
+
+
+def pytest_collectstart() -> None:
+    _seed()  # for what modules of tests draw when they are imported
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol() -> None:
+    _seed()  # before fixtures of a wider scope are made for the first time, by whichever test comes first
+
+
+def _seed() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
+    """One thread, so that sums have one order and two cores stay usable."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the next test would see of this one is an error of this one; modules from its folders are dropped."""
+    before, path = settings(), [*sys.path]
+    yield
+    sys.path[:] = path
+    _drop_modules(tmp_path_factory.getbasetemp())
+    changed = differences(before, settings())
+    assert not changed, f"left behind for the tests to come: {'; '.join(changed)}"
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What is not as it was."""
+    names = {**before, **after}
+    said = "{} was {}, is {}"
+    return [
+        said.format(name, before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)
+    ]
+
+
+def settings() -> dict[str, Any]:
+    """Everything that is one for the whole process and that a test may change."""
+    found = {f"${name}": value for name, value in os.environ.items() if not name.startswith(_THEIRS)}
+    for title, table in _TABLES.items():
+        found |= {f"{title}[{key}]": str(id(row)) for key, row in table.items()}
+    return found | {
+        "folder": Path.cwd(),
+        "default dtype": torch.get_default_dtype(),
+        "default device": torch.get_default_device() if hasattr(torch, "get_default_device") else None,
+        "gradients": torch.is_grad_enabled(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "threads": torch.get_num_threads(),
+        "locale": locale.setlocale(locale.LC_ALL),
+    }
+
+
+def _drop_modules(base: Path) -> None:
+    for name, module in [*sys.modules.items()]:
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and Path(file).is_relative_to(base):
+            del sys.modules[name]
 
 
 @pytest.fixture
@@ -20,3 +151,40 @@ def no_global_seed() -> Iterator[None]:
     state = torch.get_rng_state()
     yield
     torch.set_rng_state(state)
+
+
+@pytest.fixture(scope="session")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For tests/verify: a folder with a model and data, and in it two honest reports, "honest" and "climbed"."""
+    from forger import ATTACKS, IMAGES, OWN, RUNGS, audited, workplace
+
+    folder = workplace(tmp_path_factory.mktemp("workplace"))
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        audited(folder / "honest", *OWN, "--attack", ATTACKS)
+        audited(folder / "climbed", *IMAGES, "--ladder", RUNGS)
+    finally:
+        os.chdir(before)
+        sys.modules.pop("forgednets", None)
+    return folder
+
+
+@pytest.fixture
+def forged(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Forged":
+    """A copy of the report to forge; the current folder is the verifier's."""
+    from forger import Forged
+
+    monkeypatch.chdir(honest)
+    monkeypatch.delitem(sys.modules, "forgednets", raising=False)
+    return Forged.of(honest / "honest", tmp_path / "report")
+
+
+@pytest.fixture
+def climbed(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Forged":
+    """The same of a ladder."""
+    from forger import Forged
+
+    monkeypatch.chdir(honest)
+    monkeypatch.delitem(sys.modules, "forgednets", raising=False)
+    return Forged.of(honest / "climbed", tmp_path / "climbed")

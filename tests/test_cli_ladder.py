@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from signstep.auditing.ladder import LADDERS
-from signstep.auditing.rescore import write_sums
 from signstep.auditing.result import Result
+from signstep.auditing.sums import write_sums
 from signstep.cli import main
 from signstep.core.recipes import RECIPES
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from signstep.auditing.rescore import write_sums
 from signstep.auditing.result import Result
+from signstep.auditing.sums import write_sums
 from signstep.cli import main
 
 MODULE = """
@@ -59,10 +59,12 @@ def test_a_report_holds_everything_and_verifies(place: Path, capsys: pytest.Capt
     wanted = {"index.html", "result.json", "adversarial.safetensors", "signstep.toml", "checklist.md", "SHA256SUMS"}
     assert wanted <= names
     capsys.readouterr()
-    assert main(["verify", "signstep-report"]) == 0
+    assert main(["verify", "signstep-report", *MODEL]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7
-    assert all(line.startswith("ok") for line in lines)
+    checks = lines[: next(place for place, line in enumerate(lines) if line.startswith("Nobody who was not there"))]
+    assert len(checks) == 17
+    assert all(line.startswith("ok") for line in checks)
+    assert all(line.startswith("  ") for line in lines[len(checks) + 1 :])
 
 
 def test_tampering_is_found(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +72,7 @@ def test_tampering_is_found(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     for name in ("number", "pixel", "model", "data"):
         folder = place / name
         shutil.copytree(place / "signstep-report", folder)
-        arguments = ["verify", str(folder)]
+        arguments = ["verify", str(folder), *MODEL]
         if name == "number":
             plain = json.loads((folder / "result.json").read_text())
             plain["held"] += 1
@@ -118,7 +120,7 @@ def test_a_forged_record_is_found_though_its_sums_fit(place: Path, capsys: pytes
         forged.save(report / "result.json")
         save_file({name: part.contiguous() for name, part in kept.items()}, report / "adversarial.safetensors")
         write_sums(report)
-        assert main(["verify", "signstep-report"]) == 1
+        assert main(["verify", "signstep-report", *MODEL]) == 1
     capsys.readouterr()
 
 
@@ -146,6 +148,8 @@ def test_a_full_disk_leaves_the_old_report(
     assert main(OWN) == 0
     (place / "signstep-report" / "remarks.txt").write_text("foreign")
     before = contents(place)
+    assert main(["verify", "signstep-report", *MODEL]) == 1
+    assert "remarks.txt is no file of a report" in capsys.readouterr().out
     real = Path.replace
 
     def full(self: Path, to: Path) -> Path:
@@ -163,11 +167,11 @@ def test_a_full_disk_leaves_the_old_report(
     assert {name: after[name] for name in before} == before
     assert not [name for name in after if name not in before and "__pycache__" not in name]
     assert not (place / "first").exists()
-    assert main(["verify", "signstep-report"]) == 0
     assert main([*OWN, "--limit", "20"]) == 0
     assert (place / "signstep-report" / "remarks.txt").read_text() == "foreign"
     assert "remarks.txt" not in (place / "signstep-report" / "SHA256SUMS").read_text()
-    assert main(["verify", "signstep-report"]) == 0
+    (place / "signstep-report" / "remarks.txt").unlink()
+    assert main(["verify", "signstep-report", *MODEL]) == 0
 
 
 def test_a_partial_report_replaces_an_old_one_and_passes_no_gate(
@@ -189,7 +193,7 @@ def test_a_partial_report_replaces_an_old_one_and_passes_no_gate(
     assert "PARTIAL" in capsys.readouterr().out
     result = Result.load(place / "signstep-report" / "result.json")
     assert (result.partial, result.examples) == (True, 10)
-    assert main(["verify", "signstep-report"]) == 0
+    assert main(["verify", "signstep-report", *MODEL]) == 0
 
 
 def test_interrupted_before_the_first_batch_nothing_is_left(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +222,7 @@ def test_hashes_of_code_and_preprocessing(place: Path, capsys: pytest.CaptureFix
     assert hashes["code"] in listed
     assert hashes["preprocessing"] in listed
     capsys.readouterr()
-    assert main(["verify", "signstep-report"]) == 0
+    assert main(["verify", "signstep-report", *MODEL]) == 0
     assert "SHA-256: code, data, preprocessing, weights unchanged" in capsys.readouterr().out
     assert main([*OWN, "--out", "plain"]) == 0
     other = Result.load(place / "plain" / "result.json").hashes
@@ -226,7 +230,7 @@ def test_hashes_of_code_and_preprocessing(place: Path, capsys: pytest.CaptureFix
     assert {**other, "preprocessing": ""} == {**hashes, "preprocessing": ""}
     (place / "reportnets.py").write_text(MODULE + "\n# another normalisation\n")
     capsys.readouterr()
-    assert main(["verify", "signstep-report"]) == 1
+    assert main(["verify", "signstep-report", *MODEL]) == 1
     assert "FAIL  SHA-256: code changed since the audit" in capsys.readouterr().out
 
 
@@ -347,7 +351,7 @@ def test_regression_from_a_table(place: Path, capsys: pytest.CaptureFixture[str]
     result = Result.load("signstep-report/result.json")
     # Two coordinates of 0.1 move the sum by 0.2, beyond the tolerance; the second target is wrong from the start.
     assert (result.examples, result.clean_right, result.fooled) == (3, 2, 2)
-    assert main(["verify", "signstep-report"]) == 0
+    assert main(["verify", "signstep-report", *own[1:5], "--label-column", "price"]) == 0
     (place / "real.csv").write_text("a,b,price\n0.25,0.5,cheap\n")
     assert main([*own, "--label-column", "price", "--tolerance", "0.15"]) == 2
     assert "line 2, column 'price' is 'cheap', not a number" in capsys.readouterr().err
@@ -387,7 +391,7 @@ def test_modes_are_kept_on_request(place: Path) -> None:
     assert not Result.load("signstep-report/result.json").terms["random_model"]
     assert main([*own, "--mode", "keep"]) == 0
     assert Result.load("signstep-report/result.json").terms["random_model"]
-    assert main(["verify", "signstep-report"]) == 0
+    assert main(["verify", "signstep-report", *own[1:7], "--again", "5"]) == 0
 
 
 def test_regression_from_files(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -398,7 +402,7 @@ def test_regression_from_files(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert Result.load("signstep-report/result.json").robust_accuracy == 1.0
     assert main([*own, "--tolerance", "0.01"]) == 0
     assert Result.load("signstep-report/result.json").clean_right == 0
-    assert main(["verify", "signstep-report"]) == 0
+    assert main(["verify", "signstep-report", *own[1:7]]) == 0
     assert main(own) == 2
     assert "--tolerance" in capsys.readouterr().err
 
@@ -556,4 +560,4 @@ def test_a_model_without_images_needs_npz(place: Path, capsys: pytest.CaptureFix
 def test_a_normalised_budget_verifies_too(place: Path) -> None:
     del place
     assert main([*OWN[:-1], "linf:0.3", "--mean", "0.5", "--std", "0.25", "--budget", "normalised"]) == 0
-    assert main(["verify", "signstep-report"]) == 0
+    assert main(["verify", "signstep-report", *MODEL]) == 0

@@ -1,9 +1,9 @@
 """Models that live elsewhere: functions on arrays, estimators, ONNX files and endpoints that fail on purpose."""
 
 import json
+import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -222,6 +222,7 @@ class _Server:
         self.sizes: list[int] = []
         self.bodies: list[bytes] = []
         self.headers: list[str] = []
+        self.leaving = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -249,7 +250,7 @@ class _Server:
             handler.connection.close()
             return
         if how == "hang":
-            time.sleep(1.0)
+            self.leaving.wait()  # as long as the test lasts: only the client's patience ends it
         code = int(how) if how.isdigit() else 200
         said: dict[str, Any] = {"scores": _scores(inputs).tolist()}
         if how == "labels":
@@ -273,6 +274,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
     thread = threading.Thread(target=served.http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     yield served
+    served.leaving.set()
     served.http.shutdown()
     served.http.server_close()
     thread.join()
@@ -309,11 +311,13 @@ def test_trouble_that_passes_is_waited_out(server: _Server, trouble: str, monkey
     naps: list[float] = []
     monkeypatch.setattr("signstep.victims.endpoint.time.sleep", naps.append) if trouble != "hang" else None
     server.plan = {1: trouble, 2: trouble}
-    victim = victims.from_http(server.url, retries=2, backoff=0.01, timeout=0.2)
+    # Patience is short only where it is to run out, and many retries keep a busy machine from running out of them.
+    hangs = trouble == "hang"
+    victim = victims.from_http(server.url, retries=20 if hangs else 2, backoff=0.01, timeout=0.2 if hangs else 60)
     torch.testing.assert_close(victim(X), torch.from_numpy(_scores(X.numpy())))
-    assert victim.requests == 3
+    assert victim.requests >= 3 if hangs else victim.requests == 3
     assert victim.dead is None
-    assert trouble == "hang" or naps == [0.01, 0.02]
+    assert hangs or naps == [0.01, 0.02]
 
 
 def test_trouble_that_stays_ends_it(server: _Server) -> None:
@@ -338,9 +342,11 @@ def test_a_refusal_is_not_repeated(server: _Server) -> None:
 
 
 def test_nobody_there() -> None:
-    victim = victims.from_http("http://127.0.0.1:9/", retries=1, backoff=0, timeout=0.5)
-    with pytest.raises(VictimError, match="2 attempts"):
-        victim(X)
+    with socket.socket() as held:  # bound and deaf: nobody else can answer there meanwhile
+        held.bind(("127.0.0.1", 0))
+        victim = victims.from_http(f"http://127.0.0.1:{held.getsockname()[1]}/", retries=1, backoff=0)
+        with pytest.raises(VictimError, match="2 attempts"):
+            victim(X)
 
 
 def test_the_bound_on_requests_counts_repetitions(server: _Server) -> None:

@@ -5,6 +5,7 @@ outcome = ss.attack(model, x, y, recipe="pgd", threat=ss.linf("8/255"))
 x_adv = ss.fgsm(model, x, y, eps="8/255")
 """
 
+from signstep import _start  # noqa: F401 - first of all
 from signstep.api import attack, fgsm
 from signstep.auditing.matrix import TransferMatrix
 from signstep.auditing.merge import merge

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from signstep.core import given
 from signstep.core.bounds import bounds_on, ends, worst_margins
+from signstep.core.defaults import plain_tensor
 from signstep.core.origin import contained
 from signstep.core.region import BallRegion
 from signstep.core.space import InputSpace, Statistic
@@ -108,9 +109,9 @@ def _wide(region: BallRegion, threat: ThreatModel) -> BallRegion:
     """The same region in float64, after x was checked in its own precision."""
     x = wide(region.x)
     radius = (
-        wide(torch.as_tensor(threat.eps))
+        wide(plain_tensor(threat.eps))
         if isinstance(threat.eps, Tensor)
-        else torch.tensor(float(threat.eps or 0)).double()
+        else torch.tensor(float(threat.eps or 0), dtype=torch.float32, device="cpu").double()
     )
     low, high = (None if end is None else wide(end) for end in (region.low, region.high))
     mask = None if region.mask is None else region.mask.to(x.device)

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from signstep.core.defaults import plain_torch
 from signstep.data import DataSource, open_data
 from signstep.data.digits import DIGITS_FILE, digits
 from signstep.errors import LoadError
@@ -78,6 +79,7 @@ def demo(*, batch_size: int = 128) -> Demo:
     )
 
 
+@plain_torch()
 def _model(recipe: _Recipe) -> tuple[nn.Module, str]:
     path = _cache_file(recipe)
     if path is not None and (cached := _cached(path)) is not None:
@@ -102,7 +104,7 @@ def _one_thread() -> Iterator[None]:
 
 def _train(recipe: _Recipe) -> nn.Module:
     """Adam with one cycle of the learning rate, on slightly distorted and shifted digits."""
-    with torch.inference_mode(mode=False), torch.enable_grad(), torch.device("cpu"):
+    with torch.inference_mode(mode=False), torch.enable_grad():
         torch.default_generator.manual_seed(recipe.seed)
         x, y = digits("train")
         model = digits_cnn().float()
@@ -110,7 +112,7 @@ def _train(recipe: _Recipe) -> nn.Module:
         batches = -(-len(x) // recipe.batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.rate, total_steps=recipe.epochs * batches)
         for _ in range(recipe.epochs):
-            for rows in torch.randperm(len(x)).tensor_split(batches):
+            for rows in torch.randperm(len(x), dtype=torch.int64, device="cpu").tensor_split(batches):
                 loss = F.cross_entropy(model(_distorted(x[rows], recipe)), y[rows])
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
@@ -122,8 +124,10 @@ def _train(recipe: _Recipe) -> nn.Module:
 
 def _distorted(x: Tensor, recipe: _Recipe) -> Tensor:
     """Each image under a random linear map near the identity and a random shift."""
-    linear = torch.eye(2) + recipe.distortion * torch.empty(len(x), 2, 2).uniform_(-1, 1)
-    shift = torch.empty(len(x), 2, 1).uniform_(-recipe.shift, recipe.shift)
+    linear = torch.eye(2, dtype=torch.float32, device="cpu") + recipe.distortion * torch.empty(
+        len(x), 2, 2, dtype=torch.float32, device="cpu"
+    ).uniform_(-1, 1)
+    shift = torch.empty(len(x), 2, 1, dtype=torch.float32, device="cpu").uniform_(-recipe.shift, recipe.shift)
     grid = F.affine_grid(torch.cat([linear, shift], 2), list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, align_corners=False)
 

@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 import torch
@@ -11,23 +12,40 @@ from signstep.api import fgsm
 from signstep.auditing.findings import CATALOGUE, Rule
 from signstep.auditing.ladder import LADDERS, Ladder, ladder
 from signstep.core.norms import NORMS
+from signstep.core.recipe import Recipe
 from signstep.core.recipes import RECIPES, canonical, options_of
+from signstep.domains import DOMAINS
 from signstep.errors import InputError
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One entry: what it is and its pitfalls, kept as a text file of its own in ``topics/``."""
+    """One entry: what it is, what each option does and the pitfalls, kept as a text file of its own in ``topics/``."""
 
     formula: str
+    options: dict[str, str]
     pitfalls: tuple[str, ...]
 
     @classmethod
     def read(cls, text: str) -> "Topic":
-        """The text above the line "Pitfalls", and the items of the list below it."""
-        formula, _, below = text.partition("\nPitfalls\n")
-        items = [" ".join(item.split()) for item in ("\n" + below).split("\n- ")]
-        return cls(formula.strip("\n"), tuple(item for item in items if item))
+        """The text above the lines "Options" and "Pitfalls", and the items of the lists below them."""
+        above, _, pitfalls = text.partition("\nPitfalls\n")
+        formula, _, options = above.partition("\nOptions\n")
+        named = (item.partition(": ") for item in _items(options))
+        return cls(formula.strip("\n"), {name: told for name, _, told in named}, _items(pitfalls))
+
+
+def _items(text: str) -> tuple[str, ...]:
+    """The items of a list, each on one line."""
+    items = [" ".join(item.split()) for item in ("\n" + text).split("\n- ")]
+    return tuple(item for item in items if item)
+
+
+@cache
+def topic_of(name: str) -> Topic | None:
+    """The page of a recipe; None for one that was added from outside and has none. Read when it is asked for."""
+    page = files("signstep") / "topics" / f"{name}.txt"
+    return Topic.read(page.read_text(encoding="utf-8")) if name in RECIPES and page.is_file() else None
 
 
 def explain(name: str) -> str:
@@ -40,23 +58,54 @@ def explain(name: str) -> str:
         return _finding(CATALOGUE[name.upper()])
     if name.partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
         return _ladder(ladder(name))
+    owner = next((one for one in DOMAINS.values() if name in one.recipes), None)
+    if owner is not None:
+        return _of_domain(owner.rows[name], owner.name)
     name = canonical(name)
-    if name not in TOPICS:
+    if name not in RECIPES:
         raise InputError(
-            f"nothing is known about {name!r}; topics are {', '.join(TOPICS)}, the ladders {', '.join(LADDERS)} "
+            f"nothing is known about {name!r}; topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
             f"and the findings {', '.join(CATALOGUE)}"
         )
-    topic, row = TOPICS[name], RECIPES[name]
+    topic, row = topic_of(name), RECIPES[name]
     lines = [f"{row.name}: {row.title}", ""]
+    if topic is None:
+        topic = Topic("(a recipe of your own: signstep has no page about it)", {}, ())
     lines += [textwrap.indent(topic.formula, "    "), ""]
+    lines += _told(row, topic)
     if name in _EXAMPLES:
         lines += [_EXAMPLES[name](), ""]
-    lines += ["Pitfalls"]
+    lines += ["Pitfalls"] if topic.pitfalls else []
     lines += [textwrap.fill(text, 96, initial_indent="  - ", subsequent_indent="    ") for text in topic.pitfalls]
-    options = ", ".join(options_of(row)) or "none"
-    lines += ["", f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example and restart"]
-    lines += [f"Options    {options}", f"Source     {row.source}"]
+    lines += [""] if topic.pitfalls else []
+    lines += [f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example and restart"]
+    lines += [f"Source     {row.source}"]
     return "\n".join(lines)
+
+
+def _told(row: Recipe, topic: Topic) -> list[str]:
+    """What each option does, with its default."""
+    names = options_of(row)
+    if not names:
+        return ["Options    none", ""]
+    lines, wide = ["Options"], max(map(len, names)) + 2
+    for name in names:
+        default = (row.build.__kwdefaults__ or {})[name]
+        told = topic.options.get(name, "not described")
+        told = told if default is None else f"{told} ({default})"
+        lines += textwrap.wrap(told, 96, initial_indent=f"  {name:<{wide}}", subsequent_indent=" " * (wide + 2))
+    return [*lines, ""]
+
+
+def _of_domain(row: Recipe, domain: str) -> str:
+    lines = [
+        f"{row.name}: {row.title}",
+        "",
+        f"For --domain {domain} alone: signstep audit --domain {domain} --attack {row.name}",
+        "",
+    ]
+    lines += [f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example"]
+    return "\n".join([*lines, f"Options    {', '.join(options_of(row)) or 'none'}", f"Source     {row.source}"])
 
 
 def _ladder(preset: Ladder) -> str:
@@ -84,10 +133,19 @@ def _finding(rule: Rule) -> str:
 
 
 def _fgsm_example() -> str:
-    gradient = torch.tensor([[3.0, -0.1, 0.0, -2.0]])
-    x = torch.tensor([[0.2, 0.5, 0.7, 0.9]])
-    stepped = fgsm(lambda u: -(u * gradient).sum(1, keepdim=True), x, torch.ones(1), eps=0.05, outputs="logits")
-    g, radius = torch.tensor([[2.0, -1.0, 0.5]]), torch.tensor([0.1])
+    gradient = torch.tensor([[3.0, -0.1, 0.0, -2.0]], dtype=torch.float32, device="cpu")
+    x = torch.tensor([[0.2, 0.5, 0.7, 0.9]], dtype=torch.float32, device="cpu")
+    stepped = fgsm(
+        lambda u: -(u * gradient).sum(1, keepdim=True),
+        x,
+        torch.ones(1, dtype=torch.float32, device="cpu"),
+        eps=0.05,
+        outputs="logits",
+    )
+    g, radius = (
+        torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float32, device="cpu"),
+        torch.tensor([0.1], dtype=torch.float32, device="cpu"),
+    )
     lines = [
         "Worked examples (computed now)",
         f"  x = {_row(x)}, gradient = {_row(gradient)}, eps = 0.05, box [0, 1]",
@@ -98,8 +156,20 @@ def _fgsm_example() -> str:
     for name in ("linf", "l2", "l1"):
         step = NORMS[name].steepest(g, radius)
         lines.append(f"  {name:<4}  d = {_row(step, 4)}  gain {float((g * step).sum()):.4f}")
-    w, b, point, eps = torch.tensor([[1.5, -2.0, 0.5]]), 0.2, torch.tensor([[0.3, 0.1, 0.6]]), 0.1
-    adversarial = fgsm(lambda u: u @ w.T + b, point, torch.ones(1), eps=eps, box=None, outputs="logits")
+    w, b, point, eps = (
+        torch.tensor([[1.5, -2.0, 0.5]], dtype=torch.float32, device="cpu"),
+        0.2,
+        torch.tensor([[0.3, 0.1, 0.6]], dtype=torch.float32, device="cpu"),
+        0.1,
+    )
+    adversarial = fgsm(
+        lambda u: u @ w.T + b,
+        point,
+        torch.ones(1, dtype=torch.float32, device="cpu"),
+        eps=eps,
+        box=None,
+        outputs="logits",
+    )
     attained = torch.nn.functional.softplus(-(adversarial @ w.T + b)).item()
     closed = torch.nn.functional.softplus(eps * w.abs().sum() - (point @ w.T + b)).item()
     lines += [
@@ -116,7 +186,3 @@ def _row(values: torch.Tensor, digits: int = 3) -> str:
 
 # Computed when they are shown, not quoted.
 _EXAMPLES: dict[str, Callable[[], str]] = {"fgsm": _fgsm_example}
-
-TOPICS: dict[str, Topic] = {
-    name: Topic.read((files("signstep") / "topics" / f"{name}.txt").read_text(encoding="utf-8")) for name in RECIPES
-}

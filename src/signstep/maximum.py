@@ -12,13 +12,13 @@ from signstep.core.keys import Key
 from signstep.core.oracles import Autograd
 from signstep.core.origin import contained
 from signstep.core.outcome import Outcome
-from signstep.core.recipes import RECIPES
+from signstep.core.recipes import RECIPES, defined_for
 from signstep.core.recipes import recipe as find_recipe
 from signstep.core.subject import Model, Question, Subject
 from signstep.core.tasks import Objective
 from signstep.core.threat import Threat
 from signstep.core.transforms import Transform
-from signstep.core.tree import Tree, leaves, per_row, search_dtype, tree_map, wide
+from signstep.core.tree import Tree, leaves, per_row, rows, search_dtype, tree_map, wide
 from signstep.core.twin import Engine
 from signstep.core.untouched import Mode
 from signstep.errors import GradientError, InputError
@@ -29,22 +29,29 @@ class Maximum:
     """The largest value found inside the threat model, and how far the first order explains it; all (R,).
 
     Attributes:
-        x: the inputs that reach ``after``, allowed, in the dtype of the input.
-        before: the value at the untouched input.
-        after: the value at ``x``, never below ``before``; where a level was asked for, a row ends once it is reached.
+        x: the inputs that reach ``after``, allowed, in the dtype of the input: the untouched one where the attack found
+            nothing better, and where it is at its level already.
+        before: the value at the untouched input; of a random objective the mean over held-out passes, as ``after``.
+        after: the value at ``x``, never below ``before`` (a NaN is below every number); where a level was asked for, a
+            row ends once it is reached. Of a random objective ``reached`` is what most of the passes say, so that the
+            mean may be lower there.
         linear: what first order promises at most: the largest <g, d> over all allowed d, g the gradient at the
             untouched input. None where the objective has no gradient.
         along: <g, d> for the d that was found; None likewise.
         curvature: 2 (after - before - along) / |d|^2, the mean second derivative along d, in units of the objective per
             squared unit of the input; NaN where nothing moved. None likewise.
         distance: the length of d in the threat's norm; a dict for several inputs.
-        reached: whether the level is reached at ``x``; all False where none was given.
-        undetermined: rows that the attack could find out nothing about (a gradient that vanished at every step, NaN).
-        verified: the independent checker found ``x`` inside the threat model.
+        reached: whether the level is reached at ``x``; the untouched input is a witness as good as any. All False where
+            no level was given.
+        undetermined: rows that the attack could find out nothing about (a gradient that vanished at every step, NaN);
+            never one that is reached.
+        verified: the independent checker found ``x`` inside the threat model, and the point that the attack returned;
+            where that one lay outside it counts for nothing, and ``x`` is the untouched input.
         forwards: forward passes spent, the two for ``before`` and ``linear`` included.
         backwards: backward passes spent.
         notes: what a reader must know.
-        outcome: everything the attack itself returned.
+        outcome: everything the attack itself returned; rows at their level untouched are not attacked, and stand in it
+            as they are.
     """
 
     x: Tree
@@ -67,13 +74,12 @@ class Maximum:
 
     @property
     def gain(self) -> Tensor:
-        """after - before, (R,)."""
-        return self.after - self.before
+        """after - before, (R,); 0 where nothing better was found, also where both are infinite."""
+        return torch.where(self.after == self.before, 0.0, self.after - self.before)
 
     def __str__(self) -> str:
-        rows = len(self)
-        middle = float(self.gain.double().quantile(0.5))
-        said = f"median gain {middle:.4g} over {rows} example{'s' if rows > 1 else ''}"
+        middle, count = float(self.gain.double().quantile(0.5)), len(self)
+        said = f"median gain {middle:.4g} over {count} example{'s' if count > 1 else ''}"
         if self.linear is not None:
             said += f", first order promises {float(self.linear.double().quantile(0.5)):.4g}"
         return said
@@ -86,7 +92,7 @@ def maximise(
     threat: Threat,
     recipe: str | Attack = "pgd",
     *,
-    level: float | Tensor | given.Array | None = None,
+    level: float | Sequence[float] | Tensor | given.Array | None = None,
     surrogate: Model | Sequence[Model] | None = None,
     engine: Engine = "exact",
     mode: Mode = "eval",
@@ -107,8 +113,8 @@ def maximise(
         threat: what may change: ``ss.linf(0.1, box=None)``, or one for each attacked input of a dict.
         recipe: as for `signstep.attack`; gradient attacks return the best point of their run. Attacks that look for the
             smallest change need ``level``.
-        level: the value that counts as reached, a number or one for each example (R,); a row ends there. None climbs
-            to the end.
+        level: the value that counts as reached, a number or one for each example (R,); a row ends there, and one that
+            is there untouched is not attacked. None climbs to the end.
         surrogate: take gradients from this objective, or the mean over these.
         engine: see `signstep.attack`.
         mode: see `signstep.attack`.
@@ -131,12 +137,11 @@ def maximise(
         >>> found.x.tolist(), float(found.gain), float(found.linear), float(found.curvature)
         ([[-0.5, -0.5]], 2.5, 2.0, 2.0)
     """
-    each = None if level is None or isinstance(level, (int, float)) else given.labels(level, name="level")
-    if each is not None and each.ndim == 0:
-        level, each = float(each), None
+    levels = None if level is None else _levels(level, x, objective)
+    alike = levels is None or levels.ndim == 0
     subject = Subject.of(
         objective,
-        task=Objective(level if isinstance(level, (int, float)) else None),
+        task=Objective(float(levels) if levels is not None and alike else None),
         surrogate=surrogate,
         engine=engine,
         mode=mode,
@@ -152,10 +157,45 @@ def maximise(
         )
     key = Key(seed)
     with subject.opened():
-        question = subject.ask(x, each, threat, key=key, ids=ids)
-        outcome = question.run(chosen, key.fold(chosen.name))
+        question = subject.ask(x, None if alike else levels, threat, key=key, ids=ids)
+        outcome = _climbed(question, chosen, key.fold(chosen.name))
         gradient = _gradient(question, key)
-        return _read(question, outcome, gradient)
+        return _read(question, chosen, outcome, gradient)
+
+
+def _levels(level: float | Sequence[float] | given.Array, x: Tree | given.Array, objective: object) -> Tensor:
+    """A level for all, without dimensions, or one for each row of ``x``, (R,).
+
+    Raises:
+        InputError: it is neither, or no number.
+    """
+    if isinstance(level, (int, float)):
+        levels = torch.tensor(level, dtype=torch.float64, device="cpu")
+    else:
+        given_levels = given.labels(level, name="level")
+        assert given_levels is not None
+        levels = wide(given_levels)
+        count = rows(given.inputs(x, [], home=given.Home(objective)))
+        if levels.numel() == count and levels.ndim in (1, 2):
+            levels = levels.reshape(count)
+        elif levels.ndim:
+            raise InputError(
+                f"level has shape {tuple(levels.shape)}; pass a number, or one for each example, ({count},)"
+            )
+    if bool(torch.isnan(levels).any()):
+        raise InputError("level is NaN; pass the value that counts as reached, for each example or for all")
+    return levels
+
+
+def _climbed(question: Question, chosen: Attack, key: Key) -> Outcome:
+    """What the attack makes of the rows that are not at their level yet; the others are witnesses as they are."""
+    index = (~question.clean.fooled).nonzero().squeeze(1)
+    if len(index) == len(question.clean.fooled):
+        return question.run(chosen, key)
+    if len(index) == 0:
+        known, row = question.untouched(), RECIPES.get(chosen.name)
+        return replace(known, smallest=torch.zeros_like(known.rate)) if row is not None and row.smallest else known
+    return question.spread(question.take(index).run(chosen, key), index)
 
 
 def _gradient(question: Question, key: Key) -> Tree | None:
@@ -167,12 +207,16 @@ def _gradient(question: Question, key: Key) -> Tree | None:
     return question.region.restrict(tree_map(lambda part: part.to(search_dtype(part.dtype)), gradient))
 
 
-def _read(question: Question, outcome: Outcome, gradient: Tree | None) -> Maximum:
-    before, after = question.clean.loss, outcome.loss
-    # The untouched input is allowed too, and stays where nothing better was found.
-    worse = ~(after > before) & ~outcome.fooled
-    x = _where(worse, question.x, outcome.x)
-    after = torch.where(worse, before, after)
+def _read(question: Question, chosen: Attack, outcome: Outcome, gradient: Tree | None) -> Maximum:
+    before, found = question.clean.loss, outcome.loss
+    # The untouched input is allowed too, and stays where nothing better was found; a NaN is below every number, and a
+    # point outside the threat model is none.
+    higher = (found > before) | (torch.isnan(before) & ~torch.isnan(found))
+    moves = outcome.verified & (higher | outcome.fooled) & ~question.clean.fooled
+    x = _where(moves, outcome.x, question.x)
+    after = torch.where(moves, found, before)
+    reached = question.clean.fooled | (moves & outcome.fooled)
+    undetermined = outcome.undetermined & ~reached
     moved = tree_map(lambda u, start: wide(u) - wide(start), x, question.x)
     linear = along = curvature = None
     notes = list(outcome.notes)
@@ -184,12 +228,11 @@ def _read(question: Question, outcome: Outcome, gradient: Tree | None) -> Maximu
         squared = _product(moved, moved)
         curvature = (2 * ((after - before - along).double() / squared)).to(before)
         curvature = torch.where(squared > 0, curvature, torch.nan)
-        if bool((linear == 0).any()):
-            notes.append(
-                f"{int((linear == 0).sum())} examples have no gradient at the untouched input: first order promises "
-                "nothing there, and a recipe that starts there cannot move; pass one with a random start, such as pgd"
-            )
-    kept = {name: torch.where(worse, 0.0, part) for name, part in _named(outcome.distance).items()}
+        flat = _flat(question, gradient) & ~reached
+        if bool(flat.any()):
+            notes.append(_advice(question, chosen, int(flat.sum()), int((flat & undetermined).sum())))
+    checks = question.checked(x)
+    sizes = {name: check.size.to(before.dtype).to(before.device) for name, check in checks.items()}
     return Maximum(
         x,
         before,
@@ -197,10 +240,10 @@ def _read(question: Question, outcome: Outcome, gradient: Tree | None) -> Maximu
         linear,
         along,
         curvature,
-        kept if isinstance(outcome.distance, dict) else kept[""],
-        outcome.fooled,
-        outcome.undetermined,
-        outcome.verified,
+        sizes if isinstance(question.x, dict) else sizes[""],
+        reached,
+        undetermined,
+        outcome.verified & torch.stack([check.ok for check in checks.values()]).all(0),
         outcome.forwards + 1 + (gradient is not None),
         outcome.backwards + (gradient is not None),
         tuple(notes),
@@ -208,8 +251,33 @@ def _read(question: Question, outcome: Outcome, gradient: Tree | None) -> Maximu
     )
 
 
-def _where(rows: Tensor, first: Tree, second: Tree) -> Tree:
-    return tree_map(lambda one, other: torch.where(per_row(rows, one), one, other), first, second)
+def _flat(question: Question, gradient: Tree) -> Tensor:
+    """Rows (R,) that might change, and whose gradient (R, ...) has no usable coordinate."""
+    usable = [(torch.isfinite(part) & (part != 0)).flatten(1).any(1) for part in leaves(gradient)]
+    size = sum(part[0].numel() for part in leaves(gradient))
+    return ~torch.stack(usable).any(0) & (question.region.radius > 0) & (question.region.frozen() < size)
+
+
+def _advice(question: Question, chosen: Attack, flat: int, stuck: int) -> str:
+    """That so many rows have no gradient where they start, and what else may be tried: never what has been."""
+    said = (
+        f"{flat} example{'s have' if flat > 1 else ' has'} no gradient at the untouched input: first order promises "
+        "nothing there"
+    )
+    threats = list(question.threats.values())
+    others = [name for name in _ALTERNATIVES if name != chosen.name and defined_for(RECIPES[name], threats)]
+    asking = [name for name in others if RECIPES[name].needs == "scores"]
+    if stuck and others and isinstance(chosen, GradientAttack) and chosen.start in ("clean", "best"):
+        return (
+            f"{said}; {chosen.name} starts there and could not move, pass one with a random start, such as {others[0]}"
+        )
+    if stuck and asking:
+        return f"{said}, and {chosen.name} met none elsewhere in {stuck}; pass one that only asks, such as {asking[0]}"
+    return said
+
+
+def _where(chosen: Tensor, first: Tree, second: Tree) -> Tree:
+    return tree_map(lambda one, other: torch.where(per_row(chosen, one), one, other), first, second)
 
 
 def _product(first: Tree, second: Tree) -> Tensor:
@@ -218,5 +286,5 @@ def _product(first: Tree, second: Tree) -> Tensor:
     return torch.stack(leaves(parts)).sum(0)
 
 
-def _named(tree: Tree) -> dict[str, Tensor]:
-    return tree if isinstance(tree, dict) else {"": tree}
+# What may be tried where there is no gradient at the untouched input, the cheapest first.
+_ALTERNATIVES = ("pgd", "apgd", "square", "spsa", "nes")

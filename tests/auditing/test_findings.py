@@ -124,6 +124,9 @@ PROVOKED: dict[str, Callable[[], Result]] = {
         {"pgd": "f" * 400 + "h" * 500 + "-" * 100, "apgd": "-" * 400 + "f" * 3 + "h" * 497 + "-" * 100}
     ),
     "SS113": lambda: changed("pgd:steps=100", "h" * 100 + "f" * 300 + "h" * 600),
+    "SS114": lambda: ladder(
+        {"pgd": "-" * 1000, "square": "f" * 400 + "h" * 500 + "-" * 100}, notes=("rung pgd was not run: no way back",)
+    ),
     "SS201": lambda: healthy(eps_value=0.07),
     "SS202": lambda: healthy(random_model=True),
     "SS203": lambda: healthy(outputs_form="lost"),
@@ -285,6 +288,18 @@ def test_more_of_the_same_attack_should_find_no_less(weak: str, strong: str, fir
     # A few examples more or less are chance.
     close = result(CLEAN, {**columns, strong: "h" * 3 + "f" * 399 + "h" * 598})
     assert "SS113" not in codes(close)
+
+
+def test_rungs_that_nobody_was_left_for_are_not_set_aside() -> None:
+    """An empty rung says nothing by itself, and one that was set aside for its norm leaves the others."""
+    empty = {"square": "f" * 900 + "-" * 100, "pgd": "-" * 1000}
+    assert "SS114" not in codes(ladder(empty))
+    some = {"pgd": "f" * 400 + "h" * 500 + "-" * 100, "fab": "-" * 1000}
+    found = ladder(some, notes=("rung fab was not run: it is not defined for this threat",))
+    assert "SS114" not in codes(found)
+    assert [entry.name for entry in found.tried] == ["pgd"]
+    # Only rungs of the record are read from its notes.
+    assert ladder(some, notes=("rung another was not run: why",)).set_aside == {}
 
 
 def test_attacks_on_different_inputs_are_not_held_against_each_other() -> None:

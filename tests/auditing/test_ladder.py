@@ -1,22 +1,32 @@
 """Ladders: survivors only, decisions that depend on the example alone, presets that never change under their names."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from signstep.auditing.findings import examine
 from signstep.auditing.ladder import LADDERS, Rung, climb, ladder
+from signstep.auditing.rescore import recount
 from signstep.auditing.tally import Tally
 from signstep.core.keys import Key
 from signstep.core.recipe import parse_options
-from signstep.core.recipes import RECIPES, canonical, options_of, recipe
+from signstep.core.recipes import RECIPES, canonical, needs_of, options_of, recipe
 from signstep.core.subject import Subject
 from signstep.errors import InputError, VictimError
 from signstep.explain import explain
+from signstep.report.page import page
+from signstep.report.pictures import gallery
+from signstep.victims import from_numpy
 
 RUNGS = ["smooth-pgd:steps=3", "square:queries=20,start=best near<=0.9", "pgd:steps=4", "apgd:loss=margin,steps=6"]
 
@@ -336,6 +346,113 @@ def test_a_preset_sets_aside_what_the_task_has_no_place_for() -> None:
     assert any(note.startswith("rung fab:targets=9,steps=100 was not run: ") for note in result.notes)
     assert result.held < result.clean_right
     assert "no published counterpart" in " ".join(str(result).split())
+
+
+def _pathless() -> dict[str, tuple[Callable[[Tensor], Tensor], dict[str, Any]]]:
+    """Models without a way back for gradients, each broken in its own manner, with what must be declared of it."""
+    net = RowNet()
+
+    def arrays(u: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            scores: Tensor = net(torch.as_tensor(u)).softmax(1)
+        return np.asarray(scores)
+
+    quantised = lambda u: net((255 * u).round().to(torch.uint8).double() / 255)  # noqa: E731
+    return {
+        "detached": (lambda u: net(u.detach()), {}),
+        "no_grad inside": (torch.no_grad()(net), {}),
+        "inference_mode inside": (torch.inference_mode()(net), {}),
+        "an integer stage": (quantised, {}),
+        "whole-numbered logits": (lambda u: (100 * net(u)).round().int(), {"outputs": "logits"}),
+        "numpy inside": (lambda u: net(torch.as_tensor(u.numpy())), {}),
+        "numpy of a detached copy": (lambda u: net(torch.as_tensor(u.detach().numpy())), {}),
+        "one-hot answers": (lambda u: nn.functional.one_hot(net(u).argmax(1), 4).double(), {"outputs": "logits"}),
+        "a victim that takes arrays": (from_numpy(arrays), {}),
+    }
+
+
+# Hard answers fall to few queries or to none: Square's 5,000 would be spent on each.
+_SLOW = {(preset, "one-hot answers") for preset in ("thorough@1", "autoattack@1")}
+
+
+@pytest.mark.parametrize(
+    ("preset", "how"), [(preset, how) for preset in LADDERS for how in _pathless() if (preset, how) not in _SLOW]
+)
+def test_a_preset_without_gradients_asks_says_so_and_draws_no_curve(preset: str, how: str) -> None:
+    """Rungs that follow gradients are set aside, FGSM's curve with them; nothing is claimed of what was not run."""
+    _, x, y = _data(8)
+    model, declared = _pathless()[how]
+    batches = [(x[:3], y[:3]), (x[3:], y[3:])]
+    attempt = partial(ss.audit, model, batches, threat=ss.linf(0.15), ladder=preset, **declared)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ss.SignstepWarning)
+        if not any(needs_of(recipe(rung.recipe)) == "scores" for rung in LADDERS[preset].rungs):
+            with pytest.raises(InputError, match=r"no rung of the ladder could be run; rung .* attack a surrogate"):
+                attempt()
+            return
+        result = attempt()
+        shards = [attempt(shard=(i, 2)) for i in range(2)]
+    led = [entry for entry in result.attacks if entry.needs == "gradients"]
+    assert {entry.name for entry in led} == set(result.set_aside)
+    assert not any(entry.entered for entry in led)
+    assert result.fooled > 0 or how == "one-hot answers"
+    assert result.curves == {}
+    assert set(result.per_example.smallest_eps) == {None}
+    assert result.no_curve.endswith("on the way?)")
+    finding = next(finding for finding in examine(result) if finding.code == "SS114")
+    assert finding.evidence.startswith(f"{len(led)} of {len(result.attacks)} rungs need gradients and were not run")
+    said = " ".join(str(result).split())
+    claimed = said[said.index("Rungs climbed: ") : said.index(" Under these terms")]
+    assert not any(entry.name in claimed for entry in led)
+    assert "FGSM at other sizes" not in said
+    assert said.count("not run") >= len(led)
+    shown = page(result, examine(result), gallery(result, None))
+    assert "No curve was traced: the curve of FGSM over sizes was left out" in shown
+    assert "White box" not in shown
+    assert ss.Result.from_json(result.to_json()) == result
+    assert recount(result).holds
+    assert replace(ss.merge(shards), seconds=0, attacks=()) == replace(result, seconds=0, attacks=())
+
+
+def test_a_model_that_answers_with_labels_alone_is_told_before_it_is_asked_for_all() -> None:
+    """No preset has a rung for it; that is known after the first batch that has anybody standing."""
+    model, x, y = _data(30)
+    asked = []
+
+    def answers(u: Tensor) -> Tensor:
+        asked.append(len(u))
+        said: Tensor = model(u).argmax(1)
+        return said
+
+    batches = [(x[start : start + 5], y[start : start + 5]) for start in range(0, 30, 5)]
+    for preset in LADDERS:
+        asked.clear()
+        with pytest.raises(InputError, match="answers with labels alone; use hop-skip-jump"):
+            ss.audit(answers, batches, threat=ss.linf(0.1), ladder=preset)
+        assert len(asked) <= 4
+
+
+def test_nobody_standing_is_no_refusal() -> None:
+    """Where every answer is wrong untouched no rung meets anybody, also where a rung has no place for the threat."""
+    model, x, _ = _data(6)
+    with torch.no_grad():
+        wrong = (model(x).argmax(1) + 1) % 4
+    result = ss.audit(model, (x, wrong), threat=ss.l1(0.5), ladder="autoattack", curve=False)
+    assert result.clean_right == 0
+    assert list(result.set_aside) == ["square:queries=5000"]
+    assert "SS114" not in [finding.code for finding in examine(result)]
+
+
+def test_a_curve_that_was_asked_for_is_traced_without_gradients_too() -> None:
+    _, x, y = _data(12)
+    attacks = ["random-sign", "square:queries=20"]
+    result = ss.audit(_asked_only(), (x, y), threat=ss.linf(0.1), attacks=attacks, curve_attacks=attacks[1:])
+    assert set(result.curves) == {attacks[1]}
+    counts = [point.fooled for point in result.curves[attacks[1]]]
+    assert counts == sorted(counts)
+    assert counts[-1] > 0
+    # The control alone tells nothing; it is drawn beside FGSM only.
+    assert ss.audit(_asked_only(), (x, y), threat=ss.linf(0.1), attacks=attacks).curves == {}
 
 
 def test_a_preset_on_a_model_without_gradients_asks_it_instead() -> None:

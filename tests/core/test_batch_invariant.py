@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import signstep
-from signstep.core.batch_invariant import VARIES, power, sigmoid, softplus
+from signstep.core.batch_invariant import VARIES, power, row_sum, sigmoid, softplus
+from signstep.core.tree import unit_l1
 
 SOURCE = Path(signstep.__file__).parent
 
@@ -158,3 +159,21 @@ def test_the_search_for_calls_finds_them(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "sketch.py"
     path.write_text("import torch\ny = torch.sigmoid(x)\nz = x.pow(2)\nw = np.exp2(values)\n", encoding="utf-8")
     assert [line.split(" ")[1] for line in _varying(path)] == ["torch.sigmoid", "x.pow"]
+
+
+@pytest.mark.parametrize("features", [7, 300, 400_000])
+def test_the_sum_of_a_row_does_not_see_threads_or_rows(features: int) -> None:
+    x = _numbers(3 * features, 1.0, torch.float32).reshape(3, features)
+    expected = torch.cat([row_sum(x[row : row + 1]) for row in range(3)])
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            assert torch.equal(row_sum(x), expected)
+            assert torch.equal(row_sum(x[1:2]), expected[1:2])
+            unit, alone = unit_l1(x), unit_l1(x[1:2])
+            assert isinstance(unit, Tensor)
+            assert isinstance(alone, Tensor)
+            assert torch.equal(alone, unit[1:2])
+    finally:
+        torch.set_num_threads(threads)

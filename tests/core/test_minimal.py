@@ -172,6 +172,135 @@ def test_rows_do_not_see_each_other(name: str, norm: str) -> None:
             assert torch.equal(getattr(part, field), getattr(whole, field)[order]), field
 
 
+def _margins(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """By how much the label's score is ahead (R,); negative where another is."""
+    with torch.no_grad():
+        z = model(x)
+    z = torch.cat([-z, torch.zeros_like(z)], 1).flip(1) if z.shape[1] == 1 else z
+    return z.gather(1, y[:, None])[:, 0] - z.scatter(1, y[:, None], -math.inf).amax(1)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 2.0])
+@pytest.mark.parametrize("setting", ["no box", "box", "mask"])
+def test_confidence_is_reached_by_the_nearest_point_that_can(confidence: float, setting: str) -> None:
+    """On linear models of two classes: (1 + confidence) times as far as the boundary where no box is in the way."""
+    model, x, y = _linear(2)
+    mask = torch.arange(FEATURES) % 3 > 0 if setting == "mask" else None
+    before = _margins(model, x, y)
+    wanted = []
+    weight = model.weight.detach()
+    for row, label, margin in zip(x, y.tolist(), before.tolist(), strict=True):
+        low, high = (
+            (torch.full_like(row, end) for end in (-math.inf, math.inf)) if setting == "no box" else (-row, 1 - row)
+        )
+        if mask is not None:
+            low, high = torch.where(mask, low, 0.0), torch.where(mask, high, 0.0)
+        w = (weight[1 - label] - weight[label]).numpy()
+        wanted.append([shortest("l2", w, (1 + more) * margin, low.numpy(), high.numpy()) for more in (0, confidence)])
+    boundary, far = torch.tensor(wanted, dtype=torch.float64).T
+    threat = ss.threat_model("l2", None, mask=mask) if setting != "no box" else ss.threat_model("l2", 100.0, box=None)
+    outcome = ss.attack(model, x, y, threat=threat, recipe=f"cw:steps=150,searches=4,confidence={confidence}")
+    assert isinstance(outcome.x, Tensor)
+    assert isinstance(outcome.distance, Tensor)
+    after = _margins(model, outcome.x, y)
+    assert torch.equal(outcome.fooled, torch.isfinite(boundary))
+    # Where only a corner of the box is that far, Adam need not have come there.
+    sure = far < 2 * boundary * (1 + confidence)
+    assert bool(sure.all()) if setting == "no box" else bool(sure.any())
+    assert bool((after[sure] <= -confidence * before[sure] * (1 - 1e-9)).all())
+    assert bool((outcome.distance[sure] >= far[sure] * (1 - 1e-9)).all())
+    assert float((outcome.distance / far)[sure].median()) < 1.02
+    short = outcome.fooled & (after > -confidence * before * (1 - 1e-9))
+    assert bool(short.any()) == any("less far beyond the boundary" in note for note in outcome.notes)
+    assert bool((_smallest(outcome) <= outcome.distance)[outcome.fooled].all())
+
+
+def test_confidence_gives_way_to_eps() -> None:
+    """A point that fools within eps is better than a surer one beyond it; how near the nearest lies is one number."""
+    model, x = mlp(scale=3), rand(20, 2, 3, 3, seed=2)
+    y = labels(model, x)
+    before, recipe = _margins(model, x, y), "cw:steps=60,searches=4,confidence=0.6"
+    free = ss.attack(model, x, y, threat=_threat("l2"), recipe=recipe)
+    assert isinstance(free.distance, Tensor)
+    assert isinstance(free.x, Tensor)
+    assert bool(free.fooled.all())
+    reached = _margins(model, free.x, y) <= -0.6 * before
+    assert int(reached.sum()) >= 15
+    assert bool((free.distance >= _smallest(free)).all())
+    between = (_smallest(free) + free.distance) / 2
+    short = ss.attack(model, x, y, threat=_threat("l2", between), recipe=recipe)
+    assert isinstance(short.distance, Tensor)
+    assert isinstance(short.x, Tensor)
+    assert bool(short.fooled.all())
+    assert bool((short.distance <= between * (1 + 1e-9)).all())
+    assert torch.equal(_smallest(short), _smallest(free))
+    margin = _margins(model, short.x, y)
+    assert bool((margin[reached] > -0.6 * before[reached]).all())
+    assert any("less far beyond the boundary" in note for note in short.notes)
+    # Of those within eps the surest: no less sure than the nearest of a run that asks for nothing.
+    plain = ss.attack(model, x, y, threat=_threat("l2", between), recipe="cw:steps=60,searches=4")
+    assert isinstance(plain.x, Tensor)
+    assert bool((margin <= _margins(model, plain.x, y) + 1e-9).all())
+
+
+def test_confidence_of_a_surrogate_is_its_own() -> None:
+    """Surer points of the surrogate fool another model more often."""
+    model, other = mlp(scale=3), mlp(seed=1, scale=3)
+    x = rand(80, 2, 3, 3, seed=9)
+    y = labels(model, x)
+    x, y = x[labels(other, x) == y], y[labels(other, x) == y]
+    fooled = []
+    for confidence in (0, 2):
+        recipe = f"cw:steps=50,searches=4,confidence={confidence}"
+        outcome = ss.attack(model, x, y, threat=_threat("l2"), recipe=recipe, surrogate=other)
+        assert isinstance(outcome.x, Tensor)
+        fooled.append(int(outcome.fooled.sum()))
+        finite = torch.isfinite(_smallest(outcome))
+        assert bool((labels(model, outcome.x) != y)[outcome.fooled].all())
+        assert bool((finite | ~outcome.fooled).all())
+    assert fooled[1] > fooled[0]
+
+
+@pytest.mark.parametrize("value", ["-0.1", "nan", "inf"])
+def test_a_confidence_that_is_none(value: str) -> None:
+    with pytest.raises(InputError, match=f"confidence=.?{value}"):
+        ss.recipe(f"cw:confidence={value}")
+
+
+class _Bent(RowNet):
+    """Linear between kinks, as most networks are: where two linear pieces meet, a secant is exact."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = (x.flatten(1).unsqueeze(1) * self.first).sum(2).relu()
+        return (hidden.unsqueeze(1) * self.second).sum(2)
+
+
+class _Rounding(nn.Module):
+    """Another model as kernels round it: by what is in the batch, here by up to a few times 1e-13 of each score."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.model(x)
+        return z * (1 + 3e-13 * torch.cos(1e9 * z.detach() + len(x)))
+
+
+@over_pairs
+def test_rounding_in_the_model_decides_nothing(name: str, norm: str) -> None:
+    """Matrix products round differently in every batch; no decision may hang on that, or the distance would."""
+    model, x = _Rounding(filled(_Bent(), scale=2)), rand(24, 2, 3, 3, seed=5)
+    y = labels(model, x)
+    recipe = "cw:steps=60,searches=3" if name == "cw" else _spec(name, 30)
+    whole = _smallest(ss.attack(model, x, y, threat=_threat(norm), recipe=recipe))
+    assert bool(torch.isfinite(whole).all())
+    # A part of another size, so that every look is rounded in another way.
+    part = _smallest(ss.attack(model, x[:23], y[:23], threat=_threat(norm), recipe=recipe))
+    torch.testing.assert_close(part, whole[:23], rtol=1e-9, atol=0)
+    assert not torch.equal(part, whole[:23])
+
+
 @over_pairs
 @pytest.mark.parametrize("factor", [1e4, 1e-4])
 def test_the_scale_of_the_logits_hardly_matters(name: str, norm: str, factor: float) -> None:

@@ -226,3 +226,14 @@ def test_a_size_that_differs_is_a_choice_to_make_and_not_skipped(folder: Path) -
     Image.new("RGB", (3, 2)).save(folder / "2.png")
     with pytest.raises(LoadError, match=r"2.png is 2x3 but .*1.png is 2x2"):
         gather(folder, skip_bad=True)
+
+
+def test_the_digest_is_over_all_images_whatever_the_limit(folder: Path) -> None:
+    for number in range(3):
+        Image.fromarray(noise(4, 4, 3)).save(folder / f"{number}.png")
+    whole, part = open_data(folder.parent), open_data(folder.parent, limit=1)
+    assert part.len_hint == 1 < whole.len_hint
+    before = whole.fingerprint()
+    assert part.fingerprint() == before
+    Image.fromarray(noise(4, 4, 3)).save(folder / "2.png")
+    assert open_data(folder.parent, limit=1).fingerprint() != before

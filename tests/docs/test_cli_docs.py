@@ -47,6 +47,12 @@ def test_the_page_of_findings_is_current(generate: ModuleType) -> None:
     assert generate.rewritten(page, generate.PARTS["findings.md"]) == page, "stale: python scripts/generate_docs.py"
 
 
+def test_the_table_of_what_can_be_proved_is_current(generate: ModuleType) -> None:
+    page = (ROOT / "docs" / "concepts" / "verdicts.md").read_text(encoding="utf-8")
+    parts = generate.PARTS["concepts/verdicts.md"]
+    assert generate.rewritten(page, parts) == page, "stale: python scripts/generate_docs.py"
+
+
 def test_every_finding_is_on_the_page_once() -> None:
     page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
     assert re.findall(r"^### (SS\d+): ", page, re.MULTILINE) == list(CATALOGUE)

@@ -25,7 +25,6 @@ from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.table import table
 from signstep.cli.entrants import named
 from signstep.data.digits import digits
-from signstep.explain import TOPICS
 from signstep.train import Settings, training_recipe
 from signstep.train.variants import variant
 
@@ -122,7 +121,7 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
     for word in rest:
         if not word.startswith("--"):
             assert words[0] in ("compare", "explain", "merge", "verify"), shown
-            assert words[0] != "explain" or word in TOPICS or word in CATALOGUE, shown
+            assert words[0] != "explain" or word in ss.RECIPES or word in CATALOGUE, shown
             continue
         assert word in options, f"{shown}: there is no {word}"
         if options[word].is_flag:

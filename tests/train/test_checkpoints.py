@@ -32,6 +32,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 SCRIPT = """
+import os
 import sys
 from pathlib import Path
 import torch
@@ -49,7 +50,7 @@ model = torch.nn.Sequential(*parts)
 x, y = digits("train")
 settings = Settings(epochs=6, batch=32, average=0.9, crop=1, flip=True)
 fit(model, x[:300], y[:300], threat=ss.linf(0.1), recipe=sys.argv[2], settings=settings, folder=Path(sys.argv[1]),
-    save_seconds=0)
+    save_seconds=0, stopping=lambda: os.read(0, 1) == b"stop")  # a byte for each step; at their end it runs freely
 save_file(model.state_dict(), Path(sys.argv[1]) / "end.safetensors")
 """
 
@@ -104,33 +105,33 @@ def test_what_goes_on_equals_what_was_never_interrupted(
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
+    """Each step waits for a byte from here, so that a run is alive when it is killed, on whatever machine."""
     name = "fgsm-pgi"  # the recipe that remembers most
     script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT, encoding="utf-8")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    ends = []
     for folder in (whole, broken):
         folder.mkdir()
-    subprocess.run([sys.executable, script, whole, name], check=True)
-    ends.append((whole / "end.safetensors").read_bytes())
-    rng, kills = random.Random(name), 0
-    for _ in range(30):
-        process = subprocess.Popen([sys.executable, script, broken, name])
-        while process.poll() is None and not any(broken.iterdir()):
-            time.sleep(0.01)
-        if kills < 2:
-            # From the first step on, until about the end of the run.
-            reached = max((path.name for path in broken.glob("checkpoint-*")), default="")
-            while process.poll() is None and max((p.name for p in broken.glob("checkpoint-*")), default="") <= reached:
+    subprocess.run([sys.executable, script, whole, name], check=True, stdin=subprocess.DEVNULL)
+    rng = random.Random(name)
+    for _ in range(2):
+        reached = _latest(broken)
+        with subprocess.Popen([sys.executable, script, broken, name], stdin=subprocess.PIPE) as process:
+            assert process.stdin is not None
+            process.stdin.write(bytes(rng.randrange(8, 20)))  # of 60 steps
+            process.stdin.flush()
+            while _latest(broken) <= reached and process.poll() is None:
                 time.sleep(0.005)
-            time.sleep(rng.random() * 0.3)
-            kills += process.poll() is None
+            time.sleep(rng.random() * 0.1)  # anywhere between two bytes of a file and between two steps
+            assert process.poll() is None
             process.send_signal(signal.SIGKILL)
-        process.wait()
-        if (broken / "end.safetensors").exists():
-            break
-    assert kills >= 1
-    assert (broken / "end.safetensors").read_bytes() == ends[0]
+    assert not (broken / "end.safetensors").exists()
+    subprocess.run([sys.executable, script, broken, name], check=True, stdin=subprocess.DEVNULL)
+    assert (broken / "end.safetensors").read_bytes() == (whole / "end.safetensors").read_bytes()
+
+
+def _latest(folder: Path) -> str:
+    return max((path.name for path in folder.glob("checkpoint-*")), default="")
 
 
 def test_a_run_gone_on_with_after_a_recovery_looks_when_the_uninterrupted_one_does(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from signstep.core.statistics import quantile
 _QUARTERS = (0.25, 0.5, 0.75)
 
 # An eps such as 8/255 is rounded on its way to the length of a change and back.
-_ROUNDED = 1 + 1e-6
+ROUNDED = 1 + 1e-6
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def nearest_quartiles(
 def fooled_within(nearest: Sequence[float | None], clean: str, eps: float) -> int:
     """How many right examples have a point that fools at most ``eps`` away."""
     pairs = zip(nearest, clean, strict=True)
-    return sum(right == "r" and length is not None and length <= eps * _ROUNDED for length, right in pairs)
+    return sum(right == "r" and length is not None and length <= eps * ROUNDED for length, right in pairs)
 
 
 def everywhere(clean: str, column: str) -> bool:

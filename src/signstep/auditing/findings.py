@@ -75,8 +75,9 @@ CATALOGUE: dict[str, Rule] = {
         Rule(
             "SS104",
             "gradients vanish",
-            "A gradient attack cannot see anything where the gradient is zero or not finite; such examples are "
-            "undetermined and not robust.",
+            "A gradient attack cannot see anything where the gradient is zero or not finite. An example that no other "
+            "attack could search is undetermined and not robust; one that was searched by queries alone is held on "
+            "their word, which is worth less.",
             "Return logits, not probabilities or hard decisions; remove detach, rounding and saturating layers or "
             "attack "
             "through a surrogate; use query-only attacks.",
@@ -146,6 +147,14 @@ CATALOGUE: dict[str, Rule] = {
             "this model.",
             "Use apgd, which chooses its step itself, or set step= for the longer run; report the worst case over "
             "both.",
+        ),
+        Rule(
+            "SS114",
+            "no gradient was followed",
+            "Every rung that follows gradients was set aside: there are none to follow. What was tried only asks, "
+            "which makes a far weaker attacker; that it failed says little.",
+            "Attack a differentiable surrogate (surrogate=, --surrogate), let the model return scores without detach, "
+            "rounding or NumPy on the way, or state the figure as one of a query-only attack, with its queries.",
         ),
         Rule(
             "SS201",
@@ -381,12 +390,13 @@ def _smoothing_finds_more(result: Result) -> str:
 
 def _not_settled(result: Result) -> str:
     """The numbers of the last rungs, and nothing beyond them."""
-    if not result.ladder or result.partial or result.held == 0 or len(result.attacks) < 2:
+    tried = result.tried
+    if not result.ladder or result.partial or result.held == 0 or len(tried) < 2:
         return ""
-    last = result.attacks[-1]
+    last = tried[-1]
     if last.fooled <= _SETTLED * result.clean_right:
         return ""
-    tail = (f"{entry.name} felled {entry.fooled} of {entry.entered}" for entry in result.attacks[-3:])
+    tail = (f"{entry.name} felled {entry.fooled} of {entry.entered}" for entry in tried[-3:])
     return f"of {result.clean_right} right answers the last rungs, in their order: {'; '.join(tail)}"
 
 
@@ -460,6 +470,18 @@ def _vanish(result: Result) -> str:
     return ""
 
 
+def _unled(result: Result) -> str:
+    """Rungs that need gradients, of which all were set aside; one that was set aside for its norm leaves others."""
+    aside = result.set_aside
+    led = [entry for entry in result.attacks if entry.needs == "gradients"]
+    if not led or not all(entry.name in aside and not entry.entered for entry in led):
+        return ""
+    rest = [f"{entry.name} ({entry.needs})" for entry in result.tried if entry.needs != "nothing"]
+    return (
+        f"{len(led)} of {len(result.attacks)} rungs need gradients and were not run; tried: {', '.join(rest) or 'none'}"
+    )
+
+
 def _leaks(result: Result) -> str:
     single = _named(result, "fgsm")
     if single is None or single.right_after is None or single.right_after <= result.clean_right:
@@ -495,8 +517,8 @@ def _unverified(result: Result) -> str:
 def _no_iterated(result: Result) -> str:
     return (
         ""
-        if any(iterated(entry) for entry in result.attacks)
-        else f"attacks run: {', '.join(entry.name for entry in result.attacks)}"
+        if any(iterated(entry) for entry in result.tried)
+        else f"attacks run: {', '.join(entry.name for entry in result.tried) or 'none'}"
     )
 
 
@@ -570,6 +592,7 @@ _LOOKS: dict[str, Callable[[Result], str]] = {
     "SS111": _smoothing_finds_more,
     "SS112": _not_settled,
     "SS113": _stronger_worse,
+    "SS114": _unled,
     "SS201": _unusual,
     "SS202": _random,
     "SS203": _probabilities,

@@ -3,6 +3,7 @@
 A preset is data, and its version is in its name: what a name means never changes, so that numbers stay comparable.
 """
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from signstep.auditing.result import aside_note
 from signstep.auditing.tally import Tally
 from signstep.core.attack import Attack
 from signstep.core.keys import Key
 from signstep.core.outcome import Outcome
 from signstep.core.problem import nearness
+from signstep.core.recipes import needs_of
 from signstep.core.subject import Question
 from signstep.core.tree import Tree, put, take, tree_map
-from signstep.errors import InputError, ModelError, VictimError
+from signstep.errors import GradientError, InputError, ModelError, VictimError
+
+_COUNTED = re.compile(r" #\d+$")
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Rung:
 
     @classmethod
     def of(cls, spec: "str | Attack | Rung") -> "Rung":
-        """From "recipe", "recipe near<=0.25", an attack object or a rung.
+        """From "recipe", "recipe near<=0.25", an attack object or a rung; " #2", by which records count, is left out.
 
         Raises:
             InputError: what follows the recipe is not ``near<=`` and a number.
@@ -44,7 +49,7 @@ class Rung:
             return spec
         if not isinstance(spec, str):
             return cls(spec)
-        recipe, _, rule = spec.strip().partition(" ")
+        recipe, _, rule = _COUNTED.sub("", spec.strip()).partition(" ")
         if not rule:
             return cls(recipe)
         word, _, number = rule.strip().partition("<=")
@@ -156,14 +161,17 @@ def climb(
             joins them. None lets the error of such a rung pass.
 
     Raises:
-        InputError, ModelError: a rung cannot be run, and ``aside`` is None or would hold all rungs.
+        InputError, ModelError: a rung cannot be run, and ``aside`` is None.
+        InputError: examples stand, and no rung could be run on any of them.
     """
     aside_, allowed = ({}, False) if aside is None else (aside, True)
     failed = question.clean.fooled if question.wrong is None else question.wrong | question.clean.fooled
     untouched = nearness(question.clean)
     standing, best, near = ~failed, question.x, torch.full_like(untouched, -torch.inf)
     for place, (name, rung, attack) in enumerate(rungs):
-        meant = standing if rung.near is None else standing & ~(near < rung.near * untouched)
+        meant = (
+            standing if rung.near is None else standing & ~((near < rung.near * untouched) | question.hopeless(near))
+        )
         index = meant.nonzero().squeeze(1)
         if len(index) == 0 or name in aside_:
             tally.skip(name)
@@ -173,15 +181,22 @@ def climb(
         try:
             outcome = part.run(attack, key.fold("rung", place, attack.name), None if place == 0 else take(best, index))
         except (InputError, ModelError) as error:
-            if not allowed or isinstance(error, VictimError) or len(aside_) + 1 == len(rungs) or tally.has_run(name):
+            if not allowed or isinstance(error, VictimError) or tally.has_run(name):
                 raise
             aside_[name] = str(error)
+            if isinstance(error, GradientError):  # nor is there one for the rungs that are yet to come
+                led = [other for other, _, later in rungs[place + 1 :] if needs_of(later) == "gradients"]
+                aside_ |= {other: f"it follows gradients too, as {name}" for other in led if other not in aside_}
             tally.skip(name)
             continue
         seconds = time.perf_counter() - began
         best, near = _better(outcome, index, best, near)
         standing = standing.index_copy(0, index, ~outcome.fooled)
         tally.add(name, question.spread(outcome, index), seconds, index)
+    idle = not tally.ran() and not any(tally.has_run(name) for name, _, _ in rungs)
+    if aside_ and idle and bool(standing.any()):
+        name, reason = next(iter(aside_.items()))
+        raise InputError(f"no rung of the ladder could be run; {aside_note(name, reason)}")
 
 
 def _better(outcome: Outcome, index: Tensor, best: Tree, near: Tensor) -> tuple[Tree, Tensor]:

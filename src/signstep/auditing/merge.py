@@ -56,7 +56,7 @@ def merge(results: Sequence[Result]) -> Result:
         for place, entry in enumerate(first.attacks)
     )
     letters = worst_case(examples, entries)
-    levels = [point.eps for point in first.curve]
+    levels = [point.eps for point in next(iter(first.curves.values()), ())]
     return Result(
         model=first.model,
         data=first.data,

@@ -1,193 +1,59 @@
-"""Scoring a saved result again, from its files alone and without any attack code.
+"""Scoring a saved result again, with the verifier's own model and data and without any attack code.
 
-What is checked, one line each in the answer: the counts follow from the letters of the examples; each saved point lies
-inside ball, box, mask and grid; the model answers the untouched input and the attacked one as recorded; the clean
-inputs are those of the data; the files and what went in have the recorded SHA-256. import-linter forbids this module to
-reach anything that attacks.
+What is checked, one line each in the answer: the examples are those of the data, in their order; the model answers each
+of them as recorded, and is as random as is said; each saved point belongs to an example that fell, lies inside ball,
+box, mask and grid at the recorded distance, and is answered as recorded; what went in has the recorded SHA-256. What
+needs neither model nor data is in `recount` and `claims`. import-linter forbids this module to reach anything that
+attacks.
 """
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
-from signstep.auditing.figures import (
-    fooled_within,
-    median_distance,
-    nearest_quartiles,
-    passes_quartiles,
-    transferred,
-)
-from signstep.auditing.result import NOT_RUN, AttackResult, Result, worst_case
-from signstep.core.files import write_whole
-from signstep.core.outputs import Predictor
-from signstep.core.tasks import Task, task_for
+from signstep.auditing.book import Check
+from signstep.auditing.points import Checker, allowed, saved
+from signstep.auditing.recount import CLASSES, recount
+from signstep.auditing.result import Result
+from signstep.auditing.sums import check_sums, sha256, write_sums
+from signstep.core.keys import Key, content_ids
+from signstep.core.outputs import Outputs, Predictor
+from signstep.core.problem import HELD_OUT
+from signstep.core.tasks import Aim, Multiclass, Objective, Task, task_for
 from signstep.core.tree import Tree, tree_map
 from signstep.core.tree import rows as count_rows
-from signstep.core.verify import Terms, Verification, verify
-from signstep.errors import LoadError
+from signstep.core.untouched import RandomnessWatch, untouched
+
+__all__ = [
+    "Check",
+    "Checker",
+    "allowed",
+    "answers",
+    "check_sums",
+    "hashes",
+    "inputs",
+    "of_data",
+    "recount",
+    "saved",
+    "saved_inputs",
+    "sha256",
+    "untouched_answers",
+    "write_sums",
+]
 
 _ROWS = 256
+_FEW = 8
 
-Checker: TypeAlias = Callable[[Mapping[str, Any], Tensor, Tensor], Verification]
+# Of the 32 fresh passes that judge an example of a random model, so many must agree to contradict the record: where a
+# coin decides, that happens once in seven million examples.
+_SURE = 30
 
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at: whether it holds, and what was seen."""
-
-    name: str
-    holds: bool
-    seen: str
-
-    def __str__(self) -> str:
-        return f"{'ok  ' if self.holds else 'FAIL'}  {self.name}: {self.seen}"
-
-
-class _Book:
-    """What is stated and does not follow."""
-
-    def __init__(self) -> None:
-        self.wrong: list[str] = []
-
-    def same(self, name: str, stated: object, counted: object) -> None:
-        if stated != counted:
-            self.wrong.append(f"{name} is stated as {stated}, the examples give {counted}")
-
-
-def recount(result: Result) -> Check:
-    """Whether every figure in the record that the examples decide follows from their letters and numbers."""
-    examples, book = result.per_example, _Book()
-    try:
-        _recount(result, book)
-    except (KeyError, ValueError, IndexError) as error:  # columns that are missing or too short
-        book.wrong.append(f"the examples cannot be counted ({type(error).__name__}: {error})")
-    seen = "; ".join(book.wrong[:3]) or f"{len(examples.clean)} examples counted again"
-    return Check("counts", not book.wrong, seen)
-
-
-def _recount(result: Result, book: _Book) -> None:
-    examples = result.per_example
-    book.same("examples", result.examples, len(examples.clean))
-    book.same("number of ids", len(examples.ids), len(examples.clean))
-    book.same("attacks", [entry.name for entry in result.attacks], list(examples.verdicts))
-    letters = worst_case(examples, result.attacks)
-    book.same("clean_right", result.clean_right, examples.clean.count("r"))
-    book.same("held", result.held, letters.count("h"))
-    book.same("undetermined", result.undetermined, letters.count("u"))
-    for entry in result.attacks:
-        _recount_attack(result, entry, book)
-    _recount_ladder(result, book)
-    _recount_answers(result, book)
-    for name, points in result.curves.items():
-        for point in points:
-            if not 0 <= point.fooled <= result.clean_right:
-                book.wrong.append(
-                    f"the curve of {name} has {point.fooled} fooled of {result.clean_right} at {point.eps:.4g}"
-                )
-            if name in examples.nearest:
-                counted = fooled_within(examples.nearest[name], examples.clean, point.eps)
-                book.same(f"the curve of {name} at {point.eps:.4g}", point.fooled, counted)
-
-
-def _recount_attack(result: Result, entry: AttackResult, book: _Book) -> None:
-    examples, name = result.per_example, entry.name
-    column = examples.verdicts[name]
-    pairs = list(zip(examples.clean, column, strict=True))
-    for word, letter in (("fooled", "f"), ("held", "h"), ("undetermined", "u")):
-        book.same(f"{name}: {word}", getattr(entry, word), pairs.count(("r", letter)))
-    book.same(f"{name}: entered", entry.entered, len(column) - column.count(NOT_RUN))
-    spent = examples.passes[name]
-    book.same(f"{name}: queries", entry.queries, passes_quartiles(spent, column))
-    book.same(f"{name}: forward passes", round(entry.forwards * len(spent)), sum(spent))
-    idle = sum(count != 0 for count, letter in zip(spent, column, strict=True) if letter == NOT_RUN)
-    book.same(f"{name}: examples with passes that it was not run on", idle, 0)
-    book.same(f"{name}: distance", entry.distance, median_distance(examples.distances[name]))
-    nearest = examples.nearest.get(name)
-    counted = None if nearest is None else nearest_quartiles(nearest, examples.clean, column)
-    book.same(f"{name}: nearest", entry.nearest, counted)
-    shown = {other: transferred(examples, other, name) for other in examples.transfers}
-    book.same(f"{name}: transfers", entry.transfers, shown)
-    for other, there in examples.transfers.items():
-        moved = [letter == NOT_RUN for letter in there[name]]
-        book.same(f"{name}: run, and shown to {other}", moved, [letter == NOT_RUN for letter in column])
-
-
-def _recount_ladder(result: Result, book: _Book) -> None:
-    """Whom each rung met: without a ladder everyone; on one, those right and not fooled before."""
-    targeted = result.terms.get("goal") == "targeted"
-    standing = [letter == "r" for letter in result.per_example.clean]
-    for entry in result.attacks:
-        column = result.per_example.verdicts[entry.name]
-        ran = [letter != NOT_RUN for letter in column]
-        if not result.ladder:
-            book.same(f"{entry.name}: examples left out without a ladder", ran.count(False), 0)
-            continue
-        fallen = sum(here and not up for here, up in zip(ran, standing, strict=True))
-        book.same(f"{entry.name}: examples that had left the ladder before", fallen, 0)
-        # A rung may be meant for some alone; and what is at its target untouched is led nowhere.
-        set_aside = not any(ran) and any(note.startswith(f"rung {entry.name} was not run: ") for note in result.notes)
-        if not targeted and not set_aside and " near<=" not in entry.name:
-            left_out = sum(up and not here for here, up in zip(ran, standing, strict=True))
-            book.same(f"{entry.name}: examples still standing that it was not run on", left_out, 0)
-        standing = [up and letter != "f" for up, letter in zip(standing, column, strict=True)]
-
-
-def _recount_answers(result: Result, book: _Book) -> None:
-    examples = result.per_example
-    if result.terms.get("goal") != "untargeted" or result.terms.get("random_model"):
-        return
-    if not examples.labels or "clean" not in examples.answers:
-        return
-    answers = zip(examples.answers["clean"], examples.labels, examples.clean, strict=True)
-    differ = sum((a == y) != (c == "r") for a, y, c in answers)
-    book.same("examples whose letter differs from their answer", 0, differ)
-    for entry in result.attacks:
-        column, said = examples.verdicts[entry.name], examples.answers[entry.name]
-        rows = zip(said, examples.labels, column, examples.clean, strict=True)
-        bad = sum(c == "r" and v in "fh" and (a != y) != (v == "f") for a, y, v, c in rows)
-        book.same(f"{entry.name}: examples whose letter differs from their answer", 0, bad)
-        # An answer of NaN outputs, or at a point that failed the check, counts for nothing.
-        if entry.right_after is not None and "u" not in column and not entry.unverified:
-            right = sum(a == y for a, y in zip(said, examples.labels, strict=True))
-            book.same(f"{entry.name}: right at the attacked point", entry.right_after, right)
-
-
-def allowed(result: Result, points: Mapping[str, Tensor], checkers: Mapping[str, Checker] | None = None) -> Check:
-    """Whether each saved point lies inside the threat model.
-
-    ``checkers``: by kind, those of sets that are no balls in boxes; they get the record's terms and the points of one
-    input, untouched and attacked.
-    """
-    terms = result.terms.get("threat_terms")
-    if not points:
-        return Check("threat model", True, "no points were saved")
-    if terms is None:
-        return Check("threat model", False, "the record does not state the threat in numbers")
-    several = {f":{name}": part for name, part in terms["inputs"].items()} if "inputs" in terms else {"": terms}
-    inside, tolerance = torch.ones(len(points["row"]), dtype=torch.bool), 0.0
-    for end, part in several.items():
-        if f"x_adv{end}" not in points:
-            return Check("threat model", False, f"the saved points have no input {end[1:]!r}")
-        own = (checkers or {}).get(part["kind"])
-        if own is not None:
-            answer = own(result.terms, points[f"x{end}"], points[f"x_adv{end}"])
-        else:
-            answer = verify(points[f"x{end}"], points[f"x_adv{end}"], _terms_of(part, points, end))
-        inside, tolerance = inside & answer.ok.cpu(), max(tolerance, answer.tolerance)
-    rows = points["row"][~inside].tolist()
-    seen = f"{len(inside)} points inside, tolerance {tolerance:.2g}"
-    return Check("threat model", not rows, seen if not rows else f"{len(rows)} points outside, examples {rows[:5]}")
-
-
-def _terms_of(terms: Mapping[str, Any], points: Mapping[str, Tensor], end: str) -> Terms:
-    eps = points[f"eps{end}"].double() if f"eps{end}" in points else terms["eps"]
-    kept = {name: points.get(name + end, terms.get(name)) for name in ("low", "high", "mask")}
-    return Terms(terms["kind"], tuple(terms["axes"]), eps, kept["low"], kept["high"], kept["mask"], terms["grid"])
+Batches: TypeAlias = Iterable[tuple[Tree, Tensor | None]]
+ToSearch: TypeAlias = Callable[[Tensor], Tensor]
+Span: TypeAlias = tuple[float, float] | None
 
 
 def saved_inputs(points: Mapping[str, Tensor], *, attacked: bool) -> Tensor | dict[str, Tensor]:
@@ -200,158 +66,390 @@ def saved_inputs(points: Mapping[str, Tensor], *, attacked: bool) -> Tensor | di
 
 
 def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, task: Task | str) -> Check:
-    """Whether the model answers the saved inputs as recorded, and wrongly so at the attacked ones."""
-    if result.terms.get("random_model"):
-        return Check("answers", True, "not scored again: the model is random, and one pass proves nothing")
+    """Whether the model answers the saved inputs as recorded, rightly untouched and wrongly at the attacked ones.
+
+    A random model is asked 32 times anew; what nearly all of these contradict does not hold.
+    """
     if result.terms.get("transform"):
-        return Check("answers", True, "not scored again: inputs passed through a transform, which no file holds")
+        seen = "not scored again: inputs passed through a transform, which no file holds"
+        return Check("answers", True, seen, complete=False)
     letters = result.worst_case
     fooled = {row for row, letter in enumerate(letters) if letter == "f"}
-    saved = set(points["row"].tolist()) if points else set()
-    if not saved <= fooled:
-        return Check("answers", False, f"examples {sorted(saved - fooled)[:5]} have a point but are not marked fooled")
+    kept = set(points["row"].tolist()) if points else set()
+    if not kept <= fooled:
+        return Check("answers", False, f"examples {sorted(kept - fooled)[:5]} have a point but are not marked fooled")
     bad: list[str] = []
-    for start in range(0, len(points["row"]) if points else 0, _ROWS):
-        part = {name: tensor[start : start + _ROWS] for name, tensor in points.items()}
-        where = _device(predictor)
-        for attacked, said in ((False, "answer"), (True, "answer_adv")):
-            with torch.no_grad():
-                outputs = predictor(tree_map(lambda x: x.to(where), saved_inputs(part, attacked=attacked)))  # noqa: B023
-            given = task_for(task, outputs.scores).predict(outputs).cpu()
-            differs = ~torch.isclose(given.double(), part[said].double(), rtol=1e-4, atol=1e-5)
-            differs = differs.reshape(len(differs), -1).any(1)
-            bad += [f"example {row}: {said} differs" for row in part["row"][differs].tolist()]
-        bad += _not_fooled(result, part)
-    missing = len(fooled - saved)
-    seen = f"{len(saved)} of {len(fooled)} fooled examples scored again" + (
+    with untouched(predictor.model, mode="keep"), torch.no_grad():
+        for start in range(0, len(points["row"]) if points else 0, _ROWS):
+            part = {name: tensor[start : start + _ROWS] for name, tensor in points.items()}
+            bad += _answered(result, part, predictor, task)
+            bad += _not_fooled(result, part)
+    missing = len(fooled - kept)
+    seen = f"{len(kept)} of {len(fooled)} fooled examples scored again" + (
         f", {missing} were not saved" if missing else ""
     )
-    return Check("answers", not bad, seen if not bad else f"{len(bad)} differ: {'; '.join(bad[:3])}")
+    return Check(
+        "answers", not bad, seen if not bad else f"{len(bad)} differ: {'; '.join(bad[:3])}", complete=not missing
+    )
+
+
+def _answered(result: Result, part: Mapping[str, Tensor], predictor: Predictor, task: Task | str) -> Iterator[str]:
+    """What the model says otherwise now."""
+    where, rows = _device(predictor), part["row"]
+    random = bool(result.terms.get("random_model"))
+    for attacked, said in ((False, "answer"), (True, "answer_adv")):
+        x = tree_map(lambda leaf: leaf.to(where), saved_inputs(part, attacked=attacked))
+        outputs = predictor(x)
+        given = task_for(task, outputs.scores)
+        if random:
+            failed = _failures(result, part, x, predictor, given, attacked=attacked)
+            against = HELD_OUT - failed if attacked else failed
+            what = "its point fools no more" if attacked else "it is wrong untouched"
+            yield from (f"example {row}: {what}" for row in rows[against >= _SURE].tolist())
+            continue
+        differs = ~torch.isclose(given.predict(outputs).cpu().double(), part[said].double(), rtol=1e-4, atol=1e-5)
+        differs = differs.reshape(len(differs), -1).any(1)
+        yield from (f"example {row}: {said} differs" for row in rows[differs].tolist())
+        name = "confidence_adv" if attacked else "confidence"
+        if name in part and isinstance(given, Multiclass):
+            sure = given.logits(outputs).softmax(1).amax(1).cpu().double()
+            other = ~torch.isclose(sure, part[name].double(), rtol=1e-3, atol=1e-4)
+            yield from (f"example {row}: {name} differs" for row in rows[other].tolist())
+        if "y" in part:
+            wrong = _wrong(result, given, outputs, part["y"].to(where), part.get("target") if attacked else None)
+            off = ~wrong if attacked else wrong
+            what = "the point does not fool" if attacked else "was wrong untouched"
+            yield from (f"example {row}: {what}" for row in rows[off.cpu()].tolist())
+
+
+def _failures(
+    result: Result, part: Mapping[str, Tensor], x: Tree, predictor: Predictor, task: Task, *, attacked: bool
+) -> Tensor:
+    """Of 32 fresh passes, in how many the model fails (R,)."""
+    if "y" not in part:
+        return torch.full((len(part["row"]),), HELD_OUT if attacked else 0, dtype=torch.int64, device="cpu")
+    y = part["y"].to(_device(predictor))
+    target = part.get("target") if attacked else None
+    passes = [_wrong(result, task, predictor(x), y, target) for _ in range(HELD_OUT)]
+    return torch.stack(passes).sum(0).cpu()
+
+
+def _wrong(result: Result, task: Task, outputs: Outputs, y: Tensor | None, target: Tensor | None = None) -> Tensor:
+    """Whether the model fails (R,) by the task's own rule; NaN is no right answer either."""
+    loss = result.terms.get("loss")
+    name = loss if loss in task.losses else task.losses[0]
+    labels = None if y is None else task.labels(y, outputs.raw, "y").to(outputs.raw.device)
+    aim = Aim(labels, None if target is None else task.labels(target.to(outputs.raw.device), outputs.raw, "target"))
+    score = task.score(outputs, aim, name)
+    return score.fooled if target is not None else score.fooled | ~score.valid
 
 
 def _not_fooled(result: Result, part: Mapping[str, Tensor]) -> list[str]:
     """Rows whose recorded labels do not say what the record claims."""
     if "y" not in part or not result.per_example.labels:
         return []
-    stated = torch.tensor([result.per_example.labels[row] for row in part["row"].tolist()])
+    stated = torch.tensor(
+        [result.per_example.labels[row] for row in part["row"].tolist()], dtype=torch.int64, device="cpu"
+    )
     bad = [f"example {row}: its label differs" for row in part["row"][stated != part["y"]].tolist()]
+    if result.terms.get("random_model"):
+        return bad
     reached = part["answer_adv"] == part["target"] if "target" in part else part["answer_adv"] != part["y"]
     right = part["answer"] == part["y"]
     bad += [f"example {row}: the point does not fool" for row in part["row"][~reached].tolist()]
     return bad + [f"example {row}: was wrong untouched" for row in part["row"][~right].tolist()]
 
 
-def inputs(points: Mapping[str, Tensor], batches: Iterable[tuple[Tree, Tensor | None]]) -> Check:
-    """Whether the saved clean inputs are those of the data, in the units of the record."""
-    if not points:
-        return Check("clean inputs", True, "no points were saved")
-    place = {row: number for number, row in enumerate(points["row"].tolist())}
-    start, found, bad = 0, 0, []
-    for x, _ in batches:
-        parts = {f"x:{name}": part for name, part in x.items()} if isinstance(x, dict) else {"x": x}
-        for row in range(start, start + count_rows(x)):
-            if row in place:
-                found += 1
-                if not all(
-                    torch.allclose(
-                        points[name][place[row]], part[row - start].to(points[name].dtype), rtol=0, atol=1e-6
-                    )
-                    for name, part in parts.items()
-                ):
-                    bad.append(row)
-        start += count_rows(x)
-    missing = len(place) - found
-    if bad or missing:
-        return Check(
-            "clean inputs", False, f"{len(bad)} differ from the data (examples {bad[:5]}), {missing} not in it"
-        )
-    return Check("clean inputs", True, f"{found} are those of the data")
+# The data, gone through once.
+
+
+class _Look(Protocol):
+    """What is looked at in each batch of the data."""
+
+    def see(self, rows: range, x: Tree, y: Tensor | None) -> None:
+        """The examples ``rows`` of the record, as the data has them."""
+
+    def check(self, seen: int) -> Check:
+        """What came of it; the data had ``seen`` of the record's examples."""
+
+
+def of_data(
+    result: Result,
+    points: Mapping[str, Tensor],
+    data: Batches,
+    predictor: Predictor,
+    task: Task | str,
+    to_search: ToSearch,
+    span: Span,
+    total: int | None,
+) -> tuple[list[Check], list[int]]:
+    """Every check that needs the data, in one pass over it.
+
+    Returns:
+        The checks; and of each example how many classes beside its own the model has for it (a logit of minus infinity
+        is an absent class), where the task knows classes.
+
+    Args:
+        result: the record.
+        points: the saved points.
+        data: batches of the verifier's data, of the record's shard if it is one.
+        predictor: the verifier's model, which takes inputs in the units of the record's budget.
+        task: what its outputs mean.
+        to_search: from the data's units to those of the budget.
+        span: the ends of the box, where it is one pair of numbers: what ids are rounded by.
+        total: examples that the data has in all, if known.
+    """
+    answered = _Untouched(result, predictor, task, to_search)
+    looks: list[_Look] = [_Rows(result, to_search, span, total), answered, _Inputs(points, to_search)]
+    return _looked(result, data, looks), answered.there
 
 
 def untouched_answers(
-    result: Result,
-    batches: Iterable[tuple[Tree, Tensor | None]],
-    predictor: Predictor,
-    task: Task | str,
-    to_search: Callable[[Tensor], Tensor],
+    result: Result, batches: Batches, predictor: Predictor, task: Task | str, to_search: ToSearch
 ) -> Check:
     """Whether the labels are those of the data, and the model answers every untouched input as recorded."""
-    stated = result.per_example.answers.get("clean")
-    if stated is None or result.terms.get("random_model"):
-        return Check("untouched answers", True, "not looked at: the model is random, or its answers are no classes")
-    if result.terms.get("transform"):
-        return Check("untouched answers", True, "not looked at: inputs passed through a transform, which no file holds")
-    labels = result.per_example.labels if result.terms.get("labels") == "given" else ()
-    wrong_labels, wrong_answers, start, where = [], [], 0, _device(predictor)
+    return _looked(result, batches, [_Untouched(result, predictor, task, to_search)])[0]
+
+
+def inputs(points: Mapping[str, Tensor], batches: Batches) -> Check:
+    """Whether the saved clean inputs are those of the data, in the units of the record."""
+    look, start = _Inputs(points, lambda x: x), 0
     for x, y in batches:
-        if start >= result.examples:
-            break
-        with torch.no_grad():
-            outputs = predictor(tree_map(lambda part: to_search(part).to(where), x))
-        said = task_for(task, outputs.scores).predict(outputs).tolist()
-        rows = range(start, min(start + count_rows(x), result.examples))
-        wrong_answers += [row for row in rows if said[row - start] != stated[row]]
-        if y is not None and labels:
-            wrong_labels += [row for row in rows if int(y[row - start]) != labels[row]]
+        look.see(range(start, start + count_rows(x)), x, y)
         start += count_rows(x)
-    if start < result.examples:
-        return Check("untouched answers", False, f"the data has {start} examples, the record {result.examples}")
-    if wrong_labels or wrong_answers:
-        seen = f"{len(wrong_labels)} labels differ from the data {wrong_labels[:5]}, "
-        return Check("untouched answers", False, seen + f"{len(wrong_answers)} answers differ {wrong_answers[:5]}")
-    return Check("untouched answers", True, f"{result.examples} answered as recorded, labels as in the data")
+    return look.check(start)
+
+
+def _looked(result: Result, batches: Batches, looks: Sequence[_Look]) -> list[Check]:
+    start = 0
+    for x, y in batches:
+        count = min(count_rows(x), result.examples - start)
+        if count <= 0:
+            break
+        here = tree_map(lambda part: part[:count], x)  # noqa: B023
+        for look in looks:
+            look.see(range(start, start + count), here, None if y is None else y[:count])
+        start += count
+    return [look.check(start) for look in looks]
+
+
+@dataclass
+class _Rows:
+    """Whether the record's examples are those of the data, each in its place."""
+
+    result: Result
+    to_search: ToSearch
+    span: Span
+    total: int | None
+
+    def __post_init__(self) -> None:
+        self._other: list[int] = []
+
+    def see(self, rows: range, x: Tree, y: Tensor | None) -> None:  # noqa: ARG002
+        terms = self.result.terms.get("threat_terms") or {}
+        u = tree_map(self.to_search, x)
+        if isinstance(u, dict):
+            moved = [name for name in terms.get("inputs", {}) if name in u]
+            if not moved:  # one threat, which is of the input that is no whole number
+                moved = [name for name, part in u.items() if part.is_floating_point()][:1]
+            u = {**{name: part for name, part in u.items() if name not in moved}, **{name: u[name] for name in moved}}
+        ids = [f"{identity & (2**64 - 1):016x}" for identity in content_ids(u, self.span).tolist()]
+        self._other += [
+            row for row, identity in zip(rows, ids, strict=True) if self.result.per_example.ids[row] != identity
+        ]
+
+    def check(self, seen: int) -> Check:
+        count = self.result.examples
+        if seen < count:
+            return Check("rows", False, f"the data has {seen} examples, the record {count}")
+        if self._other:
+            return Check("rows", False, f"{len(self._other)} examples are not those of the data {self._other[:5]}")
+        shard = self.result.terms.get("shard")
+        part = "" if shard is None else f", shard {shard[0]} of {shard[1]}"
+        if self.total is None:
+            return Check(
+                "rows", True, f"{count} examples of the data in their order{part}; how many it has is not known"
+            )
+        covered = f"{count} of {self.total} examples of the data ({100 * count / max(1, self.total):.1f} %){part}"
+        return Check("rows", count <= self.total, f"{covered}, in their order")
+
+
+@dataclass
+class _Untouched:
+    """Whether the model answers every untouched input as recorded, and is as random as the record says."""
+
+    result: Result
+    predictor: Predictor
+    task: Task | str
+    to_search: ToSearch
+
+    def __post_init__(self) -> None:
+        self._labels: list[int] = []
+        self._answers: list[int] = []
+        self._letters: list[int] = []
+        self._found: list[str] = []
+        self._random: bool | None = None
+        self.there: list[int] = []
+
+    def see(self, rows: range, x: Tree, y: Tensor | None) -> None:
+        result, where = self.result, _device(self.predictor)
+        u = tree_map(lambda part: self.to_search(part).to(where), x)
+        with untouched(self.predictor.model, mode="keep"), torch.no_grad():
+            watch = RandomnessWatch(where, Key(0).fold("verify").integer())
+            outputs = self.predictor(u)
+            drew = watch.drew()
+            if self._random is None:
+                self._random = drew or self._differs(u)
+            task = task_for(self.task, outputs.scores)
+            if not self._fits(task, outputs, y):
+                return
+            labels = self._right(task, outputs, y)
+            if self._random:
+                self._often(rows, task, u, labels)
+            else:
+                self._once(rows, task, outputs, labels)
+            self._count(task, outputs, labels)
+        given = result.per_example.labels if result.terms.get("labels") == "given" else ()
+        if y is not None and given:
+            self._labels += [row for row, label in zip(rows, y.tolist(), strict=True) if label != given[row]]
+
+    def _fits(self, task: Task, outputs: Outputs, y: Tensor | None) -> bool:
+        """Whether the record is about such a task."""
+        terms = self.result.terms
+        if task.name != terms.get("task"):
+            self._found.append(f"the task is {task.name} here, {terms.get('task')} in the record")
+        if terms.get("loss") not in task.losses:
+            self._found.append(f"the loss is {terms.get('loss')!r}, the task has {', '.join(task.losses)}")
+        if task.name in CLASSES and outputs.form != "labels":
+            classes = 2 if task.name == "binary" else outputs.raw.shape[1]
+            if classes != terms.get("classes"):
+                self._found.append(f"the model has {classes} classes, the record {terms.get('classes')}")
+        if outputs.form != terms.get("outputs_form"):
+            self._found.append(f"the outputs are {outputs.form}, in the record {terms.get('outputs_form')}")
+        if y is None and terms.get("labels") == "given" and not isinstance(task, Objective):
+            self._found.append("the data has no labels, and the record says that they were given")
+        return not self._found
+
+    def _count(self, task: Task, outputs: Outputs, labels: Tensor | None) -> None:
+        if task.name == "multiclass" and outputs.form != "labels" and labels is not None:
+            there = ~torch.isneginf(outputs.scores)
+            own = there.gather(1, labels.long().unsqueeze(1)).squeeze(1)
+            self.there += (there.sum(1) - own.long()).tolist()
+
+    def _right(self, task: Task, outputs: Outputs, y: Tensor | None) -> Tensor | None:
+        if self.result.terms.get("labels") == "predicted" and not isinstance(task, Objective):
+            return task.predict(outputs)
+        return None if y is None else y.to(outputs.raw.device)
+
+    def _once(self, rows: range, task: Task, outputs: Outputs, labels: Tensor | None) -> None:
+        wrong = _wrong(self.result, task, outputs, labels).tolist()
+        clean, stated = self.result.per_example.clean, self.result.per_example.answers.get("clean")
+        self._letters += [row for row, flag in zip(rows, wrong, strict=True) if (clean[row] == "w") != flag]
+        if stated is not None:
+            said = task.predict(outputs).tolist()
+            self._answers += [row for row, answer in zip(rows, said, strict=True) if answer != stated[row]]
+
+    def _often(self, rows: range, task: Task, u: Tree, labels: Tensor | None) -> None:
+        clean = self.result.per_example.clean
+        passes = [_wrong(self.result, task, self.predictor(u), labels) for _ in range(HELD_OUT)]
+        failed = torch.stack(passes).sum(0).tolist()
+        against = [HELD_OUT - count if clean[row] == "w" else count for row, count in zip(rows, failed, strict=True)]
+        self._letters += [row for row, count in zip(rows, against, strict=True) if count >= _SURE]
+
+    def _differs(self, u: Tree) -> bool:
+        few = tree_map(lambda part: part[:_FEW], u)
+        first, second = (self.predictor(few).raw.float() for _ in range(2))
+        scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
+        return bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
+
+    def check(self, seen: int) -> Check:
+        result, name = self.result, "untouched answers"
+        if seen < result.examples:
+            return Check(name, False, f"the data has {seen} examples, the record {result.examples}")
+        if self._found:
+            return Check(name, False, self._found[0])
+        if result.terms.get("transform") is not None:
+            return Check(
+                name, True, f"inputs pass through {result.terms['transform']}, which is not known here", complete=False
+            )
+        if self._random != bool(result.terms.get("random_model")):
+            word = "draws random numbers" if self._random else "draws no random numbers"
+            return Check(name, False, f"the model {word}, and the record says otherwise")
+        if self._labels or self._answers or self._letters:
+            return Check(
+                name,
+                False,
+                f"{len(self._labels)} labels differ from the data {self._labels[:5]}, "
+                f"{len(self._answers)} answers differ {self._answers[:5]}, "
+                f"{len(self._letters)} examples are right or wrong otherwise {self._letters[:5]}",
+            )
+        how = f" by {HELD_OUT} passes each, since the model is random" if self._random else ""
+        return Check(name, True, f"{result.examples} answered as recorded{how}, labels as in the data")
+
+
+@dataclass
+class _Inputs:
+    """Whether the saved clean inputs are those of the data."""
+
+    points: Mapping[str, Tensor]
+    to_search: ToSearch
+
+    def __post_init__(self) -> None:
+        rows = self.points["row"].tolist() if self.points else []
+        self._place = {row: number for number, row in enumerate(rows)}
+        self._bad: list[int] = []
+        self._found = 0
+
+    def see(self, rows: range, x: Tree, y: Tensor | None) -> None:
+        wanted = [row for row in rows if row in self._place]
+        if not wanted:
+            return
+        index = torch.tensor([row - rows.start for row in wanted], dtype=torch.int64, device="cpu")
+        there = torch.tensor([self._place[row] for row in wanted], dtype=torch.int64, device="cpu")
+        self._found += len(wanted)
+        u = tree_map(lambda part: self.to_search(part)[index], x)
+        parts = {f"x:{name}": part for name, part in u.items()} if isinstance(u, dict) else {"x": u}
+        near = torch.ones(len(wanted), dtype=torch.bool, device="cpu")
+        for name, part in parts.items():
+            kept = self.points.get(name)
+            if kept is None or kept.shape[1:] != part.shape[1:]:
+                near &= False
+                continue
+            same = (kept[there].double() - part.double()).abs().reshape(len(wanted), -1).amax(1) <= 1e-6
+            near &= same
+        kept_y = self.points.get("y")
+        if y is not None and kept_y is not None and kept_y.shape[1:] == y.shape[1:]:
+            same = (kept_y[there].double() - y[index].double()).abs().reshape(len(wanted), -1).amax(1) <= 1e-6
+            near &= same
+        self._bad += [row for row, flag in zip(wanted, near.tolist(), strict=True) if not flag]
+
+    def check(self, seen: int) -> Check:  # noqa: ARG002
+        if not self.points:
+            return Check("clean inputs", True, "no points were saved")
+        missing = len(self._place) - self._found
+        if self._bad or missing:
+            return Check(
+                "clean inputs",
+                False,
+                f"{len(self._bad)} differ from the data (examples {self._bad[:5]}), {missing} not in it",
+            )
+        return Check("clean inputs", True, f"{self._found} are those of the data")
 
 
 def hashes(result: Result, now: Mapping[str, str]) -> Check:
-    """Whether what went in has the recorded SHA-256."""
+    """Whether what went in has the recorded SHA-256; one that is not recorded is missing."""
     wrong = [name for name, digest in result.hashes.items() if name in now and now[name] != digest]
     unknown = sorted(set(result.hashes) - set(now))
     same = ", ".join(sorted(set(result.hashes) & set(now)))
     seen = f"{same} unchanged" if same else "none was recorded"
-    if missing := sorted(set(now) - set(result.hashes)):
+    missing = sorted(set(now) - set(result.hashes))
+    if missing:
         seen += f"; not recorded: {', '.join(missing)}"
     if unknown:
         seen += f"; not looked at: {', '.join(unknown)}"
-    return Check("SHA-256", not wrong, seen if not wrong else f"{', '.join(wrong)} changed since the audit")
-
-
-SUMS = "SHA256SUMS"
-
-
-def write_sums(folder: Path) -> None:
-    """Write SHA256SUMS over every file of a report, in the format of ``sha256sum``."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    lines = [
-        f"{sha256(folder / name)}  {name}\n" for name in names if name != SUMS and not Path(name).name.startswith(".")
-    ]
-    write_whole(folder / SUMS, "".join(lines))
-
-
-def check_sums(folder: Path) -> Check:
-    """Whether the files of a report are as they were written."""
-    try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise LoadError(f"{folder / SUMS} cannot be read ({error.strerror}); pass the folder of a report") from error
-    wrong = []
-    for line in lines:
-        digest, _, name = line.partition("  ")
-        path = folder / name
-        if not path.is_file():
-            wrong.append(f"{name} is missing")
-        elif sha256(path) != digest:
-            wrong.append(f"{name} was changed")
-    listed = {line.partition("  ")[2] for line in lines}
-    wrong += [f"{name} is not listed" for name in ("result.json", "signstep.toml") if name not in listed]
-    if (folder / "adversarial.safetensors").exists() and "adversarial.safetensors" not in listed:
-        wrong.append("adversarial.safetensors is not listed")
-    return Check("files", not wrong, "; ".join(wrong[:5]) or f"{len(lines)} files as written")
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    if wrong:
+        seen = f"{', '.join(wrong)} changed since the audit"
+    return Check("SHA-256", not wrong and not missing, seen, complete=not unknown)
 
 
 def _device(predictor: Predictor) -> torch.device:

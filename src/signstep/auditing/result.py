@@ -4,11 +4,12 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from signstep.auditing.sections import Section, sections_of
+from signstep.auditing.reading import LARGEST, made, parse
+from signstep.auditing.sections import Section
 from signstep.core.files import write_whole
 from signstep.core.statistics import wilson
 from signstep.errors import LoadError, MissingExtraError
@@ -22,10 +23,21 @@ _READ = (2, SCHEMA)
 # The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
 NOT_RUN = "-"
 
+# The note on a curve that could not be drawn begins so; the reason follows.
+NO_RAY = "the curve of FGSM over sizes was left out"
+
 UPPER_BOUND = (
     "Robust accuracy is an upper bound on the truth: a stronger attack can only lower it. The interval covers the "
     "sampling of examples only."
 )
+
+
+_ASIDE = ("rung ", " was not run: ")
+
+
+def aside_note(name: str, reason: str) -> str:
+    """What a record says of a rung of a preset that was set aside; `Result.set_aside` reads it."""
+    return f"{_ASIDE[0]}{name}{_ASIDE[1]}{reason}"
 
 
 @dataclass(frozen=True)
@@ -136,8 +148,8 @@ class Result:
         clean_right: examples that the model answers rightly untouched (the labels' agreement with the model when the
             labels are its own predictions).
         held: examples that were right and survived every attack.
-        undetermined: examples that were right, that no attack fooled, and about which no attack that looks at
-            gradients could find out anything.
+        undetermined: examples that were right, that no attack fooled, and on which none could search, neither by
+            gradients nor by asking.
         attacks: one entry for each attack.
         curves: by attack, the same at several sizes. FGSM's come from one gradient, those of an attack that looks for
             the smallest change from its one run; other attacks keep what they found at a smaller size.
@@ -196,6 +208,24 @@ class Result:
         return self.curves.get("fgsm", ())
 
     @property
+    def no_curve(self) -> str:
+        """Why there is no curve of FGSM, where there was to be one; else nothing."""
+        return next((note for note in self.notes if note.startswith(NO_RAY)), "")
+
+    @property
+    def set_aside(self) -> dict[str, str]:
+        """By rung, why it was not run: of a preset those that this threat, task or model has no place for."""
+        told = (note[len(_ASIDE[0]) :].partition(_ASIDE[1]) for note in self.notes if note.startswith(_ASIDE[0]))
+        names = {entry.name for entry in self.attacks}
+        return {name: reason for name, found, reason in told if found and name in names}
+
+    @property
+    def tried(self) -> tuple[AttackResult, ...]:
+        """The attacks without those that were set aside."""
+        aside = self.set_aside
+        return tuple(entry for entry in self.attacks if entry.entered or entry.name not in aside)
+
+    @property
     def fooled(self) -> int:
         """Examples that were right and that some attack fooled."""
         return self.clean_right - self.held - self.undetermined
@@ -250,45 +280,32 @@ class Result:
 
     @classmethod
     def from_json(cls, text: str) -> "Result":
-        """Read a record.
+        """Read a record, as strictly as `signstep.auditing.reading` does.
 
         Raises:
-            LoadError: not such a record, or of a later schema.
+            LoadError: not such a record, or of a schema that this version does not read.
         """
-        try:
-            plain = json.loads(text)
-            if plain["schema"] not in _READ:
-                raise LoadError(f"this record has schema {plain['schema']}, this version of signstep reads {SCHEMA}")
-            plain = {**plain, "schema": SCHEMA, "sections": plain.get("sections", [])}
-            per_example = plain["per_example"]
-            return cls(
-                **{
-                    **{part.name: plain[part.name] for part in fields(cls)},
-                    "attacks": tuple(_attack(entry) for entry in plain["attacks"]),
-                    "curves": {
-                        name: tuple(CurvePoint(**entry) for entry in points) for name, points in plain["curves"].items()
-                    },
-                    "classes": tuple(plain["classes"]),
-                    "sections": sections_of(plain["sections"]),
-                    "notes": tuple(plain["notes"]),
-                    "per_example": Examples(
-                        tuple(per_example["ids"]),
-                        per_example["clean"],
-                        per_example["verdicts"],
-                        tuple(per_example["smallest_eps"]),
-                        tuple(per_example["labels"]),
-                        _columns(per_example["answers"]),
-                        _columns(per_example["passes"]),
-                        _columns(per_example["distances"]),
-                        _columns(per_example["nearest"]),
-                        per_example["transfers"],
-                    ),
-                }
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, LoadError):
-                raise
-            raise LoadError(f"this is not a signstep result ({type(error).__name__}: {error})") from error
+        return cls.from_plain(parse(text))
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> "Result":
+        """The same from what JSON gave (`signstep.auditing.reading.parse`).
+
+        Raises:
+            LoadError: not such a record, or of a schema that this version does not read.
+        """
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if type(schema) is not int:
+            raise LoadError("this is not a signstep result: it does not say which schema it has")
+        if schema not in _READ:
+            made_by = plain.get("versions")
+            by = f" (signstep {made_by.get('signstep')})" if isinstance(made_by, dict) else ""
+            raise LoadError(f"this record has schema {schema}{by}, this version of signstep reads {SCHEMA}")
+        if schema < SCHEMA:
+            if "sections" in plain:
+                raise LoadError(f"this is not a signstep result: it has sections, and schema {schema} has none")
+            plain = {**plain, "schema": SCHEMA, "sections": []}
+        return made(cls, plain)
 
     def save(self, path: str | Path) -> Path:
         """Write the record; the file appears whole or not at all.
@@ -311,30 +328,28 @@ class Result:
         Raises:
             LoadError: the file is missing or not such a record.
         """
+        path = Path(path)
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            if path.exists() and not path.is_dir() and not path.is_file():  # a pipe would keep its reader waiting
+                raise LoadError(f"{path} cannot be read: it is no plain file")
+            if path.is_file() and path.stat().st_size > LARGEST:
+                raise LoadError(f"{path} cannot be read: it is larger than the {LARGEST} bytes of the largest record")
+            return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise LoadError(f"{path} cannot be read: {error}") from error
-
-
-def _columns(plain: dict[str, list[Any]]) -> dict[str, tuple[Any, ...]]:
-    return {name: tuple(values) for name, values in plain.items()}
-
-
-def _attack(plain: dict[str, Any]) -> AttackResult:
-    three = {name: None if plain[name] is None else tuple(plain[name]) for name in ("queries", "nearest")}
-    transfers = {name: tuple(counts) for name, counts in plain["transfers"].items()}
-    return AttackResult(**{**plain, **three, "transfers": transfers})
 
 
 def worst_case(examples: Examples, attacks: Sequence[AttackResult]) -> str:
     """Attacks combined pointwise: one letter for each example.
 
-    An example is undetermined when no attack fooled it and no attack that looks at gradients could use any; a control
-    without gradients settles nothing.
+    An example is undetermined when no attack fooled it and none of those run on it could search: gradients vanished,
+    outputs were NaN, the victim had gone. A search by scores or labels settles it as one by gradients does; a control,
+    which asks the model nothing before its verdict, settles nothing beside them.
     """
     columns = list(examples.verdicts.values())
-    informed = [examples.verdicts[entry.name] for entry in attacks if entry.gradients] or columns
+    # Attacks led by surrogates need nothing of the model, and have searched all the same.
+    searched = (entry for entry in attacks if entry.needs != "nothing" or entry.gradients)
+    informed = [examples.verdicts[entry.name] for entry in searched] or columns
 
     def letter(row: int, clean: str) -> str:
         if clean == "w":

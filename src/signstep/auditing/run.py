@@ -15,7 +15,7 @@ from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.memory import planned_rows
 from signstep.auditing.others import shown
-from signstep.auditing.result import Result
+from signstep.auditing.result import Result, aside_note
 from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.core.attack import Attack
@@ -26,7 +26,7 @@ from signstep.core.oracles import Oracle
 from signstep.core.origin import contained
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
-from signstep.core.recipes import RECIPES, canonical, recipe
+from signstep.core.recipes import RECIPES, canonical, defined_for, needs_of, recipe
 from signstep.core.shaped import ShapedThreat
 from signstep.core.sizes import OUT_OF_MEMORY
 from signstep.core.space import Statistic
@@ -37,7 +37,7 @@ from signstep.core.transforms import Transform
 from signstep.core.tree import Tree, rows, take, tree_map
 from signstep.core.twin import Engine
 from signstep.core.untouched import Mode, untouched
-from signstep.errors import InputError, ThreatError, VictimError
+from signstep.errors import GradientError, InputError, ThreatError, VictimError
 
 __all__ = ["Data", "audit"]
 
@@ -166,8 +166,11 @@ def audit(
     size = _size(model, data, where, mode)
     stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignored(task))
     began = time.perf_counter()
-    tally = Tally([name for name, _ in plan.chosen], _levels(curve, threat), [name for name, _ in plan.traced])
-    tally.rayless = all(_needs(attack) != "gradients" for _, attack in plan.chosen)
+    rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
+    # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
+    traced = [] if rayless and tuple(curve_attacks) == _NOISE else plan.traced
+    tally = Tally([name for name, _ in plan.chosen], levels_of(curve, threat), [name for name, _ in traced])
+    tally.rayless = rayless
     key = Key(seed)
     interrupted = False
 
@@ -185,7 +188,7 @@ def audit(
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
-        _finish(question, plan.traced, subject.oracle, key, tally, evidence)
+        _finish(question, traced, subject.oracle, key, tally, evidence)
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
@@ -210,7 +213,7 @@ def audit(
         tally.forget()
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
-    _check_seen(tally, plan, shard)
+    _check_seen(tally, shard)
     return tally.result(
         model=describe_model or type(model).__name__,
         data=describe_data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
@@ -255,11 +258,11 @@ def _check_counts(limit: int | None, shard: tuple[int, int] | None) -> None:
         raise InputError(f"limit={limit}; pass the number of examples to audit, at least 1")
 
 
-def _check_seen(tally: Tally, plan: "_Plan", shard: tuple[int, int] | None) -> None:
+def _check_seen(tally: Tally, shard: tuple[int, int] | None) -> None:
     """Whether anything was audited.
 
     Raises:
-        InputError: no example was seen, or no rung could be run.
+        InputError: no example was seen.
     """
     if tally.examples == 0 and shard is not None:
         raise InputError(f"shard {shard[0]}/{shard[1]} has no examples: the data has too few; pass a smaller n")
@@ -267,8 +270,6 @@ def _check_seen(tally: Tally, plan: "_Plan", shard: tuple[int, int] | None) -> N
         raise InputError(
             "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"
         )
-    if plan.aside and not any(tally.has_run(name) for name, _ in plan.chosen):
-        raise InputError(f"no rung of the ladder could be run; {next(iter(plan.remarks))}")
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ class _Plan:
     @property
     def remarks(self) -> list[str]:
         """What the reader must know of rungs that were set aside."""
-        return [f"rung {name} was not run: {reason}" for name, reason in sorted((self.aside or {}).items())]
+        return [aside_note(name, reason) for name, reason in sorted((self.aside or {}).items())]
 
 
 def _plan(
@@ -328,15 +329,9 @@ def _plan(
 
 
 def _defined(attack: Attack, threats: Sequence[ThreatModel]) -> bool:
-    """Whether a rung can be run: recipes for some norms, for balls alone or for one input say so in their table."""
+    """Whether a rung can be run under these threats, as far as the table of recipes knows."""
     row = RECIPES.get(attack.name)
-    if row is None:
-        return True
-    if (row.balls or row.smallest) and any(isinstance(threat, ShapedThreat) for threat in threats):
-        return False
-    return (not row.norms or {threat.norm.name for threat in threats} <= set(row.norms)) and not (
-        row.smallest and len(threats) > 1
-    )
+    return row is None or defined_for(row, threats)
 
 
 def rung_names(rungs: Sequence[Rung]) -> list[str]:
@@ -439,17 +434,34 @@ def _finish(
     """The security curve, the points kept, and the batch in the books."""
     tally.rayless |= question.form == "labels"
     ended = any(outcome.ended is not None for outcome in tally.outcomes().values())
-    if tally.levels and not tally.rayless and not ended:
+    if tally.levels and not ended:
         try:
-            ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
-            fooled = ray.curve(tally.levels)
-            curves = {"fgsm": fooled, **{name: _trace(question, attack, tally.levels, key) for name, attack in traced}}
-            tally.add_curves(curves, ray.smallest(tally.levels, fooled, question.clean.fooled))
+            curves, smallest = _curve(question, oracle, key, tally)
+            curves |= {name: _trace(question, attack, tally.levels, key) for name, attack in traced}
+            tally.add_curves(curves, smallest)
         except VictimError as error:  # the attacks of this batch are done: they stay
             tally.stop(f"the security curve ended early: {error}")
     if evidence is not None:
         evidence.add(question, tally.places(), tally.examples)
     tally.finish(question)
+
+
+def _curve(
+    question: Question, oracle: Oracle | None, key: Key, tally: Tally
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """FGSM at every size, (levels, R), and the smallest that fools (R,); neither where there is no gradient.
+
+    What looks at gradients has been set aside then, and this goes with it.
+    """
+    if tally.rayless:
+        return {}, None
+    try:
+        ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
+    except GradientError as error:
+        tally.leave_ray(str(error))
+        return {}, None
+    fooled = ray.curve(tally.levels)
+    return {"fgsm": fooled}, ray.smallest(tally.levels, fooled, question.clean.fooled)
 
 
 def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key) -> Tensor:
@@ -467,7 +479,12 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
     return torch.stack(rows_)
 
 
-def _levels(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
+def levels_of(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
+    """The sizes of the security curve.
+
+    Raises:
+        InputError: they do not rise, or there is no size to measure them by.
+    """
     if isinstance(curve, bool):
         eps = _single(threat)
         if not curve or eps is None or eps == 0:
@@ -500,15 +517,6 @@ def _every(threat: ThreatModel, start: int, stop: int, ndim: int | None, shard: 
     sliced = {name: getattr(wide, name) for name in ("eps", "low", "high", "mask")}
     thinned = {name: part[::step] for name, part in sliced.items() if part is not getattr(threat, name)}
     return replace(wide, **thinned) if thinned else wide
-
-
-def _needs(attack: Attack) -> str:
-    """What the attack asks of the model."""
-    own = getattr(attack, "needs", None)
-    if isinstance(own, str):
-        return own
-    row = RECIPES.get(attack.name)
-    return row.needs if row is not None else "gradients" if attack.steps else "nothing"
 
 
 def _has_curve(attack: Attack) -> bool:

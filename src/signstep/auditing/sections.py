@@ -4,9 +4,8 @@ The report draws them and the table prints them; neither knows any domain.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from signstep.errors import InputError
 
@@ -74,23 +73,3 @@ class Section:
         for row in self.rows:
             if len(row) != len(self.header):
                 raise InputError(f"a row of {self.title!r} has {len(row)} cells, its header {len(self.header)}")
-
-
-def sections_of(plain: Sequence[dict[str, Any]]) -> tuple[Section, ...]:
-    """Sections read back from JSON."""
-    return tuple(
-        Section(
-            part["title"],
-            tuple(part["text"]),
-            tuple(part["header"]),
-            tuple(map(tuple, part["rows"])),
-            None if part["chart"] is None else _chart(part["chart"]),
-        )
-        for part in plain
-    )
-
-
-def _chart(plain: dict[str, Any]) -> Chart:
-    lines = tuple(Line(line["name"], tuple(line["x"]), tuple(line["y"])) for line in plain["lines"])
-    limits = tuple((str(name), float(value)) for name, value in plain["limits"])
-    return Chart(**{**plain, "lines": lines, "categories": tuple(plain["categories"]), "limits": limits})

@@ -105,13 +105,13 @@ def _checked(result: Result) -> str:
 
 def claim(result: Result) -> str:
     """The attacks that ran, and what their failure would not mean."""
-    names = ", ".join(entry.name for entry in result.attacks) or "none"
+    names = ", ".join(entry.name for entry in result.tried) or "none"
     if (comparable := complete_ladder(result)) is not None:
         return (
             f"The ladder {result.ladder} ran to its end: {comparable}. It is still an upper bound: no attack proves "
             "robustness."
         )
-    if not any(iterated(entry) for entry in result.attacks):
+    if not any(iterated(entry) for entry in result.tried):
         return (
             f"Attacks tried: {names}. No attack of more than a single step was run, and FGSM alone never proves "
             "robustness: this is no claim of robustness."
@@ -138,7 +138,7 @@ def asks(entry: AttackResult) -> bool:
 def complete_ladder(result: Result) -> str | None:
     """What the figure of a ladder may be set beside; None if it was none of those, or did not run to its end."""
     done = not result.partial and result.terms.get("shard") is None
-    done = done and not any(note.startswith("rung ") and " was not run: " in note for note in result.notes)
+    done = done and not result.set_aside
     return _COMPARABLE.get(result.ladder) if done and all(result.terms.get(k) in v for k, v in _TERMS.items()) else None
 
 
@@ -209,16 +209,18 @@ def _ladder(result: Result) -> list[str]:
     if max(map(len, names)) > _NAME:
         legend = [f"{number:>2}  {name}" for number, name in enumerate(names, start=1)] + [""]
         climbed = tuple(replace(step, name=f"{number:>2}") for number, step in enumerate(climbed, start=1))
-    return [*legend, *_grid(_RUNG, [_rung(result, step) for step in climbed])]
+    tried = {entry.name for entry in result.tried}
+    rows = [_rung(result, step, ran=name in tried) for step, name in zip(climbed, names, strict=True)]
+    return [*legend, *_grid(_RUNG, rows)]
 
 
-def _rung(result: Result, step: Step) -> list[str]:
+def _rung(result: Result, step: Step, *, ran: bool) -> list[str]:
     """A rung; passes are for each example that entered it."""
     low, high = result.interval(step.held)
     return [
         step.name,
-        str(step.entered),
-        str(step.fallen),
+        str(step.entered) if ran else "not run",
+        str(step.fallen) if ran else "-",
         _percent(_share(step.held, result.examples)),
         f"{_percent(low, 1)}..{_percent(high, 1)}",
         f"{step.forwards:.1f}+{step.backwards:.1f}",

@@ -1,5 +1,6 @@
 """Counts over the batches of an audit: one letter and a few numbers for each example, no tensors of inputs."""
 
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from signstep.auditing.figures import (
     passes_quartiles,
     transferred,
 )
-from signstep.auditing.result import NOT_RUN, AttackResult, CurvePoint, Examples, Result, worst_case
+from signstep.auditing.result import NO_RAY, NOT_RUN, AttackResult, CurvePoint, Examples, Result, worst_case
 from signstep.core.attack import Attack
 from signstep.core.outcome import Outcome
 from signstep.core.recipes import RECIPES
@@ -157,7 +158,7 @@ class Tally:
         self._answers: dict[str, list[int]] = {}
         self._curves = {name: [0] * len(self.levels) for name in ("fgsm", *traced)}
         self._smallest: list[float | None] = []
-        self._ray: tuple[dict[str, Tensor], Tensor] | None = None
+        self._ray: tuple[dict[str, Tensor], Tensor | None] | None = None
         self._transfers: dict[str, dict[str, list[str]]] = {}
         self._shown: dict[str, dict[str, str]] = {}
 
@@ -195,8 +196,16 @@ class Tally:
         """What another model answers, by "clean" and by attack: r right, w wrong, a letter for each row."""
         self._shown[other] = dict(letters)
 
-    def add_curves(self, fooled: dict[str, Tensor], smallest: Tensor) -> None:
-        """The attacks at several sizes on the batch, (levels, R) each, and the smallest size on the FGSM ray."""
+    def leave_ray(self, reason: str) -> None:
+        """There is no curve of FGSM, for no batch: the gradient that it takes is none."""
+        self.rayless = True
+        self._smallest = [None] * self.examples
+        note = f"{NO_RAY}: {reason.partition('; ')[0]}"
+        if note not in self.notes:
+            self.notes.append(note)
+
+    def add_curves(self, fooled: dict[str, Tensor], smallest: Tensor | None) -> None:
+        """The attacks at several sizes on the batch, (levels, R) each, and the smallest size on the FGSM ray if any."""
         self._ray = (fooled, smallest)
 
     def outcomes(self) -> dict[str, Outcome]:
@@ -232,15 +241,13 @@ class Tally:
             self.ended |= outcome.ended is not None
         self._clean.append("".join("w" if flag else "r" for flag in wrong.tolist()))
         self._ids += [f"{identity & (2**64 - 1):016x}" for identity in problem.ids.tolist()]
-        if self._ray is not None:
-            curves, smallest = self._ray
-            for name, fooled in curves.items():
-                for level, row in enumerate(fooled):
-                    self._curves[name][level] += int((row & ~wrong).sum())
-            self._smallest += [None if eps == float("inf") else eps for eps in smallest.tolist()]
-            self._ray = None
-        else:
-            self._smallest += [None] * len(wrong)
+        curves, smallest = self._ray or ({}, None)
+        self._ray = None
+        for name, fooled in curves.items():
+            for level, row in enumerate(fooled):
+                self._curves[name][level] += int((row & ~wrong).sum())
+        sizes = [math.inf] * len(wrong) if smallest is None else smallest.tolist()
+        self._smallest += [None if math.isinf(eps) else eps for eps in sizes]
         for other, letters in self._shown.items():
             rows = self._transfers.setdefault(other, {name: [] for name in ("clean", *self._sums)})
             for name, part in rows.items():

@@ -1,9 +1,23 @@
 """The command line: parses, calls and prints; it computes nothing.
 
-Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted.
+Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 4 a report that could not be checked whole, 130
+interrupted.
 """
 
-from signstep.cli import attack, audit, compare, domain, merge, texts, train, transfer, verify
+from signstep.cli import attack, audit, compare, domain, merge, sign, texts, train, transfer, verify
 from signstep.cli.app import app, main
 
-__all__ = ["app", "attack", "audit", "compare", "domain", "main", "merge", "texts", "train", "transfer", "verify"]
+__all__ = [
+    "app",
+    "attack",
+    "audit",
+    "compare",
+    "domain",
+    "main",
+    "merge",
+    "sign",
+    "texts",
+    "train",
+    "transfer",
+    "verify",
+]

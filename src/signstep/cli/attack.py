@@ -142,7 +142,11 @@ def attack(
             with progress(quiet, job.data.len_hint, "attacking") as advance:
                 for x, y in sized(job, batch_size):
                     # An example of the class that is led to has nowhere to go: it is left out, and counted.
-                    kept = torch.arange(len(x)) if single is None else (y != single).nonzero().squeeze(1)
+                    kept = (
+                        torch.arange(len(x), dtype=torch.int64, device="cpu")
+                        if single is None
+                        else (y != single).nonzero().squeeze(1)
+                    )
                     if len(kept):
                         with subject.opened():
                             question = subject.ask(

@@ -14,13 +14,13 @@ from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
 from signstep.auditing.findings import check_ignored, examine
 from signstep.auditing.ladder import ladder as find_ladder
-from signstep.auditing.rescore import write_sums
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit as run_audit
+from signstep.auditing.sums import write_sums
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, check_written, dump_config
-from signstep.cli.domain import IMAGES, DomainName, SchemaFile, case_of, check_options, described
+from signstep.cli.domain import IMAGES, DomainName, SchemaFile, case_of, check_options, check_recipes, described
 from signstep.cli.job import (
     all_hashes,
     check_classes,
@@ -73,6 +73,7 @@ def audit(
     trust: o.Trust = False,
     data: o.Data = None,
     label_column: o.LabelColumn = None,
+    ignore_column: o.IgnoreColumn = None,  # noqa: ARG001  # of domains, which read the context
     classes: o.Classes = None,
     skip_bad: o.SkipBad = False,
     ignore_label: o.IgnoreLabel = None,
@@ -145,6 +146,7 @@ def audit(
     check_written("audit", context.params)
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
+    check_recipes(domain, [*(attack or ()), *(ladder or ())])
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(goal)
     if threads is not None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import tomli_w
 
-from signstep.core.caps import NAMES
-from signstep.core.documents import read_toml
+from signstep.core.caps import NAMES, current
+from signstep.core.documents import content_of, toml_table
 from signstep.core.files import is_writable
 from signstep.errors import InputError, LoadError
 
@@ -39,14 +39,16 @@ class Settings:
 
 
 def find_config(words: Sequence[str]) -> Path | None:
-    """The file named by ``--config`` before the command, else the one that lies in the current folder."""
+    """The file named by ``--config`` before the command, else the one in the current folder, if that is no report's."""
     named = before_command(words, "--config")
     if named:
         return Path(named[0])
     own, project = Path("signstep.toml"), Path("pyproject.toml")
+    if Path("SHA256SUMS").exists():
+        return None  # a report's folder: what others left there says nothing about what is to be run here
     if own.is_file():
         return own
-    return project if project.is_file() and "signstep" in _toml(project).get("tool", {}) else None
+    return project if project.is_file() and "signstep" in _parsed(_content(project), project).get("tool", {}) else None
 
 
 def find_caps(words: Sequence[str]) -> dict[str, int]:
@@ -86,7 +88,16 @@ def read_config(path: Path | None, command: Any) -> Settings:
     """
     if path is None:
         return Settings()
-    plain = _toml(path)
+    return read_text(_content(path), path, command)
+
+
+def read_text(content: bytes, path: Path, command: Any) -> Settings:
+    """The same from the content of the file at ``path``.
+
+    Raises:
+        InputError: it is no TOML, or names a command or an option that does not exist.
+    """
+    plain = _parsed(content, path)
     if path.name == "pyproject.toml":
         plain = plain.get("tool", {}).get("signstep", {})
     defaults: dict[str, dict[str, Any]] = {}
@@ -121,9 +132,16 @@ def dump_config(command: str, options: Mapping[str, Any], ignore: Mapping[str, s
     return start + tomli_w.dumps({command: table})
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> bytes:
     try:
-        return read_toml(path, "--config")
+        return content_of(path, "--config", current().text // 4)
+    except LoadError as error:
+        raise InputError(str(error)) from error
+
+
+def _parsed(content: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return toml_table(content, str(path))
     except LoadError as error:
         raise InputError(str(error)) from error
 

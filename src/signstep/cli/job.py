@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from signstep.auditing.memory import planned_rows
 from signstep.cli.options import output_of, size_of
-from signstep.cli.terminal import bars, noted, say
+from signstep.cli.terminal import bars, noted
 from signstep.core.outputs import Predictor
 from signstep.core.untouched import untouched
 from signstep.data import DataSource, open_data
@@ -26,20 +26,6 @@ from signstep.models.sources import code_hash, source_files
 from signstep.plain import one_line
 
 _DEFAULT = 256
-
-__all__ = [
-    "Job",
-    "all_hashes",
-    "check_classes",
-    "interruptible",
-    "job_of",
-    "others_of",
-    "output_folder",
-    "progress",
-    "rows_of",
-    "say",
-    "sized",
-]
 
 
 @dataclass(frozen=True)

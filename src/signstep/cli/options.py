@@ -31,6 +31,9 @@ Data = Annotated[
     typer.Option(help=".npz, .csv, .parquet, MNIST IDX, images by class, shards, a saved Hugging Face set, or digits."),
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Tables: the column that holds the label.")]
+IgnoreColumn = Annotated[
+    list[str] | None, typer.Option(help="With --domain tabular or control: leave this column out; may be repeated.")
+]
 Classes = Annotated[Path | None, typer.Option(help="A text file with one class name per line: the model's order.")]
 SkipBad = Annotated[
     bool, typer.Option("--skip-bad", help="Leave out bad rows and unreadable images; they are counted.")
@@ -188,7 +191,7 @@ def device_of(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name!r} is not available here; pass cpu or auto") from error
     return device

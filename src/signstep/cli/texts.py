@@ -12,14 +12,14 @@ from signstep.cli.terminal import told
 from signstep.core.norms import NORMS
 from signstep.core.recipes import RECIPES, options_of
 from signstep.core.tasks import TASKS
+from signstep.domains import DOMAINS
 from signstep.errors import InputError
-from signstep.explain import TOPICS
 from signstep.explain import explain as explanation
 from signstep.train.explained import explained
 from signstep.train.recipes import TRAINING_RECIPES
 
 _WIDTH = max(12, *map(len, RECIPES))
-_KNOWN = (*TOPICS, *(name for name in TRAINING_RECIPES if name not in TOPICS))
+_KNOWN = (*RECIPES, *(name for name in TRAINING_RECIPES if name not in RECIPES))
 
 
 @app.command("list")
@@ -36,6 +36,15 @@ def list_() -> None:
         lines.append(f"options: {options or 'none'}; {row.cost}")
         for line in lines:
             told(f"{'':<{_WIDTH + 3}}{line}")
+    told("\nRecipes of domains (--domain NAME --attack)")
+    for domain in DOMAINS.values():
+        for row in domain.rows.values():
+            told(f"  {row.name:<{_WIDTH}} {row.title}")
+            for line in (
+                f"--domain {domain.name} alone; needs {row.needs}: {row.knowledge}",
+                f"options: {', '.join(options_of(row))}; {row.cost}",
+            ):
+                told(f"{'':<{_WIDTH + 3}}{line}")
     told("\nLadders (--ladder), each rung for what the ones before have left standing")
     for ladder in LADDERS.values():
         told(f"  {ladder.name:<{_WIDTH}} {ladder.about}")

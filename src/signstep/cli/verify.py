@@ -1,181 +1,236 @@
-"""``signstep verify``: score a report again, from its files alone."""
+"""``signstep verify``: what of a report holds, for somebody who believes nothing that lies in its folder."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from signstep.auditing import rescore
-from signstep.auditing.ladder import LADDERS
-from signstep.auditing.result import Result
-from signstep.auditing.run import rung_names
-from signstep.auditing.stream import batches
+from signstep.auditing import planned, rescore
+from signstep.auditing.again import attacked_again
+from signstep.auditing.book import Check, attempted
+from signstep.auditing.claims import claims
+from signstep.auditing.evidence import Evidence
+from signstep.auditing.provable import unprovable
+from signstep.auditing.reading import LARGEST, parse
+from signstep.auditing.recount import recount
+from signstep.auditing.result import SCHEMA, Result
+from signstep.auditing.signature import signed
+from signstep.auditing.sums import POINTS, RECORD, check_sums, plain_file
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.config import read_config
-from signstep.cli.domain import IMAGES, case_of
-from signstep.cli.job import Job, all_hashes, job_of, rows_of, say
-from signstep.core.outputs import Predictor
-from signstep.core.space import InputSpace
-from signstep.core.tasks import Custom, Objective, Regression
-from signstep.core.tree import tree_map
+from signstep.cli.brought import Brought, brought, files_of, names, options_of, threat
+from signstep.cli.domain import SchemaFile
+from signstep.cli.fence import fenced, refuse
+from signstep.cli.job import output_folder
+from signstep.cli.stated import Stated, agrees, proposal, stated_by
+from signstep.cli.terminal import aside, say, told
+from signstep.core.threat import span_of
 from signstep.core.untouched import untouched
+from signstep.domains import DOMAINS
 from signstep.domains import domain as find_domain
-from signstep.errors import InputError, LoadError
+from signstep.errors import LoadError
+from signstep.plain import one_line
 
-_HELP = """Score every saved point of a report again and check that nothing was changed.
+_HELP = """Check a report with your own model, weights and data, believing nothing that lies in its folder.
 
-Counts are taken again from the examples; saved points are checked against ball, box, mask and grid, scored by the
-model, and compared with the data; files, weights, data, the model's code and the preprocessing are compared with their
-recorded SHA-256. No attack is run.
-The model and data are those that the report's signstep.toml names, unless given here.
+Everything that follows from the examples, from your data or from your model is derived again; saved points are checked
+against ball, box, mask and grid and scored by your model; files, page, weights, data, code and preprocessing are
+compared. What nobody can check is printed. Model, weights and data are those that you name, or that your own
+signstep.toml names; what the report names is shown as a command, and never loaded.
 
-Exit status: 0 all holds, 1 something does not, 2 wrong use.
+--again N attacks a sample of N examples that held once more, drawn by a secret seed of yours; nothing else attacks.
+
+Exit status: 0 all holds, 1 something does not, 2 wrong use, 4 incomplete: nothing fails, and not all could be checked.
 
 Example:
 
-  signstep verify signstep-report
+  signstep verify signstep-report --model mynet:build --weights net.safetensors --data testset.npz --again 60
 """
+
+_MISSING = (
+    "NOT CHECKED: what a model answers, labels, examples, inputs and SHA-256 of what went in, for which your model and "
+    "data are needed: pass --model and --data"
+)
+
+
+# Of a record that fails one of these, nothing is asked: it is not known what.
+_SOUND = ("counts", "terms", "points")
 
 
 @app.command(help=_HELP)
 def verify(
+    context: typer.Context,
     report: Annotated[Path, typer.Argument(help="The folder that signstep audit wrote.")],
     model: o.Model = None,
     weights: o.Weights = None,
+    model_arg: o.ModelArg = None,
+    trust: o.Trust = False,
+    domain: Annotated[str | None, typer.Option(help=f"What the inputs are: {', '.join(DOMAINS)}.")] = None,
+    schema: SchemaFile = None,
     data: o.Data = None,
+    label_column: o.LabelColumn = None,
+    classes: o.Classes = None,
+    skip_bad: o.SkipBad = False,
+    ignore_label: o.IgnoreLabel = None,
+    max_pixels: o.MaxPixels = None,
+    split: o.Split = None,
+    resize: o.Resize = None,
+    box: Annotated[
+        str | None, typer.Option(help="Valid inputs, where the report's box is not that of the data.")
+    ] = None,
+    again: Annotated[int, typer.Option(min=0, help="Attack so many of the examples that held once more.")] = 0,
+    signed_by: Annotated[
+        Path | None, typer.Option(help="A public key, as signstep sign writes it: who made it?")
+    ] = None,
+    render: Annotated[Path | None, typer.Option(help="Write the page, rendered anew from the record, there.")] = None,
     device: o.Device = "auto",
 ) -> None:
     """Check a report."""
-    result = Result.load(report / "result.json")
-    checks = [rescore.check_sums(report), rescore.recount(result), *_ladder(result)]
-    points = _points(report / "adversarial.safetensors")
-    stated = _stated(report)
-    stated |= {name: value for name, value in (("model", model), ("weights", weights), ("data", data)) if value}
-    if stated.get("domain", IMAGES) != IMAGES:
-        _told(result, [*checks, *_of_case(result, points, stated)])
+    from signstep.report.rendered import same_page  # slow to import, and other commands do without
+
+    given = {
+        "model": model,
+        "weights": weights,
+        "model_arg": model_arg,
+        "trust": trust,
+        "domain": domain,
+        "schema": schema,
+        "data": data,
+        "label_column": label_column,
+        "classes": classes,
+        "skip_bad": skip_bad,
+        "ignore_label": ignore_label,
+        "max_pixels": max_pixels,
+        "split": split,
+        "resize": resize,
+    }
+    options = options_of(context, report, given)
+    refuse(report, **files_of(options), signed_by=signed_by, render=render)
+    text = plain_file(report / RECORD, LARGEST)
+    checks = [attempted("files", check_sums, report)]
+    if signed_by is not None:
+        checks.append(signed(report, signed_by))
+    try:
+        result, said = _record(text)
+        points = _points(report)
+    except LoadError as error:
+        _told(None, [*checks, Check("record", False, str(error))], None, asked=False)
         return
-    job = _job(stated)
-    mean, std = o.numbers(stated.get("mean"), "mean"), o.numbers(stated.get("std"), "std")
-    checks.append(rescore.hashes(result, all_hashes(job, mean, std, stated.get("inputs", "raw"))))
-    checks.append(rescore.allowed(result, points))
-    space = InputSpace.of(
-        mean,
-        std,
-        inputs=cast("o.Side", stated.get("inputs", "raw")),
-        budget=cast("o.Side", stated.get("budget", "raw")),
-    )
+    checks.append(Check("record", True, said))
+    stated, unreadable = stated_by(report)
     where = o.device_of(device)
-    mode = stated.get("mode", "eval")
-    with untouched(job.model.to(where), mode=mode), torch.no_grad():
-        predictor = Predictor(
-            job.model,
-            o.output_of(stated.get("output")),
-            "logits" if stated.get("task") == "regression" else stated.get("outputs", "auto"),
-            None if space.mean is None else lambda u: tree_map(space.to_model, u),
+    with fenced(report):
+        # What is loaded is read under these terms; where they are none, nothing is.
+        sane = attempted("terms", claims, result).holds
+        own = brought(options, stated, result, box, where) if sane else None
+        checks += of_record(result, stated, points, own)
+        sound = all(check.holds for check in checks if check.name in _SOUND)
+        checks += [] if unreadable is None else [unreadable]
+        checks.append(attempted("page", same_page, result, points, stated.ignore, report))
+        if own is not None and sound:
+            asked = list(of_model(result, points, own, where, again))
+            named = {check.name for check in asked}
+            checks = [check for check in checks if check.name not in named] + asked
+        elif own is not None or options:
+            checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
+    if render is not None:
+        _rendered(result, points, stated.ignore, render)
+    _told(result, checks, proposal(report, stated), asked=own is not None or bool(options))
+
+
+def _record(text: bytes) -> tuple[Result, str]:
+    """The record, and what is to be said of its schema."""
+    try:
+        plain = parse(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise LoadError(f"this is not a signstep result: it is not UTF-8 ({error})") from error
+    result = Result.from_plain(plain)
+    by = f"made by signstep {result.versions.get('signstep')}"
+    old = "" if plain["schema"] == SCHEMA else f", which this version reads as {SCHEMA}"
+    return result, f"schema {plain['schema']}{old}, {by}"
+
+
+def _points(report: Path) -> dict[str, Tensor]:
+    path = report / POINTS
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise LoadError(f"{path} is no plain file")
+    return Evidence.load(path) if path.is_file() else {}
+
+
+def of_record(result: Result, stated: Stated, points: Mapping[str, Tensor], own: Brought | None = None) -> list[Check]:
+    """Every check of record, configuration and points that asks no model."""
+    attacks, terms = (None, None) if own is None else (own.attacks, own.terms)
+    domain = result.terms.get("domain")
+    # Signstep's own code, whichever of its domains the record names.
+    checkers = find_domain(domain).checkers if isinstance(domain, str) and domain in DOMAINS else None
+    checks = [
+        recount(result),
+        attempted("terms", claims, result),
+        planned.ladder(result),
+        attempted("passes", planned.passes, result, attacks),
+        attempted("configuration", agrees, result, stated),
+        attempted("points", rescore.saved, result, points),
+    ]
+    if all(check.holds for check in checks if check.name == "points"):
+        checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
+    return checks
+
+
+def of_model(
+    result: Result, points: Mapping[str, Tensor], own: Brought, device: torch.device, again: int = 0
+) -> Iterator[Check]:
+    """Every check that needs the verifier's model or data."""
+    yield names(result, own)
+    yield rescore.hashes(result, own.hashes)
+    yield threat(result, own)
+    kept = list(own.batches) if again else own.batches
+    task, model = own.task, own.predictor.model
+    with untouched(model, mode=own.mode), torch.no_grad():
+        checks, there = rescore.of_data(
+            result, points, kept, own.predictor, task, own.to_search, span_of(own.searched), own.total
         )
-        task = o.task_of(stated.get("task", "auto"), stated.get("tolerance"), stated.get("ignore_label"))
-        checks.append(rescore.answers(result, points, predictor, task))
-        threat = o.threat_of(stated.get("threat") or job.threat, stated.get("box"), stated.get("grid"), job.data.bounds)
-        checks.append(
-            rescore.untouched_answers(
-                result, _audited(job, result), predictor, task, lambda x: space.to_search(x, threat)
-            )
-        )
-    checks.append(rescore.inputs(points, ((space.to_search(x, threat), y) for x, y in _audited(job, result))))
-    _told(result, checks)
+        yield from checks
+        if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
+            yield attempted("passes", planned.passes, result, own.attacks, there)
+        yield attempted("answers", rescore.answers, result, points, own.predictor, task)
+    if again:
+        yield attacked_again(result, kept, again, model=model, reading=own.reading, attacks=own.attacks, device=device)
 
 
-def _of_case(result: Result, points: Mapping[str, Tensor], stated: dict[str, Any]) -> Iterator[rescore.Check]:
-    """The checks that need the model and the data of a domain."""
-    name = stated["domain"]
-    case = case_of(name, stated, rows_of(str(stated.get("batch_size", "auto"))) or 256)
-    shard = result.terms.get("shard")
-    drawn = list(batches(case.batches, None, None if shard is None else (shard[0], shard[1])))
-    yield rescore.hashes(result, case.hashes)
-    yield rescore.allowed(result, points, find_domain(name).checkers)
-    own = isinstance(case.task, (Objective, Regression, Custom)) or case.task == "regression"
-    with untouched(case.model), torch.no_grad():
-        predictor = Predictor(case.model, None, "logits" if own else "auto")
-        yield rescore.answers(result, points, predictor, case.task)
-        yield rescore.untouched_answers(result, drawn, predictor, case.task, lambda x: x)
-    yield rescore.inputs(points, drawn)
+def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str, str], render: Path) -> None:
+    """The page, the checklist and the pictures, from the record alone."""
+    from signstep.report import write_report
+
+    with output_folder(render, marks=("index.html",)) as folder:
+        write_report(result, folder, points=points, ignore=ignore)
+    say(aside(), f"rendered anew: {render / 'index.html'}")
 
 
-def _told(result: Result, checks: Sequence[rescore.Check]) -> None:
-    """Print the checks; the exit status says whether all hold."""
+def _told(result: Result | None, checks: Sequence[Check], typed: str | None, *, asked: bool) -> None:
+    """Print the answer; the exit status says whether all holds."""
+    if not asked:
+        told(_MISSING)
     for check in checks:
-        typer.echo(str(check))
-    if result.partial:
-        typer.echo(f"note  the audit was interrupted: the record covers {result.examples} examples")
+        told(one_line(str(check)))
+    if result is not None:
+        told("Nobody who was not there can tell these; whoever made the report may have written anything:")
+        for line in unprovable(result):
+            told(f"  {one_line(line)}")
+        if result.partial:
+            told(f"note  the audit was interrupted: the record covers {result.examples} examples")
+    if not asked and typed is not None:
+        told("The report names a model and data. Nothing of it was loaded; if you trust them, type:")
+        told(f"  {one_line(typed)}")
     say(
-        Console(stderr=True),
-        "This scores what was found again. It does not search: the true robust accuracy may be lower.",
+        aside(),
+        "This scores what was found again; what held is searched again with --again alone. The true robust accuracy "
+        "may be lower.",
     )
     if not all(check.holds for check in checks):
         raise typer.Exit(1)
-
-
-def _audited(job: Job, result: Result) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The data of the job, or the shard of it that the record is of."""
-    shard = result.terms.get("shard")
-    for x, y in batches(job.data, None, None if shard is None else (shard[0], shard[1])):
-        assert isinstance(x, Tensor)
-        yield x, y
-
-
-def _ladder(result: Result) -> list[rescore.Check]:
-    """Whether a preset's name stands over that preset's rungs."""
-    if result.ladder in ("", "custom"):
-        return []
-    known = LADDERS.get(result.ladder)
-    if known is None:
-        return [rescore.Check("ladder", False, f"{result.ladder} is no preset of this version")]
-    same = [entry.name for entry in result.attacks] == rung_names(known.rungs)
-    seen = f"the rungs are those of {result.ladder}" if same else f"the rungs are not those of {result.ladder}"
-    return [rescore.Check("ladder", same, seen)]
-
-
-def _points(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        return {}
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise LoadError(f"{path} cannot be read: {error}") from error
-
-
-def _stated(report: Path) -> dict[str, Any]:
-    """The options that the report was made with."""
-    path = report / "signstep.toml"
-    if not path.is_file():
-        raise InputError(f"{path} is missing; pass the folder of a report that signstep audit wrote")
-    return dict(read_config(path, typer.main.get_command(app)).defaults.get("audit", {}))
-
-
-def _job(stated: dict[str, Any]) -> Job:
-    weights = stated.get("weights")
-    return job_of(
-        stated.get("model"),
-        None if weights is None else Path(weights),
-        stated.get("model_arg"),
-        stated.get("data"),
-        stated.get("split"),
-        stated.get("resize"),
-        stated.get("limit"),
-        str(stated.get("batch_size", "auto")),
-        real=stated.get("task") == "regression",
-        keep_mode=stated.get("mode") == "keep",
-        label_column=stated.get("label_column"),
-        classes=None if stated.get("classes") is None else Path(stated["classes"]),
-        skip_bad=bool(stated.get("skip_bad", False)),
-        ignore_label=stated.get("ignore_label"),
-        max_pixels=stated.get("max_pixels"),
-        trust=bool(stated.get("trust", False)),
-    )
+    if not asked or not all(check.complete for check in checks):
+        told("incomplete: nothing fails, and not all could be checked")
+        raise typer.Exit(4)

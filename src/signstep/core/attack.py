@@ -11,7 +11,8 @@ from signstep.core.ledger import Ledger
 from signstep.core.moves import Best, Move, State, View, rose, take_state
 from signstep.core.oracles import Autograd, Oracle, backwards_of, innermost, within
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem, confirm
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, LOOKS, Problem, confirm
 from signstep.core.region import Region
 from signstep.core.runs import Run, found, settle
 from signstep.core.tasks import Score
@@ -96,6 +97,11 @@ class GradientAttack:
             )
         if self.targets < 0:
             raise InputError(f"{self.name}: targets={self.targets}; pass the number of classes to lead to, at least 0")
+        if self.diverse < 0 or not self.jitter >= 0:
+            raise InputError(
+                f"{self.name}: diverse={self.diverse}, jitter={self.jitter}; pass a number of steps and a share of eps "
+                "that are at least 0"
+            )
         if self.restarts > 1 and self.start in ("clean", "best"):
             raise InputError(
                 f"{self.name}: restarts={self.restarts} from one point would repeat one run; pass restarts=1 "
@@ -105,7 +111,7 @@ class GradientAttack:
     @property
     def draws(self) -> bool:
         """Whether the attack uses randomness of its own, and so needs ids."""
-        probes = self.move.probes and self.steps > 1
+        probes = self.move.probes > 0 and self.steps > 1
         return self.start in ("uniform", "vertex") or self.diverse > 0 or self.oracle.draws or probes
 
     @property
@@ -121,17 +127,47 @@ class GradientAttack:
             return "nothing"
         return "gradients" if backwards_of(self.oracle) else "scores"
 
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend."""
+        each, back = self.oracle.gradients, backwards_of(self.oracle)
+        led = self.targets > 0 and setting.ways > 0
+        runs = self.restarts * (max(1, setting.led(self.targets)) if led else 1)
+        verdict = HELD_OUT if setting.random else 1
+        looks = LOOKS if setting.random else 0 if self.oracle.exact and setting.exact else 1
+        probes = self.move.probes * max(0, self.steps - 1)
+        spread = (self.oracle.looks + self.diverse * each) if self.diverse else 0
+        last = self.oracle.looks if self.keep == "best" and self.steps else 0
+        run = (self.steps + probes) * each + last + verdict
+        # A row that starts at the clean input has moved once before the first look that lets it leave.
+        begun = self.diverse > 0 or self.start != "clean"
+        first = int(led) + min(self.steps, 1 if begun else 2) * each + verdict
+        counted = sum(map(_counted, range(self.steps)))
+        # Where there is one way to fail alone, nothing is spread over.
+        certain = setting.ways > 0 or not self.diverse
+        gradients = (self.steps + probes + self.diverse) * back
+        return Passes(
+            first,
+            int(led) + runs * (run + (spread if certain else 0)),
+            int(led) + runs * (run + spread + self.steps * looks),
+            runs * gradients if certain else None,
+            runs * counted,
+        )
+
     def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:
         """Attack every row and return what was found; ``clean`` is the input the region surrounds."""
         ledger = Ledger(problem.ids)
         led = problem.led(self.loss)
-        ways = self._ways(led, clean, key, ledger)
+        ways, there = self._ways(led, clean, key, ledger)
         runs = [(restart, way) for restart in range(self.restarts) for way in range(max(1, _columns(ways)))]
         ended = None
         for number, (_, way) in enumerate(runs):
             index = ledger.standing()
             if len(index) == 0 or ended is not None:
                 break
+            if way and there is not None:
+                index = index[there[index, way]]
+                if len(index) == 0:
+                    continue
             everyone = len(index) == len(problem.ids)
             hunt = led if everyone else led.take(index)
             if ways is not None:
@@ -147,18 +183,27 @@ class GradientAttack:
     def craft(self, problem: Problem, region: Region, clean: Tree, key: Key) -> Tree:
         """The attacked inputs of one run, without verdict: for training loops and for speed."""
         return self._search(
-            problem.led(self.loss), region, clean, key.fold("restart", 0), None, torch.empty(0, dtype=torch.int64), None
+            problem.led(self.loss),
+            region,
+            clean,
+            key.fold("restart", 0),
+            None,
+            torch.empty(0, dtype=torch.int64, device="cpu"),
+            None,
         ).points()
 
-    def _ways(self, problem: Problem, clean: Tree, key: Key, ledger: Ledger) -> Tensor | None:
-        """The classes (R, targets) to lead to, the closest at the clean input first."""
+    def _ways(
+        self, problem: Problem, clean: Tree, key: Key, ledger: Ledger
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        """The classes (R, targets) to lead to, the closest at the clean input first, and which of them are there."""
         if self.targets == 0 or not problem.classwise:
-            return None
+            return None, None
         score = self.oracle.look(problem, clean, key.fold("ways"))
-        ledger.spend(torch.arange(len(problem.ids), device=problem.ids.device), 1)
-        # The label's own way is infinitely far and comes last; NaN outputs lead anywhere.
-        order: Tensor = torch.nan_to_num(score.ways, nan=torch.inf).argsort(stable=True, dim=1)
-        return order[:, : min(self.targets, order.shape[1] - 1)]
+        ledger.spend(torch.arange(len(problem.ids), device=problem.ids.device, dtype=torch.int64), 1)
+        # The label's own way is infinitely far and comes last, with those of absent classes; NaN outputs lead anywhere.
+        order: Tensor = torch.nan_to_num(score.ways, nan=torch.inf, posinf=torch.inf).argsort(stable=True, dim=1)
+        order = order[:, : min(self.targets, order.shape[1] - 1)]
+        return order, ~torch.isposinf(score.ways.gather(1, order))
 
     def _search(
         self,
@@ -365,7 +410,7 @@ class _Run:
         """Let the fooled rows leave with their points; returns the positions of those that stay."""
         if self._found is None or self._place is None:
             self._found = tree_map(torch.clone, self._everyone)
-            self._place = torch.arange(len(fooled), device=fooled.device)
+            self._place = torch.arange(len(fooled), device=fooled.device, dtype=torch.int64)
         gone, stay = fooled.nonzero().squeeze(1), (~fooled).nonzero().squeeze(1)
         put(self._found, self._place[gone], take(point, gone))
         self._place, self.owners = self._place[stay], self.owners[stay]

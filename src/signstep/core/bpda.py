@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from signstep.core.defaults import plain_tensor
 from signstep.errors import ModelError
 
 
@@ -56,7 +57,7 @@ class _Lent(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, there: Callable[[Tensor], Any], back: Callable[[Tensor], Tensor] | None) -> Tensor:
         ctx.save_for_backward(x)
         ctx.back = back
-        out = torch.as_tensor(there(x.detach().clone())).to(device=x.device)
+        out = plain_tensor(there(x.detach().clone())).to(device=x.device)
         out = out if out.is_floating_point() else out.to(x.dtype)
         if back is None and out.shape != x.shape:
             raise ModelError(

@@ -30,7 +30,7 @@ def read_json(path: Path, what: str) -> Any:
     Raises:
         LoadError: it cannot be read, or see `json_value`.
     """
-    return json_value(_content(path, what, current().text), f"{what} {path}")
+    return json_value(content_of(path, what, current().text), f"{what} {path}")
 
 
 def json_value(content: bytes | str, what: str, most: int | None = None, *, finite: bool = True) -> Any:
@@ -70,7 +70,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     Raises:
         LoadError: it cannot be read, or see `toml_table`.
     """
-    return toml_table(_content(path, what, current().text // 4), f"{what} {path}")
+    return toml_table(content_of(path, what, current().text // 4), f"{what} {path}")
 
 
 def toml_table(content: bytes | str, what: str) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def read_text(path: Path, what: str) -> str:
     Raises:
         LoadError: it cannot be read, is longer than the cap ``text``, or is no UTF-8.
     """
-    content = _content(path, what, most := current().text)
+    content = content_of(path, what, most := current().text)
     if len(content) > most:
         _long(f"{what} {path}", len(content), most)
     try:
@@ -112,7 +112,12 @@ def read_text(path: Path, what: str) -> str:
         raise LoadError(f"{what} {path} is no text in UTF-8 ({error}); write it again") from error
 
 
-def _content(path: Path, what: str, most: int) -> bytes:
+def content_of(path: Path, what: str, most: int) -> bytes:
+    """The bytes of a plain file of at most so many, and one more where it grew since.
+
+    Raises:
+        LoadError: it cannot be read, is a pipe or a device, or is longer.
+    """
     try:
         seen = path.stat()
         if stat.S_ISREG(seen.st_mode) and seen.st_size > most:

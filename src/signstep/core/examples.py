@@ -88,7 +88,7 @@ class Keep:
 
     def __call__(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Bool (R,)."""
-        kept = torch.ones(len(x), dtype=torch.bool)
+        kept = torch.ones(len(x), dtype=torch.bool, device="cpu")
         if self._share > 0:
             ids = content_ids(x, self._span)
             drawn = self._key.draws(ids, torch.device("cpu")).uniform("aside", (1,)).squeeze(1) < self._share

@@ -8,6 +8,8 @@ from signstep.core.recipe import WHITE_BOX, Recipe, step_length
 from signstep.core.smooth import Smooth
 from signstep.errors import InputError
 
+_JITTER = 0.3
+
 
 def fgsm(*, oracle: Oracle | None = None) -> GradientAttack:
     """One steepest step of the whole radius from the clean input (Goodfellow, Shlens & Szegedy 2014, section 4)."""
@@ -107,7 +109,7 @@ def smooth_pgd(
     step: float = 1.0,
     restarts: int = 1,
     start: str = "clean",
-    jitter: float = 0.3,
+    jitter: float = _JITTER,
     targets: int = 0,
     soft: float = 2.0,
     sharp: float = 40.0,
@@ -123,6 +125,8 @@ def smooth_pgd(
         raise InputError(f"start={start!r} for smooth-pgd; pass 'clean', 'uniform' or 'best'")
     if not 0 < soft <= sharp:
         raise InputError(f"soft={soft}, sharp={sharp}; pass 0 < soft <= sharp")
+    if jitter != _JITTER and start != "best":
+        raise InputError(f"jitter={jitter} belongs to start=best, and the start is {start!r}; pass both, or no jitter")
     return GradientAttack(
         "smooth-pgd",
         shrinking(step, step / 20),
@@ -185,7 +189,7 @@ ROWS = (
         "auto-PGD: adaptive step, momentum, best point",
         "Croce & Hein 2020 (arXiv:2003.01690), section 3",
         WHITE_BOX,
-        "steps + 2 forwards, steps backwards; times targets",
+        "steps + 2 forwards, steps backwards; with targets those of each, and 1 forward",
     ),
     Recipe(
         "odi-pgd",
@@ -193,7 +197,7 @@ ROWS = (
         "PGD from output-diversified starts, on the margin",
         "Tashiro, Song & Ermon 2020 (arXiv:2003.06878), section 3",
         WHITE_BOX,
-        "steps + diverse + 1 forwards, steps + diverse backwards",
+        "steps + diverse + 2 forwards, steps + diverse backwards",
     ),
     Recipe(
         "mt-pgd",
@@ -209,6 +213,6 @@ ROWS = (
         "PGD through softened rectifiers, on the margin",
         "backward pass: Athalye, Carlini & Wagner 2018 (arXiv:1802.00420), section 4.1",
         WHITE_BOX,
-        "steps + 2 forwards, steps backwards; times targets",
+        "steps + 2 forwards, steps backwards; with targets those of each, and 1 forward",
     ),
 )

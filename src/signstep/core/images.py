@@ -42,7 +42,7 @@ def blurring(size: int, sigma: Tensor) -> Tensor:
         Matrices (R, size, size) whose rows sum to 1; the identity where sigma is 0.
     """
     # In float64 and rounded: the exponential of one number may differ in the last place with its position in memory.
-    wide, place = sigma.cpu().double(), torch.arange(size, dtype=torch.float64)
+    wide, place = sigma.cpu().double(), torch.arange(size, dtype=torch.float64, device="cpu")
     apart = (place.unsqueeze(1) - place).square()
     weights = torch.exp(-apart / (2 * wide.clamp_min(1e-3).square()).reshape(-1, 1, 1))
     return (weights / weights.sum(2, keepdim=True)).float().to(sigma.device)

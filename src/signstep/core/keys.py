@@ -59,21 +59,21 @@ class RowDraws:
 
     def uniform(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
         """Uniform on [0, 1), float32."""
-        return self._fill(purpose, shape, lambda out, generator: torch.rand(shape, generator=generator, out=out))
+        return self._fill(purpose, shape, torch.rand)
 
     def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:
         """Standard normal, float32."""
-        return self._fill(purpose, shape, lambda out, generator: torch.randn(shape, generator=generator, out=out))
+        return self._fill(purpose, shape, torch.randn)
 
-    def _fill(self, purpose: str, shape: tuple[int, ...], draw: Callable[[Tensor, torch.Generator], Tensor]) -> Tensor:
+    def _fill(self, purpose: str, shape: tuple[int, ...], draw: Callable[..., Tensor]) -> Tensor:
         prefix = self.key.fold(purpose)._digest()
         generator = torch.Generator()
-        out = torch.empty((len(self.ids), *shape))
+        out = torch.empty((len(self.ids), *shape), dtype=torch.float32, device="cpu")
         for row, identity in enumerate(self.ids.tolist()):
             digest = prefix.copy()
             digest.update(identity.to_bytes(8, "little", signed=True))
             generator.manual_seed(int.from_bytes(digest.digest(), "little") >> 1)
-            draw(out[row], generator)
+            draw(shape, generator=generator, out=out[row], dtype=out.dtype, device=out.device)
         return out.to(self.device)
 
 

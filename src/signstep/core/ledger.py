@@ -26,14 +26,14 @@ class Ledger:
     def standing(self) -> Tensor:
         """Positions of the rows that no restart has fooled."""
         if self.verdict is None:
-            return torch.arange(len(self.forwards), device=self.forwards.device)
+            return torch.arange(len(self.forwards), device=self.forwards.device, dtype=torch.int64)
         return (~self.verdict.fooled).nonzero().squeeze(1)
 
-    def spend(self, owners: Tensor | None, forwards: int, backwards: int = 0) -> None:
-        """Book passes on rows."""
+    def spend(self, owners: Tensor | None, forwards: int | Tensor, backwards: int | Tensor = 0) -> None:
+        """Book passes on rows, as many on each or a number (R,) for each."""
         if owners is not None:
-            self.forwards.index_add_(0, owners, torch.full_like(owners, forwards))
-            self.backwards.index_add_(0, owners, torch.full_like(owners, backwards))
+            for total, passes in ((self.forwards, forwards), (self.backwards, backwards)):
+                total.index_add_(0, owners, torch.zeros_like(owners) + passes)
 
     def count(self, owners: Tensor, region: Region, gradient: Tree) -> Tree:
         """Take stock of a gradient of the rows ``owners``; returns it with unusable coordinates set to zero."""

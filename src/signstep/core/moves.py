@@ -51,8 +51,8 @@ class Move(NamedTuple):
 
     ``feasible`` promises that the change from the clean input is `Region.step`'s own and needs no projection to land.
     ``remembers`` asks for the view's ``best``. ``ahead(d, state)`` is where the gradient is wanted instead of at d; it
-    is projected first (Nesterov's look-ahead). ``probes`` asks for the view's ``probe`` and ``draws`` at every step but
-    the last, whose state nobody reads.
+    is projected first (Nesterov's look-ahead). ``probes``, how often each step but the last, whose state nobody reads,
+    looks at a gradient elsewhere: it gets the view's ``probe`` and ``draws``.
     """
 
     init: Callable[[Region, Tree], State]
@@ -60,7 +60,7 @@ class Move(NamedTuple):
     feasible: bool = False
     remembers: bool = False
     ahead: Callable[[Tree, State], Tree] | None = None
-    probes: bool = False
+    probes: int = 0
 
 
 def steepest(relative: float) -> Move:
@@ -94,7 +94,7 @@ def shrinking(first: float, last: float) -> Move:
 
 def momentum(decay: float) -> Move:
     """g_t = decay * g_(t-1) + gradient / its L1 length (MI-FGSM; Dong et al. 2018, algorithm 1)."""
-    if decay < 0:
+    if not decay >= 0:
         raise InputError(f"decay={decay}: pass a momentum factor >= 0; 1.0 is the paper's")
 
     def init(region: Region, d: Tree) -> State:  # noqa: ARG001
@@ -128,7 +128,7 @@ def chain(*moves: Move) -> Move:
         moves[-1].feasible,
         any(move.remembers for move in moves),
         _look_ahead(moves),
-        any(move.probes for move in moves),
+        sum(move.probes for move in moves),
     )
 
 

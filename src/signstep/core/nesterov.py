@@ -25,7 +25,7 @@ def nesterov(decay: float, relative: float) -> Move:
     Raises:
         InputError: a decay below 0.
     """
-    if decay < 0:
+    if not decay >= 0:
         raise InputError(f"decay={decay}: pass a momentum factor >= 0; 1.0 is the paper's")
 
     def init(region: Region, d: Tree) -> State:  # noqa: ARG001

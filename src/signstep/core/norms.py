@@ -13,7 +13,6 @@ a zero. Sums of a row do not depend on the other rows, so a batch gives what its
 formulas aim a few ulp inside the ball (`_inner`), so that rounding does not carry them out of it.
 """
 
-import functools
 import math
 import re
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from signstep.core.batch_invariant import power
+from signstep.core.batch_invariant import line_sum, lines, power
 from signstep.core.tree import per_row
 from signstep.errors import ThreatError
 
@@ -82,12 +81,12 @@ class Linf:
 
     def length(self, d: Tensor) -> Tensor:
         """max_i |d_i|, (R,)."""
-        flat = _flat(d)
+        flat = lines(d)
         return torch.maximum(flat.amax(1), -flat.amin(1))
 
     def dual_length(self, g: Tensor) -> Tensor:
         """sum_i |g_i|, (R,)."""
-        return _sum(_flat(g).abs())[:, 0]
+        return line_sum(lines(g).abs())[:, 0]
 
     def steepest(self, g: Tensor, radius: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         """clip(radius * sign(g), low, high), the step of FGSM (Goodfellow et al. 2015, section 4)."""
@@ -119,7 +118,7 @@ class L2:
 
     def length(self, d: Tensor) -> Tensor:
         """sqrt(sum_i d_i^2) without overflow or underflow, (R,)."""
-        return _euclid(_flat(d))[:, 0]
+        return _euclid(lines(d))[:, 0]
 
     def dual_length(self, g: Tensor) -> Tensor:
         """The length itself: L2 is its own dual."""
@@ -127,7 +126,7 @@ class L2:
 
     def steepest(self, g: Tensor, radius: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         """clip(t g, low, high) with the t that makes its length the radius, or all of the box that g points to."""
-        return _on_curve(_flat(g), _finite(radius, g)[:, None], _flat_box(low, g), _flat_box(high, g)).reshape(g.shape)
+        return _on_curve(lines(g), _finite(radius, g)[:, None], _flat_box(low, g), _flat_box(high, g)).reshape(g.shape)
 
     def project(self, d: Tensor, radius: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         """clip(t d, low, high): t = 1 if that lies in the ball, else the t that makes its length the radius."""
@@ -157,11 +156,11 @@ class L1:
 
     def length(self, d: Tensor) -> Tensor:
         """sum_i |d_i|, (R,)."""
-        return _sum(_flat(d).abs())[:, 0]
+        return line_sum(lines(d).abs())[:, 0]
 
     def dual_length(self, g: Tensor) -> Tensor:
         """max_i |g_i|, (R,)."""
-        return _flat(g).abs().amax(1)
+        return lines(g).abs().amax(1)
 
     def steepest(self, g: Tensor, radius: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         """Coordinates filled up to the box in falling order of |g| until the radius is spent; ties in index order.
@@ -169,7 +168,7 @@ class L1:
         Without a box it is one vertex, radius * sign(g_i) at the first largest |g_i|. The box is that of Croce and Hein
         (2021), "Mind the box"; instead of sorting, a search finds the |g| at which the radius runs out.
         """
-        flat, budget = _flat(g), _finite(radius, g)[:, None]
+        flat, budget = lines(g), _finite(radius, g)[:, None]
         size, sign = flat.abs(), flat.sign()
         if low is None and high is None:
             first = size.argmax(1, keepdim=True)
@@ -177,11 +176,11 @@ class L1:
         budget = _inner(budget)
         room = _clip(budget * sign, _flat_box(low, g), _flat_box(high, g)).abs()
         # In-place comparison of floats yields 0.0 and 1.0, several times faster than a mask of bools.
-        level = largest(lambda t: _sum(size.clone().ge_(t).mul_(room)) >= budget, budget)
+        level = largest(lambda t: line_sum(size.clone().ge_(t).mul_(room)) >= budget, budget)
         full = room * size.clone().gt_(level)
         tied = room * size.eq_(level)
         before = tied.cumsum(1) - tied
-        return (sign * (full + torch.minimum(tied, (budget - _sum(full) - before).clamp_min_(0)))).reshape(g.shape)
+        return (sign * (full + torch.minimum(tied, (budget - line_sum(full) - before).clamp_min_(0)))).reshape(g.shape)
 
     def project(self, d: Tensor, radius: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         """sign(d) * min(max(|d| - mu, 0), cap) with the mu >= 0 that makes its length the radius.
@@ -194,14 +193,14 @@ class L1:
         inside = self.length(clipped) <= radius.to(d.dtype)
         if bool(inside.all()):
             return clipped
-        flat, budget = _flat(d), _inner(_finite(radius, d))[:, None]
+        flat, budget = lines(d), _inner(_finite(radius, d))[:, None]
         cap = _reach(flat, _flat_box(low, d), _flat_box(high, d))
         behind = flat.abs().amax(1, keepdim=True) - flat.abs()
 
         def shrunk(t: Tensor) -> Tensor:
             return torch.minimum((t - behind).clamp_min_(0), cap)
 
-        onto = flat.sign() * shrunk(largest(lambda t: _sum(shrunk(t)) <= budget, budget))
+        onto = flat.sign() * shrunk(largest(lambda t: line_sum(shrunk(t)) <= budget, budget))
         return torch.where(per_row(inside, d), clipped, onto.reshape(d.shape))
 
     def sample(self, draws: Draws, shape: tuple[int, ...]) -> Tensor:
@@ -245,7 +244,7 @@ class Grouped:
 
     def dual_length(self, g: Tensor) -> Tensor:
         """The sum of the L2 lengths of the groups, (R,)."""
-        return _sum(self._lengths(g))[:, 0]
+        return line_sum(self._lengths(g))[:, 0]
 
     def steepest(self, g: Tensor, radius: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
         """The steepest step of L2 in every group, each with the whole radius."""
@@ -335,26 +334,9 @@ def norm(name: str | Norm) -> Norm:
     raise ThreatError(f"norm={name!r} is not known; use one of {', '.join(_NAMES)} or grouped(axis,...)")
 
 
-def row_sum(values: Tensor) -> Tensor:
-    """The sum of each row of values (R, ...), shape (R,), the same whatever other rows there are."""
-    return _sum(_flat(values))[:, 0]
-
-
-_SHORT = 16  # rows below this length are laid out as columns
-
-
-def _flat(d: Tensor) -> Tensor:
-    """One line per row, (R, D), always with the same strides, which decide the order in which torch sums.
-
-    Short rows (a pixel, an atom) are stored as columns: torch then works on many of them at once, three times faster.
-    """
-    flat = d.reshape(len(d), math.prod(d.shape[1:]))
-    return flat.T.contiguous().T if flat.shape[1] < _SHORT else flat.contiguous()
-
-
 def _flat_box(bound: Tensor | None, like: Tensor) -> Tensor | None:
     """A side of the box, (R, D)."""
-    return None if bound is None else _flat(bound.expand_as(like))
+    return None if bound is None else lines(bound.expand_as(like))
 
 
 def _clip(d: Tensor, low: Tensor | None, high: Tensor | None, *, own: bool = False) -> Tensor:
@@ -380,14 +362,6 @@ def _inner(radius: Tensor) -> Tensor:
     return radius * (1 - 4 * torch.finfo(radius.dtype).eps)
 
 
-def _sum(values: Tensor) -> Tensor:
-    """The sum of each row of `_flat` numbers, (R, 1), in an order that does not depend on R."""
-    if values.shape[1] < _SHORT:
-        return functools.reduce(torch.add, (values[:, i : i + 1] for i in range(values.shape[1])))
-    # Torch splits a long row over its threads if it is the only one: so it never is.
-    return values.sum(1, keepdim=True) if len(values) != 1 else values.expand(2, -1).sum(1, keepdim=True)[:1]
-
-
 def _scale(flat: Tensor) -> Tensor:
     """The largest |entry| of each row rounded down to a power of two, (R, 1): dividing by it loses no digit.
 
@@ -402,7 +376,7 @@ def _scale(flat: Tensor) -> Tensor:
 def _euclid(flat: Tensor) -> Tensor:
     """The L2 length of each row, (R, 1), scaled so that no square leaves the range of the dtype."""
     scale = _scale(flat)
-    return scale * _sum((flat / scale).square_()).sqrt()
+    return scale * line_sum((flat / scale).square_()).sqrt()
 
 
 def _reach(flat: Tensor, low: Tensor | None, high: Tensor | None) -> Tensor:
@@ -417,12 +391,12 @@ def _on_curve(flat: Tensor, radius: Tensor, low: Tensor | None, high: Tensor | N
     """
     unit = flat / _scale(flat)
     if low is None and high is None:
-        t = _inner(1 / _sum(unit.square()).sqrt_().clamp_min_(torch.finfo(flat.dtype).tiny))
+        t = _inner(1 / line_sum(unit.square()).sqrt_().clamp_min_(torch.finfo(flat.dtype).tiny))
     else:
         # 0 / 0 and 0 * inf are NaN, which nothing holds: t is 0 if the radius is, and never infinite next to a zero.
         size, cap = unit.abs(), _reach(flat, low, high) / radius
         one = _inner(torch.ones_like(radius)).square()
-        t = largest(lambda t: _sum(torch.minimum(size * t, cap).square_()) <= one, radius)
+        t = largest(lambda t: line_sum(torch.minimum(size * t, cap).square_()) <= one, radius)
     return _clip(unit * t * radius, low, high)
 
 

@@ -293,6 +293,8 @@ def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
             raise GradientError(_REENTRANT) from error
         if "backward through the graph a second time" in str(error):
             raise ModelError(_CARRIED) from error
+        if "modified by an inplace operation" in str(error):
+            raise GradientError(_OVERWRITTEN) from error
         raise
     if all(part is None for part in found):
         raise GradientError(NO_PATH)
@@ -309,6 +311,12 @@ _CARRIED = (
     "the model carries values with their gradient from one call to the next (a hidden state?), so that a pass leads "
     "back into passes that are done; detach them, or reset the state at the start of forward()"
 )
+_OVERWRITTEN = (
+    "the model writes in place into values that its own gradient is computed from (p[:, k] = 0, p *= w, p.clamp_() "
+    "after a softmax, sigmoid, exp or the like); write into a copy there (p = p.clone()), or use an attack that only "
+    "asks (square, hop-skip-jump)"
+)
+
 _REENTRANT = (
     "the model uses torch.utils.checkpoint with use_reentrant=True, which computes gradients of weights whether they "
     "are wanted or not; pass use_reentrant=False there, or switch checkpointing off for the attack"

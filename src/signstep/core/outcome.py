@@ -34,7 +34,7 @@ class Found(NamedTuple):
     ``vanished`` (R,): no gradient of the run had a usable coordinate. ``smallest`` (R,): of attacks that look for the
     smallest change, the length of the nearest point that fools, also beyond eps; inf where none was found. ``ended``:
     why the run ended before it was done (a victim that stopped answering); what had been found by then is here, the
-    verdicts of the other rows are not valid.
+    verdicts of the other rows are not valid. ``notes``: what a reader of the result must know of this run.
     """
 
     x: Tree
@@ -45,6 +45,7 @@ class Found(NamedTuple):
     backwards: Tensor
     smallest: Tensor | None = None
     ended: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,8 @@ class Outcome:
         forwards: forward passes spent on the row, the verdict's included; the attacked model's and surrogates'.
         backwards: backward passes spent on the row.
         smallest: of attacks that look for the smallest change: the length of the nearest point found that fools, also
-            beyond eps, inf where none was; else None. Points beyond eps were scored, but are not returned.
+            beyond eps, inf where none was; else None. Points beyond eps were scored, but are not returned. Where points
+            well beyond the boundary were asked for (``cw:confidence=1``), ``x`` is one of those and farther away.
         notes: what a reader of the result must know.
         ended: why the attack ended before it was done, or None; rows without a verdict are undetermined then.
     """

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from signstep.core.heads import HeadWatch
 from signstep.core.origin import foreign
 from signstep.core.sizes import Sizes
 from signstep.core.tree import Tree, leaves, rows, tree_map
@@ -27,9 +27,6 @@ NO_PATH = (
 
 # Fewer one-logit outputs than this, all in [0, 1], may be either.
 _ENOUGH = 8
-
-_SOFTMAX = {torch.softmax, torch.nn.functional.softmax, Tensor.softmax}
-_SIGMOID = {torch.sigmoid, torch.special.expit, Tensor.sigmoid, torch.nn.functional.sigmoid}
 
 
 class Outputs(NamedTuple):
@@ -54,13 +51,14 @@ class Predictor:
         output: where the logits are in what the model returns: a key, an index, a function, or None to find them
             (a tensor; ``.logits``; the first tensor of a tuple; the entry "logits" or the only tensor of a dict).
         kind: "logits", "probabilities", "labels", or "auto" to recognise a final softmax or sigmoid, and labels by
-            their integer dtype.
+            their integer dtype. Integers that are declared to be "logits" are scores.
         prepare: applied to the inputs before the model (normalisation).
         notes: what the reader of a result must know of how the model was read.
         sizes: the batch sizes that the model takes; None to find out as it is called.
 
     A model that ends in a softmax or sigmoid saturates: its gradients round to zero and a gradient attack sees
-    nothing. Where the last operation is one, its *input* is used for the search; the verdict stays on the output.
+    nothing. Where the output is that of a softmax or sigmoid, unchanged (`core.heads`), its *input* is used for the
+    search; the verdict stays on the output.
     Where the lost logits cannot be had, log-probabilities are searched and vanished examples are undetermined.
     """
 
@@ -72,6 +70,8 @@ class Predictor:
     sizes: Sizes | None = None
     _looks_like_probabilities: bool | None = None
     _chose: bool = False
+    _head_proved: bool = False
+    _writes_on_heads: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.model):
@@ -112,14 +112,21 @@ class Predictor:
             raw = self._read(self._run(inputs))
             watch = None
         else:
-            with _HeadWatch() as watch:
+            with HeadWatch(spare=self._writes_on_heads) as watch:
                 raw = self._read(self._run(inputs))
+            if watch.overwritten and not self._writes_on_heads:
+                self._writes_on_heads = True
+                if raw.requires_grad:  # the gradient of this pass is lost, and only of this one
+                    return self._ask(u)
         if raw.shape[:1] != (rows(inputs),):
             raise ModelError(
                 f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
                 "dimension must be the examples: pass output= to pick the right tensor"
             )
-        before = None if watch is None else watch.behind(raw)
+        if self.kind == "logits":
+            raw = _numbers(raw)
+        before = None if watch is None else watch.behind(raw, proved=self._head_proved)
+        self._head_proved |= before is not None
         return (raw,) if before is None else (raw, before)
 
     def _read(self, returned: Any) -> Tensor:
@@ -217,6 +224,14 @@ class Predictor:
             self.notes.append(note)
         if aloud:
             warnings.warn(note, SignstepWarning, stacklevel=6)
+
+
+def _numbers(raw: Tensor) -> Tensor:
+    """Scores that are declared as such; counts and the integers of a quantised layer as floating point."""
+    if raw.is_floating_point() or raw.is_complex():
+        return raw
+    exact = raw.dtype in (torch.int32, torch.int64) and raw.device.type != "mps"  # float32 holds 24 bits
+    return raw.to(torch.float64 if exact else torch.float32)
 
 
 def _answers(raw: Tensor) -> Tensor:
@@ -342,33 +357,3 @@ def _shape_of(returned: Any) -> str:
 def _opaque(model: object) -> bool:
     """Whether calls inside the model cannot be watched: compiled or scripted code."""
     return isinstance(model, torch.jit.ScriptModule) or hasattr(model, "_orig_mod")
-
-
-class _HeadWatch(TorchFunctionMode):
-    """Remembers the input of the last softmax or sigmoid, so that a saturating head can be looked behind."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._last: tuple[Tensor, Tensor] | None = None
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if (func in _SOFTMAX or func in _SIGMOID) and isinstance(out, Tensor):
-            inside = args[0] if args else (kwargs or {}).get("input")
-            if isinstance(inside, Tensor):
-                self._last = (inside, out)
-        return out
-
-    def behind(self, raw: Tensor) -> Tensor | None:
-        """The logits that became ``raw``, if ``raw`` is the head's output or a reshaped view of it."""
-        if self._last is None:
-            return None
-        inside, out = self._last
-        if raw is out:
-            return inside
-        same = raw.data_ptr() == out.data_ptr() and raw.numel() == out.numel() and raw.numel() > 0
-        if same and raw.is_contiguous() and out.is_contiguous():
-            return inside.reshape(raw.shape)
-        return None

@@ -202,7 +202,7 @@ def patch(  # noqa: D417 - the arguments it shares with `attack` are described t
         values = search.run(learn, size, steps, step, decay, eot, cap)
         by = learn if judged is None else judged
         grey = torch.full_like(values, sum(box) / 2)
-        one = key.fold("noise").draws(torch.zeros(1, dtype=torch.int64), values.device)
+        one = key.fold("noise").draws(torch.zeros(1, dtype=torch.int64, device="cpu"), values.device)
         noise = box[0] + (box[1] - box[0]) * one.uniform("values", tuple(values.shape[1:])).to(values)
         return Patch(
             values[0].cpu(),
@@ -264,7 +264,7 @@ class _Search:
 
     def ask(self, x: Tensor, y: Tensor | None) -> Question:
         """The question about a batch, with the box alone for a threat."""
-        aims = None if self.target is None else torch.full((len(x),), self.target, device=x.device)
+        aims = None if self.target is None else torch.full((len(x),), self.target, device=x.device, dtype=torch.int64)
         box = linf(None, box=(self.placement.low, self.placement.high))
         return self.subject.ask(x, y, box, target=aims, key=self.key)
 
@@ -328,8 +328,8 @@ class _Draws:
         """Draws ``first`` to ``first + times``."""
         assert isinstance(question.x, Tensor)
         count = len(question.x)
-        index = torch.arange(count, device=question.x.device).repeat(times)
-        number = first + torch.arange(times, device=index.device).repeat_interleave(count)
+        index = torch.arange(count, device=question.x.device, dtype=torch.int64).repeat(times)
+        number = first + torch.arange(times, device=index.device, dtype=torch.int64).repeat_interleave(count)
         problem = question.problem.take(index)
         # Far apart, so that no image takes the draws of another; the sum wraps around.
         return cls(problem, question.x[index], problem.ids + number * _APART, times)

@@ -33,9 +33,13 @@ class Perspective:
         height, width = u.shape[-2:]
         wide = u.to(search_dtype(u.dtype))
         right, bottom = float(width - 1), float(height - 1)
-        corners = torch.tensor([[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]]).to(wide)
-        inwards = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]]).to(wide)
-        reach = self.most * torch.tensor([right, bottom]).to(wide)
+        corners = torch.tensor(
+            [[0.0, 0.0], [right, 0.0], [right, bottom], [0.0, bottom]], dtype=torch.float32, device="cpu"
+        ).to(wide)
+        inwards = torch.tensor(
+            [[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]], dtype=torch.float32, device="cpu"
+        ).to(wide)
+        reach = self.most * torch.tensor([right, bottom], dtype=torch.float32, device="cpu").to(wide)
         moved = corners + inwards * reach * draws.uniform("perspective", (4, 2)).to(wide)
         maps = warp.get_perspective_transform(corners.expand(len(wide), 4, 2), moved)
         out: Tensor = warp.warp_perspective(wide, maps, (height, width), align_corners=True)

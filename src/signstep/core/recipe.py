@@ -1,5 +1,6 @@
 """What a recipe is: a name, a function that builds the attack, and what a reader must know about it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,9 +73,12 @@ def _value(option: str, value: str, default: object) -> float | int | str:
         return value
     whole = isinstance(default, int)
     try:
-        return int(value) if whole else float(value)
+        number = int(value) if whole else float(value)
     except ValueError as error:
         raise InputError(f"{option}={value!r} is not {'a whole number' if whole else 'a number'}") from error
+    if isinstance(number, float) and math.isinf(number):
+        raise InputError(f"{option}={value!r} is no finite number; pass one")
+    return number
 
 
 def step_length(step: float | None, whole: float, steps: int) -> float:

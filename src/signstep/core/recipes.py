@@ -1,12 +1,16 @@
 """The table of recipes, and the one place that turns "pgd:steps=50" into an attack."""
 
+from collections.abc import Sequence
+
 from signstep.core import fixed_budget, minimal, search, transferable
-from signstep.core.attack import Attack, with_oracle
+from signstep.core.attack import Attack, Needs, with_oracle
 from signstep.core.oracles import Oracle
 from signstep.core.recipe import Recipe, options_of, parse_options
+from signstep.core.shaped import ShapedThreat
+from signstep.core.threat import ThreatModel
 from signstep.errors import InputError
 
-__all__ = ["RECIPES", "canonical", "options_of", "recipe"]
+__all__ = ["RECIPES", "canonical", "defined_for", "needs_of", "options_of", "recipe"]
 
 RECIPES: dict[str, Recipe] = {
     row.name: row for row in (*fixed_budget.ROWS, *transferable.ROWS, *minimal.ROWS, *search.ROWS)
@@ -31,6 +35,27 @@ def recipe(spec: "str | Attack", *, oracle: Oracle | None = None) -> Attack:
     if row is None:
         raise InputError(f"recipe={spec.partition(':')[0]!r} is not one of {', '.join(RECIPES)}")
     return row.build(**parse_options(row, tail, spec.partition(":")[0]), oracle=oracle)
+
+
+def defined_for(row: Recipe, threats: Sequence[ThreatModel]) -> bool:
+    """Whether a recipe can be run under these threats, one for each attacked input.
+
+    Recipes for some norms, for balls alone or for one input say so in their row.
+    """
+    if (row.balls or row.smallest) and any(isinstance(threat, ShapedThreat) for threat in threats):
+        return False
+    return (not row.norms or {threat.norm.name for threat in threats} <= set(row.norms)) and not (
+        row.smallest and len(threats) > 1
+    )
+
+
+def needs_of(attack: Attack) -> Needs:
+    """What an attack asks of the model: as it says itself, else as the row of its recipe."""
+    own: Needs | None = getattr(attack, "needs", None)
+    if own is not None:
+        return own
+    row = RECIPES.get(attack.name)
+    return row.needs if row is not None else "gradients" if attack.steps else "nothing"
 
 
 def canonical(spec: str) -> str:

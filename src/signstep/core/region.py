@@ -286,7 +286,11 @@ class BallRegion:
                 "x.float() (and cast inside the model), or drop grid"
             )
         levels = self.grid.level(self.x)
-        off = (levels - levels.round()).abs().amax() if levels.numel() else torch.zeros(())
+        off = (
+            (levels - levels.round()).abs().amax()
+            if levels.numel()
+            else torch.zeros((), dtype=torch.float32, device="cpu")
+        )
         # One unit in the last place, which is also what the checker tolerates: the answer lies on the grid itself.
         last_place = torch.finfo(self.x.dtype).eps * self.grid.steps * self._largest_bound()
         allowed = min(0.5, last_place)

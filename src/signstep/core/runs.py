@@ -56,7 +56,7 @@ def settle(ledger: Ledger, problem: Problem, index: Tensor, run: Run, key: Key) 
 
 def _remembered(run: Run) -> Verdict:
     """The verdict of a run on which the model cannot be asked again: loss and nearness are not known."""
-    unknown = torch.full(run.fooled.shape, torch.nan, device=run.fooled.device)
+    unknown = torch.full(run.fooled.shape, torch.nan, device=run.fooled.device, dtype=torch.float32)
     answer = torch.full_like(run.fooled, -1, dtype=torch.int64) if run.answer is None else run.answer
     return Verdict(run.fooled, unknown, run.fooled.clone(), run.fooled.to(unknown.dtype), answer, unknown.clone(), 1)
 

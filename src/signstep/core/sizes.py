@@ -107,7 +107,7 @@ class Sizes:
         where = leaves(inputs)[0].device
         parts = []
         for start in range(0, count, size):
-            index = torch.arange(start, min(start + size, count), device=where)
+            index = torch.arange(start, min(start + size, count), dtype=torch.int64, device=where)
             piece = take(inputs, index)
             missing = size - len(index)
             parts.append(tuple(out[: len(index)] for out in ask(self._filled(piece, missing) if missing else piece)))
@@ -116,7 +116,7 @@ class Sizes:
     def _filled(self, piece: Tree, missing: int) -> Tree:
         """The rows with further ones behind them: of the first batch if they are alike, else their own again."""
         fill = self._fill if self._fill is not None and _alike(self._fill, piece) else tree_map(Tensor.detach, piece)
-        index = torch.arange(missing, device=leaves(piece)[0].device) % rows(fill)
+        index = torch.arange(missing, dtype=torch.int64, device=leaves(piece)[0].device) % rows(fill)
         return tree_map(lambda part, more: torch.cat([part, more[index]]), piece, fill)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from signstep.core.batch_invariant import sigmoid
+from signstep.core.batch_invariant import row_sum, sigmoid
 from signstep.core.keys import Key
 from signstep.core.oracles import Around
 from signstep.core.problem import Problem
@@ -100,7 +100,7 @@ class _Rectifier(torch.autograd.Function):
         (z,) = ctx.saved_tensors
         sharpness, leak, top = ctx.terms
         # Row by row, so that a row's gradient does not depend on the batch it is in.
-        scale = z.flatten(1).abs().mean(1, dtype=search_dtype(z.dtype))
+        scale = row_sum(z.abs().to(search_dtype(z.dtype))) / z[0].numel()
         steep = per_row(sharpness / scale.clamp_min(torch.finfo(torch.float32).tiny), z).to(z.dtype)
         open_ = sigmoid(z * steep)
         if top is not None:

@@ -54,7 +54,7 @@ def fitting(image: Tensor) -> int:
 
 def _gaussian(kernel: int, sigma: float, like: Tensor) -> Tensor:
     """Weights (kernel,) that sum to 1."""
-    places = torch.arange(kernel, dtype=torch.float64) - kernel // 2
+    places = torch.arange(kernel, dtype=torch.float64, device="cpu") - kernel // 2
     weights = torch.exp(-places.square() / (2 * sigma * sigma))
     return (weights / weights.sum()).to(like)
 

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.threat import ThreatModel
 from signstep.errors import InputError
 
@@ -59,7 +60,7 @@ class InputSpace:
                 )
             return cls()
         try:
-            mean_, std_ = (torch.as_tensor(value, dtype=torch.float64).flatten() for value in (mean, std))
+            mean_, std_ = (plain_tensor(value, dtype=torch.float64).flatten() for value in (mean, std))
         except (TypeError, ValueError) as error:
             raise InputError(
                 f"mean={mean!r}, std={std!r}: pass a number each, or one number for each channel"
@@ -104,12 +105,12 @@ class InputSpace:
             return threat
         if threat.grid is not None:
             raise InputError(f"grid={threat.grid} lies in raw units, budget='normalised' does not; drop one of the two")
-        mean, std = self._statistics(torch.empty((1, *x.shape[1:]), dtype=torch.float64))
+        mean, std = self._statistics(torch.empty((1, *x.shape[1:]), dtype=torch.float64, device="cpu"))
 
         def moved(end: float | Tensor | None) -> Tensor | None:
             if end is None:
                 return None
-            there = (torch.as_tensor(end, dtype=torch.float64) - mean) / std
+            there = (plain_tensor(end, dtype=torch.float64) - mean) / std
             return there.squeeze(0) if mean.ndim else there
 
         low, high = moved(threat.low), moved(threat.high)

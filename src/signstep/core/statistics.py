@@ -29,3 +29,44 @@ def quantile(values: list[float], share: float) -> float | None:
     if not values:
         return None
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def exact_upper(successes: int, trials: int, level: float = 0.95) -> float:
+    """The exact one-sided upper bound of a proportion (Clopper & Pearson 1934).
+
+    The largest share under which so few successes still have a chance of 1 - level.
+
+    >>> round(exact_upper(0, 60), 4), round(exact_upper(3, 60), 4)
+    (0.0487, 0.1236)
+    """
+    if successes >= trials:
+        return 1.0
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _at_most(successes, trials, middle) > 1 - level else (low, middle)
+    return high
+
+
+def exact_lower(successes: int, trials: int, level: float = 0.95) -> float:
+    """The exact one-sided lower bound of a proportion.
+
+    >>> round(exact_lower(3, 60), 4), exact_lower(0, 60)
+    (0.0138, 0.0)
+    """
+    return 1.0 - exact_upper(trials - successes, trials, level) if successes else 0.0
+
+
+def _at_most(successes: int, trials: int, share: float) -> float:
+    """The chance of at most so many successes."""
+    if not 0 < share < 1:
+        return 1.0 if share <= 0 else 0.0
+    ways = (
+        math.lgamma(trials + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(trials - k + 1)
+        + k * math.log(share)
+        + (trials - k) * math.log1p(-share)
+        for k in range(successes + 1)
+    )
+    return math.fsum(map(math.exp, ways))

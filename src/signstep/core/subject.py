@@ -30,12 +30,13 @@ from signstep.core.tasks import (
     Objective,
     Regression,
     Score,
+    Segmentation,
     Task,
     TaskName,
     check_loss,
     task_for,
 )
-from signstep.core.threat import Threat, ThreatModel
+from signstep.core.threat import Threat, ThreatModel, span_of
 from signstep.core.transforms import Transform
 from signstep.core.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.core.twin import ENGINES, Engine, prepared
@@ -105,7 +106,7 @@ class Question:
         checks = self.checked(found.x)
         verified = torch.stack([check.ok for check in checks.values()]).all(0)
         sizes = {name: check.size.to(verdict.loss.dtype).to(verdict.loss.device) for name, check in checks.items()}
-        notes = [*self.notes, *self.problem.predictor.notes]
+        notes = [*self.notes, *self.problem.predictor.notes, *found.notes]
         if found.ended is not None:
             notes.append(f"{attack.name} ended early: {found.ended}")
         if not bool(verified.all()):
@@ -113,7 +114,7 @@ class Question:
         return Outcome(
             x=found.x,
             fooled=verdict.fooled & verified,
-            undetermined=~verdict.fooled & (found.vanished | ~verdict.valid) | ~verified,
+            undetermined=~verdict.fooled & (found.vanished & ~self.hopeless(verdict.near) | ~verdict.valid) | ~verified,
             valid=verdict.valid,
             loss=self.problem.reported(verdict.loss),
             distance=sizes if isinstance(self.x, dict) else sizes[""],
@@ -130,6 +131,10 @@ class Question:
             notes=tuple(dict.fromkeys(notes)),
             ended=found.ended,
         )
+
+    def hopeless(self, near: Tensor) -> Tensor:
+        """Of how near rows are to failing (R,), where no other class is present: there is no way to miss or to find."""
+        return torch.isneginf(near) if self.classes is not None else torch.zeros_like(near, dtype=torch.bool)
 
     def take(self, index: Tensor) -> "Question":
         """The question about the rows at ``index`` alone."""
@@ -149,30 +154,55 @@ class Question:
             predicted=self.predicted[index],
         )
 
+    def untouched(self) -> Outcome:
+        """The batch as it is, without any attack: what the model says of it, at no cost and no distance."""
+        loss, none = self.problem.reported(self.clean.loss), torch.zeros_like(self.problem.ids)
+        still = torch.zeros_like(loss)
+        return Outcome(
+            x=self.x,
+            fooled=self.clean.fooled,
+            undetermined=~self.clean.valid,
+            valid=self.clean.valid,
+            loss=loss,
+            distance=dict.fromkeys(self.x, still) if isinstance(self.x, dict) else still,
+            answer=self.predicted,
+            near=nearness(self.clean),
+            rate=self.clean.fooled.to(loss.dtype),
+            passes=1,
+            verified=torch.ones_like(self.clean.valid),
+            tolerance=0.0,
+            health=Health(*(none for _ in Health._fields)),
+            forwards=none,
+            backwards=none,
+            notes=tuple(dict.fromkeys([*self.notes, *self.problem.predictor.notes])),
+        )
+
     def spread(self, outcome: Outcome, index: Tensor) -> Outcome:
         """The outcome of the rows at ``index`` among all rows: the others are where they were, untouched."""
-        count = len(self.problem.ids)
+        rest = self.untouched()
 
-        def wide(part: Tensor, rest: Tensor | float | bool) -> Tensor:
-            full = torch.as_tensor(rest, dtype=part.dtype, device=part.device).expand(count, *part.shape[1:]).clone()
-            return full.index_copy_(0, index, part)
+        def among(part: Tensor, whole: Tensor) -> Tensor:
+            return whole.to(part.dtype).index_copy(0, index, part)
 
+        smallest = outcome.smallest
+        if smallest is not None:  # of rows that nobody searched it is known where they have failed already
+            smallest = among(smallest, torch.where(rest.fooled, 0.0, torch.full_like(rest.rate, torch.inf)))
         return replace(
             outcome,
-            x=tree_map(lambda x, part: x.clone().index_copy_(0, index, part), self.x, outcome.x),
-            fooled=wide(outcome.fooled, False),
-            undetermined=wide(outcome.undetermined, False),
-            valid=wide(outcome.valid, True),
-            loss=wide(outcome.loss, self.problem.reported(self.clean.loss).to(outcome.loss.dtype)),
-            distance=tree_map(lambda part: wide(part, 0.0), outcome.distance),
-            answer=wide(outcome.answer, self.predicted.to(outcome.answer.dtype)),
-            near=wide(outcome.near, nearness(self.clean).to(outcome.near.dtype)),
-            rate=wide(outcome.rate, 0.0),
-            verified=wide(outcome.verified, True),
-            health=Health(*(wide(part, 0) for part in outcome.health)),
-            forwards=wide(outcome.forwards, 0),
-            backwards=wide(outcome.backwards, 0),
-            smallest=None if outcome.smallest is None else wide(outcome.smallest, torch.inf),
+            x=tree_map(among, outcome.x, self.x),
+            fooled=among(outcome.fooled, rest.fooled),
+            undetermined=among(outcome.undetermined, rest.undetermined),
+            valid=among(outcome.valid, rest.valid),
+            loss=among(outcome.loss, rest.loss),
+            distance=tree_map(among, outcome.distance, rest.distance),
+            answer=among(outcome.answer, rest.answer),
+            near=among(outcome.near, rest.near),
+            rate=among(outcome.rate, rest.rate),
+            verified=among(outcome.verified, rest.verified),
+            health=Health(*map(among, outcome.health, rest.health)),
+            forwards=among(outcome.forwards, rest.forwards),
+            backwards=among(outcome.backwards, rest.backwards),
+            smallest=smallest,
         )
 
     def hastened(self, attack: Attack) -> Attack:
@@ -325,7 +355,11 @@ class Subject:
             outputs = self.predictor.reread(outputs)
         if ids is None:
             needs_ids = target == "random" or random or attack is None or attack.draws
-            ids = content_ids(inputs, _span(threats)) if needs_ids else torch.zeros(rows(inputs), dtype=torch.int64)
+            ids = (
+                content_ids(inputs, span_of(threats))
+                if needs_ids
+                else torch.zeros(rows(inputs), dtype=torch.int64, device="cpu")
+            )
         ids = _check_ids(ids, rows(inputs), leaves(attacked)[0].device)
         aim, notes = self._aim(task, outputs, given.labels(y), target, ids, key)
         notes += [*remarks, *said, *self._remarks(randomness, random=random)]
@@ -354,7 +388,8 @@ class Subject:
         if aim.target is not None and aim.y is not None:
             wrong = task.score(calm, Aim(aim.y), loss).fooled | ~clean.valid
         if random:  # one look at a random model proves nothing, at the untouched input neither
-            clean = clean._replace(fooled=judge(problem, attacked, key.fold("clean")).fooled)
+            judged = judge(problem, attacked, key.fold("clean"))
+            clean = clean._replace(fooled=judged.fooled, loss=judged.loss)
             if wrong is not None:
                 wrong = judge(replace(problem, aim=Aim(aim.y)), attacked, key.fold("clean")).fooled
         return Question(
@@ -446,7 +481,7 @@ class Subject:
 
     def _rendering(self, transform: Transform, u: Tree, key: Key) -> Callable[[Tree], Tree]:
         """The inputs behind a transform that draws nothing."""
-        draws = key.fold("transform").draws(torch.zeros(rows(u), dtype=torch.int64), leaves(u)[0].device)
+        draws = key.fold("transform").draws(torch.zeros(rows(u), dtype=torch.int64, device="cpu"), leaves(u)[0].device)
 
         def render(point: Tree) -> Tree:
             with foreign("transform="):
@@ -475,7 +510,8 @@ class Subject:
                         guard.rewind()
                     looks.append(self.predictor(few).raw.float())
                 first, second = looks
-                scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)
+                # Absent classes say nothing about the size of the others.
+                scale = torch.nan_to_num(first, 0.0, 0.0, 0.0).abs().max().clamp_min(1e-6)
                 return bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
 
             with torch.no_grad():
@@ -545,6 +581,12 @@ class Subject:
         goals = given.labels(target, name="target")
         assert goals is not None
         wanted = task.labels(goals, raw, "target").to(raw.device)
+        absent = _absent(task, raw, wanted)
+        if absent:
+            raise LabelError(
+                f"target is a class that the model gives a score of -inf in {absent} of {wanted.numel()} cases, so "
+                "that it can never be the answer there; pass other targets, or attack those rows without one"
+            )
         if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
             raise LabelError(
                 f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
@@ -572,15 +614,38 @@ def _choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tens
     classes = _classes(task, outputs)
     if classes is None or classes < 2:
         raise InputError(f"target={rule!r} needs at least two classes, the model has {classes}")
-    if rule == "next":
-        return (y + 1) % classes
+    if rule not in ("next", "random", "least-likely"):
+        raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+    z = task.logits(outputs).detach()
+    # Column n holds class y + 1 + n; absent classes (-inf) are no targets, and the last column is the label itself.
+    classes_from_y = (y.unsqueeze(1) + 1 + torch.arange(classes, device=y.device, dtype=torch.int64)) % classes
+    there = ~torch.isneginf(z.gather(1, classes_from_y))
+    there[:, -1] = False
+    count = there.sum(1)
+    if not bool((count > 0).all()):
+        raise LabelError(
+            f"target={rule!r} needs another class than y, and {int((count == 0).sum())} of {len(y)} rows have none: "
+            "their other scores are all -inf; attack those rows without a target"
+        )
+    if rule == "least-likely":
+        return z.masked_fill(torch.isneginf(z), torch.inf).scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
+    number = torch.zeros_like(y)
     if rule == "random":
         share = key.fold("target").draws(ids, y.device).uniform("class", (1,)).squeeze(1)
-        return (y + 1 + (share * (classes - 1)).long().clamp_max(classes - 2)) % classes
-    if rule == "least-likely":
-        z = task.logits(outputs).detach()
-        return z.scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
-    raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+        number = (share * count).long().minimum(count - 1)
+    column = (there.cumsum(1) == (number + 1).unsqueeze(1)).long().argmax(1, keepdim=True)
+    return classes_from_y.gather(1, column).squeeze(1)
+
+
+def _absent(task: Task, raw: Tensor, wanted: Tensor) -> int:
+    """In how many cases the class that is wanted is absent: (R,), or (R, ...) at every position."""
+    if isinstance(task, Segmentation):
+        counted = torch.ones_like(wanted, dtype=torch.bool) if task.ignore is None else wanted != task.ignore
+        scores = raw.gather(1, torch.where(counted, wanted, 0).unsqueeze(1)).squeeze(1)
+        return int((torch.isneginf(scores) & counted).sum())
+    if isinstance(task, Multiclass) and raw.ndim == 2 and raw.shape[1] > 1:
+        return int(torch.isneginf(raw.gather(1, wanted.unsqueeze(1))).sum())
+    return 0
 
 
 def _models(surrogate: Model | Sequence[Model] | None) -> tuple[Model, ...]:
@@ -627,11 +692,3 @@ def _same_rows(x: Mapping[str, Tensor]) -> None:
         raise InputError(
             f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input"
         )
-
-
-def _span(threats: Mapping[str, ThreatModel]) -> tuple[float, float] | None:
-    """The box of a single input, where it is one pair of numbers."""
-    ends = [(threat.low, threat.high) for threat in threats.values()]
-    if len(ends) == 1 and isinstance(ends[0][0], float) and isinstance(ends[0][1], float) and ends[0][0] < ends[0][1]:
-        return ends[0][0], ends[0][1]
-    return None

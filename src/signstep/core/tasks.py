@@ -14,6 +14,7 @@ from torch import Tensor
 
 from signstep.core import losses
 from signstep.core.batch_invariant import softplus
+from signstep.core.defaults import plain_tensor
 from signstep.core.origin import foreign
 from signstep.core.outputs import Outputs
 from signstep.errors import InputError, LabelError, ModelError, SignstepWarning
@@ -25,8 +26,8 @@ class Score(NamedTuple):
     """How near each row is to failing.
 
     ``loss`` (R,) is what the attack climbs; ``ways`` (R, K) one distance for each way of failing, at most 0 when the
-    row has failed that way; ``fooled`` (R,) what the model's own answer says, never true where it has a NaN (where
-    ``valid`` is false); ``answer`` (R, ...) that answer in the form of a label.
+    row has failed that way, infinite where there is no such way; ``fooled`` (R,) what the model's own answer says,
+    never true where it is none (where ``valid`` is false); ``answer`` (R, ...) that answer in the form of a label.
     """
 
     loss: Tensor
@@ -79,6 +80,8 @@ class Task(Protocol):
 class Multiclass:
     """One of K classes: scores (R, K), labels (R,) integers from 0; argmax decides, the first index at a tie.
 
+    A logit of minus infinity marks a class that is absent from a row (`core.losses`).
+
     Attributes:
         ignore: a label of examples that are to be left out (-100 or 255 in many data sets), or None. Whatever reads
             data leaves them out and counts them.
@@ -123,7 +126,11 @@ class Multiclass:
     def score(self, outputs: Outputs, aim: Aim, loss: str) -> Score:
         """Failure is another class than y (untargeted) or the target class (targeted)."""
         z = self.logits(outputs)
-        return classification_score(z, self.predict(outputs), aim, loss, rows_valid(outputs.raw))
+        return classification_score(z, self.predict(outputs), aim, loss, self.valid(outputs))
+
+    def valid(self, outputs: Outputs) -> Tensor:
+        """True (R,) where the outputs name a class: `classes_valid`."""
+        return classes_valid(outputs.raw)
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:
         """Cross-entropy to y, or minus cross-entropy to the target; other losses as they are."""
@@ -164,6 +171,10 @@ class Binary(Multiclass):
             z = logit_of(z)
         return torch.stack([torch.zeros_like(z), z], 1)
 
+    def valid(self, outputs: Outputs) -> Tensor:
+        """True (R,) where the logit is a number; an infinite one leaves a single class."""
+        return rows_valid(outputs.raw)
+
 
 @dataclass(frozen=True)
 class Labels(Multiclass):
@@ -177,7 +188,7 @@ class Labels(Multiclass):
 
     def labels(self, y: Tensor, outputs: Tensor, name: str) -> Tensor:
         """Integers from 0, shape (R,); the model does not tell how many classes there are."""
-        known = int(max(torch.as_tensor(y).max(), outputs.max())) + 1 if len(outputs) == len(y) else 1
+        known = int(max(plain_tensor(y).max(), outputs.max())) + 1 if len(outputs) == len(y) else 1
         return class_indices(y, len(outputs), known, name)
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -191,7 +202,7 @@ class Labels(Multiclass):
         goal = aim.y if aim.target is None else aim.target
         assert goal is not None
         fooled = (outputs.raw != goal) if aim.target is None else (outputs.raw == goal)
-        value = torch.where(fooled, 1.0, -1.0)
+        value = torch.where(fooled, 1.0, -1.0).to(torch.float32)
         return Score(value, -value.unsqueeze(1), fooled, torch.ones_like(fooled), outputs.raw)
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
@@ -330,8 +341,10 @@ class Segmentation:
         hit = (self.predict(outputs) != goal).reshape(rows, -1)
         hit = (~hit if aim.target is not None else hit) & counted
         wrong = hit.sum(1) / counted.sum(1).clamp_min(1)
-        value = torch.where(counted, nearness.clamp_max(0), 0).sum(1) / counted.sum(1).clamp_min(1)
-        valid = rows_valid(outputs.raw)
+        # Positions that cannot fail, where no other class is present, would hide what the others do.
+        pull = torch.where(counted & ~torch.isneginf(nearness), nearness.clamp_max(0), 0)
+        value = pull.sum(1) / counted.sum(1).clamp_min(1)
+        valid = classes_valid(outputs.raw)
         ways = (self.share - wrong).unsqueeze(1)
         return Score(value, ways, (wrong >= self.share) & valid, valid, self.predict(outputs))
 
@@ -437,7 +450,7 @@ class Custom:
                 )
         valid = rows_valid(outputs.raw)
         fooled = fooled.bool() & valid
-        return Score(value, torch.where(fooled, -1.0, 1.0).unsqueeze(1), fooled, valid, outputs.raw)
+        return Score(value, torch.where(fooled, -1.0, 1.0).to(torch.float32).unsqueeze(1), fooled, valid, outputs.raw)
 
     def reported(self, loss: Tensor, name: str, goal: Goal) -> Tensor:  # noqa: ARG002
         """As it is."""
@@ -656,8 +669,17 @@ def _hint(y: Tensor, smallest: int, largest: int, classes: int | None, name: str
 
 
 def rows_valid(raw: Tensor) -> Tensor:
-    """True (R,) where the outputs have no NaN; an infinite logit still has an order."""
+    """True (R,) where the outputs have no NaN; infinite numbers still have an order."""
     return ~torch.isnan(raw).reshape(len(raw), -1).any(1)
+
+
+def classes_valid(raw: Tensor) -> Tensor:
+    """True (R,) where scores of classes (R, K, ...) name one: no NaN, no plus infinity, and a class that is present.
+
+    Minus infinity marks an absent class; plus infinity is an overflow, behind which there is no order.
+    """
+    top = raw.amax(1)  # NaN where there is one
+    return torch.isfinite(top).reshape(len(raw), -1).all(1)
 
 
 def _threshold(outputs: Outputs) -> float:
@@ -672,7 +694,7 @@ def logit_of(p: Tensor) -> Tensor:
 
 def _log_failures(right: Tensor) -> Tensor:
     """log of the summed binary cross-entropy of signed logits ``right`` (R, L): its direction, never saturating."""
-    return torch.logsumexp(losses.log_softplus(-right), 1)
+    return losses.total(losses.log_softplus(-right))
 
 
 TaskName = Literal["auto", "multiclass", "binary", "multilabel", "segmentation", "regression"]

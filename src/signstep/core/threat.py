@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from signstep.core import given
+from signstep.core.defaults import plain_tensor
 from signstep.core.norms import L1, L2, Grouped, Linf, Norm, norm
 from signstep.core.verify import Terms
 from signstep.errors import SignstepWarning, ThreatError
@@ -71,7 +72,7 @@ class ThreatModel:
         if not self.label:
             object.__setattr__(self, "label", _label(self.eps))
         if isinstance(self.norm, Linf):  # other norms need the shape of an example; they are checked with the input
-            shapes = (tuple(torch.as_tensor(end).shape) for end in (self.low, self.high) if end is not None)
+            shapes = (tuple(plain_tensor(end).shape) for end in (self.low, self.high) if end is not None)
             self.check_diameter(np.broadcast_shapes(*shapes))
 
     @property
@@ -146,7 +147,7 @@ class ThreatModel:
         if self.eps is None or self.low is None or self.high is None:
             return
         diameter = self._diameter(self.low, self.high, shape)
-        largest = self.eps if isinstance(self.eps, float) else float(torch.as_tensor(self.eps).max())
+        largest = self.eps if isinstance(self.eps, float) else float(plain_tensor(self.eps).max())
         if largest > diameter * (1 + 1e-6):
             raise ThreatError(
                 f"eps={self.label} is beyond the box's own diameter ({diameter:.6g} in {self.norm.name}): "
@@ -164,7 +165,7 @@ class ThreatModel:
     def _diameter(self, low: float | Tensor, high: float | Tensor, shape: tuple[int, ...]) -> float:
         if isinstance(low, float) and isinstance(high, float) and isinstance(self.norm, Linf):
             return high - low
-        low_, high_ = (torch.as_tensor(end, dtype=torch.float64).cpu() for end in (low, high))
+        low_, high_ = (plain_tensor(end, dtype=torch.float64).cpu() for end in (low, high))
         span = high_ - low_
         if span.ndim > len(shape):  # bounds for every example of a batch: the widest box counts
             return float(self.norm.length(span.expand(-1, *shape)).max())
@@ -312,10 +313,10 @@ def _check_box(low: float | Tensor | None, high: float | Tensor | None) -> None:
     if isinstance(low, float) and isinstance(high, float) and low <= high:
         return
     for name, end in (("low", low), ("high", high)):
-        if end is not None and bool(torch.isnan(torch.as_tensor(end)).any()):
+        if end is not None and bool(torch.isnan(plain_tensor(end)).any()):
             raise ThreatError(f"the box's {name} end has a NaN; pass numbers or None for an open end")
     if low is not None and high is not None:
-        low_, high_ = (torch.as_tensor(end, dtype=torch.float64).cpu() for end in (low, high))
+        low_, high_ = (plain_tensor(end, dtype=torch.float64).cpu() for end in (low, high))
         if not bool((low_ <= high_).all()):
             raise ThreatError(f"the box is empty: low={_end(low)} is above high={_end(high)}; pass box=(low, high)")
 
@@ -345,3 +346,11 @@ def _same(first: object, second: object) -> bool:
 
 
 Threat: TypeAlias = ThreatModel | Mapping[str, ThreatModel]
+
+
+def span_of(threats: Mapping[str, ThreatModel]) -> tuple[float, float] | None:
+    """The box of a single input, where it is one pair of numbers."""
+    ends = [(threat.low, threat.high) for threat in threats.values()]
+    if len(ends) == 1 and isinstance(ends[0][0], float) and isinstance(ends[0][1], float) and ends[0][0] < ends[0][1]:
+        return ends[0][0], ends[0][1]
+    return None

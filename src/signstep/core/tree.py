@@ -11,6 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from signstep.core.batch_invariant import row_sum
+
 Tree: TypeAlias = Tensor | dict[str, Tensor]
 
 
@@ -58,7 +60,7 @@ def unit_l1(gradient: Tree) -> Tree:
     largest = torch.stack([part.abs().flatten(1).amax(1) for part in parts]).amax(0)
     largest = torch.where(largest > 0, largest, 1.0)
     scaled = tree_map(lambda part: part / per_row(largest, part), gradient)
-    total = torch.stack([part.abs().flatten(1).sum(1) for part in leaves(scaled)]).sum(0)
+    total = torch.stack([row_sum(part.abs()) for part in leaves(scaled)]).sum(0)
     total = torch.where(total > 0, total, 1.0)
     return tree_map(lambda part: part / per_row(total, part), scaled)
 

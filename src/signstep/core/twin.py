@@ -70,7 +70,9 @@ def prepare(model: nn.Module, sample: Tree, *, engine: Engine = "fast") -> Prepa
         raise InputError(f"engine={engine!r}; pass 'fast' or 'float32' ('exact' searches on the model itself)")
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; a twin can be made of an nn.Module")
-    few = take(sample, torch.arange(min(_PROBES, len(leaves(sample)[0])), device=leaves(sample)[0].device))
+    few = take(
+        sample, torch.arange(min(_PROBES, len(leaves(sample)[0])), device=leaves(sample)[0].device, dtype=torch.int64)
+    )
     reason = _untouchable(model)
     if reason is not None:
         return Prepared(model, (), (reason,))
@@ -234,10 +236,14 @@ def _signals(model: nn.Module, few: Tree) -> _Signals | None:
     wanted = [part for part in leaves(inputs) if part.requires_grad]
     if not flat.requires_grad or not wanted:
         return None
+    flat = torch.where(torch.isneginf(flat), 0.0, flat)  # absent classes
     # Any fixed direction that is not symmetric in the outputs will do; sums of a softmax would be constant.
     weights = torch.linspace(-1, 1, flat.shape[1], dtype=torch.float64, device=flat.device)
     gradients = torch.autograd.grad((flat * weights).sum(), wanted, allow_unused=True)
-    parts = [torch.zeros(1, device=flat.device) if part is None else part.flatten() for part in gradients]
+    parts = [
+        torch.zeros(1, device=flat.device, dtype=torch.float32) if part is None else part.flatten()
+        for part in gradients
+    ]
     return _Signals(flat.detach(), torch.cat([part.double() for part in parts]))
 
 

@@ -231,7 +231,7 @@ def displaced(delta: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
 
 
 def _ask(subject: Subject, x: Tensor, y: Tensor | None, threat: ThreatModel, target: int | None, key: Key) -> Question:
-    aims = None if target is None else torch.full((len(x),), target, device=x.device)
+    aims = None if target is None else torch.full((len(x),), target, device=x.device, dtype=torch.int64)
     return subject.ask(x, y, threat, target=aims, key=key)
 
 
@@ -265,7 +265,7 @@ def _stepped(delta: Tensor, gradient: Tensor, threat: ThreatModel, length: float
 
 def _random(delta: Tensor, threat: ThreatModel, key: Key) -> Tensor:
     """A random displacement of the ball's own length: random signs, for L-infinity."""
-    one = torch.zeros(1, dtype=torch.int64)
+    one = torch.zeros(1, dtype=torch.int64, device="cpu")
     direction = key.fold("control").draws(one, delta.device).normal("direction", tuple(delta.shape)).to(delta.dtype)
     if threat.mask is not None:
         direction = torch.where(threat.mask.to(delta.device), direction, 0.0)

@@ -46,4 +46,4 @@ def variance_tuned(samples: int, reach: float) -> Move:
             total = tree_map(torch.add, total, view.probe(point, number))
         return tuned, tree_map(lambda whole, here: whole / samples - here, total, gradient)
 
-    return Move(init, update, probes=True)
+    return Move(init, update, probes=samples)

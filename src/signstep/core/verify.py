@@ -62,7 +62,7 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
     change = change - before if change is after else change.sub_(before)
     size = _size(change, terms)
     eps = float("inf") if terms.eps is None else terms.eps
-    excess = size - torch.as_tensor(eps, dtype=torch.float64).to(device)
+    excess = size - torch.as_tensor(eps, dtype=torch.float64, device=device)
     ok = (excess <= tolerance) & torch.isfinite(size)
     for end, sign in ((terms.low, 1), (terms.high, -1)):
         if end is None:
@@ -101,7 +101,8 @@ def _size(change: Tensor, terms: Terms) -> Tensor:
 
 
 def _last_place(x: Tensor, terms: Terms) -> float:
-    ends = [float(torch.as_tensor(end).abs().max()) for end in (terms.low, terms.high) if end is not None]
+    given = [end for end in (terms.low, terms.high) if end is not None]
+    ends = [float(end.abs().max()) if isinstance(end, Tensor) else abs(end) for end in given]
     scale = max(ends) if ends else float(x.abs().max())
     dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
     return torch.finfo(dtype).eps * (scale if scale > 0 else 1.0)

@@ -77,16 +77,18 @@ def open_folder(
     unread = _unread(root, folders)
     chosen = [pictures[position] for position in looked.usable]
     used = [everything[position] for position in looked.usable]
+    looked_at = len(everything) if limit is None or len(used) < limit else max(looked.usable, default=-1) + 1
 
     def read(sizes: Sequence[int]) -> Iterator[Tensor]:
         return read_images(chosen, looked.shape, resize, sizes, max_pixels)
 
     return DataSource(
         name=f"{root} ({len(names)} classes)",
-        labels=torch.tensor([label for _, label in used]),
+        labels=torch.tensor([label for _, label in used], dtype=torch.int64, device="cpu"),
         shape=looked.shape,
         read=read,
-        files={path.relative_to(root).as_posix(): path for path, _ in used},
+        # Also those beyond the limit: the digest says which data set it is, not how much of it was looked at.
+        files={path.relative_to(root).as_posix(): path for path, _ in (*used, *everything[looked_at:])},
         batch_size=batch_size,
         total=len(everything) - looked.skipped,
         bounds=(0.0, 1.0),

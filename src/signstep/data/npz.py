@@ -16,6 +16,7 @@ from torch import Tensor
 
 from signstep.core.archives import bytes_of, check_held, check_names, check_unpacked
 from signstep.data.batches import DataSource
+from signstep.data.comma import INFLATED, INFLATED_LEAST
 from signstep.errors import LoadError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -278,3 +279,38 @@ _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError),
     *(NotImplementedError, RuntimeError, OverflowError, KeyError, TypeError),
 )
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    """Those of the named arrays that an archive holds, whole.
+
+    Raises:
+        LoadError: The file cannot be read, one is an array of Python objects, or is not as large as its header says.
+    """
+    found = {}
+    members = _members(path)
+    for name in names:
+        if name not in members:
+            continue
+        member = members[name]
+        _refuse_objects(path, name, member)
+        with _reading(path), zipfile.ZipFile(path) as archive:
+            info = archive.getinfo(f"{name}.npy")
+            size = math.prod(member.shape) * member.dtype.itemsize
+            if size > info.file_size or info.file_size > max(INFLATED_LEAST, INFLATED * info.compress_size):
+                raise LoadError(
+                    f"{path}: {name} says that it holds {size} bytes, of which {info.compress_size} are there: write "
+                    "it again with numpy.savez"
+                )
+            with archive.open(info) as stream:
+                found[name] = npy.read_array(stream, allow_pickle=False)
+    return found
+
+
+def array_names(path: Path) -> tuple[str, ...]:
+    """The names of the arrays of an archive.
+
+    Raises:
+        LoadError: The file cannot be read.
+    """
+    return tuple(sorted(_members(path)))

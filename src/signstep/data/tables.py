@@ -9,6 +9,7 @@ The whole table is read once when it is opened: the labels are needed, class nam
 numbered, and a bad row should show before hours of work. Then it is read again for each iteration, a block at a time.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -148,16 +149,39 @@ def listed(columns: Sequence[str]) -> str:
     return ", ".join(columns[:20]) + (f" and {len(columns) - 20} more" if len(columns) > 20 else "")
 
 
-def _refuse_columns(table: Table, columns: tuple[str, ...], first: str) -> None:
-    twice = next((column for column in table.columns if table.columns.count(column) > 1), None)
-    if twice is not None:
-        raise LoadError(f"{table.place} has two columns named {twice!r}: give each column a name of its own")
-    for number, column in enumerate(table.columns, 1):
+def refuse_names(place: object, columns: Sequence[str]) -> None:
+    """See that each column has a name of its own.
+
+    Raises:
+        LoadError: One has none, or an index's, or two have one name.
+    """
+    for number, column in enumerate(columns, 1):
         if not column or (column.startswith("__index_level_") and column.endswith("__")):
             raise LoadError(
-                f"{table.place}: column {number} is named {column!r} and looks like an index, not a feature: "
+                f"{place}: column {number} is named {column[:80]!r} and looks like an index, not a feature: "
                 "name it, or write the file without its index (pandas: index=False)"
             )
+    twice = next((column for column, times in Counter(columns).items() if times > 1), None)
+    if twice is not None:
+        raise LoadError(f"{place} has two columns named {twice[:80]!r}: give each column a name of its own")
+
+
+def refuse_unknown(ignored: Sequence[str], names: Sequence[str]) -> None:
+    """See that all that is to be ignored is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    unknown = next((name for name in ignored if name not in names), None)
+    if unknown is not None:
+        raise InputError(
+            f"there is no column {unknown!r} to ignore; the data has {listed(tuple(names))}: pass --ignore-column, or "
+            "ignore in the schema, with one of these"
+        )
+
+
+def _refuse_columns(table: Table, columns: tuple[str, ...], first: str) -> None:
+    refuse_names(table.place, table.columns)
     if table.columns != columns:
         raise LoadError(
             f"the shard {table.place} has the columns {listed(table.columns)} but {first} has {listed(columns)}: all "

@@ -17,6 +17,7 @@ from signstep.errors import InputError, LoadError, SignstepError
 
 Value: TypeAlias = str | int | float | bool
 
+_LARGEST_CLASS = 2**31 - 1
 _MISSING = {"", "na", "n/a", "nan", "null"}
 
 
@@ -153,7 +154,7 @@ class Targets:
                 "numbers throughout"
             )
         for value, number in numbers.items():
-            if not number.is_integer() or number < 0:
+            if not number.is_integer() or not 0 <= number <= _LARGEST_CLASS:
                 raise LoadError(
                     f"{self._at(value)} is {value}, not a class number: write labels as integers 0..K-1 or as class "
                     "names, leave out what stands for no label (--ignore-label), or declare a regression (--task "
@@ -239,9 +240,17 @@ def _refuse_gaps(names: list[str], where: str, kind: type[Exception]) -> None:
 
 def _number(value: Value) -> float | None:
     """The number that a value is or spells."""
-    if not isinstance(value, str):
-        return float(value)
+    return spelled(value) if isinstance(value, str) else float(value)
+
+
+def spelled(text: str) -> float | None:
+    """The number that a text spells with a decimal point, NaN and infinity among them, or None.
+
+    Python's own spellings (1_000, digits of other scripts) are slips in a table.
+    """
+    if "_" in text or not text.isascii():
+        return None
     try:
-        return None if "_" in value else float(value)
+        return float(text)
     except ValueError:
         return None

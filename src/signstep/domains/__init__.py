@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from signstep.auditing.rescore import Checker
+from signstep.core.recipe import Recipe
 from signstep.domains.case import Case, Request
 from signstep.domains.run import audit_case
 from signstep.errors import InputError
@@ -27,11 +28,15 @@ class Domain:
         name: as on the command line.
         title: in words.
         package: where it lies.
+        heeds: options of the command line that it heeds, of those that a schema decides in other domains.
+        recipes: the names of attacks of its own, which its package has in ``RECIPES``.
     """
 
     name: str
     title: str
     package: str
+    heeds: frozenset[str] = frozenset()
+    recipes: tuple[str, ...] = ()
 
     def case(self, request: Request) -> Case:
         """The audit that the request asks for.
@@ -51,6 +56,11 @@ class Domain:
         return getattr(self._module(), "infer", None)
 
     @property
+    def rows(self) -> Mapping[str, Recipe]:
+        """Its own attacks, as rows of a table."""
+        return getattr(self._module(), "RECIPES", {})
+
+    @property
     def checkers(self) -> Mapping[str, Checker]:
         """By kind, the checkers of sets that are no balls in boxes."""
         return getattr(self._module(), "CHECKERS", {})
@@ -62,9 +72,21 @@ class Domain:
 DOMAINS: dict[str, Domain] = {
     row.name: row
     for row in (
-        Domain("tabular", "records with units, whole numbers, categories and rules", "signstep.domains.tabular"),
-        Domain("control", "sensors, time series and controllers", "signstep.domains.control"),
-        Domain("atoms", "structures and potentials", "signstep.domains.atoms"),
+        Domain(
+            "tabular",
+            "records with units, whole numbers, categories and rules",
+            "signstep.domains.tabular",
+            frozenset({"label_column", "ignore_column"}),
+            ("coordinate-search",),
+        ),
+        Domain(
+            "control",
+            "sensors, time series and controllers",
+            "signstep.domains.control",
+            frozenset({"label_column", "ignore_column", "task", "tolerance"}),
+            ("causal-fgsm",),
+        ),
+        Domain("atoms", "structures and potentials", "signstep.domains.atoms", recipes=("second-order",)),
         Domain("multimodal", "image with text, text alone, several inputs", "signstep.domains.multimodal"),
     )
 }

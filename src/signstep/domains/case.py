@@ -13,6 +13,7 @@ from signstep.core.subject import Model
 from signstep.core.tasks import Task, TaskName
 from signstep.core.threat import Threat
 from signstep.core.tree import Tree
+from signstep.domains.own import Named, none_named
 
 Story: TypeAlias = Callable[[Result, Mapping[str, Tensor]], tuple[Section, ...]]
 
@@ -30,6 +31,9 @@ class Request:
         schema: a TOML file that says what the data means and what may change.
         threat: the size of the change, "norm:eps"; None for the schema's own.
         label_column: tables: the column of the label.
+        ignore: tables: columns to leave out.
+        task: "auto", or what the model's outputs mean, where the domain leaves that open.
+        tolerance: of a regression: the largest error that still counts as right.
         limit: the number of examples to use.
         batch_size: examples at a time.
         seed: all randomness.
@@ -48,6 +52,9 @@ class Request:
     batch_size: int = 256
     seed: int = 0
     skip_bad: bool = False
+    ignore: tuple[str, ...] = ()
+    task: str = "auto"
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +69,8 @@ class Case:
         task: what the model's outputs mean.
         description: of the model.
         data: of the data.
-        attacks: recipes or attack objects to run when nobody asks for others; "label: ..." names are theirs.
+        attacks: recipes or attack objects to run when nobody asks for others.
+        named: the domain's own attacks, by the names that stand in its records.
         curve: sizes of the security curve; True for the usual shares of eps, False for none.
         opening: lines to say first.
         notes: what the reader of the result must know (bad rows left out, say).
@@ -83,6 +91,7 @@ class Case:
     data: str
     story: Story
     attacks: tuple[Any, ...] = ("random-sign", "fgsm", "pgd")
+    named: Named = none_named
     curve: bool | tuple[float, ...] = True
     opening: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

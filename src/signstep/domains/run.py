@@ -55,7 +55,13 @@ def audit_case(
         A `Result` with the domain's sections.
     """
     kept = Evidence() if evidence is None else evidence
-    chosen = None if ladder is not None else case.attacks if attacks is None else attacks
+    given = None if ladder is not None else case.attacks if attacks is None else attacks
+    chosen = None if given is None else [_own(case, spec) for spec in given]
+    if isinstance(ladder, str):
+        found = case.named(ladder)
+        ladder = ladder if found is None else [found]
+    elif ladder is not None:
+        ladder = [_own_rung(case, spec) for spec in ladder]
     names = [canonical(spec) for spec in chosen or () if isinstance(spec, str)]
     traced = [name for name in names if name in ("random-sign", *names[-1:])]
     result = audit(
@@ -84,3 +90,18 @@ def audit_case(
     stated = {**result.terms, "domain": case.domain, "domain_terms": dict(case.terms)}
     result = replace(result, terms=stated, notes=(*result.notes, *case.notes))
     return replace(result, sections=case.story(result, kept.tensors()))
+
+
+def _own(case: Case, spec: str | Attack) -> str | Attack:
+    """The domain's own attack of that name, or what was given."""
+    found = case.named(spec) if isinstance(spec, str) else None
+    return spec if found is None else found
+
+
+def _own_rung(case: Case, spec: str | Attack | Rung) -> str | Attack | Rung:
+    """A rung likewise; "pgd on image near<=0.3" is the attack "pgd on image" with a condition."""
+    if not isinstance(spec, str):
+        return spec
+    name, near, number = spec.partition(" near<=")
+    found = case.named(name)
+    return spec if found is None else replace(Rung.of(f"rung{near}{number}"), recipe=found)

@@ -59,7 +59,8 @@ class _ViT(nn.Module):
     ) -> None:
         super().__init__()
         self.patches = nn.Conv2d(channels, width, patch, patch)
-        self.place = nn.Parameter(0.5 * torch.randn(1, side * side, width))  # small ones are learnt late
+        # Small ones are learnt late.
+        self.place = nn.Parameter(0.5 * torch.randn(1, side * side, width))  # any dtype, any device: as nn.Linear makes
         self.blocks = nn.Sequential(*(_Block(width, heads, activation) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)

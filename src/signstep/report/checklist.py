@@ -59,8 +59,8 @@ def checklist(result: Result) -> tuple[Item, ...]:
 
 
 def _knowledge(result: Result) -> str:
-    asking = [entry for entry in result.attacks if asks(entry)]
-    if not any(entry.needs == "gradients" for entry in result.attacks):
+    asking = [entry for entry in result.tried if asks(entry)]
+    if not any(entry.needs == "gradients" for entry in result.tried):
         if asking:
             return f"Queries alone: {_asked(asking)}. No attack used gradients."
         return "None but the model's verdict on the returned points: no attack used gradients."
@@ -217,8 +217,10 @@ def _baselines(result: Result) -> str:
 def _stronger(result: Result) -> str:
     start = f"Ladder {result.ladder}: " if result.ladder else ""
     names = start + "; ".join(
-        f"{entry.name}" + (f" ({entry.source})" if entry.source else "") for entry in result.attacks
+        f"{entry.name}" + (f" ({entry.source})" if entry.source else "") for entry in result.tried
     )
+    if result.set_aside:
+        names += f"; not run: {', '.join(result.set_aside)}"
     return f"{names or 'none'}. {claim(result)}"
 
 

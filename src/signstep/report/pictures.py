@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from signstep.auditing.result import Result
+from signstep.core.defaults import plain_tensor
 from signstep.core.files import write_whole
 from signstep.report.attacks import strongest
 from signstep.report.classes import class_name
@@ -181,7 +182,7 @@ def _raw(result: Result, x: Tensor) -> Tensor:
     x = x.double()
     if space.get("budget") != "normalised" or space.get("mean") is None:
         return x
-    mean, std = (torch.as_tensor(space[name], dtype=torch.float64).reshape(-1, 1, 1) for name in ("mean", "std"))
+    mean, std = (plain_tensor(space[name], dtype=torch.float64).reshape(-1, 1, 1) for name in ("mean", "std"))
     return x * std + mean
 
 

@@ -86,7 +86,8 @@ def time_table(result: Result) -> Table:
 
 def settled(result: Result) -> str:
     """How the last rungs went, in numbers and without a forecast."""
-    found = steps(result)
+    tried = {entry.name for entry in result.tried}
+    found = [step for step in steps(result) if step.name in tried]
     last = [step for step in found if step.fallen]
     if not found or not last:
         return "No rung felled any example."
@@ -146,10 +147,11 @@ def _targeted(result: Result) -> bool:
 
 
 def _rung(result: Result, step: Step) -> tuple[str, ...]:
+    aside = () if step.entered else result.set_aside
     return (
         step.name,
-        str(step.entered),
-        str(step.fallen),
+        "not run" if step.name in aside else str(step.entered),
+        NONE if step.name in aside else str(step.fallen),
         f"{percent(share(step.held, result.examples))} ({fraction(step.held, result.examples)})",
         interval(step.held, result.examples),
         f"{step.forwards:.1f} + {step.backwards:.1f}" if step.entered else NONE,

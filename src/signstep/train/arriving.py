@@ -18,7 +18,7 @@ def arriving(number: Tensor) -> Callable[[], float]:
     if number.device.type != "cuda":
         value = float(number)
         return lambda: value
-    kept = torch.empty((), dtype=number.dtype, pin_memory=True)
+    kept = torch.empty((), dtype=number.dtype, pin_memory=True, device="cpu")
     kept.copy_(number, non_blocking=True)
     there = torch.cuda.Event()  # type: ignore[no-untyped-call]
     there.record(torch.cuda.current_stream(number.device))  # which need not be the current card

@@ -54,9 +54,9 @@ class Placement:
             return x
         rows, _, height, width = x.shape
         padded = F.pad(x, (self.crop,) * 4)
-        down = (torch.arange(height, device=x.device) + self.crop)[None] - sign * self.down[:, None]
-        right = (torch.arange(width, device=x.device) + self.crop)[None] - sign * self.right[:, None]
-        row = torch.arange(rows, device=x.device)[:, None, None]
+        down = (torch.arange(height, device=x.device, dtype=torch.int64) + self.crop)[None] - sign * self.down[:, None]
+        right = (torch.arange(width, device=x.device, dtype=torch.int64) + self.crop)[None] - sign * self.right[:, None]
+        row = torch.arange(rows, device=x.device, dtype=torch.int64)[:, None, None]
         return padded.permute(0, 2, 3, 1)[row, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
     def _mirrored(self, x: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Average:
     def state(self) -> dict[str, Tensor]:
         """Weights and the count of steps."""
         own = {name: part.detach().clone() for name, part in self.model.state_dict().items()}
-        return {**own, "": torch.tensor(self.steps)}
+        return {**own, "": torch.tensor(self.steps, dtype=torch.int64, device="cpu")}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """What `state` gave."""

@@ -30,15 +30,19 @@ class BatchDraws:
 
     def uniform(self, purpose: str, shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002
         """Uniform on [0, 1), (R, *shape) float32, R rows of the part."""
-        return self._taken(torch.rand((self.rows, *shape), generator=self.generator, device=self._where()))
+        return self._taken(
+            torch.rand((self.rows, *shape), generator=self.generator, device=self._where(), dtype=torch.float32)
+        )
 
     def normal(self, purpose: str, shape: tuple[int, ...]) -> Tensor:  # noqa: ARG002
         """Standard normal, (R, *shape) float32."""
-        return self._taken(torch.randn((self.rows, *shape), generator=self.generator, device=self._where()))
+        return self._taken(
+            torch.randn((self.rows, *shape), generator=self.generator, device=self._where(), dtype=torch.float32)
+        )
 
     def between(self, shape: tuple[int, ...], radius: float) -> Tensor:
         """Uniform on [-radius, radius), (R, *shape) float32: one pass over memory."""
-        out = torch.empty((self.rows, *shape), device=self._where())
+        out = torch.empty((self.rows, *shape), device=self._where(), dtype=torch.float32)
         return self._taken(out.uniform_(-radius, radius, generator=self.generator))
 
     def _taken(self, drawn: Tensor) -> Tensor:

@@ -22,9 +22,13 @@ def held_rows(x: Inputs, y: Tensor, settings: Settings) -> tuple[Tensor, Tensor]
 def common_rows(x: Inputs, y: Tensor, other: Tensor) -> int:
     """How many rows of ``other`` (M, ...) are, bit for bit, among those of ``x`` (N, ...) with labels y (N,)."""
     rows = rows_of(x, y)
-    if rows.take(torch.tensor([0]))[0].shape[1:] != other.shape[1:]:
+    if rows.take(torch.tensor([0], dtype=torch.int64, device="cpu"))[0].shape[1:] != other.shape[1:]:
         return 0
-    known = {_digest(row) for part in torch.split(torch.arange(len(y)), _BLOCK) for row in rows.take(part)[0]}
+    known = {
+        _digest(row)
+        for part in torch.split(torch.arange(len(y), dtype=torch.int64, device="cpu"), _BLOCK)
+        for row in rows.take(part)[0]
+    }
     return sum(_digest(row) in known for row in other)
 
 

@@ -117,17 +117,26 @@ def trades(batch: Batch) -> Tensor:
     """J(x) + weight KL(p(x) || p(x + d)), both KLs as means over rows (Zhang et al. 2019, equation 5)."""
     with inner_mode(batch.model, batch.recipe), frozen(batch.model):
         with torch.no_grad():
-            wanted = batch.model(batch.x).softmax(1)
+            wanted = batch.model(batch.x).log_softmax(1)
 
         def divergence(outputs: Tensor) -> Tensor:
-            return F.kl_div(outputs.log_softmax(1), wanted, reduction="sum") * batch.scale
+            return _divergences(wanted, outputs.log_softmax(1)).sum() * batch.scale
 
         d = craft(batch.recipe, batch.model, divergence, batch.region, batch.draws)
     outputs = batch.model(batch.x)
     attacked = batch.model(batch.moved(d))
-    gaps = F.kl_div(attacked.log_softmax(1), outputs.softmax(1), reduction="none").flatten(1).sum(1)
+    gaps = _divergences(outputs.log_softmax(1), attacked.log_softmax(1))
     batch.told(lambda: batch.rowwise(outputs, batch.y) + batch.recipe.weight * gaps)
     return batch.learnt(outputs, batch.y) + batch.recipe.weight * gaps.mean()
+
+
+def _divergences(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) of each row (R,) from logarithms (R, K, ...); classes that are absent, at -inf, count for nothing.
+
+    torch's own kl_div has a gradient of NaN where a probability is 0, also by underflow.
+    """
+    there = torch.isfinite(p) & torch.isfinite(q)
+    return (p.exp() * torch.where(there, p - q, 0.0)).flatten(1).sum(1)
 
 
 def aligned(batch: Batch) -> Tensor:
@@ -155,7 +164,7 @@ def prior(batch: Batch) -> Tensor:
     """
     recipe, region = batch.recipe, batch.region
     fresh = region.project(region.restrict(noise(region, batch.draws, recipe.spread)))
-    ids = torch.arange(len(fresh), device=fresh.device) if batch.ids is None else batch.ids
+    ids = torch.arange(len(fresh), device=fresh.device, dtype=torch.int64) if batch.ids is None else batch.ids
     frame = batch.frame or Frame(lambda part: part, lambda part, _: part)
     stored, drifted = batch.memory.recall(ids, fresh)
     begin, drift = region.project(frame.apply(stored)), frame.apply(drifted)

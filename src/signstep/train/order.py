@@ -13,7 +13,7 @@ _LEAST = 0.1
 
 def split(rows: int, share: float, key: Key) -> tuple[Tensor, Tensor]:
     """Row numbers to train on and row numbers to hold out, each in rising order; both by key, never by place."""
-    shuffled = torch.randperm(rows, generator=_generator(key.fold("split")))
+    shuffled = torch.randperm(rows, generator=_generator(key.fold("split")), dtype=torch.int64, device="cpu")
     held = 0 if share == 0 else max(1, round(share * rows))
     return shuffled[held:].sort().values, shuffled[:held].sort().values
 
@@ -39,7 +39,7 @@ class Order:
         self.batches = -(-rows // batch)
         self._epoch = -1
         self._parts: tuple[Tensor, ...] = ()
-        self._losses = torch.full((rows if focus else 0,), torch.inf)
+        self._losses = torch.full((rows if focus else 0,), torch.inf, dtype=torch.float32, device="cpu")
         # An epoch is drawn by the losses at its beginning, which a run that goes on in its middle needs again.
         self._drawn, self._before = -1, self._losses
 
@@ -59,7 +59,11 @@ class Order:
         """What ``focus`` remembers; empty without it."""
         if not self.focus:
             return {}
-        return {"losses": self._losses.clone(), "before": self._before.clone(), "drawn": torch.tensor(self._drawn)}
+        return {
+            "losses": self._losses.clone(),
+            "before": self._before.clone(),
+            "drawn": torch.tensor(self._drawn, dtype=torch.int64, device="cpu"),
+        }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """What `state` gave."""
@@ -68,7 +72,9 @@ class Order:
             self._drawn, self._epoch = int(state["drawn"]), -1
 
     def _all(self, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return torch.randperm(self._rows, generator=generator).tensor_split(self.batches)
+        return torch.randperm(self._rows, generator=generator, dtype=torch.int64, device="cpu").tensor_split(
+            self.batches
+        )
 
     def _focused(self, epoch: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         if self._drawn != epoch:
@@ -79,8 +85,8 @@ class Order:
         size = -(-self._rows // self.batches)
         parts: list[Tensor] = []
         while len(parts) < self.batches:
-            rows = torch.randperm(self._rows, generator=generator)
-            draw = torch.rand(self._rows, generator=generator)
+            rows = torch.randperm(self._rows, generator=generator, dtype=torch.int64, device="cpu")
+            draw = torch.rand(self._rows, generator=generator, dtype=torch.float32, device="cpu")
             taken = rows[draw < chance[rows]]
             if len(taken) < size:  # one batch by the same chances (Efraimidis & Spirakis 2006)
                 taken = rows[draw.pow(1 / chance[rows]).topk(size).indices]
@@ -91,9 +97,11 @@ class Order:
     def _chances(self, generator: torch.Generator) -> Tensor:
         """That a pass takes a row, (rows,)."""
         # Of rows with the same loss, such as 0, none should come first for its place.
-        mixed = torch.randperm(self._rows, generator=generator)
-        rank = torch.empty(self._rows)
-        rank[mixed[self._before[mixed].argsort(stable=True)]] = torch.linspace(0, 1, self._rows)
+        mixed = torch.randperm(self._rows, generator=generator, dtype=torch.int64, device="cpu")
+        rank = torch.empty(self._rows, dtype=torch.float32, device="cpu")
+        rank[mixed[self._before[mixed].argsort(stable=True)]] = torch.linspace(
+            0, 1, self._rows, dtype=torch.float32, device="cpu"
+        )
         return torch.where(self._before.isfinite(), rank.pow(self.focus).clamp(min=_LEAST), 1.0)
 
 

@@ -66,11 +66,15 @@ def prepare(
     for part in everything.blocks():
         ball(part, threat)  # says what is wrong with data or threat before any work is done
         seen = True
-    first = everything.take(torch.tensor([0]))[0]
+    first = everything.take(torch.tensor([0], dtype=torch.int64, device="cpu"))[0]
     ball(first, threat)
     check_images(first, settings.crop, flip=settings.flip)
     kept, held = split(len(everything), settings.validation, key)
-    held_x, held_y = everything.take(held[: most_held(device)]) if len(held) else (first[:0], torch.zeros(0).long())
+    held_x, held_y = (
+        everything.take(held[: most_held(device)])
+        if len(held)
+        else (first[:0], torch.zeros(0, dtype=torch.float32, device="cpu").long())
+    )
     return Prepared(chosen(everything, kept, device), held_x.to(device), held_y.to(device), seen)
 
 

@@ -153,7 +153,7 @@ class Stored:
         """See `Rows`."""
         if not isinstance(self.x, np.memmap):
             for start in range(0, len(self), _BLOCK):
-                yield self.take(torch.arange(start, min(start + _BLOCK, len(self))))[0]
+                yield self.take(torch.arange(start, min(start + _BLOCK, len(self)), dtype=torch.int64, device="cpu"))[0]
 
     def digest(self) -> bytes:
         """See `Rows`."""
@@ -236,7 +236,7 @@ def chosen(rows: Rows, numbers: Tensor, device: torch.device) -> Rows:
 
 
 def _some(rows: Stored) -> bytes:
-    sampled = torch.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED)).long()
+    sampled = torch.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED), dtype=torch.float32, device="cpu").long()
     return str((len(rows), rows.x.shape, rows.x.dtype)).encode() + rows.take(sampled)[0].numpy().tobytes()
 
 

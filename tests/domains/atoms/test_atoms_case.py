@@ -234,7 +234,7 @@ def test_unequal_lengths_are_one_sentence() -> None:
         ("disagreement = 0.1", "disagreement needs a second potential"),
         ("quiet = 3", "quiet = 3; it has the numbers relative and floor"),
         ("potential = 3", "potential = 3; pass a text"),
-        ("fmax = -1.0", "fmax=-1.0; pass a force"),
+        ("fmax = -1.0", "fmax=-1.0; pass a share between 0 and 1"),
     ],
 )
 def test_a_schema_that_makes_no_sense_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:

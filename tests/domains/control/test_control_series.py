@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from signstep.domains.control.records import TENNESSEE, read_csv, read_tennessee
+from signstep.domains.control.records import read_csv
 from signstep.domains.control.series import Series, read_ts
 from signstep.domains.control.series_net import trained_alarm, trained_net
+from signstep.domains.control.tennessee import TENNESSEE, read_tennessee
 from signstep.errors import InputError, LoadError
 
 SHARED = Path(__file__).parents[3] / ".." / "shared" / "data" / "timeseries"
@@ -133,13 +134,13 @@ def test_tables(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no window of 9 samples fits"):
         read_csv(path, label="state", samples=9, stride=1)
     path.write_text(CSV.replace("2,3,ok", "2,,ok"))
-    with pytest.raises(InputError, match=r"a.csv, row 2, column 'level': '' is not a finite number"):
+    with pytest.raises(InputError, match=r"a.csv, line 3, column 'level' is empty"):
         read_csv(path, label="state", samples=1, stride=1)
     kept = read_csv(path, label="state", samples=1, stride=1, skip_bad=True)
     assert len(kept.x) == 3
     assert len(kept.skipped) == 2
     path.write_text(CSV.replace("2,3,ok", "2,3"))
-    with pytest.raises(InputError, match="row 2 has 2 cells instead of 3"):
+    with pytest.raises(InputError, match="line 3 has 2 cells instead of 3"):
         read_csv(path, label="state", samples=1, stride=1)
 
 

@@ -169,7 +169,7 @@ def test_ones_own_model_from_the_command_line_to_verify(tmp_path: Path, monkeypa
     done = CliRunner().invoke(app, ["audit", *ARGUMENTS, "--out", "report"])
     assert done.exit_code == 0, done.output
     assert "Cross-over" in done.output
-    again = CliRunner().invoke(app, ["verify", "report"])
+    again = CliRunner().invoke(app, ["verify", "report", *ARGUMENTS])
     assert again.exit_code == 0, again.output
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "Accuracy under attack on each input and on all" in page
@@ -230,6 +230,6 @@ def test_the_model_of_nlvr_fits_its_vocabulary_and_schema() -> None:
     known = mm.WordTokenizer.read(schema.folder / schema.tokenizer.path)
     ids = ids_of(known, ["there is a tower with four blocks"])
     with torch.no_grad():
-        assert nlvr_model()(torch.rand(1, 3, 32, 128), ids).shape == (1, 2)
+        assert nlvr_model()(torch.rand(1, 3, 40, 160), ids).shape == (1, 2)
     table = mm.offers(known, torch.randn(known.size, 4), groups=schema.inputs[1].groups).table
     assert int((table >= 0).any(1).sum()) == sum(map(len, schema.inputs[1].groups))

@@ -70,6 +70,12 @@ def test_an_audit_from_files_tells_its_story_and_its_points_check_again(credit_f
     assert sum(int(row[3]) for row in rows if row[0] == "all") == result.fooled
     cheapest = result.sections[2]
     assert any(row[2].startswith("granted if ") for row in cheapest.rows if row[1] == "denied")
+    assert any("every feature was searched through alone" in text for text in cheapest.text)
+    named = [row[2] for row in cheapest.rows if " if " in row[2]]
+    single = [said for said in named if " and " not in said]
+    assert all(said.endswith("; no single feature does it for less") for said in named if said not in single)
+    assert not any("no single feature" in said for said in single)
+    assert len(named) > len(single)
     assert cheapest.chart is not None
     assert all(line.y[0] is not None and line.y[-1] is not None for line in cheapest.chart.lines)
     points = evidence.tensors()
@@ -104,7 +110,9 @@ def test_an_estimator_from_python_is_asked_only(credit_files: Request) -> None:
     assert made.curve is False
     result = audit_case(made)
     assert all(entry.backwards == 0 for entry in result.attacks)
-    assert len(result.sections) >= 3
+    cheapest = next(section for section in result.sections if section.title.startswith("The smallest change"))
+    assert any("asked for alone at part of their values" in text for text in cheapest.text)
+    assert not any("no single feature" in cell for row in cheapest.rows for cell in row)
 
 
 def test_without_labels_the_decisions_count_as_right(credit_files: Request) -> None:

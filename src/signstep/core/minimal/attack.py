@@ -9,7 +9,8 @@ from signstep.core.keys import Key
 from signstep.core.minimal.hunt import Hunt
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, LOOKS, Problem
 from signstep.core.region import ProductRegion, Region, ball_of
 from signstep.core.tree import Tree
 from signstep.errors import InputError, VictimError
@@ -29,6 +30,7 @@ class MinimalAttack:
         steps: gradient steps of each run.
         norms: those the paper is defined for.
         oracle: where the gradient comes from.
+        looks: by the setting (the classes a row can be led to), how often the paper looks, at least and at most.
         random: whether the paper draws random numbers.
     """
 
@@ -36,6 +38,7 @@ class MinimalAttack:
     paper: Callable[[Hunt], None]
     steps: int
     norms: tuple[str, ...]
+    looks: Callable[[Setting], tuple[int, int]]
     oracle: Oracle = field(default_factory=Autograd)
     random: bool = False
 
@@ -53,6 +56,16 @@ class MinimalAttack:
         """Every paper looks at the clean input first."""
         return self.oracle.warms
 
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend; an example that falls is searched to the end like any other."""
+        least, most = self.looks(setting)
+        each = max(self.oracle.looks, self.oracle.gradients)
+        verdict = HELD_OUT if setting.random else 1
+        again = LOOKS if setting.random else 0 if self.oracle.exact and setting.exact else 1
+        beyond = HELD_OUT if setting.random else 0  # a point beyond eps is put to a random model once more
+        whole = least * min(self.oracle.looks, self.oracle.gradients) + verdict
+        return Passes(whole, whole, most * (each + again) + verdict + beyond)
+
     def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:  # noqa: ARG002
         """Search every row and return what was found.
 
@@ -60,6 +73,14 @@ class MinimalAttack:
             InputError: the norm is not one of the recipe's, several inputs are attacked at once, or the task has no
                 ways to fail that the paper needs.
         """
+        if isinstance(region, ProductRegion) and isinstance(clean, dict) and len(clean) == 1:
+            ((name, one),) = clean.items()  # one of several inputs is attacked: its change is the one that is measured
+
+            def named(part: Tree) -> Tree:
+                return part if isinstance(part, dict) else {name: part}
+
+            found = self(problem.through(named), region.parts[name], one, key)
+            return found._replace(x=named(found.x))
         if isinstance(region, ProductRegion) or not isinstance(clean, Tensor):
             raise InputError(
                 f"{self.name} measures one change of one input, and several inputs are attacked; let the threat name "

@@ -1,5 +1,6 @@
 """Carlini & Wagner: distance plus c times the margin, by Adam, in a variable that cannot leave the box."""
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from signstep.core.minimal.steps import annealed
 from signstep.core.norms import L2
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.tree import per_row
+from signstep.errors import InputError
 
 _BETAS, _TINY = (0.9, 0.999), 1e-8  # of Adam
 _SHORT = 0.999  # arctanh is infinite at the ends of the box, and tanh so flat near them that nothing would move
@@ -29,26 +31,36 @@ def carlini_wagner(
     """min over w of |d|^2 / r^2 + c max(f / f_0, -confidence), d = middle + half tanh(w), f the margin (C & W 2017).
 
     arXiv:1608.04644, section 6. Adam with ``steps`` steps of size ``rate`` for each of ``searches`` values of c: ten
-    times larger until one fools, then halfway between the largest that failed and the smallest that fooled. Different
-    here: f is measured in f_0, its value at the clean input, and d in r, the distance at which a linear f would be 0,
-    so that neither the scale of the scores nor that of the inputs matters (a linear model needs c = 2); ``rate`` falls
-    to a hundredth of itself along a cosine (there it stays 0.01), so that few steps come to rest. Where a side
-    of the box is open w is d itself, in units of r / sqrt(D), and d is clipped.
+    times larger until one reaches f <= -confidence f_0, then halfway between the largest that did not and the smallest
+    that did. The nearest point that reaches it is returned; where none within eps does, the one whose f is least.
+    Different here: f is measured in f_0, its value at the clean input, and d in r, the distance at which a linear f
+    would be 0, so that neither the scale of the scores nor that of the inputs matters (a linear model needs
+    c = 2 (1 + confidence)); ``rate`` falls to a hundredth of itself along a cosine (there it stays 0.01), so that few
+    steps come to rest. Where a side of the box is open w is d itself, in units of (1 + confidence) r / sqrt(D), and d
+    is clipped.
     """
     positive("cw", rate=rate, c=c, searches=searches)
+    if not (confidence >= 0 and math.isfinite(confidence)):
+        raise InputError(
+            f"cw: confidence={confidence}; pass how far beyond the boundary to go, in units of the margin untouched, a "
+            "number of at least 0"
+        )
     search = partial(_search, steps=steps, searches=searches, rate=rate, first=c, confidence=confidence)
-    return MinimalAttack("cw", search, steps, ("l2",), oracle or Autograd())
+    looks = searches * steps + 1
+    return MinimalAttack("cw", search, steps, ("l2",), lambda _: (looks, looks), oracle or Autograd())
 
 
 def _search(hunt: Hunt, *, steps: int, searches: int, rate: float, first: float, confidence: float) -> None:
     clean = hunt.planes(hunt.origin)
     scale, r = _scales(clean.look.margin, clean.slope[:, 0])
-    variable = _Variable.of(hunt, r)
+    if confidence:
+        hunt.demand(confidence * scale)
+    variable = _Variable.of(hunt, (1 + confidence) * r)
     c = torch.full_like(r, first)
     low, high = torch.zeros_like(c), torch.full_like(c, torch.inf)
     for _ in range(searches):
         d, here, adam = hunt.origin, clean, _Adam.at(variable.start)
-        fooled = torch.zeros_like(c, dtype=torch.bool)
+        reached = torch.zeros_like(c, dtype=torch.bool)
         for step in range(steps):
             wanting = here.look.margin / scale > -confidence
             pull = torch.where(wanting, c / scale, 0.0)
@@ -57,8 +69,8 @@ def _search(hunt: Hunt, *, steps: int, searches: int, rate: float, first: float,
             adam = adam.step(variable.chain(adam.w, gradient), per_row(size, d))
             d = variable.displacement(hunt, adam.w)
             here = hunt.planes(d)
-            fooled |= here.look.fooled
-        low, high = torch.where(fooled, low, c), torch.where(fooled, c, high)
+            reached |= hunt.reached(here.look)
+        low, high = torch.where(reached, low, c), torch.where(reached, c, high)
         c = torch.where(torch.isinf(high), 10 * c, (low + high) / 2)
 
 
@@ -82,17 +94,18 @@ class _Variable(NamedTuple):
     longest: Tensor
 
     @classmethod
-    def of(cls, hunt: Hunt, r: Tensor) -> "_Variable":
+    def of(cls, hunt: Hunt, far: Tensor) -> "_Variable":
+        """For displacements of about the length ``far`` (R,)."""
         low, high = hunt.region.lower, hunt.region.upper
         zero = hunt.origin
         if low is None or high is None or not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
-            half = per_row(r / zero[0].numel() ** 0.5, zero).expand_as(zero)
-            return cls(None, half, zero, torch.full_like(r, torch.inf))
+            half = per_row(far / zero[0].numel() ** 0.5, zero).expand_as(zero)
+            return cls(None, half, zero, torch.full_like(far, torch.inf))
         low, high = low.expand_as(zero), high.expand_as(zero)
         middle, half = (low + high) / 2, (high - low) / 2
         share = torch.where(half > 0, -middle / half, 0.0)
-        # Adam's first steps go at full length whatever the gradient; far beyond r they would only have to come back.
-        return cls(middle, half, _arctanh(share.clamp(-1, 1) * _SHORT), 0.2 * r / hunt.unit())
+        # Adam's first steps go at full length whatever the gradient; far beyond that they would only have to come back.
+        return cls(middle, half, _arctanh(share.clamp(-1, 1) * _SHORT), 0.2 * far / hunt.unit())
 
     def displacement(self, hunt: Hunt, w: Tensor) -> Tensor:
         return hunt.inside(self.half * w if self.middle is None else self.middle + self.half * torch.tanh(w))

@@ -25,9 +25,8 @@ def ddn(*, steps: int = 100, gamma: float = 0.05, init: float = 1.0, oracle: Ora
     positive("ddn", init=init)
     if not 0 < gamma < 1:
         raise InputError(f"ddn: gamma={gamma}; pass the share by which the length changes, between 0 and 1")
-    return MinimalAttack(
-        "ddn", partial(_search, steps=steps, gamma=gamma, init=init), steps, ("l2",), oracle or Autograd()
-    )
+    search = partial(_search, steps=steps, gamma=gamma, init=init)
+    return MinimalAttack("ddn", search, steps, ("l2",), lambda _: (steps + 1, steps + 1), oracle or Autograd())
 
 
 def _search(hunt: Hunt, *, steps: int, gamma: float, init: float) -> None:
@@ -37,6 +36,6 @@ def _search(hunt: Hunt, *, steps: int, gamma: float, init: float) -> None:
         look, gradient = hunt.climb(d)
         alpha = unit * annealed(1.0, 0.01, step, steps)
         d = look.at + per_row(alpha, d) * direction(gradient)
-        eps = (eps * torch.where(look.fooled, 1 - gamma, 1 + gamma)).minimum(_FARTHEST * unit)
+        eps = torch.where(look.fooled, eps * (1 - gamma), eps * (1 + gamma)).minimum(_FARTHEST * unit)
         d = hunt.inside(per_row(eps, d) * direction(d))
     hunt.look(d)

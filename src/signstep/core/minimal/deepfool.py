@@ -5,10 +5,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from signstep.core.batch_invariant import row_sum
 from signstep.core.minimal.attack import MinimalAttack, positive
 from signstep.core.minimal.hunt import Hunt, Planes
 from signstep.core.minimal.hyperplane import onto
-from signstep.core.norms import Norm, row_sum
+from signstep.core.norms import Norm
 from signstep.core.oracles import Autograd, Oracle
 from signstep.core.tree import per_row
 from signstep.errors import InputError
@@ -34,7 +35,7 @@ def deepfool(
     if not overshoot >= 0:
         raise InputError(f"deepfool: overshoot={overshoot}; pass the share to go beyond the boundary, at least 0")
     search = partial(_search, steps=steps, candidates=candidates, overshoot=overshoot)
-    return MinimalAttack("deepfool", search, steps, ("l2", "linf"), oracle or Autograd())
+    return MinimalAttack("deepfool", search, steps, ("l2", "linf"), lambda _: (2, steps + 1), oracle or Autograd())
 
 
 def _search(hunt: Hunt, *, steps: int, candidates: int, overshoot: float) -> None:
@@ -59,6 +60,6 @@ def nearest_plane(planes: Planes, norm: Norm) -> tuple[Tensor, Tensor]:
     steep = steep.clamp_min(torch.finfo(steep.dtype).tiny)
     best = (planes.gap.abs() / steep).argmin(1)
     gap = planes.gap.gather(1, best[:, None])[:, 0]
-    slope = planes.slope[torch.arange(len(best), device=best.device), best]
+    slope = planes.slope[torch.arange(len(best), device=best.device, dtype=torch.int64), best]
     there = torch.isfinite(gap)
     return torch.where(there, gap, 0.0), torch.where(per_row(there, slope), slope, 0.0)

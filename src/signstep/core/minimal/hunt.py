@@ -5,10 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from signstep.core.batch_invariant import row_sum
 from signstep.core.keys import Key
 from signstep.core.ledger import Ledger
 from signstep.core.minimal.planes import Pick, closest, differentiated, margin
-from signstep.core.norms import row_sum
 from signstep.core.oracles import Oracle
 from signstep.core.outcome import Found
 from signstep.core.problem import Problem, confirm, judge
@@ -68,8 +68,8 @@ class Hunt:
         self.region = region.resized(torch.full_like(region.radius, torch.inf))
         self.origin = torch.zeros_like(clean, dtype=search_dtype(clean.dtype))
         self.rounding = torch.finfo(clean.dtype).eps
-        self._clean, self._oracle = clean, oracle
-        self._rows = torch.arange(len(clean), device=clean.device)
+        self._clean, self._oracle, self._eps = clean, oracle, region.radius
+        self._rows = torch.arange(len(clean), device=clean.device, dtype=torch.int64)
         self._book = _Book(name, key, clean, problem.ids)
 
     def take(self, index: Tensor) -> "Hunt":
@@ -78,8 +78,25 @@ class Hunt:
         part.problem, part.region, part.origin = self.problem.take(index), self.region.take(index), self.origin[index]
         part.rounding = self.rounding
         part._clean, part._oracle, part._book = self._clean[index], self._oracle, self._book
+        part._eps = self._eps
         part._rows = self._rows[index]
         return part
+
+    def demand(self, beyond: Tensor) -> None:
+        """Return points whose margin is at most ``-beyond`` (R,), where there are any within eps, to nearer ones.
+
+        Of those the nearest, as always; where none is, the one whose margin is least. ``smallest`` stays the length of
+        the nearest that fools.
+        """
+        self._book.asked = _Asked(beyond, self._eps, self._book)
+
+    def reached(self, look: Look) -> Tensor:
+        """Whether the model fails there (R,) bool, as far beyond the boundary as was demanded."""
+        asked = self._book.asked
+        if asked is None:
+            return look.fooled
+        beyond = asked.beyond[self._rows]
+        return look.fooled & ((beyond == 0) | (look.margin <= -beyond))
 
     def key(self, purpose: str, number: int = 0) -> Key:
         """Randomness of this hunt."""
@@ -115,11 +132,13 @@ class Hunt:
         return self._seen(point, score, key)
 
     def ways(self, d: Tensor, count: int) -> tuple[Look, Tensor]:
-        """One forward pass, and the ways (R, M) that are nearest to failing there."""
+        """One forward pass, and the ways (R, M) that are nearest to failing there; -1 where a row has fewer."""
         point, key = self._begin(d)
         score = self._oracle.look(self.problem, point, key)
         self._book.ledger.spend(self._rows, self._oracle.looks)
-        return self._seen(point, score, key), closest(count, jointly=self.problem.jointly)(score)
+        picked = closest(count, jointly=self.problem.jointly)(score)
+        missing = torch.isposinf(score.ways.gather(1, picked))
+        return self._seen(point, score, key), picked.masked_fill(missing, -1)
 
     def climb(self, d: Tensor) -> tuple[Look, Tensor]:
         """One forward and one backward pass: the gradient (R, ...) of the searched loss."""
@@ -127,7 +146,7 @@ class Hunt:
         score, gradient = self._oracle(self.problem, point, key)
         self._book.ledger.spend(self._rows, self._oracle.gradients, self._oracle.gradients)
         assert isinstance(gradient, Tensor)
-        return self._seen(point, score, key), self._counted(gradient)
+        return self._seen(point, score, key), self._counted(gradient, None)
 
     def planes(self, d: Tensor, count: int = 1, way: Tensor | None = None) -> Planes:
         """One forward and M backward passes: the hyperplanes of the ``count`` nearest ways, or of ``way`` (R,)."""
@@ -138,7 +157,9 @@ class Hunt:
         point, key = self._begin(d)
         seen = differentiated(self._oracle, self.problem, point, key, pick, self._book.name)
         self._book.ledger.spend(self._rows, seen.forwards, seen.backwards)
-        slopes = [self._counted(slope) for slope in seen.slopes if isinstance(slope, Tensor)]
+        there = ~torch.isposinf(seen.score.ways.gather(1, seen.ways))
+        there[:, 0] = True
+        slopes = [self._counted(s, there[:, n]) for n, s in enumerate(seen.slopes) if isinstance(s, Tensor)]
         gap = (
             torch.nan_to_num(seen.score.ways, nan=torch.inf, posinf=torch.inf)
             .gather(1, seen.ways)
@@ -164,35 +185,41 @@ class Hunt:
         allowed = near & (book.length <= region.radius.to(book.length))
         best, _ = self.nearest()
         point = torch.where(per_row(allowed, clean), book.point, region.land(region.project(best)))
+        nearest, short = allowed, torch.zeros_like(allowed)
+        if book.asked is not None:
+            point = torch.where(per_row(book.asked.there, clean), book.asked.point, point)
+            nearest = allowed & ~(book.asked.there & (book.asked.length > book.length))
+            short = book.asked.margin > -book.asked.beyond
         transfer = not self._oracle.sees_victim
         seen = allowed & torch.full_like(allowed, not transfer)
         ended = settle(book.ledger, problem, everyone, Run(point, seen, None, ended), book.key)
         verdict = book.ledger.verdict
         assert verdict is not None
-        smallest = torch.where(allowed & ~verdict.fooled, torch.inf, book.length)
+        smallest = torch.where(nearest & ~verdict.fooled, torch.inf, book.length)
         silent = ended
         if (transfer or problem.random) and silent is None:
             try:
-                smallest = self._asked_again(problem, clean, smallest, near & ~allowed, transfer=transfer)
+                smallest = self._asked_again(problem, clean, smallest, near & ~nearest, transfer=transfer)
             except VictimError as error:
                 silent = str(error)
         if (transfer or problem.random) and silent is not None:
-            smallest = torch.where(near & ~allowed, torch.inf, smallest)
+            smallest = torch.where(near & ~nearest, torch.inf, smallest)
         # The projection of a point beyond eps may fool as well, and is then the nearer one.
         length = self.region.norm.length(wide(point) - wide(clean)).to(smallest)
         smallest = torch.where(verdict.fooled & (length > 0), torch.minimum(smallest, length), smallest)
         whole = found(book.ledger, region, ended)
-        return whole._replace(ended=silent, smallest=torch.where(book.untouched, 0.0, smallest))
+        notes = (_SHORT.format(book.name),) if bool((short & verdict.fooled).any()) else ()
+        return whole._replace(ended=silent, smallest=torch.where(book.untouched, 0.0, smallest), notes=notes)
 
     def _asked_again(
-        self, problem: Problem, clean: Tensor, smallest: Tensor, beyond: Tensor, *, transfer: bool
+        self, problem: Problem, clean: Tensor, smallest: Tensor, unseen: Tensor, *, transfer: bool
     ) -> Tensor:
-        """The lengths, where those ``beyond`` eps that the model itself does not confirm are infinite.
+        """The lengths, where those of points that are not returned and that the model does not confirm are infinite.
 
         They were only seen by others, or in passes that decisions have used.
         """
         book, everyone = self._book, self._rows
-        index = beyond.nonzero().squeeze(1)
+        index = unseen.nonzero().squeeze(1)
         if len(index):
             sure = judge(problem.take(index), book.point[index], book.key.fold("smallest"))
             book.ledger.spend(index, sure.passes)
@@ -208,7 +235,9 @@ class Hunt:
         self._book.looks += 1
         key = self._book.key.fold("look", self._book.looks)
         if self._book.looks == 2:
-            self.problem = self.problem.take(torch.arange(len(self._rows), device=self._rows.device))  # no longer warm
+            self.problem = self.problem.take(
+                torch.arange(len(self._rows), device=self._rows.device, dtype=torch.int64)
+            )  # no longer warm
         return (self._clean if d is self.origin else self._landed(d)), key
 
     def _landed(self, d: Tensor) -> Tensor:
@@ -218,10 +247,16 @@ class Hunt:
             d = d + d.sign() * (0.5 * (grid.high - grid.low) / grid.steps)
         return self.region.land(d)
 
-    def _counted(self, gradient: Tensor) -> Tensor:
+    def _counted(self, gradient: Tensor, there: Tensor | None) -> Tensor:
+        """The gradient without unusable coordinates; the health of the rows ``there`` (R,) is taken now and then."""
         gradient = self.region.restrict(gradient.to(self.origin.dtype))
         if self._book.looks > 3 and self._book.looks % 10:
             return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+        if there is not None and not bool(there.all()):
+            index = there.nonzero().squeeze(1)
+            seen = self._book.ledger.count(self._rows[index], self.region.take(index), gradient[index])
+            assert isinstance(seen, Tensor)
+            return torch.zeros_like(gradient).index_copy_(0, index, seen)
         cleaned = self._book.ledger.count(self._rows, self.region, gradient)
         assert isinstance(cleaned, Tensor)
         return cleaned
@@ -231,14 +266,16 @@ class Hunt:
         book, rows, fooled = self._book, self._rows, score.fooled
         exact = wide(point) - wide(self._clean)
         length = self.region.norm.length(exact).to(book.length)
+        far = margin(score, jointly=self.problem.jointly).to(self.origin.dtype)
         nearer = fooled & (length > 0) & (length < book.length[rows])
+        surer = torch.zeros_like(nearer) if book.asked is None else fooled & book.asked.better(rows, length, far)
         at_clean = point is self._clean
         if self._oracle.sees_victim:
-            doubtful = fooled if at_clean else nearer
+            doubtful = fooled if at_clean else nearer | surer
             sure = confirm(self.problem, point, key, doubtful, exact=self._oracle.exact)
             book.ledger.spend(rows[doubtful] if sure.passes else None, sure.passes)
             fooled = torch.where(doubtful, sure.fooled, fooled)
-            nearer = nearer & fooled
+            nearer, surer = nearer & fooled, surer & fooled
         if at_clean:
             book.untouched[rows] |= fooled
         else:
@@ -246,7 +283,40 @@ class Hunt:
             kept = nearer.nonzero().squeeze(1)
             book.point[rows[kept]] = point[kept]
             book.length[rows[kept]] = length[kept]
-        return Look(exact.to(self.origin), fooled, margin(score, jointly=self.problem.jointly).to(self.origin.dtype))
+            if book.asked is not None:
+                kept = surer.nonzero().squeeze(1)
+                book.asked.keep(rows[kept], point[kept], length[kept], far[kept])
+        return Look(exact.to(self.origin), fooled, far)
+
+
+_SHORT = (
+    "{}: some points lie less far beyond the boundary than was asked for: none that far was found within eps, and the "
+    "one that came farthest was returned"
+)
+
+
+class _Asked:
+    """Of each row the nearest point within eps that fools as clearly as was demanded, else the clearest one there."""
+
+    def __init__(self, beyond: Tensor, eps: Tensor, book: "_Book") -> None:
+        self.beyond, self.point = beyond, book.point.clone()
+        self.length, self.margin = torch.full_like(book.length, torch.inf), torch.full_like(beyond, torch.inf)
+        self._eps = eps.to(book.length)
+
+    @property
+    def there(self) -> Tensor:
+        """Whether any point within eps fools, (R,) bool."""
+        return torch.isfinite(self.length)
+
+    def better(self, rows: Tensor, length: Tensor, margin: Tensor) -> Tensor:
+        """Which of these points, one for each of ``rows``, are to be preferred if they fool."""
+        least = -self.beyond[rows]
+        enough, had = margin <= least, self.margin[rows] <= least
+        preferred = torch.where(enough, ~had | (length < self.length[rows]), ~had & (margin < self.margin[rows]))
+        return preferred & (length > 0) & (length <= self._eps[rows])
+
+    def keep(self, rows: Tensor, point: Tensor, length: Tensor, margin: Tensor) -> None:
+        self.point[rows], self.length[rows], self.margin[rows] = point, length, margin
 
 
 class _Book:
@@ -260,3 +330,4 @@ class _Book:
         number = torch.float32 if clean.device.type == "mps" else torch.float64
         self.length = torch.full((len(clean),), torch.inf, dtype=number, device=clean.device)
         self.untouched = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+        self.asked: _Asked | None = None

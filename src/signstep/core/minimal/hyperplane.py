@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from signstep.core.norms import Norm, largest, row_sum
+from signstep.core.batch_invariant import row_sum
+from signstep.core.norms import Norm, largest
 from signstep.core.tree import per_row
 
 

@@ -17,13 +17,16 @@ Pick = Callable[[Score], Tensor]
 
 
 class Differentiated(NamedTuple):
-    """A score, the ways picked from it (R, M), minus their gradients (one tree for each of M), and what it took."""
+    """A score, the ways picked from it (R, M), minus their gradients (one tree for each of M), and what it took.
+
+    Passes are counted for each row (R,): a way that a row does not have was differentiated for others.
+    """
 
     score: Score
     ways: Tensor
     slopes: list[Tree]
-    forwards: int
-    backwards: int
+    forwards: Tensor
+    backwards: Tensor
 
 
 def closest(count: int, *, jointly: bool = False) -> Pick:
@@ -61,7 +64,7 @@ def differentiated(oracle: Oracle, problem: Problem, point: Tree, key: Key, pick
         score = oracle.look(problem, point, key)
         ways = pick(score)
         slopes = [oracle(problem, point, key, _falling(score, way))[1] for way in ways.T]
-        count = oracle.gradients * len(slopes)
+        count = oracle.gradients * _needed(score, ways)
         return Differentiated(score, ways, slopes, oracle.looks + count, count)
     passes = [_forward(one, point, key) for one in asked]
     if any(score.loss.requires_grad and not score.ways.requires_grad for _, score in passes):
@@ -78,7 +81,13 @@ def differentiated(oracle: Oracle, problem: Problem, point: Tree, key: Key, pick
             gradient_of((torch.where(falling != 0, one.ways, 0.0) * falling).sum(), u, again=again) for u, one in passes
         ]
         slopes.append(parts[0] if len(parts) == 1 else tree_map(lambda *part: torch.stack(part).mean(0), *parts))
-    return Differentiated(score, ways, slopes, len(passes), len(passes) * len(slopes))
+    needed = _needed(score, ways)
+    return Differentiated(score, ways, slopes, torch.full_like(needed, len(passes)), len(passes) * needed)
+
+
+def _needed(score: Score, ways: Tensor) -> Tensor:
+    """How many of the picked ways (R, M) each row has; one where it has none."""
+    return (~torch.isposinf(score.ways.gather(1, ways))).sum(1).clamp_min(1)
 
 
 def _asked(oracle: Oracle, problem: Problem) -> list[Problem] | None:

@@ -9,7 +9,8 @@ from signstep.core.attack import Needs
 from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, Problem
 from signstep.core.region import Region
 from signstep.core.runs import Run
 from signstep.core.search.rows import Rows, restarted
@@ -38,6 +39,11 @@ class Blind:
     def __post_init__(self) -> None:
         if self.queries < 1:
             raise InputError(f"random-direction: queries={self.queries}; pass at least 1")
+
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend: the budget and the verdict."""
+        verdict = HELD_OUT if setting.random else 1
+        return Passes(1 + verdict, self.queries + verdict, self.queries + verdict, 0, 0)
 
     def __call__(
         self,

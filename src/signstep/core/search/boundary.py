@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from signstep.core.attack import Needs
+from signstep.core.batch_invariant import row_sum
 from signstep.core.keys import Key
 from signstep.core.ledger import Ledger
 from signstep.core.norms import L2, Linf
 from signstep.core.oracles import Oracle
 from signstep.core.outcome import Found
-from signstep.core.problem import LOOKS, Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, LOOKS, Problem
 from signstep.core.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.core.runs import Run, found, settle
 from signstep.core.search.jury import Jury
@@ -58,6 +60,12 @@ class HopSkipJump:
                 f"hop-skip-jump: queries={self.queries}, samples={self.samples}; pass at least 1 query and 2 samples"
             )
 
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend: half the budget goes into the search for a first point alone."""
+        verdict = HELD_OUT if setting.random else 1
+        budget = max(0, self.queries - (LOOKS if setting.random else 0))
+        return Passes(verdict, min(budget, 1 + budget // 2) + verdict, self.queries + verdict, 0, 0)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -87,7 +95,10 @@ class HopSkipJump:
         cut = part.land(part.project(_displacement(jury.point, part.x)))
         point = torch.where(per_row(reached, cut), jury.point, cut)
         run = Run(point if name is None else {name: point}, reached, jury.answer, jury.ended)
-        ledger, everyone = Ledger(problem.ids), torch.arange(len(problem.ids), device=problem.ids.device)
+        ledger, everyone = (
+            Ledger(problem.ids),
+            torch.arange(len(problem.ids), device=problem.ids.device, dtype=torch.int64),
+        )
         ledger.forwards += jury.spent
         ended = settle(ledger, problem, everyone, run, key)
         return found(ledger, region, ended)._replace(smallest=jury.length)
@@ -127,7 +138,7 @@ class _Walk:
 
         A row whose clean input fools is done: nothing is nearer.
         """
-        index = self._able(torch.arange(len(self._d), device=self._d.device))
+        index = self._able(torch.arange(len(self._d), device=self._d.device, dtype=torch.int64))
         if len(index):
             index = index[~self._jury.fooled(self._d[index], index)]
         having = []
@@ -151,7 +162,9 @@ class _Walk:
         layout = Layout.of(tuple(region.x.shape[1:]))
         draws = self._key.fold("noise", attempt).draws(self._ids[index], region.x.device)
         block = 2 ** (attempt % 4)
-        down, across = (torch.arange(size, device=region.x.device) // block * block for size in layout[1:])
+        down, across = (
+            torch.arange(size, device=region.x.device, dtype=torch.int64) // block * block for size in layout[1:]
+        )
         share = draws.uniform("box", tuple(layout))[:, :, down][..., across].reshape(region.x.shape).to(self._d.dtype)
         size = torch.where(torch.isfinite(region.radius) & (region.radius > 0), region.radius, 1.0)
         size = per_row(size, share) * 2.0 ** min(30, attempt // 4)
@@ -191,7 +204,9 @@ class _Walk:
         for start in range(0, int(count.max()), self._block):
             live = (count > start).nonzero().squeeze(1)
             v = self._directions(key.fold(start), index[live], here.dtype)
-            asked = (start + torch.arange(self._block, device=index.device)) < count[live].unsqueeze(1)
+            asked = (start + torch.arange(self._block, device=index.device, dtype=torch.int64)) < count[live].unsqueeze(
+                1
+            )
             v, phi = self._probes(here[live], v, reach[live], index[live], asked)
             signed[live] += (v * _to_each(phi, v)).sum(1)
             plain[live] += v.sum(1)
@@ -236,9 +251,9 @@ class _Walk:
         if self._linf:
             towards = towards.sign()
         else:
-            length = towards.flatten(1).square().sum(1).sqrt().clamp_min(torch.finfo(here.dtype).tiny)
+            length = row_sum(towards.square()).sqrt().clamp_min(torch.finfo(here.dtype).tiny)
             towards = towards / per_row(length, towards)
-        live = torch.arange(len(index), device=index.device)
+        live = torch.arange(len(index), device=index.device, dtype=torch.int64)
         for _ in range(_HALVINGS):
             live = live[self._jury.left(index[live]) >= 1]
             if not len(live):

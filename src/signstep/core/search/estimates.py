@@ -83,7 +83,7 @@ class Differences:
         for start in range(0, pairs, group):
             along = [self._direction(draws, point, number) for number in range(start, min(pairs, start + group))]
             asked = [self._probe(point, v, sign) for v in along for sign in (1.0, -1.0)]
-            everyone = torch.arange(count, device=problem.ids.device).repeat(len(asked))
+            everyone = torch.arange(count, device=problem.ids.device, dtype=torch.int64).repeat(len(asked))
             value = _value(problem.take(everyone)(_stacked(asked), key.fold("probe", start)), cotangent, len(asked))
             slope = (value[0::2] - value[1::2]) / (2 * self.sigma * pairs)
             # Added one by one: the order of a sum must not depend on how many are asked at once.

@@ -63,5 +63,5 @@ def _nearest(length: Tensor, index: Tensor, candidates: Tensor) -> Tensor:
     positions = positions[length[positions].argsort(stable=True)]
     owners, place = torch.unique(index[positions], return_inverse=True)
     first = torch.full_like(owners, len(positions))
-    first.scatter_reduce_(0, place, torch.arange(len(positions), device=place.device), "amin")
+    first.scatter_reduce_(0, place, torch.arange(len(positions), device=place.device, dtype=torch.int64), "amin")
     return positions[first]

@@ -27,7 +27,7 @@ class Rows:
     def __init__(self, problem: Problem, region: Region, point: Tree, key: Key, queries: int) -> None:
         self.problem, self.region, self.key, self.queries = problem, region, key, queries
         self.asked = 0
-        self.live = torch.arange(len(problem.ids), device=problem.ids.device)
+        self.live = torch.arange(len(problem.ids), device=problem.ids.device, dtype=torch.int64)
         self.ended: str | None = None
         self._point = tree_map(torch.clone, point)
         self._fooled = torch.zeros_like(problem.ids, dtype=torch.bool)
@@ -88,7 +88,7 @@ class Rows:
 
     def close(self, point: Tree, fooled: Tensor, answer: Tensor | None) -> tuple[Run, Tensor]:
         """The end of the run: the rows that are still live leave with these points; and what each row has spent."""
-        everyone = torch.arange(len(self.live), device=self.live.device)
+        everyone = torch.arange(len(self.live), device=self.live.device, dtype=torch.int64)
         if answer is not None:
             self._keep(everyone, point, fooled, answer)
         elif len(self.live):

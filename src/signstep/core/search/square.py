@@ -12,7 +12,8 @@ from signstep.core.keys import Key, RowDraws
 from signstep.core.moves import rose
 from signstep.core.oracles import Oracle
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem, nearness
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, Problem, nearness
 from signstep.core.region import Region
 from signstep.core.runs import Run
 from signstep.core.search.canvas import Canvas, canvases
@@ -70,6 +71,12 @@ class Square:
         if self.start not in ("stripes", "best"):
             raise InputError(f"square: start={self.start!r}; pass 'stripes' or 'best'")
 
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend: the budget, or what it had spent when it gave up."""
+        verdict = HELD_OUT if setting.random else 1
+        least = min(self.patience or self.queries, self.queries)
+        return Passes(1 + verdict, self.restarts * (least + verdict), self.restarts * (self.queries + verdict), 0, 0)
+
     def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:
         """Attack every row; ``begin`` is where start="best" goes on."""
         known = begin if self.start == "best" else None
@@ -97,8 +104,8 @@ class _Walk:
 
     def __init__(self, rows: Rows, painted: dict[str, Canvas], key: Key) -> None:
         self._rows, self._canvas, self._key = rows, painted, key
-        self._numbers = torch.empty(0)
-        self._loss = torch.empty(0)
+        self._numbers = torch.empty(0, dtype=torch.float32, device="cpu")
+        self._loss = torch.empty(0, dtype=torch.float32, device="cpu")
         self._near = self._bar = self._loss
         self._then: tuple[Tensor, Tensor] | None = None
         self._answer: Tensor | None = None

@@ -80,8 +80,8 @@ class Layout(NamedTuple):
 @lru_cache(maxsize=64)
 def _inside(height: int, width: int, across: int, device: torch.device) -> Tensor:
     """Indices (1, 1, height * width) of a window in the corner of a plane that is ``across`` wide."""
-    down = torch.arange(height, device=device).unsqueeze(1) * across
-    return (down + torch.arange(width, device=device)).reshape(1, 1, -1)
+    down = torch.arange(height, device=device, dtype=torch.int64).unsqueeze(1) * across
+    return (down + torch.arange(width, device=device, dtype=torch.int64)).reshape(1, 1, -1)
 
 
 @lru_cache(maxsize=64)
@@ -97,15 +97,15 @@ def bump(height: int, width: int) -> Tensor:
         return bump(width, height).T
     upper = height // 2
     if upper == 0:
-        return torch.ones(1, 1, dtype=torch.float64)
+        return torch.ones(1, 1, dtype=torch.float64, device="cpu")
     return torch.cat([_pyramid(upper, width), -_pyramid(height - upper, width)]) / math.sqrt(2)
 
 
 def _pyramid(height: int, width: int) -> Tensor:
     rings = max(height, width) // 2 + 1
-    terms = 1 / torch.arange(1, rings + 1, dtype=torch.float64).square()
+    terms = 1 / torch.arange(1, rings + 1, dtype=torch.float64, device="cpu").square()
     tails = terms.flip(0).cumsum(0).flip(0)
-    down = (torch.arange(height) - height // 2).abs().unsqueeze(1)
-    across = (torch.arange(width) - width // 2).abs().unsqueeze(0)
+    down = (torch.arange(height, dtype=torch.int64, device="cpu") - height // 2).abs().unsqueeze(1)
+    across = (torch.arange(width, dtype=torch.int64, device="cpu") - width // 2).abs().unsqueeze(0)
     filled = tails[torch.maximum(down, across).clamp_max(rings - 1)]
     return filled / filled.square().sum().sqrt()

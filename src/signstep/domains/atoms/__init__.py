@@ -5,6 +5,7 @@ from signstep.domains.atoms.check import check
 from signstep.domains.atoms.destabilise import destabilise
 from signstep.domains.atoms.found import Destabilised, SmallestRise
 from signstep.domains.atoms.potential import AseCalculator, Quiet, TorchPotential
+from signstep.domains.atoms.second import RECIPES
 from signstep.domains.atoms.shipped import graph_potential
 from signstep.domains.atoms.smallest import smallest_rise
 
@@ -12,6 +13,7 @@ CHECKERS = {"atoms": check}
 
 __all__ = [
     "CHECKERS",
+    "RECIPES",
     "AseCalculator",
     "Destabilised",
     "Quiet",

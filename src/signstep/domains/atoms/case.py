@@ -14,13 +14,14 @@ from signstep.core.tasks import Objective
 from signstep.domains.atoms.chosen import potential_named
 from signstep.domains.atoms.example import example_structures
 from signstep.domains.atoms.schema import TEMPLATE, Schema, read_schema
-from signstep.domains.atoms.second import second_order
+from signstep.domains.atoms.second import RECIPES
 from signstep.domains.atoms.shipped import weights_hash
 from signstep.domains.atoms.story import story
 from signstep.domains.atoms.structures import Gathered, gather, need_ase, read_structures
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat, atoms_threat
 from signstep.domains.case import Case, Request
+from signstep.domains.own import named_in
 from signstep.errors import InputError
 from signstep.models import parse_args
 
@@ -61,6 +62,7 @@ def case(request: Request) -> Case:
         data=_described(request, kept),
         story=partial(story, surface=surface, threat=threat, schema=schema, reference=reference, seed=request.seed),
         attacks=_attacks(schema, threat),
+        named=named_in(RECIPES),
         opening=_opening(schema, threat, kept),
         notes=_notes(kept, unread),
         hashes=_hashes(request, schema),
@@ -94,7 +96,7 @@ class _Rows:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for number, structure in enumerate(self._surface.structures):
-            yield self._surface.rows([number]), torch.tensor([structure.rise], dtype=torch.float64)
+            yield self._surface.rows([number]), torch.tensor([structure.rise], dtype=torch.float64, device="cpu")
 
 
 def _stated(request: Request) -> Schema:
@@ -129,7 +131,7 @@ def _structures(request: Request) -> tuple[list[str] | None, tuple[str, ...], li
 
 
 def _attacks(schema: Schema, threat: AtomsThreat) -> tuple[Any, ...]:
-    always = ("random-sign", "fgsm", second_order(), "pgd")
+    always = ("random-sign", "fgsm", "second-order", "pgd")
     nearest = {"linf": ("fmn:steps=50,step=0.3",), "l2": ("ddn:steps=50,init=0.1",), "atom": ()}[schema.norm]
     return (*always[:3], *(nearest if threat.in_axes else ()), always[3])
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.verify import Verification
 from signstep.errors import InputError
 
@@ -34,7 +35,7 @@ class Terms:
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON values."""
-        eps = self.eps if isinstance(self.eps, float) else float(torch.as_tensor(self.eps).max())
+        eps = self.eps if isinstance(self.eps, float) else float(plain_tensor(self.eps).max())
         return {
             "norm": self.norm,
             "eps": eps,
@@ -100,7 +101,7 @@ def check_rows(before: Tensor, after: Tensor, terms: Terms) -> Verification:
         raise InputError(f"the norm {terms.norm!r} is not one of linf, atom and l2")
     tolerance = 2.0**-52 * float(start[:, :-1].abs().max())
     known = {held.tag: held for held in terms.structures}
-    excess = size - torch.as_tensor(terms.eps, dtype=torch.float64)
+    excess = size - plain_tensor(terms.eps, dtype=torch.float64)
     ok = (excess <= tolerance) & torch.isfinite(flat).all(1)
     for row in range(len(change)):
         held = known.get(int(start[row, -1, 0]))
@@ -109,7 +110,7 @@ def check_rows(before: Tensor, after: Tensor, terms: Terms) -> Verification:
         still = not bool((change[row, held.size :] != 0).any())
         still = still and all(float(change[row, atom, axis]) == 0 for atom, axis in held.fixed)
         level = all(
-            abs(float((change[row, atom] * torch.tensor(normal, dtype=torch.float64)).sum())) <= _ON_PLANE
+            abs(float((change[row, atom] * torch.tensor(normal, dtype=torch.float64, device="cpu")).sum())) <= _ON_PLANE
             for atom, normal in held.normals
         )
         ok[row] = bool(ok[row]) and still and level

@@ -1,6 +1,6 @@
 """The first question: which displacement of at most eps raises the energy most?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +10,13 @@ from torch import Tensor
 from signstep.core.attack import Attack
 from signstep.core.recipes import recipe as find_recipe
 from signstep.domains.atoms.found import Destabilised
-from signstep.domains.atoms.measures import Before, before, curvature, random_gains, work
+from signstep.domains.atoms.measures import Before, before, curvature, largest_force, random_gains, work
 from signstep.domains.atoms.potential import Quiet, as_potential
-from signstep.domains.atoms.second import second_order
+from signstep.domains.atoms.second import RECIPES
 from signstep.domains.atoms.structures import gather, need_ase
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat, atoms_threat
+from signstep.domains.own import named_in
 from signstep.errors import InputError
 from signstep.maximum import Maximum, maximise
 
@@ -53,7 +54,7 @@ def destabilise(
             ``atoms.calc``.
         which: atoms that may move: indices, True or False for each, or elements such as "O"; None for all.
         controls: random displacements of the same size to compare with.
-        fmax: eV/Angstrom; a structure whose forces all lie below it counts as relaxed.
+        fmax: a structure counts as relaxed if its forces are at most this share of those that the displaced one has.
         quiet: which forces count as zero.
         seed: all randomness.
 
@@ -78,14 +79,15 @@ def destabilise(
     best = max(found, key=lambda name: float(found[name].gain[0]))
     top = found[best]
     assert isinstance(top.x, Tensor)
+    facts = measured(surface, here, top.x, norm, relaxed=here.relaxed(fmax, largest_force(surface, threat, 0, top.x)))
     random = random_gains(surface, threat, 0, controls, seed) if controls else np.zeros(0)
     return Destabilised(
-        **measured(surface, here, top.x, norm, fmax),
+        **facts,
         recipe=best,
         tried={name: float(one.gain[0]) for name, one in found.items()},
         verified=bool(top.verified[0]),
         calculations=int(sum(int(one.forwards[0]) for one in found.values())),
-        notes=(*relaxed_notes(here, fmax, top.gain[0]), *_unlucky(top, random)),
+        notes=(*relaxed_notes(facts, fmax), *_unlucky(top, random)),
         eps=float(eps),
         random=random,
     )
@@ -113,13 +115,8 @@ def climb(surface: Surface, threat: AtomsThreat, recipe: str | Attack, seed: int
 
 def attack_of(recipe: str | Attack) -> Attack:
     """A recipe of the engine, or "second-order" with its options steps and restarts."""
-    if isinstance(recipe, str) and recipe.partition(":")[0] == "second-order":
-        options = dict(part.partition("=")[::2] for part in recipe.partition(":")[2].split(",") if part)
-        steps, restarts = options.pop("steps", "12"), options.pop("restarts", "3")
-        if options or not (steps.isdecimal() and restarts.isdecimal()):
-            raise InputError(f"recipe={recipe!r}; second-order has the options steps=12, restarts=3")
-        return second_order(steps=int(steps), restarts=int(restarts))
-    return find_recipe(recipe)
+    found = named_in(RECIPES)(recipe) if isinstance(recipe, str) else None
+    return find_recipe(recipe) if found is None else found
 
 
 def name_of(recipe: str | Attack) -> str:
@@ -127,7 +124,7 @@ def name_of(recipe: str | Attack) -> str:
     return recipe.partition(":")[0] if isinstance(recipe, str) else recipe.name
 
 
-def measured(surface: Surface, here: Before, x: Tensor, norm: str, fmax: float) -> dict[str, Any]:
+def measured(surface: Surface, here: Before, x: Tensor, norm: str, *, relaxed: bool) -> dict[str, Any]:
     """What `Displaced` says of a displaced row (1, N + 1, 3)."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -157,18 +154,18 @@ def measured(surface: Surface, here: Before, x: Tensor, norm: str, fmax: float) 
         "curvature": curvature(gain, along, d),
         "work": work(surface, 0, d),
         "largest_force": here.largest,
-        "relaxed": here.largest < fmax,
+        "relaxed": relaxed,
     }
 
 
-def relaxed_notes(here: Before, fmax: float, gain: Tensor | float) -> tuple[str, ...]:
-    """That first order says nothing of a relaxed structure, where it is one."""
-    if here.largest >= fmax:
+def relaxed_notes(facts: Mapping[str, Any], fmax: float) -> tuple[str, ...]:
+    """How little first order says of a relaxed structure, where it is one; from what `measured` says."""
+    if not facts["relaxed"]:
         return ()
-    share = f"{here.promise:.4f} of {float(gain):.4f} eV"
     return (
-        f"the structure is relaxed (largest force {here.largest:.2g} eV/A, fmax {fmax:g}): first order explains "
-        f"{share}, so fgsm has next to nothing to follow; pgd and second-order start at random",
+        f"the structure is relaxed (largest force {facts['largest_force']:.2g} eV/A, at most {fmax:.0%} of that after "
+        f"the displacement): first order promises {facts['promise']:.2g} of {facts['gain']:.2g} eV, the rest is "
+        "curvature; pgd and second-order start at random",
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from signstep.core.defaults import plain_tensor
 from signstep.errors import InputError
 
 # How far an atom may be from where the neighbour list was made before it is made again, in Angstrom.
@@ -36,7 +37,7 @@ def edges_of(atoms: Any, reach: float) -> Edges:
         "ijS", atoms.pbc, atoms.cell, atoms.positions, reach
     )
     shift = np.asarray(cells, dtype=np.float64) @ np.asarray(atoms.cell)
-    return Edges(torch.as_tensor(centre), torch.as_tensor(other), torch.as_tensor(shift))
+    return Edges(plain_tensor(centre), plain_tensor(other), plain_tensor(shift))
 
 
 class GraphPotential(nn.Module):
@@ -55,11 +56,15 @@ class GraphPotential(nn.Module):
     ) -> None:
         super().__init__()
         self.elements, self.cutoff = tuple(elements), cutoff
-        place = torch.full((119,), -1, dtype=torch.int64)
-        place[torch.tensor(elements)] = torch.arange(len(elements))
+        place = torch.full((119,), -1, dtype=torch.int64, device="cpu")
+        place[torch.tensor(elements, dtype=torch.int64, device="cpu")] = torch.arange(
+            len(elements), dtype=torch.int64, device="cpu"
+        )
         self.register_buffer("place", place, persistent=False)
-        self.register_buffer("at", torch.linspace(1.0, cutoff, centres), persistent=False)
-        self.register_buffer("offset", torch.zeros(len(elements)))
+        self.register_buffer(
+            "at", torch.linspace(1.0, cutoff, centres, dtype=torch.float32, device="cpu"), persistent=False
+        )
+        self.register_buffer("offset", torch.zeros(len(elements), dtype=torch.float32, device="cpu"))
         self.embedding = nn.Embedding(len(elements), width)
         self.filters = nn.ModuleList(_mlp(centres, width, width) for _ in range(rounds))
         self.mixes = nn.ModuleList(_mlp(width, width, width) for _ in range(rounds))
@@ -75,9 +80,9 @@ class GraphPotential(nn.Module):
         kinds = self.kinds(atoms.numbers)
         count, size = positions.shape[:2]
         edges = self._edges(positions.detach(), atoms)
-        row = torch.arange(count).repeat_interleave(len(edges.centre)) * size
+        row = torch.arange(count, dtype=torch.int64, device="cpu").repeat_interleave(len(edges.centre)) * size
         many = Edges(edges.centre.repeat(count) + row, edges.other.repeat(count) + row, edges.shift.repeat(count, 1))
-        owner = torch.arange(count).repeat_interleave(size)
+        owner = torch.arange(count, dtype=torch.int64, device="cpu").repeat_interleave(size)
         return self.energies(positions.reshape(-1, 3), kinds.repeat(count), many, owner, count)
 
     def energies(self, positions: Tensor, kinds: Tensor, edges: Edges, owner: Tensor, count: int) -> Tensor:
@@ -103,7 +108,7 @@ class GraphPotential(nn.Module):
         Raises:
             InputError: it does not know one.
         """
-        kinds: Tensor = self.get_buffer("place")[torch.as_tensor(np.asarray(numbers))]
+        kinds: Tensor = self.get_buffer("place")[plain_tensor(np.asarray(numbers))]
         if bool((kinds < 0).any()):
             unknown = sorted({int(number) for number in np.asarray(numbers)} - set(self.elements))
             raise InputError(

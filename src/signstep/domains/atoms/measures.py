@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.keys import Key
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat
@@ -29,6 +30,10 @@ class Before:
     largest: float
     promise: float
 
+    def relaxed(self, fmax: float, after: float) -> bool:
+        """Whether its forces are at most the share ``fmax`` of those ``after`` it was displaced, the scale."""
+        return self.largest <= fmax * after
+
 
 def before(surface: Surface, threat: AtomsThreat, number: int) -> Before:
     """Look at an untouched structure: one calculation."""
@@ -50,6 +55,13 @@ def gradient(surface: Surface, x: Tensor) -> Tensor:
     return slope
 
 
+def largest_force(surface: Surface, threat: AtomsThreat, number: int, x: Tensor) -> float:
+    """The largest component, along what may move, of the gradient at a displaced row (1, N + 1, 3), eV/Angstrom."""
+    along = threat.around(surface.rows([number])).restrict(gradient(surface, x))
+    assert isinstance(along, Tensor)
+    return float(along.abs().max())
+
+
 def random_gains(surface: Surface, threat: AtomsThreat, number: int, count: int, seed: int) -> "np.ndarray[Any, Any]":
     """The values (count,) after random displacements of the same size: the steepest ones of random directions."""
     with torch.no_grad():
@@ -60,7 +72,11 @@ def random_points(surface: Surface, threat: AtomsThreat, number: int, count: int
     """Randomly displaced copies (count, N + 1, 3)."""
     x = surface.rows([number] * count)
     region = threat.around(x)
-    draws = Key(seed).fold("random displacements", number).draws(torch.arange(count), x.device)
+    draws = (
+        Key(seed)
+        .fold("random displacements", number)
+        .draws(torch.arange(count, dtype=torch.int64, device="cpu"), x.device)
+    )
     point = region.land(region.vertex(draws))
     assert isinstance(point, Tensor)
     return point
@@ -74,9 +90,9 @@ def work(surface: Surface, number: int, d: Tensor) -> "np.ndarray[Any, Any]":
     """
     nodes, weights = np.polynomial.legendre.leggauss(_POINTS)
     x = surface.rows([number] * _POINTS)
-    at = torch.as_tensor((nodes + 1) / 2)[:, None, None]
+    at = plain_tensor((nodes + 1) / 2)[:, None, None]
     slopes = gradient(surface, x + at * d)
-    each = (slopes * d).sum(2) * torch.as_tensor(weights / 2)[:, None]
+    each = (slopes * d).sum(2) * plain_tensor(weights / 2)[:, None]
     return each.sum(0)[: len(surface.structures[number])].numpy()
 
 

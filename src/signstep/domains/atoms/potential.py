@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from signstep.core.defaults import plain_tensor
 from signstep.errors import ModelError
 
 TorchEnergy: TypeAlias = Callable[[Tensor, Any], Tensor]
@@ -80,7 +81,7 @@ class AseCalculator:
                     f"the calculator {self.name} failed on {atoms.get_chemical_formula()} with {type(error).__name__}: "
                     f"{error}; check that it works on the structure as it is"
                 ) from error
-        return torch.tensor(energies, dtype=torch.float64), torch.as_tensor(np.array(all_forces))
+        return torch.tensor(energies, dtype=torch.float64, device="cpu"), plain_tensor(np.array(all_forces))
 
 
 @dataclass(frozen=True, eq=False)

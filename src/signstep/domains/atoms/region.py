@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.keys import RowDraws
 from signstep.core.norms import Linf
 from signstep.core.region import BallRegion
@@ -41,18 +42,18 @@ class Spaces:
     @classmethod
     def of(cls, freedoms: Sequence[Freedom], tags: Sequence[int], places: int) -> "Spaces":
         """From what holds the structures; places beyond a structure's atoms cannot move."""
-        projector = torch.zeros(len(freedoms), places, 3, 3, dtype=torch.float64)
-        rank = torch.zeros(len(freedoms), places, dtype=torch.int64)
-        vector = torch.zeros(len(freedoms), places, 3, dtype=torch.float64)
+        projector = torch.zeros(len(freedoms), places, 3, 3, dtype=torch.float64, device="cpu")
+        rank = torch.zeros(len(freedoms), places, dtype=torch.int64, device="cpu")
+        vector = torch.zeros(len(freedoms), places, 3, dtype=torch.float64, device="cpu")
         for number, freedom in enumerate(freedoms):
             for atom, basis in enumerate(freedom.bases()):
-                projector[number, atom] = torch.as_tensor(basis.T @ basis)
+                projector[number, atom] = plain_tensor(basis.T @ basis)
                 rank[number, atom] = len(basis)
                 if len(basis) == 1:
-                    vector[number, atom] = torch.as_tensor(basis[0].copy())
+                    vector[number, atom] = plain_tensor(basis[0].copy())
                 elif len(basis) == 2:
-                    vector[number, atom] = torch.as_tensor(np.cross(basis[0], basis[1]))
-        return cls(projector, rank, vector, torch.tensor(tags, dtype=torch.float64))
+                    vector[number, atom] = plain_tensor(np.cross(basis[0], basis[1]))
+        return cls(projector, rank, vector, torch.tensor(tags, dtype=torch.float64, device="cpu"))
 
     def around(self, x: Tensor) -> "Spaces":
         """Of the structures that the rows (R, N, 3) are, one for each."""

@@ -23,7 +23,7 @@ class Schema:
         arguments: of the calculator or factory.
         reference: another potential, to compare with.
         which: atoms that may move: elements such as "O,Cu", or indices; None for all that are not held.
-        fmax: eV/Angstrom, below which a structure counts as relaxed.
+        fmax: a structure counts as relaxed if its forces are at most this share of those that the displaced one has.
         quiet: which forces count as zero.
     """
 
@@ -50,8 +50,8 @@ class Schema:
             raise InputError(f"norm={self.norm!r}; pass linf, atom or l2")
         if not (math.isfinite(self.eps) and self.eps > 0):
             raise InputError(f"eps={self.eps}; pass a length in Angstrom above 0")
-        if not self.fmax > 0:
-            raise InputError(f"fmax={self.fmax}; pass a force in eV/Angstrom above 0")
+        if not 0 < self.fmax < 1:
+            raise InputError(f"fmax={self.fmax}; pass a share between 0 and 1 of the displaced structure's forces")
 
 
 TEMPLATE = """\
@@ -60,7 +60,7 @@ rise = 0.3                # an energy rise that counts as destabilised; a list g
 norm = "linf"             # linf: each coordinate by at most eps; atom: each atom; l2: all together
 eps = 0.05
 potential = "emt"         # emt, lj, morse, graph (the shipped network), or package.module:factory
-fmax = 0.05               # a structure whose forces are all below this counts as relaxed
+fmax = 0.05               # relaxed: forces of at most this share of those that the displaced structure has
 # reference = "graph"     # compare energies with another potential at the points found
 # disagreement = 0.2      # instead of rise: seek points where potential and reference lie so far apart
 # which = "O"             # only these may move: elements, or a list of indices

@@ -5,6 +5,7 @@ import torch
 from signstep.core.attack import GradientAttack
 from signstep.core.moves import Move, State, View
 from signstep.core.oracles import Autograd, Oracle
+from signstep.core.recipe import WHITE_BOX, Recipe
 from signstep.core.region import Region
 from signstep.core.tree import Tree, tree_map
 
@@ -35,3 +36,16 @@ def _onto() -> Move:
         return tree_map(torch.sub, view.region.steepest(gradient), view.d), state
 
     return Move(init, update)
+
+
+RECIPES = {
+    "second-order": Recipe(
+        "second-order",
+        second_order,
+        "power iteration on the curvature: where forces vanish, the steepest direction all the same",
+        "Journée, Nesterov, Richtárik & Sepulchre 2010",
+        WHITE_BOX,
+        "steps + 1 forward, steps backward",
+    )
+}
+"""Attacks of structures alone."""

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.keys import Key
 from signstep.domains.atoms.destabilise import NormName, attack_of, measured, relaxed_notes, surface_of
 from signstep.domains.atoms.found import SmallestRise
-from signstep.domains.atoms.measures import before
+from signstep.domains.atoms.measures import before, largest_force
 from signstep.domains.atoms.potential import Quiet
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat, atoms_threat
@@ -83,7 +84,7 @@ def smallest_rise(
             points[short] = point
     best = min(points, key=lambda name: hunt.length(points[name])) if points else names[0].partition(":")[0]
     x = points[best] if points else hunt.farthest()
-    facts = measured(surface, here, x, norm, fmax)
+    facts = measured(surface, here, x, norm, relaxed=here.relaxed(fmax, largest_force(surface, threat, 0, x)))
     return SmallestRise(
         **facts,
         recipe=best,
@@ -91,7 +92,7 @@ def smallest_rise(
         verified=bool(threat.checked(surface.rows([0]), x).ok[0]),
         calculations=hunt.spent,
         notes=(
-            *relaxed_notes(here, fmax, facts["gain"]),
+            *relaxed_notes(facts, fmax),
             *(() if points else (f"no displacement up to {largest:g} A was found that gains {rise:g} eV",)),
             *_stuck(tried, here.promise),
         ),
@@ -115,7 +116,7 @@ class _Hunt:
 
     def __init__(self, surface: Surface, threat: AtomsThreat, rise: float, seed: int) -> None:
         self.surface, self.threat, self.rise, self.seed = surface, threat, rise, seed
-        self.largest = float(torch.as_tensor(threat.eps, dtype=torch.float64))
+        self.largest = float(plain_tensor(threat.eps, dtype=torch.float64))
         self.start = surface.rows([0])
         self.spent = 0
 
@@ -163,14 +164,18 @@ class _Hunt:
         """The median size at which random directions reach the rise."""
         x = self.surface.rows([0] * _CONTROLS)
         region = self.threat.around(x)
-        d = region.vertex(Key(self.seed).fold("random directions").draws(torch.arange(_CONTROLS), x.device))
+        d = region.vertex(
+            Key(self.seed)
+            .fold("random directions")
+            .draws(torch.arange(_CONTROLS, dtype=torch.int64, device="cpu"), x.device)
+        )
         assert isinstance(d, Tensor)
         low, high = (
-            torch.zeros(_CONTROLS, dtype=torch.float64),
-            torch.full((_CONTROLS,), torch.inf, dtype=torch.float64),
+            torch.zeros(_CONTROLS, dtype=torch.float64, device="cpu"),
+            torch.full((_CONTROLS,), torch.inf, dtype=torch.float64, device="cpu"),
         )
         with torch.no_grad():
-            for share in torch.linspace(0.1, 1, 10, dtype=torch.float64):
+            for share in torch.linspace(0.1, 1, 10, dtype=torch.float64, device="cpu"):
                 hit = (self.surface(x + share * d) >= self.rise) & torch.isinf(high)
                 high = torch.where(hit, share, high)
                 low = torch.where(torch.isinf(high), share, low)

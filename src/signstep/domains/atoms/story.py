@@ -10,7 +10,7 @@ from torch import Tensor
 from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
 from signstep.domains.atoms.destabilise import AUTO, attack_of, name_of
-from signstep.domains.atoms.measures import Before, before, curvature, random_gains, random_points, work
+from signstep.domains.atoms.measures import Before, before, curvature, largest_force, random_gains, random_points, work
 from signstep.domains.atoms.potential import Potential
 from signstep.domains.atoms.schema import Schema
 from signstep.domains.atoms.surface import Surface
@@ -31,6 +31,7 @@ class Told:
     here: Before
     gains: dict[str, float]
     best: Tensor
+    after: float
     along: float
     curvature: float
     random: Any
@@ -72,6 +73,7 @@ def _told(surface: Surface, threat: AtomsThreat, number: int, seed: int) -> Told
         here,
         gains,
         best,
+        largest_force(surface, threat, number, best),
         along,
         curvature(max(gains.values()), along, d),
         random_gains(surface, threat, number, _CONTROLS, seed),
@@ -80,7 +82,7 @@ def _told(surface: Surface, threat: AtomsThreat, number: int, seed: int) -> Told
 
 
 def _energies(surface: Surface, schema: Schema, told: list[Told]) -> Section:
-    relaxed = [one for one in told if one.here.largest < schema.fmax]
+    relaxed = [one for one in told if one.here.relaxed(schema.fmax, one.after)]
     text = [
         "Energy gained in eV at eps: what first order promises at most (the sum of eps times the forces, in the dual "
         f"norm), {_CONTROLS} random displacements of the same size, and each attack. What an attack finds is a lower "
@@ -88,9 +90,10 @@ def _energies(surface: Surface, schema: Schema, told: list[Told]) -> Section:
     ]
     if relaxed:
         text.append(
-            f"{len(relaxed)} of {len(told)} structures are relaxed (all forces below {schema.fmax:g} eV/A): there "
-            "first order has nothing to promise, FGSM follows the rest that the optimiser left, and the energy comes "
-            "from the curvature. pgd starts at random; second-order iterates on the curvature."
+            f"{len(relaxed)} of {len(told)} structures are relaxed (forces of at most {schema.fmax:.0%} of those after "
+            "the strongest displacement found): there first order promises little, FGSM follows the rest that the "
+            "optimiser left, and the energy comes from the curvature. pgd starts at random; second-order iterates on "
+            "the curvature."
         )
     if len(told) < len(surface.structures):
         text.append(f"The first {len(told)} of {len(surface.structures)} structures.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from signstep.core.defaults import plain_tensor
 from signstep.domains.atoms.freedom import freedom_of
 from signstep.domains.atoms.potential import Potential
 from signstep.domains.atoms.surface import Structure
@@ -138,7 +139,7 @@ def _checked(
     freedom = freedom_of(atoms, _chosen(which, atoms, name))
     if freedom.coordinates == 0:
         raise InputError(f"no atom of the structure {name} may move; free some, or leave it out")
-    energies, forces = potential.forces(torch.as_tensor(np.asarray(atoms.positions, dtype=np.float64))[None], atoms)
+    energies, forces = potential.forces(plain_tensor(np.asarray(atoms.positions, dtype=np.float64))[None], atoms)
     if forces.shape != (1, len(atoms), 3):
         raise InputError(
             f"the potential gave forces of shape {tuple(forces.shape[1:])} for the {len(atoms)} atoms of {name}; "

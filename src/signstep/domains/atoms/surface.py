@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.domains.atoms.freedom import Freedom
 from signstep.domains.atoms.potential import Potential, Quiet, energy
 from signstep.errors import InputError
@@ -75,10 +76,10 @@ class Surface:
     def rows(self, numbers: Sequence[int] | None = None) -> Tensor:
         """The untouched structures (R, N + 1, 3), float64 Angstrom."""
         chosen = range(len(self.structures)) if numbers is None else numbers
-        x = torch.zeros(len(chosen), self.size + 1, 3, dtype=torch.float64)
+        x = torch.zeros(len(chosen), self.size + 1, 3, dtype=torch.float64, device="cpu")
         for row, number in enumerate(chosen):
             atoms = self.structures[number].atoms
-            x[row, : len(atoms)] = torch.as_tensor(np.asarray(atoms.positions, dtype=np.float64))
+            x[row, : len(atoms)] = plain_tensor(np.asarray(atoms.positions, dtype=np.float64))
             x[row, -1, 0] = self.structures[number].tag
         return x
 
@@ -87,7 +88,7 @@ class Surface:
         kept: dict[int, float] = self._start  # type: ignore[attr-defined]
         if number not in kept:
             atoms = self.structures[number].atoms
-            kept[number] = float(self.potential.energies(torch.as_tensor(atoms.positions)[None], atoms)[0])
+            kept[number] = float(self.potential.energies(plain_tensor(atoms.positions)[None], atoms)[0])
         return kept[number]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -100,7 +101,9 @@ class Surface:
         numbers = [places[tag] for tag in tags]
         value = x.new_zeros(len(x))
         for number in dict.fromkeys(numbers):
-            index = torch.tensor([row for row, own in enumerate(numbers) if own == number])
+            index = torch.tensor(
+                [row for row, own in enumerate(numbers) if own == number], dtype=torch.int64, device="cpu"
+            )
             value = value.index_add(0, index, self._value(x[index], number).to(x.dtype))
         return value
 

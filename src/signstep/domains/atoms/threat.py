@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.norms import L2, Grouped, Linf, Norm, norm
 from signstep.core.region import Region
 from signstep.core.shaped import ShapedThreat
@@ -61,7 +62,7 @@ class AtomsThreat(ShapedThreat):
         for row, tag in enumerate(x[:, -1, 0].tolist()):
             if tag not in places:
                 raise ThreatError("a row names a structure that the threat does not know; make rows with Surface.rows")
-            free = torch.as_tensor(self.freedoms[places[tag]].mask())
+            free = plain_tensor(self.freedoms[places[tag]].mask())
             mask[row, : len(free)] = free.to(x.device)
         ball = MaskedBall.around(x, ThreatModel(self.norm, self.eps, None, None, mask, label=self.label))
         return ball if self.in_axes else HeldRegion(ball, Spaces.of(self.freedoms, self.names, x.shape[1]))

@@ -1,7 +1,7 @@
 """Sensors and controllers: how small an error of the sensors makes a controlled plant fail, or an alarm stay silent."""
 
 from signstep.domains.control.case import case
-from signstep.domains.control.causal import CausalFgsm
+from signstep.domains.control.causal import RECIPES, CausalFgsm
 from signstep.domains.control.check import check
 from signstep.domains.control.controller import controller_for, trained_controller
 from signstep.domains.control.infer import infer
@@ -17,6 +17,7 @@ CHECKERS = {"sensors": check}
 
 __all__ = [
     "CHECKERS",
+    "RECIPES",
     "CartPole",
     "CausalFgsm",
     "ClosedLoop",

@@ -18,7 +18,9 @@ from signstep.core.norms import Linf
 from signstep.core.oracles import Autograd
 from signstep.core.outcome import Found
 from signstep.core.outputs import Predictor
-from signstep.core.problem import ModelProblem, Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, ModelProblem, Problem
+from signstep.core.recipe import Recipe
 from signstep.core.region import BallRegion, ProductRegion, Region
 from signstep.core.runs import Run, found, settle
 from signstep.core.tasks import Aim, Objective
@@ -27,6 +29,8 @@ from signstep.core.tree import Tree
 from signstep.domains.control.rollout import ClosedLoop
 from signstep.domains.control.threat import SensorRegion
 from signstep.errors import InputError
+
+_LONGEST = 10**6  # samples of a game: the schema says how many there are, not the attack
 
 
 class Ahead(nn.Module):
@@ -73,6 +77,11 @@ class CausalFgsm:
     def __str__(self) -> str:
         return self.name
 
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend: a look for each sample of a game, which ends where the loop fails."""
+        verdict = HELD_OUT if setting.random else 1
+        return Passes(verdict, verdict, _LONGEST + verdict)
+
     def __call__(
         self,
         problem: Problem,
@@ -87,7 +96,7 @@ class CausalFgsm:
             raise InputError("causal-fgsm needs a closed loop with the inputs error and start; attack a ClosedLoop")
         start = problem.frozen["start"]
         ledger = Ledger(problem.ids)
-        everyone = torch.arange(len(start), device=start.device)
+        everyone = torch.arange(len(start), device=start.device, dtype=torch.int64)
         error = self._played(here, start, ledger)
         ended = settle(ledger, problem, everyone, Run({"error": error}, torch.zeros_like(everyone).bool()), key)
         return found(ledger, region, ended)
@@ -95,7 +104,7 @@ class CausalFgsm:
     def _played(self, region: SensorRegion, start: Tensor, ledger: Ledger) -> Tensor:
         """The errors (R, T, S) of one game."""
         samples = region.bound.shape[0]
-        free = torch.tensor([sensor.shape == "free" for sensor in region.sensors.parts])
+        free = torch.tensor([sensor.shape == "free" for sensor in region.sensors.parts], dtype=torch.bool, device="cpu")
         bound = region.bound * free
         rates = [torch.inf if sensor.rate is None else sensor.rate for sensor in region.sensors.parts]
         jump = region.radius[:, None] * bound.new_tensor(rates) * region.sensors.interval
@@ -144,3 +153,25 @@ def _sensors(region: Region) -> SensorRegion:
     if not isinstance(part, SensorRegion):
         raise InputError("causal-fgsm needs the errors of sensors; pass sensor_threat(...) for the input error")
     return part
+
+
+def causal_row(loop: ClosedLoop | None = None) -> Recipe:
+    """The row of a table; its attack is on ``loop``."""
+
+    def build(*, horizon: int = 30, held: int = 1) -> CausalFgsm:
+        if loop is None:
+            raise InputError("causal-fgsm is played in a closed loop; recorded series have none: drop it")
+        return CausalFgsm(loop, horizon, held)
+
+    return Recipe(
+        "causal-fgsm",
+        build,
+        "the FGSM step for one sample at a time, looking ahead from the state that was reached",
+        "Signstep, documented in Sensors and controllers",
+        "gradients of controller and plant, and the true state, but not the future",
+        "samples x horizon steps of the plant, there and back",
+    )
+
+
+RECIPES = {"causal-fgsm": causal_row()}
+"""Attacks of closed loops alone."""

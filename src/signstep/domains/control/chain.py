@@ -45,10 +45,12 @@ def steepest(g: Tensor, r: Tensor, low: Tensor, high: Tensor, near: Tensor) -> T
     after = g.cumsum(1)
     before = after - g
     order = before.sort(1)
-    rank = torch.empty_like(order.indices).scatter_(1, order.indices, torch.arange(steps).expand(count, -1).clone())
+    rank = torch.empty_like(order.indices).scatter_(
+        1, order.indices, torch.arange(steps, dtype=torch.int64, device="cpu").expand(count, -1).clone()
+    )
     rising = torch.searchsorted(order.values, after.contiguous())  # pieces with a positive slope at time t
     flat = torch.searchsorted(order.values, after.contiguous(), right=True)
-    place = torch.arange(steps + 1)
+    place = torch.arange(steps + 1, dtype=torch.int64, device="cpu")
     points = g.new_zeros(count, steps + 1)
     r_ = r[:, None]
     best = torch.empty_like(g)
@@ -66,7 +68,7 @@ def steepest(g: Tensor, r: Tensor, low: Tensor, high: Tensor, near: Tensor) -> T
 
 def _majorant(d: Tensor, r: Tensor) -> Tensor:
     """max_s (d_s - r |t - s|), the smallest series above d that changes by at most r."""
-    ramp = r[:, None] * torch.arange(d.shape[1], dtype=d.dtype)
+    ramp = r[:, None] * torch.arange(d.shape[1], dtype=d.dtype, device="cpu")
     forward = (d + ramp).cummax(1).values - ramp
     backward = ((d - ramp).flip(1).cummax(1).values).flip(1) + ramp
     return torch.maximum(torch.maximum(forward, backward), d)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.verify import Verification
 from signstep.domains.control.sensors import Sensor, Sensors
 from signstep.errors import InputError
@@ -40,9 +41,12 @@ def check(terms: Mapping[str, Any], before: Tensor, after: Tensor) -> Verificati
             f"attacked series have shape {tuple(after.shape)}, the clean ones {tuple(before.shape)}; pass two of "
             f"(examples, samples, {len(sensors)})"
         )
-    eps = torch.as_tensor(1.0 if terms.get("eps") is None else terms["eps"], dtype=torch.float64).expand(len(before))
+    eps = plain_tensor(1.0 if terms.get("eps") is None else terms["eps"], dtype=torch.float64).expand(len(before))
     place = torch.finfo(before.dtype if before.dtype != torch.float64 else torch.float64).eps
-    size, ok = torch.zeros(len(before), dtype=torch.float64), torch.ones(len(before), dtype=torch.bool)
+    size, ok = (
+        torch.zeros(len(before), dtype=torch.float64, device="cpu"),
+        torch.ones(len(before), dtype=torch.bool, device="cpu"),
+    )
     tolerance = 0.0
     first, second = before.detach().cpu().double(), after.detach().cpu().double()
     for column, sensor in enumerate(sensors.parts):
@@ -59,7 +63,7 @@ def check(terms: Mapping[str, Any], before: Tensor, after: Tensor) -> Verificati
 def _judged(error: Tensor, sensor: Sensor, interval: float, eps: Tensor, slack: float) -> tuple[Tensor, Tensor]:
     """The size (R,) of one sensor's errors (R, T) and whether they are allowed (R,)."""
     steps = error.shape[1]
-    inside = torch.tensor([_inside(sensor, t * interval) for t in range(steps)], dtype=torch.bool)
+    inside = torch.tensor([_inside(sensor, t * interval) for t in range(steps)], dtype=torch.bool, device="cpu")
     ok = torch.isfinite(error).all(1) & (error[:, ~inside] == 0).all(1)
     largest = error.abs().amax(1)
     if not sensor.compromised:
@@ -71,7 +75,7 @@ def _judged(error: Tensor, sensor: Sensor, interval: float, eps: Tensor, slack: 
         size = torch.maximum(size, jumps / (sensor.rate * interval))
         ok &= jumps <= eps * sensor.rate * interval + slack
     if sensor.shape != "free":
-        pattern = torch.tensor(_pattern(sensor, inside.tolist(), interval), dtype=torch.float64)
+        pattern = torch.tensor(_pattern(sensor, inside.tolist(), interval), dtype=torch.float64, device="cpu")
         peak = int(pattern.argmax())
         if float(pattern[peak]) > 0:
             number = error[:, peak] / pattern[peak]

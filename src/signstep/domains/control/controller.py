@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from signstep.core.defaults import plain_torch
 from signstep.domains.control.plants import CartPole, Pendulum, Plant
 from signstep.errors import InputError
 
@@ -29,7 +30,7 @@ class Controller(nn.Module):
     def __init__(self, scale: tuple[float, ...], largest: float, *, width: int = 16) -> None:
         super().__init__()
         self.scale: Tensor
-        self.register_buffer("scale", torch.tensor(scale))
+        self.register_buffer("scale", torch.tensor(scale, dtype=torch.float32, device="cpu"))
         self.largest = largest
         self.layers = nn.Sequential(
             nn.Linear(len(scale), width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1)
@@ -44,10 +45,13 @@ class Controller(nn.Module):
 def regulator(plant: Plant, weights: tuple[float, ...], effort: float) -> Tensor:
     """The gain k (N,) of the best linear action -k s: a discrete Riccati recursion until it stands still."""
     size = len(plant.state)
-    rest, still = torch.zeros(size, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    rest, still = (
+        torch.zeros(size, dtype=torch.float64, device="cpu"),
+        torch.zeros(1, dtype=torch.float64, device="cpu"),
+    )
     step: Callable[[Tensor, Tensor], Tensor] = lambda state, action: plant.step(state[None], action)[0]  # noqa: E731
     a, b = torch.autograd.functional.jacobian(step, (rest, still))  # type: ignore[no-untyped-call]
-    cost = torch.diag(torch.tensor(weights, dtype=torch.float64))
+    cost = torch.diag(torch.tensor(weights, dtype=torch.float64, device="cpu"))
     value = cost
     for _ in range(5000):
         gain: Tensor = (b.T @ value @ a) / (effort + b.T @ value @ b)
@@ -59,6 +63,7 @@ def regulator(plant: Plant, weights: tuple[float, ...], effort: float) -> Tensor
     raise InputError(f"no regulator was found for {plant.name}: it cannot be balanced from rest")
 
 
+@plain_torch()
 def controller_for(plant: Plant) -> Controller:
     """The controller that ships for a built-in plant.
 
@@ -82,6 +87,7 @@ def _taste(plant: Plant) -> tuple[tuple[float, ...], float, tuple[float, ...]]:
     return _TASTE[plant.name]
 
 
+@plain_torch()
 def trained_controller(plant: Plant, *, seed: int = 0, steps: int = 1500) -> Controller:
     """The network after ``steps`` of Adam on the teacher's actions, over states drawn anew for each step.
 
@@ -90,7 +96,7 @@ def trained_controller(plant: Plant, *, seed: int = 0, steps: int = 1500) -> Con
     """
     weights, effort, reach = _taste(plant)
     gain = regulator(plant, weights, effort).float()
-    scale = torch.tensor(reach)
+    scale = torch.tensor(reach, dtype=torch.float32, device="cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Controller(reach, plant.largest)
@@ -98,7 +104,7 @@ def trained_controller(plant: Plant, *, seed: int = 0, steps: int = 1500) -> Con
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-2, total_steps=steps)
         for _ in range(steps):
             # Half of the states near rest, where the loop spends its time.
-            state = scale * (2 * torch.rand(256, len(reach)) - 1)
+            state = scale * (2 * torch.rand(256, len(reach), dtype=torch.float32, device="cpu") - 1)
             state[:128] *= 0.2
             wanted = plant.largest * torch.tanh(-(state @ gain) / plant.largest)
             loss = (network(state) - wanted).square().mean()

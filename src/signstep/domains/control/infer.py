@@ -1,11 +1,12 @@
 """A schema to edit: the shipped example's, or the sensors of the given data with budgets from their spread."""
 
 import json
-from dataclasses import replace
 
-from signstep.domains.case import Case, Request
+from signstep.domains.case import Request
 from signstep.domains.control.case import case
+from signstep.domains.control.schema import Schema
 from signstep.domains.control.sensors import Sensor, Sensors
+from signstep.domains.control.series_case import declared
 from signstep.errors import InputError
 
 
@@ -18,20 +19,21 @@ def infer(request: Request) -> str:
     """
     if request.schema is not None:
         raise InputError(f"schema={request.schema}: it is there already; drop it to have one made")
-    made = case(replace(request, limit=1) if request.data is None else request)
-    return schema_text(made)
-
-
-def schema_text(made: Case) -> str:
-    """The sensors of a case as TOML."""
+    if request.data is not None:
+        sensors = declared(request, Schema())
+        head = [f"interval = {sensors.interval:.9g}  # seconds between two samples"]
+        if request.ignore:
+            head.append(f"ignore = {json.dumps(request.ignore, ensure_ascii=False)}")
+        return _text_of(head, sensors)
+    made = case(request)
     sensors = Sensors.of(made.terms)
-    head = ["# Sensors, and what an attacker may write into them: budgets in the unit, rates in the unit per second."]
-    if "plant" in made.terms:
-        seconds = made.terms["samples"] * sensors.interval
-        head += [f"plant = {_text(made.terms['plant'])}", f"seconds = {seconds:g}"]
-    else:
-        head += [f"interval = {sensors.interval:g}  # seconds between two samples"]
-    return "\n".join([*head, *("\n".join(_sensor(sensor)) for sensor in sensors.parts)]) + "\n"
+    seconds = made.terms["samples"] * sensors.interval
+    return _text_of([f"plant = {_text(made.terms['plant'])}", f"seconds = {seconds:g}"], sensors)
+
+
+def _text_of(head: list[str], sensors: Sensors) -> str:
+    first = "# Sensors, and what an attacker may write into them: budgets in the unit, rates in the unit per second."
+    return "\n".join([first, *head, *("\n".join(_sensor(sensor)) for sensor in sensors.parts)]) + "\n"
 
 
 def _sensor(sensor: Sensor) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 
 from signstep.core.tasks import Objective
 from signstep.domains.case import Case, Request
-from signstep.domains.control.causal import CausalFgsm
+from signstep.domains.control.causal import causal_row
 from signstep.domains.control.controller import controller_for, weights_of
 from signstep.domains.control.plants import CartPole, Pendulum, Plant, plant
 from signstep.domains.control.rollout import SHARPNESS, ClosedLoop
@@ -18,6 +18,7 @@ from signstep.domains.control.starts import starts
 from signstep.domains.control.stated import size_of
 from signstep.domains.control.story import story
 from signstep.domains.control.threat import sensor_threat
+from signstep.domains.own import named_in
 from signstep.errors import InputError
 from signstep.models import load_model, parse_args
 
@@ -46,6 +47,10 @@ def loop_case(request: Request, schema: Schema) -> Case:
         raise InputError(f"data={request.data!r} has no meaning for a plant, whose starts are drawn; drop --data")
     if request.label_column is not None:
         raise InputError("label_column has no meaning for a plant; drop it")
+    if request.ignore or schema.ignore:
+        raise InputError("columns to ignore have no meaning for a plant; drop them")
+    if request.task != "auto" or request.tolerance is not None:
+        raise InputError("task and tolerance have no meaning for a plant, which fails at its limits; drop them")
     loop, description, notes, hashes = _loop(request, schema)
     loop, known = loop.eval(), loop.plant
     sensors = Sensors(_sensors(known, schema), known.interval)
@@ -53,7 +58,7 @@ def loop_case(request: Request, schema: Schema) -> Case:
     steps = max(1, round((schema.seconds or SECONDS) / known.interval))
     start = starts(known, count, seed=request.seed)
     threat = sensor_threat(sensors, size_of(request.threat))
-    zeros = torch.zeros(count, steps, len(sensors))
+    zeros = torch.zeros(count, steps, len(sensors), dtype=torch.float32, device="cpu")
     batches = [
         ({"error": zeros[first : first + request.batch_size], "start": start[first : first + request.batch_size]}, None)
         for first in range(0, count, request.batch_size)
@@ -68,7 +73,8 @@ def loop_case(request: Request, schema: Schema) -> Case:
         description=description,
         data=f"{count} starts of {known.name}, {steps} samples of {known.interval:g} s, drawn with seed {request.seed}",
         story=partial(story, loop=loop, start=start, steps=steps, threat=threat, seed=request.seed),
-        attacks=("random-sign", "fgsm", "pgd:steps=20", *((CausalFgsm(loop),) if free else ())),
+        named=named_in({"causal-fgsm": causal_row(loop)}),
+        attacks=("random-sign", "fgsm", "pgd:steps=20", *(("causal-fgsm",) if free else ())),
         curve=(0.25, 0.5, 0.75, 1.0, 1.5),
         opening=(
             f"plant: {known.name}, failed beyond "

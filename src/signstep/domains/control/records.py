@@ -1,175 +1,169 @@
-"""Long records of a plant, one row for each sample: cut into windows that an alarm looks at."""
+"""A long record as a table, one row for each sample: columns of sensors, of labels, of times, and some to ignore."""
 
-import csv
-import gzip
-import re
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from signstep.domains.control.series import Faults, Series, number_of
+from signstep.data.comma import Line, no_number, number_of, open_comma
+from signstep.data.tables import listed, refuse_unknown
+from signstep.data.targets import Targets, is_missing, real_number
+from signstep.data.times import Times, breaks_of, interval_of, read_times
+from signstep.domains.control.series import Faults, Series, classes_of
+from signstep.domains.control.windows import Record, windows
 from signstep.errors import InputError, LoadError
 
-# Tennessee Eastman (Downs & Vogel 1993; the simulated records of Chiang, Russell & Braatz 2001): 41 measurements and 11
-# manipulated variables; in test records of a fault it begins after 160 rows.
-TENNESSEE = (*(f"XMEAS({k})" for k in range(1, 42)), *(f"XMV({k})" for k in range(1, 12)))
-ONSET = 160
-ALARM = ("normal", "fault")
-_FILE = re.compile(r"d(\d\d)(_te)?\.dat(\.gz)?")
+_MOST = float(np.finfo(np.float32).max)
 
 
-@dataclass(frozen=True, eq=False)
-class Record:
-    """Samples ``values`` (N, C) with labels (N,); ``bad`` (N,) marks rows that cannot be used."""
-
-    values: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    bad: NDArray[np.bool_]
-
-
-def windows(
-    records: Sequence[Record],
+def read_csv(
+    path: Path,
     *,
-    names: tuple[str, ...],
-    classes: tuple[str, ...],
+    label: str,
     samples: int,
     stride: int,
-    faults: Faults,
+    skip_bad: bool = False,
+    ignore: Sequence[str] = (),
+    real: bool = False,
 ) -> Series:
-    """Every window of ``samples`` rows that lies within one label and has no bad row.
+    """Windows of a table.
 
-    Raises:
-        InputError: no record is so long.
-    """
-    parts, labels, lost = [], [], 0
-    for record in records:
-        for first in range(0, len(record.values) - samples + 1, stride):
-            piece = slice(first, first + samples)
-            if len(set(record.labels[piece].tolist())) > 1:
-                continue
-            if record.bad[piece].any():
-                lost += 1
-                continue
-            parts.append(record.values[piece])
-            labels.append(int(record.labels[first]))
-    notes = faults.notes("rows")
-    if lost:
-        notes = (*notes, f"{lost} windows with such rows left out")
-    if not parts:
-        longest = max((len(record.values) for record in records), default=0)
-        raise InputError(f"no window of {samples} samples fits ({longest} rows at most); write a smaller window")
-    x = torch.from_numpy(np.stack(parts)).float()
-    return Series(x, torch.tensor(labels, dtype=torch.int64), classes, names, notes)
+    Columns of dates and times are no sensors: the first of them is the time axis, which gives the interval and the
+    places at which no window may cross a gap; all are left out and noted.
 
-
-def read_tennessee(folder: Path, *, test: bool, samples: int, stride: int, skip_bad: bool = False) -> Series:
-    """The records d00, d01, ... of a folder, or their test halves, as windows that are normal or faulty.
-
-    Raises:
-        LoadError: there are none, or one cannot be read.
-        InputError: a row that is not 52 numbers, unless skip_bad.
-    """
-    found = [
-        path for path in sorted(folder.iterdir()) if (match := _FILE.fullmatch(path.name)) and bool(match[2]) == test
-    ]
-    if not any(path.name.startswith("d00") for path in found) or len(found) < 2:
-        kind = "d00_te.dat and d01_te.dat" if test else "d00.dat and d01.dat"
-        raise LoadError(f"{folder} has no Tennessee Eastman records such as {kind} (.gz as well); pass their folder")
-    faults = Faults(skip=skip_bad)
-    records = []
-    for path in found:
-        values, bad = _numbers(path, faults)
-        labels = np.zeros(len(values), dtype=np.int64)
-        if not path.name.startswith("d00"):
-            labels[ONSET if test else 0 :] = 1
-        records.append(Record(values, labels, bad))
-    return windows(records, names=TENNESSEE, classes=ALARM, samples=samples, stride=stride, faults=faults)
-
-
-def read_csv(path: Path, *, label: str, samples: int, stride: int, skip_bad: bool = False) -> Series:
-    """A table with one row for each sample: a column for each sensor, named, and one of labels.
+    Args:
+        path: a .csv file, see `signstep.data.comma`.
+        label: the column of labels.
+        samples: of a window.
+        stride: samples from one window to the next.
+        skip_bad: leave bad rows out, and the windows that they lie in.
+        ignore: columns to leave out.
+        real: labels are real numbers, and a window has that of its last row.
 
     Raises:
         LoadError: the file cannot be read.
-        InputError: a column is missing, or a row is bad, unless skip_bad.
+        InputError: a column is missing or holds texts, or a row is bad, unless skip_bad.
     """
-    rows = [cells for cells in csv.reader(_text(path).splitlines()) if cells]
-    if len(rows) < 2:
-        raise LoadError(f"{path} has no rows; pass a table whose first line names the columns")
-    header = [cell.strip() for cell in rows[0]]
-    if label not in header:
+    table = open_comma(path)
+    if label not in table.columns:
         raise InputError(
-            f"{path.name} has no column {label!r} of labels, it has {', '.join(header)}; pass --label-column"
+            f"{path.name} has no column {label!r} of labels, it has {listed(table.columns)}; pass --label-column"
         )
-    at = header.index(label)
-    names = tuple(name for name in header if name != label)
-    faults = Faults(skip=skip_bad)
-    values, bad = np.zeros((len(rows) - 1, len(names))), np.zeros(len(rows) - 1, dtype=bool)
-    words: list[str] = []
-    for number, cells in enumerate(rows[1:]):
-        where = f"{path.name}, row {number + 1}"
-        words.append(cells[at].strip() if len(cells) == len(header) else "")
-        if len(cells) != len(header):
-            faults.add(f"{where} has {len(cells)} cells instead of {len(header)}")
-            bad[number] = True
-            continue
-        read = [number_of(cell) for place, cell in enumerate(cells) if place != at]
-        if None in read:
-            column = read.index(None)
-            faults.add(
-                f"{where}, column {names[column]!r}: {cells[header.index(names[column])]!r} is not a finite number"
-            )
+    refuse_unknown(ignore, [name for name in table.columns if name != label])
+    lines = list(table.lines())
+    if not lines:
+        raise LoadError(f"{path} has no rows; pass a table whose first line names the columns")
+    faults, bad = Faults(skip=skip_bad), np.zeros(len(lines), dtype=bool)
+    columns = _columns(lines, len(table.columns))
+    cells = dict(zip(table.columns, columns, strict=True))
+    words = cells.pop(label)
+    for name in ignore:
+        del cells[name]
+    times = {name: found for name, texts in cells.items() if (found := read_times(texts)) is not None}
+    names = tuple(name for name in cells if name not in times)
+    _refuse_texts(path, {name: cells[name] for name in names}, lines, ignore)
+    values = np.zeros((len(lines), len(names)))
+    labels, targets = np.zeros(len(lines)), Targets(label)
+    for number, line in enumerate(lines):
+        read = [number_of(cells[name][number]) for name in names]
+        wrong = _fault(line, names, read, [cells[name][number] for name in names])
+        wrong = wrong or _time_fault(times, cells, number) or _label_fault(label, words[number], real=real)
+        if wrong:
+            faults.add(f"{path.name}, line {line.number}{wrong}")
             bad[number] = True
             continue
         values[number] = read
-    classes = tuple(sorted({word for word, wrong in zip(words, bad, strict=True) if not wrong}))
-    labels = np.array([classes.index(word) if word in classes else -1 for word in words], dtype=np.int64)
-    record = Record(values, _filled(labels, bad), bad)
-    return windows([record], names=names, classes=classes, samples=samples, stride=stride, faults=faults)
+        labels[number] = (real_number(words[number]) or 0.0) if real else 0.0
+        targets.add(words[number], partial(_place, path, line.number))
+    kept, classes = (labels, ()) if real else _numbered(targets, bad, path.name)
+    interval, breaks, notes = _axis(times)
+    pieces = np.split(np.arange(len(lines)), breaks)
+    records = [Record(values[piece], kept[piece], bad[piece]) for piece in pieces]
+    made = windows(records, names=names, classes=classes, samples=samples, stride=stride, faults=faults)
+    if ignore:
+        notes = (f"columns left out as asked: {listed(tuple(ignore))}", *notes)
+    return replace(made, interval=interval, skipped=(*notes, *made.skipped))
 
 
-def _filled(labels: NDArray[np.int64], bad: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """A bad row belongs to the label before it, so that the window it spoils is counted as spoilt."""
-    filled = labels.copy()
-    for number in range(1, len(filled)):
-        if bad[number]:
-            filled[number] = filled[number - 1]
-    return filled
+def _place(path: Path, line: int) -> str:
+    return f"{path.name}, line {line}"
 
 
-def _numbers(path: Path, faults: Faults) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The rows of a file of numbers, and which are bad; a file of 52 lines is transposed, as d00.dat is."""
-    lines = [line.split() for line in _text(path).splitlines() if line.strip()]
-    wanted = len(TENNESSEE)
-    if len(lines) == wanted and len(lines[0]) != wanted:
-        lengths = {len(line) for line in lines}
-        if len(lengths) > 1:
-            raise InputError(f"{path.name} is transposed, and its lines have {min(lengths)} to {max(lengths)} numbers")
-        lines = [list(cells) for cells in zip(*lines, strict=True)]
-    values, bad = np.zeros((len(lines), wanted)), np.zeros(len(lines), dtype=bool)
-    for number, cells in enumerate(lines):
-        where = f"{path.name}, row {number + 1}"
-        read = [number_of(cell) for cell in cells]
-        if len(cells) != wanted:
-            faults.add(f"{where} has {len(cells)} columns instead of {wanted}")
-        elif None in read:
-            column = read.index(None)
-            faults.add(f"{where}, column {column + 1} ({TENNESSEE[column]}): {cells[column]!r} is not a finite number")
-        else:
-            values[number] = read
-            continue
-        bad[number] = True
-    return values, bad
+def _columns(lines: Sequence[Line], width: int) -> list[list[str]]:
+    none = [""] * width
+    return [list(texts) for texts in zip(*(line.cells or none for line in lines), strict=True)]
 
 
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise LoadError(f"{path} cannot be read ({error}); pass a text file, plain or compressed with gzip") from error
+def _refuse_texts(path: Path, cells: dict[str, list[str]], lines: Sequence[Line], ignored: Sequence[str]) -> None:
+    """A column without a single number is no sensor with bad rows: it is another kind of column."""
+    if not cells:
+        raise InputError(f"{path.name} has no column of numbers beside the label; leave at least one for a sensor")
+    for name, texts in cells.items():
+        first = next((row for row, text in enumerate(texts) if text), None)
+        if first is not None and number_of(texts[first]) is None and all(number_of(text) is None for text in texts):
+            option = " ".join(f"--ignore-column {one!r}" for one in (*ignored, name))
+            raise InputError(
+                f"{path.name}, line {lines[first].number}, column {name!r} {no_number(texts[first])}, nor is any other "
+                f"of its cells; leave the column out with {option} (or ignore in the schema)"
+            )
+
+
+def _fault(line: Line, names: Sequence[str], read: Sequence[float | None], texts: Sequence[str]) -> str:
+    if line.fault:
+        return f" has {line.fault}"
+    for name, number, text in zip(names, read, texts, strict=True):
+        if number is None:
+            return f", column {name!r} {no_number(text)}"
+        if abs(number) > _MOST:
+            return f", column {name!r} is {number:g}, which float32 cannot hold"
+    return ""
+
+
+def _time_fault(times: dict[str, Times], cells: dict[str, list[str]], row: int) -> str:
+    for name, found in times.items():
+        if cells[name][row] and found.seconds[row] is None:
+            shown = cells[name][row][:40]
+            return f", column {name!r} is {shown!r}, no date or time in the form of the others ({found.form})"
+    return ""
+
+
+def _label_fault(column: str, text: str, *, real: bool) -> str:
+    if is_missing(text):
+        return f", column {column!r} holds no {'number' if real else 'label'}"
+    if real and real_number(text) is None:
+        return f", column {column!r} {no_number(text)}, and a regression needs one"
+    return ""
+
+
+def _numbered(targets: Targets, bad: NDArray[np.bool_], place: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Classes of the rows; a bad row has the label before it, so that the window it spoils is counted as spoilt."""
+    numbers, classes = classes_of(targets, place)
+    labels = np.full(len(bad), -1, dtype=np.int64)
+    labels[~bad] = numbers.numpy()
+    for row in np.flatnonzero(bad).tolist():
+        labels[row] = labels[row - 1] if row else -1
+    return labels, classes
+
+
+def _axis(times: dict[str, Times]) -> tuple[float | None, list[int], tuple[str, ...]]:
+    """The interval, the rows before which time jumps, and what to say."""
+    if not times:
+        return None, [], ()
+    axis, found = next(iter(times.items()))
+    interval = interval_of(found.seconds)
+    said = f"the column {axis!r} holds dates and times ({found.form}) and is no sensor"
+    if interval is None:
+        notes = [f"{said}; time does not go on in it, so it gives no interval"]
+        breaks = []
+    else:
+        breaks = breaks_of(found.seconds, interval)
+        notes = [f"{said}: rows lie {interval:g} s apart"]
+    if breaks:
+        notes.append(f"time jumps at {len(breaks)} rows, and no window crosses these")
+    if len(times) > 1:
+        others = [name for name in times if name != axis]
+        notes.append(f"{len(others)} more columns of dates and times left out: {listed(tuple(others))}")
+    return interval, breaks, tuple(notes)

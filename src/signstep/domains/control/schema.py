@@ -10,9 +10,9 @@ from signstep.domains.control.sensors import Sensor
 from signstep.domains.schemas import read_toml
 from signstep.errors import InputError
 
-_TOP = ("plant", "seconds", "starts", "interval", "budget_std", "window", "stride", "sensor")
+_TOP = ("plant", "seconds", "starts", "interval", "budget_std", "window", "stride", "ignore", "sensor")
 _SENSOR = ("name", "unit", "budget", "rate", "shape", "windows", "compromised")
-_LOOP, _SERIES = ("seconds", "starts"), ("interval", "budget_std", "window", "stride")
+_LOOP, _SERIES = ("seconds", "starts"), ("interval", "budget_std", "window", "stride", "ignore")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Schema:
         budget_std: of series: the budget of sensors that have none, in standard deviations of the untouched sensor.
         window: of a long record: samples of one window.
         stride: of a long record: samples from one window to the next.
+        ignore: of series: columns, or channels, that are no sensors and are left out.
     """
 
     sensors: tuple[Sensor, ...] = ()
@@ -40,6 +41,7 @@ class Schema:
     budget_std: float | None = None
     window: int | None = None
     stride: int | None = None
+    ignore: tuple[str, ...] = ()
 
 
 def read_schema(path: Path) -> Schema:
@@ -90,6 +92,7 @@ def schema_of(plain: Mapping[str, Any]) -> Schema:
         _number(plain, "budget_std", "the schema"),
         _count(plain, "window"),
         _count(plain, "stride"),
+        _names(plain, "ignore"),
     )
 
 
@@ -120,6 +123,13 @@ def _sensor(entry: Mapping[str, Any], number: int) -> Sensor:
         entry.get("shape", "free"),
         _windows(entry.get("windows", []), where),
     )
+
+
+def _names(plain: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = plain.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise InputError(f'the schema: {name} = {value!r}; write a list of names, such as ["machine"]')
+    return tuple(value)
 
 
 def _windows(given: object, where: str) -> tuple[tuple[float, float], ...]:

@@ -1,6 +1,7 @@
 """Recorded series: examples (R, T, C) with labels, and what was left out on the way."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from signstep.data.comma import number_of, text_lines
+from signstep.data.tables import listed, refuse_unknown
+from signstep.data.targets import Targets
 from signstep.errors import InputError, LoadError
+
+_MOST_CLASSES = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,10 +23,12 @@ class Series:
 
     Attributes:
         x: (R, T, C) float32, in the units of the file.
-        y: (R,) int64.
-        classes: the names of the labels 0, 1, ...
+        y: (R,) int64, or float32 where labels are real numbers.
+        classes: the names of the labels 0, 1, ...; none where labels are real numbers.
         names: of the channels.
         skipped: sentences about what was left out, and why.
+        interval: seconds between two samples, where the file says so.
+        places: of windows, the record and the row that each begins with; () for finished series.
     """
 
     x: Tensor
@@ -28,10 +36,96 @@ class Series:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     skipped: tuple[str, ...] = ()
+    interval: float | None = None
+    places: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.x) == 0:
             raise InputError(f"no usable series is left; {'; '.join(self.skipped[:2]) or 'the file has none'}")
+
+    @property
+    def real(self) -> bool:
+        """Whether labels are real numbers."""
+        return self.y.is_floating_point()
+
+    def called(self, answer: Tensor) -> str:
+        """What an answer of a model is called: a class by its name, where it has one here."""
+        if self.real:
+            return f"{float(answer):.4g}"
+        number = int(answer)
+        return self.classes[number] if number < len(self.classes) else str(number)
+
+    def rows(self, index: Tensor) -> "Series":
+        """The examples at ``index``."""
+        places = tuple(self.places[row] for row in index.tolist()) if self.places else ()
+        return replace(self, x=self.x[index], y=self.y[index], places=places)
+
+    def without(self, ignored: Sequence[str]) -> "Series":
+        """The other channels.
+
+        Raises:
+            InputError: there is no such channel, or no other.
+        """
+        if not ignored:
+            return self
+        refuse_unknown(ignored, self.names)
+        kept = [place for place, name in enumerate(self.names) if name not in ignored]
+        if not kept:
+            raise InputError(f"all {len(self.names)} channels are to be ignored; leave at least one")
+        note = f"channels left out as asked: {listed(tuple(ignored))}"
+        names = tuple(self.names[place] for place in kept)
+        return replace(self, x=self.x[..., kept], names=names, skipped=(*self.skipped, note))
+
+
+def classes_of(targets: Targets, place: str) -> tuple[Tensor, tuple[str, ...]]:
+    """Labels (N,) int64 and the names of the classes; whole numbers are the classes that they count.
+
+    Raises:
+        LoadError: they are no class numbers or names.
+    """
+    labels = targets.labels(None)
+    if labels.classes is not None:
+        return labels.numbers, labels.classes
+    largest = int(labels.numbers.max()) if len(labels.numbers) else -1
+    if largest >= _MOST_CLASSES:
+        raise LoadError(
+            f"{place}: the labels in {targets.column!r} count classes up to {largest}; number them from 0, write "
+            "names, or for a model that answers with a number pass --task regression --tolerance T"
+        )
+    return labels.numbers, tuple(map(str, range(largest + 1)))
+
+
+def halves(series: Series) -> tuple[Series, Series]:
+    """What a model is trained on and what is audited: of each class the first half in the order of the file, the rest.
+
+    Windows that share rows with one that is trained on are in neither.
+
+    Raises:
+        InputError: a class has a single example, or all its others share rows with what is trained on.
+    """
+    train, test = list[int](), list[int]()
+    length = series.x.shape[1]
+    for label in range(1 if series.real else len(series.classes)):
+        rows = list(range(len(series.x))) if series.real else (series.y == label).nonzero().squeeze(1).tolist()
+        cut = (len(rows) + 1) // 2
+        train += rows[:cut]
+        ends = dict[int, int]()
+        for record, first in (series.places[row] for row in rows[:cut] if series.places):
+            ends[record] = max(ends.get(record, 0), first + length)
+        rest = [
+            row
+            for row in rows[cut:]
+            if not series.places or series.places[row][1] >= ends.get(series.places[row][0], 0)
+        ]
+        if rows and not rest:
+            what = "the data" if series.real else f"the class {series.classes[label]!r}"
+            raise InputError(
+                f"{what} has too few series to train a model on some and to audit it on others that share no rows "
+                f"with them ({len(rows)} in all); pass --model, or more data"
+            )
+        test += rest
+    parts = (torch.tensor(sorted(rows), dtype=torch.int64, device="cpu") for rows in (train, test))
+    return series.rows(next(parts)), series.rows(next(parts))
 
 
 class Faults:
@@ -62,10 +156,8 @@ def read_ts(path: Path, *, skip_bad: bool = False) -> Series:
         LoadError: the file cannot be read, or has no labels.
         InputError: a line that does not fit the others, unless skip_bad.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoadError(f"{path} cannot be read ({error}); pass a .ts file") from error
+    with text_lines(path) as texts:
+        lines = [line.rstrip("\r\n") for line in texts]
     stated: dict[str, list[str]] = {}
     begin = None
     for number, line in enumerate(lines, 1):
@@ -93,9 +185,11 @@ def read_ts(path: Path, *, skip_bad: bool = False) -> Series:
         parts.append(read[0])
         labels.append(read[1])
         shape = read[0].shape
-    x = torch.from_numpy(np.stack(parts)).float() if parts else torch.empty(0, 1, 1)
+    x = torch.from_numpy(np.stack(parts)).float() if parts else torch.empty(0, 1, 1, dtype=torch.float32, device="cpu")
     names = tuple(f"channel {number + 1}" for number in range(x.shape[2]))
-    return Series(x, torch.tensor(labels, dtype=torch.int64), tuple(classes), names, faults.notes("series"))
+    return Series(
+        x, torch.tensor(labels, dtype=torch.int64, device="cpu"), tuple(classes), names, faults.notes("series")
+    )
 
 
 def _ts_line(
@@ -121,12 +215,3 @@ def _ts_line(
         length = len(cells)
         columns.append(values)
     return np.array(columns, dtype=np.float64).T, classes.index(label)
-
-
-def number_of(cell: str) -> float | None:
-    """The finite number that a cell holds, or None."""
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None

@@ -1,7 +1,7 @@
 """Recorded series as a case: a classifier of sensor readings, or the alarm of a plant."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,15 +9,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from signstep.core.tasks import Regression, Task, TaskName
+from signstep.data.comma import SUFFIXES
 from signstep.domains.case import Case, Request
-from signstep.domains.control.records import read_csv, read_tennessee
+from signstep.domains.control.arrays import read_npz
+from signstep.domains.control.causal import RECIPES
+from signstep.domains.control.records import read_csv
 from signstep.domains.control.schema import Schema
 from signstep.domains.control.sensors import Sensor, Sensors
-from signstep.domains.control.series import Series, read_ts
-from signstep.domains.control.series_net import trained_alarm, trained_net
+from signstep.domains.control.series import Series, halves, read_ts
+from signstep.domains.control.series_net import trained_alarm, trained_net, trained_regression
 from signstep.domains.control.series_story import story
 from signstep.domains.control.stated import size_of
+from signstep.domains.control.tennessee import read_tennessee
 from signstep.domains.control.threat import sensor_threat
+from signstep.domains.own import named_in
 from signstep.errors import InputError, LoadError
 from signstep.models import load_model, parse_args
 
@@ -39,26 +45,19 @@ class _Data:
 
 
 def series_case(request: Request, schema: Schema) -> Case:
-    """An audit of a classifier of series: which can be made to look like another class by errors of the sensors?
+    """An audit of a model of series: which can be made to look like another class by errors of the sensors?
 
-    Without a model a small one is trained on the training half of the data.
+    With the task "regression" labels are real numbers: which answers can be pushed beyond the tolerance? Without a
+    model a small one is trained on the training half of the data.
 
     Raises:
         InputError: schema, data and model do not fit each other.
         LoadError: a file cannot be read.
     """
-    assert request.data is not None
-    if schema.plant is not None:
-        raise InputError(f"the schema has plant = {schema.plant!r}, and --data gives recorded series; drop one of them")
-    for name in ("seconds", "starts"):
-        if getattr(schema, name) is not None:
-            raise InputError(
-                f"{name} = {getattr(schema, name):g} belongs to a closed loop, and --data gives series; drop it"
-            )
-    data = _data(Path(request.data).expanduser(), request, schema)
+    task = _task(request)
+    data, sensors = _declared(request, schema)
     model, description, notes, hashes = _model(request, data)
     test = _first(data.test, request.limit)
-    sensors = Sensors(_sensors(schema, data), schema.interval or data.interval)
     threat = sensor_threat(sensors, size_of(request.threat))
     _, samples, channels = test.x.shape
     firsts = range(0, len(test.x), request.batch_size)
@@ -70,11 +69,12 @@ def series_case(request: Request, schema: Schema) -> Case:
         model=model,
         batches=pieces,
         threat=threat,
-        task="multiclass",
+        task=task,
         description=description,
-        data=f"{Path(request.data).name} ({len(test.x)} series of {samples} samples, {channels} sensors)",
+        data=f"{Path(str(request.data)).name} ({len(test.x)} series of {samples} samples, {channels} sensors)",
         story=partial(story, series=test, sensors=sensors, alarm=data.alarm),
         attacks=("random-sign", "fgsm", "pgd:steps=20"),
+        named=named_in(RECIPES),
         curve=(0.125, 0.25, 0.5, 1.0, 2.0),
         opening=(f"sensors: {sensors}",),
         notes=(*notes, *test.skipped),
@@ -85,40 +85,114 @@ def series_case(request: Request, schema: Schema) -> Case:
     )
 
 
+def declared(request: Request, schema: Schema) -> Sensors:
+    """The sensors of the data, with what the schema leaves open; no model is trained or loaded.
+
+    Raises:
+        InputError: schema and data do not fit each other.
+        LoadError: a file cannot be read.
+    """
+    return _declared(request, schema)[1]
+
+
+def _declared(request: Request, schema: Schema) -> tuple[_Data, Sensors]:
+    assert request.data is not None
+    if schema.plant is not None:
+        raise InputError(f"the schema has plant = {schema.plant!r}, and --data gives recorded series; drop one of them")
+    for name in ("seconds", "starts"):
+        if getattr(schema, name) is not None:
+            raise InputError(
+                f"{name} = {getattr(schema, name):g} belongs to a closed loop, and --data gives series; drop it"
+            )
+    data = _data(Path(request.data).expanduser(), request, schema)
+    return data, Sensors(_sensors(schema, data), schema.interval or data.interval)
+
+
+def _task(request: Request) -> Task | TaskName:
+    if request.task == "regression":
+        if request.tolerance is None:
+            raise InputError("--task regression needs --tolerance, the largest error that still counts as right")
+        return Regression(request.tolerance)
+    if request.tolerance is not None:
+        raise InputError(f"--tolerance is for --task regression, the task is {request.task!r}")
+    if request.task not in ("auto", "multiclass"):
+        raise InputError(f"--task {request.task} is none of series; pass multiclass or regression")
+    return "multiclass"
+
+
 def _data(path: Path, request: Request, schema: Schema) -> _Data:
     """The series to audit, and those to train on where no model is given."""
     samples, stride = schema.window or WINDOW, schema.stride or schema.window or WINDOW
-    train = None
+    real, ignore = request.task == "regression", tuple(dict.fromkeys((*schema.ignore, *request.ignore)))
+    kind = "folder" if path.is_dir() else path.name.lower()
+    if request.label_column is not None and not kind.endswith((*SUFFIXES, ".npz")):
+        raise InputError(f"--label-column names a column of a .csv or an array of a .npz, and {path.name} is none")
+    if real and not kind.endswith((*SUFFIXES, ".npz")):
+        raise InputError(f"--task regression takes labels from a .csv or .npz; {path.name} has classes")
+    if (schema.window or schema.stride) and kind.endswith((".ts", ".npz")):
+        raise InputError(f"window and stride cut long records; a {path.suffix} file has finished series: drop them")
     if path.is_dir():
         if schema.interval not in (None, TENNESSEE_INTERVAL):
             raise InputError(f"interval = {schema.interval:g}; Tennessee Eastman is sampled every 180 s: drop it")
         read = partial(read_tennessee, path, samples=samples, skip_bad=request.skip_bad)
-        if request.model is None:
-            train = read(test=False, stride=max(1, stride // 5))
-        return _Data(read(test=True, stride=stride), train, True, TENNESSEE_INTERVAL)
-    if path.suffix == ".ts":
-        if schema.window or schema.stride:
-            raise InputError("window and stride cut long records; a .ts file has finished series: drop them")
-        test = read_ts(path, skip_bad=request.skip_bad)
-        if request.model is None:
-            other = path.with_name(path.name.replace("_TEST", "_TRAIN"))
-            if other == path or not other.exists():
-                raise InputError(
-                    f"there is no {other.name} to train a model on; pass --model, or put it beside {path.name}"
-                )
-            train = read_ts(other, skip_bad=request.skip_bad)
-            if (train.classes, train.names, train.x.shape[1:]) != (test.classes, test.names, test.x.shape[1:]):
-                raise InputError(
-                    f"{other.name} and {path.name} differ in classes, channels or length; pass two halves of one set"
-                )
-        return _Data(test, train, False, 1.0)
-    if path.name.endswith((".csv", ".csv.gz")):
-        label = request.label_column or "label"
-        table = read_csv(path, label=label, samples=samples, stride=stride, skip_bad=request.skip_bad)
-        if request.model is None:
-            raise InputError(f"{path.name} comes without a model; pass --model module:factory")
-        return _Data(table, None, False, 1.0)
-    raise LoadError(f"{path} is not a .ts or .csv file, nor a folder of Tennessee Eastman records; pass one of these")
+        train = read(test=False, stride=max(1, stride // 5)).without(ignore) if request.model is None else None
+        return _Data(read(test=True, stride=stride).without(ignore), train, True, TENNESSEE_INTERVAL)
+    if kind.endswith(".ts"):
+        test, train = _pair(path, request, partial(read_ts, skip_bad=request.skip_bad))
+        if request.model is None and train is None:
+            raise InputError(
+                f"there is no {_other(path).name} to train a model on; pass --model, or put it beside {path.name}"
+            )
+        return _parted(test, train, request, ignore)
+    if kind.endswith(".npz"):
+        test, train = read_npz(path, label=request.label_column, skip_bad=request.skip_bad, real=real)
+        return _parted(test, train, request, ignore)
+    if kind.endswith(SUFFIXES):
+        table = partial(
+            read_csv,
+            label=request.label_column or "label",
+            samples=samples,
+            stride=stride,
+            skip_bad=request.skip_bad,
+            ignore=ignore,
+            real=real,
+        )
+        test, train = _pair(path, request, table)
+        return _parted(test, train, request)
+    raise LoadError(
+        f"{path} is not a .ts, .csv or .npz file, nor a folder of Tennessee Eastman records; pass one of these"
+    )
+
+
+def _other(path: Path) -> Path:
+    """The training half of a file, by its name."""
+    return path.with_name(path.name.replace("_TEST", "_TRAIN"))
+
+
+def _pair(path: Path, request: Request, read: Callable[[Path], Series]) -> tuple[Series, Series | None]:
+    """The series to audit and, where a model has to be trained and the other half lies beside them, that."""
+    test, other = read(path), _other(path)
+    if request.model is not None or other == path or not other.exists():
+        return test, None
+    train = read(other)
+    if (train.classes, train.names, train.x.shape[1:]) != (test.classes, test.names, test.x.shape[1:]):
+        raise InputError(
+            f"{other.name} and {path.name} differ in classes, channels or length; pass two halves of one set"
+        )
+    return test, train
+
+
+def _parted(test: Series, train: Series | None, request: Request, ignore: Sequence[str] = ()) -> _Data:
+    """Without a model and a training half, the half of each class that comes first in the file trains one."""
+    test, interval = test.without(ignore), test.interval or 1.0
+    if request.model is not None:
+        return _Data(test, None, False, interval)
+    if train is not None:
+        return _Data(test, train.without(ignore), False, interval)
+    train, rest = halves(test)
+    where = "the data" if test.real else "each class"
+    note = f"a model was trained on the first half of {where} ({len(train.x)} series), the audit is of the rest"
+    return _Data(replace(rest, skipped=(*rest.skipped, note)), replace(train, skipped=()), False, interval)
 
 
 def _model(request: Request, data: _Data) -> tuple[nn.Module, str, tuple[str, ...], Mapping[str, str]]:
@@ -134,6 +208,8 @@ def _model(request: Request, data: _Data) -> tuple[nn.Module, str, tuple[str, ..
     said = f"trained on {len(data.train.x)} series of the training half"
     if data.alarm:
         return trained_alarm(data.train), f"an alarm, {said}", data.train.skipped, {}
+    if data.train.real:
+        return trained_regression(data.train), f"a small convolutional network, {said}", data.train.skipped, {}
     return trained_net(data.train), f"a small convolutional network, {said}", data.train.skipped, {}
 
 
@@ -173,8 +249,8 @@ def _first(series: Series, limit: int | None) -> Series:
     """As many as asked for, spread evenly over the file, whose classes may come one after the other."""
     if limit is None or limit >= len(series.x):
         return series
-    index = torch.linspace(0, len(series.x) - 1, limit).round().long()
-    return replace(series, x=series.x[index], y=series.y[index])
+    index = torch.linspace(0, len(series.x) - 1, limit, dtype=torch.float32, device="cpu").round().long()
+    return series.rows(index)
 
 
 def _digest(series: Series) -> str:

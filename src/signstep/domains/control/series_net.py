@@ -1,11 +1,13 @@
 """Small classifiers of series, for data that come without one: trained in seconds, always the same."""
 
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 
+from signstep.core.defaults import plain_torch
 from signstep.domains.control.series import Series
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -58,6 +60,7 @@ class AlarmNet(nn.Module):
         return scores
 
 
+@plain_torch()
 def trained_net(data: Series, *, seed: int = 0, steps: int = 250) -> SeriesNet:
     """For series of any classes: 250 steps of Adam."""
     with torch.random.fork_rng(devices=[]):
@@ -65,6 +68,30 @@ def trained_net(data: Series, *, seed: int = 0, steps: int = 250) -> SeriesNet:
         return _fitted(SeriesNet(*_spread(data.x), len(data.classes)), data, steps, 3e-3)
 
 
+class RegressionNet(nn.Module):
+    """The network of classes with one output: numbers (R,) in the units of the labels, from raw series (R, T, C)."""
+
+    def __init__(self, net: SeriesNet, centre: float, spread: float) -> None:
+        super().__init__()
+        self.net, self.centre, self.spread = net, centre, spread
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The numbers."""
+        answer: Tensor = self.centre + self.spread * self.net(x)[:, 0]
+        return answer
+
+
+@plain_torch()
+def trained_regression(data: Series, *, seed: int = 0, steps: int = 250) -> RegressionNet:
+    """For real labels: 250 steps of Adam on the squared error."""
+    centre, spread = (float(part) for part in _spread(data.y[:, None, None]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        scaled = replace(data, y=(data.y - centre) / spread)
+        return RegressionNet(_fitted(SeriesNet(*_spread(data.x), 1), scaled, steps, 3e-3), centre, spread).eval()
+
+
+@plain_torch()
 def trained_alarm(data: Series, *, seed: int = 0, steps: int = 300) -> AlarmNet:
     """For windows that are normal (0) or faulty (1): 300 steps of Adam."""
     with torch.random.fork_rng(devices=[]):
@@ -80,12 +107,13 @@ def _spread(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fitted(net: Net, data: Series, steps: int, rate: float, *, batch: int = 128) -> Net:
-    """Cross-entropy, classes weighted alike, with a little weight decay."""
-    weight = 1.0 / torch.bincount(data.y, minlength=len(data.classes)).clamp_min(1)
+    """Cross-entropy, classes weighted alike, or the squared error of real labels; with a little weight decay."""
+    weight = None if data.real else 1.0 / torch.bincount(data.y, minlength=len(data.classes)).clamp_min(1)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-2)
     for _ in range(steps):
-        index = torch.randperm(len(data.x))[:batch]
-        loss = cross_entropy(net(data.x[index]), data.y[index], weight=weight)
+        index = torch.randperm(len(data.x), dtype=torch.int64, device="cpu")[:batch]
+        answer, y = net(data.x[index]), data.y[index]
+        loss = mse_loss(answer[:, 0], y) if data.real else cross_entropy(answer, y, weight=weight)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -25,7 +25,7 @@ def story(
         sensors: of the threat.
         alarm: class 0 is normal operation and class 1 a fault.
     """
-    sections = [_classes(result, series, alarm=alarm)]
+    sections = [_answers(result, points, series) if series.real else _classes(result, series, alarm=alarm)]
     if points and "x" in points and len(points["x"]):
         sections += [_carriers(points, sensors), _picture(points, series, sensors)]
     return tuple(sections)
@@ -47,10 +47,34 @@ def _classes(result: Result, series: Series, *, alarm: bool) -> Section:
     return Section("Alarms" if alarm else "By class", tuple(said), header, tuple(rows))
 
 
+def _answers(result: Result, points: Mapping[str, Tensor], series: Series) -> Section:
+    """For each attack how many right answers it pushed beyond the tolerance, and how far the answers moved."""
+    right = [row for row, letter in enumerate(result.per_example.clean) if letter == "r"]
+    rows = [
+        (attack, str(len(right)), str(sum(column[row] == "f" for row in right)))
+        for attack, column in result.per_example.verdicts.items()
+    ]
+    rows.append(("any attack", str(len(right)), str(sum(result.worst_case[row] == "f" for row in right))))
+    said = [f"An answer is right within the tolerance of its label: {len(right)} of {len(series.x)} untouched."]
+    if len(points.get("answer_adv", ())):
+        moved = (points["answer_adv"].double() - points["answer"].double()).abs()
+        said.append(
+            f"Over the {len(moved)} points that were pushed beyond it the answer moved by {float(moved.median()):.4g} "
+            f"(median), {float(moved.max()):.4g} (most); labels lie between {float(series.y.min()):.4g} and "
+            f"{float(series.y.max()):.4g}."
+        )
+    return Section("Answers", tuple(said), ("attack", "right untouched", "pushed beyond the tolerance"), tuple(rows))
+
+
 def _carriers(points: Mapping[str, Tensor], sensors: Sensors) -> Section:
     """How much of its budget each sensor used, mean over the samples of the series that fooled."""
     error = (points["x_adv"].double() - points["x"].double()).abs()
-    used = error.mean((0, 1)) / torch.tensor([max(sensor.budget, 1e-300) for sensor in sensors.parts]).double()
+    used = (
+        error.mean((0, 1))
+        / torch.tensor(
+            [max(sensor.budget, 1e-300) for sensor in sensors.parts], dtype=torch.float32, device="cpu"
+        ).double()
+    )
     largest = error.amax((0, 1)).tolist()
     bad = [place for place, sensor in enumerate(sensors.parts) if sensor.compromised]
     order = sorted(bad, key=lambda place: -float(used[place]))[:_MANY]
@@ -78,12 +102,13 @@ def _picture(points: Mapping[str, Tensor], series: Series, sensors: Sensors) -> 
     def line(name: str, values: Tensor) -> Line:
         return Line(name, times, tuple(float(f"{value:.6g}") for value in values[:, place].tolist()))
 
-    names = [series.classes[int(points[part][0])] for part in ("answer", "answer_adv")]
+    names = [series.called(points[part][0]) for part in ("answer", "answer_adv")]
     unit = f" ({sensor.unit})" if sensor.unit else ""
     chart = Chart(
         "lines",
         f"{sensor.name} of one series: as it was, and as it was written",
-        f"The series that the model calls {names[0]} when untouched, and the one that it calls {names[1]}; errors stay "
+        f"The series for which the model says {names[0]} when untouched, and the one for which it says {names[1]}; "
+        "errors stay "
         f"within {sensor.budget:.4g}{' ' + sensor.unit if sensor.unit else ''}.",
         "time (s)",
         f"{sensor.name}{unit}",

@@ -9,5 +9,11 @@ from signstep.domains.control.plants import Plant
 
 def starts(plant: Plant, count: int, *, seed: int = 0) -> Tensor:
     """``count`` starts (R, N), uniform within the plant's spread; the k-th is the same for any count."""
-    draws = Key(seed).fold("starts", plant.name).draws(torch.arange(count), torch.device("cpu"))
-    return (2 * draws.uniform("start", (len(plant.spread),)) - 1) * torch.tensor(plant.spread)
+    draws = (
+        Key(seed)
+        .fold("starts", plant.name)
+        .draws(torch.arange(count, dtype=torch.int64, device="cpu"), torch.device("cpu"))
+    )
+    return (2 * draws.uniform("start", (len(plant.spread),)) - 1) * torch.tensor(
+        plant.spread, dtype=torch.float32, device="cpu"
+    )

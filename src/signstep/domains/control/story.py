@@ -165,7 +165,7 @@ def _worst(loop: ClosedLoop, start: Tensor, steps: int, threat: SensorThreat, se
     """Of the random errors at one start (1, N) the one that comes nearest to failure, (1, T, S)."""
     many = start.expand(each, -1)
     region = threat.around(many.new_zeros(each, steps, start.shape[1]))
-    ids = content_ids(start) + torch.arange(each)
+    ids = content_ids(start) + torch.arange(each, dtype=torch.int64, device="cpu")
     best, nearest = start.new_zeros(1, steps, start.shape[1]), -math.inf
     for kind in KINDS:
         errors = region.land(random_errors(region, kind, Key(seed).fold("trials", kind).draws(ids, start.device)))

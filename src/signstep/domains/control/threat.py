@@ -85,10 +85,10 @@ def sensor_threat(sensors: Sensors, eps: Eps = 1.0) -> SensorThreat:
 
 def profile(sensor: Sensor, steps: int, interval: float) -> Tensor:
     """The largest error of a sensor at each sample, (T,) float64; for a bias and a drift their one series, at c = 1."""
-    bound = torch.zeros(steps, dtype=torch.float64)
+    bound = torch.zeros(steps, dtype=torch.float64, device="cpu")
     for first, last in sensor.windows or ((0.0, steps * interval),):
         inside = [t for t in range(steps) if first - 1e-9 <= t * interval < last - 1e-9]
-        ramp = torch.arange(1, len(inside) + 1, dtype=torch.float64) / max(1, len(inside))
+        ramp = torch.arange(1, len(inside) + 1, dtype=torch.float64, device="cpu") / max(1, len(inside))
         bound[inside] = sensor.budget * (ramp if sensor.shape == "drift" else torch.ones_like(ramp))
     if sensor.rate is None:
         return bound

@@ -59,7 +59,7 @@ def random_errors(region: SensorRegion, kind: Kind, draws: RowDraws) -> Tensor:
     direction = draws.normal("held", shape)
     longest = max(2.0, shape[0] / 2)
     length = (2 * (longest / 2) ** draws.uniform("length", (1, shape[1])).double()).round().long()
-    block = torch.arange(shape[0])[:, None] // length
+    block = torch.arange(shape[0], dtype=torch.int64, device="cpu")[:, None] // length
     return region.steepest(region.restrict(direction.gather(1, block)))
 
 
@@ -77,7 +77,7 @@ def random_trials(
     ids = content_ids(start)
     failed = {}
     for kind in KINDS:
-        hits = torch.zeros(len(start), dtype=torch.int64)
+        hits = torch.zeros(len(start), dtype=torch.int64, device="cpu")
         for index, number in _pieces(len(start), each):
             rows = start[index]
             eps = threat.eps[index] if isinstance(threat.eps, Tensor) and threat.eps.ndim else threat.eps
@@ -93,5 +93,5 @@ def random_trials(
 def _pieces(rows: int, each: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Every trial of every row, some thousands at a time: the places of their rows and their own numbers."""
     for begin in range(0, rows * each, _TOGETHER):
-        flat = torch.arange(begin, min(begin + _TOGETHER, rows * each))
+        flat = torch.arange(begin, min(begin + _TOGETHER, rows * each), dtype=torch.int64, device="cpu")
         yield flat // each, flat % each

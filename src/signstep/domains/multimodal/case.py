@@ -1,6 +1,7 @@
 """From what a person asked for to an audit of a model of several inputs."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from signstep.core.threat import ThreatModel, parse_threat
 from signstep.domains.case import Case, Request
 from signstep.domains.multimodal.attacks import Witness
 from signstep.domains.multimodal.choices import ids_of
-from signstep.domains.multimodal.crossover import RECIPES, everywhere
+from signstep.domains.multimodal.crossover import RECIPES, everywhere, on_some
 from signstep.domains.multimodal.fusion import FOLDER, scenes_model
 from signstep.domains.multimodal.prepare import SUBSTITUTIONS, Text, text_input
 from signstep.domains.multimodal.records import read_records
@@ -175,6 +176,7 @@ def _case(
         data=data,
         story=Teller(victim, witness, words, texts, remarks),
         attacks=tuple(everywhere(RECIPES, list(threats), witness)),
+        named=partial(on_some, list(threats), witness),
         curve=False,
         opening=tuple(f"{name}: {threat}" for name, threat in threats.items()),
         notes=(*loaded.notes, *notes),

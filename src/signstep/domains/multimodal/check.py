@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.verify import Verification
 from signstep.errors import InputError
 
@@ -36,9 +37,9 @@ def check_choices(
     """
     if before.shape != after.shape or before.ndim != 4 or before.shape[2] != 2:
         raise InputError(f"texts have the shapes {tuple(before.shape)} and {tuple(after.shape)}; pass equal (R,L,2,C)")
-    allowed = torch.as_tensor(float("inf") if eps is None else eps, dtype=torch.float64).expand(len(before))
-    ok = torch.zeros(len(before), dtype=torch.bool)
-    size = torch.full((len(before),), torch.inf, dtype=torch.float64)
+    allowed = plain_tensor(float("inf") if eps is None else eps, dtype=torch.float64).expand(len(before))
+    ok = torch.zeros(len(before), dtype=torch.bool, device="cpu")
+    size = torch.full((len(before),), torch.inf, dtype=torch.float64, device="cpu")
     kept = set(protected)
     for row, (old, new) in enumerate(zip(before.tolist(), after.tolist(), strict=True)):
         was, now = _read(old), _read(new)

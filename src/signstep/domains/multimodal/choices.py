@@ -79,15 +79,22 @@ def offers(
         raise ThreatError(f"nearest={nearest}; pass the number of substitutes for each token, at least 1")
     kept = frozenset(tokenizer.special) | {token for word in protected for token in _tokens(tokenizer, word, weight)}
     count = min(tokenizer.size, len(weight))
-    free = torch.tensor([token not in kept and whole(tokenizer, token) for token in range(count)])
+    free = torch.tensor(
+        [token not in kept and whole(tokenizer, token) for token in range(count)], dtype=torch.bool, device="cpu"
+    )
     if not bool(free.any()):
         raise ThreatError(f"none of the {count} tokens may be replaced; protect fewer words than {len(protected)}")
-    table = torch.full((len(weight), nearest), -1)
+    table = torch.full((len(weight), nearest), -1, dtype=torch.int64, device="cpu")
     unit = torch.nn.functional.normalize(weight.detach().float().cpu(), dim=1)
     if groups:
         for group in groups:
             members = [_one(tokenizer, word, weight) for word in group]
-            _fill(table, unit, torch.tensor([m for m in members if m not in kept], dtype=torch.int64), nearest)
+            _fill(
+                table,
+                unit,
+                torch.tensor([m for m in members if m not in kept], dtype=torch.int64, device="cpu"),
+                nearest,
+            )
     else:
         _fill(table, unit, free.nonzero().squeeze(1), nearest)
     return Offers(table, kept)
@@ -105,7 +112,7 @@ def ids_of(tokenizer: Tokenizer, texts: Sequence[str], length: int | None = None
         wrong = fault(tokenizer, text, row, longest)
         if wrong is not None:
             raise InputError(f"text {number}: {wrong}")
-    return torch.tensor([fitted(row, longest, tokenizer.pad) for row in rows], dtype=torch.int64)
+    return torch.tensor([fitted(row, longest, tokenizer.pad) for row in rows], dtype=torch.int64, device="cpu")
 
 
 def fault(tokenizer: Tokenizer, text: str, ids: Sequence[int], length: int) -> str | None:

@@ -170,6 +170,22 @@ def everywhere(named: Mapping[str, str], inputs: Sequence[str], witness: Witness
     return [on(spec, group, witness, label=label) for group in subsets(inputs) for label, spec in named.items()]
 
 
+def on_some(inputs: Sequence[str], witness: Witness, spec: str) -> Partial | None:
+    """The attack that a record calls "RECIPE on INPUT + INPUT"; None for a name without " on ".
+
+    Raises:
+        InputError: it names what is not attacked.
+    """
+    recipe, found, said = spec.strip().rpartition(_ON)
+    if not found:
+        return None
+    group = [name.strip() for name in said.split("+")]
+    unknown = next((name for name in group if name not in inputs), None)
+    if unknown is not None or len(set(group)) < len(group):
+        raise InputError(f"attack {spec!r}: after 'on' come inputs that are attacked, {' + '.join(inputs)}")
+    return on(RECIPES.get(recipe, recipe), group, witness, label=recipe)
+
+
 def crossed(result: Result, witness: Witness) -> Crossover:
     """The table of an audit whose attacks are named "RECIPE on INPUTS"."""
     rows = []

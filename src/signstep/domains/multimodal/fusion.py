@@ -3,14 +3,19 @@
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from signstep.core.defaults import plain_torch
+from signstep.domains.multimodal.boxes import BoxesNet
 from signstep.errors import InputError
 
 FOLDER = Path(__file__).with_name("data")
+
+_Net = TypeVar("_Net", bound=nn.Module)
 
 
 class FusionNet(nn.Module):
@@ -82,10 +87,11 @@ class _TextBranch(nn.Module):
     def forward(self, text: Tensor) -> Tensor:
         states, _ = self.body(self.embedding(text))
         last = ((text != 0).sum(1) - 1).clamp_min(0)
-        found: Tensor = states[torch.arange(len(text), device=text.device), last]
+        found: Tensor = states[torch.arange(len(text), device=text.device, dtype=torch.int64), last]
         return found
 
 
+@plain_torch()
 def scenes_model() -> FusionNet:
     """The model of `scenes`, with the weights that travel with the package (examples/multimodal/train_scenes.py)."""
     from signstep.domains.multimodal.scenes import tokenizer
@@ -93,21 +99,21 @@ def scenes_model() -> FusionNet:
     return _loaded(FusionNet(tokenizer().size), "scenes")
 
 
-def nlvr_model() -> FusionNet:
+def nlvr_model() -> BoxesNet:
     """A model of NLVR's images and sentences, with its weights (examples/multimodal/train_nlvr.py).
 
-    Images are (3, 32, 128), tokens those of the vocabulary ``data/nlvr.txt``.
+    Images are (3, 40, 160), tokens those of the vocabulary ``data/nlvr.txt``.
     """
     return _loaded(nlvr_network(), "nlvr")
 
 
-def nlvr_network() -> FusionNet:
+@plain_torch()
+def nlvr_network() -> BoxesNet:
     """The same without weights."""
-    words = len((FOLDER / "nlvr.txt").read_text(encoding="utf-8").split())
-    return FusionNet(words, channels=(16, 32, 48), width=64, embedding=24, cells=(2, 6), dropout=0.3)
+    return BoxesNet(len((FOLDER / "nlvr.txt").read_text(encoding="utf-8").split()))
 
 
-def _loaded(model: FusionNet, name: str) -> FusionNet:
+def _loaded(model: _Net, name: str) -> _Net:
     model.load_state_dict({key: value.float() for key, value in _weights(name).items()})
     return model.eval()
 

@@ -81,7 +81,7 @@ def text_input(
         raise ThreatError(f"{name}: protected and groups are for substitutions, the threat is {threat!r}; drop them")
     with torch.no_grad():
         vectors = module(ids).detach()
-    free = ~torch.isin(ids, torch.tensor(sorted(tokenizer.special)))
+    free = ~torch.isin(ids, torch.tensor(sorted(tokenizer.special), dtype=torch.int64, device="cpu"))
     declared_ball = threat_model(kind, size, box=None, mask=free.unsqueeze(2).expand_as(vectors))
     channel = Channel(name, argument, "embedding", path, mask, tokenizer.pad)
     return Text({name: vectors, name + IDS: ids}, channel, declared_ball)

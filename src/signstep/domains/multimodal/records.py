@@ -1,6 +1,5 @@
 """Rows of data: a table of JSON lines or CSV, each row with a path, a sentence or numbers for every input."""
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.documents import json_value
+from signstep.data.comma import SUFFIXES, open_comma, text_lines
 from signstep.data.images import Picture, read_images
 from signstep.domains.multimodal.choices import fault
 from signstep.domains.multimodal.schema import InputRow, LabelRow, Schema
@@ -77,27 +78,27 @@ def read_records(
         seen = f"none of its {len(bad)} rows can be used; the first: {bad[0]}" if bad else "it has no rows"
         raise InputError(f"{path.name}: {seen}; pass another table")
     inputs = {part.name: torch.stack([values[part.name] for _, values, _ in kept]) for part in schema.inputs}
-    labels = torch.tensor([label for _, _, label in kept])
+    labels = plain_tensor([label for _, _, label in kept])
     return Records(inputs, labels, tuple(number for number, _, _ in kept), tuple(bad))
 
 
 def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows with their numbers, from 1."""
-    suffix = path.suffix.lower()
-    if suffix not in (".jsonl", ".csv"):
-        raise LoadError(f"{path} is a {suffix or 'file without suffix'}; pass a table .jsonl or .csv, a row a pair")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoadError(f"{path} cannot be read: {error}; pass a table in UTF-8") from error
-    if suffix == ".csv":
-        yield from enumerate(csv.DictReader(text.splitlines()), 1)
+    """Rows with their numbers, from 1; of a row of too few or too many cells none is there."""
+    name = path.name.lower()
+    if name.endswith(SUFFIXES):
+        table = open_comma(path)
+        for number, line in enumerate(table.lines(), 1):
+            yield number, dict(zip(table.columns, line.cells, strict=False))
         return
-    for number, line in enumerate((line for line in text.splitlines() if line.strip()), 1):
-        row = json_value(line, f"{path.name}, row {number}", finite=False)  # such a row is bad by itself
-        if not isinstance(row, dict):
-            raise LoadError(f"{path.name}, row {number} is a {type(row).__name__}; write one object on each line")
-        yield number, row
+    if not name.endswith((".jsonl", ".jsonl.gz")):
+        suffix = path.suffix or "file without suffix"
+        raise LoadError(f"{path} is a {suffix}; pass a table .jsonl or .csv, a row a pair")
+    with text_lines(path) as texts:
+        for number, text in enumerate((text for text in texts if text.strip()), 1):
+            row = json_value(text, f"{path.name}, row {number}", finite=False)  # such a row is bad by itself
+            if not isinstance(row, dict):
+                raise LoadError(f"{path.name}, row {number} is a {type(row).__name__}; write one object on each line")
+            yield number, row
 
 
 def _cell(row: Mapping[str, Any], column: str) -> Any:
@@ -135,7 +136,7 @@ def _value(
         wrong = fault(tokenizer, str(cell), ids, part.length)
         if wrong is not None:
             raise _BadError(f"column {column!r}: {wrong}")
-        return torch.tensor(fitted(ids, part.length, tokenizer.pad))
+        return torch.tensor(fitted(ids, part.length, tokenizer.pad), dtype=torch.int64, device="cpu")
     found = _image(str(cell), part, folder, shapes.get(part.name)) if part.kind == "image" else _numbers(cell, column)
     known = shapes.get(part.name, tuple(found.shape))
     if tuple(found.shape) != known:
@@ -176,7 +177,7 @@ def _size(file: Path, part: InputRow) -> tuple[int, int]:
 def _numbers(cell: Any, column: str) -> Tensor:
     try:
         plain = json_value(cell, "a cell") if isinstance(cell, str) else cell
-        found = torch.tensor(plain, dtype=torch.float32)
+        found = torch.tensor(plain, dtype=torch.float32, device="cpu")
     except (ValueError, TypeError) as error:
         raise _BadError(f"column {column!r}: {str(cell)[:40]!r} is not a list of numbers; write [0.1, 2]") from error
     if found.ndim == 0 or not bool(torch.isfinite(found).all()):

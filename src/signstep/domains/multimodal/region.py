@@ -181,12 +181,12 @@ def best_changes(gain: Tensor, here: Tensor, changes: Tensor, budget: Tensor) ->
         value = options.gather(0, decision.unsqueeze(0)).squeeze(0)
         decisions.append(decision)
     spare = budget - (~fresh).sum(1)
-    counts = torch.arange(most + 1, device=here.device)
-    nets = torch.arange(-most, most + 1, device=here.device)
+    counts = torch.arange(most + 1, device=here.device, dtype=torch.int64)
+    nets = torch.arange(-most, most + 1, device=here.device, dtype=torch.int64)
     allowed = (counts[None, :, None] <= changes[:, None, None]) & (nets[None, None, :] <= spare[:, None, None])
     final = torch.where(allowed, value, -torch.inf).flatten(1).argmax(1)
     count, net = final // (2 * most + 1), final % (2 * most + 1)
-    row = torch.arange(rows, device=here.device)
+    row = torch.arange(rows, device=here.device, dtype=torch.int64)
     chosen = here.clone()
     for place in reversed(range(places)):
         decision = decisions[place][row, count, net]

@@ -65,9 +65,9 @@ def tokenizer() -> WordTokenizer:
 def scenes(count: int, seed: int) -> Scene:
     """``count`` pairs, half of them true; the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.empty(count, 3, SIDE, SIDE)
+    images = torch.empty(count, 3, SIDE, SIDE, dtype=torch.float32, device="cpu")
     sentences = []
-    labels = torch.arange(count) % 2
+    labels = torch.arange(count, dtype=torch.int64, device="cpu") % 2
     for row in range(count):
         images[row], said = _pair(bool(labels[row]), generator)
         sentences.append(said)
@@ -102,17 +102,21 @@ def _sentence(number: int, kind: _Kind, generator: torch.Generator) -> str:
 def _synonym(word: str, generator: torch.Generator) -> str:
     """The word itself in most sentences; each further one of its group is a third as frequent as the one before."""
     group = next(group for group in SYNONYMS if word in group)
-    weights = torch.tensor([3.0**-place for place in range(len(group))])
+    weights = torch.tensor([3.0**-place for place in range(len(group))], dtype=torch.float32, device="cpu")
     return group[int(torch.multinomial(weights, 1, generator=generator))]
 
 
 def _drawn(objects: list[_Kind], generator: torch.Generator) -> Tensor:
     """Each object in a quarter of its own, a little off its middle, of a size of its own."""
-    picture = torch.full((3, SIDE, SIDE), 0.9)
-    rows, columns = torch.meshgrid(torch.arange(SIDE).float(), torch.arange(SIDE).float(), indexing="ij")
-    quarters = torch.randperm(4, generator=generator).tolist()
+    picture = torch.full((3, SIDE, SIDE), 0.9, dtype=torch.float32, device="cpu")
+    rows, columns = torch.meshgrid(
+        torch.arange(SIDE, dtype=torch.int64, device="cpu").float(),
+        torch.arange(SIDE, dtype=torch.int64, device="cpu").float(),
+        indexing="ij",
+    )
+    quarters = torch.randperm(4, generator=generator, dtype=torch.int64, device="cpu").tolist()
     for kind, quarter in zip(objects, quarters, strict=False):
-        shift = torch.rand(3, generator=generator).tolist()
+        shift = torch.rand(3, generator=generator, dtype=torch.float32, device="cpu").tolist()
         top, left = 7.5 + 16 * (quarter // 2) + 3 * (shift[0] - 0.5), 7.5 + 16 * (quarter % 2) + 3 * (shift[1] - 0.5)
         size = 4.0 + 1.5 * shift[2]
         down, across = rows - top, columns - left
@@ -122,12 +126,14 @@ def _drawn(objects: list[_Kind], generator: torch.Generator) -> Tensor:
             inside = torch.maximum(down.abs(), across.abs()) <= 0.9 * size
         else:
             inside = (down <= 0.8 * size) & (down >= 2 * across.abs() - size)
-        picture = torch.where(inside, torch.tensor(COLOURS[kind.colour])[:, None, None], picture)
+        picture = torch.where(
+            inside, torch.tensor(COLOURS[kind.colour], dtype=torch.float32, device="cpu")[:, None, None], picture
+        )
     return (255 * picture).round() / 255  # 8-bit images
 
 
 def _below(bound: int, generator: torch.Generator) -> int:
-    return int(torch.randint(bound, (1,), generator=generator))
+    return int(torch.randint(bound, (1,), generator=generator, dtype=torch.int64, device="cpu"))
 
 
 def _one_of(things: Sequence[_T], generator: torch.Generator) -> _T:

@@ -82,8 +82,8 @@ class Teller:
     def _typed(self, name: str, tokenizer: Tokenizer, points: Mapping[str, Tensor], after: Tensor) -> Tensor:
         """Whether the model gives the recorded wrong answer to what is typed, (n,) bool."""
         typed = [fitted(tokenizer.encode(tokenizer.decode(row)), len(row), tokenizer.pad) for row in after.tolist()]
-        fits = torch.tensor([len(row) == after.shape[1] for row in typed])
-        ids = torch.tensor([row[: after.shape[1]] for row in typed])
+        fits = torch.tensor([len(row) == after.shape[1] for row in typed], dtype=torch.bool, device="cpu")
+        ids = torch.tensor([row[: after.shape[1]] for row in typed], dtype=torch.int64, device="cpu")
         plain = [
             replace(channel, form="tokens") if channel.name == name else channel for channel in self.victim.channels
         ]
@@ -97,7 +97,7 @@ class Teller:
         with untouched(bare), torch.no_grad():
             scores = [
                 bare(**{key: part[place].to(device) for key, part in inputs.items()}).cpu()
-                for place in torch.split(torch.arange(len(ids)), 256)
+                for place in torch.split(torch.arange(len(ids), dtype=torch.int64, device="cpu"), 256)
             ]
         found = torch.cat(scores)
         answer = found.argmax(1) if found.ndim > 1 and found.shape[1] > 1 else (found.reshape(-1) > 0).long()

@@ -128,6 +128,10 @@ class Typed:
 
 def typed_scores(victim: Victim, channel: Channel, tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Typed:
     """What the model says of texts from their letters on, without any hook on its embedding."""
-    ids = torch.tensor([fitted(tokenizer.encode(text), length, tokenizer.pad)[:length] for text in texts])
+    ids = torch.tensor(
+        [fitted(tokenizer.encode(text), length, tokenizer.pad)[:length] for text in texts],
+        dtype=torch.int64,
+        device="cpu",
+    )
     plain = Victim(victim.model, [replace(channel, form="tokens")], output=victim.output)
     return Typed(ids, plain(**{channel.name: ids}))

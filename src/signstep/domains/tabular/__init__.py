@@ -3,15 +3,16 @@
 How brittle is a decision, and what is the smallest change that turns it?
 """
 
+from signstep.domains.tabular.beam import Effort
 from signstep.domains.tabular.case import case, infer
 from signstep.domains.tabular.check import check
 from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import moves_of
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.forms import TabularNet, estimator_model
-from signstep.domains.tabular.query import CoordinateSearch
+from signstep.domains.tabular.query import RECIPES, CoordinateSearch
 from signstep.domains.tabular.schema import Feature, Schema, Target, read_relations
-from signstep.domains.tabular.smallest import Cheapest, Effort, cheapest_flips
+from signstep.domains.tabular.smallest import Cheapest, cheapest_flips
 from signstep.domains.tabular.threat import TabularThreat, tabular_threat
 from signstep.domains.tabular.words import change_words, decision_words
 from signstep.domains.tabular.written import parse_schema, read_schema, schema_text
@@ -20,6 +21,7 @@ CHECKERS = {"tabular": check}
 
 __all__ = [
     "CHECKERS",
+    "RECIPES",
     "Cheapest",
     "CoordinateSearch",
     "Decider",

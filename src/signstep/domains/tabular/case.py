@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 
 from signstep.core.threat import Eps
+from signstep.data.tables import refuse_unknown
 from signstep.domains.case import Case, Request
+from signstep.domains.own import named_in
 from signstep.domains.tabular.cells import read_cells
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.example import example
 from signstep.domains.tabular.forms import TabularNet
 from signstep.domains.tabular.given import Given, given_model
 from signstep.domains.tabular.infer import infer_schema
-from signstep.domains.tabular.query import CoordinateSearch
+from signstep.domains.tabular.query import RECIPES
 from signstep.domains.tabular.records import Records, read_records
 from signstep.domains.tabular.schema import Schema
 from signstep.domains.tabular.story import Teller
@@ -24,8 +26,8 @@ from signstep.domains.tabular.threat import tabular_threat
 from signstep.domains.tabular.written import read_schema, schema_text
 from signstep.errors import InputError, ThreatError
 
-_WITH_GRADIENTS: tuple[Any, ...] = ("random-sign", "fgsm", "mi-fgsm", "pgd", CoordinateSearch(200))
-_BY_QUERIES: tuple[Any, ...] = ("random-direction:queries=100", CoordinateSearch(500))
+_WITH_GRADIENTS: tuple[Any, ...] = ("random-sign", "fgsm", "mi-fgsm", "pgd", "coordinate-search:queries=200")
+_BY_QUERIES: tuple[Any, ...] = ("random-direction:queries=100", "coordinate-search:queries=500")
 _ASKED = {True: 200, False: 100}  # records whose cheapest flip is looked for, with and without gradients
 
 
@@ -57,6 +59,9 @@ def case(request: Request) -> Case:
     if request.label_column is not None:
         schema = _with_target(schema, request.label_column)
     cells = read_cells(request.data)
+    if request.ignore:
+        refuse_unknown(request.ignore, list(cells.columns))
+        schema = replace(schema, ignore=(*schema.ignore, *request.ignore), _numbers={})
     records = read_records(cells, schema, skip_bad=request.skip_bad, labelled=schema.target.column in cells.columns)
     model = given_model(request, schema)
     hashes = model.hashes | {"data": _sha256(Path(request.data)), "schema": _sha256(Path(request.schema))}
@@ -74,7 +79,7 @@ def infer(request: Request) -> str:
     """
     if request.data is None:
         raise InputError("a schema is inferred from data; pass --data FILE.csv or FILE.parquet")
-    return schema_text(infer_schema(read_cells(request.data), request.label_column))
+    return schema_text(infer_schema(read_cells(request.data), request.label_column, request.ignore))
 
 
 def _example(request: Request) -> Case:
@@ -105,6 +110,7 @@ def _case(request: Request, schema: Schema, records: Records, given: Given, data
         data=data,
         story=Teller(schema, records, given.model, gradients, _ASKED[gradients]),
         attacks=_WITH_GRADIENTS if gradients else _BY_QUERIES,
+        named=named_in(RECIPES),
         curve=gradients,
         notes=(*records.notes, *given.notes),
         classes=schema.target.classes,

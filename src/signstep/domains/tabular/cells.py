@@ -1,15 +1,12 @@
 """The cells of a CSV or Parquet file as texts, column by column."""
 
-import csv
-import gzip
 import importlib
-import io
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from signstep.data.comma import SUFFIXES, open_comma
+from signstep.data.tables import refuse_names
 from signstep.errors import InputError, LoadError, MissingExtraError
 
 
@@ -56,32 +53,13 @@ def read_cells(path: str | Path, limit: int | None = None) -> Cells:
 
 
 def _comma(path: Path, limit: int | None) -> Cells:
-    head = open_comma(path)
-    _refuse_twice(head.columns, path)
-    columns: dict[str, list[str]] = {name: [] for name in head.columns}
-    numbers: list[int] = []
-    faults: dict[int, str] = {}
-    try:
-        with path.open("rb") as stream:
-            packed = stream.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if packed else path.open("rb") as raw:
-            text = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-            reader = csv.reader(text, delimiter=head.delimiter, skipinitialspace=True, strict=True)
-            next(reader)
-            for cells in reader:
-                if not cells:
-                    continue
-                if limit is not None and len(numbers) == limit:
-                    break
-                if len(cells) != len(head.columns):
-                    faults[len(numbers)] = f"has {len(cells)} cells instead of {len(head.columns)}"
-                    cells = [""] * len(head.columns)  # noqa: PLW2901
-                numbers.append(reader.line_num)
-                for name, cell in zip(head.columns, cells, strict=True):
-                    columns[name].append(cell.strip())
-    except (csv.Error, EOFError, OSError, UnicodeDecodeError, zlib.error) as error:
-        raise LoadError(f"{path} cannot be read as a table ({error}): write it again") from error
-    return Cells(str(path), "line", tuple(numbers), columns, faults)
+    table = open_comma(path)
+    lines = list(islice(table.lines(), limit))
+    faults = {row: f"has {line.fault}" for row, line in enumerate(lines) if line.fault}
+    none = [""] * len(table.columns)
+    cells = zip(*(line.cells or none for line in lines), strict=True) if lines else iter([()] * len(table.columns))
+    columns = {name: list(texts) for name, texts in zip(table.columns, cells, strict=True)}
+    return Cells(str(path), "line", tuple(line.number for line in lines), columns, faults)
 
 
 def _parquet(path: Path, limit: int | None) -> Cells:
@@ -95,7 +73,7 @@ def _parquet(path: Path, limit: int | None) -> Cells:
         reason = " ".join(str(error).split())
         raise LoadError(f"{path} cannot be read as a Parquet file ({reason}): write it again") from error
     table = table if limit is None else table.slice(0, limit)
-    _refuse_twice(tuple(table.schema.names), path)
+    refuse_names(path, table.schema.names)
     columns = {name: list(map(_cell, table.column(name).to_pylist())) for name in table.schema.names}
     return Cells(str(path), "row", tuple(range(table.num_rows)), columns, {})
 
@@ -108,13 +86,3 @@ def _cell(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
-
-
-def _refuse_twice(names: tuple[str, ...], path: Path) -> None:
-    twice = next(_twice(names), None)
-    if twice is not None:
-        raise LoadError(f"{path} has two columns named {twice!r}: give each column a name of its own")
-
-
-def _twice(names: tuple[str, ...]) -> Iterator[str]:
-    return (name for name in names if names.count(name) > 1)

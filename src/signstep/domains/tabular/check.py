@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.verify import Verification
 from signstep.domains.tabular.schema import Feature, Schema
 from signstep.errors import InputError
@@ -76,7 +77,7 @@ def check_rows(schema: Schema, eps: float | Tensor, before: Tensor, after: Tenso
         ok &= (np.abs(gap) if relation.equal else gap) <= _TOLERANCE * scale
     if schema.changes:
         ok &= differing <= schema.changes
-    limit = torch.as_tensor(eps, dtype=torch.float64).cpu().numpy()
+    limit = plain_tensor(eps, dtype=torch.float64).cpu().numpy()
     ok &= size <= limit * (1 + _TOLERANCE) + _TOLERANCE
     excess = size - limit
     return Verification(

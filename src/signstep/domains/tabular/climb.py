@@ -69,7 +69,9 @@ def _most(
         return worth, groups
     jumps = torch.cat([torch.where(stepped, worth, 0.0), options[1]], 1)
     order = jumps.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(jumps.shape[1]).expand_as(order))
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(jumps.shape[1], dtype=torch.int64, device="cpu").expand_as(order)
+    )
     may = rank < discrete.unsqueeze(1)
     numbers = worth.shape[1]
     return torch.where(stepped & ~may[:, :numbers], 0.0, worth), groups & may[:, numbers:]
@@ -103,7 +105,7 @@ def _limited(
     layout, moves = allowed.layout, allowed.moves.among_related
     vectors = moves.vectors
     codes = codes.clone()
-    rows = torch.arange(len(value))
+    rows = torch.arange(len(value), dtype=torch.int64, device="cpu")
     start = allowed.start[:, layout.numeric]
     rate = slope @ vectors.T
     best, worth_groups = options[0], options[1].clone()

@@ -85,27 +85,27 @@ def moves_of(layout: Layout) -> Moves:
             if unit is not None:
                 found.setdefault(tuple(sorted(vector.items())), unit)
     count = len(numeric)
-    vectors = torch.zeros(len(found), count, dtype=torch.float64)
-    places = torch.zeros(len(found), _MOST, dtype=torch.int64)
-    parts = torch.zeros(len(found), _MOST, dtype=torch.float64)
+    vectors = torch.zeros(len(found), count, dtype=torch.float64, device="cpu")
+    places = torch.zeros(len(found), _MOST, dtype=torch.int64, device="cpu")
+    parts = torch.zeros(len(found), _MOST, dtype=torch.float64, device="cpu")
     for number, members in enumerate(found):
         places[number] = members[0][0]
         for slot, (position, part) in enumerate(members):
             vectors[number, position] = parts[number, slot] = float(part)
             places[number, slot] = position
-    weights = torch.zeros(len(rows), count, dtype=torch.float64)
+    weights = torch.zeros(len(rows), count, dtype=torch.float64, device="cpu")
     for number, row in enumerate(rows):
         for position, weight in row.items():
             weights[number, position] = float(weight)
-    bound_up = torch.zeros(count, dtype=torch.bool)
+    bound_up = torch.zeros(count, dtype=torch.bool, device="cpu")
     for row in rows:
         bound_up[list(row)] = True
     return Moves(
         vectors,
-        torch.tensor([float(unit) for unit in found.values()], dtype=torch.float64),
+        torch.tensor([float(unit) for unit in found.values()], dtype=torch.float64, device="cpu"),
         weights,
-        torch.tensor([relation.bound for relation in schema.relations], dtype=torch.float64),
-        torch.tensor(equal, dtype=torch.bool),
+        torch.tensor([relation.bound for relation in schema.relations], dtype=torch.float64, device="cpu"),
+        torch.tensor(equal, dtype=torch.bool, device="cpu"),
         bound_up,
         places,
         parts,

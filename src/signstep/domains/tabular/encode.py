@@ -37,12 +37,14 @@ class Layout:
     def numeric(self) -> Tensor:
         """Positions of the features that are one number, int64 (N,)."""
         kinds = [feature.kind for feature in self.schema.features]
-        return torch.tensor([number for number, kind in enumerate(kinds) if kind != "categorical"], dtype=torch.int64)
+        return torch.tensor(
+            [number for number, kind in enumerate(kinds) if kind != "categorical"], dtype=torch.int64, device="cpu"
+        )
 
     @cached_property
     def numeric_columns(self) -> Tensor:
         """Their columns (N,)."""
-        return torch.tensor(self.starts, dtype=torch.int64)[self.numeric]
+        return torch.tensor(self.starts, dtype=torch.int64, device="cpu")[self.numeric]
 
     @cached_property
     def groups(self) -> tuple[tuple[int, int, int], ...]:
@@ -81,7 +83,10 @@ class Layout:
     @cached_property
     def scale(self) -> tuple[Tensor, Tensor]:
         """What standardising subtracts from, and by what it divides, each column (width,); categories stay."""
-        centre, spread = torch.zeros(self.width, dtype=torch.float64), torch.ones(self.width, dtype=torch.float64)
+        centre, spread = (
+            torch.zeros(self.width, dtype=torch.float64, device="cpu"),
+            torch.ones(self.width, dtype=torch.float64, device="cpu"),
+        )
         for feature, start in zip(self.schema.features, self.starts, strict=True):
             if feature.kind != "categorical":
                 centre[start], spread[start] = feature.centre, feature.spread

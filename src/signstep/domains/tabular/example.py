@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from signstep.core.defaults import plain_tensor, plain_torch
 from signstep.domains.tabular.cells import Cells
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.forms import TabularNet
@@ -70,10 +71,11 @@ def _schema(names: list[str], values: "np.ndarray[tuple[int, ...], np.dtype[np.f
     return Schema(features, target, read_relations(rules), changes=5)
 
 
+@plain_torch()
 def _trained(schema: Schema, values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", labels: object) -> nn.Module:
     layout = Layout(schema)
     x = layout.standardise(layout.widen(torch.from_numpy(values))).float()
-    y = torch.as_tensor(labels)
+    y = plain_tensor(labels)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         net = nn.Sequential(nn.Linear(layout.width, 16), nn.ReLU(), nn.Linear(16, 2))

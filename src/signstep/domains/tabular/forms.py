@@ -38,10 +38,17 @@ class TabularNet(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class TabularEstimator:
-    """A fitted scikit-learn classifier behind the encoding of a schema; no gradient passes."""
+    """A fitted scikit-learn classifier behind the encoding of a schema; no gradient passes.
+
+    Attributes:
+        ask: wide rows to scores.
+        layout: of the schema.
+        estimator: the classifier itself, for whoever reads it; None where it is not to be read.
+    """
 
     ask: Callable[[Tensor], Tensor]
     layout: Layout
+    estimator: Any = None
 
     def __call__(self, wide: Tensor) -> Tensor:
         """Log-probabilities (R, K), or what the estimator has instead, for wide rows."""
@@ -72,7 +79,7 @@ def estimator_model(estimator: Any, schema: Schema) -> TabularEstimator:
             return scores[:, order]
         return scores if order == sorted(order) else -scores
 
-    return TabularEstimator(ask, layout)
+    return TabularEstimator(ask, layout, estimator)
 
 
 class _Fed:

@@ -1,9 +1,13 @@
 """A first schema from the cells of a table, for a person to edit."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from signstep.data.comma import number_of
+from signstep.data.tables import refuse_unknown
+from signstep.data.times import read_times
 from signstep.domains.tabular.cells import Cells
-from signstep.domains.tabular.records import number_of
 from signstep.domains.tabular.schema import Change, Feature, Kind, Schema, Target
 from signstep.errors import InputError
 
@@ -14,16 +18,17 @@ _NAMES = ("target", "label", "class", "y", "decision", "default", "approved", "o
 _MOST_LEVELS = 40
 
 
-def infer_schema(cells: Cells, target: str | None = None) -> Schema:
+def infer_schema(cells: Cells, target: str | None = None, ignore: Sequence[str] = ()) -> Schema:
     """A schema that fits the table.
 
     Whole numbers become integers, two values a binary feature, texts categories; bounds, mean and standard deviation
-    are those seen. What looks like an immutable trait by its name (age, sex, ...) gets change = "none", what looks like
-    an id is ignored. The favourable class is a guess (the last one) that a person must check.
+    are those seen. What looks like an immutable trait by its name (age, sex, ...) gets change = "none"; what looks like
+    an id, or holds dates and times, is ignored. The favourable class is a guess (the last one) for a person to check.
 
     Args:
         cells: the table.
         target: the column of the labels; None guesses by name, then the last column.
+        ignore: columns that the model does not see.
 
     Raises:
         InputError: no such column, or one that cannot be told (too many texts, nothing in it).
@@ -37,11 +42,20 @@ def infer_schema(cells: Cells, target: str | None = None) -> Schema:
             f"{cells.place}: the column {column!r} has {len(classes)} different values and cannot be the decision; "
             "name another with --label-column"
         )
-    ignore = tuple(name for name in cells.columns if name != column and _bare(name) in _IDS)
-    names = [name for name in cells.columns if name not in (column, *ignore)]
+    refuse_unknown(ignore, [name for name in cells.columns if name != column])
+    ignored = tuple(name for name in cells.columns if name != column and (name in ignore or _no_feature(name, cells)))
+    names = [name for name in cells.columns if name not in {column, *ignored}]
     features = tuple(_feature(name, cells) for name in names)
-    groups = tuple(feature.name for feature in features if feature.change == "none" and feature.named)
-    return Schema(features, Target(column, classes, classes[-1]), ignore=ignore, groups=groups)
+    groups = tuple(one.name for one in features if one.change == "none" and one.named and "<" not in one.name)
+    return Schema(features, Target(column, classes, classes[-1]), ignore=ignored, groups=groups)
+
+
+def _no_feature(name: str, cells: Cells) -> bool:
+    """Whether a column is an id by its name, or holds dates and times."""
+    if _bare(name) in _IDS:
+        return True
+    times = read_times(_filled(cells.columns[name]))
+    return times is not None and None not in times.seconds
 
 
 def _feature(name: str, cells: Cells) -> Feature:
@@ -58,7 +72,8 @@ def _feature(name: str, cells: Cells) -> Feature:
         if len(different) > _MOST_LEVELS:
             raise InputError(
                 f"{cells.place}: the column {name!r} has {len(different)} different texts, more than the "
-                f"{_MOST_LEVELS} of a category; encode it as numbers, merge rare ones, or remove it from the file"
+                f"{_MOST_LEVELS} of a category; encode it as numbers, merge rare ones, or leave it out with "
+                "--ignore-column"
             )
         if len(different) == 1:
             raise InputError(
@@ -67,13 +82,17 @@ def _feature(name: str, cells: Cells) -> Feature:
         return Feature(name, "categorical", levels=different, change=change)
     kind: Kind = "integer" if all(value.is_integer() for value in values) else "continuous"
     centre, spread = _moments(values)
+    if min(values) == max(values):
+        change = "none"  # a range of one value leaves nothing to change to
     return Feature(name, kind, min(values), max(values), change=change, centre=centre, spread=spread)
 
 
 def _moments(values: list[float]) -> tuple[float, float]:
     """Mean and standard deviation, rounded for a file that people read."""
-    spread = float(np.std(values))
-    return _rounded(float(np.mean(values))), _rounded(spread) if spread > 0 else 1.0
+    unit = max(map(abs, values)) or 1.0  # squares of the largest numbers would be infinite
+    shares = np.array(values) / unit
+    spread = unit * float(np.std(shares))
+    return _rounded(unit * float(np.mean(shares))), _rounded(spread) if spread > 0 else 1.0
 
 
 def _rounded(value: float) -> float:

@@ -53,7 +53,7 @@ def neighbours(allowed: Set, here: Tensor, shares: tuple[float, ...], wanted: Te
             lengths.append(length > 0)
     for column, (number, _, width) in enumerate(layout.groups):
         moved = here.unsqueeze(1).repeat(1, width, 1)
-        moved[:, :, number] = torch.arange(width).to(here)
+        moved[:, :, number] = torch.arange(width, dtype=torch.int64, device="cpu").to(here)
         found.append(moved)
         lengths.append(
             allowed.open_groups[:, column : column + 1] & (moved[:, :, number] != here[:, number : number + 1])

@@ -8,7 +8,9 @@ from torch import Tensor
 from signstep.core.attack import Needs
 from signstep.core.keys import Key
 from signstep.core.outcome import Found
-from signstep.core.problem import Problem
+from signstep.core.passes import Passes, Setting
+from signstep.core.problem import HELD_OUT, Problem
+from signstep.core.recipe import SCORES, Recipe
 from signstep.core.region import Region
 from signstep.core.runs import Run
 from signstep.core.search.rows import Rows, restarted
@@ -16,7 +18,7 @@ from signstep.core.tasks import Score
 from signstep.core.tree import Tree
 from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.region import TabularRegion
-from signstep.errors import ThreatError, VictimError
+from signstep.errors import InputError, ThreatError, VictimError
 
 _SHARES = (1.0, 0.5, 0.2, 0.05, 0.0)  # of the longest move; 0 is one unit, or a hundredth
 _BLOCK = 64
@@ -42,6 +44,15 @@ class CoordinateSearch:
     draws: bool = True
     from_clean: bool = False
     needs: Needs = "scores"
+
+    def __post_init__(self) -> None:
+        if self.queries < 1:
+            raise InputError(f"coordinate-search: queries={self.queries}; pass at least 1")
+
+    def passes(self, setting: Setting) -> Passes:
+        """What the plan lets one example spend; where no move is left it ends before its budget does."""
+        verdict = HELD_OUT if setting.random else 1
+        return Passes(1 + verdict, 1 + verdict, self.queries + verdict, 0, 0)
 
     def __call__(
         self,
@@ -88,14 +99,16 @@ class _Walk:
         self._rows, self._key, self._layout = rows, key, region.layout
         self._allowed = region.reachable()
         self._record = self._allowed.start.clone()
-        whole = _candidates(self._allowed, self._record, torch.ones(len(self._record), dtype=torch.float64))
+        whole = _candidates(
+            self._allowed, self._record, torch.ones(len(self._record), dtype=torch.float64, device="cpu")
+        )
         valid = (whole != self._record.unsqueeze(1)).any(2)
         self._first = whole
         self._order = (~valid).long().argsort(dim=1, stable=True)
         self._count = valid.sum(1)
-        self._worth = torch.full(valid.shape, -torch.inf, dtype=torch.float64)
-        self._loss = torch.zeros(len(self._record))
-        self._numbers = torch.empty(0)
+        self._worth = torch.full(valid.shape, -torch.inf, dtype=torch.float64, device="cpu")
+        self._loss = torch.zeros(len(self._record), dtype=torch.float32, device="cpu")
+        self._numbers = torch.empty(0, dtype=torch.float32, device="cpu")
         self._answer: Tensor | None = None
 
     def begin(self) -> None:
@@ -107,7 +120,7 @@ class _Walk:
     def step(self) -> None:
         """One query: each row asks for its next move."""
         query = self._rows.asked - 1
-        row = torch.arange(len(self._record))
+        row = torch.arange(len(self._record), dtype=torch.int64, device="cpu")
         count = self._count.clamp_min(1)
         sweeping = query < self._count
         ranking = (query >= self._count) & (query < 2 * self._count)
@@ -116,7 +129,7 @@ class _Walk:
         ranked = self._worth.argsort(dim=1, descending=True, stable=True)[row, (query - self._count) % count]
         swept = self._order[row, query % count]
         move = torch.where(sweeping, swept, torch.where(ranking, ranked, drawn))
-        chosen = torch.tensor(_SHARES, dtype=torch.float64)[(numbers[:, 1] * len(_SHARES)).long()]
+        chosen = torch.tensor(_SHARES, dtype=torch.float64, device="cpu")[(numbers[:, 1] * len(_SHARES)).long()]
         share = torch.where(sweeping | ranking, 1.0, chosen)
         tried = _candidates(self._allowed, self._record, share)[row, move]
         if self._allowed.changes:
@@ -140,7 +153,7 @@ class _Walk:
 
     def close(self) -> tuple[Run, Tensor]:
         """The end: the best points of the rows that are left."""
-        standing = torch.zeros(len(self._rows), dtype=torch.bool)
+        standing = torch.zeros(len(self._rows), dtype=torch.bool, device="cpu")
         return self._rows.close(self._layout.widen(self._record), standing, self._answer)
 
     def _dismiss(self, score: Score) -> None:
@@ -187,7 +200,26 @@ def _candidates(allowed: Set, here: Tensor, share: Tensor) -> Tensor:
         found.append(moved)
     for column, (number, _, width) in enumerate(layout.groups):
         moved = here.unsqueeze(1).repeat(1, width, 1)
-        level = torch.arange(width).to(here).expand(len(here), -1)
+        level = torch.arange(width, dtype=torch.int64, device="cpu").to(here).expand(len(here), -1)
         moved[:, :, number] = torch.where(allowed.open_groups[:, column : column + 1], level, moved[:, :, number])
         found.append(moved)
     return torch.cat(found, 1)
+
+
+def coordinate_search(*, queries: int = 500) -> CoordinateSearch:
+    """See `CoordinateSearch`."""
+    return CoordinateSearch(queries)
+
+
+RECIPES = {
+    "coordinate-search": Recipe(
+        "coordinate-search",
+        coordinate_search,
+        "one elementary move of a record at a time, kept where the margin shrinks",
+        "Signstep, documented in Tables",
+        SCORES,
+        "queries + 1 forward",
+        needs="scores",
+    )
+}
+"""Attacks of tables alone."""

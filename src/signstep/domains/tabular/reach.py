@@ -42,8 +42,12 @@ class Set:
         step = value.new_tensor([feature.step for feature in features])
         low = value.new_tensor([feature.low for feature in features]).expand_as(value)
         high = value.new_tensor([feature.high for feature in features]).expand_as(value)
-        may_fall = torch.tensor([feature.change in ("both", "down") for feature in features])
-        may_rise = torch.tensor([feature.change in ("both", "up") for feature in features])
+        may_fall = torch.tensor(
+            [feature.change in ("both", "down") for feature in features], dtype=torch.bool, device="cpu"
+        )
+        may_rise = torch.tensor(
+            [feature.change in ("both", "up") for feature in features], dtype=torch.bool, device="cpu"
+        )
         down, up = value - low, high - value
         if radius is not None:
             allowed = budgets(layout, start)[:, layout.numeric] * radius.unsqueeze(1)
@@ -51,7 +55,9 @@ class Set:
         down, up = (_whole(part.clamp_min(0), step) for part in (down, up))
         down, up = torch.where(may_fall, down, 0.0), torch.where(may_rise, up, 0.0)
         groups = [number for number, _, _ in layout.groups]
-        free = torch.tensor([layout.schema.features[number].change != "none" for number in groups], dtype=torch.bool)
+        free = torch.tensor(
+            [layout.schema.features[number].change != "none" for number in groups], dtype=torch.bool, device="cpu"
+        )
         open_groups = free.expand(len(start), -1)
         if radius is not None:
             allowed = budgets(layout, start)[:, groups] * radius.unsqueeze(1)
@@ -81,7 +87,7 @@ class Set:
     def holds(self, value: Tensor) -> Tensor:
         """Whether numbers (R, N) keep the relations, (R,) bool."""
         if not len(self.moves.bounds):
-            return torch.ones(len(value), dtype=torch.bool)
+            return torch.ones(len(value), dtype=torch.bool, device="cpu")
         over = value @ self.moves.weights.T - self.moves.bounds
         size = value.abs() @ self.moves.weights.T.abs() + self.moves.bounds.abs() + 1
         kept = torch.where(self.moves.equal, over.abs(), over) <= _HAIR * size
@@ -97,7 +103,9 @@ def budgets(layout: Layout, start: Tensor) -> Tensor:
     columns = []
     for number, feature in enumerate(layout.schema.features):
         allowance = feature.allowance
-        own = start[:, number].abs() if allowance.of == "own" else torch.ones(len(start), dtype=start.dtype)
+        own = (
+            start[:, number].abs() if allowance.of == "own" else torch.ones(len(start), dtype=start.dtype, device="cpu")
+        )
         columns.append(own * allowance.amount * (feature.spread if allowance.of == "sd" else 1.0))
     return torch.stack(columns, 1)
 

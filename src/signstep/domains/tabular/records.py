@@ -1,6 +1,5 @@
 """Decoded records: the rows of a table as numbers, and one sentence for each row that cannot be used."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from signstep.data.comma import has_decimal_comma, number_of
 from signstep.data.tables import listed
 from signstep.domains.tabular.cells import Cells
 from signstep.domains.tabular.schema import Feature, Schema
@@ -93,15 +93,6 @@ def read_records(cells: Cells, schema: Schema, *, skip_bad: bool = False, labell
     )
 
 
-def number_of(text: str) -> float | None:
-    """The finite number that a cell spells, or None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return None if "_" in text or not math.isfinite(value) else value
-
-
 def _column(texts: list[str], feature: Feature, faults: dict[int, str]) -> Array:
     column = np.zeros(len(texts))
     levels = {level: float(number) for number, level in enumerate(feature.levels)}
@@ -126,7 +117,8 @@ def _why_not(text: str, value: float | None, feature: Feature) -> str:
     if value is None and feature.named:
         return f"{where} = {text!r}, which is not among {', '.join(feature.levels[:12])}: add the level or correct it"
     if value is None:
-        return f"{where} = {text!r}, which is not a finite number: correct it"
+        hint = "write a decimal point for its comma" if has_decimal_comma(text) else "correct it"
+        return f"{where} = {text[:40]!r}, which is not a finite number: {hint}"
     if not feature.low <= value <= feature.high:
         return f"{where} = {text}, outside its bounds {feature.low:.12g} to {feature.high:.12g}: correct it or them"
     if feature.step and abs(value / feature.step - round(value / feature.step)) > _SLACK:

@@ -115,7 +115,9 @@ class TabularRegion:
         if allowed.changes:
             # Which features keep their draw: as many as may, at random.
             order = draws.uniform("which", (drawn.shape[1],)).to(self.x).argsort(1)
-            rank = torch.empty_like(order).scatter_(1, order, torch.arange(drawn.shape[1]).expand_as(order))
+            rank = torch.empty_like(order).scatter_(
+                1, order, torch.arange(drawn.shape[1], dtype=torch.int64, device="cpu").expand_as(order)
+            )
             drawn = torch.where(rank < allowed.changes, drawn, self.start)
         return self._minus(self._led(allowed, self._snapped(allowed, drawn)))
 
@@ -204,7 +206,7 @@ class TabularRegion:
         return climbed(between, self.start, gain)
 
     def _frozen_columns(self) -> Tensor:
-        frozen = torch.zeros(self.layout.width, dtype=torch.bool)
+        frozen = torch.zeros(self.layout.width, dtype=torch.bool, device="cpu")
         for feature, start in zip(self.layout.schema.features, self.layout.starts, strict=True):
             if feature.change == "none" or feature.allowance.amount == 0:
                 frozen[start : start + feature.width] = True

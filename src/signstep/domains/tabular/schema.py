@@ -30,7 +30,9 @@ class Feature:
         unit: of the values, such as "EUR".
         levels: the texts of the levels in the file, in their order.
         change: "both", "up" or "down" only, or "none" for what cannot change (age, sex).
-        budget: by how much it may change at eps 1: "500" in its unit, "2 %" of its own value, or "0.1 sd".
+        budget: by how much it may change at eps 1: "500" in its unit, "2 %" of its own value, or "0.1 sd". "" for a
+            tenth of a standard deviation, of values with a step the nearest multiple of it that is at least one; for
+            one level.
         cost: of a change by one unit, or of another category; None: one for a standard deviation, or for each level.
         centre: the mean, which encoding subtracts.
         spread: the standard deviation, by which encoding divides.
@@ -82,10 +84,15 @@ class Feature:
         if self.kind == "categorical" and self.change in ("up", "down"):
             raise InputError(f"{where}: change = {self.change!r}, but categories have no order; write both or none")
         if not self.budget:
-            object.__setattr__(self, "budget", "1" if self.named else "0.1 sd")
+            object.__setattr__(self, "budget", self._usual_budget())
         read_budget(self.budget, where, named=self.named)
         for option, text in (("rises", self.rises), ("falls", self.falls)):
             _check_sentence(text, f"{where}: {option}")
+
+    def _usual_budget(self) -> str:
+        if self.named or self.step == 0:
+            return "1" if self.named else "0.1 sd"
+        return f"{max(1, round(0.1 * self.spread / self.step)) * self.step:.15g}"
 
     @property
     def named(self) -> bool:

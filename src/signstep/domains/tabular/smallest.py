@@ -1,26 +1,35 @@
 """The cheapest change that flips a decision, under the schema's costs.
 
-A beam search over elementary moves: from each state every move is tried at several lengths, the states that promise the
-lowest total cost go on, and every point that flips counts. What is found is then polished: moves that make it cheaper
-and keep it flipped are taken until there is none. Where the model has gradients they say which moves to try first, and
-how far; otherwise all are asked for. What is returned did flip; that nothing cheaper exists is not claimed.
+1. A beam search over elementary moves (`beam`), led by gradients where there are any, else by asking.
+2. Every feature alone, and every other elementary move: all values that are cheaper than what is known (`lines`).
+3. Pairs of the moves that bring the answer nearest to flipping, and exchanges within the flip, until none is cheaper
+   (`refine`).
+4. Where every feature is discrete and few records are cheaper than the flip: all of them (`combined`).
+
+What is returned did flip. That nothing cheaper exists is claimed only where all of it was asked for, or could be read
+from the model (`turns`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from signstep.domains.tabular.beam import Beam, Effort
+from signstep.domains.tabular.best import Best
+from signstep.domains.tabular.combined import ask_all
 from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import Moves
-from signstep.domains.tabular.encode import Layout
-from signstep.domains.tabular.neighbours import Neighbours, cost_of, neighbours
 from signstep.domains.tabular.reach import Set
+from signstep.domains.tabular.refine import alone, descend, in_pairs, refine, tidy
+from signstep.domains.tabular.turns import Turns, turns_of
+from signstep.domains.tabular.wander import wander
+from signstep.errors import VictimError
 
-_SHARES = (1.0, 0.5, 0.2, 0.05)
-_FINE = tuple(0.5**power for power in range(12))
 _ROWS = 64
-_HASTE = 1.2  # what is still to be done counts more than what was paid: longer steps win among equal rates
+_MORE = 16  # times as many walks where no flip is known
+_LINES = 2**14  # elementary moves of all rows that are searched at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,15 +40,22 @@ class Cheapest:
         records: (R, F) the cheapest record found that flips the decision; the record itself where none was found.
         cost: (R,) what it costs; inf where none was found.
         granted: (R,) bool: the decision before.
+        alone: (R,) bool: no change of one feature alone is cheaper; every value of each was looked at.
+        whole: (R,) bool: no allowed change at all is cheaper; every one was looked at.
         forwards: rows that the model was asked for.
         backwards: rows whose gradient was taken.
+        ended: why the search ended before it was done, such as a victim that answers no more; None if it was done.
+            Records that it had not come to stand as they were, not found.
     """
 
     records: Tensor
     cost: Tensor
     granted: Tensor
+    alone: Tensor
+    whole: Tensor
     forwards: int
     backwards: int
+    ended: str | None = None
 
     @property
     def found(self) -> Tensor:
@@ -47,191 +63,94 @@ class Cheapest:
         return torch.isfinite(self.cost)
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How hard to look.
-
-    Attributes:
-        beam: states that go on for each record.
-        rounds: moves in a row.
-        shortlist: moves asked for from each state where gradients rank them.
-        polish: rounds of making the flip cheaper.
-        again: times that parts of the flip are undone, and the search goes on from there.
-        gradients: whether the model has any.
-    """
-
-    beam: int = 4
-    rounds: int = 40
-    shortlist: int = 48
-    polish: int = 40
-    again: int = 2
-    gradients: bool = True
-
-
 def cheapest_flips(decider: Decider, moves: Moves, decoded: Tensor, effort: Effort | None = None) -> Cheapest:
     """The cheapest flips found for decoded records (R, F).
 
     Bounds, steps, directions, immutable features and relations hold; budgets and the limit on changes, which belong to
-    the audit, do not.
+    the audit, do not. What is found for a record does not depend on the others.
     """
     effort = effort or Effort()
     forwards, backwards = decider.forwards, decider.backwards
-    parts = [_chunk(decider, moves, part, effort) for part in torch.split(decoded, _ROWS)]
+    wide = 2 * len(moves.vectors) + decider.layout.width
+    parts, ended = [], None
+    for part in torch.split(decoded, max(1, min(_ROWS, _LINES // max(1, wide)))):
+        search = _Search(decider, moves, part)
+        if ended is None and len(part):
+            try:
+                search.run(effort)
+            except VictimError as error:
+                ended = str(error)
+        parts.append(search)
+
+    def joined(pick: Callable[[_Search], Tensor]) -> Tensor:
+        return torch.cat([pick(part) for part in parts])
+
     return Cheapest(
-        torch.cat([records for records, _, _ in parts]),
-        torch.cat([cost for _, cost, _ in parts]),
-        torch.cat([granted for _, _, granted in parts]),
-        decider.forwards - forwards,
-        decider.backwards - backwards,
+        records=joined(lambda part: part.best.record),
+        cost=joined(lambda part: part.best.cost),
+        granted=joined(lambda part: part.best.granted),
+        alone=joined(lambda part: part.alone),
+        whole=joined(lambda part: part.whole),
+        forwards=decider.forwards - forwards,
+        backwards=decider.backwards - backwards,
+        ended=ended,
     )
 
 
-def _chunk(decider: Decider, moves: Moves, decoded: Tensor, effort: Effort) -> tuple[Tensor, Tensor, Tensor]:
-    allowed = Set.around(decider.layout, moves, decoded, None)
-    lead, granted = decider(decoded)
-    found = _Found(decider, allowed, granted)
-    everyone = torch.arange(len(decoded))
-    found.search(decoded, lead.abs(), everyone, effort)
-    lost = everyone[torch.isinf(found.cost)]
-    if effort.gradients and len(lost):  # a gradient that is zero, or points the wrong way, ranks nothing
-        found.search(decoded[lost], lead.abs()[lost], lost, replace(effort, gradients=False))
-    return found.record, found.cost, granted
+class _Search:
+    """The search for some records; what it has found stays when it ends early."""
 
+    def __init__(self, decider: Decider, moves: Moves, decoded: Tensor) -> None:
+        nothing = torch.zeros(len(decoded), dtype=torch.bool, device="cpu")
+        self.decider = decider
+        self.best = Best(decider, Set.around(decider.layout, moves, decoded, None), nothing.clone())
+        self.alone, self.whole = nothing.clone(), nothing.clone()
 
-class _Found:
-    """The cheapest flip of each record so far."""
+    def run(self, effort: Effort) -> None:
+        best, decoded = self.best, self.best.allowed.start
+        lead, granted = self.decider(decoded)
+        best.granted.copy_(granted)
+        turns = turns_of(self.decider, decoded, lead, granted)
+        gap = lead.abs()
+        self._beam(torch.arange(len(gap), dtype=torch.int64, device="cpu"), gap, effort)
+        lost = torch.isinf(best.cost).nonzero().squeeze(1)
+        if effort.gradients and len(lost):  # a gradient that is zero, or points the wrong way, ranks nothing
+            self._beam(lost, gap, replace(effort, gradients=False))
+        searched = alone(best, turns, effort)
+        chosen = in_pairs(best, gap, turns, effort)
+        self._wander(turns, effort)
+        refine(best, chosen, turns, effort)
+        tidy(best)
+        self.alone = searched
+        self.whole = ask_all(best, effort.combinations)
+        self.alone = self.alone | self.whole
 
-    def __init__(self, decider: Decider, allowed: Set, granted: Tensor) -> None:
-        self.decider, self.allowed, self.granted = decider, allowed, granted
-        self.record = allowed.start.clone()
-        self.cost = torch.full((len(granted),), torch.inf, dtype=torch.float64)
-        self._polished_to = self.cost
+    def _beam(self, rows: Tensor, gap: Tensor, effort: Effort) -> None:
+        """The beam search for some rows, apart from the others."""
+        part = self.best.part(rows)
+        try:
+            Beam(part).search(
+                part.allowed.start, gap[rows], torch.arange(len(rows), dtype=torch.int64, device="cpu"), effort
+            )
+        finally:
+            self.best.learn(part)
 
-    def search(self, state: Tensor, gap: Tensor, owner: Tensor, effort: Effort) -> None:
-        """From states (Q, F) of the records ``owner`` (Q,): look for flips, make them cheaper, undo parts, go on."""
-        for _ in range(effort.rounds):
-            if len(state) == 0:
-                break
-            state, gap, owner = self.expand(state, gap, owner, effort)
-        self.polish(effort.polish)
-        for _ in range(effort.again):
-            state, gap, owner = self.undone(effort.beam)
-            for _ in range(2):
-                if len(state):
-                    state, gap, owner = self.expand(state, gap, owner, effort)
-            if not self.polish(effort.polish):
-                break
+    def _wander(self, turns: Turns | None, effort: Effort) -> None:
+        """Walks end in other flips, each of which is made cheaper by itself.
 
-    def expand(self, state: Tensor, gap: Tensor, owner: Tensor, effort: Effort) -> tuple[Tensor, Tensor, Tensor]:
-        """One move from every state (Q, F): note flips, return the states that go on."""
-        here = self.allowed.take(owner)
-        slope = None
-        if effort.gradients:
-            sign = torch.where(self.granted[owner], 1.0, -1.0).double().unsqueeze(1)
-            slope = self.decider.slope(state) * sign
-        near = neighbours(here, state, _SHARES, None if slope is None else _needed(here, slope, gap))
-        ask = near.valid & (near.cost < self.cost[owner].unsqueeze(1) * (1 - 1e-9))
-        if slope is not None:
-            ask = ask & _ranked(self.decider.layout, state, near, ask, slope, gap, here, effort.shortlist)
-        where = ask.nonzero()
-        if len(where) == 0:
-            return state[:0], gap[:0], owner[:0]
-        q, c = where[:, 0], where[:, 1]
-        records, cost, whose = near.records[q, c], near.cost[q, c], owner[q]
-        lead, flipped = self._asked(records, whose)
-        self._note(records, cost, whose, flipped)
-        before = cost_of(here, state, here.start)
-        gain, extra = gap[q] - lead, cost - before[q]
-        rate = torch.where((extra > 0) & (gain > 0), gain / extra.clamp_min(1e-300), 0.0)
-        best = torch.zeros(len(self.cost), dtype=torch.float64).scatter_reduce(0, whose, rate, "amax")
-        ahead = torch.where(best[whose] > 0, lead.clamp_min(0) / best[whose].clamp_min(1e-300), 0.0)
-        hope = torch.where(flipped | (cost + 0.0 >= self.cost[whose]), torch.inf, cost + _HASTE * ahead)
-        pick = _best_of(whose, hope, cost, lead, effort.beam)
-        return records[pick], lead[pick], whose[pick]
-
-    def polish(self, rounds: int) -> bool:
-        """Take the cheapest neighbour that is still flipped, as long as there is one; whether any row gained since."""
-        began = self._polished_to.clone()
-        for _ in range(rounds):
-            before = self.cost.clone()
-            self._cheaper(_FINE)
-            if not bool((self.cost < before).any()):
-                break
-        self._polished_to = self.cost.clone()
-        return bool((self.cost < began).any())
-
-    def undone(self, beam: int) -> tuple[Tensor, Tensor, Tensor]:
-        """States to go on from: the flip with one part taken back, so that it no longer flips; the nearest to it."""
-        records, cost, whose, lead, flipped = self._cheaper(_SHARES)
-        hope = torch.where(flipped, torch.inf, lead)
-        pick = _best_of(whose, hope, cost, lead, beam)
-        return records[pick], lead[pick], whose[pick]
-
-    def _cheaper(self, shares: tuple[float, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Ask for all cheaper neighbours of the flips; returns them, their cost, owner, lead, and whether they flip."""
-        rows = torch.isfinite(self.cost).nonzero().squeeze(1)
-        here = self.allowed.take(rows)
-        near = neighbours(here, self.record[rows], shares)
-        where = (near.valid & (near.cost < self.cost[rows].unsqueeze(1) * (1 - 1e-4))).nonzero()
-        q, c = where[:, 0], where[:, 1]
-        records, cost, whose = near.records[q, c], near.cost[q, c], rows[q]
-        lead, flipped = self._asked(records, whose)
-        self._note(records, cost, whose, flipped)
-        return records, cost, whose, lead, flipped
-
-    def _asked(self, records: Tensor, whose: Tensor) -> tuple[Tensor, Tensor]:
-        """How far each record is from flipping, and whether it has."""
-        if len(records) == 0:
-            return records.new_zeros(0), torch.zeros(0, dtype=torch.bool)
-        lead, granted = self.decider(records)
-        return torch.where(self.granted[whose], lead, -lead), granted != self.granted[whose]
-
-    def _note(self, records: Tensor, cost: Tensor, whose: Tensor, flipped: Tensor) -> None:
-        price = torch.where(flipped, cost, torch.inf)
-        low = self.cost.scatter_reduce(0, whose, price, "amin")
-        winner = flipped & (price == low[whose]) & (price < self.cost[whose])
-        for index in winner.nonzero().squeeze(1).tolist():
-            owner = int(whose[index])
-            if float(price[index]) < float(self.cost[owner]):
-                self.record[owner], self.cost[owner] = records[index], price[index]
-
-
-def _needed(here: Set, slope: Tensor, gap: Tensor) -> Tensor:
-    """The lengths (Q, 2, D) at which a linear model would flip, a hair beyond."""
-    rate = slope[:, here.layout.numeric_columns] @ here.moves.vectors.T
-    need = gap.unsqueeze(1) * 1.0001 / rate.abs().clamp_min(1e-300)
-    never = torch.zeros_like(need)
-    return torch.stack([torch.where(rate < 0, need, never), torch.where(rate > 0, need, never)], 1)
-
-
-def _ranked(
-    layout: Layout, state: Tensor, near: Neighbours, ask: Tensor, slope: Tensor, gap: Tensor, here: Set, most: int
-) -> Tensor:
-    """The moves (Q, C) bool that promise most per cost, up to ``most`` of each state."""
-    change = layout.widen(near.records) - layout.widen(state).unsqueeze(1)
-    promised = -(change @ slope.unsqueeze(2)).squeeze(2).clamp_max(0)
-    promised = torch.minimum(promised, gap.unsqueeze(1) * 1.0002)
-    extra = near.cost - cost_of(here, state, here.start).unsqueeze(1)
-    rate = torch.where(extra > 0, promised / extra.clamp_min(1e-12), promised * 1e12)
-    rate = torch.where(ask, rate, -1.0)
-    keep = min(most, rate.shape[1])
-    top = rate.topk(keep, 1).indices
-    return torch.zeros_like(ask).scatter(1, top, torch.ones_like(top, dtype=torch.bool)) & (rate > 0)
-
-
-def _best_of(whose: Tensor, hope: Tensor, cost: Tensor, lead: Tensor, most: int) -> Tensor:
-    """For each record the positions of its most hopeful states, at most ``most``; equal ones once."""
-    order = hope.argsort(stable=True)
-    order = order[whose[order].argsort(stable=True)]
-    picked: list[int] = []
-    count, last = 0, (-1, 0.0, 0.0)
-    for index, owner, worth, price, left in zip(
-        order.tolist(), *(part[order].tolist() for part in (whose, hope, cost, lead)), strict=True
-    ):
-        count = count if owner == last[0] else 0
-        same = (owner, price, left) == last
-        if count < most and not same and worth != float("inf"):
-            picked.append(index)
-            count += 1
-        last = (owner, price, left)
-    return torch.tensor(picked, dtype=torch.int64)
+        Where nothing was found there are more of them, and the beam search begins again from where they came nearest.
+        """
+        best = self.best
+        lost = torch.isinf(best.cost)
+        for rows, walks in ((~lost, effort.walks), (lost, _MORE * effort.walks)):
+            index = rows.nonzero().squeeze(1)
+            if len(index) == 0 or walks == 0:
+                continue
+            came = wander(best, index, walks, effort.starts)
+            try:
+                descend(came.flips, turns)
+            finally:
+                best.learn(came.flips)
+            still = torch.isinf(best.cost[came.owner])
+            if bool(still.any()):
+                Beam(best).expanded(came.nearest[still], came.gap[still], came.owner[still], effort)

@@ -12,6 +12,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
 from signstep.core.statistics import quantile, wilson
 from signstep.core.subject import Model
+from signstep.domains.tabular.beam import Effort
 from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import moves_of
 from signstep.domains.tabular.encode import Layout
@@ -20,7 +21,7 @@ from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.records import Records
 from signstep.domains.tabular.schema import Schema
 from signstep.domains.tabular.slips import Slips, find_slips, slip_words
-from signstep.domains.tabular.smallest import Cheapest, Effort, cheapest_flips
+from signstep.domains.tabular.smallest import Cheapest, cheapest_flips
 from signstep.domains.tabular.words import decision_words
 
 _SHOWN = 12
@@ -133,18 +134,19 @@ class Teller:
                 "Most often part of a cheapest flip: " + ", ".join(f"{n} ({c})" for n, c in once.most_common(5))
             )
         text.append(
-            f"Budgets do not limit these changes; bounds, directions, fixed features and relations do. Every one was "
-            f"put to the model; that none cheaper exists is not shown. {spent:.0f} questions for each record."
+            "Budgets do not limit these changes; bounds, directions, fixed features and relations do. Every one was "
+            f"put to the model: {spent:.0f} questions for each record."
         )
+        text += _searched(found)
+        if found.ended is not None:
+            text.append(f"The search ended early: {found.ended}.")
         shown = [row for row in range(len(records)) if not found.granted[row]][:_SHOWN]
         shown += [row for row in range(len(records)) if found.granted[row]][: max(0, _SHOWN - len(shown)) or 3]
         rows = tuple(
             (
                 names[row],
                 self._said(granted=bool(found.granted[row])),
-                decision_words(self.schema, records[row], found.records[row], granted=bool(found.granted[row]))
-                if bool(found.found[row])
-                else "no change that is allowed was found",
+                self._flip_words(found, records, row),
                 f"{float(found.cost[row]):.3g}" if bool(found.found[row]) else "-",
             )
             for row in shown
@@ -156,6 +158,19 @@ class Teller:
             rows,
             self._chart(found),
         )
+
+    def _flip_words(self, found: Cheapest, records: Tensor, row: int) -> str:
+        if not bool(found.found[row]):
+            return (
+                "no change that is allowed turns it"
+                if bool(found.whole[row])
+                else "no change that is allowed was found"
+            )
+        said = decision_words(self.schema, records[row], found.records[row], granted=bool(found.granted[row]))
+        if bool(found.whole[row]):
+            return f"{said}; nothing does it for less"
+        several = int((found.records[row] != records[row]).sum()) > 1
+        return f"{said}; no single feature does it for less" if several and bool(found.alone[row]) else said
 
     def _chart(self, found: Cheapest) -> Chart | None:
         finite = found.cost[found.found]
@@ -204,3 +219,23 @@ class Teller:
             told = slip_words(feature, float(records[row, slip.feature]), slip)
             table.append((names[row], was, f"{after} with {told}"))
         return Section("One wrong entry", tuple(text), ("record", "decision", "would be"), tuple(table))
+
+
+def _searched(found: Cheapest) -> list[str]:
+    """What of the cheaper changes is known not to turn the decision."""
+    count, alone, whole = len(found.cost), int(found.alone.sum()), int(found.whole.sum())
+    text = []
+    if whole:
+        text.append(f"For {whole} of {count} records all cheaper records were asked for: nothing does it for less.")
+    if alone > whole:
+        text.append(
+            f"For {alone} of {count} records every feature was searched through alone, by every value or every point "
+            "at which the model's answer can change: no single feature does it for less. That no change of several "
+            "does is not shown."
+        )
+    if alone < count:
+        text.append(
+            f"For {count - alone} of {count} records some features were asked for alone at part of their values: that "
+            "none of them does it for less is not shown."
+        )
+    return text

@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from signstep.core.defaults import plain_tensor
 from signstep.core.norms import Linf, Norm
 from signstep.core.shaped import ShapedThreat
 from signstep.core.threat import Eps, read_eps
@@ -56,7 +57,7 @@ class TabularThreat(ShapedThreat):
 
     def around(self, x: Tensor) -> TabularRegion:
         """The region around wide rows."""
-        radius = torch.as_tensor(self.eps, dtype=torch.float64)
+        radius = plain_tensor(self.eps, dtype=torch.float64)
         return TabularRegion.around(self.layout, self.moves, x, radius.expand(len(x)) if radius.ndim == 0 else radius)
 
     def checked(self, x: Tensor, point: Tensor) -> Verification:

@@ -19,6 +19,7 @@ _HEAD = """\
 # low, high  the bounds of a number; levels: the texts of the others, in their order
 # change     both; up or down for one direction; none for what cannot change, such as age
 # budget     what an audit changes at most: "500" in the unit, "2 %" of the value, "0.1 sd"
+#            (of whole numbers a whole one)
 # cost       of a change by one unit, or of another category: what the cheapest flip adds up
 # relations  "total = a + b", "a <= b"
 """

@@ -1,0 +1,266 @@
+"""What each field of a record rests on when somebody verifies it: the threat model of `signstep verify`, as data.
+
+The forger has the whole folder and may write anything into it. The person who verifies brings model, weights and data.
+Four kinds of field follow:
+
+- re-scored: the verifier's model is asked again;
+- recomputed: it follows from other fields, or from the verifier's files and data;
+- re-attacked: `--again` attacks a sample anew, so a false one is found with a known probability;
+- unprovable: nobody who was not there can tell. A forger may change these, and `signstep verify` prints them.
+"""
+
+import types
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from signstep.auditing.claims import AT_TIMES, OF_DOMAINS, TERMS
+from signstep.auditing.result import Result
+
+Kind = Literal["re-scored", "recomputed", "re-attacked", "unprovable"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One field.
+
+    Attributes:
+        kind: what it rests on.
+        check: the line of `signstep verify` that names it when it is false; "unprovable" for those that are printed.
+        how: in words.
+    """
+
+    kind: Kind
+    check: str
+    how: str
+
+
+def _rows(kind: Kind, check: str, how: str, *names: str) -> dict[str, Row]:
+    return {name: Row(kind, check, how) for name in names}
+
+
+UNPROVABLE = "unprovable"
+_LONGEST = 10_000  # characters of a line
+
+FIELDS: dict[str, Row] = {
+    **_rows("recomputed", "names", "from the verifier's model and data, by the names of their files", "model", "data"),
+    **_rows("recomputed", "names", "from the verifier's data", "classes[]"),
+    **_rows(
+        "recomputed", "counts", "letters of the examples, counted", "examples", "clean_right", "held", "undetermined"
+    ),
+    **_rows("recomputed", "ladder", "its rungs are those of the preset of that name", "ladder"),
+    **_rows("recomputed", "record", "the only one that this version verifies", "schema"),
+    **_rows("recomputed", "SHA-256", "of the verifier's files; all of them must be recorded", "hashes.*"),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "clocks are not witnesses; the attacks' sum is at most the whole",
+        "seconds",
+        "attacks[].seconds",
+    ),
+    **_rows("unprovable", UNPROVABLE, "what the machine had installed", "versions.*"),
+    **_rows("unprovable", UNPROVABLE, "whether more was to come; the coverage is stated in any case", "partial"),
+    **_rows("unprovable", UNPROVABLE, "the author's remarks", "notes[]"),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "a domain's own words",
+        "sections[].title",
+        "sections[].text[]",
+        "sections[].header[]",
+        "sections[].rows[][]",
+        "sections[].chart.kind",
+        "sections[].chart.title",
+        "sections[].chart.description",
+        "sections[].chart.x_label",
+        "sections[].chart.y_label",
+        "sections[].chart.categories[]",
+        "sections[].chart.limits[][]",
+        "sections[].chart.lines[].name",
+        "sections[].chart.lines[].x[]",
+        "sections[].chart.lines[].y[]",
+    ),
+    # Each attack.
+    **_rows("recomputed", "passes", "a recipe of this version, as it writes it", "attacks[].name"),
+    **_rows("recomputed", "passes", "from the recipe", "attacks[].steps", "attacks[].needs", "attacks[].source"),
+    **_rows(
+        "recomputed",
+        "counts",
+        "letters and numbers of the examples",
+        "attacks[].fooled",
+        "attacks[].held",
+        "attacks[].undetermined",
+        "attacks[].entered",
+        "attacks[].reached",
+        "attacks[].right_after",
+        "attacks[].distance",
+        "attacks[].forwards",
+        "attacks[].queries[]",
+        "attacks[].nearest[]",
+        "attacks[].transfers.*[]",
+    ),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "within what the plans of the attacks and the other counts allow",
+        "attacks[].already",
+        "attacks[].backwards",
+        "attacks[].gradients",
+        "attacks[].dead_gradients",
+        "attacks[].zero",
+        "attacks[].nonfinite",
+        "attacks[].underflow",
+        "attacks[].coordinates",
+        "attacks[].unverified",
+    ),
+    # Curves.
+    **_rows("recomputed", "threat", "from the size of the threat, or as the configuration has them", "curves.*[].eps"),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "FGSM's within what the examples' smallest sizes allow; of smallest-change attacks from the nearest points; of "
+        "others they rise, and reach no more than all",
+        "curves.*[].fooled",
+    ),
+    # Each example.
+    **_rows("recomputed", "rows", "from the content of the verifier's data, in its order", "per_example.ids[]"),
+    **_rows("recomputed", "untouched answers", "from the verifier's data", "per_example.labels[]"),
+    **_rows(
+        "re-scored",
+        "untouched answers",
+        "every example is asked again",
+        "per_example.clean",
+        "per_example.answers.clean[]",
+    ),
+    **_rows(
+        "re-attacked",
+        "again",
+        "fallen: its saved point is scored again; held: a sample is attacked again",
+        "per_example.verdicts.*",
+        "per_example.answers.*[]",
+    ),
+    **_rows(
+        "re-attacked", "again", "a sample is attacked again", "per_example.smallest_eps[]", "per_example.nearest.*[]"
+    ),
+    **_rows(
+        "re-attacked",
+        "threat model",
+        "of the saved point; of other attacks within eps, and a sample is attacked again",
+        "per_example.distances.*[]",
+    ),
+    **_rows(
+        "re-attacked",
+        "passes",
+        "held: the whole plan of the attack, to the pass; fallen: within the plan",
+        "per_example.passes.*[]",
+    ),
+    **_rows("unprovable", UNPROVABLE, "the other models are not here", "per_example.transfers.*.*"),
+    # Terms.
+    **_rows(
+        "recomputed",
+        "threat model",
+        "words, label and numbers agree; with the box of the verifier's data, and every saved point lies inside",
+        "terms.threat",
+        "terms.norm",
+        "terms.eps",
+        "terms.eps_value",
+        "terms.box_span",
+        "terms.threat_terms",
+        "terms.tolerance",
+    ),
+    **_rows(
+        "re-scored",
+        "untouched answers",
+        "the verifier's model read so gives the recorded answers",
+        "terms.task",
+        "terms.labels",
+        "terms.random_model",
+        "terms.outputs_form",
+        "terms.classes",
+        "terms.mode",
+        "terms.input_space",
+    ),
+    **_rows("recomputed", "configuration", "goal, targets and examples agree", "terms.goal", "terms.target"),
+    **_rows("recomputed", "rows", "which examples of the data it is of", "terms.shard"),
+    **_rows(
+        "re-attacked",
+        "again",
+        "the sample is attacked under these terms, and passes fit the plan",
+        "terms.seed",
+        "terms.engine",
+        "terms.eot",
+        "terms.gradients_from",
+        "terms.loss",
+    ),
+    **_rows("unprovable", UNPROVABLE, "where it ran", "terms.device"),
+    **_rows("unprovable", UNPROVABLE, "examples that had no label; the rest is there in its order", "terms.left_out"),
+    **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
+    **_rows(
+        "recomputed", "configuration", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"
+    ),
+}
+
+
+def paths(kind: Any = Result, where: str = "") -> Iterator[str]:
+    """Every field of a record, recursively; names of a mapping are "*", places of a list "[]"; terms by their names."""
+    hints = get_type_hints(kind)
+    for part in fields(kind):
+        yield from _of_type(hints[part.name], f"{where}.{part.name}" if where else part.name)
+
+
+def _of_type(kind: Any, where: str) -> Iterator[str]:
+    inner = [part for part in get_args(kind) if part not in (type(None), Ellipsis)]
+    origin = get_origin(kind)
+    if where == "terms":
+        yield from (f"terms.{name}" for name in (*TERMS, *OF_DOMAINS, *AT_TIMES))
+    elif is_dataclass(kind):
+        yield from paths(kind, where)
+    elif origin is dict:
+        yield from _of_type(inner[1], f"{where}.*")
+    elif origin is tuple:
+        yield from _of_type(inner[0], f"{where}[]")
+    elif origin in (types.UnionType, Union):
+        yield from _of_type(inner[0], where)  # a type or None
+    else:
+        yield where
+
+
+def unprovable(result: Result) -> list[str]:
+    """What a forger may have written, by field, one line each: the unprovable fields of a record with their values."""
+    lines = []
+    for path, row in FIELDS.items():
+        if row.kind == "unprovable" and (value := _value(result, path)) not in (None, [], (), {}):
+            text = str(value)
+            more = "" if len(text) <= _LONGEST else f"... ({len(text)} characters)"
+            lines.append(f"{path} = {text[:_LONGEST]}{more}")
+    return lines
+
+
+def _value(result: Result, path: str) -> Any:
+    """What stands in a field, over all attacks and examples."""
+    head, _, tail = path.partition("[].")
+    if head == "attacks":
+        values = {entry.name: getattr(entry, tail) for entry in result.attacks}
+        return {name: value for name, value in values.items() if value is not None}
+    if head == "sections":
+        return _inner([asdict(part) for part in result.sections], tail.split("."))
+    head, _, tail = path.removesuffix("[]").partition(".")
+    if head == "curves":
+        traced = [name for name in result.curves if name not in result.per_example.nearest]
+        return {name: [point.fooled for point in result.curves[name]] for name in traced}
+    if head == "per_example":
+        return result.per_example.transfers
+    if head == "terms":
+        return result.terms.get(tail)
+    return getattr(result, head)
+
+
+def _inner(parts: list[Any], names: list[str]) -> list[Any]:
+    """The values under names in plain objects; brackets after a name are its own list's."""
+    if not names:
+        return parts
+    name = names[0].partition("[")[0]
+    found = [part[name] for part in parts if isinstance(part, dict) and part.get(name) not in (None, [], ())]
+    if names[0].endswith("[]") and names[1:]:
+        found = [one for several in found for one in several]
+    return _inner(found, names[1:])

@@ -1,0 +1,50 @@
+"""Tests are at home in a folder of their own, and what one leaves behind is seen."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import signstep as ss
+from conftest import differences, settings
+from signstep.demo import _cache_folder
+
+PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SIGNSTEP_CACHE", "TORCH_HOME", "HF_HOME", "MPLCONFIGDIR")
+
+
+def test_home_and_caches_are_the_sessions_own_also_in_other_programs() -> None:
+    code = "import json, os, pathlib; print(json.dumps({**os.environ, 'found': str(pathlib.Path.home())}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    seen = json.loads(done.stdout)
+    assert {name: seen[name] for name in PLACES} == {name: os.environ[name] for name in PLACES}
+    assert all("signstep-tests-" in seen[name] for name in (*PLACES, "found"))
+    assert "signstep-tests-" in str(_cache_folder())
+    assert (seen["COLUMNS"], seen["TZ"], seen["no_proxy"]) == ("80", "UTC", "*")
+    assert not any(name.lower() in ("http_proxy", "https_proxy") for name in seen)
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_every_test_starts_from_the_same_state_of_the_generators(turn: int) -> None:
+    assert torch.rand(()).item() == torch.rand((), generator=torch.Generator().manual_seed(0)).item(), turn
+    assert np.random.random() == np.random.RandomState(0).random_sample()
+    assert random.random() == random.Random(0).random()
+
+
+def test_what_is_left_behind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = settings()
+    assert differences(before, settings()) == []
+    with monkeypatch.context() as patched:
+        patched.setenv("SIGNSTEP_LEFT", "1")
+        patched.delenv("HOME")
+        patched.setitem(ss.RECIPES, "mine", replace(ss.RECIPES["pgd"], name="mine"))
+        patched.setitem(ss.RECIPES, "fgsm", replace(ss.RECIPES["fgsm"]))
+        with torch.no_grad():
+            found = {line.partition(" was ")[0] for line in differences(before, settings())}
+    assert found == {"$SIGNSTEP_LEFT", "$HOME", "RECIPES[mine]", "RECIPES[fgsm]", "gradients"}
+    assert differences(before, settings()) == []
