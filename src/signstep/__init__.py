@@ -15,6 +15,7 @@ from signstep.certify import certified
 from signstep.core import transforms
 from signstep.core.attack import Attack, GradientAttack
 from signstep.core.bpda import bpda
+from signstep.core.caps import caps
 from signstep.core.norms import L1, L2, Grouped, Linf
 from signstep.core.outcome import Outcome
 from signstep.core.patch import Patch, patch
@@ -58,6 +59,7 @@ __all__ = [
     "attack",
     "audit",
     "bpda",
+    "caps",
     "certified",
     "fgsm",
     "l1",

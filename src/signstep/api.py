@@ -10,6 +10,7 @@ from signstep.core.attack import Attack
 from signstep.core.fixed_budget import fgsm as fgsm_recipe
 from signstep.core.keys import Key
 from signstep.core.norms import Norm
+from signstep.core.origin import contained
 from signstep.core.outcome import Outcome
 from signstep.core.outputs import Kind, Selector
 from signstep.core.recipes import recipe as find_recipe
@@ -23,6 +24,7 @@ from signstep.core.twin import Engine
 from signstep.core.untouched import Mode
 
 
+@contained
 def attack(
     model: Model,
     x: Tree | given.Array,
@@ -119,6 +121,7 @@ def attack(
         return question.run(chosen, key.fold(chosen.name))
 
 
+@contained
 def fgsm(  # noqa: D417 - the arguments it shares with `attack` are described there
     model: Model,
     x: Tensor | given.Array,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from signstep.core import given
 from signstep.core.bounds import bounds_on, ends, worst_margins
 from signstep.core.defaults import plain_tensor
+from signstep.core.origin import contained
 from signstep.core.region import BallRegion
 from signstep.core.space import InputSpace, Statistic
 from signstep.core.tasks import class_indices
@@ -22,6 +23,7 @@ _ROUNDING = 1e-9  # float64, relative
 
 
 @torch.no_grad()
+@contained
 def certified(
     model: nn.Module,
     x: Tensor | given.Array,
@@ -89,6 +91,7 @@ def certified(
     return torch.cat([_held(exact, *part) for part in parts]).to(x.device)
 
 
+@contained
 def certified_share(
     model: nn.Module,
     batches: Iterable[tuple[Tensor, Tensor]],

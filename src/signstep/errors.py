@@ -16,9 +16,17 @@
 Each message names the argument, the value seen and the remedy.
 """
 
+from signstep.plain import one_line
+
 
 class SignstepError(Exception):
-    """Base of all errors raised by Signstep."""
+    """Base of all errors raised by Signstep.
+
+    As text it is one line in which nothing is hidden, whatever names of files, columns or tensors it quotes.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InputError(SignstepError, ValueError):

@@ -10,6 +10,7 @@ from signstep.core import given
 from signstep.core.attack import Attack, GradientAttack
 from signstep.core.keys import Key
 from signstep.core.oracles import Autograd
+from signstep.core.origin import contained
 from signstep.core.outcome import Outcome
 from signstep.core.recipes import RECIPES, defined_for
 from signstep.core.recipes import recipe as find_recipe
@@ -84,6 +85,7 @@ class Maximum:
         return said
 
 
+@contained
 def maximise(
     objective: Model,
     x: Tree | given.Array,

@@ -7,6 +7,7 @@ from signstep.auditing.run import Data, audit
 from signstep.core.subject import Model
 from signstep.core.threat import Threat
 from signstep.errors import InputError
+from signstep.plain import plain
 
 
 def assert_robust(model: Model, data: Data, *, threat: Threat, at_least: float, **options: Any) -> None:
@@ -28,10 +29,12 @@ def assert_robust(model: Model, data: Data, *, threat: Threat, at_least: float, 
         raise InputError(f"at_least={at_least}: pass a share between 0 and 1, such as 0.4 for 40 %")
     result = audit(model, data, threat=threat, **options)
     if result.partial:
-        raise AssertionError(f"the audit was interrupted; a partial result passes no test\n\n{result}")
+        raise AssertionError(plain(f"the audit was interrupted; a partial result passes no test\n\n{result}"))
     if not result.robust_accuracy >= at_least:
         findings = "\n".join(str(finding) for finding in examine(result))
         raise AssertionError(
-            f"robust accuracy {result.robust_accuracy:.4f} is under {at_least} ({result.held} of {result.examples})\n\n"
-            f"{result}\n{findings}"
+            plain(
+                f"robust accuracy {result.robust_accuracy:.4f} is under {at_least} "
+                f"({result.held} of {result.examples})\n\n{result}\n{findings}"
+            )
         )

@@ -16,6 +16,7 @@ from signstep.core.given import Home
 from signstep.core.kept import one_example
 from signstep.core.keys import Key
 from signstep.core.oracles import Surrogates
+from signstep.core.origin import contained
 from signstep.core.outcome import Outcome
 from signstep.core.outputs import Kind, Selector
 from signstep.core.problem import judge
@@ -34,6 +35,7 @@ from signstep.version import VERSION
 ALL, CONTROL = "all", "random-sign"
 
 
+@contained
 def transfer(  # noqa: D417 - the arguments it shares with `attack` are described there
     surrogates: Mapping[str, Model],
     victims: Mapping[str, Model],

@@ -9,8 +9,9 @@ import report_samples as samples
 
 import signstep as ss
 from signstep.auditing.result import UPPER_BOUND
+from signstep.plain import markdown as escape
 from signstep.report.checklist import checklist
-from signstep.report.markdown import checklist_markdown, escape
+from signstep.report.markdown import checklist_markdown
 
 KINDS = samples.all_kinds()
 ITEMS = {

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from signstep.auditing.result import Result
 from signstep.errors import InputError
+from signstep.plain import one_line
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Comparison:
             f"Against the baseline: robust {share}; {len(self.lost)} examples lost, {len(self.won)} won: {word} "
             f"(exact McNemar, p = {self.p_value:.3g})."
         )
-        return "\n".join([text, *(f"Note: {note}." for note in self.notes)])
+        return "\n".join(map(one_line, [text, *(f"Note: {note}." for note in self.notes)]))
 
 
 def compare(before: Result, after: Result) -> Comparison:

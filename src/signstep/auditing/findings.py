@@ -14,6 +14,7 @@ from signstep.auditing.result import AttackResult, Result
 from signstep.auditing.table import asks, iterated
 from signstep.core.statistics import wilson
 from signstep.errors import InputError
+from signstep.plain import one_line
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Finding:
 
     def __str__(self) -> str:
         tail = f" (ignored: {self.ignored})" if self.ignored else ""
-        return f"{self.code} {self.title}: {self.evidence}{tail}"
+        return one_line(f"{self.code} {self.title}: {self.evidence}{tail}")
 
 
 CATALOGUE: dict[str, Rule] = {

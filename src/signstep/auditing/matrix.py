@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from operator import index
 from pathlib import Path
 from typing import Any
 
 from signstep.core.counts import Count
+from signstep.core.documents import json_value, read_json
 from signstep.core.files import write_whole
 from signstep.errors import LoadError
+from signstep.plain import one_line, plain_json
 
 FORMAT = 1
 MARK = "transfer.json"
@@ -83,7 +86,7 @@ class TransferMatrix:
     def to_json(self) -> str:
         """The record as JSON."""
         plain = {"format": FORMAT, **asdict(self)}
-        return json.dumps(plain, indent=1) + "\n"
+        return plain_json(json.dumps(plain, indent=1)) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "TransferMatrix":
@@ -92,27 +95,50 @@ class TransferMatrix:
         Raises:
             LoadError: the text is something else, or of a newer format.
         """
+        return cls._of(json_value(text, "the record of a transfer"))
+
+    @classmethod
+    def _of(cls, plain: Any) -> "TransferMatrix":
         try:
-            plain = json.loads(text)
             if plain.pop("format") != FORMAT:
                 raise LoadError(
                     f"the transfer record has another format than {FORMAT}; read it with the version that wrote it"
                 )
-            return cls(
-                sources=tuple(plain["sources"]),
-                victims=tuple(plain["victims"]),
-                cells=tuple(Cell(**cell) for cell in plain["cells"]),
-                clean=plain["clean"],
-                examples=plain["examples"],
-                terms=plain["terms"],
-                notes=tuple(plain["notes"]),
-                versions=plain["versions"],
-                partial=plain.get("partial", False),
+            found = cls(
+                sources=_names(plain["sources"]),
+                victims=_names(plain["victims"]),
+                cells=tuple(_cell(**cell) for cell in plain["cells"]),
+                clean={_text(name): index(count) for name, count in plain["clean"].items()},
+                examples=index(plain["examples"]),
+                terms=dict(plain["terms"]),
+                notes=_names(plain["notes"]),
+                versions={_text(name): _text(version) for name, version in plain["versions"].items()},
+                partial=_flag(plain.get("partial", False)),
             )
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            found._check()
+            return found
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, LoadError):
+                raise
             raise LoadError(
                 f"this is no record of a transfer ({error!r}); pass what signstep transfer wrote"
             ) from error
+
+    def _check(self) -> None:
+        """See that there is a cell for each source and victim, and that no count is more than there can be.
+
+        Raises:
+            ValueError: it is not so.
+        """
+        pairs = [(cell.source, cell.victim) for cell in self.cells]
+        if sorted(pairs) != sorted((source, victim) for source in self.sources for victim in self.victims):
+            raise ValueError("the cells are not those of its sources and victims")
+        if set(self.clean) != set(self.victims) or len(set(self.victims)) != len(self.victims):
+            raise ValueError("clean does not name the victims")
+        if any(not 0 <= cell.fooled <= cell.right <= self.examples for cell in self.cells):
+            raise ValueError("a cell counts more than there is")
+        if any(not 0 <= count <= self.examples for count in self.clean.values()):
+            raise ValueError("clean counts more than there is")
 
     def save(self, path: str | Path) -> None:
         """Write the record; the file appears whole or not at all.
@@ -129,15 +155,11 @@ class TransferMatrix:
         Raises:
             LoadError: the file is missing or something else.
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise LoadError(f"{path} cannot be read: {error}; pass what signstep transfer wrote") from error
-        return cls.from_json(text)
+        return cls._of(read_json(Path(path), "the record of a transfer"))
 
     def __str__(self) -> str:
         """The matrix as text: one row for each source, one column for each victim."""
-        first = ["crafted on", *self.sources, "right untouched"]
+        first = ["crafted on", *map(one_line, self.sources), "right untouched"]
         columns = [first]
         for victim in self.victims:
             cells = [self.cell(source, victim) for source in self.sources]
@@ -145,7 +167,7 @@ class TransferMatrix:
                 f"{_percent(cell.success)}{'*' if cell.white_box else ' '} {cell.fooled}/{cell.right}" for cell in cells
             ]
             clean = self.accuracy(victim)
-            columns.append([victim, *shown, f"{_percent(clean)}  {clean.hits}/{clean.of}"])
+            columns.append([one_line(victim), *shown, f"{_percent(clean)}  {clean.hits}/{clean.of}"])
         widths = [max(map(len, column)) for column in columns]
         lines = [
             "  ".join(
@@ -159,7 +181,31 @@ class TransferMatrix:
         told = [f"{self.terms.get('recipe', '')}, {self.terms.get('threat', '')}: fooled of those right untouched"]
         if any(cell.white_box for cell in self.cells):
             told.append("* the model's own gradients (white box)")
-        return "\n".join([told[0], "", *lines, "", *told[1:], *self.notes]).rstrip()
+        return "\n".join(map(one_line, [told[0], "", *lines, "", *told[1:], *self.notes])).rstrip()
+
+
+def _text(plain: Any) -> str:
+    if not isinstance(plain, str):
+        raise TypeError(f"{type(plain).__name__} instead of text")
+    return plain
+
+
+def _flag(plain: Any) -> bool:
+    if not isinstance(plain, bool):
+        raise TypeError(f"{plain!r} is neither true nor false")
+    return plain
+
+
+def _names(plain: Any) -> tuple[str, ...]:
+    if not isinstance(plain, list):
+        raise TypeError(f"{type(plain).__name__} instead of a list")
+    return tuple(map(_text, plain))
+
+
+def _cell(source: Any, victim: Any, fooled: Any, right: Any, white_box: Any) -> Cell:
+    if not isinstance(white_box, bool):
+        raise TypeError(f"white_box is {type(white_box).__name__}")
+    return Cell(_text(source), _text(victim), index(fooled), index(right), white_box)
 
 
 def _percent(count: Count) -> str:

@@ -13,6 +13,7 @@ from signstep.auditing.sections import Section
 from signstep.core.files import write_whole
 from signstep.core.statistics import wilson
 from signstep.errors import LoadError, MissingExtraError
+from signstep.plain import plain_json
 
 SCHEMA = 3
 
@@ -275,7 +276,7 @@ class Result:
 
     def to_json(self) -> str:
         """The record as JSON; `from_json` gives an equal one back."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
+        return plain_json(json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False))
 
     @classmethod
     def from_json(cls, text: str) -> "Result":

@@ -23,6 +23,7 @@ from signstep.core.given import Home
 from signstep.core.kept import one_example
 from signstep.core.keys import Key
 from signstep.core.oracles import Oracle
+from signstep.core.origin import contained
 from signstep.core.outputs import Kind, Selector
 from signstep.core.ray import FgsmRay
 from signstep.core.recipes import RECIPES, canonical, defined_for, needs_of, recipe
@@ -49,6 +50,7 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
 _NOISE = ("random-sign",)
 
 
+@contained
 def audit(
     model: Model,
     data: Data,

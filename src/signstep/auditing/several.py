@@ -8,6 +8,7 @@ from typing import Any
 from signstep.auditing.compare import Comparison, compare, holm
 from signstep.auditing.result import Result
 from signstep.errors import InputError
+from signstep.plain import markdown, one_line
 
 LEVEL = 0.05
 
@@ -73,7 +74,7 @@ class Several:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        rows = self.rows()
+        rows = [[*map(one_line, row)] for row in self.rows()]
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = []
         for row in rows:
@@ -82,7 +83,7 @@ class Several:
             lines.append("  ".join(cells).rstrip())
         parts = [lines[0], "  ".join("-" * width for width in widths), *lines[1:], ""]
         parts += [f"{pair} ({self.test})" for pair in self.pairs]
-        return "\n".join([*parts, *(f"note: {note}" for note in self.remarks())])
+        return "\n".join(map(one_line, [*parts, *(f"note: {note}" for note in self.remarks())]))
 
     @property
     def test(self) -> str:
@@ -148,9 +149,9 @@ class Several:
         parts = ["# Comparison", "\n".join(table)]
         if picture:
             parts.append(f"![Clean against robust accuracy]({picture})")
-        parts += [f"## Pairs\n\n{self.test}:", "\n".join(f"- {pair}" for pair in self.pairs)]
+        parts += [f"## Pairs\n\n{self.test}:", "\n".join(f"- {markdown(str(pair))}" for pair in self.pairs)]
         if remarks := self.remarks():
-            parts += ["## Notes", "\n".join(f"- {note}" for note in remarks)]
+            parts += ["## Notes", "\n".join(f"- {markdown(note)}" for note in remarks)]
         parts.append("Robust accuracy is an upper bound: another attack may still find more.")
         return "\n\n".join(parts) + "\n"
 
@@ -226,4 +227,4 @@ def _word(p: float) -> str:
 
 
 def _row(cells: Any) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(markdown(str(cell)) for cell in cells) + " |"

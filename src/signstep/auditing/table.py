@@ -9,6 +9,7 @@ from signstep.auditing.figures import Step, steps
 from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
 from signstep.auditing.sections import Section
 from signstep.core.statistics import quantile
+from signstep.plain import one_line
 
 
 def table(result: Result) -> str:
@@ -52,7 +53,7 @@ def table(result: Result) -> str:
     lines += [
         f"seed {result.terms['seed']}, {result.terms['device']}, {seconds}, signstep {result.versions['signstep']}"
     ]
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def sentence(result: Result) -> str:
@@ -292,6 +293,7 @@ def _scales(result: Result) -> str:
 
 
 def _grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    header, rows = [*map(one_line, header)], [[*map(one_line, row)] for row in rows]
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
 
     def line(row: Sequence[str]) -> str:
@@ -329,7 +331,7 @@ def _said(name: str, cell: str) -> str:
 
 
 def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, break_long_words=False)
+    return textwrap.wrap(one_line(text), _WIDTH, break_long_words=False)
 
 
 def _share(count: int, whole: int) -> float:

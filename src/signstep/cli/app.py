@@ -1,8 +1,8 @@
 """The application that the commands join, and the entry point that turns every ending into an exit status."""
 
 import errno
+import io
 import sys
-import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -11,11 +11,13 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from signstep.cli.config import find_config, read_config
+from signstep.cli.config import find_caps, find_config, read_config
 from signstep.cli.stopping import signals_interrupt
 from signstep.cli.streams import discard, steady
+from signstep.cli.terminal import noted, told, traced
 from signstep.cli.words import command_of, in_options, options_by_argument, translated
-from signstep.core.origin import said_of
+from signstep.core.caps import caps
+from signstep.core.origin import ended, said_of
 from signstep.errors import SignstepError
 from signstep.version import VERSION
 
@@ -41,12 +43,19 @@ def _root(
             help="Options by command as TOML; else signstep.toml, or [tool.signstep] of pyproject.toml, here."
         ),
     ] = None,
+    cap: Annotated[  # noqa: ARG001 - read before the command line is parsed, since files are read by then
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER",
+            help="Raise what a file that you trust may ask for: pixels, inflated, ratio, array, names, depth or text.",
+        ),
+    ] = None,
     debug: Annotated[  # noqa: ARG001 - taken from the words before they are parsed, since it may stand anywhere
         bool, typer.Option("--debug", help="Print the traceback of whatever ends a command; may stand anywhere.")
     ] = False,
 ) -> None:
     if version:
-        typer.echo(f"signstep {VERSION}")
+        told(f"signstep {VERSION}")
         raise typer.Exit
 
 
@@ -64,26 +73,27 @@ def _status(arguments: Sequence[str] | None) -> int:
     chosen = command_of(words, command)
     warnings.showwarning = partial(_show_warning, options_by_argument(chosen))
     try:
-        settings = read_config(find_config(words), command)
-        status = command.main(
-            args=words,
-            prog_name="signstep",
-            standalone_mode=False,
-            default_map=settings.defaults,
-            obj=settings,
-        )
+        with caps(**find_caps(words)):
+            settings = read_config(find_config(words), command)
+            status = command.main(
+                args=words,
+                prog_name="signstep",
+                standalone_mode=False,
+                default_map=settings.defaults,
+                obj=settings,
+            )
         return status if isinstance(status, int) else 0
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BaseException as error:
         said = said_of(error)  # of the user's own model or function
         if debug and (said is not None or isinstance(error, SignstepError)):
-            traceback.print_exc()
+            traced()
         if said is not None:
-            typer.echo(f"error: {said}{'' if debug else '; --debug prints the traceback'}", err=True)
+            noted(f"error: {said}{'' if debug else '; --debug prints the traceback'}")
             return 3
         if isinstance(error, SignstepError):
-            typer.echo(f"error: {in_options(error, chosen)}", err=True)
+            noted(f"error: {in_options(error, chosen)}")
             return 2
         return _ended(error)
 
@@ -104,20 +114,25 @@ def _ended(error: BaseException) -> int:
         discard(sys.stdout)  # only a stream has no name
         if error.errno == errno.EPIPE:
             return _UNREAD  # as "| head" ends any program; nobody wants to be told
-        typer.echo(f"error: what was found cannot be printed ({error.strerror}); what was written stays", err=True)
+        noted(f"error: what was found cannot be printed ({error.strerror}); what was written stays")
         return 2
     # Newer versions of typer carry a click of their own: its exceptions are known by what they have, not by class.
     code, show = getattr(error, "exit_code", None), getattr(error, "show", None)
-    if isinstance(error, Exception) and isinstance(code, int):
+    if not isinstance(error, Exception):
+        noted(f"error: {ended(error)}")
+        return 3
+    if isinstance(code, int):
         if callable(show):
-            show()
+            shown = io.StringIO()
+            show(file=shown)  # usage, and what was typed
+            told(shown.getvalue(), err=True, nl=False)
         return code
     return _internal()
 
 
 def _internal() -> int:
-    traceback.print_exc()
-    typer.echo("internal error: if the traceback ends in your model, fix it there; else please report it", err=True)
+    traced()
+    noted("internal error: if the traceback ends in your model, fix it there; else please report it")
     return 3
 
 
@@ -131,6 +146,6 @@ def _show_warning(
     line: str | None = None,  # noqa: ARG001
 ) -> None:
     if category.__module__.startswith("signstep"):
-        print(f"warning: {translated(str(message), options)}", file=sys.stderr)
+        noted(f"warning: {translated(str(message), options)}")
     else:
-        print(f"warning: {category.__name__}: {message}", file=sys.stderr)
+        noted(f"warning: {category.__name__}: {message}")

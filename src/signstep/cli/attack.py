@@ -9,12 +9,12 @@ from typing import Annotated, Literal, cast
 import numpy as np
 import torch
 import typer
-from rich.console import Console
 from torch import Tensor
 
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.job import check_classes, job_of, output_folder, progress, say, sized
+from signstep.cli.job import check_classes, job_of, output_folder, progress, sized
+from signstep.cli.terminal import aside, say, told
 from signstep.core.files import write_whole
 from signstep.core.folders import replaced
 from signstep.core.keys import Key
@@ -90,7 +90,7 @@ def attack(
         raise InputError(f"--format {format_!r} is not known; pass png or npz")
     if threads is not None:
         torch.set_num_threads(threads)
-    quiet = Console(stderr=True)
+    quiet = aside()
     job = job_of(
         model,
         weights,
@@ -164,7 +164,7 @@ def attack(
         except KeyboardInterrupt:
             stopped = True
         book.close()
-    typer.echo((f"PARTIAL (interrupted after {book.rows} inputs): " if stopped else "") + book.summary())
+    told((f"PARTIAL (interrupted after {book.rows} inputs): " if stopped else "") + book.summary())
     say(quiet, f"written: {folder}")
     if stopped:
         raise typer.Exit(130)

@@ -20,7 +20,7 @@ from signstep.auditing.run import audit as run_audit
 from signstep.auditing.sums import write_sums
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.config import Settings, dump_config
+from signstep.cli.config import Settings, check_written, dump_config
 from signstep.cli.domain import IMAGES, DomainName, SchemaFile, case_of, check_options, check_recipes, described
 from signstep.cli.job import (
     all_hashes,
@@ -31,9 +31,9 @@ from signstep.cli.job import (
     output_folder,
     progress,
     rows_of,
-    say,
     sized,
 )
+from signstep.cli.terminal import aside, noted, say, told
 from signstep.core.files import write_whole
 from signstep.core.folders import replaced
 from signstep.core.recipes import canonical
@@ -146,6 +146,7 @@ def audit(
 
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
     check_ignored(settings.ignore)
+    check_written("audit", context.params)
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
     check_recipes(domain, [*(attack or ()), *(ladder or ())])
@@ -153,7 +154,7 @@ def audit(
     rule = o.rule_of(goal)
     if threads is not None:
         torch.set_num_threads(threads)
-    quiet = Console(stderr=True)
+    quiet = aside()
     if domain != IMAGES:
         _gate(_audit_case(context, settings, quiet), fail_under, before)
         return
@@ -280,9 +281,9 @@ def _told(result: Result, *, json: bool) -> Iterator[None]:
     try:
         yield
     except LoadError:
-        typer.echo(result.to_json() if json else str(result))
+        told(result.to_json() if json else str(result))
         raise
-    typer.echo(result.to_json() if json else str(result))
+    told(result.to_json() if json else str(result))
 
 
 def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
@@ -325,13 +326,13 @@ def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
 def _gate(result: Result, fail_under: float | None, before: Result | None) -> None:
     failed = False
     if fail_under is not None and not result.robust_accuracy >= fail_under:
-        typer.echo(f"gate failed: robust accuracy {result.robust_accuracy:.4f} is under {fail_under}", err=True)
+        noted(f"gate failed: robust accuracy {result.robust_accuracy:.4f} is under {fail_under}")
         failed = True
     if before is not None:
         comparison = compare(before, result)
-        typer.echo(str(comparison), err=True)
+        told(str(comparison), err=True)
         if comparison.worse():
-            typer.echo("gate failed: worse than the baseline by more than chance", err=True)
+            noted("gate failed: worse than the baseline by more than chance")
             failed = True
     if failed:
         raise typer.Exit(1)

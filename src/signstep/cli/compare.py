@@ -17,9 +17,10 @@ from signstep.auditing.several import Several, Training, several
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.entrants import Entrant, entrants_of
-from signstep.cli.job import output_folder, say
+from signstep.cli.job import output_folder
 from signstep.cli.rows import Held, Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.stopping import asked_to_stop
+from signstep.cli.terminal import aside, say, told
 from signstep.core.files import write_whole
 from signstep.core.folders import replaced
 from signstep.data import DataSource, open_data
@@ -109,13 +110,13 @@ def compare(
     settings = with_knobs(Settings(epochs=30, seed=seed), set or [])
     entrants = entrants_of(model or [], recipe or [], settings, _MODEL if recipe and data is None else None)
     _check(entrants, found, recipe, {"data": data, "test": test, "set": set, "threat": threat, "limit": limit})
-    quiet = Console(stderr=True)
+    quiet = aside()
     if not entrants:
         compared = several(found, against=against)
         if out is not None:
             with output_folder(out, marks=_MARKS) as folder:
                 _write(compared, folder)
-        typer.echo(_text(compared, as_json=json))
+        told(_text(compared, as_json=json))
         return
     if against is not None and against not in (*found, *(entrant.name for entrant in entrants)):
         raise InputError(
@@ -152,7 +153,7 @@ def compare(
             ring.notes = (*ring.notes, f"partial: interrupted after {', '.join(done)}")
         compared = several({**found, **ring.results}, against=against, trainings=ring.trainings, notes=ring.notes)
         _write(compared, folder)
-    typer.echo(_text(compared, as_json=json))
+    told(_text(compared, as_json=json))
     say(quiet, f"written: {folder / 'compare.md'}")
     if not through:
         raise typer.Exit(130)

@@ -1,7 +1,6 @@
 """Options from a file: ``signstep.toml``, or ``[tool.signstep]`` in ``pyproject.toml``; the command line wins."""
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +8,16 @@ from typing import Any
 
 import tomli_w
 
-from signstep.errors import InputError
+from signstep.core.caps import NAMES, current
+from signstep.core.documents import content_of, toml_table
+from signstep.core.files import is_writable
+from signstep.errors import InputError, LoadError
+
+# Options that no record holds.
+_NOT_WRITTEN = ("out", "baseline")
+
+# Options of the program itself that have a value.
+_WITH_VALUES = ("--config", "--cap")
 
 # Options that had another name.
 _RENAMED = {"target": "goal"}
@@ -32,21 +40,44 @@ class Settings:
 
 def find_config(words: Sequence[str]) -> Path | None:
     """The file named by ``--config`` before the command, else the one in the current folder, if that is no report's."""
-    for place, word in enumerate(words):
-        if not word.startswith("-"):
-            break
-        if word.startswith("--config="):
-            return Path(word.partition("=")[2])
-        if word == "--config" and place + 1 < len(words):
-            return Path(words[place + 1])
+    named = before_command(words, "--config")
+    if named:
+        return Path(named[0])
     own, project = Path("signstep.toml"), Path("pyproject.toml")
     if Path("SHA256SUMS").exists():
         return None  # a report's folder: what others left there says nothing about what is to be run here
     if own.is_file():
         return own
-    return (
-        project if project.is_file() and "signstep" in _parsed(project.read_bytes(), project).get("tool", {}) else None
-    )
+    return project if project.is_file() and "signstep" in _parsed(_content(project), project).get("tool", {}) else None
+
+
+def find_caps(words: Sequence[str]) -> dict[str, int]:
+    """The caps that ``--cap NAME=NUMBER`` before the command raises, perhaps several times.
+
+    Raises:
+        InputError: one is not written so.
+    """
+    found: dict[str, int] = {}
+    for text in before_command(words, "--cap"):
+        name, _, number = text.partition("=")
+        if name not in NAMES or not number.isdecimal() or len(number) > 18:
+            raise InputError(f"--cap {text!r} is not NAME=NUMBER; pass one of {', '.join(NAMES)}, such as names=200000")
+        found[name] = int(number)
+    return found
+
+
+def before_command(words: Sequence[str], option: str) -> list[str]:
+    """The values of an option of the program itself, which stands before the command."""
+    found: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-"):
+            break
+        name, equals, value = word.partition("=")
+        if name in _WITH_VALUES:
+            value = value if equals else next(rest, "")
+            found += [value] if name == option and value else []
+    return found
 
 
 def read_config(path: Path | None, command: Any) -> Settings:
@@ -57,11 +88,7 @@ def read_config(path: Path | None, command: Any) -> Settings:
     """
     if path is None:
         return Settings()
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"--config {path} cannot be read ({error.strerror})") from error
-    return read_text(content, path, command)
+    return read_text(_content(path), path, command)
 
 
 def read_text(content: bytes, path: Path, command: Any) -> Settings:
@@ -105,11 +132,33 @@ def dump_config(command: str, options: Mapping[str, Any], ignore: Mapping[str, s
     return start + tomli_w.dumps({command: table})
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return content_of(path, "--config", current().text // 4)
+    except LoadError as error:
+        raise InputError(str(error)) from error
+
+
 def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path} is not TOML: {str(error) or type(error).__name__}") from error
+        return toml_table(content, str(path))
+    except LoadError as error:
+        raise InputError(str(error)) from error
+
+
+def check_written(command: str, options: Mapping[str, Any]) -> None:
+    """See that the options of a run can be written into its record, before the work.
+
+    Raises:
+        InputError: one has bytes that are not UTF-8.
+    """
+    for name, value in options.items():
+        for part in value if isinstance(value, (list, tuple)) else (value,):
+            if name not in _NOT_WRITTEN and isinstance(part, (str, Path)) and not is_writable(str(part)):
+                raise InputError(
+                    f"--{name.replace('_', '-')} {str(part)!a} of {command} is not UTF-8, in which records are "
+                    "written: pass other text, or rename the file"
+                )
 
 
 def _shaped(value: Any, *, several: bool) -> Any:

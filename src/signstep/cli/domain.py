@@ -9,6 +9,7 @@ import typer
 
 from signstep.cli import options as o
 from signstep.cli.app import app
+from signstep.cli.terminal import noted, told
 from signstep.core.files import WriteError, write_whole
 from signstep.domains import DOMAINS, Case, Request, domain
 from signstep.domains import domain as find_domain
@@ -150,7 +151,7 @@ def schema(
         )
     )
     if out is None:
-        typer.echo(text, nl=not text.endswith("\n"))
+        told(text, nl=not text.endswith("\n"))
         return
     if os.path.lexists(out):
         raise InputError(f"--out {out} exists, and edits in it would be lost; pass another file")
@@ -158,7 +159,7 @@ def schema(
         write_whole(out, text)
     except WriteError as error:
         raise InputError(f"--out {out} cannot be written ({error.reason}); pass another file") from error
-    typer.echo(f"schema: {out}", err=True)
+    noted(f"schema: {out}")
 
 
 def _with_schema() -> str:

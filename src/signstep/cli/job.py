@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from signstep.auditing.memory import planned_rows
 from signstep.cli.options import output_of, size_of
+from signstep.cli.terminal import bars, noted
 from signstep.core.files import is_own
 from signstep.core.folders import sweep
 from signstep.core.locks import alone_in
@@ -27,6 +27,7 @@ from signstep.errors import InputError
 from signstep.models import load_model, parse_args
 from signstep.models.small import digits_cnn
 from signstep.models.sources import code_hash, source_files
+from signstep.plain import one_line
 
 _DEFAULT = 256
 
@@ -213,10 +214,9 @@ def rows_of(batch_size: str) -> int | None:
 @contextmanager
 def progress(console: Console, total: int | None, word: str) -> Iterator[Callable[[int], None]]:
     """A bar with the time left, where someone is watching."""
-    columns = (TextColumn(word), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        row = bar.add_task(word, total=total)
-        yield lambda done: bar.update(row, completed=done)
+    with bars(console) as shown:
+        row = shown.add_task(one_line(word), total=total)
+        yield lambda done: shown.update(row, completed=done)
 
 
 @contextmanager
@@ -225,14 +225,8 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("interrupted before the first batch was done: no report was written", err=True)
+        noted("interrupted before the first batch was done: no report was written")
         raise typer.Exit(130) from None
-
-
-def say(console: Console, *lines: str) -> None:
-    """Print lines as they are."""
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 # Lies in the folder while a run is at it, and stays where it is killed: the next run then knows the folder for ours.

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from torch import Tensor
 
 from signstep.auditing.evidence import Evidence
@@ -16,7 +15,8 @@ from signstep.auditing.result import Result
 from signstep.cli.app import app
 from signstep.cli.audit import write_folder
 from signstep.cli.config import Settings, dump_config, read_config
-from signstep.cli.job import output_folder, say
+from signstep.cli.job import output_folder
+from signstep.cli.terminal import aside, say, told
 
 _HELP = """Join the results of an audit that ran in shards (--shard 0/4, 1/4, ...) into the one of a single audit.
 
@@ -41,12 +41,12 @@ def merge(
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
     shards = [Result.load(path / "result.json" if path.is_dir() else path) for path in results]
     result = merge_results(shards)
-    quiet = Console(stderr=True)
+    quiet = aside()
     with output_folder(out, marks=("SHA256SUMS", "result.json")) as folder:
         points = merge_points(shards, [_points(path) for path in results])
         config, ignore = _config(results, settings)
         write_folder(result, points, folder, config, Settings(ignore=ignore))
-    typer.echo(result.to_json() if json else str(result))
+    told(result.to_json() if json else str(result))
     findings = examine(result, ignore)
     say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
 

@@ -9,6 +9,7 @@ from signstep.auditing.signature import new_key
 from signstep.auditing.signature import sign as sign_report
 from signstep.auditing.sums import check_sums
 from signstep.cli.app import app
+from signstep.cli.terminal import told
 from signstep.errors import InputError
 
 _HELP = """Sign a report with an Ed25519 key, so that others can tell who made it (signstep verify --signed-by).
@@ -37,11 +38,11 @@ def sign(
             raise InputError(
                 "--new-key makes a key and signs nothing; drop the report and --key, and sign with it then"
             )
-        typer.echo(f"private key: {new_key_}; give others {new_key(new_key_)}")
+        told(f"private key: {new_key_}; give others {new_key(new_key_)}")
         return
     if report is None or key is None:
         raise InputError("a report and --key are needed to sign; make a key with --new-key")
     files = check_sums(report)
     if not files.holds:
         raise InputError(f"{report} is not signed, since its files are not as they were written: {files.seen}")
-    typer.echo(f"signature: {sign_report(report, key)}")
+    told(f"signature: {sign_report(report, key)}")

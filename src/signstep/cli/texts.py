@@ -8,6 +8,7 @@ from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.ladder import LADDERS
 from signstep.auditing.run import rung_names
 from signstep.cli.app import app
+from signstep.cli.terminal import told
 from signstep.core.norms import NORMS
 from signstep.core.recipes import RECIPES, options_of
 from signstep.core.tasks import TASKS
@@ -24,49 +25,49 @@ _KNOWN = (*RECIPES, *(name for name in TRAINING_RECIPES if name not in RECIPES))
 @app.command("list")
 def list_() -> None:
     """Print the recipes, ladders, norms, tasks and findings that an audit knows, and the recipes of training."""
-    typer.echo("Recipes (--attack, --ladder)")
+    told("Recipes (--attack, --ladder)")
     for row in RECIPES.values():
         options = ", ".join(options_of(row))
-        typer.echo(f"  {row.name:<{_WIDTH}} {row.title}")
+        told(f"  {row.name:<{_WIDTH}} {row.title}")
         lines = [row.source, f"needs {row.needs}: {row.knowledge}" if row.needs != "nothing" else "needs nothing"]
         lines += [f"norms: {', '.join(row.norms)}"] if row.norms else []
         lines += ["looks for the smallest change: one run gives every size"] if row.smallest else []
         lines += ["for images"] if row.images else []
         lines.append(f"options: {options or 'none'}; {row.cost}")
         for line in lines:
-            typer.echo(f"{'':<{_WIDTH + 3}}{line}")
-    typer.echo("\nRecipes of domains (--domain NAME --attack)")
+            told(f"{'':<{_WIDTH + 3}}{line}")
+    told("\nRecipes of domains (--domain NAME --attack)")
     for domain in DOMAINS.values():
         for row in domain.rows.values():
-            typer.echo(f"  {row.name:<{_WIDTH}} {row.title}")
+            told(f"  {row.name:<{_WIDTH}} {row.title}")
             for line in (
                 f"--domain {domain.name} alone; needs {row.needs}: {row.knowledge}",
                 f"options: {', '.join(options_of(row))}; {row.cost}",
             ):
-                typer.echo(f"{'':<{_WIDTH + 3}}{line}")
-    typer.echo("\nLadders (--ladder), each rung for what the ones before have left standing")
+                told(f"{'':<{_WIDTH + 3}}{line}")
+    told("\nLadders (--ladder), each rung for what the ones before have left standing")
     for ladder in LADDERS.values():
-        typer.echo(f"  {ladder.name:<{_WIDTH}} {ladder.about}")
+        told(f"  {ladder.name:<{_WIDTH}} {ladder.about}")
         for name in rung_names(ladder.rungs):
-            typer.echo(f"{'':<{_WIDTH + 3}}{name}")
-    typer.echo(
+            told(f"{'':<{_WIDTH + 3}}{name}")
+    told(
         f"\nNorms (--threat NORM:EPS)\n  {', '.join(NORMS)}, pixel (L2 over channels), "
         "token and atom (L2 over the last axis)"
     )
-    typer.echo(f"\nTasks (--task)\n  auto, {', '.join(TASKS)}, regression")
-    typer.echo("\nLosses (--loss), the first of each task is its default")
+    told(f"\nTasks (--task)\n  auto, {', '.join(TASKS)}, regression")
+    told("\nLosses (--loss), the first of each task is its default")
     for name, task in TASKS.items():
-        typer.echo(f"  {name:<13} {', '.join(task.losses)}")
-    typer.echo(f"  {'regression':<13} mse")
-    typer.echo("\nTraining recipes (signstep train --recipe)")
+        told(f"  {name:<13} {', '.join(task.losses)}")
+    told(f"  {'regression':<13} mse")
+    told("\nTraining recipes (signstep train --recipe)")
     for made in TRAINING_RECIPES.values():
-        typer.echo(f"  {made.name:<{_WIDTH}} {made.title}")
+        told(f"  {made.name:<{_WIDTH}} {made.title}")
         passes = f"{made.passes[0]} forward and {made.passes[1]} backward passes a step"
         for line in (made.source, f"start: {made.placed}; projection: {made.projected}; {passes}"):
-            typer.echo(f"{'':<{_WIDTH + 3}}{line}")
-    typer.echo("\nFindings (signstep explain CODE)")
+            told(f"{'':<{_WIDTH + 3}}{line}")
+    told("\nFindings (signstep explain CODE)")
     for rule in CATALOGUE.values():
-        typer.echo(f"  {rule.code}  {rule.title}")
+        told(f"  {rule.code}  {rule.title}")
 
 
 @app.command()
@@ -81,4 +82,4 @@ def explain(
         if not training:
             raise InputError(f"{error}; training recipes are {', '.join(TRAINING_RECIPES)}") from error
         parts = []
-    typer.echo("\n\n".join([*parts, *([explained(name.strip())] if training else [])]))
+    told("\n\n".join([*parts, *([explained(name.strip())] if training else [])]))

@@ -1,7 +1,7 @@
 """``signstep train``: a robust model, watched for collapse, and an audit of what came of it."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -16,10 +16,11 @@ from signstep.auditing.result import Result
 from signstep.certify import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.config import dump_config
-from signstep.cli.job import output_folder, say
+from signstep.cli.config import check_written, dump_config
+from signstep.cli.job import output_folder
 from signstep.cli.rows import Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.stopping import asked_to_stop
+from signstep.cli.terminal import aside, noted, say, told
 from signstep.core.files import write_whole
 from signstep.core.space import InputSpace, Statistic
 from signstep.core.threat import ThreatModel
@@ -151,7 +152,7 @@ def train(
         seed=seed,
     )
     mean_, std_ = o.numbers(mean, "mean"), o.numbers(std, "std")
-    _check(model, data, cure, mean_, std_)
+    _check(context.params, mean_, std_)
     reading = {
         "label_column": label_column,
         "classes": classes,
@@ -163,7 +164,7 @@ def train(
     source = opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
     loaded = load_model(model or _MODEL, weights=weights, args=parse_args(list(model_arg or [])))
     terms = o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds)
-    quiet, where = Console(stderr=True), o.device_of(device)
+    quiet, where = aside(), o.device_of(device)
     with output_folder(out, marks=("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")) as folder:
         x, y = spooled(source, folder) if on_disk else whole(source)
         held = None if ladder == "none" else held_out(data or _DATA, test, source, (x, y), settings, reading)
@@ -240,7 +241,7 @@ def _told(result: Result | None, quiet: Console, folder: Path) -> None:
     if result is None:
         say(quiet, f"interrupted before the audit had a batch: call again to audit, in {folder}")
         raise typer.Exit(130)
-    typer.echo(str(result))
+    told(str(result))
 
 
 def _floor(
@@ -250,17 +251,18 @@ def _floor(
     try:
         share = certified_share(model, batches, threat, mean, std)
     except SignstepError as error:  # after hours of training no reason to lose the card
-        typer.echo(f"No bounds were taken: {error}", err=True)
+        noted(f"No bounds were taken: {error}")
         return None
-    typer.echo(f"Certified by interval bounds: {100 * share:.1f} %, which no attack can go below.")
+    told(f"Certified by interval bounds: {100 * share:.1f} %, which no attack can go below.")
     return share
 
 
-def _check(model: str | None, data: str | None, cure: str | None, mean: Statistic, std: Statistic) -> None:
+def _check(given: Mapping[str, Any], mean: Statistic, std: Statistic) -> None:
     """What makes no sense is said before the hours that lead to it."""
-    if cure is not None:
-        training_recipe(cure)
-    if (model is None) != (data is None):
+    check_written("train", given)
+    if given["cure"] is not None:
+        training_recipe(given["cure"])
+    if (given["model"] is None) != (given["data"] is None):
         raise InputError("--model and --data belong together; pass both, or neither for the built-in digits")
     InputSpace.of(mean, std)
 

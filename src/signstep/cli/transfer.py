@@ -6,13 +6,13 @@ from typing import Annotated, cast
 
 import torch
 import typer
-from rich.console import Console
 from torch import nn
 
 from signstep.auditing.matrix import MARK
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.job import interruptible, output_folder, say
+from signstep.cli.job import interruptible, output_folder
+from signstep.cli.terminal import aside, say, told
 from signstep.core.recipes import recipe
 from signstep.data import open_data
 from signstep.errors import InputError
@@ -80,7 +80,7 @@ def transfer(
     if goal not in ("untargeted", "random", "next"):
         raise InputError(f"--goal {goal!r}; pass untargeted, random or next: other rules differ from model to model")
     recipe(attack)  # a recipe that does not exist is said before anything is loaded
-    quiet, where = Console(stderr=True), o.device_of(device)
+    quiet, where = aside(), o.device_of(device)
     source = open_data(
         data,
         batch_size=batch_size,
@@ -121,7 +121,7 @@ def transfer(
                 seed=seed,
             )
         write_transfer(matrix, folder)
-    typer.echo(str(matrix))
+    told(str(matrix))
     say(quiet, f"written: {folder}")
     if matrix.partial:
         raise typer.Exit(130)

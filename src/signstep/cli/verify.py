@@ -6,7 +6,6 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from torch import Tensor
 
 from signstep.auditing import planned, rescore
@@ -25,13 +24,15 @@ from signstep.cli.app import app
 from signstep.cli.brought import Brought, brought, files_of, names, options_of, threat
 from signstep.cli.domain import SchemaFile
 from signstep.cli.fence import fenced, refuse
-from signstep.cli.job import output_folder, say
+from signstep.cli.job import output_folder
 from signstep.cli.stated import Stated, agrees, proposal, stated_by
+from signstep.cli.terminal import aside, say, told
 from signstep.core.threat import span_of
 from signstep.core.untouched import untouched
 from signstep.domains import DOMAINS
 from signstep.domains import domain as find_domain
 from signstep.errors import LoadError
+from signstep.plain import one_line
 
 _HELP = """Check a report with your own model, weights and data, believing nothing that lies in its folder.
 
@@ -205,42 +206,31 @@ def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str,
 
     with output_folder(render, marks=("index.html",)) as folder:
         write_report(result, folder, points=points, ignore=ignore)
-    say(Console(stderr=True), f"rendered anew: {render / 'index.html'}")
+    say(aside(), f"rendered anew: {render / 'index.html'}")
 
 
 def _told(result: Result | None, checks: Sequence[Check], typed: str | None, *, asked: bool) -> None:
     """Print the answer; the exit status says whether all holds."""
     if not asked:
-        typer.echo(_MISSING)
+        told(_MISSING)
     for check in checks:
-        typer.echo(one_line(str(check)))
+        told(one_line(str(check)))
     if result is not None:
-        typer.echo("Nobody who was not there can tell these; whoever made the report may have written anything:")
+        told("Nobody who was not there can tell these; whoever made the report may have written anything:")
         for line in unprovable(result):
-            typer.echo(f"  {one_line(line)}")
+            told(f"  {one_line(line)}")
         if result.partial:
-            typer.echo(f"note  the audit was interrupted: the record covers {result.examples} examples")
+            told(f"note  the audit was interrupted: the record covers {result.examples} examples")
     if not asked and typed is not None:
-        typer.echo("The report names a model and data. Nothing of it was loaded; if you trust them, type:")
-        typer.echo(f"  {one_line(typed)}")
+        told("The report names a model and data. Nothing of it was loaded; if you trust them, type:")
+        told(f"  {one_line(typed)}")
     say(
-        Console(stderr=True),
+        aside(),
         "This scores what was found again; what held is searched again with --again alone. The true robust accuracy "
         "may be lower.",
     )
     if not all(check.holds for check in checks):
         raise typer.Exit(1)
     if not asked or not all(check.complete for check in checks):
-        typer.echo("incomplete: nothing fails, and not all could be checked")
+        told("incomplete: nothing fails, and not all could be checked")
         raise typer.Exit(4)
-
-
-def one_line(text: str) -> str:
-    r"""Text of an enemy as one line that cannot deceive.
-
-    >>> one_line("ok\nFAIL \x1b[2J")
-    'ok\ufffdFAIL \ufffd[2J'
-    """
-    from signstep.report.plain import plain
-
-    return plain(text).replace("\n", "\ufffd").replace("\t", " ")

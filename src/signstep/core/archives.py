@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from signstep.core.caps import current, how
 from signstep.errors import LoadError
 
 # Deflate cannot make more of a byte: a higher claim is a lie.
 MOST_RATIO = 1032
 SLACK = 4096
 
-MOST_NAMES = 100_000
 MOST_HEADER = 64 * 2**20
 _CHUNK = 2**20
 
@@ -27,8 +27,8 @@ def check_names(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     Raises:
         LoadError: it has.
     """
-    if len(entries) > MOST_NAMES:
-        raise LoadError(f"{path} has {len(entries)} entries, over {MOST_NAMES}: save it again with fewer")
+    if len(entries) > current().names:
+        raise LoadError(f"{path} has {len(entries)} entries, over {current().names}: save fewer, or {how('names')}")
     seen: set[str] = set()
     room = path.stat().st_size
     for entry in entries:
@@ -63,7 +63,10 @@ def check_sums(path: Path, kind: str, most: int) -> None:
             check_names(path, entries)
             whole = sum(entry.file_size for entry in entries)
             if whole > most:
-                raise LoadError(f"{path} unpacks to {whole} bytes, over {most}: save it without compression")
+                raise LoadError(
+                    f"{path} unpacks to {whole} bytes, over {most}: save it without compression, or "
+                    f"{how('inflated', 'ratio')}"
+                )
             for entry in entries:
                 with archive.open(entry) as stream:
                     while stream.read(_CHUNK):
@@ -91,10 +94,44 @@ def check_safetensors(path: Path) -> None:
             if length > min(MOST_HEADER, path.stat().st_size):
                 raise ValueError(f"it claims a header of {length} bytes, more than it can have")
             header = json.loads(file.read(length), object_pairs_hook=_without_twins)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read ({error.strerror or error}): check the path") from error
+    except (ValueError, RecursionError) as error:
         raise LoadError(f"{path} is no readable safetensors file ({error}): save or download it again") from error
-    if not isinstance(header, Mapping) or len(header) > MOST_NAMES:
-        raise LoadError(f"{path} has no table of at most {MOST_NAMES} tensors for a header: save it again")
+    if not isinstance(header, Mapping) or len(header) > current().names:
+        raise LoadError(
+            f"{path} has no table of at most {current().names} tensors for a header: save it again, or {how('names')}"
+        )
+
+
+def check_unpacked(path: Path, name: str, size: int, packed: int) -> None:
+    """See that compressed content is not far larger than what is there of it.
+
+    Args:
+        path: of the file.
+        name: of the content, for messages.
+        size: bytes that it unpacks to.
+        packed: bytes that it has in the file.
+
+    Raises:
+        LoadError: it is.
+    """
+    most = current().unpacked(packed)
+    if size > most:
+        raise LoadError(
+            f"{path}: {name} unpacks from {packed} to {size} bytes, over {most}: save it without compression, or "
+            f"{how('inflated', 'ratio')}"
+        )
+
+
+def check_held(size: int, name: str) -> None:
+    """See that an array that memory has to hold as a whole is not too large for that.
+
+    Raises:
+        LoadError: it is.
+    """
+    if size > current().array:
+        raise LoadError(f"{name} has {size} bytes, over {current().array}: save it in parts, or {how('array')}")
 
 
 def bytes_of(shape: Sequence[int], itemsize: int, name: str) -> int:

@@ -96,14 +96,18 @@ class Batches:
         """
         try:
             iterator = iter(self._source())
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # sys.exit() in a loader too
             raise _own(error) from error
         while True:
             try:
                 entry = next(iterator)
             except StopIteration:
                 return
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 raise _own(error) from error
             yield entry
 
@@ -276,7 +280,7 @@ def _already_left_out(data: object) -> dict[str, int]:
     return dict(found) if isinstance(found, Mapping) and not isinstance(data, Mapping) else {}
 
 
-def _own(error: Exception) -> Exception:
+def _own(error: BaseException) -> Exception:
     """An error of the data's own code in one sentence, with the line that raised it; ours as they are."""
     if isinstance(error, (SignstepError, MemoryError)):
         return error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from signstep.core.locks import Lock, lock
 from signstep.errors import LoadError
+from signstep.plain import plain
 
 PREFIX = ".signstep-"
 _TEMPORARY = re.compile(r"\.signstep-[a-z0-9_]{8}\.part")
@@ -59,13 +60,15 @@ def is_writable(text: str) -> bool:
 def write_whole(path: Path, content: bytes | str) -> None:
     """Write under another name first, then rename; the file gets the permissions that the umask leaves.
 
+    Text is made plain on its way (`signstep.plain`).
+
     Raises:
         WriteError: it cannot be written; what lay there before still does. (Where all that failed was to sync the
             folder, the new file lies there, whole.)
     """
     try:
         with _aside(path) as (_, handle), os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(plain(content).encode() if isinstance(content, str) else content)
     except OSError as error:
         raise WriteError(path, error) from error
 

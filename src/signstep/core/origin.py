@@ -1,14 +1,19 @@
 """Where in the user's own code an exception began, so that one sentence can say it."""
 
+import functools
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from signstep.errors import ModelError, SignstepError
+
+P = ParamSpec("P")
+Made = TypeVar("Made")
 
 _MARK = "_signstep_origin"
 _NOBODY = 3
@@ -43,6 +48,33 @@ def foreign(what: str) -> Iterator[None]:
         failed = ModelError(sentence(what, error))
         setattr(failed, _MARK, str(failed))
         raise failed from error
+
+
+def contained(function: Callable[P, Made]) -> Callable[P, Made]:
+    """A function that people call, in which no code of theirs ends the process as if all were well.
+
+    Loaders, losses, attacks and callbacks of theirs run inside. ``sys.exit(0)`` in any of them would leave without a
+    result and with status 0, which a gate takes for a pass. What is no ``Exception`` is raised as a `ModelError` that
+    says where it came from; an interrupt stays itself. (``os._exit`` cannot be caught by anybody.)
+    """
+
+    @functools.wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> Made:
+        try:
+            return function(*args, **kwargs)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise ended(error) from error
+
+    return inner
+
+
+def ended(error: BaseException) -> ModelError:
+    """The failure that something which would have ended the process becomes."""
+    failed = ModelError(sentence("code that is not Signstep's", error))
+    setattr(failed, _MARK, str(failed))
+    return failed
 
 
 def said_of(error: BaseException) -> str | None:

@@ -1,8 +1,10 @@
 """A small region that may show anything: a sticker, optimised over where it may lie."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,9 +12,10 @@ from torch import Tensor
 from signstep.core import given
 from signstep.core.counts import Count
 from signstep.core.examples import Data, Pool, pools
-from signstep.core.kept import load_kept, save_kept
+from signstep.core.kept import count_of, load_kept, save_kept
 from signstep.core.keys import Key, content_ids
 from signstep.core.oracles import gradient_of, leaf_of
+from signstep.core.origin import contained
 from signstep.core.outputs import Kind, Selector
 from signstep.core.placement import Place, Placement
 from signstep.core.problem import ModelProblem, judge
@@ -96,16 +99,22 @@ class Patch:
         Raises:
             LoadError: the file is missing, damaged or something else.
         """
-        tensors, terms = load_kept(path, _KIND)
+        return load_kept(path, _KIND, cls._of)
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, Tensor], terms: Mapping[str, Any]) -> "Patch":
         place: Place = "random" if terms["place"] == "random" else (terms["place"][0], terms["place"][1])
         where = Placement(place, terms["degrees"], terms["light"], terms["low"], terms["high"])
-        counts = {name: Count(*terms[name]) for name in ("train", "grey", "noise")}
+        counts = {name: count_of(terms[name]) for name in ("train", "grey", "noise")}
+        values = tensors["values"]
+        if values.ndim != 3 or not values.is_floating_point():
+            raise ValueError(f"its values are {values.dtype} {tuple(values.shape)}, not (C, H, W)")
         return cls(
-            tensors["values"],
+            values,
             where,
-            terms["target"],
-            heldout=Count(*terms["heldout"]) if terms["heldout"] else None,
-            seed=terms["seed"],
+            None if terms["target"] is None else index(terms["target"]),
+            heldout=count_of(terms["heldout"]) if terms["heldout"] else None,
+            seed=index(terms["seed"]),
             **counts,
         )
 
@@ -118,6 +127,7 @@ class Patch:
         return "\n".join([*lines, f"  grey          {self.grey}", f"  random        {self.noise}"])
 
 
+@contained
 def patch(  # noqa: D417 - the arguments it shares with `attack` are described there
     model: Model,
     data: Data,

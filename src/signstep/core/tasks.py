@@ -15,6 +15,7 @@ from torch import Tensor
 from signstep.core import losses
 from signstep.core.batch_invariant import softplus
 from signstep.core.defaults import plain_tensor
+from signstep.core.origin import foreign
 from signstep.core.outputs import Outputs
 from signstep.errors import InputError, LabelError, ModelError, SignstepWarning
 
@@ -435,8 +436,10 @@ class Custom:
             raise InputError(
                 "target= has no meaning for a custom loss; put the target into the loss and its success rule"
             )
-        value = self.loss(outputs.scores, aim.y)
-        fooled = self.success(outputs.raw, aim.y)
+        with foreign("loss="):
+            value = self.loss(outputs.scores, aim.y)
+        with foreign("success="):
+            fooled = self.success(outputs.raw, aim.y)
         rows = len(outputs.raw)
         for name, part in (("loss", value), ("success", fooled)):
             if not isinstance(part, Tensor) or part.shape != (rows,):

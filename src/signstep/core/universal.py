@@ -1,8 +1,10 @@
 """One change for a whole data set."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,9 +12,10 @@ from torch import Tensor
 from signstep.core import given
 from signstep.core.counts import Count
 from signstep.core.examples import Data, Pool, pools
-from signstep.core.kept import load_kept, one_example, save_kept, threat_from, threat_terms
+from signstep.core.kept import count_of, load_kept, one_example, save_kept, threat_from, threat_terms
 from signstep.core.keys import Key
 from signstep.core.oracles import Autograd
+from signstep.core.origin import contained
 from signstep.core.outputs import Kind, Selector
 from signstep.core.problem import judge
 from signstep.core.region import region_around
@@ -81,11 +84,15 @@ class Universal:
         Raises:
             LoadError: the file is missing, damaged or something else.
         """
-        tensors, terms = load_kept(path, _KIND)
-        counts = {name: Count(*terms[name]) if terms[name] else None for name in ("train", "heldout", "control")}
+        return load_kept(path, _KIND, cls._of)
+
+    @classmethod
+    def _of(cls, tensors: Mapping[str, Tensor], terms: Mapping[str, Any]) -> "Universal":
+        counts = {name: count_of(terms[name]) if terms[name] else None for name in ("train", "heldout", "control")}
         train, control = counts["train"] or Count(0, 0), counts["control"] or Count(0, 0)
         threat = threat_from(terms["threat"], tensors)
-        return cls(tensors["delta"], threat, terms["target"], train, counts["heldout"], control, terms["seed"])
+        target = None if terms["target"] is None else index(terms["target"])
+        return cls(tensors["delta"], threat, target, train, counts["heldout"], control, index(terms["seed"]))
 
     def success(
         self,
@@ -121,6 +128,7 @@ class Universal:
         return "\n".join(lines)
 
 
+@contained
 def universal(  # noqa: D417 - the arguments it shares with `attack` are described there
     model: Model,
     data: Data,

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.archives import MOST_RATIO, SLACK
+from signstep.core.archives import MOST_RATIO, SLACK, check_unpacked
+from signstep.core.caps import current, how
 from signstep.data.batches import DataSource
-from signstep.data.images import MAX_PIXELS
 from signstep.errors import InputError, LoadError
 
 IMAGES_NAME = re.compile(r"(?P<prefix>.*)images(?P<dot>[-.])idx3-ubyte(?:\.gz)?")
@@ -50,8 +50,11 @@ def open_idx(images: Path, *, batch_size: int, notes: tuple[str, ...] = ()) -> D
     labels_file = _find_labels(images)
     with _open(images) as stream:
         count, height, width = _header(stream, images, dimensions=3)
-    if height * width > MAX_PIXELS:
-        raise LoadError(f"{images} has images of {height}x{width}, over {MAX_PIXELS} pixels: cut them smaller")
+    if height * width > current().pixels:
+        raise LoadError(
+            f"{images} has images of {height}x{width}, over {current().pixels} pixels: cut them smaller, or "
+            f"{how('pixels')}"
+        )
     if count * height * width == 0:
         raise LoadError(f"{images} holds no pixels: its header says {count} images of {height}x{width}")
     _check_size(images, 16 + count * height * width)
@@ -132,6 +135,8 @@ def _check_claim(path: Path, expected: int) -> None:
     size = path.stat().st_size
     if expected > MOST_RATIO * size + SLACK:
         raise LoadError(f"{path} has {size} bytes but its header asks for {expected}: download it again")
+    if expected > size:
+        check_unpacked(path, "the file", expected, size)
 
 
 def _exactly(stream: io.BufferedIOBase, count: int, path: Path) -> bytes:

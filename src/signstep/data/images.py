@@ -32,6 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.caps import Caps
 from signstep.errors import LoadError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ _ORIENTATION = 0x0112
 # Of all that Pillow opens. PostScript, for one, is handed to Ghostscript.
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
-MAX_PIXELS = 25_000_000
+MAX_PIXELS = Caps().pixels
 
 _RULES = {
     "orientation": "turned upright by the EXIF orientation",

@@ -14,7 +14,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from signstep.core.archives import bytes_of, check_names
+from signstep.core.archives import bytes_of, check_held, check_names, check_unpacked
 from signstep.data.batches import DataSource
 from signstep.data.comma import INFLATED, INFLATED_LEAST
 from signstep.errors import LoadError
@@ -113,6 +113,7 @@ def _members(path: Path) -> dict[str, _Member]:
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
                 name = info.filename.removesuffix(".npy")
+                check_unpacked(path, name, info.file_size, info.compress_size)
                 with archive.open(info) as stream:
                     member = members[name] = _header(stream)
                     begun = stream.tell()
@@ -172,6 +173,7 @@ def _layout(path: Path, name: str, x: _Member) -> tuple[_Member, _Layout]:
         shape = (shape[2], shape[0], shape[1])
         notes.append(f"{name}: {x.shape} read as (N, H, W, C) and turned into (N, C, H, W)")
     if x.fortran:
+        _refuse_large(path, name, x)
         notes.append(f"{name}: stored column by column (Fortran order), so it is held in memory as a whole")
     bounds = (0.0, 1.0) if x.dtype.kind != "f" else None
     scale = 255.0 if x.dtype == np.uint8 else 1.0
@@ -181,6 +183,7 @@ def _layout(path: Path, name: str, x: _Member) -> tuple[_Member, _Layout]:
 def _reals(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
     """Targets of a regression, any shape."""
     _refuse_objects(path, name, member)
+    _refuse_large(path, name, member)
     if member.dtype.kind not in "iufb":
         raise LoadError(f"{path}: {name} has dtype {member.dtype}: save the targets as numbers")
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
@@ -196,6 +199,7 @@ def _labels(
 ) -> tuple[Tensor, list[str]]:
     """Class numbers (N,), or (N, ...) for inputs of shape ``one`` (C, ...)."""
     _refuse_objects(path, name, member)
+    _refuse_large(path, name, member)
     if member.dtype.kind not in "iufb":
         raise LoadError(f"{path}: {name} has dtype {member.dtype}: save labels as class numbers 0..K-1")
     shape, notes = member.shape, []
@@ -242,6 +246,11 @@ def _blocks(path: Path, name: str, x: _Member, sizes: Sequence[int]) -> Iterator
             if len(data) != size * row_bytes:
                 raise EOFError(f"{name} ends early")
             yield np.frombuffer(data, x.dtype).reshape(size, *x.shape[1:])
+
+
+def _refuse_large(path: Path, name: str, member: _Member) -> None:
+    """An array that is held whole; labels become eight bytes each."""
+    check_held(math.prod(member.shape) * max(member.dtype.itemsize, 8), f"{path}: {name}")
 
 
 def _refuse_objects(path: Path, name: str, member: _Member) -> None:

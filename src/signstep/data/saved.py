@@ -6,7 +6,6 @@ run: images must lie in the saved files.
 """
 
 import importlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from signstep.core.documents import read_json
 from signstep.data.arrow import arrow_rows, check_types
 from signstep.data.batches import DataSource
 from signstep.data.images import MAX_PIXELS, Picture, read_images, survey, treatment
@@ -82,7 +82,7 @@ def open_saved(
         source = open_tables(
             [column],
             name=str(chosen),
-            files=_files(chosen),
+            files=files_of(chosen),
             target=target,
             classes=order,
             skip_bad=skip_bad,
@@ -119,7 +119,7 @@ def _load(folder: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError("datasets", "datasets") from error
     try:
-        if not any(name.endswith(".arrow") for name in _files(folder)):  # a set without rows is saved without them
+        if not any(name.endswith(".arrow") for name in files_of(folder)):  # a set without rows is saved without them
             raise LoadError(f"{folder} holds no rows: save at least one example")
         data = datasets.load_from_disk(str(folder))
         for name, feature in data.features.items():
@@ -231,7 +231,7 @@ def _pictures(
         labels=labels.numbers[list(looked.usable)],
         shape=looked.shape,
         read=lambda sizes: read_images(chosen, looked.shape, resize, sizes, max_pixels),
-        files=_files(folder),
+        files=files_of(folder),
         batch_size=batch_size,
         total=len(labelled) - looked.skipped,
         bounds=(0.0, 1.0),
@@ -258,8 +258,18 @@ def _stored(cells: Any, image: str, folder: Path, row: int) -> BytesIO:
     return BytesIO(cell["bytes"])
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """The files that ``state.json`` lists, and the two that describe them."""
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    names = [entry["filename"] for entry in state["_data_files"]]
+def files_of(folder: Path) -> dict[str, Path]:
+    """The files that ``state.json`` lists, and the two that describe them, by name.
+
+    Raises:
+        LoadError: It lists none, or some that lie elsewhere.
+    """
+    state = read_json(folder / "state.json", "the list of files")
+    try:
+        names = [entry["filename"] for entry in state["_data_files"]]
+        inside = all(isinstance(name, str) and not {"/", "\\", ".."} & {name, *name} for name in names)
+    except (KeyError, TypeError) as error:
+        raise LoadError(f"{folder / 'state.json'} lists no files ({error!r}): save the data set again") from error
+    if not inside:
+        raise LoadError(f"{folder / 'state.json'} lists files outside of its folder: save the data set again")
     return {name: folder / name for name in ("dataset_info.json", "state.json", *names)}

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from signstep.core.caps import current
 from signstep.core.files import expanded, refuse_unwritable
 from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource, without_label
@@ -12,7 +13,6 @@ from signstep.data.comma import open_comma
 from signstep.data.digits import digits_source
 from signstep.data.folder import SUFFIXES, holds_classes, holds_images, is_image, open_folder
 from signstep.data.idx import IMAGES_NAME, holds_idx, open_idx, open_idx_folder
-from signstep.data.images import MAX_PIXELS
 from signstep.data.npz import open_npz
 from signstep.data.saved import is_saved, open_saved
 from signstep.data.shards import find_shards, open_shards
@@ -109,6 +109,8 @@ def open_data(
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize, max_pixels=max_pixels)
     if ignore_label is not None and real:
         raise InputError(f"ignore_label={ignore_label} leaves out a class, and real targets have none: leave it out")
+    if isinstance(classes, str | Path):
+        refuse_unwritable(classes, "the name of the list of classes")
     names = None if classes is None else read_classes(classes)
     options = _Options(
         *(batch_size, None if ignore_label is not None else limit, split, resize, label_column, names, skip_bad, real),
@@ -178,7 +180,7 @@ def _open(path: str | Path, options: _Options) -> DataSource:
                 batch_size=options.batch_size,
                 real=options.real,
                 ignore=options.ignore_label,
-                max_pixels=options.max_pixels or MAX_PIXELS,
+                max_pixels=options.max_pixels or current().pixels,
             )
         case _:
             source = open_folder(
@@ -188,7 +190,7 @@ def _open(path: str | Path, options: _Options) -> DataSource:
                 limit=options.limit,
                 classes=options.classes,
                 skip_bad=options.skip_bad,
-                max_pixels=options.max_pixels or MAX_PIXELS,
+                max_pixels=options.max_pixels or current().pixels,
             )
     return source
 

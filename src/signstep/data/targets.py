@@ -1,6 +1,7 @@
 """The target column of a table: values become class numbers, or stay the real numbers that they are."""
 
 import math
+import re
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.core.documents import read_text
 from signstep.core.files import expanded
 from signstep.errors import InputError, LoadError, SignstepError
 
@@ -211,8 +213,8 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str | Path):
         path = expanded(classes)
         try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-        except (OSError, UnicodeDecodeError) as error:
+            names = [line.strip() for line in _lines(read_text(path, "the list of classes"))]
+        except LoadError as error:
             raise LoadError(
                 f"classes={str(path)!r} cannot be read ({error}): pass a UTF-8 text file with one name per line, or a "
                 "sequence of names"
@@ -222,6 +224,11 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
         names = list(classes)
         _refuse_gaps(names, "classes", InputError)
     return tuple(names)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines end where editors end them: ``str.splitlines`` would also cut a name at a separator that nobody sees."""
+    return re.split("\r\n|\r|\n", text.rstrip()) if text.strip() else []
 
 
 def _refuse_gaps(names: list[str], where: str, kind: type[Exception]) -> None:

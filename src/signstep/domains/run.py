@@ -10,12 +10,14 @@ from signstep.auditing.ladder import Rung
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit
 from signstep.core.attack import Attack
+from signstep.core.origin import contained
 from signstep.core.recipes import canonical
 from signstep.core.subject import Model
 from signstep.core.twin import Engine
 from signstep.domains.case import Case
 
 
+@contained
 def audit_case(
     case: Case,
     *,

@@ -41,7 +41,9 @@ def load_exported(path: Path, *, trust: bool) -> ExportedModel:
     try:
         program = torch.export.load(path)
         module = program.module()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a program runs code as it is read, and that may exit
         raise LoadError(
             f"{path} cannot be loaded as an exported program ({type(error).__name__}): "
             "export it again with torch.export.save under this version of PyTorch"

@@ -5,7 +5,6 @@ Source: Sandler et al. (2018), "MobileNetV2: Inverted Residuals and Linear Bottl
 says what is done with them, in the vocabulary of TensorFlow Lite.
 """
 
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from signstep.core.documents import read_json
 from signstep.core.files import expanded
 from signstep.errors import LoadError
 
@@ -118,7 +118,7 @@ class _Network(nn.Module):
 def _steps(path: Path) -> tuple[int, tuple[_Step, ...]]:
     """The number of the input, and the operations up to a final softmax."""
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        content: dict[str, Any] = read_json(path, "the list of operations")
         start, steps = int(content["input"]), tuple(_step(entry) for entry in content["ops"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LoadError(

@@ -13,13 +13,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from signstep.core.archives import MOST_NAMES, check_safetensors, check_sums
+from signstep.core.archives import check_held, check_safetensors, check_sums
+from signstep.core.caps import current
 from signstep.errors import LoadError
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
-# torch.save compresses nothing; an archive that was packed again may grow so far.
-_INFLATED, _SMALL = 20, 64 * 2**20
 _REMEDY = "save the weights alone with torch.save(model.state_dict(), path) or safetensors.torch.save_file"
 
 
@@ -39,6 +38,8 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     best = min(candidates, key=lambda candidate: candidate.misfits)
     if best.misfits:
         raise LoadError(f"{path} does not fit the model: {best.complaint()}; pass the architecture it was trained with")
+    for name, tensor in best.weights.items():
+        check_held(tensor.numel() * tensor.element_size(), f"{path}: {name}")
     _refuse_odd(path, best.weights, expected)
     refuse_non_finite(path, best.weights)
     model.load_state_dict(best.weights, strict=False)  # what may be missing was decided above
@@ -57,7 +58,7 @@ def _read(path: Path) -> object:
     if _is_torchscript(path):
         raise LoadError(f"{path} is a TorchScript program, and loading one runs code from it: {_REMEDY}")
     if _is_zip(path):
-        check_sums(path, "PyTorch weights file", max(_INFLATED * path.stat().st_size, _SMALL))
+        check_sums(path, "PyTorch weights file", current().unpacked_weights(path.stat().st_size))
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
@@ -85,7 +86,7 @@ def _is_torchscript(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # no archive, or a damaged one: what reads it says so
         return False
 
 
@@ -97,7 +98,7 @@ def _readings(content: object) -> Iterator[tuple[dict[str, Tensor], tuple[str, .
         if not isinstance(level, Mapping):
             continue
         named = {name: value for name, value in level.items() if isinstance(name, str)}
-        if len(named) > MOST_NAMES:
+        if len(named) > current().names:
             continue
         if named and len(named) == len(level) and all(isinstance(value, Tensor) for value in named.values()):
             yield from _without_prefixes(named, notes)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from signstep.core.statistics import wilson
+from signstep.plain import one_line
 from signstep.report.numerals import percent
 
 # Drawn 420 units wide and shown at 340 to 520 pixels, so that letters are never much smaller than on paper.
@@ -170,17 +171,17 @@ def _svg(
         width=_WIDTH,
         height=_HEIGHT,
         ident=ident,
-        title=title,
-        description=description,
+        title=one_line(title),
+        description=one_line(description),
         body=Markup("").join(parts),
         left=_LEFT,
         right=_RIGHT,
         bottom=_BOTTOM,
         middle=middle,
         below=_HEIGHT - 6,
-        x_label=labels[0],
+        x_label=one_line(labels[0]),
         above=_TOP - 14,
-        y_label=labels[1],
+        y_label=one_line(labels[1]),
     )
 
 

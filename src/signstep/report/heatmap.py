@@ -9,7 +9,7 @@ from signstep.core.counts import Count
 from signstep.core.files import write_whole
 from signstep.core.folders import replaced
 from signstep.report.numerals import fraction, interval, percent, share
-from signstep.report.page import environment
+from signstep.report.page import rendered
 
 # The strongest colour still leaves the numbers readable on paper and in the dark.
 _DARKEST = 0.55
@@ -41,18 +41,15 @@ def heat_page(matrix: TransferMatrix) -> str:
         notes.append('"all" is the mean gradient over the surrogates, without the victim itself.')
     if "random-sign" in matrix.sources:
         notes.append('"random-sign" is a random change of the same size: the control that a transfer must beat.')
-    return (
-        environment()
-        .get_template("transfer.html.j2")
-        .render(
-            matrix=matrix,
-            sentence=_sentence(matrix),
-            terms=[(name, str(value)) for name, value in matrix.terms.items()],
-            body=body,
-            clean=[_shown(matrix.accuracy(name)) for name in matrix.victims],
-            own=own,
-            notes=notes,
-        )
+    return rendered(
+        "transfer.html.j2",
+        matrix=matrix,
+        sentence=_sentence(matrix),
+        terms=[(name, str(value)) for name, value in matrix.terms.items()],
+        body=body,
+        clean=[_shown(matrix.accuracy(name)) for name in matrix.victims],
+        own=own,
+        notes=notes,
     )
 
 

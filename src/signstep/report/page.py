@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 from signstep.auditing.findings import Finding
 from signstep.auditing.result import UPPER_BOUND, Result
 from signstep.auditing.table import claim, clean_word, is_objective, sentence
+from signstep.plain import one_line, plain
 from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted
 from signstep.report.charts import bar_chart, line_chart, sample
 from signstep.report.checklist import checklist
@@ -25,7 +26,6 @@ from signstep.report.curve import (
 )
 from signstep.report.numerals import NONE, fraction, interval, percent, share, size, unit
 from signstep.report.pictures import Gallery
-from signstep.report.plain import plain
 from signstep.report.rungs import ladder_table, nearest_table, queries_table, settled, time_chart, time_table
 from signstep.report.section import parts
 
@@ -43,43 +43,40 @@ class Figure:
 def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
     """The whole page as HTML."""
     lines, bins, classes = series(result), histogram(result), by_class(result)
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            result=result,
-            sentence=sentence(result),
-            figures=figures(result),
-            upper_bound=UPPER_BOUND,
-            targeted=targeted(result),
-            claim=claim(result),
-            findings=[finding for finding in findings if finding.ignored is None],
-            ignored=[finding for finding in findings if finding.ignored is not None],
-            overview=ladder_table(result) if result.ladder else overview(result),
-            time=time_chart(result) if result.ladder and result.examples else None,
-            time_table=time_table(result) if result.ladder else None,
-            settled=settled(result) if result.ladder else "",
-            queries=queries_table(result),
-            nearest=nearest_table(result),
-            sources=_sources(result),
-            curve=_curve_chart(result, lines) if lines else None,
-            curve_table=curve_table(result, lines) if lines else None,
-            legend=[(sample(line.role), line.name) for line in lines],
-            measure=measure(result),
-            unclear=max((entry.undetermined for entry in result.attacks), default=0),
-            gallery=shown,
-            confusion=confusion(result),
-            by_class=classes,
-            health=health(result),
-            histogram=_histogram_chart(result, bins) if bins else None,
-            histogram_table=histogram_table(result, bins) if bins else None,
-            cost=cost(result),
-            comparison=comparison(result),
-            parts=parts(result.sections),
-            pictured=bool(shown.pictures) or not result.sections,
-            checklist=checklist(result),
-            terms=[(name.replace("_", " "), written(value)) for name, value in result.terms.items()],
-        )
+    return rendered(
+        "page.html.j2",
+        result=result,
+        sentence=sentence(result),
+        figures=figures(result),
+        upper_bound=UPPER_BOUND,
+        targeted=targeted(result),
+        claim=claim(result),
+        findings=[finding for finding in findings if finding.ignored is None],
+        ignored=[finding for finding in findings if finding.ignored is not None],
+        overview=ladder_table(result) if result.ladder else overview(result),
+        time=time_chart(result) if result.ladder and result.examples else None,
+        time_table=time_table(result) if result.ladder else None,
+        settled=settled(result) if result.ladder else "",
+        queries=queries_table(result),
+        nearest=nearest_table(result),
+        sources=_sources(result),
+        curve=_curve_chart(result, lines) if lines else None,
+        curve_table=curve_table(result, lines) if lines else None,
+        legend=[(sample(line.role), line.name) for line in lines],
+        measure=measure(result),
+        unclear=max((entry.undetermined for entry in result.attacks), default=0),
+        gallery=shown,
+        confusion=confusion(result),
+        by_class=classes,
+        health=health(result),
+        histogram=_histogram_chart(result, bins) if bins else None,
+        histogram_table=histogram_table(result, bins) if bins else None,
+        cost=cost(result),
+        comparison=comparison(result),
+        parts=parts(result.sections),
+        pictured=bool(shown.pictures) or not result.sections,
+        checklist=checklist(result),
+        terms=[(name.replace("_", " "), written(value)) for name, value in result.terms.items()],
     )
 
 
@@ -124,6 +121,11 @@ def written(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value) or NONE
 
 
+def rendered(template: str, **parts: Any) -> str:
+    """A template of this package with its parts filled in: text of others is escaped, and all of the page is plain."""
+    return plain(environment().get_template(template).render(**parts))
+
+
 def environment() -> Environment:
     """Templates of this package: text is escaped, and what is missing is an error."""
     made = Environment(
@@ -132,7 +134,7 @@ def environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
+        finalize=lambda value: value if isinstance(value, Markup) else one_line(str(value)),
     )
     made.filters["breaks"] = _breaks
     return made
@@ -140,7 +142,7 @@ def environment() -> Environment:
 
 def _breaks(cell: str | Markup) -> Markup:
     """The name of a row, which may be broken where options begin; no escaped character has a comma or a colon."""
-    text = cell if isinstance(cell, Markup) else escape(plain(cell))
+    text = cell if isinstance(cell, Markup) else escape(one_line(cell))
     return text if "<" in text else Markup(re.sub(r"(?<=[,:])(?=\w)", "<wbr>", text))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from html import escape
 
 from signstep.auditing.result import Result
+from signstep.plain import one_line
 from signstep.report.charts import round_step
 
 _WIDTH, _HEIGHT = 560, 400
@@ -19,7 +20,7 @@ def scatter(results: Mapping[str, Result]) -> str:
     spans = [(r.interval(r.clean_right), r.interval(r.held)) for r in results.values()]
     x_axis, y_axis = (_axis([end for pair in spans for end in pair[side]]) for side in (0, 1))
     parts = [_grid(x_axis, "x"), _grid(y_axis, "y")]
-    for number, (name, result) in enumerate(results.items(), 1):
+    for number, (name, result) in enumerate(((one_line(name), result) for name, result in results.items()), 1):
         clean, robust = spans[number - 1]
         x = _at(result.clean_accuracy, x_axis, _LEFT, _RIGHT)
         y = _at(result.robust_accuracy, y_axis, _BOTTOM, _TOP)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from signstep.auditing.result import Result
+from signstep.plain import fenced, markdown
 from signstep.report.charts import Point, line_chart
 from signstep.train.alarm import Reading
 from signstep.train.loop import Trained
@@ -67,7 +68,7 @@ def card(
     facts = {
         "Model": model,
         "Data": data,
-        "SHA-256 of the data": f"`{data_hash}`",
+        "SHA-256 of the data": data_hash,
         "Threat model trained against": str(trained.threat),
         "Recipe": f"{recipe.name}: {recipe.title}",
         "Source": recipe.source,
@@ -83,19 +84,19 @@ def card(
         "# Model card",
         _table(facts),
         "## What happened",
-        "\n".join(f"- {event}" for event in trained.events) or "- No collapse was called.",
+        "\n".join(f"- {markdown(str(event))}" for event in trained.events) or "- No collapse was called.",
         f"- Weights delivered: {trained.overfitting}.",
-        *(f"- {note[0].upper()}{note[1:]}." for note in (*trained.notes, *notes)),
+        *(f"- {markdown(note[0].upper() + note[1:])}." for note in (*trained.notes, *notes)),
         "![Accuracy during training](curves.svg)",
         "Every look, with losses and the alignment of gradients, is in `log.csv`. The looks' own attack is short: the "
         "numbers to quote are those of the audit.",
         "## Settings",
         _table({field.name: str(getattr(trained.settings, field.name)) for field in fields(trained.settings)}),
         "## Audit",
-        f"On {audited_on}." if audit is not None else "None was made: train to the end to get one.",
+        f"On {markdown(audited_on)}." if audit is not None else "None was made: train to the end to get one.",
     ]
     if audit is not None:
-        parts.append(f"```text\n{audit}\n```")
+        parts.append(fenced(str(audit)))
         below = (
             ""
             if certified is None
@@ -106,7 +107,7 @@ def card(
 
 
 def _table(facts: Mapping[str, str]) -> str:
-    rows = [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in facts.items()]
+    rows = [f"| {name} | {markdown(value)} |" for name, value in facts.items()]
     return "\n".join(["| | |", "|---|---|", *rows])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from signstep.core import given
 from signstep.core.folders import sweep
+from signstep.core.origin import contained
 from signstep.core.space import Statistic
 from signstep.core.threat import ThreatModel
 from signstep.core.untouched import untouched
@@ -106,6 +107,7 @@ class Trained:
         return f"{text} ({lost} lost again by then)" if same and lost > 0 else text
 
 
+@contained
 def fit(
     model: nn.Module,
     x: "Inputs | given.Array",

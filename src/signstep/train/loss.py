@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from signstep.core.origin import contained
 from signstep.core.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.train.craft import Forward, ball
@@ -17,6 +18,7 @@ from signstep.train.recipes import TrainingRecipe, training_recipe
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
+@contained
 def adversarial_loss(
     model: Forward,
     x: Tensor,

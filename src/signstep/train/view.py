@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from signstep.plain import one_line
 from signstep.train.alarm import Reading
 from signstep.train.loop import Moment
 
@@ -61,7 +62,7 @@ class View:
             self._live.update(Group(self._progress, self._table(moment)))
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(one_line(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def _left(self, moment: Moment) -> str:
         done = moment.step - (self._first or 0)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from signstep.core.documents import json_value
 from signstep.errors import InputError, ModelError, VictimError
 from signstep.victims.arrays import Array, ArrayVictim
 
@@ -170,7 +171,7 @@ def _to_json(inputs: Array) -> bytes:
 
 
 def _from_json(body: bytes) -> Array:
-    answer = json.loads(body)
+    answer = json_value(body, "the answer", _LONGEST)
     if "scores" in answer:
         return np.asarray(answer["scores"], dtype=np.float64)
     return np.asarray(answer["labels"], dtype=np.int64)

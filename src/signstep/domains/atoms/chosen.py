@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from signstep.core.origin import foreign
 from signstep.domains.atoms.potential import Potential, as_potential
 from signstep.domains.atoms.shipped import graph_potential
 from signstep.domains.atoms.structures import need_ase
@@ -63,7 +64,8 @@ def _factory(name: str) -> Any:
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
-        found = getattr(importlib.import_module(module), attribute, None)
+        with foreign(f"importing {module}"):
+            found = getattr(importlib.import_module(module), attribute, None)
     except ImportError as error:
         raise InputError(f"{name}: the module cannot be imported from {folder} ({error}); check the name") from error
     finally:

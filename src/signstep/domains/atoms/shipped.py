@@ -1,7 +1,6 @@
 """The graph potential that comes with Signstep, and its use in ASE."""
 
 import hashlib
-import json
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from signstep.core.defaults import plain_torch
+from signstep.core.documents import json_value
 from signstep.domains.atoms.graph import GraphPotential
 from signstep.domains.atoms.potential import TorchPotential
 from signstep.errors import LoadError
@@ -38,7 +38,7 @@ def facts(path: str | Path | None = None) -> dict[str, Any]:
     place = _path(path)
     try:
         with safe_open(place, framework="pt") as file:
-            return dict(json.loads((file.metadata() or {})["signstep"]))
+            return dict(json_value((file.metadata() or {})["signstep"], "what it says of itself"))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise LoadError(
             f"{place} does not hold a graph potential ({type(error).__name__}); write one with "

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from signstep.errors import InputError
+from signstep.plain import one_line
 
 Shape = Literal["free", "bias", "drift"]
 
@@ -73,14 +74,14 @@ class Sensor:
 
     def __str__(self) -> str:
         if not self.compromised:
-            return f"{self.name} (trusted)"
+            return one_line(f"{self.name} (trusted)")
         unit = f" {self.unit}" if self.unit else ""
         text = f"{self.name} {self.shape} within {self.budget:g}{unit}"
         if self.rate is not None:
             text += f", {self.rate:g}{unit}/s" if unit else f", {self.rate:g} per s"
         if self.windows:
             text += ", in " + " and ".join(f"{first:g}-{last:g} s" for first, last in self.windows)
-        return text
+        return one_line(text)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Rows of data: a table of JSON lines or CSV, each row with a path, a sentence or numbers for every input."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from signstep.core.defaults import plain_tensor
+from signstep.core.documents import json_value
 from signstep.data.comma import SUFFIXES, open_comma, text_lines
 from signstep.data.images import Picture, read_images
 from signstep.domains.multimodal.choices import fault
@@ -95,12 +95,7 @@ def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise LoadError(f"{path} is a {suffix}; pass a table .jsonl or .csv, a row a pair")
     with text_lines(path) as texts:
         for number, text in enumerate((text for text in texts if text.strip()), 1):
-            try:
-                row = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                raise LoadError(
-                    f"{path.name}, row {number} is not JSON ({error}); write one object on each line"
-                ) from error
+            row = json_value(text, f"{path.name}, row {number}", finite=False)  # such a row is bad by itself
             if not isinstance(row, dict):
                 raise LoadError(f"{path.name}, row {number} is a {type(row).__name__}; write one object on each line")
             yield number, row
@@ -181,7 +176,7 @@ def _size(file: Path, part: InputRow) -> tuple[int, int]:
 
 def _numbers(cell: Any, column: str) -> Tensor:
     try:
-        plain = json.loads(cell) if isinstance(cell, str) else cell
+        plain = json_value(cell, "a cell") if isinstance(cell, str) else cell
         found = torch.tensor(plain, dtype=torch.float32, device="cpu")
     except (ValueError, TypeError) as error:
         raise _BadError(f"column {column!r}: {str(cell)[:40]!r} is not a list of numbers; write [0.1, 2]") from error

@@ -1,12 +1,12 @@
 """What a TOML file says about inputs, text, labels and the model's parts."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from signstep.errors import InputError, LoadError
+from signstep.core.documents import read_toml
+from signstep.errors import InputError
 
 KINDS = ("image", "text", "tensor")
 TOKENIZERS = ("words", "wordpiece", "folder")
@@ -151,10 +151,7 @@ def read_schema(path: Path) -> Schema:
         LoadError: the file cannot be read.
         InputError: something in it is unknown or missing.
     """
-    try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise LoadError(f"the schema {path} cannot be read: {error}; pass a TOML file") from error
+    plain = read_toml(path, "the schema")
     unknown = sorted(set(plain) - {"inputs", "label", "tokenizer", "output", "branches"})
     if unknown:
         raise InputError(f"{path} has [{unknown[0]}]; a schema has inputs, label, tokenizer, output and branches")

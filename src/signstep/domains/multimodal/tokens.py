@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+from signstep.core.documents import read_text
 from signstep.errors import InputError, LoadError, MissingExtraError
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
@@ -78,12 +79,7 @@ class WordTokenizer:
         Raises:
             LoadError: the file cannot be read.
         """
-        try:
-            return cls(tuple(path.read_text(encoding="utf-8").split()))
-        except (OSError, UnicodeDecodeError) as error:
-            raise LoadError(
-                f"the vocabulary {path} cannot be read ({error}); pass a text file, a word a line"
-            ) from error
+        return cls(tuple(read_text(path, "the vocabulary").split()))
 
     @property
     def size(self) -> int:
@@ -132,10 +128,7 @@ class PretrainedTokenizer:
             LoadError: the file cannot be read.
             MissingExtraError: transformers is not installed.
         """
-        try:
-            pieces = vocabulary.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise LoadError(f"the vocabulary {vocabulary} cannot be read ({error}); pass a text file") from error
+        pieces = read_text(vocabulary, "the vocabulary").splitlines()
         missing = [piece for piece in (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]") if piece not in pieces]
         if missing:
             raise LoadError(f"the vocabulary {vocabulary} has no {missing[0]}; BERT's tokenizer needs a line with it")

@@ -77,7 +77,9 @@ def _named(spec: str, request: Request) -> Any:
         if hasattr(found, "predict") and not isinstance(found, type):
             return found
         made = found(**parse_args(request.model_args)) if callable(found) else found
-    except Exception:
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return None  # the loader of modules does the same again, and says what is wrong
     finally:
         if folder in sys.path:
@@ -96,7 +98,9 @@ def _pickled(spec: str, schema: Schema, *, trust: bool) -> Given:
     try:
         estimator = joblib.load(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a pickle runs code, and that may exit
         raise LoadError(
             f"{path} cannot be loaded ({type(error).__name__}: {error}); write it with joblib.dump"
         ) from error

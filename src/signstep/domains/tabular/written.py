@@ -1,7 +1,6 @@
 """A schema as a TOML file that people edit."""
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -9,9 +8,10 @@ from typing import Any
 
 import tomli_w
 
+from signstep.core.documents import read_toml, toml_table
 from signstep.core.files import expanded
 from signstep.domains.tabular.schema import Feature, Schema, Target, read_relations
-from signstep.errors import InputError, LoadError
+from signstep.errors import InputError
 
 _HEAD = """\
 # What the columns mean and what may change in them. Edit freely.
@@ -37,19 +37,15 @@ def read_schema(path: str | Path) -> Schema:
         InputError: it names something unknown, or contradicts itself.
     """
     path = expanded(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoadError(f"the schema {path} cannot be read ({error}); pass a TOML file in UTF-8") from error
-    return parse_schema(text, str(path))
+    return _read(read_toml(path, "the schema"), str(path))
 
 
 def parse_schema(text: str, place: str = "the schema") -> Schema:
     """Read a schema from its text; ``place`` is what messages call it."""
-    try:
-        plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise LoadError(f"{place} is no TOML ({error}); correct it there") from error
+    return _read(toml_table(text, place), place)
+
+
+def _read(plain: dict[str, Any], place: str) -> Schema:
     try:
         return _schema(plain)
     except InputError as error:
