@@ -232,7 +232,7 @@ def test_json_whose_numbers_may_be_what_they_are() -> None:
     ],
 )
 def test_toml_that_is_refused(content: str | bytes) -> None:
-    with pytest.raises(LoadError, match=r"nests deeper than 64|is no TOML") as caught:
+    with pytest.raises(LoadError, match=r"nests deeper than 64|is not TOML") as caught:
         toml_table(content, "it")
     assert "\n" not in str(caught.value)
 

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from signstep.auditing.matrix import Cell, TransferMatrix
+from signstep.auditing.result import Result
 from signstep.cli import app
 from signstep.cli.config import read_config
 from signstep.core.documents import json_value, toml_table
@@ -31,6 +32,7 @@ from signstep.core.universal import Universal
 from signstep.data import open_data
 from signstep.domains.atoms import schema as atoms
 from signstep.domains.control import schema as control
+from signstep.domains.control.series import read_ts
 from signstep.domains.multimodal import schema as multimodal
 from signstep.domains.tabular import written as tabular
 from signstep.errors import SignstepError
@@ -118,6 +120,20 @@ def _parquet() -> bytes:
     columns = {"a": X[:, 0, 0].tolist(), "b": list(range(6)), "y": ["p", "q", "r"] * 2}
     parquet.write_table(pyarrow.table(columns), kept)
     return bytes(kept.getvalue())
+
+
+TABLE = b'a,b,"c d",y\n' + b'1,2.5,-3e2,cat\n0.5,7,1,"dog, big"\n' * 3
+
+
+def _record() -> bytes:
+    import signstep as ss
+
+    found = ss.audit(_net().eval(), (torch.rand(6, 4), torch.arange(6) % 3), threat=ss.linf(0.1), attacks=("fgsm",))
+    return found.to_json().encode()
+
+
+def _record_shown(path: Path) -> Any:
+    return Result.load(path)
 
 
 def _net() -> nn.Module:
@@ -226,6 +242,10 @@ READERS: dict[str, Reader] = {
     "idx": Reader(_idx, "t10k-images-idx3-ubyte", _all, _idx_labels),
     "idx, packed": Reader(lambda: gzip.compress(_idx(), mtime=0), "t10k-images-idx3-ubyte.gz", _all, _idx_labels),
     "parquet": Reader(_parquet, "data.parquet", _table, rounds=100),
+    "csv": Reader(lambda: TABLE, "data.csv", _table, rounds=100),
+    "csv, packed": Reader(lambda: gzip.compress(TABLE, mtime=0), "data.csv.gz", _table),
+    "series": Reader(_record_of_series, "data.ts", read_ts, rounds=100),
+    "record": Reader(_record, "result.json", _record_shown, rounds=200),
     **{
         f"image, {kind} {mode}": Reader(_image(kind, mode), f"c/1.{kind}", _class_folder)
         for kind, mode in (

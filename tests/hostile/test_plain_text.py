@@ -333,6 +333,9 @@ FIELDS: dict[str, Callable[[], list[str]]] = {
     "a recipe": lambda: ["train", "--recipe", NAME],
     "a recipe's value": lambda: ["train", "--recipe", f"n-fgsm:noise={NAME}"],
     "attacked inputs": lambda: ["attack", *NET, "--threat", "linf:0.1", "--format", "npz", "--out", NAME],
+    "a baseline": lambda: [*AUDIT, *NET, "--baseline", NAME],
+    "a report": lambda: ["verify", NAME, "--model", NAME],
+    "a report to sign": lambda: ["sign", NAME, "--key", NAME],
     "a format": lambda: ["attack", *NET, "--threat", "linf:0.1", "--format", NAME],
 }
 

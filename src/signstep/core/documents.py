@@ -57,10 +57,10 @@ def json_value(content: bytes | str, what: str, most: int | None = None, *, fini
             parse_float=_finite if finite else None,
         )
     except RecursionError:
-        _deep(what)
+        _deep(what, "JSON")
     except ValueError as error:  # of UTF-8, of JSON, of numbers too long
         raise LoadError(f"{what} is not JSON ({error}); write or download it again") from error
-    _check_depth(value, what)
+    _check_depth(value, what, "JSON")
     return value
 
 
@@ -85,15 +85,15 @@ def toml_table(content: bytes | str, what: str) -> dict[str, Any]:
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
         if re.search(rf"(?<![A-Za-z0-9_\"'-])(?:{_PART}[ \t]*+\.[ \t]*+){{{caps.depth}}}", text):
-            _deep(what)
+            _deep(what, "TOML")
         plain = tomllib.loads(text)
     except RecursionError:
-        _deep(what)
+        _deep(what, "TOML")
     except LoadError:
         raise
     except ValueError as error:
-        raise LoadError(f"{what} is no TOML ({error}); correct it there") from error
-    _check_depth(plain, what)
+        raise LoadError(f"{what} is not TOML ({error}); correct it there") from error
+    _check_depth(plain, what, "TOML")
     return plain
 
 
@@ -130,7 +130,7 @@ def content_of(path: Path, what: str, most: int) -> bytes:
         raise LoadError(f"{what} {path} cannot be read ({error.strerror or error}); check the path") from error
 
 
-def _check_depth(value: Any, what: str) -> None:
+def _check_depth(value: Any, what: str, kind: str) -> None:
     """Level by level, since a walk that calls itself would end where the enemy wants."""
     most = current().depth
     level: list[Any] = [value]
@@ -138,7 +138,7 @@ def _check_depth(value: Any, what: str) -> None:
         level = [part for here in level for part in _inside(here) if isinstance(part, dict | list)]
         if not level:
             return
-    _deep(what)
+    _deep(what, kind)
 
 
 def _inside(value: Any) -> Iterable[Any]:
@@ -167,8 +167,10 @@ def _no_number(word: str) -> NoReturn:
     raise ValueError(f"{word[:40]} is no finite number")
 
 
-def _deep(what: str) -> NoReturn:
-    raise LoadError(f"{what} nests deeper than {current().depth}; {how('depth')}") from None
+def _deep(what: str, kind: str) -> NoReturn:
+    raise LoadError(
+        f"{what} is not {kind} that is read, it nests deeper than {current().depth}: {how('depth')}"
+    ) from None
 
 
 def _long(what: str, size: int, most: int) -> NoReturn:

@@ -249,7 +249,7 @@ def test_the_template_is_a_schema(tmp_path: Path) -> None:
     path.write_text(infer(Request()))
     assert read_schema(path).rise == 0.3
     path.write_text("rise = [")
-    with pytest.raises(LoadError, match="is no TOML"):
+    with pytest.raises(LoadError, match="is not TOML"):
         read_schema(path)
 
 

@@ -48,7 +48,7 @@ def test_a_schema_becomes_sensors(tmp_path: Path) -> None:
 
 
 WRONG = {
-    "no toml": ("plant = ", "is no TOML"),
+    "no toml": ("plant = ", "is not TOML"),
     "a typo": (GOOD.replace("budget", "bugdet"), "sensor 'pole angle' has 'bugdet', which is not known"),
     "a typo above": ("sekonds = 1.0", "the schema has 'sekonds'"),
     "a negative budget": (GOOD.replace("0.05", "-0.05"), "budget = -0.05; write a number of 0 or more"),

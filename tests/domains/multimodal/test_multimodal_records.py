@@ -146,6 +146,6 @@ def test_a_schema_says_what_is_wrong_with_it(tmp_path: Path, text: str, said: st
 
 def test_a_schema_that_is_no_toml(tmp_path: Path) -> None:
     (tmp_path / "schema.toml").write_text("[inputs", encoding="utf-8")
-    with pytest.raises(LoadError, match="is no TOML"):
+    with pytest.raises(LoadError, match="is not TOML"):
         read_schema(tmp_path / "schema.toml")
     assert torch.equal(torch.tensor(words().encode("a dog")), torch.tensor([5, 7]))

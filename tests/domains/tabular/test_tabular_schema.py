@@ -79,7 +79,7 @@ def test_relations_that_only_together_cannot_hold_are_found() -> None:
 
 
 def test_text_that_is_no_toml_is_a_load_error() -> None:
-    with pytest.raises(LoadError, match="is no TOML"):
+    with pytest.raises(LoadError, match="is not TOML"):
         parse_schema("[feature", "my.toml")
 
 
