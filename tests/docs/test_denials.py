@@ -53,7 +53,7 @@ MEANT = {
     r"decision-based|boundary attacks? by labels": ("recipes", "hop-skip-jump"),
     r"smallest change|minimum-norm|minimal perturbation": ("recipes", "fmn"),
     r"\btraining\b": ("commands", "train"),
-    r"certif|provabl|interval bounds": ("public names", "certified"),
+    r"certif|\bprovabl|interval bounds": ("public names", "certified"),
     r"\bpatch(?:es)?\b": ("public names", "patch"),
     r"\buniversal\b|one change for all": ("public names", "universal"),
     r"averag\w+ (?:over|of) (?:the|their|its) (?:randomness|draws)|\beot\b|expectation over": (

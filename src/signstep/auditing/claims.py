@@ -65,7 +65,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "seed": (int,),
     "device": (str,),
     "shard": (list, type(None)),
-    "left_out": (int,),
+    "left_out": (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
 }
@@ -98,7 +98,11 @@ def _agree(result: Result, book: Book) -> None:
     terms = result.terms
     book.need((terms["goal"] == "targeted") == (terms["target"] is not None), "goal and target contradict each other")
     book.need(terms["eot"] >= 1, f"eot is {terms['eot']}")
-    book.need(terms.get("left_out", 1) > 0, f"left_out is {terms.get('left_out')}")
+    counts = terms.get("left_out", {"": 1})
+    book.need(
+        bool(counts) and all(isinstance(count, int) and count > 0 for count in counts.values()),
+        f"left_out is {terms.get('left_out')}",
+    )
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
     shard = terms["shard"]
     whole = shard is None or (len(shard) == 2 and all(type(part) is int for part in shard) and 0 <= shard[0] < shard[1])

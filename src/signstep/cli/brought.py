@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -54,6 +55,7 @@ class Brought:
         reading: arguments of `signstep.audit` that say how model and data are read.
         levels: sizes of the security curve, as the options have them; None where the report states no options.
         case: of a domain.
+        ran: what the record calls its attacks.
     """
 
     predictor: Predictor
@@ -71,6 +73,7 @@ class Brought:
     reading: Mapping[str, Any]
     levels: tuple[float, ...] | None
     case: Case | None = None
+    ran: tuple[str, ...] = ()
 
     @property
     def terms(self) -> dict[str, Terms]:
@@ -79,9 +82,16 @@ class Brought:
 
     @property
     def attacks(self) -> dict[str, Any]:
-        """Attack objects of the domain by name, beside the recipes."""
-        chosen = () if self.case is None else self.case.attacks
-        return {attack.name: attack for attack in chosen if not isinstance(attack, str)}
+        """Attack objects of the domain by the names that the record has, beside the recipes."""
+        if self.case is None:
+            return {}
+        found = {attack.name: attack for attack in self.case.attacks if not isinstance(attack, str)}
+        for name in self.ran:
+            with suppress(InputError):  # no attack has such options, which the check of passes says
+                attack = self.case.named(name)
+                if attack is not None:
+                    found[name] = attack
+        return found
 
 
 def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,7 +260,8 @@ def _called(job: Job, result: Result, stated: Stated) -> tuple[str, ...]:
 
 def _of_case(domain: str, options: Mapping[str, Any], stated: Stated, result: Result, device: torch.device) -> Brought:
     limit = stated.options.get("limit")
-    wanted = {**options, "threat": stated.options.get("threat"), "seed": result.terms.get("seed", 0)}
+    said = {name: stated.reading.get(name) for name in ("threat", "task", "tolerance")}
+    wanted = {**options, **said, "seed": result.terms.get("seed", 0)}
     case = case_of(domain, {**wanted, "limit": limit}, _ROWS)
     total = case.total if limit is None else case_of(domain, wanted, _ROWS).total
     if isinstance(case.model, torch.nn.Module):
@@ -272,6 +283,7 @@ def _of_case(domain: str, options: Mapping[str, Any], stated: Stated, result: Re
         {"threat": case.threat, "task": case.task, "loss": case.loss},
         _levels(stated, case.curve, case.threat),
         case,
+        tuple(entry.name for entry in result.attacks),
     )
 
 

@@ -33,6 +33,7 @@ LOADED = (
     "split",
     "resize",
     "label_column",
+    "ignore_column",
     "classes",
     "skip_bad",
     "ignore_label",

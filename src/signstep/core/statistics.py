@@ -37,7 +37,7 @@ def exact_upper(successes: int, trials: int, level: float = 0.95) -> float:
     The largest share under which so few successes still have a chance of 1 - level.
 
     >>> round(exact_upper(0, 60), 4), round(exact_upper(3, 60), 4)
-    (0.0487, 0.1236)
+    (0.0487, 0.1242)
     """
     if successes >= trials:
         return 1.0

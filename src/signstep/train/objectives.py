@@ -117,17 +117,23 @@ def trades(batch: Batch) -> Tensor:
     """J(x) + weight KL(p(x) || p(x + d)), both KLs as means over rows (Zhang et al. 2019, equation 5)."""
     with inner_mode(batch.model, batch.recipe), frozen(batch.model):
         with torch.no_grad():
-            wanted = batch.model(batch.x).log_softmax(1)
+            wanted = _logarithms(batch.model(batch.x))
 
         def divergence(outputs: Tensor) -> Tensor:
-            return _divergences(wanted, outputs.log_softmax(1)).sum() * batch.scale
+            return _divergences(wanted, _logarithms(outputs)).sum() * batch.scale
 
         d = craft(batch.recipe, batch.model, divergence, batch.region, batch.draws)
     outputs = batch.model(batch.x)
     attacked = batch.model(batch.moved(d))
-    gaps = _divergences(outputs.log_softmax(1), attacked.log_softmax(1))
+    gaps = _divergences(_logarithms(outputs), _logarithms(attacked))
     batch.told(lambda: batch.rowwise(outputs, batch.y) + batch.recipe.weight * gaps)
     return batch.learnt(outputs, batch.y) + batch.recipe.weight * gaps.mean()
+
+
+def _logarithms(outputs: Tensor) -> Tensor:
+    """Of the probabilities, in float32 at least: autocast on a CPU would leave them in half precision."""
+    half = outputs.dtype in (torch.float16, torch.bfloat16)
+    return outputs.log_softmax(1, dtype=torch.float32 if half else None)
 
 
 def _divergences(p: Tensor, q: Tensor) -> Tensor:

@@ -86,7 +86,8 @@ def test_real_labels_have_a_way_in(tmp_path: Path, capsys: pytest.CaptureFixture
     assert answers.title == "Answers"
     assert {row[0]: row[2] for row in answers.rows}["pgd:steps=20"] == str(result.attack("pgd:steps=20").fooled)
     capsys.readouterr()
-    assert main(["verify", str(tmp_path / "out")]) == 0
+    mine = ["--domain", "control", "--data", str(path), "--label-column", "y"]
+    assert main(["verify", str(tmp_path / "out"), *mine]) == 0, capsys.readouterr().out
     assert main(["--config", str(tmp_path / "out" / "signstep.toml"), "audit", "--out", str(tmp_path / "again")]) == 0
     assert Result.load(tmp_path / "again" / "result.json").per_example == result.per_example
     assert main(["schema", "--domain", "control", "--data", str(path), "--label-column", "y", *words[:4]]) == 0
@@ -174,7 +175,8 @@ def test_columns_can_be_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[st
     result = Result.load(tmp_path / "out" / "result.json")
     assert any(note == "columns left out as asked: machine" for note in result.notes)
     assert [sensor["name"] for sensor in result.terms["domain_terms"]["sensors"]] == ["flow", "pressure"]
-    assert main(["verify", str(tmp_path / "out")]) == 0
+    mine = ["--domain", "control", "--data", str(path), "--label-column", "y", "--ignore-column", "machine"]
+    assert main(["verify", str(tmp_path / "out"), *mine]) == 0, capsys.readouterr().out
     assert audit(path, tmp_path / "no", "--ignore-column", "pump") == 2
     assert "there is no column 'pump' to ignore; the data has flow, pressure, machine" in capsys.readouterr().err
     schema = tmp_path / "s.toml"
@@ -201,7 +203,7 @@ def test_archives_are_read_and_audited(tmp_path: Path) -> None:
     result = Result.load(out / "result.json")
     assert (result.examples, result.clean_accuracy, tuple(result.classes)) == (12, 1.0, ("slow", "fast"))
     assert result.attack("pgd:steps=20").fooled > result.attack("random-sign").fooled
-    assert main(["verify", str(out)]) == 0
+    assert main(["verify", str(out), "--domain", "control", "--data", str(path)]) == 0
 
 
 def test_what_archives_may_hold(tmp_path: Path) -> None:
