@@ -272,7 +272,8 @@ def test_the_command_line_leaves_out_counts_and_verifies(tmp_path: Path, monkeyp
         if (tmp_path / "whole" / page).is_file() and page == "index.html":
             assert "with the label 255" in (tmp_path / "whole" / page).read_text(encoding="utf-8")
     assert "2 with the label 255" in text
-    _run("verify", "whole")
+    mine = ["--model", "leftnets:net", "--data", str(path), "--ignore-label", "255"]
+    _run("verify", "whole", *mine)
     for part in range(2):
         _run(*common, "--out", f"part{part}", "--shard", f"{part}/2")
     _run("merge", "part0", "part1", "--out", "joined")
