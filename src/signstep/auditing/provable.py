@@ -196,7 +196,7 @@ FIELDS: dict[str, Row] = {
     **_rows("unprovable", UNPROVABLE, "examples that had no label; the rest is there in its order", "terms.left_out"),
     **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
     **_rows(
-        "recomputed", "configuration", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"
+        "recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"
     ),
 }
 

@@ -21,7 +21,7 @@ from signstep.auditing.signature import signed
 from signstep.auditing.sums import POINTS, RECORD, check_sums, plain_file
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.brought import Brought, brought, files_of, names, options_of, threat
+from signstep.cli.brought import Brought, brought, domain_terms, files_of, names, options_of, threat
 from signstep.cli.domain import SchemaFile
 from signstep.cli.fence import fenced, refuse
 from signstep.cli.job import output_folder
@@ -188,6 +188,7 @@ def of_model(
     yield names(result, own)
     yield rescore.hashes(result, own.hashes)
     yield threat(result, own)
+    yield domain_terms(result, own)
     kept = list(own.batches) if again else own.batches
     task, model = own.task, own.predictor.model
     with untouched(model, mode=own.mode), torch.no_grad():
