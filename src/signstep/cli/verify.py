@@ -25,7 +25,7 @@ from signstep.cli.brought import Brought, brought, domain_terms, files_of, names
 from signstep.cli.domain import SchemaFile
 from signstep.cli.fence import fenced, refuse
 from signstep.cli.job import output_folder
-from signstep.cli.stated import Stated, agrees, proposal, stated_by
+from signstep.cli.stated import Stated, agrees, proposal, read_so, stated_by
 from signstep.cli.terminal import aside, say, told
 from signstep.core.threat import span_of
 from signstep.core.untouched import untouched
@@ -140,7 +140,8 @@ def verify(
             checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
     if render is not None:
         _rendered(result, points, stated.ignore, render)
-    _told(result, checks, proposal(report, stated), asked=own is not None or bool(options))
+    asked_ = own is not None or bool(options)
+    _told(result, checks, proposal(report, stated), asked=asked_, so=read_so(stated) if asked_ else None)
 
 
 def _record(text: bytes) -> tuple[Result, str]:
@@ -193,7 +194,15 @@ def of_model(
     task, model = own.task, own.predictor.model
     with untouched(model, mode=own.mode), torch.no_grad():
         checks, there = rescore.of_data(
-            result, points, kept, own.predictor, task, own.to_search, span_of(own.searched), own.total
+            result,
+            points,
+            kept,
+            own.predictor,
+            task,
+            own.to_search,
+            span_of(own.searched),
+            own.total,
+            own.reading.get("loss"),
         )
         yield from checks
         if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
@@ -212,12 +221,16 @@ def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str,
     say(aside(), f"rendered anew: {render / 'index.html'}")
 
 
-def _told(result: Result | None, checks: Sequence[Check], typed: str | None, *, asked: bool) -> None:
+def _told(
+    result: Result | None, checks: Sequence[Check], typed: str | None, *, asked: bool, so: str | None = None
+) -> None:
     """Print the answer; the exit status says whether all holds."""
     if not asked:
         told(_MISSING)
     for check in checks:
         told(one_line(str(check)))
+    if so is not None:
+        told(one_line(f"note  your model was asked as the report says that it was: {so}"))
     if result is not None:
         told("Nobody who was not there can tell these; whoever made the report may have written anything:")
         for line in unprovable(result):
