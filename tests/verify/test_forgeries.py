@@ -256,6 +256,19 @@ def stretched(f: Forged) -> torch.Tensor:
     return part
 
 
+def no_curves(f: Forged) -> None:
+    """Nothing at other sizes, and the attack that would say so itself gone."""
+    name = f.attack("fmn")["name"]
+    for table in ("verdicts", "passes", "distances", "nearest", "answers"):
+        f.examples[table].pop(name)
+    f.record["attacks"] = [entry for entry in f.record["attacks"] if entry["name"] != name]
+    f.config = f.config.replace(f",{name}", "")
+    f.examples["smallest_eps"] = [None] * ROWS
+    f.record["curves"] = {}
+    f.points = {key: part[f.points["attack"] < 3] for key, part in f.points.items()}
+    f.count()
+
+
 def own_words(f: Forged) -> None:
     f.config = f.config.replace("linf:12/255", "linf:11/255")
 
@@ -333,6 +346,8 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "fewer classes": (term("classes", 3), "counts"),
     "curves of zeros": (zeroed_curves, "counts"),
     "curves of zeros, with sizes to match": (zeroed_with_sizes, "counts"),
+    "no curves": (no_curves, "threat"),
+    "a quadrillion steps": (renamed("pgd", "pgd:steps=1000000000000000,restarts=2"), "passes"),
     "a million steps": (entry("pgd", steps=10**6), "passes"),
     "another paper": (entry("fgsm", source="Newton 1687"), "passes"),
     "it needs no gradients": (entry("pgd", needs="labels"), "passes"),
@@ -569,6 +584,19 @@ def test_the_terms_of_a_domain_are_the_verifiers(
     assert (status, failed) == ((1, [check]) if check else (0, [])), said
 
 
+@pytest.mark.parametrize("numbers", [[-1e308, 1e308], [0.0, 1.5e-323], [1e16, 1e16 + 2]])
+def test_a_chart_of_any_numbers_is_drawn_or_refused(
+    numbers: list[float], forged: Forged, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = dict.fromkeys(("title", "description", "x_label", "y_label"), "t")
+    lines = [{"name": "n", "x": numbers, "y": numbers}]
+    chart = {**words, "kind": "lines", "categories": [], "limits": [], "lines": lines}
+    forged.record["sections"] = [{"title": "t", "text": [], "header": [], "rows": [], "chart": chart}]
+    status, failed, said = verified(forged.write(), capsys, "--render", str(tmp_path / "anew"))
+    assert "Traceback" not in said
+    assert (status, failed) == ((1, ["record"]) if max(numbers) > 1e300 else (0, [])), said
+
+
 @pytest.mark.parametrize("name", ["ignore_label", "max_pixels", "limit", "grid", "mean", "model"])
 def test_a_number_without_end_is_no_option(name: str, forged: Forged, capsys: pytest.CaptureFixture[str]) -> None:
     kept = [line for line in forged.config.splitlines() if not line.startswith(f"{name} =")]
@@ -654,6 +682,7 @@ def test_bare_json_of_an_enemy_fails_by_name(forged: Forged, capsys: pytest.Capt
     texts = {
         "NaN": text.replace('"seconds": ', '"seconds": NaN, "old": ', 1),
         "infinite": text.replace('"seconds": ', '"seconds": 1e999, "old": ', 1),
+        "wide": '{"schema": 3, "x": [' + "[]," * (10**6 + 1) + "0]}",
         "nested": '{"schema": ' + "[" * 10**5 + "]" * 10**5 + "}",
         "unclosed": "[" * 10**6,
         "twice": text.replace("{", '{"held": 60, ', 1),

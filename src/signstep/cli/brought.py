@@ -175,6 +175,10 @@ def threat(result: Result, own: Brought) -> Check:
     sizes = {tuple(point.eps for point in points) for points in result.curves.values()}
     if own.levels is not None and sizes - {own.levels}:
         return Check("threat", False, f"the curves have the sizes {sorted(sizes)[0]}, the options ask for {own.levels}")
+    # Without a gradient there is none; that it gave out on the way stands in the notes.
+    led = any(entry.needs == "gradients" for entry in result.attacks) and result.terms.get("outputs_form") != "labels"
+    if own.levels and not sizes and led and not result.no_curve and not result.partial:
+        return Check("threat", False, f"there is no curve, the options ask for one at the sizes {own.levels}")
     if result.terms.get("threat") != here["threat"]:
         said = f"the record has {result.terms.get('threat')}, here it is {here['threat']}"
         return Check("threat", False, f"{said}; pass --box if another box is meant")

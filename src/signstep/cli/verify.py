@@ -217,7 +217,10 @@ def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str,
     from signstep.report import write_report
 
     with output_folder(render, marks=("index.html",)) as folder:
-        write_report(result, folder, points=points, ignore=ignore)
+        try:
+            write_report(result, folder, points=points, ignore=ignore)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise LoadError(f"no page can be made of this record ({type(error).__name__}: {error})") from error
     say(aside(), f"rendered anew: {render / 'index.html'}")
 
 
