@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
+from typer.core import TyperGroup
 
 from signstep.cli.config import find_caps, find_config, read_config
 from signstep.cli.stopping import signals_interrupt
@@ -17,7 +18,7 @@ from signstep.cli.streams import discard, steady
 from signstep.cli.terminal import noted, told, traced
 from signstep.cli.words import command_of, in_options, options_by_argument, translated
 from signstep.core.caps import caps
-from signstep.core.origin import ended, said_of
+from signstep.core.origin import ended, leaves_from, said_of
 from signstep.errors import SignstepError
 from signstep.version import VERSION
 
@@ -25,7 +26,28 @@ _INTERRUPTED = 130
 _UNREAD = 141
 _OF_STREAMS = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
+# Where commands may end: typer, and the click that it is made of, which newer versions carry along.
+_TYPER = tuple(
+    str(Path(file).resolve().parent)
+    for kind in TyperGroup.__mro__
+    if (file := getattr(sys.modules[kind.__module__], "__file__", None)) is not None
+)
+
+
+class _Commands(TyperGroup):
+    """The commands; what models raise to end a command, as typer does itself, ends none as if all were well."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if leaves_from(error, _TYPER):
+                raise ended(error) from error
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,

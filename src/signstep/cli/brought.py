@@ -188,20 +188,21 @@ def threat(result: Result, own: Brought) -> Check:
     return Check("threat", True, f"{here['threat']}, as on the verifier's data")
 
 
-def domain_terms(result: Result, own: Brought) -> Check:
+def domain_terms(result: Result, own: Brought, case: Case) -> Check:
     """Whether the record is of the verifier's domain and schema, and states what an audit of a domain can be alone."""
     book = Book()
-    case = own.case
     here = {
-        "domain": None if case is None else case.domain,
-        "domain_terms": None if case is None else dict(case.terms),
+        "domain": case.domain,
+        "domain_terms": dict(case.terms),
+        # What of images the configuration says.
+        "mode": own.mode,
+        "input_space": InputSpace.of(None, None).describe(),
+        "goal": "untargeted",
     }
-    if case is not None:  # what of images the configuration says
-        here |= {"mode": own.mode, "input_space": InputSpace.of(None, None).describe(), "goal": "untargeted"}
     for name, value in here.items():
         other = _difference(result.terms.get(name), value, name)
         book.need(other is None, f"{other}")
-    return book.check("domain", "none" if case is None else f"{case.domain}, as its schema has it here")
+    return book.check("domain", f"{case.domain}, as its schema has it here")
 
 
 _ROUNDED = 1e-9  # relative, of a mean that another machine sums in another order

@@ -189,7 +189,8 @@ def of_model(
     yield names(result, own)
     yield rescore.hashes(result, own.hashes)
     yield threat(result, own)
-    yield domain_terms(result, own)
+    if own.case is not None:
+        yield domain_terms(result, own, own.case)
     kept = list(own.batches) if again else own.batches
     task, model = own.task, own.predictor.model
     with untouched(model, mode=own.mode), torch.no_grad():

@@ -80,6 +80,18 @@ def _leaves(error: BaseException) -> bool:
     return not isinstance(error, Exception) or type(getattr(error, "exit_code", None)) is int
 
 
+def leaves_from(error: BaseException, known: tuple[str, ...]) -> bool:
+    """Whether something ends a program and began in, or passed through, code that is neither ours nor ``known``.
+
+    Args:
+        error: as it was caught, where no frame of whoever called us is on the way.
+        known: folders of packages that may end a program.
+    """
+    files = [file for file, _, _ in _frames(error.__traceback__)]
+    mine = (_HERE, *known)
+    return _leaves(error) and any(not file.startswith(mine) and _rank(file) < _NOBODY for file in files)
+
+
 def ended(error: BaseException) -> ModelError:
     """The failure that something which would have ended the process becomes."""
     failed = ModelError(sentence("code that is not Signstep's", error))
