@@ -122,7 +122,7 @@ class Predictor:
         if raw.shape[:1] != (rows(inputs),):
             raise ModelError(
                 f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
-                "dimension must be the examples: pass output= to pick the right tensor"
+                "dimension must be the examples: return a row for each, or pass output= to pick the right tensor"
             )
         if self.kind == "logits":
             raw = _numbers(raw)
