@@ -81,7 +81,7 @@ def test_a_model_without_gradients_is_searched_by_asking(cut: str) -> None:
     """Nobody has to say that there are none: the slope is zero, and a slope of zero ranks nothing."""
     schema = tiny()
     decoded, net = people(schema, 4, seed=2), model_of("relu", schema)
-    model = torch.no_grad()(net.forward) if cut == "no grad" else lambda wide: net(wide.detach())
+    model = torch.no_grad()(net) if cut == "no grad" else lambda wide: net(wide.detach())
     decider = Decider(model, Layout(schema))
     assert not bool(decider.slope(decoded).any())
     found = cheapest_flips(decider, moves_of(decider.layout), decoded, Effort())
