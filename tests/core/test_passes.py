@@ -1,5 +1,6 @@
 """Every attack keeps to its own plan: what an example that falls, and one that never does, spends on passes."""
 
+import signal
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.auditing import planned
+from signstep.core import attack
 from signstep.core.passes import Setting
 from signstep.core.recipes import RECIPES, options_of, recipe
 from signstep.core.twin import Engine
@@ -138,3 +140,29 @@ def test_draws_over_a_gradient_count() -> None:
     assert held
     assert all(plan.whole <= count <= plan.most for count in held)
     assert replace(attack, steps=4).passes(Setting(3, random=True)).whole > plan.whole  # type: ignore[attr-defined,type-var]
+
+
+@pytest.mark.parametrize("steps", [*range(33), 99, 100, 101])
+def test_steps_are_counted_in_closed_form(steps: int) -> None:
+    assert attack._counts(steps) == sum(map(attack._counted, range(steps)))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_plan_of_any_size_is_said_at_once(name: str) -> None:
+    """A record may name any number of steps, and whoever reads it must not wait for them."""
+    huge = {key: str(10**15) for key in ("steps", "queries", "samples", "searches", "restarts", "targets", "copies")}
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"the plan of {name} takes as long as its steps")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 5)
+    try:
+        for key, value in huge.items():
+            chosen = spec(name, {key: value}, {"start": "uniform"} if name == "smooth-pgd" else {})
+            if chosen != name:
+                plan = recipe(chosen).passes(Setting(ways=9))  # type: ignore[attr-defined]
+                assert plan.whole <= plan.most
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -160,13 +161,19 @@ def _own() -> Any:
     raise _Own("mine")
 
 
-@pytest.mark.parametrize("leave", [_exit_well, sys.exit, _own])
+def _command_ends() -> Any:
+    """As a command of typer ends: an ``Exception``, and its status is 0."""
+    raise typer.Exit
+
+
+@pytest.mark.parametrize("leave", [_exit_well, sys.exit, _own, _command_ends])
 @pytest.mark.parametrize("seam", SEAMS)
 def test_what_would_end_the_process_is_a_failure(seam: str, leave: Raised) -> None:
     with pytest.raises(SignstepError) as caught:
         SEAMS[seam](leave)
     assert "\n" not in str(caught.value)
-    assert "SystemExit" in str(caught.value) or "_Own" in str(caught.value)
+    if leave is not _command_ends:
+        assert "SystemExit" in str(caught.value) or "_Own" in str(caught.value)
 
 
 def _interrupt() -> Any:
@@ -239,6 +246,22 @@ def test_no_command_ends_well_when_its_model_leaves(
     assert status in (2, 3)
     assert "SystemExit" in err
     assert "Traceback" not in err
+    assert not list(tmp_path.rglob("result.json"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_model_that_ends_as_a_command_does_is_no_success(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"ends_{place}"
+    parts = {part: "pass" if part != place else "import typer; raise typer.Exit" for part in PLACES}
+    Path(f"{name}.py").write_text(MODULE.format(**parts))
+    np.savez("data.npz", x=X.numpy(), y=Y.numpy() % 2)
+    words = ["audit", "--model", f"{name}:net", "--data", "data.npz", "--threat", "linf:0.1", "--out", "out"]
+    status = main([*words, "--fail-under", "0"])
+    sys.modules.pop(name, None)
+    assert status in (2, 3), capsys.readouterr().err
     assert not list(tmp_path.rglob("result.json"))
 
 

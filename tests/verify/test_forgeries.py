@@ -3,14 +3,17 @@
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from forger import IMAGES, OWN, ROWS, Forged
+from forger import IMAGES, OWN, ROWS, RUNGS, Forged, audited
 
 from signstep.cli import main
+from signstep.core.passes import Setting
+from signstep.core.recipes import recipe
 
 Forge = Callable[[Forged], object]
 
@@ -253,6 +256,19 @@ def stretched(f: Forged) -> torch.Tensor:
     return part
 
 
+def no_curves(f: Forged) -> None:
+    """Nothing at other sizes, and the attack that would say so itself gone."""
+    name = f.attack("fmn")["name"]
+    for table in ("verdicts", "passes", "distances", "nearest", "answers"):
+        f.examples[table].pop(name)
+    f.record["attacks"] = [entry for entry in f.record["attacks"] if entry["name"] != name]
+    f.config = f.config.replace(f",{name}", "")
+    f.examples["smallest_eps"] = [None] * ROWS
+    f.record["curves"] = {}
+    f.points = {key: part[f.points["attack"] < 3] for key, part in f.points.items()}
+    f.count()
+
+
 def own_words(f: Forged) -> None:
     f.config = f.config.replace("linf:12/255", "linf:11/255")
 
@@ -330,6 +346,8 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     "fewer classes": (term("classes", 3), "counts"),
     "curves of zeros": (zeroed_curves, "counts"),
     "curves of zeros, with sizes to match": (zeroed_with_sizes, "counts"),
+    "no curves": (no_curves, "threat"),
+    "a quadrillion steps": (renamed("pgd", "pgd:steps=1000000000000000,restarts=2"), "passes"),
     "a million steps": (entry("pgd", steps=10**6), "passes"),
     "another paper": (entry("fgsm", source="Newton 1687"), "passes"),
     "it needs no gradients": (entry("pgd", needs="labels"), "passes"),
@@ -446,6 +464,162 @@ def test_a_forgery_is_named(name: str, forged: Forged, capsys: pytest.CaptureFix
     assert check in failed, said
 
 
+def never_led(f: Forged) -> None:
+    """A targeted ladder that was run on one example, the others said to be where they should be led."""
+    for attack in f.record["attacks"]:
+        name = attack["name"]
+        rows = [row for row, letter in enumerate(f.examples["verdicts"][name]) if letter != "-"]
+        kept = next(row for row in rows if f.examples["verdicts"][name][row] == "h")
+        f.letters(name, {row: "-" for row in rows if row != kept})
+        for row in rows:
+            if row != kept:
+                f.examples["passes"][name][row], f.examples["distances"][name][row] = 0, None
+                f.examples["answers"][name][row] = f.examples["answers"]["clean"][row]
+        plan = recipe(name).passes(Setting())  # type: ignore[attr-defined]
+        attack |= {"reached": 0, "backwards": (plan.backwards or 0) / ROWS, "gradients": plan.gradients or 0}
+        attack |= {"coordinates": 12 * (plan.gradients or 0), "dead_gradients": 0}
+    f.points = {}
+    f.count()
+
+
+def ruled(rule: str) -> Forge:
+    """Targets by another rule than the examples were led by."""
+
+    def forge(f: Forged) -> None:
+        f.record["terms"]["target"] = rule
+        f.config = f.config.replace('goal = "next"', f'goal = "{rule}"')
+
+    return forge
+
+
+def unreached(f: Forged) -> None:
+    """An example that ended at its target said to have held, and its point left out."""
+    row = int(f.points["row"][0])
+    for name, column in f.examples["verdicts"].items():
+        spent = f.examples["passes"][name]
+        f.letters(name, {row: "h"})
+        spent[row] = max(spent)
+        f.examples["distances"][name][row] = None
+        f.attack(name)["reached"] = f.examples["verdicts"][name].count("f")
+        f.examples["answers"][name][row] = f.points["target"][0].item()
+        assert column[row] == "f" or f.record["ladder"]
+    f.points = {name: part[1:] for name, part in f.points.items()}
+    f.count()
+
+
+LED: dict[str, tuple[Forge, str]] = {
+    "a targeted ladder that never ran": (never_led, "counts"),
+    "targets by another rule: random": (ruled("random"), "targets"),
+    "targets by another rule: least-likely": (ruled("least-likely"), "targets"),
+    "at its target, and held": (unreached, "targets"),
+    "a point of another target": (tensor("target", lambda f: (f.points["target"] + 1) % 4), "targets"),
+}
+
+
+@pytest.mark.parametrize("name", ["honest", *LED])
+def test_targets_are_those_of_the_rule(
+    name: str, honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(honest)
+    monkeypatch.delitem(sys.modules, "forgednets", raising=False)
+    report = audited(tmp_path / "led", *IMAGES, "--ladder", RUNGS, "--goal", "next")
+    forged = Forged.of(report, tmp_path / "climbed")
+    if name != "honest":
+        LED[name][0](forged)
+    status, failed, said = verified(forged.write(), capsys)
+    if name == "honest":
+        assert (status, failed) == (0, []), said
+    else:
+        assert status == 1, said
+        assert LED[name][1] in failed, said
+
+
+def any_protected(f: Forged) -> None:
+    f.record["terms"]["domain_terms"]["texts"]["text"]["protected"] = []
+
+
+def larger_budget(f: Forged) -> None:
+    f.record["terms"]["domain_terms"]["schema"]["features"][0]["budget"] = "5 sd"
+
+
+OF_A_DOMAIN: dict[str, tuple[str, Forge, str]] = {
+    "a schema that allows more": ("tabular", larger_budget, "domain"),
+    "words that may not be changed": ("multimodal", any_protected, "domain"),
+    "another eps of several inputs": ("multimodal", term("eps", "64/255"), "threat"),
+    "a size of several inputs": ("multimodal", term("eps_value", 0.25), "threat"),
+    "a norm of several inputs": ("multimodal", term("norm", "l2"), "threat"),
+    "a span of several inputs": ("multimodal", term("box_span", 1.0), "threat"),
+    "a span of a table": ("tabular", term("box_span", 9.0), "threat"),
+    "a mode of a domain": ("tabular", term("mode", "keep"), "domain"),
+    "units of a domain": (
+        "tabular",
+        term("input_space", {"mean": [0.5], "std": [0.1], "inputs": "raw", "budget": "normalised"}),
+        "domain",
+    ),
+    "labels of a domain": ("multimodal", term("labels", "predicted"), "untouched answers"),
+    "a loss of a domain": ("tabular", term("loss", "dlr"), "untouched answers"),
+}
+
+
+@pytest.fixture(scope="module")
+def examples_of_domains(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("domains")
+    words = ["--limit", "6", "--attack", "random-sign,fgsm", "--curve", "none"]
+    for domain in ("tabular", "multimodal"):
+        assert main(["audit", "--domain", domain, "--out", str(folder / domain), *words]) == 0
+    return {domain: folder / domain for domain in ("tabular", "multimodal")}
+
+
+@pytest.mark.parametrize("name", ["tabular", "multimodal", *OF_A_DOMAIN])
+def test_the_terms_of_a_domain_are_the_verifiers(
+    name: str, examples_of_domains: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    domain, forge, check = OF_A_DOMAIN.get(name, (name, lambda _: None, ""))
+    forged = Forged.of(examples_of_domains[domain], tmp_path / "report")
+    forge(forged)
+    capsys.readouterr()
+    status = main(["verify", str(forged.write())])
+    said = capsys.readouterr().out
+    failed = re.findall(r"^FAIL  ([^:]+):", said, re.MULTILINE)
+    assert (status, failed) == ((1, [check]) if check else (0, [])), said
+
+
+@pytest.mark.parametrize("numbers", [[-1e308, 1e308], [0.0, 1.5e-323], [1e16, 1e16 + 2]])
+def test_a_chart_of_any_numbers_is_drawn_or_refused(
+    numbers: list[float], forged: Forged, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = dict.fromkeys(("title", "description", "x_label", "y_label"), "t")
+    lines = [{"name": "n", "x": numbers, "y": numbers}]
+    chart = {**words, "kind": "lines", "categories": [], "limits": [], "lines": lines}
+    forged.record["sections"] = [{"title": "t", "text": [], "header": [], "rows": [], "chart": chart}]
+    status, failed, said = verified(forged.write(), capsys, "--render", str(tmp_path / "anew"))
+    assert "Traceback" not in said
+    assert (status, failed) == ((1, ["record"]) if max(numbers) > 1e300 else (0, [])), said
+
+
+@pytest.mark.parametrize("name", ["ignore_label", "max_pixels", "limit", "grid", "mean", "model"])
+def test_a_number_without_end_is_no_option(name: str, forged: Forged, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = [line for line in forged.config.splitlines() if not line.startswith(f"{name} =")]
+    forged.config = "\n".join([*kept, f"{name} = 0x{'f' * 100_000}\n"])
+    status, failed, said = verified(forged.write(), capsys)
+    assert (status, failed[0]) == (1, "configuration"), said
+    assert "a whole number of 400000 bits, which no audit writes" in said
+
+
+def test_how_the_model_was_asked_is_said(
+    honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Units of eps, normalisation and the like are the report's claims, which the answer repeats."""
+    monkeypatch.chdir(honest)
+    monkeypatch.delitem(sys.modules, "forgednets", raising=False)
+    words = ["--mean", "0.5", "--std", "0.25", "--budget", "normalised", "--attack", "fgsm"]
+    report = audited(tmp_path / "climbed", *IMAGES, *words)
+    status, _, said = verified(report, capsys)
+    assert status == 0, said
+    assert "note  your model was asked as the report says that it was: mean = '0.5', std = '0.25'" in said
+    assert "budget = 'normalised'" in said
+
+
 @pytest.mark.parametrize("change", ["another", "more", "fewer"])
 def test_pictures_are_those_of_the_record(change: str, climbed: Forged, capsys: pytest.CaptureFixture[str]) -> None:
     def forge(folder: Path) -> None:
@@ -508,6 +682,7 @@ def test_bare_json_of_an_enemy_fails_by_name(forged: Forged, capsys: pytest.Capt
     texts = {
         "NaN": text.replace('"seconds": ', '"seconds": NaN, "old": ', 1),
         "infinite": text.replace('"seconds": ', '"seconds": 1e999, "old": ', 1),
+        "wide": '{"schema": 3, "x": [' + "[]," * (10**6 + 1) + "0]}",
         "nested": '{"schema": ' + "[" * 10**5 + "]" * 10**5 + "}",
         "unclosed": "[" * 10**6,
         "twice": text.replace("{", '{"held": 60, ', 1),

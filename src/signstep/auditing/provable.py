@@ -180,7 +180,8 @@ FIELDS: dict[str, Row] = {
         "terms.mode",
         "terms.input_space",
     ),
-    **_rows("recomputed", "configuration", "goal, targets and examples agree", "terms.goal", "terms.target"),
+    **_rows("recomputed", "configuration", "goal, targets and examples agree", "terms.goal"),
+    **_rows("recomputed", "targets", "each target follows from the rule, the label and the model", "terms.target"),
     **_rows("recomputed", "rows", "which examples of the data it is of", "terms.shard"),
     **_rows(
         "re-attacked",
@@ -190,14 +191,12 @@ FIELDS: dict[str, Row] = {
         "terms.engine",
         "terms.eot",
         "terms.gradients_from",
-        "terms.loss",
     ),
+    **_rows("recomputed", "untouched answers", "what the options mean for the model's task", "terms.loss"),
     **_rows("unprovable", UNPROVABLE, "where it ran", "terms.device"),
     **_rows("unprovable", UNPROVABLE, "examples that had no label; the rest is there in its order", "terms.left_out"),
     **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
-    **_rows(
-        "recomputed", "configuration", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"
-    ),
+    **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),
 }
 
 

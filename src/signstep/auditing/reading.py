@@ -20,6 +20,9 @@ Made = TypeVar("Made")
 # A record of a million examples and ten attacks has some 300 MB; its text nests six deep.
 LARGEST = 2**30
 DEEPEST = 32
+# Lists and objects: a record has some for each attack and each row of a section's table, not for each example. An empty
+# one takes thirty times the memory of its three letters.
+MOST = 10**6
 _WIDEST = 2**63
 
 # What stands between quotes may hold brackets; an open end is one too, so that no text is gone through twice.
@@ -31,12 +34,15 @@ def parse(text: str) -> Any:
     """JSON as plain values.
 
     Raises:
-        LoadError: no JSON; a name twice in one object; NaN or infinite numbers; nested deeper than records are; or
-            longer than a record may be.
+        LoadError: no JSON; a name twice in one object; NaN or infinite numbers; nested deeper than records are, or in
+            more lists and objects; or longer than a record may be.
     """
     if len(text) > LARGEST:
         raise LoadError(f"this is not a signstep result: {len(text)} characters, more than the {LARGEST} it may have")
-    if (depth := _depth(text)) > DEEPEST:
+    brackets = _BRACKETS.sub("", _STRING.sub("", text))
+    if len(brackets) > 2 * MOST:
+        raise LoadError(f"this is not a signstep result: it has more than {MOST} lists and objects")
+    if (depth := _depth(brackets)) > DEEPEST:
         raise LoadError(f"this is not a signstep result: it nests {depth} deep, records at most {DEEPEST}")
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
@@ -76,9 +82,9 @@ def _finite(text: str) -> float:
     return value
 
 
-def _depth(text: str) -> int:
+def _depth(brackets: str) -> int:
     deepest = depth = 0
-    for bracket in _BRACKETS.sub("", _STRING.sub("", text)):
+    for bracket in brackets:
         depth += 1 if bracket in "[{" else -1
         deepest = max(deepest, depth)
     return deepest

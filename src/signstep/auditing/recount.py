@@ -231,7 +231,6 @@ def _tolerance(result: Result) -> float:
 
 def _ladder(result: Result, book: Book) -> None:
     """Whom each rung met: without a ladder everyone; on one, those right and not fooled before."""
-    targeted = result.terms.get("goal") == "targeted"
     standing = [letter == "r" for letter in result.per_example.clean]
     for entry in result.attacks:
         column = result.per_example.verdicts[entry.name]
@@ -241,9 +240,9 @@ def _ladder(result: Result, book: Book) -> None:
             continue
         fallen = sum(here and not up for here, up in zip(ran, standing, strict=True))
         book.same(f"{entry.name}: examples that had left the ladder before", fallen, 0)
-        # A rung may be meant for some alone; and what is at its target untouched is led nowhere.
+        # A rung may be meant for some alone. What is right is at no target: that is another class than the label.
         set_aside = not any(ran) and entry.name in result.set_aside
-        if not targeted and not set_aside and " near<=" not in entry.name:
+        if not set_aside and " near<=" not in entry.name:
             left_out = sum(up and not here for here, up in zip(ran, standing, strict=True))
             book.same(f"{entry.name}: examples still standing that it was not run on", left_out, 0)
         standing = [up and letter != "f" for up, letter in zip(standing, column, strict=True)]

@@ -7,9 +7,10 @@ needs neither model nor data is in `recount` and `claims`. import-linter forbids
 attacks.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,10 +23,12 @@ from signstep.auditing.sums import check_sums, sha256, write_sums
 from signstep.core.keys import Key, content_ids
 from signstep.core.outputs import Outputs, Predictor
 from signstep.core.problem import HELD_OUT
-from signstep.core.tasks import Aim, Multiclass, Objective, Task, task_for
+from signstep.core.targets import choose
+from signstep.core.tasks import Aim, Multiclass, Objective, Task, check_loss, task_for
 from signstep.core.tree import Tree, tree_map
 from signstep.core.tree import rows as count_rows
 from signstep.core.untouched import RandomnessWatch, untouched
+from signstep.errors import SignstepError
 
 __all__ = [
     "Check",
@@ -182,6 +185,7 @@ def of_data(
     to_search: ToSearch,
     span: Span,
     total: int | None,
+    loss: str | None = None,
 ) -> tuple[list[Check], list[int]]:
     """Every check that needs the data, in one pass over it.
 
@@ -198,9 +202,11 @@ def of_data(
         to_search: from the data's units to those of the budget.
         span: the ends of the box, where it is one pair of numbers: what ids are rounded by.
         total: examples that the data has in all, if known.
+        loss: that was asked for; None for the task's own.
     """
-    answered = _Untouched(result, predictor, task, to_search)
-    looks: list[_Look] = [_Rows(result, to_search, span, total), answered, _Inputs(points, to_search)]
+    answered = _Untouched(result, predictor, task, to_search, loss)
+    targets = [_Targets(result, points, answered)] if result.terms.get("target") is not None else []
+    looks: list[_Look] = [_Rows(result, to_search, span, total), answered, *targets, _Inputs(points, to_search)]
     return _looked(result, data, looks), answered.there
 
 
@@ -282,8 +288,10 @@ class _Untouched:
     predictor: Predictor
     task: Task | str
     to_search: ToSearch
+    loss: str | None = None
 
     def __post_init__(self) -> None:
+        self.seen: tuple[Task, Outputs, Tensor | None] | None = None
         self._labels: list[int] = []
         self._answers: list[int] = []
         self._letters: list[int] = []
@@ -301,9 +309,11 @@ class _Untouched:
             if self._random is None:
                 self._random = drew or self._differs(u)
             task = task_for(self.task, outputs.scores)
+            self.seen = None
             if not self._fits(task, outputs, y):
                 return
             labels = self._right(task, outputs, y)
+            self.seen = task, outputs, labels
             if self._random:
                 self._often(rows, task, u, labels)
             else:
@@ -320,6 +330,8 @@ class _Untouched:
             self._found.append(f"the task is {task.name} here, {terms.get('task')} in the record")
         if terms.get("loss") not in task.losses:
             self._found.append(f"the loss is {terms.get('loss')!r}, the task has {', '.join(task.losses)}")
+        elif (led := _led(task, self.loss, terms)) != terms.get("loss"):
+            self._found.append(f"the loss is {terms.get('loss')!r}, and {led!r} is what these options mean")
         if task.name in CLASSES and outputs.form != "labels":
             classes = 2 if task.name == "binary" else outputs.raw.shape[1]
             if classes != terms.get("classes"):
@@ -328,6 +340,8 @@ class _Untouched:
             self._found.append(f"the outputs are {outputs.form}, in the record {terms.get('outputs_form')}")
         if y is None and terms.get("labels") == "given" and not isinstance(task, Objective):
             self._found.append("the data has no labels, and the record says that they were given")
+        if y is not None and terms.get("labels") == "predicted" and "domain" in terms:
+            self._found.append("the data has labels, and the record says that they are the model's own answers")
         return not self._found
 
     def _count(self, task: Task, outputs: Outputs, labels: Tensor | None) -> None:
@@ -385,6 +399,69 @@ class _Untouched:
             )
         how = f" by {HELD_OUT} passes each, since the model is random" if self._random else ""
         return Check(name, True, f"{result.examples} answered as recorded{how}, labels as in the data")
+
+
+def _led(task: Task, asked: str | None, terms: Mapping[str, Any]) -> str | None:
+    """The loss that an audit is led by; of one that the task does not have, nothing."""
+    if asked is not None and asked not in task.losses:
+        return None
+    with warnings.catch_warnings():  # that DLR gives way was said to whoever made the report
+        warnings.simplefilter("ignore")
+        return check_loss(task, asked, terms.get("classes"), terms["goal"], labelled=True)
+
+
+@dataclass
+class _Targets:
+    """Whether each example was led to the class that the rule leads it to, and where the record says it ended."""
+
+    result: Result
+    points: Mapping[str, Tensor]
+    answered: _Untouched
+
+    def __post_init__(self) -> None:
+        rows = self.points["row"].tolist() if self.points else []
+        self._saved = dict(zip(rows, self.points["target"].tolist() if self.points else [], strict=True))
+        self._other: list[int] = []
+        self._ended: list[int] = []
+        self._why = ""
+
+    def see(self, rows: range, x: Tree, y: Tensor | None) -> None:  # noqa: ARG002
+        examples, terms = self.result.per_example, self.result.terms
+        if self.answered.seen is None:
+            return
+        task, outputs, labels = self.answered.seen
+        ids = torch.tensor([_signed(int(examples.ids[row], 16)) for row in rows], dtype=torch.int64, device="cpu")
+        try:
+            chosen = choose(terms["target"], task, outputs, labels, ids.to(outputs.raw.device), Key(terms["seed"]))
+        except SignstepError as error:
+            self._why = str(error)
+            return
+        for row, target in zip(rows, chosen.tolist(), strict=True):
+            if self._saved.get(row, target) != target:
+                self._other.append(row)
+            if terms.get("random_model") or not examples.answers:
+                continue
+            # What is undetermined may be at its target by an output that does not count.
+            pairs = ((column[row], examples.answers[name][row]) for name, column in examples.verdicts.items())
+            if any(letter in "fh" and (answer == target) != (letter == "f") for letter, answer in pairs):
+                self._ended.append(row)
+
+    def check(self, seen: int) -> Check:  # noqa: ARG002
+        rule = self.result.terms["target"]
+        if self._why:
+            return Check("targets", False, self._why)
+        if self._other or self._ended:
+            return Check(
+                "targets",
+                False,
+                f"{len(self._other)} points have another target than {rule!r} gives {self._other[:5]}, "
+                f"{len(self._ended)} examples ended elsewhere than their letters say {self._ended[:5]}",
+            )
+        return Check("targets", True, f"those that {rule!r} gives, and reached where the letters say so")
+
+
+def _signed(identity: int) -> int:
+    return identity - 2**64 if identity >= 2**63 else identity
 
 
 @dataclass

@@ -349,6 +349,19 @@ def rung_names(rungs: Sequence[Rung]) -> list[str]:
 
 def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
     """What the numbers mean, as plain values."""
+    return {
+        **terms_of(threat),
+        "input_space": subject.space.describe(),
+        "mode": subject.mode,
+        "gradients_from": "surrogate" if subject.surrogates else "the model",
+        "engine": subject.engine,
+        "transform": None if subject.transform is None else str(subject.transform),
+        "eot": subject.eot,
+    }
+
+
+def terms_of(threat: Threat) -> dict[str, Any]:
+    """What a record says of a threat beside its numbers: in words, what eps measures, eps and the width of the box."""
     single = threat if isinstance(threat, ThreatModel) else None
     return {
         "threat": _text(threat),
@@ -356,12 +369,6 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
         "eps": single.label if single and single.eps is not None else "",
         "eps_value": _single(threat),
         "box_span": _box_span(threat),
-        "input_space": subject.space.describe(),
-        "mode": subject.mode,
-        "gradients_from": "surrogate" if subject.surrogates else "the model",
-        "engine": subject.engine,
-        "transform": None if subject.transform is None else str(subject.transform),
-        "eot": subject.eot,
     }
 
 

@@ -9,6 +9,9 @@ from typing import Literal
 
 from signstep.errors import InputError
 
+# Differences and sums of numbers below are finite, with all that an axis makes of them.
+_LARGEST = 1e300
+
 
 @dataclass(frozen=True)
 class Line:
@@ -46,10 +49,14 @@ class Chart:
     def __post_init__(self) -> None:
         if self.kind not in ("lines", "dots", "bars"):
             raise InputError(f"kind={self.kind!r}; pass lines, dots or bars")
+        if any(not abs(level) <= _LARGEST for _, level in self.limits):
+            raise InputError(f"a limit lies beyond {_LARGEST:g}; pass another unit")
         for line in self.lines:
             if len(line.x) != len(line.y):
                 raise InputError(f"the line {line.name!r} has {len(line.x)} x and {len(line.y)} y; pass as many")
             numbers = [*line.x, *(value for value in line.y if value is not None)]
+            if any(abs(value) > _LARGEST for value in numbers if math.isfinite(value)):
+                raise InputError(f"the line {line.name!r} has numbers beyond {_LARGEST:g}; pass another unit")
             if not all(map(math.isfinite, numbers)):
                 raise InputError(f"the line {line.name!r} has numbers that are not finite; leave gaps as None")
             if self.kind == "bars" and len(line.y) != len(self.categories):

@@ -1,5 +1,6 @@
 """What the person who verifies a report brings along: model, weights and data, read as the report says they were."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -11,10 +12,11 @@ import torch
 import typer
 from torch import Tensor
 
-from signstep.auditing.book import Check
+from signstep.auditing.book import Book, Check
 from signstep.auditing.result import Result
-from signstep.auditing.run import levels_of
+from signstep.auditing.run import levels_of, terms_of
 from signstep.auditing.stream import batches
+from signstep.auditing.tally import plain_terms
 from signstep.cli import options as o
 from signstep.cli.config import Settings
 from signstep.cli.domain import IMAGES, case_of
@@ -169,17 +171,64 @@ _OF_WEIGHTS, _OF_DATA = re.compile(r"(?<= with )[^:]*/|(?<=^exported program )[^
 
 def threat(result: Result, own: Brought) -> Check:
     """Whether the threat that the record states is the one that its size means on the verifier's data."""
-    parts = own.threat
-    here = (
-        str(parts) if isinstance(parts, ThreatModel) else "; ".join(f"{name}: {part}" for name, part in parts.items())
-    )
-    said = result.terms.get("threat")
+    here = terms_of(own.threat)
     sizes = {tuple(point.eps for point in points) for points in result.curves.values()}
     if own.levels is not None and sizes - {own.levels}:
         return Check("threat", False, f"the curves have the sizes {sorted(sizes)[0]}, the options ask for {own.levels}")
-    if said == here:
-        return Check("threat", True, f"{here}, as on the verifier's data")
-    return Check("threat", False, f"the record has {said}, here it is {here}; pass --box if another box is meant")
+    # Without a gradient there is none; that it gave out on the way stands in the notes.
+    led = any(entry.needs == "gradients" for entry in result.attacks) and result.terms.get("outputs_form") != "labels"
+    if own.levels and not sizes and led and not result.no_curve and not result.partial:
+        return Check("threat", False, f"there is no curve, the options ask for one at the sizes {own.levels}")
+    if result.terms.get("threat") != here["threat"]:
+        said = f"the record has {result.terms.get('threat')}, here it is {here['threat']}"
+        return Check("threat", False, f"{said}; pass --box if another box is meant")
+    for name, value in {**here, "threat_terms": plain_terms(own.searched)}.items():
+        if not _alike(result.terms.get(name), value):
+            return Check("threat", False, f"the record has {name} = {result.terms.get(name)}, here it is {value}")
+    return Check("threat", True, f"{here['threat']}, as on the verifier's data")
+
+
+def domain_terms(result: Result, own: Brought) -> Check:
+    """Whether the record is of the verifier's domain and schema, and states what an audit of a domain can be alone."""
+    book = Book()
+    case = own.case
+    here = {
+        "domain": None if case is None else case.domain,
+        "domain_terms": None if case is None else dict(case.terms),
+    }
+    if case is not None:  # what of images the configuration says
+        here |= {"mode": own.mode, "input_space": InputSpace.of(None, None).describe(), "goal": "untargeted"}
+    for name, value in here.items():
+        other = _difference(result.terms.get(name), value, name)
+        book.need(other is None, f"{other}")
+    return book.check("domain", "none" if case is None else f"{case.domain}, as its schema has it here")
+
+
+_ROUNDED = 1e-9  # relative, of a mean that another machine sums in another order
+
+
+def _alike(stated: object, own: object) -> bool:
+    return _difference(stated, own, "") is None
+
+
+def _difference(stated: object, own: object, where: str) -> str | None:
+    """Where the record's plain values are others than the verifier's own, which may have tuples; None: nowhere."""
+    if isinstance(own, Mapping) and isinstance(stated, Mapping) and set(own) == set(stated):
+        pairs = [(stated[name], own[name], f"{where}.{name}") for name in own]
+    elif isinstance(own, (list, tuple)) and isinstance(stated, (list, tuple)) and len(own) == len(stated):
+        pairs = [(a, b, f"{where}[{place}]") for place, (a, b) in enumerate(zip(stated, own, strict=True))]
+    elif type(own) is float and type(stated) in (int, float):
+        close = math.isclose(float(cast("float", stated)), own, rel_tol=_ROUNDED, abs_tol=_ROUNDED)
+        return None if close else f"{where} is {stated} in the record, {own} here"
+    else:
+        same = type(own) is type(stated) and own == stated
+        return None if same else f"{where} is {_short(stated)} in the record, {_short(own)} here"
+    return next((found for pair in pairs if (found := _difference(*pair)) is not None), None)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _of_images(

@@ -102,13 +102,20 @@ def _plain(options: Mapping[str, Any]) -> None:
         if isinstance(value, list):
             fine = all(isinstance(part, str) for part in value)
         elif name in _WHOLE:
-            fine = type(value) in (int, float)
+            # Longer numbers than a machine's cannot even be said.
+            fine = type(value) in (int, float) and -(2**63) <= value < 2**63
         elif name in ("trust", "skip_bad", "predicted_labels"):
             fine = isinstance(value, bool)
         else:
-            fine = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+            fine = isinstance(value, str) or (type(value) in (int, float) and -(2**63) <= value < 2**63)
         if not fine:
-            raise InputError(f"{name} is {value!r}, which no audit writes")
+            raise InputError(f"{name} is {_said(value)}, which no audit writes")
+
+
+def _said(value: object) -> str:
+    """A value in words; Python writes no number of many thousand digits."""
+    long = isinstance(value, int) and not -(2**63) <= value < 2**63
+    return f"a whole number of {value.bit_length()} bits" if isinstance(value, int) and long else repr(value)
 
 
 def proposal(report: Path, stated: Stated) -> str | None:
@@ -126,6 +133,14 @@ def proposal(report: Path, stated: Stated) -> str | None:
             # One word each, so that no value can be read as another option.
             words.append(option if part is True else f"{option}={part}")
     return " ".join(shlex.quote(word) for word in words)
+
+
+def read_so(stated: Stated) -> str | None:
+    """How inputs and outputs were read because the report says so, in words; None where it is as usual."""
+    usual = {"inputs": "raw", "budget": "raw", "outputs": "auto", "mode": "eval", "task": "auto"}
+    claims = {name: value for name, value in stated.reading.items() if name not in ("threat", "box", "grid")}
+    words = [f"{name} = {value!r}" for name, value in claims.items() if value != usual.get(name)]
+    return ", ".join(words) or None
 
 
 def agrees(result: Result, stated: Stated) -> Check:

@@ -21,11 +21,11 @@ from signstep.auditing.signature import signed
 from signstep.auditing.sums import POINTS, RECORD, check_sums, plain_file
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.brought import Brought, brought, files_of, names, options_of, threat
+from signstep.cli.brought import Brought, brought, domain_terms, files_of, names, options_of, threat
 from signstep.cli.domain import SchemaFile
 from signstep.cli.fence import fenced, refuse
 from signstep.cli.job import output_folder
-from signstep.cli.stated import Stated, agrees, proposal, stated_by
+from signstep.cli.stated import Stated, agrees, proposal, read_so, stated_by
 from signstep.cli.terminal import aside, say, told
 from signstep.core.threat import span_of
 from signstep.core.untouched import untouched
@@ -140,7 +140,8 @@ def verify(
             checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
     if render is not None:
         _rendered(result, points, stated.ignore, render)
-    _told(result, checks, proposal(report, stated), asked=own is not None or bool(options))
+    asked_ = own is not None or bool(options)
+    _told(result, checks, proposal(report, stated), asked=asked_, so=read_so(stated) if asked_ else None)
 
 
 def _record(text: bytes) -> tuple[Result, str]:
@@ -188,11 +189,20 @@ def of_model(
     yield names(result, own)
     yield rescore.hashes(result, own.hashes)
     yield threat(result, own)
+    yield domain_terms(result, own)
     kept = list(own.batches) if again else own.batches
     task, model = own.task, own.predictor.model
     with untouched(model, mode=own.mode), torch.no_grad():
         checks, there = rescore.of_data(
-            result, points, kept, own.predictor, task, own.to_search, span_of(own.searched), own.total
+            result,
+            points,
+            kept,
+            own.predictor,
+            task,
+            own.to_search,
+            span_of(own.searched),
+            own.total,
+            own.reading.get("loss"),
         )
         yield from checks
         if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
@@ -207,16 +217,23 @@ def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str,
     from signstep.report import write_report
 
     with output_folder(render, marks=("index.html",)) as folder:
-        write_report(result, folder, points=points, ignore=ignore)
+        try:
+            write_report(result, folder, points=points, ignore=ignore)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise LoadError(f"no page can be made of this record ({type(error).__name__}: {error})") from error
     say(aside(), f"rendered anew: {render / 'index.html'}")
 
 
-def _told(result: Result | None, checks: Sequence[Check], typed: str | None, *, asked: bool) -> None:
+def _told(
+    result: Result | None, checks: Sequence[Check], typed: str | None, *, asked: bool, so: str | None = None
+) -> None:
     """Print the answer; the exit status says whether all holds."""
     if not asked:
         told(_MISSING)
     for check in checks:
         told(one_line(str(check)))
+    if so is not None:
+        told(one_line(f"note  your model was asked as the report says that it was: {so}"))
     if result is not None:
         told("Nobody who was not there can tell these; whoever made the report may have written anything:")
         for line in unprovable(result):

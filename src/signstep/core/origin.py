@@ -34,20 +34,20 @@ def foreign(what: str) -> Iterator[None]:
         what: is run, for messages: "the model".
 
     Raises:
-        ModelError: the code raised something that is no ``Exception``.
+        ModelError: the code raised something that is no ``Exception``, or that ends a command line.
     """
     try:
         yield
     except (SignstepError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
+        if _leaves(error):
+            failed = ModelError(sentence(what, error))
+            setattr(failed, _MARK, str(failed))
+            raise failed from error
         if not hasattr(error, _MARK):
             setattr(error, _MARK, sentence(what, error))
         raise
-    except BaseException as error:
-        failed = ModelError(sentence(what, error))
-        setattr(failed, _MARK, str(failed))
-        raise failed from error
 
 
 def contained(function: Callable[P, Made]) -> Callable[P, Made]:
@@ -62,12 +62,22 @@ def contained(function: Callable[P, Made]) -> Callable[P, Made]:
     def inner(*args: P.args, **kwargs: P.kwargs) -> Made:
         try:
             return function(*args, **kwargs)
-        except (Exception, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise ended(error) from error
+            if _leaves(error):
+                raise ended(error) from error
+            raise
 
     return inner
+
+
+def _leaves(error: BaseException) -> bool:
+    """Whether something ends a program rather than failing: no ``Exception``, or a command line's own way to end.
+
+    Click and typer, which each have a click of their own, end with the status that such an exception carries.
+    """
+    return not isinstance(error, Exception) or type(getattr(error, "exit_code", None)) is int
 
 
 def ended(error: BaseException) -> ModelError:

@@ -22,9 +22,9 @@ from signstep.core.problem import ModelProblem, Warm, judge, nearness
 from signstep.core.region import Region, region_around
 from signstep.core.shaped import ShapedThreat
 from signstep.core.space import InputSpace, Statistic
+from signstep.core.targets import choose, classes_of
 from signstep.core.tasks import (
     Aim,
-    Binary,
     Custom,
     Multiclass,
     Multilabel,
@@ -365,7 +365,7 @@ class Subject:
         aim, notes = self._aim(task, outputs, given.labels(y), target, ids, key)
         notes += [*remarks, *said, *self._remarks(randomness, random=random)]
         goal: Literal["untargeted", "targeted"] = "untargeted" if aim.target is None else "targeted"
-        classes = _classes(task, outputs)
+        classes = classes_of(task, outputs)
         loss = check_loss(task, self.loss, classes, goal, labelled=aim.y is not None)
         problem = ModelProblem(
             self.predictor,
@@ -578,7 +578,7 @@ class Subject:
         if target is None:
             return Aim(labels), notes
         if isinstance(target, str):
-            return Aim(labels, _choose(target, task, outputs, labels, ids, key)), notes
+            return Aim(labels, choose(target, task, outputs, labels, ids, key)), notes
         goals = given.labels(target, name="target")
         assert goals is not None
         wanted = task.labels(goals, raw, "target").to(raw.device)
@@ -601,41 +601,6 @@ def _checked(threat: ThreatModel, before: Tensor, after: Tensor) -> Verification
     if isinstance(threat, ShapedThreat):
         return threat.checked(before, after)
     return verify(before, after, threat.terms())
-
-
-def _classes(task: Task, outputs: Outputs) -> int | None:
-    if isinstance(task, Binary):
-        return 2
-    return outputs.raw.shape[1] if isinstance(task, Multiclass) and outputs.raw.ndim > 1 else None
-
-
-def _choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tensor, key: Key) -> Tensor:
-    if not isinstance(task, Multiclass) or y is None:
-        raise InputError(f"target={rule!r} is for classification; pass the target itself for the task {task.name}")
-    classes = _classes(task, outputs)
-    if classes is None or classes < 2:
-        raise InputError(f"target={rule!r} needs at least two classes, the model has {classes}")
-    if rule not in ("next", "random", "least-likely"):
-        raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
-    z = task.logits(outputs).detach()
-    # Column n holds class y + 1 + n; absent classes (-inf) are no targets, and the last column is the label itself.
-    classes_from_y = (y.unsqueeze(1) + 1 + torch.arange(classes, device=y.device, dtype=torch.int64)) % classes
-    there = ~torch.isneginf(z.gather(1, classes_from_y))
-    there[:, -1] = False
-    count = there.sum(1)
-    if not bool((count > 0).all()):
-        raise LabelError(
-            f"target={rule!r} needs another class than y, and {int((count == 0).sum())} of {len(y)} rows have none: "
-            "their other scores are all -inf; attack those rows without a target"
-        )
-    if rule == "least-likely":
-        return z.masked_fill(torch.isneginf(z), torch.inf).scatter(1, y.unsqueeze(1), torch.inf).argmin(1)
-    number = torch.zeros_like(y)
-    if rule == "random":
-        share = key.fold("target").draws(ids, y.device).uniform("class", (1,)).squeeze(1)
-        number = (share * count).long().minimum(count - 1)
-    column = (there.cumsum(1) == (number + 1).unsqueeze(1)).long().argmax(1, keepdim=True)
-    return classes_from_y.gather(1, column).squeeze(1)
 
 
 def _absent(task: Task, raw: Tensor, wanted: Tensor) -> int:

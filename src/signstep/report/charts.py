@@ -1,6 +1,7 @@
 """Charts as inline SVG: no script, colours from the page's style sheet, a title and a description for each."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -154,6 +155,7 @@ def round_step(rough: float) -> float:
     >>> round_step(0.03), round_step(7.0)
     (0.05, 10.0)
     """
+    rough = max(rough, sys.float_info.min)  # what is smaller has no logarithm, or no tenth
     power = 10.0 ** math.floor(math.log10(rough))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
 
