@@ -26,11 +26,11 @@ types: $(READY)
 	$(BIN)/mypy
 
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 # The laws that hang on how a processor computes, under the kernels of lesser processors.
 kernels: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/other_kernels.py -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/other_kernels.py -n 2 --dist worksteal
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

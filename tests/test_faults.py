@@ -88,6 +88,7 @@ def place(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 DATA = ["--weights", "net.safetensors", "--data", "set.npz"]
 TERMS = ["--threat", "linf:16/255", "--batch-size", "10"]
 AUDIT = ["audit", "--model", "faultnets:net", *DATA, *TERMS]
+MINE = ["--model", "faultnets:net", *DATA]  # what verify is given
 WAITS = ["audit", "--model", "faultnets:waiting", *DATA, *TERMS]
 FEW = ["--limit", "2", "--curve", "none", "--attack", "fgsm"]
 MERGE = ["merge", "s0", "s1", "--out", "report"]
@@ -289,7 +290,7 @@ def test_a_killed_audit_blocks_no_next_one(place: Path) -> None:
         run = started(place, [*AUDIT, "--out", out])
         assert run.end() == 0, run.err.read_text()
         assert left_over(place / out) == []
-        assert main(["verify", out]) == 0
+        assert main(["verify", out, *MINE]) == 0
 
 
 def kill_at_rename(count: int) -> None:
@@ -624,7 +625,7 @@ def test_a_disk_that_may_only_be_read(
         assert main([*words, "--out", str(disk / "out")]) == 2, command
         assert f"--out {disk / 'out'} cannot be written (Read-only file system); pass" in capsys.readouterr().err
     assert main([*AUDIT, "--out", str(disk / "report")]) == 2
-    assert main(["verify", str(disk / "report")]) == 0
+    assert main(["verify", str(disk / "report"), *MINE]) == 0
     monkeypatch.setenv("SIGNSTEP_CACHE", str(disk / "cache"))
     assert not kept()
 
@@ -655,13 +656,15 @@ def test_links_and_mixed_folders_take_a_report(place: Path) -> None:
     (place / "link").symlink_to("real")
     assert main([*AUDIT, "--out", "link"]) == 0
     assert (place / "link").is_symlink()
-    assert main(["verify", "real"]) == 0
+    assert main(["verify", "real", *MINE]) == 0
     # A report of another version, with whatever else lies there.
     (place / "real" / "result.json").write_text('{"format": 0}')
     (place / "real" / "mine.txt").write_text("foreign")
     assert main([*AUDIT, "--out", "real"]) == 0
-    assert main(["verify", "real"]) == 0
     assert (place / "real" / "mine.txt").read_text() == "foreign"
+    assert main(["verify", "real", *MINE]) == 1  # what the report did not write is named
+    (place / "real" / "mine.txt").rename(place / "mine.txt")
+    assert main(["verify", "real", *MINE]) == 0
     assert left_over(place / "real") == []
 
 
@@ -724,14 +727,14 @@ def test_a_reader_that_leaves(command: str, place: Path) -> None:
     assert run.end() == 141
     assert "Traceback" not in run.err.read_text()
     if command in ("audit", "merge"):
-        assert main(["verify", "out"]) == 0
+        assert main(["verify", "out", *MINE]) == 0
 
 
 def test_errors_that_nobody_reads_cost_nothing(place: Path) -> None:
     run = started(place, [*AUDIT, "--out", "out"], unread, 2)
     assert run.end() == 0
     assert "robust" in run.out.read_text()
-    assert main(["verify", "out"]) == 0
+    assert main(["verify", "out", *MINE]) == 0
 
 
 def narrow(encoding: str) -> None:
@@ -772,7 +775,7 @@ def test_streams_of_a_shell(case: str, place: Path) -> None:
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
     if "AUDIT" in SHELL[case][0]:
-        assert main(["verify", "out"]) == 0
+        assert main(["verify", "out", *MINE, "--data", "réseau.npz"]) == 0
     if (place / "json").exists():
         said = (place / "json").read_text(encoding="utf-8")
         assert Result.from_json(said) == Result.load(place / "out" / "result.json")

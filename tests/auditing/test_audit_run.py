@@ -235,6 +235,12 @@ def test_data_that_does_not_fit_gets_one_sentence(source: object, message: str) 
         ss.audit(network(), source, threat=ss.linf(0.05))  # type: ignore[arg-type]
 
 
+def test_data_of_which_all_is_left_out_says_so() -> None:
+    x, _ = data(9, wrong=0)
+    with pytest.raises(InputError, match="no examples but those left out: 9 with the label -100, which is to be igno"):
+        ss.audit(network(), (x, torch.full((9,), -100)), threat=ss.linf(0.05), task=ss.Multiclass(ignore=-100))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

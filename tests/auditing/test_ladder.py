@@ -464,6 +464,14 @@ def test_a_preset_on_a_model_without_gradients_asks_it_instead() -> None:
     assert "can be set beside published ones" not in " ".join(str(result).split())
 
 
+def test_each_reason_why_no_rung_could_be_run_is_given() -> None:
+    """In L1 no rung of this preset asks for scores only: that Square is not defined there is half of the matter."""
+    _, x, y = _data(16)
+    with pytest.raises(InputError, match=r"(?=.*attack a surrogate).*square.* not defined for this threat") as caught:
+        ss.audit(_asked_only(), (x, y), threat=ss.l1(1.0), ladder="standard@1", curve=False)
+    assert "it follows gradients too" not in str(caught.value)
+
+
 def test_an_error_of_every_rung_is_an_error() -> None:
     _, x, y = _data(16)
     with pytest.raises(InputError, match="no rung of the ladder could be run"):

@@ -11,6 +11,7 @@ from small_nets import mlp, rand
 from torch import Tensor
 
 import signstep as ss
+from signstep.errors import ModelError
 
 X = rand(12, 18, seed=1)
 NET = mlp()
@@ -74,3 +75,15 @@ def test_an_audit_says_it_too() -> None:
     y = torch.zeros(12, dtype=torch.int64)
     result = ss.audit(model, [(X[:7], y[:7]), (X[7:], y[7:])], threat=ss.linf(0.1), attacks=["fgsm"], curve=False)
     assert sum("was taken for the scores" in note for note in result.notes) == 1
+
+
+@pytest.mark.parametrize("made", [lambda rows: rows, lambda rows: dict(enumerate(rows))])
+def test_what_is_listed_of_a_return_does_not_grow_with_the_batch(made: Any) -> None:
+    with pytest.raises(ModelError, match=r"and 4 more\], which holds no scores") as caught:
+        ss.attack(lambda x: made(_logits(x).tolist()), X, None, threat=ss.linf(0.1))
+    assert len(str(caught.value)) < 300
+
+
+def test_a_note_names_the_first_few_of_many_tensors() -> None:
+    found = ss.attack(lambda x: [_logits(x)] * 50, X, None, threat=ss.linf(0.1))
+    assert any("and 42 more}, and 0 was taken" in note for note in found.notes)

@@ -423,6 +423,49 @@ def test_weights_that_are_not_there_yet_are_one_sentence(spelling: str) -> None:
     ss.attack(SPELLINGS[spelling](net), X, None, threat=ss.linf(0.1))
 
 
+def _traced(net: nn.Module) -> Any:
+    return torch.jit.trace(net, X, check_trace=False)  # type: ignore[no-untyped-call]
+
+
+def _exported(net: nn.Module) -> Any:
+    return torch.export.export(net, (X,), dynamic_shapes=({0: torch.export.Dim.AUTO},)).module()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own, of what it traces
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of a question that BatchNorm asks about sizes
+@pytest.mark.parametrize("behind", [False, True], ids=["itself", "behind a function"])
+@pytest.mark.parametrize("recorded", [_traced, _exported])
+def test_a_mode_that_was_recorded_is_not_said_to_have_been_changed(recorded: Any, behind: bool) -> None:
+    """Traced or exported in training mode it takes the statistics of each batch whatever mode it is put into."""
+    net = _net()
+    program = recorded(net)
+    kept = {name: value.clone() for name, value in program.state_dict().items()}
+    found = ss.attack(functools.partial(program) if behind else program, X, None, threat=ss.linf(0.1))
+    assert any("rows depend on each other" in note for note in found.notes)
+    assert not any("attacked in evaluation mode" in note for note in found.notes)
+    assert all(torch.equal(value, kept[name]) for name, value in program.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_what_the_compiler_is_told_to_leave_alone_is_watched() -> None:
+    """The mark of torch.compiler.disable is not that of compiled code: modules looked up inside are still met."""
+    net = _net()
+    wanted = ss.attack(net, X, None, threat=ss.linf(0.1))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    HIDDEN.set(net)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def model(x: Tensor) -> Any:
+        return HIDDEN.get()(x)
+
+    found = ss.attack(model, X, None, threat=ss.linf(0.1))
+    assert isinstance(found.x, Tensor)
+    assert isinstance(wanted.x, Tensor)
+    assert torch.equal(found.x, wanted.x)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 @pytest.mark.parametrize("made", ["script", "trace", "freeze", "optimize"])
 def test_scripts_of_every_kind(made: str) -> None:

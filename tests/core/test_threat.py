@@ -100,6 +100,13 @@ def test_impossible_boxes_are_refused(box: tuple[float, float], message: str) ->
         ss.linf(0.1, box=box)
 
 
+@pytest.mark.parametrize("end", [[], torch.zeros(5, 0), torch.zeros(0)], ids=["list", "rows", "tensor"])
+@pytest.mark.parametrize("name", ["low", "high"])
+def test_an_end_of_the_box_that_holds_nothing_is_refused(name: str, end: object) -> None:
+    with pytest.raises(ThreatError, match=f"the box's {name} end is empty, shape .*; pass a number, or one for each"):
+        ss.linf(0.1, box=(end, 1.0) if name == "low" else (0.0, end))  # type: ignore[arg-type]
+
+
 def test_open_boxes() -> None:
     assert ss.linf(0.1, box=(None, None)) == ss.linf(0.1, box=None)
     assert ss.linf(0.1, box=(float("-inf"), float("inf"))) == ss.linf(0.1, box=None)

@@ -120,6 +120,14 @@ def test_wrong_sizes_say_what_is_right(make: Any, message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    "one", [lambda u: u, nn.Identity(), lambda u, *, draws: u + draws], ids=["function", "module", "named"]
+)
+def test_a_transform_of_one_argument_is_one_sentence(one: Any) -> None:
+    with pytest.raises(InputError, match=r"transform=.* does not take two arguments; .* function of \(u, draws\)"):
+        ss.attack(mlp(), rand(3, 18), None, threat=ss.linf(0.1), transform=one)
+
+
 def test_pixels_are_needed_for_what_moves_pixels() -> None:
     for transform in (T.Blur(1.0), T.Affine(shift=0.1)):
         with pytest.raises(InputError, match=r"needs images \(R, C, H, W\)"):

@@ -23,6 +23,7 @@ from signstep.core.tree import Tree, put, take, tree_map
 from signstep.errors import GradientError, InputError, ModelError, VictimError
 
 _COUNTED = re.compile(r" #\d+$")
+_FOLLOWS = "it follows gradients too, as"
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def climb(
             aside_[name] = str(error)
             if isinstance(error, GradientError):  # nor is there one for the rungs that are yet to come
                 led = [other for other, _, later in rungs[place + 1 :] if needs_of(later) == "gradients"]
-                aside_ |= {other: f"it follows gradients too, as {name}" for other in led if other not in aside_}
+                aside_ |= {other: f"{_FOLLOWS} {name}" for other in led if other not in aside_}
             tally.skip(name)
             continue
         seconds = time.perf_counter() - began
@@ -195,8 +196,10 @@ def climb(
         tally.add(name, question.spread(outcome, index), seconds, index)
     idle = not tally.ran() and not any(tally.has_run(name) for name, _, _ in rungs)
     if aside_ and idle and bool(standing.any()):
-        name, reason = next(iter(aside_.items()))
-        raise InputError(f"no rung of the ladder could be run; {aside_note(name, reason)}")
+        # Each reason once, with the first rung that it holds for: the last word on what to do may be another's.
+        first = {reason: name for name, reason in reversed(aside_.items()) if not reason.startswith(_FOLLOWS)}
+        said = "; ".join(aside_note(name, reason) for reason, name in reversed(first.items()))
+        raise InputError(f"no rung of the ladder could be run; {said}")
 
 
 def _better(outcome: Outcome, index: Tensor, best: Tree, near: Tensor) -> tuple[Tree, Tensor]:

@@ -213,7 +213,7 @@ def audit(
         tally.forget()
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
-    _check_seen(tally, shard)
+    _check_seen(tally, shard, stream.left_out)
     return tally.result(
         model=describe_model or type(model).__name__,
         data=describe_data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
@@ -258,7 +258,7 @@ def _check_counts(limit: int | None, shard: tuple[int, int] | None) -> None:
         raise InputError(f"limit={limit}; pass the number of examples to audit, at least 1")
 
 
-def _check_seen(tally: Tally, shard: tuple[int, int] | None) -> None:
+def _check_seen(tally: Tally, shard: tuple[int, int] | None, left_out: Mapping[str, int]) -> None:
     """Whether anything was audited.
 
     Raises:
@@ -266,6 +266,9 @@ def _check_seen(tally: Tally, shard: tuple[int, int] | None) -> None:
     """
     if tally.examples == 0 and shard is not None:
         raise InputError(f"shard {shard[0]}/{shard[1]} has no examples: the data has too few; pass a smaller n")
+    if tally.examples == 0 and left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise InputError(f"data has no examples but those left out: {reasons}; pass others, or leave out fewer")
     if tally.examples == 0:
         raise InputError(
             "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"

@@ -27,6 +27,7 @@ NO_PATH = (
 
 # Fewer one-logit outputs than this, all in [0, 1], may be either.
 _ENOUGH = 8
+_NAMED = 8  # parts of what a model returned that a message lists
 
 
 class Outputs(NamedTuple):
@@ -121,7 +122,7 @@ class Predictor:
         if raw.shape[:1] != (rows(inputs),):
             raise ModelError(
                 f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
-                "dimension must be the examples: pass output= to pick the right tensor"
+                "dimension must be the examples: return a row for each, or pass output= to pick the right tensor"
             )
         if self.kind == "logits":
             raw = _numbers(raw)
@@ -314,12 +315,12 @@ def _choice(returned: Any, taken: Tensor) -> str | None:
         parts: list[tuple[Any, Any]] = list(returned.items())
     else:
         parts = list(enumerate(returned))
-    seen = [f"{name!r}: {_inside(value)}" for name, value in parts]
+    seen = _some([f"{name!r}: {_inside(value)}" for name, value in parts])
     if sum(1 for _, value in parts for _ in _held(value)) < 2:
         return None
     place = next(name for name, value in parts if value is taken)
     return (
-        f"the model returned a {type(returned).__name__} of {{{', '.join(seen)}}}, and {place!r} was taken for the "
+        f"the model returned a {type(returned).__name__} of {{{seen}}}, and {place!r} was taken for the "
         "scores; if they are elsewhere pass output= with a key, an index or a function"
     )
 
@@ -348,10 +349,16 @@ def _shape_of(returned: Any) -> str:
     if isinstance(returned, Tensor):
         return f"a tensor of shape {tuple(returned.shape)}"
     if isinstance(returned, Mapping):
-        return f"a {type(returned).__name__} with the keys {list(returned)}"
+        return f"a {type(returned).__name__} with the keys [{_some([repr(key) for key in returned])}]"
     if isinstance(returned, (list, tuple)):
-        return f"a {type(returned).__name__} of {[type(value).__name__ for value in returned]}"
+        return f"a {type(returned).__name__} of [{_some([type(value).__name__ for value in returned])}]"
     return f"a {type(returned).__name__}"
+
+
+def _some(words: list[str]) -> str:
+    """The words of a list, the first few where they are many: one for each example, say."""
+    more = f" and {len(words) - _NAMED} more" if len(words) > _NAMED else ""
+    return f"{', '.join(words[:_NAMED])}{more}"
 
 
 def _opaque(model: object) -> bool:

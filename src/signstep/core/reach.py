@@ -27,7 +27,8 @@ class Reached:
 
     Attributes:
         modules: each once; a module stands before its parts.
-        compiled: whether ``torch.compile`` made one of the functions or modules.
+        compiled: whether ``torch.compile`` made one of the functions or modules (what it is told to leave alone has the
+            same mark and one more).
     """
 
     modules: tuple[nn.Module, ...]
@@ -57,7 +58,9 @@ def reached(root: object) -> Reached:
         if isinstance(thing, nn.Module):
             found[id(thing)] = thing
         named = _attributes(thing)
-        compiled |= "_orig_mod" in named or "_torchdynamo_orig_callable" in named
+        compiled |= "_orig_mod" in named or (
+            "_torchdynamo_orig_callable" in named and "_torchdynamo_disable" not in named
+        )
         # The many numbers and names that modules are made of are not even put in line.
         waiting.extend(part for part in _parts(thing, named) if not isinstance(part, _ATOMS) and not _is_plain(part))
     return Reached(tuple(found.values()), compiled)

@@ -1,9 +1,10 @@
 """The model under attack with everything declared about it, and the question it is asked about a batch."""
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -619,10 +620,28 @@ def _models(surrogate: Model | Sequence[Model] | None) -> tuple[Model, ...]:
     return tuple(surrogate) if isinstance(surrogate, (Sequence, nn.ModuleList)) else (surrogate,)
 
 
+def _takes_two(function: object) -> bool:
+    """Whether two arguments by place suit a function; those that do not say are taken at their word."""
+    try:
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else cast("Any", function))
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return False
+    return True
+
+
 def _transform(transform: Transform | None, space: InputSpace) -> Transform | None:
     """The declared transform, which speaks raw units."""
     if transform is not None and not callable(transform):
         raise InputError(f"transform={transform!r}; pass one of signstep.transforms, or a function of (u, draws)")
+    if transform is not None and not _takes_two(transform):
+        raise InputError(
+            f"transform={transform!r} does not take two arguments; it is called with the inputs and what to draw from: "
+            "pass a function of (u, draws), which need not draw"
+        )
     if transform is not None and space.budget == "normalised":
         raise InputError("transform= changes raw inputs, budget='normalised' searches others; drop one of the two")
     return transform

@@ -313,6 +313,10 @@ def _check_box(low: float | Tensor | None, high: float | Tensor | None) -> None:
     if isinstance(low, float) and isinstance(high, float) and low <= high:
         return
     for name, end in (("low", low), ("high", high)):
+        if isinstance(end, Tensor) and end.numel() == 0:
+            raise ThreatError(
+                f"the box's {name} end is empty, shape {tuple(end.shape)}; pass a number, or one for each feature"
+            )
         if end is not None and bool(torch.isnan(plain_tensor(end)).any()):
             raise ThreatError(f"the box's {name} end has a NaN; pass numbers or None for an open end")
     if low is not None and high is not None:

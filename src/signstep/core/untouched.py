@@ -120,14 +120,16 @@ class Guard:
         return tuple(
             part
             for key, part in parts.items()
-            if key in self._states and self._states[key].switched and not _is_program(part)
+            if key in self._states and self._states[key].switched and not _is_program(part) and not _is_trace(part)
         )
 
     @property
     def mixes_rows(self) -> bool:
         """Whether a BatchNorm that runs takes its statistics from the batch."""
         parts = (part for module in self.modules for part in module.modules())
-        return self.mixed or any(isinstance(part, _BatchNorm) and _by_batch(part) for part in parts)
+        return self.mixed or any(
+            (isinstance(part, _BatchNorm) and _by_batch(part)) or _traced_by_batch(part) for part in parts
+        )
 
     @contextmanager
     def watching(self, model: object) -> Iterator[None]:
@@ -205,6 +207,12 @@ class _StatisticsWatch(TorchFunctionMode):
         torch.native_batch_norm: (3, 4, 5, "training", False),
         functional.instance_norm: (1, 2, 5, "use_input_stats", True),
         torch.instance_norm: (3, 4, 5, "use_input_stats", True),
+        # What an exported program runs in their place.
+        torch.ops.aten.batch_norm.default: (3, 4, 5, "training", False),
+        torch.ops.aten.native_batch_norm.default: (3, 4, 5, "training", False),
+        torch.ops.aten._native_batch_norm_legit.default: (3, 4, 5, "training", False),
+        torch.ops.aten._native_batch_norm_legit_functional.default: (3, 4, 5, "training", False),
+        torch.ops.aten.instance_norm.default: (3, 4, 5, "use_input_stats", True),
     }
 
     def __init__(self, guard: Guard) -> None:
@@ -243,6 +251,24 @@ def _is_program(module: nn.Module) -> bool:
     """A graph, or a mere holder of weights: its mode was fixed when it was traced or exported."""
     traced = type(module).__module__.startswith("torch.export") or isinstance(module, torch.fx.GraphModule)
     return traced or type(module) is nn.Module
+
+
+def _is_trace(module: nn.Module) -> bool:
+    """A script that does the same in any mode: traced, not compiled from code that asks for its mode."""
+    graph = _graph(module)
+    return graph is not None and not any(node.s("name") == "training" for node in graph.findAllNodes("prim::GetAttr"))
+
+
+def _traced_by_batch(module: nn.Module) -> bool:
+    """Whether a script has a batch normalisation whose mode was fixed, as training, when it was traced."""
+    graph = _graph(module)
+    nodes = [] if graph is None else graph.findAllNodes("aten::batch_norm")
+    return any(list(node.inputs())[5].toIValue() is True for node in nodes)
+
+
+def _graph(module: nn.Module) -> Any:
+    """The whole of what a script runs, its parts included; None for other modules, and for scripts that run nothing."""
+    return getattr(module, "inlined_graph", None) if isinstance(module, torch.jit.ScriptModule) else None
 
 
 def _check_ready(module: nn.Module) -> None:

@@ -76,6 +76,18 @@ def test_on_a_small_discrete_table_it_is_the_optimum(kind: str) -> None:
     assert float(ratios[found.found].max()) < 1.35
 
 
+@pytest.mark.parametrize("cut", ["no grad", "detach"])
+def test_a_model_without_gradients_is_searched_by_asking(cut: str) -> None:
+    """Nobody has to say that there are none: the slope is zero, and a slope of zero ranks nothing."""
+    schema = tiny()
+    decoded, net = people(schema, 4, seed=2), model_of("relu", schema)
+    model = torch.no_grad()(net) if cut == "no grad" else lambda wide: net(wide.detach())
+    decider = Decider(model, Layout(schema))
+    assert not bool(decider.slope(decoded).any())
+    found = cheapest_flips(decider, moves_of(decider.layout), decoded, Effort())
+    assert torch.equal(found.cost, flips("relu", schema, decoded).cost)
+
+
 @pytest.mark.parametrize("gradients", [True, False], ids=["gradients", "queries"])
 def test_of_a_linear_model_it_is_the_closed_form(gradients: bool) -> None:
     """Costs are linear: features in the order of their gain for the price, each to its end, until the sum flips."""

@@ -46,12 +46,15 @@ class Decider:
         return lead, granted, firm
 
     def slope(self, decoded: Tensor) -> Tensor:
-        """The gradient (R, width) of the lead along wide rows."""
+        """The gradient (R, width) of the lead along wide rows; zero for a model that has none."""
         wide = self.layout.widen(decoded).requires_grad_()
         lead, _, _ = self._look(wide)
         self.forwards += len(decoded)
+        if not lead.requires_grad:
+            return torch.zeros_like(wide, requires_grad=False)
         self.backwards += len(decoded)
-        return torch.autograd.grad(lead.sum(), wide)[0].detach()
+        # A path to weights alone, behind a detach(), is none to the inputs.
+        return torch.autograd.grad(lead.sum(), wide, materialize_grads=True)[0].detach()
 
     def _look(self, wide: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         outputs: Outputs = self._predictor(wide)
