@@ -13,10 +13,10 @@ import torch
 
 from harness import machine
 from signstep.domains.atoms import AseCalculator, destabilise, graph_potential, smallest_rise
-from signstep.domains.atoms.chosen import potential_named
 from signstep.domains.atoms.destabilise import attack_of
 from signstep.domains.atoms.example import example_structures
 from signstep.domains.atoms.measures import random_points
+from signstep.domains.atoms.opening import potential_named
 from signstep.domains.atoms.structures import gather
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import atoms_threat

@@ -28,7 +28,7 @@ import signstep as ss
 from cifar10_data import load_cifar10
 from harness import SHARED, checked_device, machine
 from signstep.auditing.result import Result
-from signstep.models.preact import preact_resnet18
+from signstep.networks.preact import preact_resnet18
 from signstep.train import Moment, Settings, Trained, fit
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)  # of the training images, by channel

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import signstep as ss
 from harness import RIVALS, Attack, Timing, bare_fgsm, machine, race, rival, rival_fgsm, rivals_line, table
-from signstep.models.small import mnist_cnn, resnet18_cifar
+from signstep.networks.small import mnist_cnn, resnet18_cifar
 
 EPS = 8 / 255
 

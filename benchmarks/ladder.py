@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 import signstep as ss
 from harness import machine, mnist, need_shared, percent, rival, table
-from signstep.core.twin import Engine
 from signstep.data import open_data
-from signstep.models.small import cifar10_small, mnist_cnn
-from signstep.models.weights import load_weights
+from signstep.model.opening.weights import load_weights
+from signstep.model.twin import Engine
+from signstep.networks.small import cifar10_small, mnist_cnn
 
 BATCH = 250
 

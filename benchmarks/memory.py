@@ -19,7 +19,7 @@ from torch import Tensor
 
 import signstep as ss
 from harness import machine, table
-from signstep.models.small import mnist_cnn
+from signstep.networks.small import mnist_cnn
 
 SHAPE = (1, 28, 28)
 THREAT = ss.linf(0.1)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 import signstep as ss
 from harness import machine, mnist, need_shared, rival, rivals_line, table
-from signstep.models.small import mnist_cnn
-from signstep.models.weights import load_weights
+from signstep.model.opening.weights import load_weights
+from signstep.networks.small import mnist_cnn
 
 ORDER = {"l2": 2.0, "linf": float("inf"), "l1": 1.0}
 

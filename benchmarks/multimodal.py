@@ -69,7 +69,7 @@ def scenes(count: int = 300) -> None:
         )
         fresh = domain("multimodal").case(request)
         attacks = [on(spec, ["text"]) for spec in RECIPES]
-        result = audit_case(replace(fresh, story=lambda *_: ()), attacks=attacks)
+        result = audit_case(replace(fresh, summary=lambda *_: ()), attacks=attacks)
         for entry in result.attacks:
             print(f"    {entry.name:24} {entry.fooled:4}   {entry.forwards:6.1f} passes   {entry.seconds:6.1f} s")
 

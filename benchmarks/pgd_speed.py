@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 import signstep as ss
 from harness import machine, mnist, need_shared, percent, rival, rivals_line, table
-from signstep.models.small import mnist_cnn, resnet18_cifar
-from signstep.models.weights import load_weights
+from signstep.model.opening.weights import load_weights
+from signstep.networks.small import mnist_cnn, resnet18_cifar
 
 STEPS, RESTARTS, BATCH = 50, 10, 250
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 import signstep as ss
 from harness import bare_fgsm, machine, mnist, need_shared, percent, table
 from signstep.data import open_data
-from signstep.models.small import cifar10_small, mnist_cnn
-from signstep.models.weights import load_weights
+from signstep.model.opening.weights import load_weights
+from signstep.networks.small import cifar10_small, mnist_cnn
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
 from harness import machine, need_shared, percent, table
-from signstep.certify import certified_share
-from signstep.core.untouched import untouched
+from signstep.certify.certified import certified_share
 from signstep.data import open_data
-from signstep.models.small import mnist_cnn
+from signstep.engine.untouched import untouched
+from signstep.networks.small import mnist_cnn
 from signstep.train import Settings, Trained, fit, training_recipe
 from signstep.train.loop import Moment
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 import signstep as ss
 from harness import machine, mnist, need_shared, rival, rivals_line, stop, table
-from signstep.models.small import mnist_cnn
-from signstep.models.weights import load_weights
+from signstep.model.opening.weights import load_weights
+from signstep.networks.small import mnist_cnn
 
 EPS = 0.3
 

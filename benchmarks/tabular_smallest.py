@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from harness import machine, need_shared, table
-from signstep.core.subject import Model
 from signstep.domains.tabular import (
     Decider,
     Effort,
@@ -32,6 +31,7 @@ from signstep.domains.tabular import (
 from signstep.domains.tabular.cells import read_cells
 from signstep.domains.tabular.forms import estimator_model
 from signstep.domains.tabular.records import read_records
+from signstep.model.subject import Model
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = 2000

@@ -19,9 +19,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
 from harness import Attack, checked_device, machine, race, rival, rivals_line, table
-from signstep.core.untouched import untouched
-from signstep.models.preact import preact_resnet18
-from signstep.models.small import cifar10_small, mnist_cnn
+from signstep.engine.untouched import untouched
+from signstep.networks.preact import preact_resnet18
+from signstep.networks.small import cifar10_small, mnist_cnn
 from signstep.train.recipes import training_recipe
 from signstep.train.run import Run
 from signstep.train.settings import Settings

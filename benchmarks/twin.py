@@ -10,8 +10,8 @@ from torch import nn
 import signstep as ss
 from harness import machine, need_shared, percent, table
 from ladder import BATCH, CASES, images
-from signstep.core.twin import ENGINES, prepare
-from signstep.models.weights import load_weights
+from signstep.model.opening.weights import load_weights
+from signstep.model.twin import ENGINES, prepare
 
 
 def main() -> None:

@@ -23,11 +23,11 @@ from harness import machine
 from signstep.auditing.result import Result
 from signstep.cli import main as signstep
 from signstep.data import open_data
-from signstep.models import load_model
+from signstep.model.opening import load_model
 
 MODELS = {
-    "mnist_cnn": ("signstep.models.small:mnist_cnn", (1, 28, 28)),
-    "resnet18_cifar": ("signstep.models.small:resnet18_cifar", (3, 32, 32)),
+    "mnist_cnn": ("signstep.networks.small:mnist_cnn", (1, 28, 28)),
+    "resnet18_cifar": ("signstep.networks.small:resnet18_cifar", (3, 32, 32)),
 }
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.export import read_png, write_png
-from signstep.models.mobilenet import mobilenet_v2
+from signstep.networks.mobilenet import mobilenet_v2
 
 SIDE, GAP, CAPTION = 224, 8, 44
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from signstep.attacks.recipes import RECIPES, options_of
 from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.provable import FIELDS
 from signstep.cli import app
-from signstep.core.recipes import RECIPES, options_of
 from signstep.train import TRAINING_RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,7 +125,7 @@ def demo_run() -> str:
 def mnist_run(model: str, *more: str, sentence: bool = True) -> str:
     """The table of a reference model on MNIST, without its terms and last words."""
     weights, data = f"../shared/models/{model}.safetensors", "../shared/data/mnist"
-    arguments = ["--model", "signstep.models.small:mnist_cnn", "--weights", weights, "--data", data]
+    arguments = ["--model", "signstep.networks.small:mnist_cnn", "--weights", weights, "--data", data]
     _, lines, _ = _audit([*arguments, "--threat", "linf:0.3", *more])
     first = next(number for number, line in enumerate(lines) if line.startswith("clean accuracy"))
     last = next(number for number, line in enumerate(lines) if line.startswith("Robust accuracy is"))

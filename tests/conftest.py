@@ -49,11 +49,11 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from signstep.attacks.recipes import RECIPES  # noqa: E402
 from signstep.auditing.findings import CATALOGUE  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
-from signstep.core.recipes import RECIPES  # noqa: E402
-from signstep.core.tasks import TASKS  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
+from signstep.engine.tasks import TASKS  # noqa: E402
 from signstep.train.recipes import TRAINING_RECIPES  # noqa: E402
 
 if TYPE_CHECKING:

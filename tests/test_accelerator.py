@@ -16,9 +16,9 @@ import signstep as ss
 from signstep.cli import main
 from signstep.data.digits import digits
 from signstep.errors import ModelError
-from signstep.models.small import digits_cnn
+from signstep.networks.small import digits_cnn
 from signstep.train import TRAINING_RECIPES, Memory, Settings, Trained, fit
-from signstep.train.arriving import arriving, sent
+from signstep.train.async_copies import item_later, sent
 
 X, Y = (part[:60] for part in digits("test"))
 TRAIN_X, TRAIN_Y = (part[:300] for part in digits("train"))
@@ -197,7 +197,7 @@ def test_numbers_arrive_and_are_sent(device: torch.device) -> None:
     waiting = []
     for number in range(20):
         large = (large @ large).clamp(0, 1)  # something to do before the number is there
-        waiting.append((arriving(large.amax() + number), number + 1))
+        waiting.append((item_later(large.amax() + number), number + 1))
     assert [read() for read, _ in waiting] == [float(number) for _, number in waiting]
     for part in (torch.arange(5), torch.rand(3, 4)):
         assert torch.equal(sent(part, device).cpu(), part)

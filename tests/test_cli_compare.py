@@ -13,9 +13,9 @@ import signstep as ss
 from signstep.auditing.result import Result
 from signstep.cli import main
 from signstep.data.digits import digits
-from signstep.models.small import digits_cnn
+from signstep.networks.small import digits_cnn
 
-NET = "signstep.models.small:digits_cnn"
+NET = "signstep.networks.small:digits_cnn"
 QUICK = ["--set", "epochs=1", "--ladder", "fgsm", "--audit-limit", "40", "--limit", "120"]
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from signstep.attacks.recipes import RECIPES
+from signstep.auditing.checksums import write_sums
 from signstep.auditing.ladder import LADDERS
 from signstep.auditing.result import Result
-from signstep.auditing.sums import write_sums
 from signstep.cli import main
-from signstep.core.recipes import RECIPES
 
 SMALL = ["--limit", "60", "--batch-size", "32"]
 
@@ -107,13 +107,13 @@ def test_a_ladder_in_toml_is_a_name_or_a_list(capsys: pytest.CaptureFixture[str]
         (
             [
                 "--transfer-to",
-                "b=signstep.models.small:digits_cnn",
+                "b=signstep.networks.small:digits_cnn",
                 "--transfer-to",
-                "b=signstep.models.small:mnist_cnn",
+                "b=signstep.networks.small:mnist_cnn",
             ],
             "names 'b' twice",
         ),
-        (["--transfer-to", "b=signstep.models.small:nothing"], "nothing"),
+        (["--transfer-to", "b=signstep.networks.small:nothing"], "nothing"),
     ],
 )
 def test_wrong_use_is_named(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
@@ -164,12 +164,12 @@ def test_a_shard_whose_points_are_of_another_is_found(capsys: pytest.CaptureFixt
 def test_points_are_shown_to_another_model(capsys: pytest.CaptureFixture[str]) -> None:
     from safetensors.torch import save_file
 
-    from signstep.models.small import digits_cnn
+    from signstep.networks.small import digits_cnn
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_file(digits_cnn().state_dict(), "b.safetensors")
-    other = "b=signstep.models.small:digits_cnn@b.safetensors"
+    other = "b=signstep.networks.small:digits_cnn@b.safetensors"
     status, text, _ = run(capsys, "audit", "--attack", "fgsm", "--transfer-to", other, *SMALL, "--out", "a")
     assert status == 0
     fooled, able = record("a").attack("fgsm").transfers["b"]

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from signstep.auditing.checksums import write_sums
 from signstep.auditing.result import Result
-from signstep.auditing.sums import write_sums
 from signstep.cli import main
 
 MODULE = """
@@ -178,7 +178,7 @@ def test_a_partial_report_replaces_an_old_one_and_passes_no_gate(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(OWN) == 0
-    from signstep.core.subject import Question
+    from signstep.model.subject import Question
 
     real, calls = Question.run, [0]
 
@@ -197,7 +197,7 @@ def test_a_partial_report_replaces_an_old_one_and_passes_no_gate(
 
 
 def test_interrupted_before_the_first_batch_nothing_is_left(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from signstep.core.subject import Question
+    from signstep.model.subject import Question
 
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -258,7 +258,7 @@ def test_an_attack_leads_to_one_class(place: Path, capsys: pytest.CaptureFixture
 def test_an_interrupted_attack_keeps_what_it_has_and_a_full_disk_what_was(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from signstep.core.subject import Question
+    from signstep.model.subject import Question
 
     own = ["attack", *MODEL, "--threat", "linf:0.1", "--batch-size", "10"]
     folder = place / "signstep-attacked"

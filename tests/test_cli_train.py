@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from signstep.auditing.result import Result
 from signstep.cli import main
 from signstep.data.digits import digits
-from signstep.models.small import digits_cnn
+from signstep.networks.small import digits_cnn
 
 QUICK = ["train", "--epochs", "2", "--ladder", "quick@1", "--audit-limit", "40", "--limit", "200"]
 
@@ -63,7 +63,7 @@ def test_own_data_and_rows_that_were_trained_on(place: Path, capsys: pytest.Capt
     x, y = digits("train")
     np.savez(place / "train.npz", x=x[:150].numpy(), y=y[:150].numpy())
     np.savez(place / "test.npz", x=x[140:180].numpy(), y=y[140:180].numpy())
-    own = ["train", "--model", "signstep.models.small:digits_cnn", "--data", "train.npz", "--threat", "l2:0.5"]
+    own = ["train", "--model", "signstep.networks.small:digits_cnn", "--data", "train.npz", "--threat", "l2:0.5"]
     quick = [*own, "--epochs", "1", "--ladder", "quick@1", "--recipe", "pgd-at:steps=2"]
     assert main([*quick, "--test", "test.npz", "--out", "one"]) == 0
     assert "10 of the 40 examples of the audit were trained on" in (place / "one" / "MODEL_CARD.md").read_text()

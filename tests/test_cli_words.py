@@ -10,13 +10,13 @@ import torch
 import typer
 
 import signstep as ss
+from signstep.attacks.recipes import recipe
 from signstep.cli import app, main
-from signstep.cli.words import options_by_argument, translated
-from signstep.core.recipes import recipe
-from signstep.core.space import InputSpace
-from signstep.core.threat import parse_threat
+from signstep.cli.option_names import options_by_argument, translated
 from signstep.data import open_data
+from signstep.engine.threat import parse_threat
 from signstep.errors import SignstepError
+from signstep.model.space import InputSpace
 
 GROUP: Any = typer.main.get_command(app)
 AUDIT, ATTACK = (options_by_argument(GROUP.commands[name]) for name in ("audit", "attack"))

@@ -25,10 +25,10 @@ from signstep import demo
 from signstep.auditing.matrix import TransferMatrix
 from signstep.auditing.result import Result
 from signstep.cli import main
-from signstep.core.files import is_own, write_whole
-from signstep.core.folders import replaced, sweep
-from signstep.core.locks import alone_in
-from signstep.models.small import digits_cnn
+from signstep.io.files import is_own, write_whole
+from signstep.io.folders import replaced, sweep
+from signstep.io.locks import alone_in
+from signstep.networks.small import digits_cnn
 
 pytestmark = pytest.mark.skipif(FORKED is None, reason="needs fork, signals and flock, which POSIX has")
 
@@ -234,9 +234,10 @@ def test_training_keeps_a_checkpoint_and_goes_on_after_a_kill(place: Path) -> No
 
 def wait_in_the_audit() -> None:
     """After the first of the batches of the final audit."""
-    from signstep.cli import rows
 
-    real = vars(rows)["audit"]
+    from signstep.cli import final_audit
+
+    real = vars(final_audit)["audit"]
 
     def slow(*given: Any, progress: Callable[[int], None], **named: Any) -> Result:
         def told(done: int) -> None:
@@ -247,7 +248,7 @@ def wait_in_the_audit() -> None:
         result: Result = real(*given, progress=told, **named)
         return result
 
-    vars(rows)["audit"] = slow
+    vars(final_audit)["audit"] = slow
 
 
 def test_an_interrupted_final_audit_leaves_weights_card_and_a_partial_report(place: Path) -> None:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 import signstep as ss
-from signstep.core.keys import Key
-from signstep.core.outcome import Found
-from signstep.core.problem import Problem
-from signstep.core.recipes import recipe
-from signstep.core.region import Region
-from signstep.core.tree import Tree
+from signstep.attacks.recipes import recipe
+from signstep.engine.keys import Key
+from signstep.engine.outcome import Found
+from signstep.engine.problem import Problem
+from signstep.engine.region import Region
+from signstep.engine.tree import Tree
 from signstep.errors import InputError
 
 

@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 import signstep as ss
 from signstep.auditing.matrix import Cell, TransferMatrix
 from signstep.cli import main
-from signstep.core.counts import Count
 from signstep.data.digits import digits
+from signstep.engine.counts import Count
 from signstep.errors import InputError, LoadError, ThreatError
 from signstep.report.heatmap import heat_page
 

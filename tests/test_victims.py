@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import signstep as ss
-from signstep import victims
 from signstep.errors import GradientError, InputError, LoadError, MissingExtraError, ModelError, VictimError
-from signstep.victims.arrays import Array
+from signstep.model import victims
+from signstep.model.victims.arrays import Array
 
 W = np.random.default_rng(0).normal(size=(6, 3))
 X = torch.rand(8, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -309,7 +309,7 @@ def test_labels_from_an_endpoint(server: _Server) -> None:
 @pytest.mark.parametrize("trouble", ["500", "503", "429", "drop", "garbage", "short", "hang"])
 def test_trouble_that_passes_is_waited_out(server: _Server, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
     naps: list[float] = []
-    monkeypatch.setattr("signstep.victims.endpoint.time.sleep", naps.append) if trouble != "hang" else None
+    monkeypatch.setattr("signstep.model.victims.endpoint.time.sleep", naps.append) if trouble != "hang" else None
     server.plan = {1: trouble, 2: trouble}
     # Patience is short only where it is to run out, and many retries keep a busy machine from running out of them.
     hangs = trouble == "hang"

@@ -5,30 +5,30 @@ from typing import Literal
 
 from torch import Tensor
 
-from signstep.core import given
-from signstep.core.attack import Attack
-from signstep.core.fixed_budget import fgsm as fgsm_recipe
-from signstep.core.keys import Key
-from signstep.core.norms import Norm
-from signstep.core.origin import contained
-from signstep.core.outcome import Outcome
-from signstep.core.outputs import Kind, Selector
-from signstep.core.recipes import recipe as find_recipe
-from signstep.core.space import Statistic
-from signstep.core.subject import Model, Subject, Target
-from signstep.core.tasks import Task, TaskName
-from signstep.core.threat import Box, Eps, Mask, Threat, threat_model
-from signstep.core.transforms import Transform
-from signstep.core.tree import Tree
-from signstep.core.twin import Engine
-from signstep.core.untouched import Mode
+from signstep.attacks.gradient.fixed_budget import fgsm as fgsm_recipe
+from signstep.attacks.recipes import recipe as find_recipe
+from signstep.engine import arrays
+from signstep.engine.attack import Attack
+from signstep.engine.keys import Key
+from signstep.engine.norms import Norm
+from signstep.engine.origin import contained
+from signstep.engine.outcome import Outcome
+from signstep.engine.tasks import Task, TaskName
+from signstep.engine.threat import Box, Eps, Mask, Threat, threat_model
+from signstep.engine.transform import Transform
+from signstep.engine.tree import Tree
+from signstep.engine.untouched import Mode
+from signstep.model.predictor import Kind, Selector
+from signstep.model.space import Statistic
+from signstep.model.subject import Model, Subject, Target
+from signstep.model.twin import Engine
 
 
 @contained
 def attack(
     model: Model,
-    x: Tree | given.Array,
-    y: Tensor | given.Array | None = None,
+    x: Tree | arrays.Array,
+    y: Tensor | arrays.Array | None = None,
     *,
     threat: Threat,
     recipe: str | Attack = "fgsm",
@@ -47,7 +47,7 @@ def attack(
     transform: Transform | None = None,
     eot: int = 1,
     seed: int = 0,
-    ids: Tensor | given.Array | None = None,
+    ids: Tensor | arrays.Array | None = None,
 ) -> Outcome:
     """Attack a batch and return the attacked inputs with their verdicts.
 
@@ -124,8 +124,8 @@ def attack(
 @contained
 def fgsm(  # noqa: D417 - the arguments it shares with `attack` are described there
     model: Model,
-    x: Tensor | given.Array,
-    y: Tensor | given.Array | None = None,
+    x: Tensor | arrays.Array,
+    y: Tensor | arrays.Array | None = None,
     *,
     eps: Eps,
     norm: Norm | str = "linf",
@@ -188,7 +188,7 @@ def fgsm(  # noqa: D417 - the arguments it shares with `attack` are described th
     with subject.opened():
         threat = threat_model(norm, eps, box=box, mask=mask, grid=grid)
         if engine != "exact":
-            subject = subject.hastened(
+            subject = subject.searched_on_twin(
                 subject.plain(x, [])
             )  # no verdict is given here, so the twin may stand for the model throughout
         question = subject.ask(x, y, threat, target=target, key=key, attack=chosen)

@@ -13,14 +13,14 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from signstep.core.defaults import plain_torch
-from signstep.core.files import write_whole
-from signstep.core.folders import sweep
 from signstep.data import DataSource, open_data
 from signstep.data.digits import DIGITS_FILE, digits
+from signstep.engine.defaults import plain_torch
 from signstep.errors import LoadError
-from signstep.models.small import digits_cnn
-from signstep.models.weights import load_weights
+from signstep.io.files import write_whole
+from signstep.io.folders import sweep
+from signstep.model.opening.weights import load_weights
+from signstep.networks.small import digits_cnn
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from importlib.resources import files
 import torch
 
 from signstep.api import fgsm
+from signstep.attacks.recipe import Recipe
+from signstep.attacks.recipes import RECIPES, canonical, options_of
 from signstep.auditing.findings import CATALOGUE, Rule
 from signstep.auditing.ladder import LADDERS, Ladder, ladder
-from signstep.core.norms import NORMS
-from signstep.core.recipe import Recipe
-from signstep.core.recipes import RECIPES, canonical, options_of
 from signstep.domains import DOMAINS
+from signstep.engine.norms import NORMS
 from signstep.errors import InputError
 
 

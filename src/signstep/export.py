@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from signstep.core.files import written
 from signstep.errors import InputError, MissingExtraError
+from signstep.io.files import written
 
 
 def write_png(images: Tensor, paths: Sequence[Path], *, low: float = 0.0, high: float = 1.0) -> None:

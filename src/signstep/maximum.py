@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from signstep.core import given
-from signstep.core.attack import Attack, GradientAttack
-from signstep.core.keys import Key
-from signstep.core.oracles import Autograd
-from signstep.core.origin import contained
-from signstep.core.outcome import Outcome
-from signstep.core.recipes import RECIPES, defined_for
-from signstep.core.recipes import recipe as find_recipe
-from signstep.core.subject import Model, Question, Subject
-from signstep.core.tasks import Objective
-from signstep.core.threat import Threat
-from signstep.core.transforms import Transform
-from signstep.core.tree import Tree, leaves, per_row, rows, search_dtype, tree_map, wide
-from signstep.core.twin import Engine
-from signstep.core.untouched import Mode
+from signstep.attacks.recipes import RECIPES, defined_for
+from signstep.attacks.recipes import recipe as find_recipe
+from signstep.engine import arrays
+from signstep.engine.attack import Attack, GradientAttack
+from signstep.engine.keys import Key
+from signstep.engine.oracles import Autograd
+from signstep.engine.origin import contained
+from signstep.engine.outcome import Outcome
+from signstep.engine.tasks import Objective
+from signstep.engine.threat import Threat
+from signstep.engine.transform import Transform
+from signstep.engine.tree import Tree, leaves, per_row, rows, search_dtype, tree_map, wide
+from signstep.engine.untouched import Mode
 from signstep.errors import GradientError, InputError
+from signstep.model.subject import Model, Question, Subject
+from signstep.model.twin import Engine
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +88,11 @@ class Maximum:
 @contained
 def maximise(
     objective: Model,
-    x: Tree | given.Array,
+    x: Tree | arrays.Array,
     threat: Threat,
     recipe: str | Attack = "pgd",
     *,
-    level: float | Sequence[float] | Tensor | given.Array | None = None,
+    level: float | Sequence[float] | Tensor | arrays.Array | None = None,
     surrogate: Model | Sequence[Model] | None = None,
     engine: Engine = "exact",
     mode: Mode = "eval",
@@ -163,7 +163,7 @@ def maximise(
         return _read(question, chosen, outcome, gradient)
 
 
-def _levels(level: float | Sequence[float] | given.Array, x: Tree | given.Array, objective: object) -> Tensor:
+def _levels(level: float | Sequence[float] | arrays.Array, x: Tree | arrays.Array, objective: object) -> Tensor:
     """A level for all, without dimensions, or one for each row of ``x``, (R,).
 
     Raises:
@@ -172,10 +172,10 @@ def _levels(level: float | Sequence[float] | given.Array, x: Tree | given.Array,
     if isinstance(level, (int, float)):
         levels = torch.tensor(level, dtype=torch.float64, device="cpu")
     else:
-        given_levels = given.labels(level, name="level")
+        given_levels = arrays.labels(level, name="level")
         assert given_levels is not None
         levels = wide(given_levels)
-        count = rows(given.inputs(x, [], home=given.Home(objective)))
+        count = rows(arrays.inputs(x, [], home=arrays.Home(objective)))
         if levels.numel() == count and levels.ndim in (1, 2):
             levels = levels.reshape(count)
         elif levels.ndim:

@@ -47,7 +47,7 @@ def markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(plain(text).replace("\u00a0", " ").split()))
 
 
-def fenced(text: str) -> str:
+def isolated(text: str) -> str:
     """A block of Markdown that shows the text as it is; the fence is longer than any in the text."""
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", text)), 0)
     return f"{fence}text\n{plain(text)}\n{fence}"

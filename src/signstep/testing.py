@@ -4,9 +4,9 @@ from typing import Any
 
 from signstep.auditing.findings import examine
 from signstep.auditing.run import Data, audit
-from signstep.core.subject import Model
-from signstep.core.threat import Threat
+from signstep.engine.threat import Threat
 from signstep.errors import InputError
+from signstep.model.subject import Model
 from signstep.plain import plain
 
 

@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from signstep.attacks.recipe import parse_options
+from signstep.attacks.recipes import RECIPES, canonical, needs_of, options_of, recipe
 from signstep.auditing.findings import examine
 from signstep.auditing.ladder import LADDERS, Rung, climb, ladder
 from signstep.auditing.rescore import recount
 from signstep.auditing.tally import Tally
-from signstep.core.keys import Key
-from signstep.core.recipe import parse_options
-from signstep.core.recipes import RECIPES, canonical, needs_of, options_of, recipe
-from signstep.core.subject import Subject
+from signstep.engine.keys import Key
 from signstep.errors import InputError, VictimError
 from signstep.explain import explain
+from signstep.model.subject import Subject
+from signstep.model.victims import from_numpy
 from signstep.report.page import page
 from signstep.report.pictures import gallery
-from signstep.victims import from_numpy
 
 RUNGS = ["smooth-pgd:steps=3", "square:queries=20,start=best near<=0.9", "pgd:steps=4", "apgd:loss=margin,steps=6"]
 

@@ -14,13 +14,13 @@ from signstep.auditing.evidence import Evidence
 from signstep.auditing.figures import steps
 from signstep.auditing.rescore import recount
 from signstep.auditing.result import AttackResult, Examples, Result
-from signstep.core.attack import Attack
-from signstep.core.keys import Key
-from signstep.core.outcome import Found
-from signstep.core.problem import Problem
-from signstep.core.region import Region
-from signstep.core.statistics import quantile
-from signstep.core.tree import Tree
+from signstep.engine.attack import Attack
+from signstep.engine.keys import Key
+from signstep.engine.outcome import Found
+from signstep.engine.problem import Problem
+from signstep.engine.region import Region
+from signstep.engine.statistics import quantile
+from signstep.engine.tree import Tree
 from signstep.errors import InputError
 
 RUNGS = ["fgsm", "ddn:steps=10", "square:queries=30 near<=0.9", "pgd:steps=5"]

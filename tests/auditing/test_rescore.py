@@ -12,9 +12,9 @@ import signstep as ss
 from signstep.auditing import rescore
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import Result
-from signstep.core.outputs import Predictor
-from signstep.core.threat import ThreatModel
+from signstep.engine.threat import ThreatModel
 from signstep.errors import LoadError
+from signstep.model.predictor import Predictor
 
 
 def network() -> nn.Module:

@@ -10,9 +10,9 @@ from torch import nn
 
 import signstep as ss
 from signstep.auditing.sections import Section
-from signstep.core.files import write_whole
-from signstep.core.statistics import quantile, wilson
+from signstep.engine.statistics import quantile, wilson
 from signstep.errors import LoadError
+from signstep.io.files import write_whole
 
 
 @pytest.fixture(scope="module")

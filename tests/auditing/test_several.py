@@ -10,8 +10,8 @@ from torch import nn
 
 import signstep as ss
 from signstep.auditing.compare import holm
+from signstep.auditing.pairwise import Training, compare_all
 from signstep.auditing.result import Result
-from signstep.auditing.several import Training, several
 from signstep.errors import InputError
 from signstep.report.scatter import scatter
 
@@ -51,7 +51,7 @@ def test_holm_against_its_definition() -> None:
 
 
 def test_pairs_are_adjusted_for_their_number(results: dict[str, Result]) -> None:
-    everyone, one = several(results), several(results, against="good")
+    everyone, one = compare_all(results), compare_all(results, against="good")
     assert [(pair.one, pair.other) for pair in everyone.pairs] == [
         ("good", "poor | odd"),
         ("good", "shifted"),
@@ -68,7 +68,7 @@ def test_pairs_are_adjusted_for_their_number(results: dict[str, Result]) -> None
 
 
 def test_clean_answers_are_paired_too(results: dict[str, Result]) -> None:
-    pair = several(results, against="good").pairs[0].found
+    pair = compare_all(results, against="good").pairs[0].found
     before, after = results["good"].per_example.clean, results["poor | odd"].per_example.clean
     pairs = list(zip(before, after, strict=True))
     assert (pair.clean_lost, pair.clean_won) == (pairs.count(("r", "w")), pairs.count(("w", "r")))
@@ -78,7 +78,7 @@ def test_clean_answers_are_paired_too(results: dict[str, Result]) -> None:
 
 def test_pages_and_numbers_agree(results: dict[str, Result]) -> None:
     made = {"good": Training("n-fgsm", 12.5, 100, (2, 2), ("Collapse at step 5.",))}
-    compared = several(results, trainings=made, notes=("a note",))
+    compared = compare_all(results, trainings=made, notes=("a note",))
     text, page, plain = str(compared), compared.markdown("compare.svg"), compared.plain()
     assert "good: Collapse at step 5." in text
     assert "a note" in page
@@ -110,8 +110,8 @@ def test_the_chart_stands_with_extreme_results() -> None:
 
 def test_what_makes_no_sense_is_told(results: dict[str, Result]) -> None:
     with pytest.raises(InputError, match="pass two or more"):
-        several({"good": results["good"]})
+        compare_all({"good": results["good"]})
     with pytest.raises(InputError, match="against='best' is none of the results"):
-        several(results, against="best")
+        compare_all(results, against="best")
     with pytest.raises(InputError, match="good and other have no example in common"):
-        several({"good": results["good"], "other": result(0.0, seed=5)})
+        compare_all({"good": results["good"], "other": result(0.0, seed=5)})

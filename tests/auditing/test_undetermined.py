@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from signstep.attacks.recipes import RECIPES
 from signstep.auditing.findings import examine
-from signstep.core.recipes import RECIPES
 
 ASKING = sorted(name for name, row in RECIPES.items() if row.needs in ("scores", "labels") and not row.images)
 SHORT = {"square": "queries=30", "nes": "queries=40", "spsa": "queries=40", "hop-skip-jump": "queries=60"}

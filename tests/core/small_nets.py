@@ -5,8 +5,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from signstep.core.recipe import Recipe
-from signstep.core.recipes import options_of
+from signstep.attacks.recipe import Recipe
+from signstep.attacks.recipes import options_of
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 

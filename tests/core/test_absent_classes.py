@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import signstep as ss
-from signstep.core import losses
-from signstep.core.recipes import canonical
+from signstep.attacks.recipes import canonical
+from signstep.engine import losses
 from signstep.errors import LabelError
 
 CLASSES, ROWS, SHAPE = 6, 24, (2, 3, 3)

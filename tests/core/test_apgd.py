@@ -6,8 +6,8 @@ from small_nets import labels, mlp, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.core.apgd import adaptive
-from signstep.core.attack import GradientAttack
+from signstep.attacks.gradient.apgd import adaptive
+from signstep.engine.attack import GradientAttack
 
 EPS = 0.02
 

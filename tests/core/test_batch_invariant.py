@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import signstep
-from signstep.core.batch_invariant import VARIES, power, row_sum, sigmoid, softplus
-from signstep.core.tree import unit_l1
+from signstep.engine.batch_invariant import VARIES, power, row_sum, sigmoid, softplus
+from signstep.engine.tree import unit_l1
 
 SOURCE = Path(signstep.__file__).parent
 
@@ -125,7 +125,7 @@ def _varying(path: Path) -> list[str]:
     ours = {
         alias.asname or alias.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module == "signstep.core.batch_invariant"
+        if isinstance(node, ast.ImportFrom) and node.module == "signstep.engine.batch_invariant"
         for alias in node.names
     }
     for node in ast.walk(tree):
@@ -150,7 +150,7 @@ def test_the_engine_calls_nothing_that_varies() -> None:
     ]
     assert not found, (
         "these round by an element's place in its tensor, so that a row's result would depend on its batch; use "
-        "signstep.core.batch_invariant, or write down in VARIES' test why it does no harm:\n" + "\n".join(found)
+        "signstep.engine.batch_invariant, or write down in VARIES' test why it does no harm:\n" + "\n".join(found)
     )
 
 

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
-from signstep.core.bounds import Interval, bounds_on, ends, worst_margins
-from signstep.core.bounds.rectified import rectified
-from signstep.core.bounds.rules import FUNCTIONS, LAYERS, METHODS, rule_of
-from signstep.core.region import BallRegion
+from signstep.certify.bounds import Interval, bounds_on, ends, worst_margins
+from signstep.certify.bounds.rectified import rectified
+from signstep.certify.bounds.rules import FUNCTIONS, LAYERS, METHODS, rule_of
+from signstep.engine.region import BallRegion
 from signstep.errors import InputError, LabelError, ModelError
-from signstep.models.parts import ACTIVATIONS
-from signstep.models.preact import preact_resnet18
-from signstep.models.small import digits_cnn, mnist_cnn, resnet18_cifar
-from signstep.models.vgg import vgg
-from signstep.models.vit import vit
+from signstep.networks.parts import ACTIVATIONS
+from signstep.networks.preact import preact_resnet18
+from signstep.networks.small import digits_cnn, mnist_cnn, resnet18_cifar
+from signstep.networks.vgg import vgg
+from signstep.networks.vit import vit
 
 # One of each layer with a rule, for the inputs of `shape_of`.
 MADE: dict[type[nn.Module], nn.Module] = {
@@ -330,7 +330,7 @@ def test_many_classes_take_less_memory_and_give_the_same(monkeypatch: pytest.Mon
     model, (x, radius, _) = nn.Linear(20, 5).double(), drawn((7, 20))
     y = torch.tensor([4, 0, 4, 1, 2, 0, 0])
     margins = worst_margins(model, x - radius, x + radius, y)
-    monkeypatch.setattr("signstep.core.bounds.margins._AT_ONCE", 0)
+    monkeypatch.setattr("signstep.certify.bounds.margins._AT_ONCE", 0)
     assert torch.allclose(worst_margins(model, x - radius, x + radius, y), margins)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import signstep as ss
-from signstep.core.outputs import Predictor
+from signstep.model.predictor import Predictor
 
 X = rand(24, 18, seed=1, dtype=torch.float32)
 NET = mlp(classes=4, dtype=torch.float32)

@@ -5,7 +5,7 @@ import torch
 from small_nets import rand
 from torch import Tensor
 
-from signstep.core.keys import Key, content_ids
+from signstep.engine.keys import Key, content_ids
 
 SHAPE = (2, 5)
 CPU = torch.device("cpu")

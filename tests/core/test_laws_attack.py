@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import signstep as ss
-from signstep.core.recipes import options_of
+from signstep.attacks.recipes import options_of
 from signstep.errors import InputError
 
 SHAPE = (2, 3, 3)

@@ -9,10 +9,10 @@ from small_nets import RowNet, filled, labels, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep import victims
-from signstep.core.outputs import Predictor
-from signstep.core.sizes import Sizes
 from signstep.errors import InputError, ModelError, VictimError
+from signstep.model import victims
+from signstep.model.batch_sizes import Sizes
+from signstep.model.predictor import Predictor
 
 COUNT = 9
 X = rand(COUNT, 6, seed=2)

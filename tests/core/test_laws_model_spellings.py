@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import signstep as ss
-from signstep.core.reach import reached
+from signstep.engine.submodules import reached
 from signstep.errors import ModelError
 
 X = rand(16, 1, 4, 4, seed=3, dtype=torch.float32)

@@ -12,7 +12,7 @@ from small_nets import filled, labels, mlp, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.core.untouched import reseed, untouched
+from signstep.engine.untouched import reseed, untouched
 from signstep.errors import ModelError
 
 RECIPES = ["fgsm", "pgd:steps=3", "random-sign"]

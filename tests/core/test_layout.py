@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from signstep.core.bounds import Interval, worst_margins
-from signstep.core.bounds.rules import LAYERS
-from signstep.core.layout import ChannelsLast, channels_last, is_channels_last, overrun, to_channels_first
+from signstep.certify.bounds import Interval, worst_margins
+from signstep.certify.bounds.rules import LAYERS
+from signstep.model.layout import ChannelsLast, channels_last, is_channels_last, overrun, to_channels_first
 
 
 def network(channels: int = 1) -> nn.Sequential:

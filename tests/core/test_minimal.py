@@ -10,9 +10,9 @@ from small_nets import RowNet, Scaled, filled, labels, mlp, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.core.oracles import Twin
-from signstep.core.outputs import Predictor
+from signstep.engine.oracles import Twin
 from signstep.errors import InputError
+from signstep.model.predictor import Predictor
 
 SMALLEST = [name for name, row in ss.RECIPES.items() if row.smallest and row.needs == "gradients"]
 PAIRS = [(name, norm) for name in SMALLEST for norm in ss.RECIPES[name].norms]

@@ -6,8 +6,8 @@ from exact_linear import shortest
 from small_nets import rand
 from torch import Tensor
 
-from signstep.core.minimal.hyperplane import onto
-from signstep.core.norms import NORMS
+from signstep.attacks.minimal.hyperplane import onto
+from signstep.engine.norms import NORMS
 
 ROWS, SIZE = 24, 7
 

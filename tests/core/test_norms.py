@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from signstep.core.norms import L1, L2, NORMS, Grouped, Linf, Norm, norm
+from signstep.engine.norms import L1, L2, NORMS, Grouped, Linf, Norm, norm
 from signstep.errors import ThreatError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]

@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 import signstep as ss
-from signstep.core.keys import Key
-from signstep.core.minimal.steps import annealed
-from signstep.core.recipe import Recipe
-from signstep.core.recipes import options_of
-from signstep.core.search.windows import Layout, halving_share
-from signstep.core.smoothing import fitting
-from signstep.core.subject import Subject
-from signstep.core.threat import ThreatModel
+from signstep.attacks.minimal.steps import annealed
+from signstep.attacks.recipe import Recipe
+from signstep.attacks.recipes import options_of
+from signstep.attacks.search.windows import Layout, halving_share
+from signstep.attacks.transfer.smoothing import fitting
+from signstep.engine.keys import Key
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.explain import explain, topic_of
+from signstep.model.subject import Subject
 
 Check = Callable[[str], None]
 OPTIONS = [(row.name, option) for row in ss.RECIPES.values() for option in options_of(row)]

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.auditing import planned
-from signstep.core import attack
-from signstep.core.passes import Setting
-from signstep.core.recipes import RECIPES, options_of, recipe
-from signstep.core.twin import Engine
+from signstep.attacks.recipes import RECIPES, options_of, recipe
+from signstep.auditing import plans
+from signstep.engine import attack
+from signstep.engine.passes import Setting
+from signstep.model.twin import Engine
 
 FEW = {"steps": "4", "queries": "30", "samples": "4", "searches": "2"}
 MORE = {"restarts": "2", "targets": "2", "copies": "2"}
@@ -110,11 +110,11 @@ def test_absent_classes_are_left_out_of_the_plan(name: str) -> None:
     for row, (letter, count) in enumerate(zip(letters, spent, strict=True)):
         plan = recipe(name).passes(Setting(ways=3, there=int(there[row])))  # type: ignore[attr-defined]
         assert (plan.whole if letter == "h" else plan.first) <= count <= plan.most, (int(there[row]), letter, plan)
-    assert planned.passes(result, None, there.tolist()).holds
+    assert plans.passes(result, None, there.tolist()).holds
     if "targets" in name or name.startswith("apgd-t"):
-        unasked = planned.passes(result)
+        unasked = plans.passes(result)
         assert (unasked.holds, unasked.complete) == (True, False)
-        assert not planned.passes(result, None, [3] * len(x)).holds
+        assert not plans.passes(result, None, [3] * len(x)).holds
 
 
 def test_what_fixes_the_plan_fixes_it_wholly() -> None:
@@ -128,8 +128,8 @@ def test_what_fixes_the_plan_fixes_it_wholly() -> None:
 
 
 def test_draws_over_a_gradient_count() -> None:
-    from signstep.core.eot import Eot
-    from signstep.core.oracles import Autograd
+    from signstep.engine.eot import Eot
+    from signstep.engine.oracles import Autograd
 
     attack = recipe("pgd:steps=3", oracle=Eot(5, inner=Autograd()))
     plan = attack.passes(Setting(ways=3, random=True))  # type: ignore[attr-defined]

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import signstep as ss
-from signstep.core.keys import Key, RowDraws
-from signstep.core.placement import Place, Placement
 from signstep.data.digits import digits
+from signstep.engine.keys import Key, RowDraws
 from signstep.errors import InputError, LoadError
+from signstep.physical.placement import Place, Placement
 
 
 @pytest.fixture(scope="module")

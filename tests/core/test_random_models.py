@@ -9,10 +9,10 @@ from small_nets import Scaled, labels, mlp, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.core.keys import Key
-from signstep.core.outputs import Predictor
-from signstep.core.problem import ModelProblem
-from signstep.core.tasks import Aim
+from signstep.engine.keys import Key
+from signstep.engine.problem import ModelProblem
+from signstep.engine.tasks import Aim
+from signstep.model.predictor import Predictor
 
 X = rand(20, 18, seed=1)
 ZEROS = torch.zeros(20, dtype=torch.int64)

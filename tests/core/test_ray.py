@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.core.keys import Key
-from signstep.core.ray import FgsmRay
-from signstep.core.subject import Question, Subject
-from signstep.core.threat import ThreatModel
+from signstep.attacks.gradient.security_curve import FgsmRay
+from signstep.engine.keys import Key
+from signstep.engine.threat import ThreatModel
+from signstep.model.subject import Question, Subject
 
 
 class Counting(nn.Module):

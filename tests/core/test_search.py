@@ -8,17 +8,17 @@ from small_nets import RowNet, filled, labels, mlp, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.core.keys import Key
-from signstep.core.outputs import Predictor
-from signstep.core.problem import ModelProblem
-from signstep.core.region import BallRegion
-from signstep.core.search.canvas import Bumps, Canvas, Corners
-from signstep.core.search.estimates import Differences
-from signstep.core.search.square import Square
-from signstep.core.search.windows import Layout, bump, halving_share
-from signstep.core.subject import Subject
-from signstep.core.tasks import Aim, Custom, Multiclass
+from signstep.attacks.search.estimates import Differences
+from signstep.attacks.search.painted import Bumps, Corners, Painted
+from signstep.attacks.search.square import Square
+from signstep.attacks.search.windows import Layout, bump, halving_share
+from signstep.engine.keys import Key
+from signstep.engine.problem import ModelProblem
+from signstep.engine.region import BallRegion
+from signstep.engine.tasks import Aim, Custom, Multiclass
 from signstep.errors import InputError, LabelError, ModelError, ThreatError
+from signstep.model.predictor import Predictor
+from signstep.model.subject import Subject
 
 ASKERS = ["square", "nes", "spsa", "hop-skip-jump", "random-direction"]
 over_askers = pytest.mark.parametrize("name", ASKERS)
@@ -157,7 +157,7 @@ def test_the_pattern_by_hand() -> None:
     assert bump(1, 1).tolist() == [[1.0]]
 
 
-def _canvas(norm: str, threat: ss.ThreatModel, x: Tensor) -> tuple[Canvas, BallRegion]:
+def _painted(norm: str, threat: ss.ThreatModel, x: Tensor) -> tuple[Painted, BallRegion]:
     region = BallRegion.around(x, threat)
     return (Corners.on(region, x) if norm == "linf" else Bumps.on(region, x)), region
 
@@ -167,7 +167,7 @@ def test_proposals_stay_inside_and_can_be_undone(norm: str) -> None:
     x = _x(16, 3, 6, 6)
     mask = rand(3, 6, 6, seed=5) < 0.7
     threat = ss.threat_model(norm, 0.2 if norm == "linf" else 1.0, mask=mask)
-    canvas, region = _canvas(norm, threat, x)
+    canvas, region = _painted(norm, threat, x)
     canvas.stripe(rand(16, canvas.stripes, seed=6))
     keep = torch.arange(16) % 2 == 0
     for number in range(60):
@@ -185,7 +185,7 @@ def test_proposals_stay_inside_and_can_be_undone(norm: str) -> None:
 def test_a_window_of_corners_is_a_window_of_corners() -> None:
     """Same positions in all channels, one sign for each, the ends of the ball or the box; and never in vain."""
     x = _x(64, 2, 5, 5)
-    canvas, _ = _canvas("linf", ss.linf(0.3), x)
+    canvas, _ = _painted("linf", ss.linf(0.3), x)
     canvas.stripe(rand(64, canvas.stripes, seed=1))
     assert torch.equal(canvas.point, torch.where(canvas.point > x, x + 0.3, x - 0.3).clamp(0, 1))
     columns = (canvas.point > x).all(2) | (canvas.point <= x).all(2)

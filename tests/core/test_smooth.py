@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import signstep as ss
-from signstep.core.keys import Key
-from signstep.core.oracles import Autograd
-from signstep.core.smooth import Smooth
-from signstep.core.subject import Subject
+from signstep.attacks.gradient.smooth import Smooth
+from signstep.engine.keys import Key
+from signstep.engine.oracles import Autograd
+from signstep.model.subject import Subject
 
 
 class Rectified(nn.Module):
@@ -48,7 +48,7 @@ def _gradient(model: nn.Module, x: Tensor, y: Tensor, sharp: float | None) -> tu
     subject = Subject.of(model)
     with subject.opened():
         question = subject.ask(x, y, ss.linf(0.1), key=Key(0))
-        problem = question.problem.led("margin")
+        problem = question.problem.with_loss("margin")
         score, gradient = oracle(problem, x, Key(0))
     assert isinstance(gradient, Tensor)
     return score.loss, gradient
@@ -132,7 +132,7 @@ def test_sharpness_grows_over_the_run() -> None:
     for progress, sharp in ((0.0, 2.0), (0.5, 8.0), (1.0, 32.0)):
         subject = Subject.of(model)
         with subject.opened():
-            problem = subject.ask(x, y, ss.linf(0.1), key=Key(0)).problem.led("margin")
+            problem = subject.ask(x, y, ss.linf(0.1), key=Key(0)).problem.with_loss("margin")
             _, gradient = oracle.at(progress)(problem, x, Key(0))
         torch.testing.assert_close(gradient, _gradient(model, x, y, sharp)[1])
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 import signstep as ss
-from signstep.core.outputs import select
-from signstep.core.recipes import RECIPES
+from signstep.attacks.recipes import RECIPES
 from signstep.errors import InputError, LabelError, ModelError
+from signstep.model.predictor import select
 
 X = rand(12, 2, 3, 3, seed=1)
 THREAT = ss.linf(0.08)

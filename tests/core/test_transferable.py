@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
 
 import signstep as ss
-from signstep.core.copies import DiverseInput, ScaledCopies
-from signstep.core.images import resampling
-from signstep.core.keys import Key
-from signstep.core.oracles import Autograd, Surrogates
-from signstep.core.outputs import Predictor
-from signstep.core.smoothing import fitting
-from signstep.core.subject import Subject
+from signstep.attacks.transfer.smoothing import fitting
+from signstep.engine.copies import DiverseInput, ScaledCopies
+from signstep.engine.images import resampling
+from signstep.engine.keys import Key
+from signstep.engine.oracles import Autograd, Surrogates
 from signstep.errors import InputError
+from signstep.model.predictor import Predictor
+from signstep.model.subject import Subject
 
 SHAPE = (2, 5, 5)
 X = rand(24, *SHAPE, seed=14)

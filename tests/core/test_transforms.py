@@ -11,10 +11,10 @@ from small_nets import filled, labels, mlp, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.core.eot import Eot
-from signstep.core.keys import Key, RowDraws
-from signstep.core.transforms import Perspective, pixel_grid, print_view_camera, sampled
+from signstep.engine.eot import Eot
+from signstep.engine.keys import Key, RowDraws
 from signstep.errors import InputError, MissingExtraError
+from signstep.physical.transforms import Perspective, pixel_grid, print_view_camera, sampled
 
 T = ss.transforms
 IMAGES = rand(6, 2, 9, 7, seed=3)

@@ -6,10 +6,10 @@ from small_nets import labels, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.core.oracles import Twin
-from signstep.core.outputs import Predictor
-from signstep.core.twin import prepare, prepared
+from signstep.engine.oracles import Twin
 from signstep.errors import InputError
+from signstep.model.predictor import Predictor
+from signstep.model.twin import prepare, prepared
 
 
 def _net(seed: int = 0, *, head: nn.Module | None = None) -> nn.Sequential:

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import signstep as ss
-from signstep.core.counts import Count
 from signstep.data.digits import digits
+from signstep.engine.counts import Count
 from signstep.errors import InputError, LoadError, ThreatError
 
 X, Y = digits("test")

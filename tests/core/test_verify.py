@@ -6,8 +6,8 @@ from small_nets import fits, labels, mlp, rand, short
 from torch import Tensor
 
 import signstep as ss
-from signstep.core.recipes import RECIPES
-from signstep.core.verify import verify
+from signstep.attacks.recipes import RECIPES
+from signstep.engine.verify import verify
 
 SHAPE = (2, 3, 3)
 SIZES = {"linf": 0.1, "l2": 0.3, "l1": 0.6, "pixel": 0.15}
@@ -152,7 +152,7 @@ def test_an_attack_that_leaves_the_set_proves_nothing(monkeypatch: pytest.Monkey
     y = labels(model, x)
     honest = ss.attack(model, x, y, threat=ss.linf(0.3))
     assert bool(honest.fooled.any())
-    monkeypatch.setattr("signstep.core.region.BallRegion.land", lambda self, d: self.x + 1.5 * d)
+    monkeypatch.setattr("signstep.engine.region.BallRegion.land", lambda self, d: self.x + 1.5 * d)
     outcome = ss.attack(model, x, y, threat=ss.linf(0.3))
     assert not bool(outcome.verified.any())
     assert not bool(outcome.fooled.any())

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 
 import signstep as ss
-from signstep.core.keys import Key
-from signstep.core.oracles import Autograd
-from signstep.core.problem import ModelProblem
-from signstep.core.subject import Subject
-from signstep.core.tree import Tree, tree_map
+from signstep.engine.keys import Key
+from signstep.engine.oracles import Autograd
+from signstep.engine.problem import ModelProblem
+from signstep.engine.tree import Tree, tree_map
+from signstep.model.subject import Subject
 
 W = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 X = torch.rand(5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 import signstep as ss
-from signstep.core.norms import norm
+from signstep.engine.norms import norm
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)

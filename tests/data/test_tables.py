@@ -100,8 +100,8 @@ def test_the_limit_does_not_renumber_the_classes(tmp_path: Path, write: Writer) 
 def test_blocks_and_batches_need_not_match(tmp_path: Path, write: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, trees())
     for rows in (1, 3, 7):
-        monkeypatch.setattr("signstep.data.comma.BLOCK_ROWS", rows)
-        monkeypatch.setattr("signstep.data.arrow.BLOCK_ROWS", rows)
+        monkeypatch.setattr("signstep.data.csv_text.BLOCK_ROWS", rows)
+        monkeypatch.setattr("signstep.data.parquet.BLOCK_ROWS", rows)
         for size in (1, 4, 10):
             source = open_data(path, label_column="kind", batch_size=size)
             assert torch.equal(inputs(source), torch.from_numpy(NUMBERS).float())

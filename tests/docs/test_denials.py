@@ -15,12 +15,12 @@ from typing import NamedTuple
 import pytest
 
 import signstep as ss
+from signstep.attacks.recipes import _ALIASES
 from signstep.auditing.ladder import LADDERS
 from signstep.cli.app import app
-from signstep.core.norms import NORMS
-from signstep.core.recipes import _ALIASES
-from signstep.core.tasks import TASKS, TaskName
 from signstep.domains import DOMAINS
+from signstep.engine.norms import NORMS
+from signstep.engine.tasks import TASKS, TaskName
 from signstep.train.recipes import TRAINING_RECIPES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -155,7 +155,7 @@ def denials(page: Path) -> list[Denial]:
 def _blocks(text: str) -> Iterator[tuple[int, str, str]]:
     """Paragraphs, items of lists and rows of tables with their first line; code is left out."""
     held: list[str] = []
-    first, fenced = 1, False
+    first, isolated = 1, False
     for number, line in enumerate([*text.splitlines(), ""], 1):
         fence = line.lstrip().startswith(("```", "~~~"))
         starts = line.startswith(("#", "|")) or re.match(r"\s*(?:[-*]|\d+\.) ", line) is not None
@@ -163,8 +163,8 @@ def _blocks(text: str) -> Iterator[tuple[int, str, str]]:
             kind = "heading" if held[0].startswith("#") else "row" if held[0].startswith("|") else "text"
             yield first, kind, "\n".join(held)
             held = []
-        fenced ^= fence
-        if fenced or fence or not line.strip():
+        isolated ^= fence
+        if isolated or fence or not line.strip():
             continue
         if not held:
             first = number

@@ -23,7 +23,7 @@ from torch import nn
 import signstep as ss
 from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.table import table
-from signstep.cli.entrants import named
+from signstep.cli.candidates import named
 from signstep.data.digits import digits
 from signstep.train import Settings, training_recipe
 from signstep.train.variants import variant

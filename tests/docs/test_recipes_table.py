@@ -3,7 +3,7 @@
 import runpy
 from pathlib import Path
 
-from signstep.core.recipes import _ALIASES, RECIPES
+from signstep.attacks.recipes import _ALIASES, RECIPES
 from signstep.explain import topic_of
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from signstep.attacks.recipes import RECIPES
 from signstep.auditing.ladder import LADDERS, Rung
 from signstep.auditing.run import rung_names
 from signstep.cli import main
-from signstep.core.recipes import RECIPES
 from signstep.domains import DOMAINS, Case, Request, audit_case, domain
 from signstep.errors import InputError
 
@@ -24,7 +24,7 @@ def example(name: str, folder: Path) -> Case:
     if name == "control":
         (folder / "loop.toml").write_text(LOOP)
         request = Request(schema=folder / "loop.toml")
-    return replace(domain(name).case(request), story=lambda *_: (), curve=False)
+    return replace(domain(name).case(request), summary=lambda *_: (), curve=False)
 
 
 @pytest.mark.parametrize("name", DOMAINS)

@@ -7,7 +7,7 @@ from whole_numbers import CHECKERS, Weigher, few, few_checked, records
 import signstep as ss
 from signstep.auditing import rescore
 from signstep.auditing.evidence import Evidence
-from signstep.core.outputs import Predictor
+from signstep.model.predictor import Predictor
 
 RECIPES = ("fgsm", "bim:steps=3", "pgd:steps=3,restarts=2", "mi-fgsm:steps=3", "apgd:steps=5", "random-sign")
 

@@ -16,7 +16,7 @@ from signstep.domains.tabular.cells import read_cells
 from signstep.domains.tabular.infer import infer_schema
 from signstep.domains.tabular.records import read_records
 from signstep.domains.tabular.schema import Schema
-from signstep.domains.tabular.written import schema_text
+from signstep.domains.tabular.schema_file import schema_text
 
 COLUMNS = {
     "amount": ["12", "40", "7", "1250", "30", "9"],

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
-from signstep.core.keys import RowDraws
-from signstep.core.norms import L1
-from signstep.core.shaped import ShapedThreat
-from signstep.core.tree import Tree
-from signstep.core.verify import Verification
 from signstep.domains.case import Case, Request
+from signstep.engine.keys import RowDraws
+from signstep.engine.norms import L1
+from signstep.engine.shaped import ShapedThreat
+from signstep.engine.tree import Tree
+from signstep.engine.verify import Verification
 from signstep.errors import InputError
 
 
@@ -131,7 +131,7 @@ def case(request: Request) -> Case:
         yield x[:3], y[:3]
         yield x[3:], y[3:]
 
-    def story(result: Result, points: Mapping[str, Tensor]) -> tuple[Section, ...]:
+    def summary(result: Result, points: Mapping[str, Tensor]) -> tuple[Section, ...]:
         kept = tuple(str(row) for row in points.get("row", torch.empty(0)).tolist())
         chart = Chart(
             "lines",
@@ -153,7 +153,7 @@ def case(request: Request) -> Case:
         "multiclass",
         "a weigher",
         "four records",
-        story,
+        summary,
         attacks=("random-sign", "fgsm", "pgd:steps=3"),
         opening=("An example.",),
         notes=("one record was left out",) if request.skip_bad else (),

@@ -20,12 +20,12 @@ import signstep as ss
 from signstep.auditing.matrix import TransferMatrix
 from signstep.cli import main
 from signstep.cli.config import before_command, find_caps, find_config
-from signstep.core.caps import NAMES, Caps, current
-from signstep.core.documents import json_value, read_json, read_text, read_toml, toml_table
 from signstep.data import open_data
-from signstep.data.saved import files_of
+from signstep.data.huggingface import files_of
 from signstep.errors import InputError, LoadError
-from signstep.models.weights import load_weights
+from signstep.io.caps import NAMES, Caps, current
+from signstep.io.documents import json_value, read_json, read_text, read_toml, toml_table
+from signstep.model.opening.weights import load_weights
 
 X = np.zeros((4, 3), np.float32)
 Y = np.zeros(4, np.int64)
@@ -259,10 +259,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 from signstep.auditing.matrix import TransferMatrix
-from signstep.core.documents import read_json, read_toml
+from signstep.io.documents import read_json, read_toml
 from signstep.data import open_data
 from signstep.errors import LoadError
-from signstep.models.weights import load_weights
+from signstep.model.opening.weights import load_weights
 
 def zeros(path, name, size, head=b""):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 
 import signstep as ss
 from signstep.cli import main
-from signstep.core.tasks import Custom
+from signstep.engine.tasks import Custom
 from signstep.errors import SignstepError
+from signstep.model.victims import from_numpy
 from signstep.testing import assert_robust
 from signstep.train import fit
-from signstep.victims import from_numpy
 
 Raised = Callable[[], Any]
 X = torch.rand(8, 4, generator=torch.Generator().manual_seed(0))

@@ -27,16 +27,16 @@ from signstep.auditing.matrix import Cell, TransferMatrix
 from signstep.auditing.result import Result
 from signstep.cli import app
 from signstep.cli.config import read_config
-from signstep.core.documents import json_value, toml_table
-from signstep.core.universal import Universal
 from signstep.data import open_data
 from signstep.domains.atoms import schema as atoms
 from signstep.domains.control import schema as control
 from signstep.domains.control.series import read_ts
 from signstep.domains.multimodal import schema as multimodal
-from signstep.domains.tabular import written as tabular
+from signstep.domains.tabular import schema_file as tabular
 from signstep.errors import SignstepError
-from signstep.models.weights import load_weights
+from signstep.io.documents import json_value, toml_table
+from signstep.model.opening.weights import load_weights
+from signstep.physical.universal import Universal
 
 MOST = 512 * 2**20
 RNG = np.random.default_rng(0)

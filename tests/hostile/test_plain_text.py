@@ -18,12 +18,12 @@ import signstep as ss
 from signstep.auditing.compare import compare
 from signstep.auditing.findings import examine
 from signstep.auditing.matrix import Cell, TransferMatrix
+from signstep.auditing.pairwise import compare_all
 from signstep.auditing.result import Result
-from signstep.auditing.several import several
 from signstep.cli import main, terminal
-from signstep.core.files import write_whole
 from signstep.errors import LoadError, SignstepError
-from signstep.plain import fenced, markdown, one_line, plain, plain_json
+from signstep.io.files import write_whole
+from signstep.plain import isolated, markdown, one_line, plain, plain_json
 from signstep.report.heatmap import heat_page
 from signstep.report.markdown import checklist_markdown
 from signstep.report.page import page
@@ -52,10 +52,10 @@ def test_what_is_hidden_is_written_out() -> None:
     assert plain("naïve 猫 ñ é – → “x”\n\t\u00a0") == "naïve 猫 ñ é – → “x”\n\t\u00a0"
     assert one_line("a\nb\tc") == r"a\nb\tc"
     assert plain("\udcff\U000e0041") == r"\udcff\U000e0041"
-    for made in (plain, one_line, markdown, fenced):
+    for made in (plain, one_line, markdown, isolated):
         assert not set(made(EVIL)) & set(RAW)
     assert plain(plain(EVIL)) == plain(EVIL)
-    assert fenced(EVIL).splitlines()[0] == "````text"
+    assert isolated(EVIL).splitlines()[0] == "````text"
     value = {EVIL: [EVIL, "\udcff"]}
     text = plain_json(json.dumps(value, ensure_ascii=False))
     assert not unseen(text)
@@ -107,7 +107,7 @@ def _record() -> Result:
 
 def _rendered(result: Result) -> dict[str, str]:
     findings = examine(result)
-    pair = several({EVIL: result, "b": result}, notes=(EVIL,))
+    pair = compare_all({EVIL: result, "b": result}, notes=(EVIL,))
     return {
         "table": str(result),
         "record": result.to_json(),
@@ -322,7 +322,7 @@ FIELDS: dict[str, Callable[[], list[str]]] = {
         *("transfer", "--surrogate", f"{NAME.replace('=', '')}=evil_nets:net", "--victim", f"v{NAME}=evil_nets:net"),
         *("--data", "data.npz", "--threat", "linf:0.1", "--attack", "fgsm"),
     ],
-    "entrants": lambda: [
+    "candidates": lambda: [
         *("compare", "--model", f"{NAME.translate({ord(c): None for c in ':/@='})}=evil_nets:net"),
         *("--model", "b=evil_nets:net", "--data", "data.npz", "--threat", "linf:0.1", "--ladder", "quick@1"),
     ],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from signstep.core.caps import Caps
+from signstep.io.caps import Caps
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from signstep.errors import InputError, LoadError
-from signstep.models import load_model
+from signstep.model.opening import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch.export's own
 

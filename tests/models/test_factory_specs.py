@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from signstep.errors import InputError, LoadError
-from signstep.models import load_model, parse_args
+from signstep.model.opening import load_model, parse_args
 
 SOURCE = """
 import torch

@@ -12,8 +12,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from signstep.errors import LoadError
-from signstep.models import load_model
-from signstep.models.weights import load_weights
+from signstep.model.opening import load_model
+from signstep.model.opening.weights import load_weights
 
 
 def _model() -> nn.Module:

@@ -9,8 +9,8 @@ from torch.nn import functional as F  # noqa: N812
 
 from signstep.data import open_data
 from signstep.errors import LoadError
-from signstep.models import load_model
-from signstep.models.mobilenet import mobilenet_v2
+from signstep.model.opening import load_model
+from signstep.networks.mobilenet import mobilenet_v2
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 NAME = "mobilenet_v2_1.0_224"
@@ -72,7 +72,7 @@ def test_the_operations_by_hand(tiny: Path) -> None:
 
 
 def test_from_a_spec_and_with_weights_of_its_own_names(tiny: Path) -> None:
-    loaded = load_model("signstep.models.mobilenet:mobilenet_v2", args={"folder": str(tiny), "name": "net"})
+    loaded = load_model("signstep.networks.mobilenet:mobilenet_v2", args={"folder": str(tiny), "name": "net"})
     assert set(loaded.model.state_dict()) == set(arrays())
 
 

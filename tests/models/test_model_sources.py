@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from signstep.models import load_model
-from signstep.models.sources import code_hash, source_files
+from signstep.model.opening import load_model
+from signstep.model.opening.sources import code_hash, source_files
 
 FILES = {
     "srcnets": "import torch\nfrom srcparts import Block\n\ndef net():\n    return torch.nn.Sequential(Block())\n",
@@ -68,7 +68,7 @@ def test_installed_packages_are_told_by_their_versions(place: Path) -> None:
     assert list(source_files("srcalone", nn.Sequential(nn.Linear(2, 2), nn.ReLU()))) == ["srcalone"]
     # The factory's own file counts wherever it lies.
     assert list(source_files("torch.nn.modules.linear", nn.Linear(2, 2))) == ["torch.nn.modules.linear"]
-    assert list(source_files("signstep.models.small", nn.Linear(2, 2))) == ["signstep.models.small"]
+    assert list(source_files("signstep.networks.small", nn.Linear(2, 2))) == ["signstep.networks.small"]
 
 
 def test_a_program_has_no_code(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from signstep.data import open_data
 from signstep.errors import InputError, LoadError
-from signstep.models import load_model
-from signstep.models.weights import load_weights
+from signstep.model.opening import load_model
+from signstep.model.opening.weights import load_weights
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
 HAS_SHARED = (SHARED / "models").is_dir() and (SHARED / "data").is_dir()
@@ -175,7 +175,7 @@ def test_damaged_files(tmp_path: Path, suffix: str, kind: str) -> None:
 
 def test_a_missing_file() -> None:
     with pytest.raises(LoadError, match=r"the weights file none.pt does not exist"):
-        load_model("signstep.models.small:digits_cnn", weights="none.pt")
+        load_model("signstep.networks.small:digits_cnn", weights="none.pt")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin"])
@@ -199,9 +199,9 @@ def test_onnx_is_refused() -> None:
 )
 def test_the_reference_models_score_as_documented(factory: str, weights: str, data: str, accuracy: float) -> None:
     path = SHARED / "models" / f"{weights}.safetensors"
-    loaded = load_model(f"signstep.models.small:{factory}", weights=path)
+    loaded = load_model(f"signstep.networks.small:{factory}", weights=path)
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (loaded.notes, loaded.description) == ((), f"signstep.models.small:{factory} with {path}")
+    assert (loaded.notes, loaded.description) == ((), f"signstep.networks.small:{factory} with {path}")
     with torch.no_grad():
         right = [(loaded.model(x).argmax(1) == y) for x, y in open_data(SHARED / "data" / data, batch_size=500)]
     assert torch.cat(right).double().mean().item() == pytest.approx(accuracy, abs=1e-9)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import Examples
-from signstep.core.tasks import Regression
+from signstep.engine.tasks import Regression
 from signstep.report import write_report
 
 HOSTILE = "<script>alert(1)</script>"

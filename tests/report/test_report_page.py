@@ -12,7 +12,7 @@ import signstep as ss
 from signstep.auditing.findings import examine
 from signstep.auditing.result import UPPER_BOUND, CurvePoint
 from signstep.auditing.table import sentence
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 from signstep.errors import InputError
 from signstep.report import write_report
 from signstep.report.curve import series

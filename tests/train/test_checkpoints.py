@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.data.digits import digits
 from signstep.errors import InputError, LoadError
-from signstep.models.small import digits_cnn
+from signstep.networks.small import digits_cnn
 from signstep.train import Moment, Settings, fit
 
 THREAT = ss.linf(0.1)
@@ -39,7 +39,7 @@ import torch
 from safetensors.torch import save_file
 import signstep as ss
 from signstep.data.digits import digits
-from signstep.models.small import digits_cnn
+from signstep.networks.small import digits_cnn
 from signstep.train import Moment, Settings, fit
 
 torch.set_num_threads(1)

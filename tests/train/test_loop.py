@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 import signstep as ss
 from signstep.data.digits import digits
 from signstep.errors import InputError, ModelError
-from signstep.models.small import digits_cnn
+from signstep.networks.small import digits_cnn
 from signstep.train import TRAINING_RECIPES, Moment, Settings, fit
 from signstep.train.alarm import Event
 from signstep.train.loop import _Loop

@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 import signstep as ss
-from signstep.core.keys import Key
+from signstep.engine.keys import Key
 from signstep.train.augment import Placement
 from signstep.train.averaging import Average
+from signstep.train.denormals import EVERY, flush_denormals
 from signstep.train.draws import BatchDraws
-from signstep.train.faded import EVERY, drop_faded
 from signstep.train.order import Order, split
 from signstep.train.recipes import training_recipe
 from signstep.train.run import Run
@@ -161,7 +161,7 @@ def test_moments_that_have_faded_are_dropped() -> None:
     optimiser.step()
     state = optimiser.state[weight]
     state["exp_avg"].copy_(torch.tensor([1e-43, -1e-43, 1e-37, -2.0]))
-    drop_faded(optimiser)
+    flush_denormals(optimiser)
     assert state["exp_avg"].tolist() == pytest.approx([0.0, 0.0, 1e-37, -2.0], rel=1e-6, abs=0.0)
     assert torch.equal(state["exp_avg"] == 0, torch.tensor([True, True, False, False]))
     assert float(state["step"]) == 1

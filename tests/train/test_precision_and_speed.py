@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.data.digits import digits
 from signstep.errors import InputError
-from signstep.models.parts import bounded
+from signstep.networks.parts import bounded
 from signstep.train import Settings, Trained, fit
 from signstep.train.averaging import Average
 from signstep.train.normalised import Normalised

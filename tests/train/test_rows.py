@@ -12,9 +12,9 @@ from torch.utils.data import Dataset, TensorDataset
 import signstep as ss
 from signstep.errors import InputError, LoadError, ThreatError
 from signstep.train import Settings, fit
-from signstep.train.held import common_rows, held_rows
+from signstep.train.disk_rows import remove_rows, rows_on_disk
+from signstep.train.held_out import common_rows, held_rows
 from signstep.train.rows import rows_of
-from signstep.train.spool import spooled, unspool
 
 THREAT, QUICK = ss.linf(0.1), Settings(epochs=2, batch=32)
 
@@ -128,20 +128,20 @@ class Source:
 def test_spooled_rows_are_the_rows(kind: str, data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     x, y = data
     source = Source(x if kind == "bytes" else x / 3, y)
-    rows, labels = spooled(source, tmp_path)
+    rows, labels = rows_on_disk(source, tmp_path)
     assert isinstance(rows, np.memmap)
     assert rows.dtype == (np.uint8 if kind == "bytes" else np.float32)
     assert torch.equal(rows_of(rows, labels).take(torch.arange(96))[0], source.x)
     reads = source.reads
-    assert spooled(source, tmp_path)[0].shape == x.shape
+    assert rows_on_disk(source, tmp_path)[0].shape == x.shape
     assert source.reads == reads, "written twice"
     assert common_rows(rows, labels, source.x[:5]) == 5
     held = held_rows(rows, labels, QUICK)
     assert torch.equal(held[0], held_rows(source.x, y, QUICK)[0])
-    unspool(tmp_path)
+    remove_rows(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_named(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="leave --on-disk out"):
-        spooled(Source(*data), tmp_path / "nowhere")
+        rows_on_disk(Source(*data), tmp_path / "nowhere")

@@ -10,9 +10,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 import signstep as ss
-from signstep.core.layout import ChannelsLast
 from signstep.data.digits import digits
 from signstep.errors import InputError, ModelError, ThreatError
+from signstep.model.layout import ChannelsLast
 from signstep.train import TRAINING_RECIPES, Memory, TrainingRecipe, adversarial_loss, training_recipe
 from signstep.train.craft import ball, craft, started
 from signstep.train.draws import BatchDraws

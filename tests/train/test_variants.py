@@ -4,7 +4,7 @@ import pytest
 
 from signstep.cli import main
 from signstep.errors import InputError
-from signstep.train.explained import explained
+from signstep.train.descriptions import explained
 from signstep.train.recipes import OPTIONS, TRAINING_RECIPES
 from signstep.train.settings import Settings
 from signstep.train.variants import variant, with_knobs

@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from signstep.attacks.recipes import recipe
+from signstep.auditing.checksums import write_sums
 from signstep.auditing.evidence import write_points
 from signstep.auditing.figures import median_distance, nearest_quartiles, passes_quartiles
 from signstep.auditing.result import Result, worst_case
-from signstep.auditing.sums import write_sums
 from signstep.cli import main
-from signstep.cli.stated import stated_by
-from signstep.core.passes import Setting
-from signstep.core.recipes import recipe
+from signstep.cli.report_config import report_config
+from signstep.engine.passes import Setting
 from signstep.report import write_report
 
 ROWS = 60
@@ -173,7 +173,7 @@ class Forged:
             write_points({name: part.contiguous() for name, part in self.points.items()}, kept)
         try:
             result = Result.load(self.folder / "result.json")
-            write_report(result, self.folder, points=self.points, ignore=stated_by(self.folder)[0].ignore)
+            write_report(result, self.folder, points=self.points, ignore=report_config(self.folder)[0].ignore)
         except Exception:  # what no reader takes has no page
             (self.folder / "index.html").touch()
         for change in self.after:

@@ -8,7 +8,7 @@ import torch
 from forger import OWN, Forged
 
 from signstep.cli import main
-from signstep.core.statistics import exact_lower, exact_upper
+from signstep.engine.statistics import exact_lower, exact_upper
 
 
 @pytest.mark.parametrize("trials", [1, 5, 60, 1000])

@@ -11,9 +11,9 @@ import pytest
 import torch
 from forger import IMAGES, OWN, ROWS, RUNGS, Forged, audited
 
+from signstep.attacks.recipes import recipe
 from signstep.cli import main
-from signstep.core.passes import Setting
-from signstep.core.recipes import recipe
+from signstep.engine.passes import Setting
 
 Forge = Callable[[Forged], object]
 
@@ -224,7 +224,7 @@ def sums(change: Callable[[str], str]) -> Forge:
 
     def forge(f: Forged) -> None:
         def write(folder: Path) -> None:
-            from signstep.auditing.sums import write_sums
+            from signstep.auditing.checksums import write_sums
 
             write_sums(folder)
             (folder / "SHA256SUMS").write_text(change((folder / "SHA256SUMS").read_text()))

@@ -11,15 +11,15 @@ import pytest
 import torch
 from forger import IMAGES, OWN, Forged
 
-from signstep.auditing.again import attacked_again
-from signstep.auditing.book import Check
+from signstep.auditing.checks import Check
 from signstep.auditing.provable import FIELDS, Row, paths, unprovable
+from signstep.auditing.reattack import attacked_again
 from signstep.auditing.result import Result
 from signstep.cli import verify as command
-from signstep.cli.brought import brought
-from signstep.cli.stated import stated_by
-from signstep.core.outputs import Predictor
+from signstep.cli.report_config import report_config
+from signstep.cli.verifier import brought
 from signstep.errors import LoadError
+from signstep.model.predictor import Predictor
 
 PER_FIELD, SEED = 3, 0
 EXTRA = {"per_example.answers.clean[]"}
@@ -88,7 +88,7 @@ def test_a_changed_field_is_found_or_printed(
 ) -> None:
     forged: Forged = request.getfixturevalue(kind)
     monkeypatch.syspath_prepend(".")
-    stated, _ = stated_by(forged.folder)
+    stated, _ = report_config(forged.folder)
     words = OWN if kind == "forged" else IMAGES
     options = {"model": words[1], "weights": words[3], "data": words[5]}
     honest = Result.from_json(json.dumps(forged.record))

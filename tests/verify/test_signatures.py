@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from forger import OWN, Forged
 
+from signstep.auditing.checksums import write_sums
 from signstep.auditing.signature import new_key, sign, signed
-from signstep.auditing.sums import write_sums
 from signstep.cli import main
 from signstep.errors import LoadError
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import signstep
 from signstep.cli import main
-from signstep.cli.fence import fenced, inside
+from signstep.cli.isolation import inside, isolated
 
 HOSTILE = "from pathlib import Path\nPath(r'{}').write_text('run')\n"
 
@@ -87,7 +87,7 @@ def test_the_fence_lets_modules_of_the_same_name_elsewhere_pass(
     (bad / "onlythere.py").write_text("value = 1\n")
     monkeypatch.syspath_prepend(str(good))
     monkeypatch.syspath_prepend(str(bad))
-    with fenced(bad):
+    with isolated(bad):
         import twonamed  # type: ignore[import-not-found]
 
         with pytest.raises(ModuleNotFoundError, match="lies inside the report"):
@@ -165,7 +165,7 @@ def test_no_file_comes_out_of_the_report(
 def test_a_program_that_the_report_trusts_is_not_loaded(
     forged: Forged, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from signstep.models import loading
+    from signstep.model.opening import loading
 
     def loaded(*_: object, **__: object) -> nn.Module:
         raise AssertionError("a program was loaded")

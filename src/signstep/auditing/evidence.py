@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from signstep.core.outcome import Outcome
-from signstep.core.subject import Question
-from signstep.core.tasks import Multiclass
-from signstep.core.tree import Tree, take
+from signstep.engine.outcome import Outcome
+from signstep.engine.tasks import Multiclass
+from signstep.engine.tree import Tree, take
 from signstep.errors import LoadError
+from signstep.model.subject import Question
 
 
 @dataclass

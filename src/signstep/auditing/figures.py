@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from signstep.auditing.result import NOT_RUN, Examples, Result, worst_case
-from signstep.core.statistics import quantile
+from signstep.engine.statistics import quantile
 
 _QUARTERS = (0.25, 0.5, 0.75)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from signstep.auditing.compare import mcnemar
 from signstep.auditing.result import AttackResult, Result
 from signstep.auditing.table import asks, iterated
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 from signstep.errors import InputError
 from signstep.plain import one_line
 

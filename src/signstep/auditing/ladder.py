@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from signstep.attacks.recipes import needs_of
 from signstep.auditing.result import aside_note
 from signstep.auditing.tally import Tally
-from signstep.core.attack import Attack
-from signstep.core.keys import Key
-from signstep.core.outcome import Outcome
-from signstep.core.problem import nearness
-from signstep.core.recipes import needs_of
-from signstep.core.subject import Question
-from signstep.core.tree import Tree, put, take, tree_map
+from signstep.engine.attack import Attack
+from signstep.engine.keys import Key
+from signstep.engine.outcome import Outcome
+from signstep.engine.problem import nearness
+from signstep.engine.tree import Tree, put, take, tree_map
 from signstep.errors import GradientError, InputError, ModelError, VictimError
+from signstep.model.subject import Question
 
 _COUNTED = re.compile(r" #\d+$")
 _FOLLOWS = "it follows gradients too, as"

@@ -7,10 +7,10 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-from signstep.core.counts import Count
-from signstep.core.documents import json_value, read_json
-from signstep.core.files import write_whole
+from signstep.engine.counts import Count
 from signstep.errors import LoadError
+from signstep.io.documents import json_value, read_json
+from signstep.io.files import write_whole
 from signstep.plain import one_line, plain_json
 
 FORMAT = 1

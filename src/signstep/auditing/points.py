@@ -9,9 +9,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from signstep.auditing.book import Book, Check
+from signstep.auditing.checks import Book, Check
 from signstep.auditing.result import Result
-from signstep.core.verify import Terms, Verification, verify
+from signstep.engine.verify import Terms, Verification, verify
 
 Checker: TypeAlias = Callable[[Mapping[str, Any], Tensor, Tensor], Verification]
 

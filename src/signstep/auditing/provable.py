@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from signstep.auditing.claims import AT_TIMES, OF_DOMAINS, TERMS
 from signstep.auditing.result import Result
+from signstep.auditing.stated_terms import AT_TIMES, OF_DOMAINS, TERMS
 
 Kind = Literal["re-scored", "recomputed", "re-attacked", "unprovable"]
 

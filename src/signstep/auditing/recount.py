@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from signstep.auditing.book import Book, Check
+from signstep.auditing.checks import Book, Check
 from signstep.auditing.figures import (
     ROUNDED,
     everywhere,

@@ -15,20 +15,21 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from signstep.auditing.book import Check
+from signstep.auditing.checks import Check
+from signstep.auditing.checksums import check_sums, sha256, write_sums
 from signstep.auditing.points import Checker, allowed, saved
 from signstep.auditing.recount import CLASSES, recount
 from signstep.auditing.result import Result
-from signstep.auditing.sums import check_sums, sha256, write_sums
-from signstep.core.keys import Key, content_ids
-from signstep.core.outputs import Outputs, Predictor
-from signstep.core.problem import HELD_OUT
-from signstep.core.targets import choose
-from signstep.core.tasks import Aim, Multiclass, Objective, Task, check_loss, task_for
-from signstep.core.tree import Tree, tree_map
-from signstep.core.tree import rows as count_rows
-from signstep.core.untouched import RandomnessWatch, untouched
+from signstep.engine.keys import Key, content_ids
+from signstep.engine.outputs import Outputs
+from signstep.engine.problem import HELD_OUT
+from signstep.engine.targets import choose
+from signstep.engine.tasks import Aim, Multiclass, Objective, Task, check_loss, task_for
+from signstep.engine.tree import Tree, tree_map
+from signstep.engine.tree import rows as count_rows
+from signstep.engine.untouched import RandomnessWatch, untouched
 from signstep.errors import SignstepError
+from signstep.model.predictor import Predictor
 
 __all__ = [
     "Check",

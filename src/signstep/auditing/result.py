@@ -10,9 +10,9 @@ from typing import Any
 
 from signstep.auditing.reading import LARGEST, made, parse
 from signstep.auditing.sections import Section
-from signstep.core.files import write_whole
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 from signstep.errors import LoadError, MissingExtraError
+from signstep.io.files import write_whole
 from signstep.plain import plain_json
 
 SCHEMA = 3

@@ -10,34 +10,33 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from signstep.attacks.gradient.security_curve import FgsmRay
+from signstep.attacks.recipes import RECIPES, canonical, defined_for, needs_of, recipe
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.memory import planned_rows
-from signstep.auditing.others import shown
 from signstep.auditing.result import Result, aside_note
 from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
-from signstep.core.attack import Attack
-from signstep.core.given import Home
-from signstep.core.kept import one_example
-from signstep.core.keys import Key
-from signstep.core.oracles import Oracle
-from signstep.core.origin import contained
-from signstep.core.outputs import Kind, Selector
-from signstep.core.ray import FgsmRay
-from signstep.core.recipes import RECIPES, canonical, defined_for, needs_of, recipe
-from signstep.core.shaped import ShapedThreat
-from signstep.core.sizes import OUT_OF_MEMORY
-from signstep.core.space import Statistic
-from signstep.core.subject import Model, Question, Subject, Target
-from signstep.core.tasks import Task, TaskName, ignored
-from signstep.core.threat import Threat, ThreatModel
-from signstep.core.transforms import Transform
-from signstep.core.tree import Tree, rows, take, tree_map
-from signstep.core.twin import Engine
-from signstep.core.untouched import Mode, untouched
+from signstep.auditing.transferred import shown
+from signstep.engine.arrays import Home
+from signstep.engine.attack import Attack
+from signstep.engine.keys import Key
+from signstep.engine.oracles import Oracle
+from signstep.engine.origin import contained
+from signstep.engine.shaped import ShapedThreat
+from signstep.engine.tasks import Task, TaskName, ignored
+from signstep.engine.threat import Threat, ThreatModel, one_example
+from signstep.engine.transform import Transform
+from signstep.engine.tree import Tree, rows, take, tree_map
+from signstep.engine.untouched import Mode, untouched
 from signstep.errors import GradientError, InputError, ThreatError, VictimError
+from signstep.model.batch_sizes import OUT_OF_MEMORY
+from signstep.model.predictor import Kind, Selector
+from signstep.model.space import Statistic
+from signstep.model.subject import Model, Question, Subject, Target
+from signstep.model.twin import Engine
 
 __all__ = ["Data", "audit"]
 

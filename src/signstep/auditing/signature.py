@@ -6,10 +6,10 @@ It says that whoever has the key signed these files. Whether they are true is wh
 from pathlib import Path
 from typing import Any
 
-from signstep.auditing.book import Check
-from signstep.auditing.sums import SIGNATURE, SUMS, plain_file
-from signstep.core.files import write_whole
+from signstep.auditing.checks import Check
+from signstep.auditing.checksums import SIGNATURE, SUMS, plain_file
 from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.io.files import write_whole
 
 # Signed along, so that a signature of something else with the same key is none of a report.
 _PURPOSE = b"signstep report, version 1\n"

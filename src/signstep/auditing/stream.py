@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from signstep.core.batches import ROWS, Batches, Data
-from signstep.core.tree import Tree, rows, tree_map
+from signstep.data.forms import ROWS, Batches, Data
+from signstep.engine.tree import Tree, rows, tree_map
 
 __all__ = ["ROWS", "Batches", "Data", "batches"]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from signstep.auditing.figures import Step, steps
 from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
 from signstep.auditing.sections import Section
-from signstep.core.statistics import quantile
+from signstep.engine.statistics import quantile
 from signstep.plain import one_line
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.attacks.recipes import RECIPES
 from signstep.auditing.figures import (
     everywhere,
     fooled_within,
@@ -19,13 +20,12 @@ from signstep.auditing.figures import (
     transferred,
 )
 from signstep.auditing.result import NO_RAY, NOT_RUN, AttackResult, CurvePoint, Examples, Result, worst_case
-from signstep.core.attack import Attack
-from signstep.core.outcome import Outcome
-from signstep.core.recipes import RECIPES
-from signstep.core.shaped import ShapedThreat
-from signstep.core.subject import Question, Randomness
-from signstep.core.tasks import Multiclass
-from signstep.core.threat import ThreatModel
+from signstep.engine.attack import Attack
+from signstep.engine.outcome import Outcome
+from signstep.engine.shaped import ShapedThreat
+from signstep.engine.tasks import Multiclass
+from signstep.engine.threat import ThreatModel
+from signstep.model.subject import Question, Randomness
 from signstep.version import VERSION
 
 

@@ -4,7 +4,7 @@ Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 4 a report th
 interrupted (128 + n by signal n).
 """
 
-from signstep.cli import attack, audit, compare, domain, merge, sign, texts, train, transfer, verify
+from signstep.cli import attack, audit, compare, domain, explaining, merge, sign, train, transfer, verify
 from signstep.cli.app import app, main
 
 __all__ = [
@@ -13,10 +13,10 @@ __all__ = [
     "audit",
     "compare",
     "domain",
+    "explaining",
     "main",
     "merge",
     "sign",
-    "texts",
     "train",
     "transfer",
     "verify",

@@ -13,13 +13,13 @@ import typer
 from typer.core import TyperGroup
 
 from signstep.cli.config import find_caps, find_config, read_config
-from signstep.cli.stopping import signals_interrupt
+from signstep.cli.option_names import command_of, in_options, options_by_argument, translated
+from signstep.cli.signals import signals_interrupt
 from signstep.cli.streams import discard, steady
 from signstep.cli.terminal import noted, told, traced
-from signstep.cli.words import command_of, in_options, options_by_argument, translated
-from signstep.core.caps import caps
-from signstep.core.origin import ended, leaves_from, said_of
+from signstep.engine.origin import ended, leaves_from, said_of
 from signstep.errors import SignstepError
+from signstep.io.caps import caps
 from signstep.version import VERSION
 
 _INTERRUPTED = 130

@@ -11,20 +11,20 @@ import torch
 import typer
 from torch import Tensor
 
+from signstep.attacks.recipes import recipe
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.job import check_classes, job_of, output_folder, progress, sized
 from signstep.cli.terminal import aside, say, told
-from signstep.core.files import write_whole
-from signstep.core.folders import replaced
-from signstep.core.keys import Key
-from signstep.core.problem import judge
-from signstep.core.recipes import recipe
-from signstep.core.subject import Question, Subject
-from signstep.core.threat import ThreatModel
-from signstep.core.twin import Engine
+from signstep.engine.keys import Key
+from signstep.engine.problem import judge
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.export import read_png, write_png
+from signstep.io.files import write_whole
+from signstep.io.folders import replaced
+from signstep.model.subject import Question, Subject
+from signstep.model.twin import Engine
 
 _HELP = """Craft attacked inputs for the given data and save them.
 

@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 from torch import Tensor
 
+from signstep.attacks.recipes import canonical
+from signstep.auditing.checksums import write_sums
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
 from signstep.auditing.findings import check_ignored, examine
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit as run_audit
-from signstep.auditing.sums import write_sums
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, check_written, dump_config
@@ -34,12 +35,11 @@ from signstep.cli.job import (
     sized,
 )
 from signstep.cli.terminal import aside, noted, say, told
-from signstep.core.files import write_whole
-from signstep.core.folders import replaced
-from signstep.core.recipes import canonical
-from signstep.core.twin import Engine
 from signstep.domains import audit_case
 from signstep.errors import InputError, LoadError
+from signstep.io.files import write_whole
+from signstep.io.folders import replaced
+from signstep.model.twin import Engine
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -54,7 +54,7 @@ Examples:
 
   signstep audit --model mypackage.nets:resnet --weights net.safetensors --data testset/ --threat linf:8/255
 
-  signstep audit --model signstep.models.small:mnist_cnn --weights mnist.safetensors --data t10k-images-idx3-ubyte.gz
+  signstep audit --model signstep.networks.small:mnist_cnn --weights mnist.safetensors --data t10k-images-idx3-ubyte.gz
   --threat linf:0.3 --attack fgsm,pgd:steps=50,restarts=10
 
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --engine fast

@@ -12,19 +12,19 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor
 
+from signstep.auditing.pairwise import Pairwise, Training, compare_all
 from signstep.auditing.result import Result
-from signstep.auditing.several import Several, Training, several
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.entrants import Entrant, entrants_of
+from signstep.cli.candidates import Candidate, candidates_of
+from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.job import output_folder
-from signstep.cli.rows import Held, Terms, audited, held_out, kept_weights, opened, whole
-from signstep.cli.stopping import asked_to_stop
+from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, say, told
-from signstep.core.files import write_whole
-from signstep.core.folders import replaced
 from signstep.data import DataSource, open_data
 from signstep.errors import InputError
+from signstep.io.files import write_whole
+from signstep.io.folders import replaced
 from signstep.train.loop import fit
 from signstep.train.settings import Settings
 from signstep.train.variants import with_knobs
@@ -49,11 +49,11 @@ Examples:
 
   signstep compare --recipe natural --recipe n-fgsm --recipe smoothed=n-fgsm:smoothing=0.2
 
-  signstep compare --model relu=signstep.models.vgg:vgg --model gelu=signstep.models.vgg:vgg:activation=gelu
+  signstep compare --model relu=signstep.networks.vgg:vgg --model gelu=signstep.networks.vgg:vgg:activation=gelu
   --recipe n-fgsm --data digits --threat linf:0.1 --set epochs=20 --set average=0.99
 """
 
-_MODEL, _DATA, _THREAT, _OUT = "cnn=signstep.models.small:digits_cnn", "digits", "linf:0.1", Path("signstep-compare")
+_MODEL, _DATA, _THREAT, _OUT = "cnn=signstep.networks.small:digits_cnn", "digits", "linf:0.1", Path("signstep-compare")
 _FILES = ("compare.json", "compare.md", "compare.svg")
 _MARKS = _FILES[:2]
 
@@ -108,19 +108,19 @@ def compare(
         torch.set_num_threads(threads)
     found = _read(results or [])
     settings = with_knobs(Settings(epochs=30, seed=seed), set or [])
-    entrants = entrants_of(model or [], recipe or [], settings, _MODEL if recipe and data is None else None)
-    _check(entrants, found, recipe, {"data": data, "test": test, "set": set, "threat": threat, "limit": limit})
+    candidates = candidates_of(model or [], recipe or [], settings, _MODEL if recipe and data is None else None)
+    _check(candidates, found, recipe, {"data": data, "test": test, "set": set, "threat": threat, "limit": limit})
     quiet = aside()
-    if not entrants:
-        compared = several(found, against=against)
+    if not candidates:
+        compared = compare_all(found, against=against)
         if out is not None:
             with output_folder(out, marks=_MARKS) as folder:
                 _write(compared, folder)
         told(_text(compared, as_json=json))
         return
-    if against is not None and against not in (*found, *(entrant.name for entrant in entrants)):
+    if against is not None and against not in (*found, *(candidate.name for candidate in candidates)):
         raise InputError(
-            f"--against {against!r} is none of {', '.join((*found, *(entrant.name for entrant in entrants)))}"
+            f"--against {against!r} is none of {', '.join((*found, *(candidate.name for candidate in candidates)))}"
         )
     reading: dict[str, Any] = {"label_column": label_column, "classes": classes, "skip_bad": skip_bad}
     reading |= {"ignore_label": ignore_label, "max_pixels": max_pixels, "resize": o.size_of(resize)}
@@ -137,21 +137,21 @@ def compare(
         o.numbers(mean, "mean"),
         o.numbers(std, "std"),
     )
-    begun = [f"{entrant.folder}/{name}" for entrant in entrants for name in ("log.csv", "report/result.json")]
+    begun = [f"{candidate.folder}/{name}" for candidate in candidates for name in ("log.csv", "report/result.json")]
     with output_folder(out or _OUT, marks=(*_MARKS, *begun)) as folder:
         say(quiet, f"data: {source.description}", *source.notes, f"threat: {terms.threat}")
         ring = _Ring(source, terms, folder, quiet, audit_limit, trust=trust)
         if recipe:
-            ring.prepare(entrants, data or _DATA, test, reading)
-        through = all(ring.enter(entrant) for entrant in entrants)
+            ring.prepare(candidates, data or _DATA, test, reading)
+        through = all(ring.enter(candidate) for candidate in candidates)
         if not through:
             # Whoever is through is compared; a comparison that was whole before is not given for it.
             done = {**found, **ring.results}
-            say(quiet, f"interrupted after {len(done)} of {len(found) + len(entrants)}: call again to go on")
+            say(quiet, f"interrupted after {len(done)} of {len(found) + len(candidates)}: call again to go on")
             if len(done) < 2 or (against is not None and against not in done) or (folder / _MARKS[0]).exists():
                 raise typer.Exit(130)
             ring.notes = (*ring.notes, f"partial: interrupted after {', '.join(done)}")
-        compared = several({**found, **ring.results}, against=against, trainings=ring.trainings, notes=ring.notes)
+        compared = compare_all({**found, **ring.results}, against=against, trainings=ring.trainings, notes=ring.notes)
         _write(compared, folder)
     told(_text(compared, as_json=json))
     say(quiet, f"written: {folder / 'compare.md'}")
@@ -161,7 +161,7 @@ def compare(
 
 @dataclass
 class _Ring:
-    """Trains and audits one entrant after another on the same rows."""
+    """Trains and audits one candidate after another on the same rows."""
 
     source: DataSource
     terms: Terms
@@ -175,16 +175,16 @@ class _Ring:
     trainings: dict[str, Training] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def prepare(self, entrants: tuple[Entrant, ...], data: str, test: str | None, reading: dict[str, Any]) -> None:
+    def prepare(self, candidates: tuple[Candidate, ...], data: str, test: str | None, reading: dict[str, Any]) -> None:
         """Rows to train on and rows to audit on.
 
         Raises:
-            InputError: the entrants would be audited on rows that differ.
+            InputError: the candidates would be audited on rows that differ.
         """
         self.train_on = whole(self.source)
-        first = entrants[0].settings
+        first = candidates[0].settings
         self.held = held_out(data, test, self.source, self.train_on, first, reading)
-        kept = {(entrant.settings.seed, entrant.settings.validation) for entrant in entrants}
+        kept = {(candidate.settings.seed, candidate.settings.validation) for candidate in candidates}
         if self.held.chosen_by and len(kept) > 1:
             raise InputError(
                 "recipes with other seeds or validation shares hold out other rows, and there is no test data; pass "
@@ -193,24 +193,24 @@ class _Ring:
         ones = "one training run each: the tests say whether these models differ, not whether another seed would agree"
         self.notes = (*self.held.notes, ones)
 
-    def enter(self, entrant: Entrant) -> bool:
+    def enter(self, candidate: Candidate) -> bool:
         """Train, where there is a recipe, and audit; False where that was interrupted."""
-        loaded = entrant.network.load(trust=self.trust)
+        loaded = candidate.network.load(trust=self.trust)
         loaded.model.to(self.terms.device)
-        where = self.folder / entrant.folder
+        where = self.folder / candidate.folder
         where.mkdir(exist_ok=True)
         hashes = {"data": self.source.fingerprint()}
         description = loaded.description
-        if entrant.recipe is None:
-            say(self.quiet, f"{entrant.name}: {loaded.description}", *loaded.notes)
+        if candidate.recipe is None:
+            say(self.quiet, f"{candidate.name}: {loaded.description}", *loaded.notes)
             hashes |= {} if loaded.sha256 is None else {"weights": loaded.sha256}
         else:
-            if not self._train(entrant, loaded.model, where):
+            if not self._train(candidate, loaded.model, where):
                 return False
             kept = save(kept_weights(loaded.model))
             write_whole(where / "weights.safetensors", kept)
             hashes["weights"] = hashlib.sha256(kept).hexdigest()
-            description = f"{entrant.name}: {loaded.description}, {entrant.recipe.name}"
+            description = f"{candidate.name}: {loaded.description}, {candidate.recipe.name}"
         held = self.held
         result = audited(
             loaded.model,
@@ -221,24 +221,24 @@ class _Ring:
             total=min(self.limit, self.source.len_hint if held is None else len(held.x)),
             describe=(description, self.source.description if held is None else held.description),
             hashes=hashes,
-            word=f"{entrant.name}: auditing",
+            word=f"{candidate.name}: auditing",
         )
         if result is None or result.partial:
             return False
-        self.results[entrant.name] = result
+        self.results[candidate.name] = result
         return True
 
-    def _train(self, entrant: Entrant, model: torch.nn.Module, where: Path) -> bool:
+    def _train(self, candidate: Candidate, model: torch.nn.Module, where: Path) -> bool:
         assert self.train_on is not None
-        assert entrant.recipe is not None
-        say(self.quiet, f"{entrant.name}: {entrant.recipe.title}")
+        assert candidate.recipe is not None
+        say(self.quiet, f"{candidate.name}: {candidate.recipe.title}")
         with View(self.quiet, brief=True) as view, asked_to_stop() as asked:
             trained = fit(
                 model,
                 *self.train_on,
                 threat=self.terms.threat,
-                recipe=entrant.recipe,
-                settings=entrant.settings,
+                recipe=candidate.recipe,
+                settings=candidate.settings,
                 mean=self.terms.mean,
                 std=self.terms.std,
                 folder=where,
@@ -246,36 +246,36 @@ class _Ring:
                 stopping=lambda: bool(asked),
             )
         if asked and trained.partial:
-            say(self.quiet, f"{entrant.name}: interrupted at step {trained.steps} of {trained.total}")
+            say(self.quiet, f"{candidate.name}: interrupted at step {trained.steps} of {trained.total}")
             return False
         say(self.quiet, *trained.notes)
-        self.trainings[entrant.name] = Training(
-            entrant.recipe.name,
+        self.trainings[candidate.name] = Training(
+            candidate.recipe.name,
             trained.training_seconds,
             trained.steps,
-            entrant.recipe.passes,
+            candidate.recipe.passes,
             tuple(str(event) for event in trained.events),
         )
-        self.notes = (*self.notes, *(f"{entrant.name}: {note}" for note in trained.notes if "went on" not in note))
+        self.notes = (*self.notes, *(f"{candidate.name}: {note}" for note in trained.notes if "went on" not in note))
         return True
 
 
 def _check(
-    entrants: tuple[Entrant, ...], found: dict[str, Result], recipe: list[str] | None, given: dict[str, Any]
+    candidates: tuple[Candidate, ...], found: dict[str, Result], recipe: list[str] | None, given: dict[str, Any]
 ) -> None:
-    if len(entrants) + len(found) < 2:
-        raise InputError(f"compare got {len(entrants) + len(found)} result; pass two or more")
-    for entrant in entrants:
-        if entrant.name in found:
-            raise InputError(f"the name {entrant.name!r} comes twice; write NAME=... with a name of its own for each")
-    if not entrants or not recipe:
-        useless = ("test", "set", "limit", *(() if entrants else ("data", "threat")))
+    if len(candidates) + len(found) < 2:
+        raise InputError(f"compare got {len(candidates) + len(found)} result; pass two or more")
+    for candidate in candidates:
+        if candidate.name in found:
+            raise InputError(f"the name {candidate.name!r} comes twice; write NAME=... with a name of its own for each")
+    if not candidates or not recipe:
+        useless = ("test", "set", "limit", *(() if candidates else ("data", "threat")))
         for name in useless:
             if given[name]:
-                needs = "--recipe" if entrants else "--model or --recipe"
+                needs = "--recipe" if candidates else "--model or --recipe"
                 raise InputError(f"--{name} has no effect without {needs}; pass these, or drop it")
-    if entrants and given["data"] is None and (not recipe or given["test"]):
-        raise InputError(f"--model {entrants[0].network.factory} needs data to be audited on; pass --data")
+    if candidates and given["data"] is None and (not recipe or given["test"]):
+        raise InputError(f"--model {candidates[0].network.factory} needs data to be audited on; pass --data")
 
 
 def _read(given: list[str]) -> dict[str, Result]:
@@ -291,7 +291,7 @@ def _read(given: list[str]) -> dict[str, Result]:
     return found
 
 
-def _write(compared: Several, folder: Path) -> None:
+def _write(compared: Pairwise, folder: Path) -> None:
     from signstep.report.scatter import scatter  # slow to import, and other commands do without
 
     with replaced(folder, lambda where: (where / name for name in _FILES if (where / name).is_file())) as new:
@@ -300,5 +300,5 @@ def _write(compared: Several, folder: Path) -> None:
         write_whole(new / "compare.md", compared.markdown("compare.svg"))
 
 
-def _text(compared: Several, *, as_json: bool) -> str:
+def _text(compared: Pairwise, *, as_json: bool) -> str:
     return jsonlib.dumps(compared.plain(), indent=2) if as_json else str(compared)

@@ -8,10 +8,10 @@ from typing import Any
 
 import tomli_w
 
-from signstep.core.caps import NAMES, current
-from signstep.core.documents import content_of, toml_table
-from signstep.core.files import is_writable
 from signstep.errors import InputError, LoadError
+from signstep.io.caps import NAMES, current
+from signstep.io.documents import content_of, toml_table
+from signstep.io.files import is_writable
 
 # Options that no record holds.
 _NOT_WRITTEN = ("out", "baseline")

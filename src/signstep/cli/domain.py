@@ -10,10 +10,10 @@ import typer
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.terminal import noted, told
-from signstep.core.files import WriteError, write_whole
 from signstep.domains import DOMAINS, Case, Request, domain
 from signstep.domains import domain as find_domain
 from signstep.errors import InputError
+from signstep.io.files import WriteError, write_whole
 
 IMAGES = "image"
 

@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from signstep.auditing.memory import planned_rows
 from signstep.cli.options import output_of, size_of
 from signstep.cli.terminal import bars, noted
-from signstep.core.files import is_own
-from signstep.core.folders import sweep
-from signstep.core.locks import alone_in
-from signstep.core.outputs import Predictor
-from signstep.core.untouched import untouched
 from signstep.data import DataSource, open_data
 from signstep.demo import demo
+from signstep.engine.untouched import untouched
 from signstep.errors import InputError
-from signstep.models import load_model, parse_args
-from signstep.models.small import digits_cnn
-from signstep.models.sources import code_hash, source_files
+from signstep.io.files import is_own
+from signstep.io.folders import sweep
+from signstep.io.locks import alone_in
+from signstep.model.opening import load_model, parse_args
+from signstep.model.opening.sources import code_hash, source_files
+from signstep.model.predictor import Predictor
+from signstep.networks.small import digits_cnn
 from signstep.plain import one_line
 
 _DEFAULT = 256

@@ -9,10 +9,10 @@ from typing import Annotated, Literal, TypeAlias, cast
 import torch
 import typer
 
-from signstep.core.recipes import RECIPES, canonical
-from signstep.core.tasks import Regression, Segmentation, Task, TaskName
-from signstep.core.threat import Box, ThreatModel, parse_threat
+from signstep.attacks.recipes import RECIPES, canonical
 from signstep.data.targets import ClassIndex
+from signstep.engine.tasks import Regression, Segmentation, Task, TaskName
+from signstep.engine.threat import Box, ThreatModel, parse_threat
 from signstep.errors import InputError
 
 Side: TypeAlias = Literal["raw", "normalised"]

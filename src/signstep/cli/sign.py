@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from signstep.auditing.checksums import check_sums
 from signstep.auditing.signature import new_key
 from signstep.auditing.signature import sign as sign_report
-from signstep.auditing.sums import check_sums
 from signstep.cli.app import app
 from signstep.cli.terminal import told
 from signstep.errors import InputError

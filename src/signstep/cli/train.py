@@ -13,24 +13,24 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from signstep.auditing.result import Result
-from signstep.certify import certified_share
+from signstep.certify.certified import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import check_written, dump_config
+from signstep.cli.final_audit import Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.job import output_folder
-from signstep.cli.rows import Terms, audited, held_out, kept_weights, opened, whole
-from signstep.cli.stopping import asked_to_stop
+from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, noted, say, told
-from signstep.core.files import write_whole
-from signstep.core.space import InputSpace, Statistic
-from signstep.core.threat import ThreatModel
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, SignstepError
-from signstep.models import load_model, parse_args
+from signstep.io.files import write_whole
+from signstep.model.opening import load_model, parse_args
+from signstep.model.space import InputSpace, Statistic
+from signstep.train.disk_rows import remove_rows, rows_on_disk
 from signstep.train.loop import Moment, fit
 from signstep.train.recipes import TRAINING_RECIPES, training_recipe
 from signstep.train.settings import Settings
 from signstep.train.sinks import Sink, sinks
-from signstep.train.spool import spooled, unspool
 from signstep.train.view import View
 
 _HELP = """Train a robust classifier, watch it for collapse, and audit what came of it.
@@ -47,13 +47,14 @@ Examples:
 
   signstep train
 
-  signstep train --model signstep.models.small:mnist_cnn --data mnist/ --recipe n-fgsm --threat linf:0.3 --average 0.999
+  signstep train --model signstep.networks.small:mnist_cnn --data mnist/ --recipe n-fgsm --threat linf:0.3
+  --average 0.999
 
   signstep train --model nets:net --data train.npz --test test.npz --recipe pgd-at:steps=7 --threat linf:8/255 --crop 4
   --flip
 """
 
-_MODEL, _DATA, _THREAT = "signstep.models.small:digits_cnn", "digits", "linf:0.1"
+_MODEL, _DATA, _THREAT = "signstep.networks.small:digits_cnn", "digits", "linf:0.1"
 
 
 @app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES)))
@@ -166,7 +167,7 @@ def train(
     terms = o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds)
     quiet, where = aside(), o.device_of(device)
     with output_folder(out, marks=("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")) as folder:
-        x, y = spooled(source, folder) if on_disk else whole(source)
+        x, y = rows_on_disk(source, folder) if on_disk else whole(source)
         held = None if ladder == "none" else held_out(data or _DATA, test, source, (x, y), settings, reading)
         notes = () if weights is None else loaded.notes
         say(quiet, f"model: {loaded.description}", *notes, f"data: {source.description}", *source.notes)
@@ -199,7 +200,7 @@ def train(
             say(quiet, f"interrupted at step {trained.steps} of {trained.total}: call again to go on, in {folder}")
             raise typer.Exit(130)
         if on_disk:
-            unspool(folder)
+            remove_rows(folder)
         kept = save(kept_weights(loaded.model))
         write_whole(folder / "weights.safetensors", kept)
         write_whole(folder / "curves.svg", curves(trained))

@@ -8,17 +8,17 @@ import torch
 import typer
 from torch import nn
 
+from signstep.attacks.recipes import recipe
 from signstep.auditing.matrix import MARK
+from signstep.auditing.transfer import transfer as run_transfer
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.job import interruptible, output_folder
 from signstep.cli.terminal import aside, say, told
-from signstep.core.recipes import recipe
 from signstep.data import open_data
 from signstep.errors import InputError
-from signstep.models import load_model
+from signstep.model.opening import load_model
 from signstep.report.heatmap import write_transfer
-from signstep.transfer import transfer as run_transfer
 
 _HELP = """Craft attacked inputs on some models and score them on others.
 

@@ -8,29 +8,29 @@ import torch
 import typer
 from torch import Tensor
 
-from signstep.auditing import planned, rescore
-from signstep.auditing.again import attacked_again
-from signstep.auditing.book import Check, attempted
-from signstep.auditing.claims import claims
+from signstep.auditing import plans, rescore
+from signstep.auditing.checks import Check, attempted
+from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.provable import unprovable
 from signstep.auditing.reading import LARGEST, parse
+from signstep.auditing.reattack import attacked_again
 from signstep.auditing.recount import recount
 from signstep.auditing.result import SCHEMA, Result
 from signstep.auditing.signature import signed
-from signstep.auditing.sums import POINTS, RECORD, check_sums, plain_file
+from signstep.auditing.stated_terms import claims
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.brought import Brought, brought, domain_terms, files_of, names, options_of, threat
 from signstep.cli.domain import SchemaFile
-from signstep.cli.fence import fenced, refuse
+from signstep.cli.isolation import isolated, refuse
 from signstep.cli.job import output_folder
-from signstep.cli.stated import Stated, agrees, proposal, read_so, stated_by
+from signstep.cli.report_config import ReportConfig, agrees, proposal, read_so, report_config
 from signstep.cli.terminal import aside, say, told
-from signstep.core.threat import span_of
-from signstep.core.untouched import untouched
+from signstep.cli.verifier import Verifier, brought, domain_terms, files_of, names, options_of, threat
 from signstep.domains import DOMAINS
 from signstep.domains import domain as find_domain
+from signstep.engine.threat import span_of
+from signstep.engine.untouched import untouched
 from signstep.errors import LoadError
 from signstep.plain import one_line
 
@@ -122,9 +122,9 @@ def verify(
         _told(None, [*checks, Check("record", False, str(error))], None, asked=False)
         return
     checks.append(Check("record", True, said))
-    stated, unreadable = stated_by(report)
+    stated, unreadable = report_config(report)
     where = o.device_of(device)
-    with fenced(report):
+    with isolated(report):
         # What is loaded is read under these terms; where they are none, nothing is.
         sane = attempted("terms", claims, result).holds
         own = brought(options, stated, result, box, where) if sane else None
@@ -163,7 +163,9 @@ def _points(report: Path) -> dict[str, Tensor]:
     return Evidence.load(path) if path.is_file() else {}
 
 
-def of_record(result: Result, stated: Stated, points: Mapping[str, Tensor], own: Brought | None = None) -> list[Check]:
+def of_record(
+    result: Result, stated: ReportConfig, points: Mapping[str, Tensor], own: Verifier | None = None
+) -> list[Check]:
     """Every check of record, configuration and points that asks no model."""
     attacks, terms = (None, None) if own is None else (own.attacks, own.terms)
     domain = result.terms.get("domain")
@@ -172,8 +174,8 @@ def of_record(result: Result, stated: Stated, points: Mapping[str, Tensor], own:
     checks = [
         recount(result),
         attempted("terms", claims, result),
-        planned.ladder(result),
-        attempted("passes", planned.passes, result, attacks),
+        plans.ladder(result),
+        attempted("passes", plans.passes, result, attacks),
         attempted("configuration", agrees, result, stated),
         attempted("points", rescore.saved, result, points),
     ]
@@ -183,7 +185,7 @@ def of_record(result: Result, stated: Stated, points: Mapping[str, Tensor], own:
 
 
 def of_model(
-    result: Result, points: Mapping[str, Tensor], own: Brought, device: torch.device, again: int = 0
+    result: Result, points: Mapping[str, Tensor], own: Verifier, device: torch.device, again: int = 0
 ) -> Iterator[Check]:
     """Every check that needs the verifier's model or data."""
     yield names(result, own)
@@ -207,7 +209,7 @@ def of_model(
         )
         yield from checks
         if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
-            yield attempted("passes", planned.passes, result, own.attacks, there)
+            yield attempted("passes", plans.passes, result, own.attacks, there)
         yield attempted("answers", rescore.answers, result, points, own.predictor, task)
     if again:
         yield attacked_again(result, kept, again, model=model, reading=own.reading, attacks=own.attacks, device=device)

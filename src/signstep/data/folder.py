@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from signstep.core.files import is_writable, refuse_unwritable
 from signstep.data.batches import DataSource
 from signstep.data.images import MAX_PIXELS, Picture, read_images, survey, treatment
 from signstep.data.targets import ClassIndex
 from signstep.errors import LoadError
+from signstep.io.files import is_writable, refuse_unwritable
 
 SUFFIXES = (
     *(".avif", ".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg"),

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.archives import MOST_RATIO, SLACK, check_unpacked
-from signstep.core.caps import current, how
 from signstep.data.batches import DataSource
 from signstep.errors import InputError, LoadError
+from signstep.io.archives import MOST_RATIO, SLACK, check_unpacked
+from signstep.io.caps import current, how
 
 IMAGES_NAME = re.compile(r"(?P<prefix>.*)images(?P<dot>[-.])idx3-ubyte(?:\.gz)?")
 _PREFIX = {"test": "t10k-", "train": "train-"}

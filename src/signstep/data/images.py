@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.caps import Caps
 from signstep.errors import LoadError, MissingExtraError
+from signstep.io.caps import Caps
 
 if TYPE_CHECKING:
     from PIL.Image import Image

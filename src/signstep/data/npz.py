@@ -14,10 +14,10 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from signstep.core.archives import bytes_of, check_held, check_names, check_unpacked
 from signstep.data.batches import DataSource
-from signstep.data.comma import INFLATED, INFLATED_LEAST
+from signstep.data.csv_text import INFLATED, INFLATED_LEAST
 from signstep.errors import LoadError
+from signstep.io.archives import bytes_of, check_held, check_names, check_unpacked
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from signstep.core.files import refuse_unwritable
-from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource, regroup
 from signstep.data.npz import open_npz
+from signstep.data.parquet import open_parquet
 from signstep.data.tables import open_tables
 from signstep.errors import InputError, LoadError
+from signstep.io.files import refuse_unwritable
 
 SUFFIXES = (".npz", ".parquet")
 

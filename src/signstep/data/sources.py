@@ -4,21 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from signstep.core.caps import current
-from signstep.core.files import expanded, refuse_unwritable
-from signstep.data.arrow import open_parquet
 from signstep.data.batches import DataSource, without_label
-from signstep.data.comma import SUFFIXES as COMMA_SUFFIXES
-from signstep.data.comma import open_comma
+from signstep.data.csv_text import SUFFIXES as COMMA_SUFFIXES
+from signstep.data.csv_text import open_comma
 from signstep.data.digits import digits_source
 from signstep.data.folder import SUFFIXES, holds_classes, holds_images, is_image, open_folder
+from signstep.data.huggingface import is_saved, open_saved
 from signstep.data.idx import IMAGES_NAME, holds_idx, open_idx, open_idx_folder
 from signstep.data.npz import open_npz
-from signstep.data.saved import is_saved, open_saved
+from signstep.data.parquet import open_parquet
 from signstep.data.shards import find_shards, open_shards
 from signstep.data.tables import Table, open_tables
 from signstep.data.targets import read_classes
 from signstep.errors import InputError, LoadError
+from signstep.io.caps import current
+from signstep.io.files import expanded, refuse_unwritable
 
 ACCEPTED = (
     "a .npz with x and y, a .csv, .csv.gz or .parquet with a target column, a folder with .npz or .parquet shards, "

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.documents import read_text
-from signstep.core.files import expanded
 from signstep.errors import InputError, LoadError, SignstepError
+from signstep.io.documents import read_text
+from signstep.io.files import expanded
 
 Value: TypeAlias = str | int | float | bool
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 
+from signstep.attacks.recipe import Recipe
 from signstep.auditing.rescore import Checker
-from signstep.core.files import expanded
-from signstep.core.recipe import Recipe
 from signstep.domains.case import Case, Request
 from signstep.domains.run import audit_case
 from signstep.errors import InputError
+from signstep.io.files import expanded
 
 __all__ = ["DOMAINS", "Case", "Domain", "Request", "audit_case", "domain"]
 

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from signstep.auditing.result import Result
 from signstep.auditing.sections import Section
-from signstep.core.subject import Model
-from signstep.core.tasks import Task, TaskName
-from signstep.core.threat import Threat
-from signstep.core.tree import Tree
-from signstep.domains.own import Named, none_named
+from signstep.domains.own_attacks import Named, none_named
+from signstep.engine.tasks import Task, TaskName
+from signstep.engine.threat import Threat
+from signstep.engine.tree import Tree
+from signstep.model.subject import Model
 
-Story: TypeAlias = Callable[[Result, Mapping[str, Tensor]], tuple[Section, ...]]
+Summary: TypeAlias = Callable[[Result, Mapping[str, Tensor]], tuple[Section, ...]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Case:
     task: Task | TaskName
     description: str
     data: str
-    story: Story
+    summary: Summary
     attacks: tuple[Any, ...] = ("random-sign", "fgsm", "pgd")
     named: Named = none_named
     curve: bool | tuple[float, ...] = True

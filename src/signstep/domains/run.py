@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import torch
 
+from signstep.attacks.recipes import canonical
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import Rung
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit
-from signstep.core.attack import Attack
-from signstep.core.origin import contained
-from signstep.core.recipes import canonical
-from signstep.core.subject import Model
-from signstep.core.twin import Engine
 from signstep.domains.case import Case
+from signstep.engine.attack import Attack
+from signstep.engine.origin import contained
+from signstep.model.subject import Model
+from signstep.model.twin import Engine
 
 
 @contained
@@ -89,7 +89,7 @@ def audit_case(
     )
     stated = {**result.terms, "domain": case.domain, "domain_terms": dict(case.terms)}
     result = replace(result, terms=stated, notes=(*result.notes, *case.notes))
-    return replace(result, sections=case.story(result, kept.tensors()))
+    return replace(result, sections=case.summary(result, kept.tensors()))
 
 
 def _own(case: Case, spec: str | Attack) -> str | Attack:

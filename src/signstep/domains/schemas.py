@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from signstep.core import documents
 from signstep.errors import InputError
+from signstep.io import documents
 
 Made = TypeVar("Made")
 

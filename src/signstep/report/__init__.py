@@ -7,9 +7,9 @@ from torch import Tensor
 
 from signstep.auditing.findings import examine
 from signstep.auditing.result import Result
-from signstep.core.files import write_whole
-from signstep.core.folders import replaced
 from signstep.errors import InputError
+from signstep.io.files import write_whole
+from signstep.io.folders import replaced
 from signstep.report.markdown import checklist_markdown
 from signstep.report.page import page
 from signstep.report.pictures import gallery, of_a_report, places, save_strips

@@ -4,7 +4,7 @@ import math
 
 from signstep.auditing.result import AttackResult, Result
 from signstep.auditing.table import iterated
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 from signstep.report.numerals import NONE, fraction, interval, number, percent, seconds, share
 from signstep.report.table import Column, Table
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 from signstep.plain import one_line
 from signstep.report.numerals import percent
 

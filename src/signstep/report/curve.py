@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from signstep.auditing.result import CurvePoint, Result
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 from signstep.report.attacks import strongest, targeted
 from signstep.report.charts import round_step
 from signstep.report.numerals import fraction, interval, percent, share, size, unit

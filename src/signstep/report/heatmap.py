@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signstep.auditing.matrix import MARK, TransferMatrix
-from signstep.core.counts import Count
-from signstep.core.files import write_whole
-from signstep.core.folders import replaced
+from signstep.engine.counts import Count
+from signstep.io.files import write_whole
+from signstep.io.folders import replaced
 from signstep.report.numerals import fraction, interval, percent, share
 from signstep.report.page import rendered
 

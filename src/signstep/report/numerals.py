@@ -2,7 +2,7 @@
 
 import math
 
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 
 NONE = "\u2013"
 _SPACE = "\u00a0"  # keeps a number and its unit on one line

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from signstep.auditing.result import Result
-from signstep.core.defaults import plain_tensor
-from signstep.core.files import write_whole
+from signstep.engine.defaults import plain_tensor
+from signstep.io.files import write_whole
 from signstep.report.attacks import strongest
 from signstep.report.classes import class_name
 from signstep.version import VERSION

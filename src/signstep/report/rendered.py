@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from signstep.auditing.book import Check
+from signstep.auditing.checks import Check
+from signstep.auditing.checksums import plain_file
 from signstep.auditing.findings import examine
 from signstep.auditing.result import Result
-from signstep.auditing.sums import plain_file
 from signstep.errors import LoadError
 from signstep.report.markdown import checklist_markdown
 from signstep.report.page import page

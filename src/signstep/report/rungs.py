@@ -5,7 +5,7 @@ from markupsafe import Markup
 from signstep.auditing.figures import Step, steps
 from signstep.auditing.result import AttackResult, Result
 from signstep.auditing.table import asks
-from signstep.core.statistics import quantile, wilson
+from signstep.engine.statistics import quantile, wilson
 from signstep.report.charts import line_chart
 from signstep.report.numerals import NONE, fraction, interval, number, percent, seconds, share
 from signstep.report.table import Column, Table

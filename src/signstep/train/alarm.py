@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 
 # Wong et al. (2020, section 5.3) stop where PGD accuracy on one batch falls by 20 points. A share of FGSM accuracy says
 # the same of models that are hardly robust yet, and asks for no earlier reading.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 from signstep.auditing.result import Result
-from signstep.plain import fenced, markdown
+from signstep.plain import isolated, markdown
 from signstep.report.charts import Point, line_chart
 from signstep.train.alarm import Reading
 from signstep.train.loop import Trained
@@ -96,7 +96,7 @@ def card(
         f"On {markdown(audited_on)}." if audit is not None else "None was made: train to the end to get one.",
     ]
     if audit is not None:
-        parts.append(fenced(str(audit)))
+        parts.append(isolated(str(audit)))
         below = (
             ""
             if certified is None

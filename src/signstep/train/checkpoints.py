@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from signstep.core.files import write_whole
 from signstep.errors import InputError
+from signstep.io.files import write_whole
 
 _NAME = re.compile(r"checkpoint-(\d+)\.pt")
 _KEPT = 2

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from signstep.core.layout import ChannelsLast
+from signstep.model.layout import ChannelsLast
 from signstep.train.craft import Forward
 from signstep.train.recipes import TrainingRecipe
 

@@ -1,7 +1,7 @@
 """The inner attack: from a batch to the displacements that one step of training uses.
 
 Its gradients are asked for the inputs alone, so that no weight gradient is computed and none is left behind. The
-geometry is that of `signstep.core.region`; what differs from an attack is that a start and an iterate may lie outside
+geometry is that of `signstep.engine.region`; what differs from an attack is that a start and an iterate may lie outside
 the allowed set where the recipe says so, and that nothing is scored.
 """
 
@@ -13,10 +13,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from signstep.core.norms import Linf
-from signstep.core.region import BallRegion
-from signstep.core.threat import ThreatModel
-from signstep.core.tree import per_row, search_dtype
+from signstep.engine.norms import Linf
+from signstep.engine.region import BallRegion
+from signstep.engine.threat import ThreatModel
+from signstep.engine.tree import per_row, search_dtype
 from signstep.errors import GradientError, InputError
 from signstep.train.draws import BatchDraws
 from signstep.train.recipes import TrainingRecipe

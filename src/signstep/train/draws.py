@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from signstep.train.arriving import sent
+from signstep.train.async_copies import sent
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from signstep.core.files import write_whole
+from signstep.io.files import write_whole
 from signstep.train.alarm import Reading
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from signstep.core import given
-from signstep.core.folders import sweep
-from signstep.core.origin import contained
-from signstep.core.space import Statistic
-from signstep.core.threat import ThreatModel
-from signstep.core.untouched import untouched
+from signstep.engine import arrays
+from signstep.engine.origin import contained
+from signstep.engine.threat import ThreatModel
+from signstep.engine.untouched import untouched
+from signstep.io.folders import sweep
+from signstep.model.space import Statistic
 from signstep.train.alarm import Event, Reading, judge, parted
 from signstep.train.checkpoints import latest_checkpoint, save_checkpoint
 from signstep.train.log import write_log
@@ -110,8 +110,8 @@ class Trained:
 @contained
 def fit(
     model: nn.Module,
-    x: "Inputs | given.Array",
-    y: Tensor | given.Array | None = None,
+    x: "Inputs | arrays.Array",
+    y: Tensor | arrays.Array | None = None,
     *,
     threat: ThreatModel,
     recipe: str | TrainingRecipe = "n-fgsm",

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from signstep.core.origin import contained
-from signstep.core.threat import ThreatModel
+from signstep.engine.origin import contained
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.train.craft import Forward, ball
 from signstep.train.draws import BatchDraws

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from signstep.core.space import InputSpace, Statistic
+from signstep.model.space import InputSpace, Statistic
 
 
 class Normalised(nn.Module):

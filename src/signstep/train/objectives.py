@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from signstep.core.bounds import ends, worst_margins
-from signstep.core.layout import ChannelsLast
-from signstep.core.region import BallRegion
+from signstep.certify.bounds import ends, worst_margins
+from signstep.engine.region import BallRegion
 from signstep.errors import InputError, ModelError
+from signstep.model.layout import ChannelsLast
 from signstep.train.craft import Forward, advanced, craft, finite, frozen, inner_mode, input_gradient, noise
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory

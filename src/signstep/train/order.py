@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from signstep.core.keys import Key
+from signstep.engine.keys import Key
 
 # The chance of the easiest row to be seen in a pass: what has become hard again is found out.
 _LEAST = 0.1

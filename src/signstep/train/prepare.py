@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from signstep.core import given
-from signstep.core.keys import Key
-from signstep.core.threat import ThreatModel
+from signstep.engine import arrays
+from signstep.engine.keys import Key
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, ModelError, SignstepError
 from signstep.train.augment import check_images
 from signstep.train.craft import ball
@@ -45,7 +45,7 @@ class Prepared:
 
 
 def prepare(
-    x: Inputs, y: Tensor | given.Array | None, threat: ThreatModel, settings: Settings, key: Key, home: given.Home
+    x: Inputs, y: Tensor | arrays.Array | None, threat: ThreatModel, settings: Settings, key: Key, home: arrays.Home
 ) -> Prepared:
     """Check data, threat and settings together, and split.
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from signstep.api import attack
-from signstep.core.keys import Key
-from signstep.core.threat import ThreatModel
-from signstep.core.untouched import untouched
+from signstep.engine.keys import Key
+from signstep.engine.threat import ThreatModel
+from signstep.engine.untouched import untouched
 from signstep.train.craft import ball, input_gradient, noise
 from signstep.train.draws import BatchDraws
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from signstep.core import given
-from signstep.core.tasks import class_indices
+from signstep.engine import arrays
+from signstep.engine.tasks import class_indices
 from signstep.errors import InputError
-from signstep.train.arriving import sent
+from signstep.train.async_copies import sent
 
 Inputs: TypeAlias = "Tensor | np.ndarray[Any, Any] | Dataset[Any]"
 
@@ -42,7 +42,7 @@ class Rows(Protocol):
         """Of the content: all of it in memory, about a thousand rows of what is not."""
 
 
-def rows_of(x: Inputs, y: Tensor | given.Array | None, dtype: torch.dtype | None = None) -> Rows:
+def rows_of(x: Inputs, y: Tensor | arrays.Array | None, dtype: torch.dtype | None = None) -> Rows:
     """Rows from what people have.
 
     Args:
@@ -64,11 +64,11 @@ def rows_of(x: Inputs, y: Tensor | given.Array | None, dtype: torch.dtype | None
                 f"x is an array of {x.dtype}; pass bytes, which are divided by 255, or floats in raw units"
             )
         return Stored(x, _labels(x, y), dtype=dtype)
-    if not given.is_array(x):
+    if not arrays.is_array(x):
         raise InputError(
             f"x is {_said(x)}; pass a floating point tensor (N, ...) in raw input units, a NumPy array or a Dataset"
         )
-    plain = given.one_tensor(x, given.Home(dtype=dtype)).detach()
+    plain = arrays.one_tensor(x, arrays.Home(dtype=dtype)).detach()
     if not plain.is_floating_point():
         raise InputError(
             f"x is {_said(plain)}; pass a floating point tensor (N, ...) in raw input units, a NumPy array or a Dataset"
@@ -144,7 +144,7 @@ class Stored:
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """See `Rows`."""
         places = (rows if self.kept is None else self.kept[rows]).numpy()
-        part = torch.from_numpy(given.readable(self.x[places], "x", InputError))
+        part = torch.from_numpy(arrays.readable(self.x[places], "x", InputError))
         # The same arithmetic as the readers of data: bytes as float32, then divided.
         x = part.float().div_(255) if part.dtype == torch.uint8 else part
         return x.to(self.dtype or (x.dtype if x.dtype == torch.float64 else torch.float32)), self.y[rows]
@@ -198,15 +198,15 @@ class FromDataset:
         for place, pair in zip(places, pairs, strict=True):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
                 raise InputError(f"example {place} of x is a {type(pair).__name__}; each must be a pair (x, y)")
-        home = given.Home(dtype=torch.float32)
+        home = arrays.Home(dtype=torch.float32)
         xs, ys = [], []
         for place, (x, y) in zip(places, pairs, strict=True):
-            plain = given.inputs(x, [], name=f"x of example {place}", home=home)
+            plain = arrays.inputs(x, [], name=f"x of example {place}", home=home)
             if not isinstance(plain, Tensor) or not plain.is_floating_point():
                 raise InputError(
                     f"example {place} of x has {_said(plain)}; make it a floating point tensor in raw input units"
                 )
-            label = given.label(y, name=f"y of example {place}")
+            label = arrays.label(y, name=f"y of example {place}")
             xs.append(plain)
             ys.append(class_indices(label.reshape(-1), 1, None, f"y of example {place}"))
         shapes = {tuple(x.shape) for x in xs}
@@ -240,11 +240,11 @@ def _some(rows: Stored) -> bytes:
     return str((len(rows), rows.x.shape, rows.x.dtype)).encode() + rows.take(sampled)[0].numpy().tobytes()
 
 
-def _labels(x: "Tensor | np.ndarray[Any, Any]", y: "Tensor | given.Array | None") -> Tensor:
+def _labels(x: "Tensor | np.ndarray[Any, Any]", y: "Tensor | arrays.Array | None") -> Tensor:
     """Class numbers (N,) int64, one for each row."""
     if x.ndim < 2:
         raise InputError(f"x has shape {tuple(x.shape)}; pass inputs (N, ...)")
-    labels = given.labels(y)
+    labels = arrays.labels(y)
     if labels is None:
         raise InputError(f"y is missing for {len(x)} rows of x; pass class numbers, int64 ({len(x)},)")
     if labels.ndim == 0 or len(labels) != len(x):

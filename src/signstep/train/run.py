@@ -14,20 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signstep.core import given
-from signstep.core.keys import Key
-from signstep.core.layout import channels_last, overrun, to_channels_first
-from signstep.core.threat import ThreatModel
-from signstep.core.untouched import reseed
+from signstep.engine import arrays
+from signstep.engine.keys import Key
+from signstep.engine.threat import ThreatModel
+from signstep.engine.untouched import reseed
 from signstep.errors import ModelError, SignstepError
+from signstep.model.layout import channels_last, overrun, to_channels_first
 from signstep.train.alarm import Event, Reading
-from signstep.train.arriving import arriving, sent
+from signstep.train.async_copies import item_later, sent
 from signstep.train.augment import Placement
 from signstep.train.averaging import Average
 from signstep.train.compiled import Compiled
 from signstep.train.craft import ball
+from signstep.train.denormals import EVERY, flush_denormals
 from signstep.train.draws import BatchDraws
-from signstep.train.faded import EVERY, drop_faded
 from signstep.train.loss import losses
 from signstep.train.memory import Memory
 from signstep.train.objectives import OBJECTIVES, Batch
@@ -80,7 +80,7 @@ class Run:
         self,
         model: nn.Module,
         x: Inputs,
-        y: Tensor | given.Array | None,
+        y: Tensor | arrays.Array | None,
         threat: ThreatModel,
         recipe: TrainingRecipe,
         settings: Settings,
@@ -92,7 +92,7 @@ class Run:
         self.device = next((part.device for part in model.parameters()), torch.device("cpu"))
         check_team(self.team, recipe, settings)
         check_passes(recipe, settings)
-        prepared = prepare(x, y, threat, settings, self.key, given.Home(model, device=self.device))
+        prepared = prepare(x, y, threat, settings, self.key, arrays.Home(model, device=self.device))
         self.rows, self.seen = prepared.rows, prepared.seen
         self.held_x, self.held_y = prepared.held_x, prepared.held_y
         self.channels_last, self.layout_notes = _laid_out(model, settings.channels_last, self.device)
@@ -172,7 +172,7 @@ class Run:
             self.average.follow(self.model)
         self.step += 1
         if self.step % EVERY == 0:
-            drop_faded(self.optimiser)
+            flush_denormals(self.optimiser)
         self.replay += 1
         if self.replay >= self.recipe.replays:
             self.visit, self.replay = self.visit + 1, 0
@@ -206,7 +206,7 @@ class Run:
         self._generator.manual_seed(seed)
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._loss()
-        arrived = arriving(loss)
+        arrived = item_later(loss)
         scaled = loss if self.scaler is None else self.scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
         value = self.team.mean(arrived(), self.device)

@@ -78,7 +78,7 @@ def test_structures_of_several_sizes_in_one_audit(tmp_path: Path) -> None:
     made = case(Request(data=str(several(tmp_path / "s.xyz")), model="emt"))
     assert made.total == 3
     evidence = Evidence()
-    result = audit_case(replace(made, attacks=FAST, curve=False, story=lambda *_: ()), evidence=evidence)
+    result = audit_case(replace(made, attacks=FAST, curve=False, summary=lambda *_: ()), evidence=evidence)
     assert result.examples == 3
     points = evidence.tensors()
     assert allowed(result, points, CHECKERS).holds
@@ -111,7 +111,7 @@ def test_a_structure_has_the_same_answer_in_any_order(tmp_path: Path) -> None:
     for name in ("a.xyz", "b.xyz"):
         made = case(Request(data=str(tmp_path / name), model="emt"))
         evidence = Evidence()
-        audit_case(replace(made, attacks=("pgd:steps=3",), curve=False, story=lambda *_: ()), evidence=evidence)
+        audit_case(replace(made, attacks=("pgd:steps=3",), curve=False, summary=lambda *_: ()), evidence=evidence)
         points = evidence.tensors()
         found.append({int(x[-1, 0]): point for x, point in zip(points["x"], points["x_adv"], strict=True)})
     assert found[0].keys() == found[1].keys()
@@ -153,7 +153,7 @@ def test_disagreement_is_a_question_of_its_own(tmp_path: Path) -> None:
     assert level is not None
     assert level.tolist() == [0.05]
     clean = float(made.model(x)[0])
-    result = audit_case(replace(made, attacks=("pgd:steps=8",), curve=False, story=lambda *_: ()))
+    result = audit_case(replace(made, attacks=("pgd:steps=8",), curve=False, summary=lambda *_: ()))
     assert made.terms["value"] == "disagreement of the energies"
     assert result.clean_right == int(clean < 0.05)
 
@@ -176,7 +176,7 @@ def test_bad_structures_are_left_out_and_counted(tmp_path: Path) -> None:
     made = case(Request(data=str(bad_files(tmp_path)), model="emt", skip_bad=True))
     assert made.total == 1
     assert any("2 bad structures were left out; the first" in note for note in made.notes)
-    result = audit_case(replace(made, attacks=("fgsm",), curve=False, story=lambda *_: ()))
+    result = audit_case(replace(made, attacks=("fgsm",), curve=False, summary=lambda *_: ()))
     assert any("2 bad structures" in note for note in result.notes)
 
 
@@ -258,7 +258,7 @@ def test_levels_for_each_structure(tmp_path: Path) -> None:
     schema.write_text("rise = [0.1, 0.2, 1e3]")
     made = case(Request(data=str(several(tmp_path / "s.xyz")), schema=schema))
     assert [float(y) for _, y in made.batches if y is not None] == [0.1, 0.2, 1e3]
-    result = audit_case(replace(made, attacks=("pgd:steps=5",), curve=False, story=lambda *_: ()))
+    result = audit_case(replace(made, attacks=("pgd:steps=5",), curve=False, summary=lambda *_: ()))
     assert result.worst_case == "ffh"
 
 

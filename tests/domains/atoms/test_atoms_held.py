@@ -12,12 +12,12 @@ from ase.constraints import FixAtoms, FixBondLengths, FixCartesian, FixedLine, F
 from atom_samples import Bowl, emt, slab
 from scipy.optimize import linprog
 
-from signstep.core.keys import Key
-from signstep.core.region import BallRegion
 from signstep.domains.atoms import check, destabilise, smallest_rise
 from signstep.domains.atoms.freedom import Freedom, freedom_of
 from signstep.domains.atoms.region import HeldRegion
 from signstep.domains.atoms.threat import AtomsThreat, atoms_threat
+from signstep.engine.keys import Key
+from signstep.engine.region import BallRegion
 
 NORMS = ("linf", "atom", "l2")
 

@@ -10,8 +10,8 @@ from ase.calculators.calculator import Calculator
 from atom_samples import bowl, cluster, emt, slab
 
 from signstep.domains.atoms import AseCalculator, Quiet, TorchPotential, destabilise, graph_potential
+from signstep.domains.atoms.bundled import facts
 from signstep.domains.atoms.potential import as_potential, energy
-from signstep.domains.atoms.shipped import facts
 from signstep.errors import LoadError, ModelError
 
 

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor
 
 import signstep as ss
-from signstep.core.keys import Key
 from signstep.domains.control import (
     CartPole,
     CausalFgsm,
@@ -21,6 +20,7 @@ from signstep.domains.control import (
 )
 from signstep.domains.control.loop_case import EXAMPLES
 from signstep.domains.control.trials import KINDS, Kind, random_errors
+from signstep.engine.keys import Key
 from signstep.errors import InputError
 
 PLANT = CartPole()

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signstep.core.keys import Key, RowDraws
 from signstep.domains.multimodal import PretrainedTokenizer, WordTokenizer
+from signstep.engine.keys import Key, RowDraws
 
 _SAID = "there is are a the dog cat bird black white small big runs sleeps sings not"
 WORDS = _SAID.split()

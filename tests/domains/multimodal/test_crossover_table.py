@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.auditing.run import audit
-from signstep.core.threat import ThreatModel
 from signstep.domains.multimodal import (
     Channel,
     Crossover,
@@ -21,6 +20,7 @@ from signstep.domains.multimodal import (
     tokens_of,
 )
 from signstep.domains.multimodal.branches import embeddings, moved
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, ModelError
 
 BRANCHES = {"seen": "see", "said": "read", "fused": "both"}

@@ -9,10 +9,10 @@ import torch
 from small_credit import credit, people
 from torch import Tensor, nn
 
-from signstep.core.subject import Model
 from signstep.domains.tabular import Feature, Layout, Schema, TabularNet, Target
 from signstep.domains.tabular.check import check_rows
 from signstep.domains.tabular.forms import estimator_model
+from signstep.model.subject import Model
 
 TARGET = Target("y", ("no", "yes"), "yes")
 

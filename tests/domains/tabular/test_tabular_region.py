@@ -10,11 +10,11 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from small_credit import RULES, credit, people, wide
 from torch import Tensor
 
-from signstep.core.keys import Key
 from signstep.domains.tabular import Feature, Layout, Schema, Target, check, moves_of, read_relations, tabular_threat
 from signstep.domains.tabular.check import check_rows
 from signstep.domains.tabular.reach import budgets
 from signstep.domains.tabular.region import TabularRegion
+from signstep.engine.keys import Key
 from signstep.errors import InputError, ThreatError
 
 SHAPES = [

@@ -3,9 +3,9 @@ import torch
 from small_credit import credit, network, people
 
 from signstep.domains.tabular import Decider, Feature, Layout, Schema, Target, change_words, decision_words, moves_of
+from signstep.domains.tabular.entry_errors import entry_error_words, find_entry_errors, typed_wrongly
 from signstep.domains.tabular.groups import apart, flips_by_group
 from signstep.domains.tabular.reach import Set
-from signstep.domains.tabular.slips import find_slips, slip_words, typed_wrongly
 
 LOAN = Schema(
     (
@@ -59,7 +59,7 @@ def test_slips_of_the_keyboard() -> None:
 def test_every_slip_that_turns_a_decision_is_found_and_no_other() -> None:
     schema = credit()
     layout, decoded, model = Layout(schema), people(schema, 15, seed=6), network(schema, seed=5)
-    slips = find_slips(Decider(model, layout), Set.around(layout, moves_of(layout), decoded, None))
+    slips = find_entry_errors(Decider(model, layout), Set.around(layout, moves_of(layout), decoded, None))
     before = model(layout.widen(decoded)).argmax(1)
     assert slips.turning
     for slip in slips.turning:
@@ -68,7 +68,7 @@ def test_every_slip_that_turns_a_decision_is_found_and_no_other() -> None:
         feature = schema.features[slip.feature]
         assert feature.low <= slip.value <= feature.high
         assert int(model(layout.widen(typed)).argmax(1)) != int(before[slip.row])
-        assert slip_words(feature, float(decoded[slip.row, slip.feature]), slip).startswith(feature.name)
+        assert entry_error_words(feature, float(decoded[slip.row, slip.feature]), slip).startswith(feature.name)
     # By hand: every other category of the purpose.
     number = schema.number("purpose")
     for row in range(len(decoded)):
@@ -85,7 +85,9 @@ def test_every_slip_that_turns_a_decision_is_found_and_no_other() -> None:
 def test_the_smallest_slip_of_a_record() -> None:
     schema = credit()
     layout, decoded = Layout(schema), people(schema, 10, seed=6)
-    slips = find_slips(Decider(network(schema, seed=5), layout), Set.around(layout, moves_of(layout), decoded, None))
+    slips = find_entry_errors(
+        Decider(network(schema, seed=5), layout), Set.around(layout, moves_of(layout), decoded, None)
+    )
     row = slips.turning[0].row
     best = slips.smallest(row)
     assert best is not None

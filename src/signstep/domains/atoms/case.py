@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from signstep.core.tasks import Objective
-from signstep.domains.atoms.chosen import potential_named
+from signstep.domains.atoms.bundled import weights_hash
 from signstep.domains.atoms.example import example_structures
+from signstep.domains.atoms.opening import potential_named
 from signstep.domains.atoms.schema import TEMPLATE, Schema, read_schema
-from signstep.domains.atoms.second import RECIPES
-from signstep.domains.atoms.shipped import weights_hash
-from signstep.domains.atoms.story import story
+from signstep.domains.atoms.second_order import RECIPES
 from signstep.domains.atoms.structures import Gathered, gather, need_ase, read_structures
+from signstep.domains.atoms.summary import summary
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat, atoms_threat
 from signstep.domains.case import Case, Request
-from signstep.domains.own import named_in
+from signstep.domains.own_attacks import named_in
+from signstep.engine.tasks import Objective
 from signstep.errors import InputError
-from signstep.models import parse_args
+from signstep.model.opening import parse_args
 
 
 def case(request: Request) -> Case:
@@ -60,7 +60,7 @@ def case(request: Request) -> Case:
         description=f"the {_quantity(schema)} by {potential.name}"
         + ("" if reference is None or schema.disagreement is None else f" and {reference.name}"),
         data=_described(request, kept),
-        story=partial(story, surface=surface, threat=threat, schema=schema, reference=reference, seed=request.seed),
+        summary=partial(summary, surface=surface, threat=threat, schema=schema, reference=reference, seed=request.seed),
         attacks=_attacks(schema, threat),
         named=named_in(RECIPES),
         opening=_opening(schema, threat, kept),

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.attack import Attack
-from signstep.core.recipes import recipe as find_recipe
-from signstep.domains.atoms.found import Destabilised
+from signstep.attacks.recipes import recipe as find_recipe
 from signstep.domains.atoms.measures import Before, before, curvature, largest_force, random_gains, work
 from signstep.domains.atoms.potential import Quiet, as_potential
-from signstep.domains.atoms.second import RECIPES
+from signstep.domains.atoms.results import Destabilised
+from signstep.domains.atoms.second_order import RECIPES
 from signstep.domains.atoms.structures import gather, need_ase
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat, atoms_threat
-from signstep.domains.own import named_in
+from signstep.domains.own_attacks import named_in
+from signstep.engine.attack import Attack
 from signstep.errors import InputError
 from signstep.maximum import Maximum, maximise
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from signstep.core.defaults import plain_tensor
+from signstep.engine.defaults import plain_tensor
 from signstep.errors import InputError
 
 # How far an atom may be from where the neighbour list was made before it is made again, in Angstrom.

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.keys import Key
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.keys import Key
 
 # Points of the Gauss-Legendre rule for the work along a straight line.
 _POINTS = 8

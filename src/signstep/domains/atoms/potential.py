@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from signstep.core.defaults import plain_tensor
+from signstep.engine.defaults import plain_tensor
 from signstep.errors import ModelError
 
 TorchEnergy: TypeAlias = Callable[[Tensor, Any], Tensor]

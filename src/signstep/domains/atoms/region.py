@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.keys import RowDraws
-from signstep.core.norms import Linf
-from signstep.core.region import BallRegion
-from signstep.core.tree import Tree
 from signstep.domains.atoms.freedom import Freedom
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.keys import RowDraws
+from signstep.engine.norms import Linf
+from signstep.engine.region import BallRegion
+from signstep.engine.tree import Tree
 
 # Below this share of the largest a projected gradient is rounding, and its sign must not move an atom.
 _ROUNDING = 1e-12

@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.keys import Key
 from signstep.domains.atoms.destabilise import NormName, attack_of, measured, relaxed_notes, surface_of
-from signstep.domains.atoms.found import SmallestRise
 from signstep.domains.atoms.measures import before, largest_force
 from signstep.domains.atoms.potential import Quiet
+from signstep.domains.atoms.results import SmallestRise
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat, atoms_threat
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.keys import Key
 from signstep.errors import InputError
 from signstep.maximum import maximise
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from signstep.core.defaults import plain_tensor
 from signstep.domains.atoms.freedom import freedom_of
 from signstep.domains.atoms.potential import Potential
 from signstep.domains.atoms.surface import Structure
+from signstep.engine.defaults import plain_tensor
 from signstep.errors import InputError, LoadError, MissingExtraError, SignstepError
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
 from signstep.domains.atoms.freedom import Freedom
 from signstep.domains.atoms.potential import Potential, Quiet, energy
+from signstep.engine.defaults import plain_tensor
 from signstep.errors import InputError
 
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.norms import L2, Grouped, Linf, Norm, norm
-from signstep.core.region import Region
-from signstep.core.shaped import ShapedThreat
-from signstep.core.threat import Eps, ThreatModel, read_eps
-from signstep.core.verify import Verification
 from signstep.domains.atoms.check import Terms, check_rows, terms_of
 from signstep.domains.atoms.freedom import Freedom
 from signstep.domains.atoms.region import HeldRegion, MaskedBall, Spaces
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.norms import L2, Grouped, Linf, Norm, norm
+from signstep.engine.region import Region
+from signstep.engine.shaped import ShapedThreat
+from signstep.engine.threat import Eps, ThreatModel, read_eps
+from signstep.engine.verify import Verification
 from signstep.errors import ThreatError
 
 

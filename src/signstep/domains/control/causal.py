@@ -11,24 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signstep.core.attack import Needs
-from signstep.core.keys import Key
-from signstep.core.ledger import Ledger
-from signstep.core.norms import Linf
-from signstep.core.oracles import Autograd
-from signstep.core.outcome import Found
-from signstep.core.outputs import Predictor
-from signstep.core.passes import Passes, Setting
-from signstep.core.problem import HELD_OUT, ModelProblem, Problem
-from signstep.core.recipe import Recipe
-from signstep.core.region import BallRegion, ProductRegion, Region
-from signstep.core.runs import Run, found, settle
-from signstep.core.tasks import Aim, Objective
-from signstep.core.threat import threat_model
-from signstep.core.tree import Tree
+from signstep.attacks.recipe import Recipe
 from signstep.domains.control.rollout import ClosedLoop
 from signstep.domains.control.threat import SensorRegion
+from signstep.engine.attack import Needs
+from signstep.engine.interrupted import Run, found, settle
+from signstep.engine.keys import Key
+from signstep.engine.ledger import Ledger
+from signstep.engine.norms import Linf
+from signstep.engine.oracles import Autograd
+from signstep.engine.outcome import Found
+from signstep.engine.passes import Passes, Setting
+from signstep.engine.problem import HELD_OUT, ModelProblem, Problem
+from signstep.engine.region import BallRegion, ProductRegion, Region
+from signstep.engine.tasks import Aim, Objective
+from signstep.engine.threat import threat_model
+from signstep.engine.tree import Tree
 from signstep.errors import InputError
+from signstep.model.predictor import Predictor
 
 _LONGEST = 10**6  # samples of a game: the schema says how many there are, not the attack
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.verify import Verification
 from signstep.domains.control.sensors import Sensor, Sensors
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.verify import Verification
 from signstep.errors import InputError
 
 # What rounding may add: a few units in the last place of the readings, as they are stored.

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from signstep.core.defaults import plain_torch
 from signstep.domains.control.plants import CartPole, Pendulum, Plant
+from signstep.engine.defaults import plain_torch
 from signstep.errors import InputError
 
 # For each plant: the weights on the squared state and action, and how far from rest the network is taught.

@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 
-from signstep.core.tasks import Objective
 from signstep.domains.case import Case, Request
 from signstep.domains.control.causal import causal_row
 from signstep.domains.control.controller import controller_for, weights_of
@@ -15,12 +14,13 @@ from signstep.domains.control.rollout import SHARPNESS, ClosedLoop
 from signstep.domains.control.schema import Schema
 from signstep.domains.control.sensors import Sensor, Sensors
 from signstep.domains.control.starts import starts
-from signstep.domains.control.stated import size_of
-from signstep.domains.control.story import story
+from signstep.domains.control.summary import summary
 from signstep.domains.control.threat import sensor_threat
-from signstep.domains.own import named_in
+from signstep.domains.control.threat_size import size_of
+from signstep.domains.own_attacks import named_in
+from signstep.engine.tasks import Objective
 from signstep.errors import InputError
-from signstep.models import load_model, parse_args
+from signstep.model.opening import load_model, parse_args
 
 # What the shipped examples allow: each sensor so much that its share of the controller's action is about the same.
 EXAMPLES: dict[str, tuple[Sensor, ...]] = {
@@ -72,7 +72,7 @@ def loop_case(request: Request, schema: Schema) -> Case:
         task=Objective(0.0),
         description=description,
         data=f"{count} starts of {known.name}, {steps} samples of {known.interval:g} s, drawn with seed {request.seed}",
-        story=partial(story, loop=loop, start=start, steps=steps, threat=threat, seed=request.seed),
+        summary=partial(summary, loop=loop, start=start, steps=steps, threat=threat, seed=request.seed),
         named=named_in({"causal-fgsm": causal_row(loop)}),
         attacks=("random-sign", "fgsm", "pgd:steps=20", *(("causal-fgsm",) if free else ())),
         curve=(0.25, 0.5, 0.75, 1.0, 1.5),

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from signstep.data.comma import Line, no_number, number_of, open_comma
+from signstep.data.csv_text import Line, no_number, number_of, open_comma
 from signstep.data.tables import listed, refuse_unknown
 from signstep.data.targets import Targets, is_missing, real_number
 from signstep.data.times import Times, breaks_of, interval_of, read_times
@@ -35,7 +35,7 @@ def read_csv(
     places at which no window may cross a gap; all are left out and noted.
 
     Args:
-        path: a .csv file, see `signstep.data.comma`.
+        path: a .csv file, see `signstep.data.csv_text`.
         label: the column of labels.
         samples: of a window.
         stride: samples from one window to the next.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from signstep.data.comma import number_of, text_lines
+from signstep.data.csv_text import number_of, text_lines
 from signstep.data.tables import listed, refuse_unknown
 from signstep.data.targets import Targets
 from signstep.errors import InputError, LoadError

@@ -9,9 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from signstep.core.files import expanded
-from signstep.core.tasks import Regression, Task, TaskName
-from signstep.data.comma import SUFFIXES
+from signstep.data.csv_text import SUFFIXES
 from signstep.domains.case import Case, Request
 from signstep.domains.control.arrays import read_npz
 from signstep.domains.control.causal import RECIPES
@@ -20,13 +18,15 @@ from signstep.domains.control.schema import Schema
 from signstep.domains.control.sensors import Sensor, Sensors
 from signstep.domains.control.series import Series, halves, read_ts
 from signstep.domains.control.series_net import trained_alarm, trained_net, trained_regression
-from signstep.domains.control.series_story import story
-from signstep.domains.control.stated import size_of
+from signstep.domains.control.series_summary import summary
 from signstep.domains.control.tennessee import read_tennessee
 from signstep.domains.control.threat import sensor_threat
-from signstep.domains.own import named_in
+from signstep.domains.control.threat_size import size_of
+from signstep.domains.own_attacks import named_in
+from signstep.engine.tasks import Regression, Task, TaskName
 from signstep.errors import InputError, LoadError
-from signstep.models import load_model, parse_args
+from signstep.io.files import expanded
+from signstep.model.opening import load_model, parse_args
 
 # Where a schema says nothing.
 BUDGET_STD = 0.5
@@ -73,7 +73,7 @@ def series_case(request: Request, schema: Schema) -> Case:
         task=task,
         description=description,
         data=f"{Path(str(request.data)).name} ({len(test.x)} series of {samples} samples, {channels} sensors)",
-        story=partial(story, series=test, sensors=sensors, alarm=data.alarm),
+        summary=partial(summary, series=test, sensors=sensors, alarm=data.alarm),
         attacks=("random-sign", "fgsm", "pgd:steps=20"),
         named=named_in(RECIPES),
         curve=(0.125, 0.25, 0.5, 1.0, 2.0),

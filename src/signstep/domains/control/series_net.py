@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from signstep.core.defaults import plain_torch
 from signstep.domains.control.series import Series
+from signstep.engine.defaults import plain_torch
 
 Net = TypeVar("Net", bound=nn.Module)
 

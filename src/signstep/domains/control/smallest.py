@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from signstep.api import attack
-from signstep.core.attack import Attack
-from signstep.core.tasks import Objective
 from signstep.domains.control.rollout import ClosedLoop
 from signstep.domains.control.threat import SensorThreat
+from signstep.engine.attack import Attack
+from signstep.engine.tasks import Objective
 
 
 class Smallest(NamedTuple):

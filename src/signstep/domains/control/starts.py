@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from signstep.core.keys import Key
 from signstep.domains.control.plants import Plant
+from signstep.engine.keys import Key
 
 
 def starts(plant: Plant, count: int, *, seed: int = 0) -> Tensor:

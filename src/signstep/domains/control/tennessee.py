@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from signstep.data.comma import number_of, text_lines
+from signstep.data.csv_text import number_of, text_lines
 from signstep.domains.control.series import Faults, Series
 from signstep.domains.control.windows import Record, windows
 from signstep.errors import InputError, LoadError

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from signstep.core.keys import RowDraws
-from signstep.core.norms import Linf
-from signstep.core.shaped import ShapedThreat
-from signstep.core.threat import Eps, read_eps
-from signstep.core.tree import Tree, per_row, search_dtype
-from signstep.core.verify import Verification
 from signstep.domains.control import chain
 from signstep.domains.control.check import check
 from signstep.domains.control.sensors import Sensor, Sensors
+from signstep.engine.keys import RowDraws
+from signstep.engine.norms import Linf
+from signstep.engine.shaped import ShapedThreat
+from signstep.engine.threat import Eps, read_eps
+from signstep.engine.tree import Tree, per_row, search_dtype
+from signstep.engine.verify import Verification
 from signstep.errors import InputError, ThreatError
 
 

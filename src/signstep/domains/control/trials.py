@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from signstep.core.keys import Key, RowDraws, content_ids
-from signstep.core.tree import per_row
 from signstep.domains.control.rollout import ClosedLoop
 from signstep.domains.control.threat import SensorRegion, SensorThreat
+from signstep.engine.keys import Key, RowDraws, content_ids
+from signstep.engine.tree import per_row
 from signstep.errors import InputError
 
 Kind = Literal["noise", "signs", "held", "bias"]

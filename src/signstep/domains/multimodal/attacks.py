@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, fields, replace
 
 import torch
 
-from signstep.core.attack import GradientAttack
-from signstep.core.keys import Key
-from signstep.core.outcome import Found
-from signstep.core.problem import ModelProblem, Problem, nearness
-from signstep.core.recipes import recipe
-from signstep.core.region import ProductRegion, Region
-from signstep.core.tree import Tree
+from signstep.attacks.recipes import recipe
 from signstep.domains.multimodal.branches import embeddings, moved
 from signstep.domains.multimodal.choices import tokens_of
 from signstep.domains.multimodal.victim import Victim
+from signstep.engine.attack import GradientAttack
+from signstep.engine.keys import Key
+from signstep.engine.outcome import Found
+from signstep.engine.problem import ModelProblem, Problem, nearness
+from signstep.engine.region import ProductRegion, Region
+from signstep.engine.tree import Tree
 from signstep.errors import InputError
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from signstep.core.batch_invariant import sigmoid
+from signstep.engine.batch_invariant import sigmoid
 
 CELLS = 10
 """Cells on each side of a box."""

@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from signstep.core.files import expanded
-from signstep.core.threat import ThreatModel, parse_threat
 from signstep.domains.case import Case, Request
 from signstep.domains.multimodal.attacks import Witness
 from signstep.domains.multimodal.choices import ids_of
@@ -18,11 +16,13 @@ from signstep.domains.multimodal.records import read_records
 from signstep.domains.multimodal.scenes import LENGTH, SYNONYMS, scenes, tokenizer
 from signstep.domains.multimodal.schema import InputRow, Schema, read_schema
 from signstep.domains.multimodal.sources import Loaded, model_of, sha256, tokenizer_of
-from signstep.domains.multimodal.story import Teller
+from signstep.domains.multimodal.summary import Teller
 from signstep.domains.multimodal.threat import TokenThreat
 from signstep.domains.multimodal.tokens import Tokenizer
 from signstep.domains.multimodal.victim import Channel, Victim, pair_scores
+from signstep.engine.threat import ThreatModel, parse_threat
 from signstep.errors import InputError
+from signstep.io.files import expanded
 
 DOMAIN = "multimodal"
 _SCENES = 200
@@ -174,7 +174,7 @@ def _case(
         task="auto",
         description=loaded.description,
         data=data,
-        story=Teller(victim, witness, words, texts, remarks),
+        summary=Teller(victim, witness, words, texts, remarks),
         attacks=tuple(everywhere(RECIPES, list(threats), witness)),
         named=partial(on_some, list(threats), witness),
         curve=False,

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.verify import Verification
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.verify import Verification
 from signstep.errors import InputError
 
 

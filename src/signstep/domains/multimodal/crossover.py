@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from signstep.auditing.result import Result
 from signstep.auditing.run import audit
-from signstep.core.statistics import wilson
-from signstep.core.tasks import Task, TaskName
-from signstep.core.threat import ThreatModel
 from signstep.domains.multimodal.attacks import Partial, Witness, on, subsets
 from signstep.domains.multimodal.victim import Channel, Victim
+from signstep.engine.statistics import wilson
+from signstep.engine.tasks import Task, TaskName
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 
 # What the attacks are called, and what they are: among texts one start of PGD too easily ends where it began.

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from signstep.core.defaults import plain_torch
 from signstep.domains.multimodal.boxes import BoxesNet
+from signstep.engine.defaults import plain_torch
 from signstep.errors import InputError
 
 FOLDER = Path(__file__).with_name("data")

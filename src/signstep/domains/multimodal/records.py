@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.documents import json_value
-from signstep.data.comma import SUFFIXES, open_comma, text_lines
+from signstep.data.csv_text import SUFFIXES, open_comma, text_lines
 from signstep.data.images import Picture, read_images
 from signstep.domains.multimodal.choices import fault
 from signstep.domains.multimodal.schema import InputRow, LabelRow, Schema
 from signstep.domains.multimodal.tokens import Tokenizer, fitted
+from signstep.engine.defaults import plain_tensor
 from signstep.errors import InputError, LoadError
+from signstep.io.documents import json_value
 
 _REMEDY = "or leave such rows out with --skip-bad"
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from signstep.core.keys import RowDraws
-from signstep.core.tree import Tree, search_dtype
 from signstep.domains.multimodal.choices import tokens_of
 from signstep.domains.multimodal.tokens import Tokenizer, fitted
+from signstep.engine.keys import RowDraws
+from signstep.engine.tree import Tree, search_dtype
 
 _SLACK = 1e-6  # a budget that comes out a hair below a whole number is that number
 

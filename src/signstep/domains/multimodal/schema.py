@@ -5,8 +5,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from signstep.core.documents import read_toml
 from signstep.errors import InputError
+from signstep.io.documents import read_toml
 
 KINDS = ("image", "text", "tensor")
 TOKENIZERS = ("words", "wordpiece", "folder")

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from torch import nn
 
-from signstep.core.files import expanded
 from signstep.domains.case import Request
 from signstep.domains.multimodal.schema import Schema
 from signstep.domains.multimodal.tokens import PretrainedTokenizer, Tokenizer, WordTokenizer
 from signstep.errors import LoadError, MissingExtraError
-from signstep.models.arguments import parse_args
-from signstep.models.loading import load_model
+from signstep.io.files import expanded
+from signstep.model.opening.arguments import parse_args
+from signstep.model.opening.loading import load_model
 
 
 class Loaded(NamedTuple):

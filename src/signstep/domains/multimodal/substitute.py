@@ -7,15 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from signstep.api import attack as run_attack
-from signstep.core.outcome import Outcome
-from signstep.core.outputs import Selector
-from signstep.core.tasks import Task, TaskName
-from signstep.core.untouched import untouched
 from signstep.domains.multimodal.attacks import on
 from signstep.domains.multimodal.choices import ids_of, tokens_of
 from signstep.domains.multimodal.prepare import SUBSTITUTIONS, text_input
 from signstep.domains.multimodal.tokens import Tokenizer, fitted
 from signstep.domains.multimodal.victim import Channel, Victim
+from signstep.engine.outcome import Outcome
+from signstep.engine.tasks import Task, TaskName
+from signstep.engine.untouched import untouched
+from signstep.model.predictor import Selector
 
 _NAME = "text"
 

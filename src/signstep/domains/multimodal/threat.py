@@ -7,14 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from signstep.core.norms import L1, Draws
-from signstep.core.region import Region
-from signstep.core.shaped import ShapedThreat
-from signstep.core.threat import Eps, read_eps
-from signstep.core.verify import Verification
 from signstep.domains.multimodal.check import check_choices
 from signstep.domains.multimodal.region import TokenRegion
 from signstep.domains.multimodal.tokens import Tokenizer, WordTokenizer
+from signstep.engine.norms import L1, Draws
+from signstep.engine.region import Region
+from signstep.engine.shaped import ShapedThreat
+from signstep.engine.threat import Eps, read_eps
+from signstep.engine.verify import Verification
 from signstep.errors import InputError, ThreatError
 
 KIND = "substitutions"

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from signstep.core.documents import read_text
 from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.io.documents import read_text
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 _WORD = re.compile(r"\w+")

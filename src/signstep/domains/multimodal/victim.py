@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from signstep.core.outputs import Selector, select
 from signstep.domains.multimodal.choices import tokens_of
 from signstep.errors import InputError, ModelError
+from signstep.model.predictor import Selector, select
 
 Form = Literal["plain", "tokens", "choices", "embedding"]
 IDS = "_ids"  # the frozen tokens beside a text that is attacked in its embedding: "text" and "text_ids"

@@ -12,10 +12,10 @@ from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.forms import TabularNet, estimator_model
 from signstep.domains.tabular.query import RECIPES, CoordinateSearch
 from signstep.domains.tabular.schema import Feature, Schema, Target, read_relations
+from signstep.domains.tabular.schema_file import parse_schema, read_schema, schema_text
+from signstep.domains.tabular.sentences import change_words, decision_words
 from signstep.domains.tabular.smallest import Cheapest, cheapest_flips
 from signstep.domains.tabular.threat import TabularThreat, tabular_threat
-from signstep.domains.tabular.words import change_words, decision_words
-from signstep.domains.tabular.written import parse_schema, read_schema, schema_text
 
 CHECKERS = {"tabular": check}
 

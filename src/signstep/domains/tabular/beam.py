@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from signstep.domains.tabular.best import Best
 from signstep.domains.tabular.encode import Layout
+from signstep.domains.tabular.incumbents import Best
 from signstep.domains.tabular.neighbours import Neighbours, cost_of, neighbours
 from signstep.domains.tabular.reach import Set
 

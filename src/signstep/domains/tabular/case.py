@@ -8,24 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from signstep.core.files import expanded
-from signstep.core.threat import Eps
 from signstep.data.tables import refuse_unknown
 from signstep.domains.case import Case, Request
-from signstep.domains.own import named_in
+from signstep.domains.own_attacks import named_in
 from signstep.domains.tabular.cells import read_cells
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.example import example
 from signstep.domains.tabular.forms import TabularNet
-from signstep.domains.tabular.given import Given, given_model
 from signstep.domains.tabular.infer import infer_schema
+from signstep.domains.tabular.opening import Given, given_model
 from signstep.domains.tabular.query import RECIPES
 from signstep.domains.tabular.records import Records, read_records
 from signstep.domains.tabular.schema import Schema
-from signstep.domains.tabular.story import Teller
+from signstep.domains.tabular.schema_file import read_schema, schema_text
+from signstep.domains.tabular.summary import Teller
 from signstep.domains.tabular.threat import tabular_threat
-from signstep.domains.tabular.written import read_schema, schema_text
+from signstep.engine.threat import Eps
 from signstep.errors import InputError, ThreatError
+from signstep.io.files import expanded
 
 _WITH_GRADIENTS: tuple[Any, ...] = ("random-sign", "fgsm", "mi-fgsm", "pgd", "coordinate-search:queries=200")
 _BY_QUERIES: tuple[Any, ...] = ("random-direction:queries=100", "coordinate-search:queries=500")
@@ -109,7 +109,7 @@ def _case(request: Request, schema: Schema, records: Records, given: Given, data
         task="auto",
         description=given.description,
         data=data,
-        story=Teller(schema, records, given.model, gradients, _ASKED[gradients]),
+        summary=Teller(schema, records, given.model, gradients, _ASKED[gradients]),
         attacks=_WITH_GRADIENTS if gradients else _BY_QUERIES,
         named=named_in(RECIPES),
         curve=gradients,

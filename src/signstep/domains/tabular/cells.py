@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from signstep.core.files import expanded
-from signstep.data.comma import SUFFIXES, open_comma
+from signstep.data.csv_text import SUFFIXES, open_comma
 from signstep.data.tables import refuse_names
 from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.io.files import expanded
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.verify import Verification
 from signstep.domains.tabular.schema import Feature, Schema
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.verify import Verification
 from signstep.errors import InputError
 
 _TOLERANCE = 1e-7

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from signstep.domains.tabular.best import Best
+from signstep.domains.tabular.incumbents import Best
 from signstep.domains.tabular.neighbours import prices
 from signstep.domains.tabular.reach import Set
 

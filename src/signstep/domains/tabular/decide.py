@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
-from signstep.core.outputs import Outputs, Predictor
-from signstep.core.subject import Model
-from signstep.core.tasks import task_for
 from signstep.domains.tabular.encode import Layout
+from signstep.engine.outputs import Outputs
+from signstep.engine.tasks import task_for
+from signstep.model.predictor import Predictor
+from signstep.model.subject import Model
 
 _PIECE = 32768
 _ROUNDED = 32.0  # places in the last of the largest score

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from signstep.core.defaults import plain_tensor, plain_torch
 from signstep.domains.tabular.cells import Cells
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.forms import TabularNet
 from signstep.domains.tabular.records import Records, read_records
 from signstep.domains.tabular.schema import Feature, Schema, Target, read_relations
+from signstep.engine.defaults import plain_tensor, plain_torch
 from signstep.errors import MissingExtraError
 
 _HELD_OUT = 5  # every fifth record is audited, the others train

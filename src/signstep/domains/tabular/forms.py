@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.schema import Form, Schema
 from signstep.errors import InputError, MissingExtraError, ModelError
-from signstep.victims.estimator import from_sklearn
+from signstep.model.victims.estimator import from_sklearn
 
 
 class TabularNet(nn.Module):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from signstep.core.statistics import wilson
+from signstep.engine.statistics import wilson
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from signstep.data.comma import number_of
+from signstep.data.csv_text import number_of
 from signstep.data.tables import refuse_unknown
 from signstep.data.times import read_times
 from signstep.domains.tabular.cells import Cells

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from signstep.core.attack import Needs
-from signstep.core.keys import Key
-from signstep.core.outcome import Found
-from signstep.core.passes import Passes, Setting
-from signstep.core.problem import HELD_OUT, Problem
-from signstep.core.recipe import SCORES, Recipe
-from signstep.core.region import Region
-from signstep.core.runs import Run
-from signstep.core.search.rows import Rows, restarted
-from signstep.core.tasks import Score
-from signstep.core.tree import Tree
+from signstep.attacks.recipe import SCORES, Recipe
+from signstep.attacks.search.rows import Rows, restarted
 from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.region import TabularRegion
+from signstep.engine.attack import Needs
+from signstep.engine.interrupted import Run
+from signstep.engine.keys import Key
+from signstep.engine.outcome import Found
+from signstep.engine.passes import Passes, Setting
+from signstep.engine.problem import HELD_OUT, Problem
+from signstep.engine.region import Region
+from signstep.engine.tasks import Score
+from signstep.engine.tree import Tree
 from signstep.errors import InputError, ThreatError, VictimError
 
 _SHARES = (1.0, 0.5, 0.2, 0.05, 0.0)  # of the longest move; 0 is one unit, or a hundredth
@@ -81,7 +81,7 @@ class CoordinateSearch:
         begin: Tree | None,  # noqa: ARG002
     ) -> tuple[Run, Tensor]:
         assert isinstance(region, TabularRegion)
-        rows = Rows(problem.led("margin"), region, clean, key, self.queries)
+        rows = Rows(problem.with_loss("margin"), region, clean, key, self.queries)
         walk = _Walk(rows, region, key)
         try:
             walk.begin()

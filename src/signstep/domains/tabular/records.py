@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from signstep.data.comma import has_decimal_comma, number_of
+from signstep.data.csv_text import has_decimal_comma, number_of
 from signstep.data.tables import listed
 from signstep.domains.tabular.cells import Cells
 from signstep.domains.tabular.schema import Feature, Schema

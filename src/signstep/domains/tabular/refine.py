@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from signstep.domains.tabular.beam import Effort
-from signstep.domains.tabular.best import Best, Questions, changed, switches
-from signstep.domains.tabular.lines import Lines, cheapest_on
+from signstep.domains.tabular.breakpoints import Turns
+from signstep.domains.tabular.incumbents import Best, Questions, changed, switches
+from signstep.domains.tabular.line_search import Lines, cheapest_on
 from signstep.domains.tabular.neighbours import cost_of
-from signstep.domains.tabular.turns import Turns
 
 _PROBES = (0.25, 0.5, 0.75, 1 - 1e-6)  # of what a line may cost: where its effect is looked at
 _FIRST = (0.25, 0.5, 0.75)  # of what a pair may cost: what its first feature takes

@@ -5,18 +5,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from signstep.core.keys import RowDraws
-from signstep.core.tree import Tree
 from signstep.domains.tabular.climb import climbed
 from signstep.domains.tabular.directions import Moves
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.reach import Set, budgets
+from signstep.engine.keys import RowDraws
+from signstep.engine.tree import Tree
 from signstep.errors import InputError, ThreatError
 
 
 @dataclass(frozen=True, eq=False)
 class TabularRegion:
-    """The records within ``radius`` budgets of wide rows ``x`` (R, width) float64; see `signstep.core.region.Region`.
+    """The records within ``radius`` budgets of wide rows ``x`` (R, width) float64; see `signstep.engine.region.Region`.
 
     A displacement that the search holds is a feasible record minus x; one that it proposes is led back to one.
     """

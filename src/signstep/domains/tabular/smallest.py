@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from signstep.domains.tabular.beam import Beam, Effort
-from signstep.domains.tabular.best import Best
+from signstep.domains.tabular.breakpoints import Turns, turns_of
 from signstep.domains.tabular.combined import ask_all
 from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import Moves
+from signstep.domains.tabular.incumbents import Best
+from signstep.domains.tabular.random_walks import wander
 from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.refine import alone, descend, in_pairs, refine, tidy
-from signstep.domains.tabular.turns import Turns, turns_of
-from signstep.domains.tabular.wander import wander
 from signstep.errors import VictimError
 
 _ROWS = 64

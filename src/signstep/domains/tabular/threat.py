@@ -6,16 +6,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from signstep.core.defaults import plain_tensor
-from signstep.core.norms import Linf, Norm
-from signstep.core.shaped import ShapedThreat
-from signstep.core.threat import Eps, read_eps
-from signstep.core.verify import Verification
 from signstep.domains.tabular.check import check_rows
 from signstep.domains.tabular.directions import Moves, moves_of
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.region import TabularRegion
 from signstep.domains.tabular.schema import Schema
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.norms import Linf, Norm
+from signstep.engine.shaped import ShapedThreat
+from signstep.engine.threat import Eps, read_eps
+from signstep.engine.verify import Verification
 from signstep.errors import ThreatError
 
 

@@ -1,0 +1,1 @@
+"""Attacks within a given eps that follow the model's own gradient."""

@@ -1,0 +1,92 @@
+"""What a recipe is: a name, a function that builds the attack, and what a reader must know about it."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from signstep.engine.attack import Attack, Needs
+from signstep.errors import InputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One row of the table.
+
+    Attributes:
+        name: as on the command line.
+        build: makes the attack; its keyword arguments, which all have defaults, are the recipe's options.
+        title: in words.
+        source: the paper.
+        knowledge: what the attacker must have, in words.
+        cost: passes for each example and restart, with the verdict.
+        needs: the same as one of four words: the attack asks for "nothing", "labels", "scores" or "gradients".
+        norms: the norms it is defined for; empty for all.
+        smallest: whether it looks for the smallest change that fools, rather than within a given eps.
+        images: whether it needs images (R, C, H, W).
+        balls: whether it is defined for balls in boxes alone, and not for sets of other shapes; so are all those that
+            look for the smallest change.
+    """
+
+    name: str
+    build: Callable[..., Attack]
+    title: str
+    source: str
+    knowledge: str
+    cost: str
+    needs: Needs = "gradients"
+    norms: tuple[str, ...] = ()
+    smallest: bool = False
+    images: bool = False
+    balls: bool = False
+
+
+WHITE_BOX = "gradients of the model (or of a surrogate: transfer)"
+SCORES = "scores of the model for inputs of the attacker's choice"
+LABELS = "the model's answer, a label without scores, for inputs of the attacker's choice"
+
+
+def options_of(row: Recipe) -> tuple[str, ...]:
+    """The options that a recipe takes on the command line."""
+    defaults = row.build.__kwdefaults__ or {}
+    return tuple(name for name in defaults if name != "oracle")
+
+
+def parse_options(row: Recipe, text: str, said: str) -> dict[str, float | int | str]:
+    """Read "steps=50,restarts=10" for a recipe; ``said`` is the name it was called by, for messages.
+
+    Raises:
+        InputError: no such option, or not a value for it.
+    """
+    defaults = row.build.__kwdefaults__ or {}
+    options: dict[str, float | int | str] = {}
+    for item in filter(None, text.split(",")):
+        option, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or option not in options_of(row):
+            known = ", ".join(options_of(row)) or "none"
+            raise InputError(f"recipe {said!r} has no option {item!r}; its options are {known}, written name=value")
+        options[option] = _value(option, value, defaults[option])
+    return options
+
+
+def _value(option: str, value: str, default: object) -> float | int | str:
+    if isinstance(default, str):
+        return value
+    whole = isinstance(default, int)
+    try:
+        number = int(value) if whole else float(value)
+    except ValueError as error:
+        raise InputError(f"{option}={value!r} is not {'a whole number' if whole else 'a number'}") from error
+    if isinstance(number, float) and math.isinf(number):
+        raise InputError(f"{option}={value!r} is no finite number; pass one")
+    return number
+
+
+def step_length(step: float | None, whole: float, steps: int) -> float:
+    """The length of a step relative to eps: as given, or ``whole / steps``.
+
+    Raises:
+        InputError: fewer steps than one.
+    """
+    if steps < 1:
+        raise InputError(f"steps={steps}; pass at least 1")
+    return whole / steps if step is None else step

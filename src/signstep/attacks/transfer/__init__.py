@@ -1,0 +1,1 @@
+"""Attacks whose gradients are to carry over to other models."""

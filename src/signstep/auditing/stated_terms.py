@@ -1,0 +1,184 @@
+"""The terms of a record against each other: one threat, said in words, in numbers and as a label, is one threat."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from signstep.auditing.checks import Book, Check
+from signstep.auditing.result import Result
+
+# What every record states; those of domains add two.
+TERMS = (
+    "tolerance",
+    "task",
+    "goal",
+    "labels",
+    "loss",
+    "random_model",
+    "outputs_form",
+    "threat_terms",
+    "classes",
+    "threat",
+    "norm",
+    "eps",
+    "eps_value",
+    "box_span",
+    "input_space",
+    "mode",
+    "gradients_from",
+    "engine",
+    "transform",
+    "eot",
+    "target",
+    "seed",
+    "device",
+    "shard",
+)
+OF_DOMAINS = ("domain", "domain_terms")
+AT_TIMES = ("left_out",)
+
+_WORDS = {
+    "goal": ("untargeted", "targeted"),
+    "labels": ("given", "predicted"),
+    "outputs_form": ("logits", "behind", "lost", "labels"),
+    "mode": ("eval", "keep"),
+    "gradients_from": ("the model", "surrogate"),
+    "engine": ("exact", "fast", "float32"),
+    "target": (None, "random", "least-likely", "next"),
+}
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "tolerance": (int, float),
+    "task": (str,),
+    "loss": (str,),
+    "random_model": (bool,),
+    "threat_terms": (dict,),
+    "classes": (int, type(None)),
+    "threat": (str,),
+    "norm": (str,),
+    "eps": (str,),
+    "eps_value": (int, float, type(None)),
+    "box_span": (int, float, type(None)),
+    "input_space": (dict,),
+    "transform": (str, type(None)),
+    "eot": (int,),
+    "seed": (int,),
+    "device": (str,),
+    "shard": (list, type(None)),
+    "left_out": (dict,),
+    "domain": (str,),
+    "domain_terms": (dict,),
+}
+_THREAT = re.compile(
+    r"(?P<norm>\S+) eps=(?P<eps>.+?), (?:no box|box=\[(?P<low>[^,\]]+), (?P<high>[^,\]]+)\])"
+    r"(?P<mask>, mask \(\d+% free\))?(?:, grid of (?P<grid>\d{1,9}) steps)?"
+)
+_PARTS = {"kind", "axes", "eps", "low", "high", "grid"}
+
+
+def claims(result: Result) -> Check:
+    """Whether the terms are all there, of the right kind, and agree with each other."""
+    book, terms = Book(), result.terms
+    for name in TERMS:
+        book.need(name in terms, f"{name} is missing")
+    for name in sorted(set(terms) - {*TERMS, *OF_DOMAINS, *AT_TIMES}):
+        book.wrong.append(f"{name} is no term of a record")
+    for name, words in _WORDS.items():
+        value = terms.get(name)
+        book.need(value in words, f"{name} is {value!r}, none of {', '.join(map(str, words))}")
+    for name, kinds in _TYPES.items():
+        if name in terms:
+            book.need(type(terms[name]) in kinds, f"{name} is {terms[name]!r}")
+    if not book.wrong:
+        _agree(result, book)
+    return book.check("terms", "they agree with each other")
+
+
+def _agree(result: Result, book: Book) -> None:
+    terms = result.terms
+    book.need((terms["goal"] == "targeted") == (terms["target"] is not None), "goal and target contradict each other")
+    book.need(terms["eot"] >= 1, f"eot is {terms['eot']}")
+    counts = terms.get("left_out", {"": 1})
+    book.need(
+        bool(counts) and all(isinstance(count, int) and count > 0 for count in counts.values()),
+        f"left_out is {terms.get('left_out')}",
+    )
+    book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
+    shard = terms["shard"]
+    whole = shard is None or (len(shard) == 2 and all(type(part) is int for part in shard) and 0 <= shard[0] < shard[1])
+    book.need(whole, f"shard is {shard}")
+    book.need(
+        (terms["domain_terms"] is not None) if "domain" in terms else "domain_terms" not in terms,
+        "domain is half stated",
+    )
+    space = terms["input_space"]
+    book.need(set(space) == {"mean", "std", "inputs", "budget"}, f"input_space has {sorted(space)}")
+    for name in ("inputs", "budget"):
+        book.need(space.get(name) in ("raw", "normalised"), f"input_space: {name} is {space.get(name)!r}")
+    parts = terms["threat_terms"].get("inputs")
+    if parts is not None:
+        alone = set(terms["threat_terms"]) == {"inputs"} and isinstance(parts, dict)
+        if book.need(alone, "threat_terms are of several inputs and of one"):
+            for name, part in parts.items():
+                _numbers(f"threat_terms of {name}", part, book)
+        return
+    if _numbers("threat_terms", terms["threat_terms"], book):
+        _one_threat(terms, terms["threat_terms"], book)
+
+
+def _numbers(where: str, part: Any, book: Book) -> bool:
+    """Whether one threat in numbers is whole and possible."""
+    if not book.need(isinstance(part, dict) and set(part) == _PARTS, f"{where} are {part!r}"):
+        return False
+    fine = isinstance(part["kind"], str) and isinstance(part["axes"], list)
+    fine = fine and all(type(axis) is int for axis in part["axes"])
+    fine = fine and all(type(part[name]) in (int, float, type(None)) for name in ("eps", "low", "high"))
+    fine = fine and type(part["grid"]) in (int, type(None))
+    fine = fine and (part["eps"] is None or part["eps"] >= 0)
+    fine = fine and (part["low"] is None or part["high"] is None or part["low"] <= part["high"])
+    return book.need(fine, f"{where} are {part!r}")
+
+
+def _one_threat(terms: Mapping[str, Any], part: Mapping[str, Any], book: Book) -> None:
+    """The threat in words, its label and its numbers."""
+    book.need(
+        part["eps"] == terms["eps_value"], f"eps is {part['eps']} in threat_terms and {terms['eps_value']} in eps_value"
+    )
+    if terms["eps_value"] is not None:
+        size = _fraction(terms["eps"])
+        close = size is not None and math.isclose(size, terms["eps_value"], rel_tol=1e-5, abs_tol=1e-12)
+        book.need(close, f"eps is written {terms['eps']!r}, and is {terms['eps_value']}")
+    if "domain" in terms and part["kind"] == terms["norm"] and not part["axes"]:
+        return  # the sets of domains have words of their own, which the verifier's schema is compared with
+    said = _THREAT.fullmatch(terms["threat"])
+    if not book.need(said is not None, f"threat {terms['threat']!r} is no threat model in words") or said is None:
+        return
+    book.need(said["norm"] == terms["norm"], f"the threat is in {said['norm']}, the norm is {terms['norm']}")
+    kind = "grouped" if part["axes"] else terms["norm"]
+    book.need(part["kind"] == kind, f"the norm is {terms['norm']}, the threat's numbers are of {part['kind']}")
+    book.need(
+        said["eps"] == terms["eps"] or terms["eps_value"] is None,
+        f"the threat says eps={said['eps']}, the terms {terms['eps']}",
+    )
+    book.need(part["grid"] == (int(said["grid"]) if said["grid"] else None), "the grid is not that of the threat")
+    if terms["input_space"].get("budget") == "normalised":
+        return  # its numbers are in the model's coordinates
+    for name in ("low", "high"):
+        end = part[name]
+        written = None if end is None else f"{float(end):.6g}"
+        stated = said[name]
+        same = written == stated or (written is None and stated in (None, "open", "per feature"))
+        book.need(same, f"the box's {name} end is {stated} in words and {written} in numbers")
+    span = None if part["low"] is None or part["high"] is None else part["high"] - part["low"]
+    stated = terms["box_span"]
+    same = stated is None if span is None else stated is not None and math.isclose(span, stated, rel_tol=1e-9)
+    book.need(same, f"box_span is {stated}, the box is {span} wide")
+
+
+def _fraction(text: str) -> float | None:
+    """A number, or a fraction such as 8/255; None where it is neither."""
+    top, slash, bottom = text.partition("/")
+    try:
+        return float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        return None

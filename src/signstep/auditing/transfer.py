@@ -1,0 +1,280 @@
+"""Transfer: inputs crafted on some models, shown to others."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from signstep.attacks.recipe import Recipe
+from signstep.attacks.recipes import RECIPES, canonical
+from signstep.attacks.recipes import recipe as find_recipe
+from signstep.auditing.matrix import Cell, TransferMatrix
+from signstep.data.pools import Data, Pool
+from signstep.engine.arrays import Home
+from signstep.engine.attack import Attack
+from signstep.engine.counts import Count
+from signstep.engine.keys import Key
+from signstep.engine.oracles import Surrogates
+from signstep.engine.origin import contained
+from signstep.engine.outcome import Outcome
+from signstep.engine.problem import judge
+from signstep.engine.tasks import Task, TaskName, ignored
+from signstep.engine.threat import ThreatModel, one_example
+from signstep.engine.tree import Tree
+from signstep.engine.untouched import Mode
+from signstep.errors import InputError, ThreatError
+from signstep.model.predictor import Kind, Selector
+from signstep.model.space import Statistic
+from signstep.model.subject import Model, Question, Subject
+from signstep.version import VERSION
+
+ALL, CONTROL = "all", "random-sign"
+
+
+@contained
+def transfer(  # noqa: D417 - the arguments it shares with `attack` are described there
+    surrogates: Mapping[str, Model],
+    victims: Mapping[str, Model],
+    data: Data,
+    *,
+    threat: ThreatModel,
+    recipe: str | Attack = "mi-fgsm",
+    ensemble: bool = True,
+    target: Literal["random", "next"] | None = None,
+    task: Task | TaskName = "auto",
+    loss: str | None = None,
+    mean: Statistic = None,
+    std: Statistic = None,
+    inputs: Literal["raw", "normalised"] = "raw",
+    output: Selector = None,
+    outputs: Kind = "auto",
+    mode: Mode = "eval",
+    rows: int = 128,
+    seed: int = 0,
+) -> TransferMatrix:
+    """Craft on every surrogate, score on every victim.
+
+    A cell counts the examples that the victim gets right untouched and fails on at the crafted input. A surrogate is
+    attacked with all steps, also where it is fooled early: what has only just crossed one model's boundary seldom
+    crosses another's (Papernot et al. 2016, arXiv:1605.07277; Liu et al. 2017, arXiv:1611.02770, for the mean over
+    several). No victim is asked on the way. Where surrogate and victim are the same object the cell is the white-box
+    attack, exactly `signstep.attack`.
+
+    Args:
+        surrogates: models to craft on, by name.
+        victims: models to score on, by name.
+        data: batches (x, y) that can be read again, or two tensors; labels are needed, since models would disagree.
+        threat: what may change; each part for all examples.
+        recipe: the attack: a name with options, or an attack object.
+        ensemble: with two surrogates or more also the mean over them as a row "all". The victim's own copy is left out
+            of it.
+        target: lead to a random other class, or to the next one; None away from the label.
+        task: see `signstep.attack`, as for the arguments not listed here; the same for all models.
+        rows: examples at a time.
+        seed: with the content of each example, all randomness.
+
+    Returns:
+        A `TransferMatrix`: print it for the table; ``.cell(source, victim)``, ``.save(path)``.
+
+    Raises:
+        InputError: no models, a name that is taken, no labels, or an option that makes no sense.
+
+    Example:
+        >>> import torch, signstep as ss
+        >>> a, b = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        >>> x, y = torch.rand(20, 4), torch.randint(3, (20,))
+        >>> matrix = ss.transfer({"a": a}, {"a": a, "b": b}, (x, y), threat=ss.linf(0.1))
+        >>> matrix.cell("a", "a").white_box, matrix.cell("a", "b").white_box
+        (True, False)
+    """
+    _check(surrogates, victims)
+    chosen = _recipe(recipe)
+    subjects = {
+        id(model): Subject.of(
+            model,
+            task=task,
+            loss=loss,
+            mean=mean,
+            std=std,
+            inputs=inputs,
+            output=output,
+            outputs=outputs,
+            mode=mode,
+        )
+        for model in (*surrogates.values(), *victims.values())
+    }
+    run = _Run(surrogates, victims, subjects, threat, chosen, target, Key(seed), ensemble and len(surrogates) > 1)
+    pool = Pool(data, rows, Home(next(iter(victims.values()))), ignore=ignored(task))
+    interrupted = False
+    try:
+        for x, y in pool:
+            if y is None:
+                raise InputError("data has no labels; models answer differently, so a transfer needs them: (x, y)")
+            several = one_example(threat, x.ndim)
+            if several is not None:
+                raise ThreatError(
+                    f"{several} is given for each example; a transfer cuts batches anew: pass one {several}"
+                )
+            run = run.after(x, y)
+    except KeyboardInterrupt:
+        if run.examples == 0:
+            raise
+        interrupted = True
+    if run.examples == 0:
+        raise InputError("data has no examples; pass at least one batch")
+    said = recipe if isinstance(recipe, str) else recipe.name
+    terms = {"threat": str(threat), "recipe": said, "goal": target or "untargeted", "seed": seed}
+    return run.matrix(terms, pool.batches.said, partial=interrupted)
+
+
+def _recipe(spec: str | Attack) -> Attack:
+    row: Recipe | None = RECIPES.get(canonical(spec).partition(":")[0]) if isinstance(spec, str) else None
+    if row is not None and row.needs in ("labels", "nothing"):
+        raise InputError(
+            f"recipe={spec!r} asks the model itself for answers; pass one that takes gradients, such as mi-fgsm"
+        )
+    return find_recipe(spec)
+
+
+def _check(surrogates: Mapping[str, Model], victims: Mapping[str, Model]) -> None:
+    for name, models in (("surrogates", surrogates), ("victims", victims)):
+        if not models:
+            raise InputError(f"{name} is empty; pass a dict from names to models")
+        for model in models.values():
+            if not callable(model):
+                raise InputError(f"{name} has a {type(model).__name__}, which cannot be called; pass models")
+    if len({id(model) for model in surrogates.values()}) < len(surrogates):
+        raise InputError("surrogates has the same model under two names; pass each once")
+    taken = {ALL, CONTROL} & set(surrogates)
+    if taken:
+        raise InputError(f"surrogates are named {sorted(taken)}, which are rows of the matrix itself; pass other names")
+
+
+@dataclass
+class _Run:
+    """Counts that grow batch by batch."""
+
+    surrogates: Mapping[str, Model]
+    victims: Mapping[str, Model]
+    subjects: Mapping[int, Subject]
+    threat: ThreatModel
+    attack: Attack
+    target: Literal["random", "next"] | None
+    key: Key
+    ensemble: bool
+    examples: int = 0
+    counts: dict[tuple[str, str], Count] = field(default_factory=dict)
+    clean: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The rows of the matrix."""
+        return (*self.surrogates, *((ALL,) if self.ensemble else ()), CONTROL)
+
+    def after(self, x: Tensor, y: Tensor) -> "_Run":
+        """With a batch more, crafted and scored; this one stays, for an interruption on the way."""
+        run = replace(self, counts=dict(self.counts), clean=dict(self.clean), lost=dict(self.lost))
+        run._take(x, y)
+        return run
+
+    def _take(self, x: Tensor, y: Tensor) -> None:
+        if not self.examples:
+            self._check_classes(x)
+        self.examples += len(x)
+        crafted: dict[str, Tree] = {}
+        for name, model in self.surrogates.items():
+            outcome = self._crafted((model,), x, y)
+            crafted[name] = outcome.x
+            self.lost[name] = self.lost.get(name, 0) + int(outcome.undetermined.sum())
+        together: Tree | None = None
+        for victim, model in self.victims.items():
+            points = dict(crafted)
+            others = tuple(other for other in self.surrogates.values() if other is not model)
+            if self.ensemble and len(others) < len(self.surrogates):
+                points[ALL] = self._crafted(others, x, y).x
+            elif self.ensemble:
+                together = self._crafted(others, x, y).x if together is None else together
+                points[ALL] = together
+            self._score(victim, model, points, x, y)
+
+    def _check_classes(self, x: Tensor) -> None:
+        """See that all models number the same classes; else "the other model is right" means nothing.
+
+        Raises:
+            InputError: one has more outputs than another.
+        """
+        widths: dict[int, str] = {}
+        for name, model in (*self.surrogates.items(), *self.victims.items()):
+            subject = self.subjects[id(model)]
+            try:
+                with subject.opened(), torch.no_grad():
+                    outputs = subject.predictor(x[:1])
+            except Exception:  # the work itself will say what is wrong with the model or the data
+                return
+            if outputs.form != "labels" and outputs.raw.ndim == 2 and outputs.raw.shape[1] > 1:
+                widths.setdefault(outputs.raw.shape[1], name)
+        if len(widths) > 1:
+            (few, one), (many, other) = sorted(widths.items())[:2]
+            raise InputError(
+                f"{one} has {few} outputs and {other} has {many}; a transfer needs models of the same classes, in the "
+                "same order: pass such, or select outputs with a wrapper"
+            )
+
+    def _score(self, victim: str, model: Model, points: dict[str, Tree], x: Tensor, y: Tensor) -> None:
+        """Show the points of each source to one victim."""
+        subject, noise = self.subjects[id(model)], find_recipe(CONTROL)
+        with subject.opened():
+            # Without naming the attack: rows are then known by their content, with the same draws in every cell.
+            question = self._ask(subject, x, y, None)
+            right = torch.ones_like(question.clean.fooled) if question.wrong is None else ~question.wrong
+            able = right if self.target is None else right & ~question.clean.fooled
+            self.clean[victim] = self.clean.get(victim, 0) + int(right.sum())
+            self._add(CONTROL, victim, question.run(noise, self.key.fold(noise.name)).fooled, able)
+            for source, point in points.items():
+                if self.surrogates.get(source) is model:
+                    white = self._ask(subject, x, y, self.attack)
+                    fooled = white.run(self.attack, self.key.fold(self.attack.name)).fooled
+                else:
+                    fooled = judge(question.problem, point, self.key.fold("judged")).fooled
+                    fooled = fooled & question.checked(point)[""].ok.to(fooled.device)
+                self._add(source, victim, fooled, able)
+
+    def matrix(self, terms: Mapping[str, Any], said: Sequence[str], *, partial: bool) -> TransferMatrix:
+        """The record; ``said``: of the data."""
+        cells = tuple(
+            Cell(source, victim, count.hits, count.of, source in self.surrogates and self.surrogates[source] is model)
+            for source in self.sources
+            for victim, model in self.victims.items()
+            for count in (self.counts[source, victim],)
+        )
+        notes = tuple(
+            f"{name}: no gradient could be used on {count} of {self.examples} examples, so nothing was shown there"
+            for name, count in self.lost.items()
+            if count
+        )
+        notes = (*notes, *said, *((f"partial: interrupted after {self.examples} examples",) if partial else ()))
+        versions = {"signstep": VERSION, "torch": torch.__version__}
+        return TransferMatrix(
+            self.sources, tuple(self.victims), cells, self.clean, self.examples, terms, notes, versions, partial
+        )
+
+    def _ask(self, subject: Subject, x: Tensor, y: Tensor, attack: Attack | None) -> Question:
+        return subject.ask(x, y, self.threat, target=self.target, key=self.key, attack=attack)
+
+    def _add(self, source: str, victim: str, fooled: Tensor, able: Tensor) -> None:
+        count = Count(int((fooled & able).sum()), int(able.sum()))
+        self.counts[source, victim] = self.counts.get((source, victim), Count(0, 0)) + count
+
+    def _crafted(self, models: tuple[Model, ...], x: Tensor, y: Tensor) -> Outcome:
+        """The points of an attack with all its steps; between restarts the first model says which rows still stand."""
+        subjects = [self.subjects[id(model)] for model in models]
+        attack = find_recipe(self.attack, oracle=Surrogates.of([subject.predictor for subject in subjects]))
+        with ExitStack() as stack:
+            for subject in subjects:
+                stack.enter_context(subject.opened())
+            question = self._ask(subjects[0], x, y, attack)
+            return question.run(attack, self.key.fold(attack.name))

@@ -1,0 +1,1 @@
+"""Bounds from the other side: where no attack can succeed."""

@@ -1,0 +1,128 @@
+"""What is compared: networks as they are, and networks times training recipes, from the texts of the command line."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from signstep.errors import InputError
+from signstep.model.opening import LoadedModel, load_model, parse_args
+from signstep.train.recipes import TrainingRecipe
+from signstep.train.settings import Settings
+from signstep.train.variants import variant
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network by its name, as often as it is asked for: each time with the same first weights.
+
+    Attributes:
+        name: for people.
+        factory: "module:function", or a .pt2 file.
+        args: of the factory.
+        weights: a file, or None.
+    """
+
+    name: str
+    factory: str
+    args: tuple[str, ...] = ()
+    weights: Path | None = None
+
+    def load(self, *, trust: bool = False) -> LoadedModel:
+        """Make it."""
+        return load_model(self.factory, weights=self.weights, args=parse_args(self.args), trust=trust)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One row of the comparison.
+
+    Attributes:
+        name: of the row.
+        network: what is audited, or trained first.
+        recipe: None where it is taken as it is.
+        settings: of training.
+    """
+
+    name: str
+    network: Network
+    recipe: TrainingRecipe | None
+    settings: Settings
+
+    @property
+    def folder(self) -> str:
+        """Its name as the name of a folder."""
+        return re.sub(r"[^\w.+-]+", "-", self.name).strip("-.") or "candidate"
+
+
+def network_of(text: str) -> Network:
+    """From NAME=MODEL:OPTION=VALUE,...@WEIGHTS; all but the model may be left out.
+
+    Raises:
+        InputError: not written so.
+
+    >>> network_of("wide=nets:net:width=32@w.pt")
+    Network(name='wide', factory='nets:net', args=('width=32',), weights=PosixPath('w.pt'))
+    """
+    name, spec = named(text)
+    body, _, weights = spec.partition("@")
+    if body.lower().endswith(".pt2"):
+        return Network(name, body)
+    module, colon, rest = body.partition(":")
+    function, _, options = rest.partition(":")
+    if not (module and colon and function):
+        raise InputError(
+            f"--model {text!r} is not NAME=MODULE:FACTORY, perhaps with :OPTION=VALUE,... and @WEIGHTS; such as "
+            "wide=nets:net:width=32@wide.safetensors"
+        )
+    return Network(name, f"{module}:{function}", _options(options), Path(weights) if weights else None)
+
+
+def named(text: str) -> tuple[str, str]:
+    """Name and rest of NAME=REST; without a name the text is its own. A colon before the sign makes it no name."""
+    name, equals, rest = text.partition("=")
+    if equals and name and rest and not set(name) & set(":/@"):
+        return name.strip(), rest.strip()
+    return text.strip(), text.strip()
+
+
+def candidates_of(
+    models: Sequence[str], recipes: Sequence[str], settings: Settings, default: str | None
+) -> tuple[Candidate, ...]:
+    """Every network with every recipe; without recipes every network as it is.
+
+    Args:
+        models: texts of ``--model``.
+        recipes: texts of ``--recipe``: NAME=RECIPE:OPTION=VALUE,... with options of the recipe and of the loop.
+        settings: what holds where a recipe says nothing.
+        default: the network where none is named.
+
+    Raises:
+        InputError: a text cannot be read, or a name comes twice.
+    """
+    networks = [network_of(text) for text in models or ([default] if default else [])]
+    if not recipes:
+        found = [Candidate(network.name, network, None, settings) for network in networks]
+    else:
+        found = []
+        for network in networks:
+            for text in recipes:
+                name, spec = named(text)
+                whole = name if len(networks) == 1 else f"{network.name}, {name}"
+                whole = network.name if len(recipes) == 1 and len(networks) > 1 else whole
+                found.append(Candidate(whole, network, *variant(spec, settings)))
+    folders: dict[str, str] = {}
+    for candidate in found:
+        if candidate.folder.lower() in folders:
+            raise InputError(
+                f"the names {folders[candidate.folder.lower()]!r} and {candidate.name!r} are the same as folders; "
+                "write NAME=... with a name of its own for each"
+            )
+        folders[candidate.folder.lower()] = candidate.name
+    return tuple(found)
+
+
+def _options(text: str) -> tuple[str, ...]:
+    """Pieces at commas outside of brackets: ``mean=(0.5,0.5)`` is one."""
+    pieces = re.split(r",(?![^(\[]*[)\]])", text)
+    return tuple(piece.strip() for piece in pieces if piece.strip())

@@ -1,0 +1,238 @@
+"""What a report's own signstep.toml states: read as words, compared with the record, and shown as a proposal.
+
+Nothing it names is loaded. What says how numbers are to be read (normalisation, task, threat) is a claim like the
+record's own terms and is used as one; code, weights, data and their files come from the person who verifies.
+"""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from signstep.attacks.recipes import canonical
+from signstep.auditing.checks import Book, Check
+from signstep.auditing.checksums import CONFIG, plain_file
+from signstep.auditing.result import Result
+from signstep.cli import options as o
+from signstep.cli.app import app
+from signstep.cli.config import read_text
+from signstep.errors import InputError, SignstepError
+from signstep.model.space import InputSpace
+
+LOADED = (
+    "domain",
+    "model",
+    "model_arg",
+    "weights",
+    "trust",
+    "data",
+    "schema",
+    "split",
+    "resize",
+    "label_column",
+    "ignore_column",
+    "classes",
+    "skip_bad",
+    "ignore_label",
+    "max_pixels",
+)
+"""What is loaded or decides what is: never taken from a report."""
+
+READ = ("mean", "std", "inputs", "budget", "output", "outputs", "mode", "task", "tolerance", "threat", "box", "grid")
+"""How numbers are to be read: claims of the report."""
+
+_LARGEST = 2**20
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """The options of the audit, as the report states them.
+
+    Attributes:
+        options: by name; empty where the report has no configuration.
+        ignore: findings that were set aside, with the reasons.
+        there: whether there is a configuration.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    ignore: dict[str, str] = field(default_factory=dict)
+    there: bool = False
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """Of what would be loaded, all that it names."""
+        return {name: self.options[name] for name in LOADED if stands_for_something(self.options.get(name))}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How it says that numbers are to be read."""
+        return {name: self.options[name] for name in READ if self.options.get(name) is not None}
+
+
+def report_config(report: Path) -> tuple[ReportConfig, Check | None]:
+    """What a report's configuration says; and the check that fails where it cannot be read."""
+    if not (report / CONFIG).exists() and not (report / CONFIG).is_symlink():
+        return ReportConfig(), None
+    try:
+        text = plain_file(report / CONFIG, _LARGEST)
+        settings = read_text(text, report / CONFIG, typer.main.get_command(app))
+        others = sorted(set(settings.defaults) - {"audit"})
+        if others:
+            raise InputError(f"it has a table [{others[0]}], and that of an audit has [audit] alone")
+        options = settings.defaults.get("audit", {})
+        _plain(options)
+        return ReportConfig(options, settings.ignore, there=True), None
+    except SignstepError as error:
+        return ReportConfig(), Check("configuration", False, f"{CONFIG} is no configuration of an audit: {error}")
+
+
+_WHOLE = ("grid", "seed", "eot", "limit", "save_points", "threads", "tolerance", "ignore_label", "max_pixels")
+
+
+def _plain(options: Mapping[str, Any]) -> None:
+    """Whether the values are of the kinds that such a file has.
+
+    Raises:
+        InputError: one is not.
+    """
+    for name, value in options.items():
+        if isinstance(value, list):
+            fine = all(isinstance(part, str) for part in value)
+        elif name in _WHOLE:
+            # Longer numbers than a machine's cannot even be said.
+            fine = type(value) in (int, float) and -(2**63) <= value < 2**63
+        elif name in ("trust", "skip_bad", "predicted_labels"):
+            fine = isinstance(value, bool)
+        else:
+            fine = isinstance(value, str) or (type(value) in (int, float) and -(2**63) <= value < 2**63)
+        if not fine:
+            raise InputError(f"{name} is {_said(value)}, which no audit writes")
+
+
+def _said(value: object) -> str:
+    """A value in words; Python writes no number of many thousand digits."""
+    long = isinstance(value, int) and not -(2**63) <= value < 2**63
+    return f"a whole number of {value.bit_length()} bits" if isinstance(value, int) and long else repr(value)
+
+
+def proposal(report: Path, stated: ReportConfig) -> str | None:
+    """The command that would verify with what the report names, quoted for a shell; None where it names nothing.
+
+    That loading may run code is for the reader to decide: ``--trust`` is left out.
+    """
+    names = {name: value for name, value in stated.names.items() if name != "trust"}
+    if not names:
+        return None
+    words = ["signstep", "verify", str(report)]
+    for name, value in names.items():
+        option = f"--{name.replace('_', '-')}"
+        for part in value if isinstance(value, list) else [value]:
+            # One word each, so that no value can be read as another option.
+            words.append(option if part is True else f"{option}={part}")
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def read_so(stated: ReportConfig) -> str | None:
+    """How inputs and outputs were read because the report says so, in words; None where it is as usual."""
+    usual = {"inputs": "raw", "budget": "raw", "outputs": "auto", "mode": "eval", "task": "auto"}
+    claims = {name: value for name, value in stated.reading.items() if name not in ("threat", "box", "grid")}
+    words = [f"{name} = {value!r}" for name, value in claims.items() if value != usual.get(name)]
+    return ", ".join(words) or None
+
+
+def agrees(result: Result, stated: ReportConfig) -> Check:
+    """Whether the configuration is that of the record."""
+    if not stated.there:
+        return Check("configuration", True, f"there is no {CONFIG}: the record's terms stand alone", complete=False)
+    book = Book()
+    try:
+        _compare(result, stated.options, book)
+    except (SignstepError, ValueError, TypeError, KeyError, AttributeError) as error:
+        book.wrong.append(f"it cannot be read ({error})")
+    return book.check("configuration", "its options are those of the record")
+
+
+def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
+    terms = result.terms
+
+    def same(name: str, said: object, recorded: object) -> None:
+        book.need(said == recorded, f"{name} is {said!r} in {CONFIG}, {recorded!r} in the record")
+
+    same("domain", None if options.get("domain") in (None, "image") else options["domain"], terms.get("domain"))
+    for name, default in (("seed", 0), ("eot", 1), ("engine", "exact")):
+        same(name, options.get(name, default), terms.get(name))
+    # What no option of an audit asks for.
+    same("gradients_from", "the model", terms.get("gradients_from"))
+    same("transform", None, terms.get("transform"))
+    same(
+        "shard", None if options.get("shard") is None else list(o.shard_of(str(options["shard"])) or ()), terms["shard"]
+    )
+    entries = [entry.name for entry in result.attacks]
+    climbed = o.ladder_of(options.get("ladder"))
+    if isinstance(climbed, str):
+        same("ladder", climbed, result.ladder)
+    elif climbed is not None:
+        same("rungs", [_short(name) for name in map(canonical, climbed)], [_short(name) for name in entries])
+        same("ladder", "custom", result.ladder)
+    elif "attack" in options or "domain" not in terms:
+        same("attacks", [canonical(name) for name in o.attacks_of(options.get("attack"))], entries)
+        same("ladder", "", result.ladder)
+    limit = options.get("limit")
+    if limit is not None and terms["shard"] is None:
+        book.need(result.examples <= limit, f"limit is {limit} in {CONFIG}, the record has {result.examples} examples")
+    if terms.get("domain") is not None:
+        return  # its schema says the rest, and what it says is compared with the verifier's own
+    same("mode", options.get("mode", "eval"), terms["mode"])
+    goal = options.get("goal", "untargeted")
+    same("goal", None if goal == "untargeted" else goal, terms["target"])
+    same("labels", "predicted" if options.get("predicted_labels") else "given", terms["labels"])
+    space = InputSpace.of(
+        o.numbers(options.get("mean"), "mean"),
+        o.numbers(options.get("std"), "std"),
+        inputs=options.get("inputs", "raw"),
+        budget=options.get("budget", "raw"),
+    )
+    same("input space", space.describe(), terms["input_space"])
+    if options.get("loss") not in (None, "dlr"):  # too few classes for DLR make it the margin
+        same("loss", options["loss"], terms["loss"])
+    task = options.get("task", "auto")
+    if task != "auto":
+        same("task", task, str(terms["task"]).partition(" ")[0])
+    if options.get("threat") is not None:
+        box = options.get("box")
+        bounds = _ends(terms) if box is None else None
+        threat = o.threat_of(str(options["threat"]), None if box is None else str(box), options.get("grid"), bounds)
+        same("threat", str(threat), terms["threat"])
+    curve = options.get("curve", "auto")
+    if curve not in ("auto", "none"):
+        levels = [point.eps for point in next(iter(result.curves.values()), ())]
+        book.need(
+            not levels or levels == o.numbers(str(curve), "curve"),
+            f"curve is {curve} in {CONFIG}, the record's {levels}",
+        )
+
+
+def _short(name: str) -> str:
+    """A rung without the number that tells it from an earlier one of the same name."""
+    return " ".join(word for word in name.split() if not word.startswith("#"))
+
+
+def _ends(terms: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The box in raw units, for configurations that leave it to the data."""
+    said = str(terms["threat"])
+    start = said.find("box=[")
+    if start < 0:
+        return None
+    low, _, high = said[start + 5 :].partition("]")[0].partition(", ")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        return None
+
+
+def stands_for_something(value: object) -> bool:
+    """Whether an option was given: 0 is a label like any other, False is no flag."""
+    return value is not None and value is not False and value != []

@@ -1,0 +1,19 @@
+"""The size of the threat, as the command line says it."""
+
+from signstep.engine.threat import read_eps
+from signstep.errors import ThreatError
+
+
+def size_of(threat: str | None) -> float:
+    """The multiple of the declared budgets: "budget:0.5" is half of them; 1 where nothing is said.
+
+    Raises:
+        ThreatError: not of that form.
+    """
+    if threat is None:
+        return 1.0
+    name, _, size = threat.partition(":")
+    value = read_eps(size) if name == "budget" and size else None
+    if not isinstance(value, float) or not value > 0:
+        raise ThreatError(f"threat {threat!r}; the schema has the budgets: write budget:0.5 for half of them")
+    return value

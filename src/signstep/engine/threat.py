@@ -1,0 +1,371 @@
+"""The threat model: what an attacker may change, and by how much."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from signstep.engine import arrays
+from signstep.engine.defaults import plain_tensor
+from signstep.engine.norms import L1, L2, Grouped, Linf, Norm, norm
+from signstep.engine.verify import Terms
+from signstep.errors import SignstepWarning, ThreatError
+
+Eps: TypeAlias = float | int | str | Tensor | Sequence[float] | np.ndarray[Any, Any] | None
+Bound: TypeAlias = float | int | Tensor | Sequence[float] | np.ndarray[Any, Any] | None
+Box: TypeAlias = tuple[Bound, Bound] | Sequence[Bound] | np.ndarray[Any, Any] | None
+Mask: TypeAlias = Tensor | Sequence[Any] | np.ndarray[Any, Any] | None
+
+
+@dataclass(frozen=True, eq=False)
+class ThreatModel:
+    """A norm ball of radius eps around the input, cut with a box, a mask and a grid; all in raw input units.
+
+    Attributes:
+        norm: the norm that measures a change (see `signstep.engine.norms`).
+        eps: the radius: a number; a tensor (R,), one for each example; or None: the box and the mask alone.
+        low: lower end of the box: a number, a tensor that broadcasts to one example (bounds per feature), or None.
+        high: upper end of the box, likewise.
+        mask: True where the input may change; broadcasts to one example, or to a batch when it has as many dimensions.
+        grid: number of steps across the box on which the answer must lie: 255 for 8-bit images; None for none.
+        label: eps as it was written, for reports ("8/255").
+
+    Raises:
+        ThreatError: eps negative, NaN, infinite or beyond the box's own diameter; an empty box; a grid without a
+            two-sided scalar box; eps None without a two-sided box.
+
+    Warns:
+        SignstepWarning: eps reaches half of the box's diameter: grey fits every image in the box at that size.
+    """
+
+    norm: Norm
+    eps: float | Tensor | None
+    low: float | Tensor | None = 0.0
+    high: float | Tensor | None = 1.0
+    mask: Tensor | None = None
+    grid: int | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        # Frozen, so that it can be shared; arrays and lists become tensors before anything looks at them.
+        for name, read in (("eps", read_eps), ("low", _bound), ("high", _bound), ("mask", _mask), ("grid", _whole)):
+            object.__setattr__(self, name, read(getattr(self, name)))
+        _check_box(self.low, self.high)
+        _check_eps(self.eps)
+        if self.grid is not None:
+            if not isinstance(self.low, float) or not isinstance(self.high, float):
+                raise ThreatError(f"grid={self.grid} needs a box with two scalar ends, got {self.box}; pass box=(0, 1)")
+            if not isinstance(self.grid, int) or isinstance(self.grid, bool) or self.grid < 1:
+                raise ThreatError(f"grid={self.grid!r}: the number of steps across the box; pass 255 for 8-bit images")
+        if self.eps is None and (self.low is None or self.high is None):
+            raise ThreatError(
+                f"eps=None means that the box alone limits the change, and the box is open ({self.box}); "
+                "pass box=(low, high) or a number for eps"
+            )
+        if self.mask is not None and self.mask.dtype != torch.bool:
+            raise ThreatError(f"mask has dtype {self.mask.dtype}; pass a bool tensor, True where the input may change")
+        if not self.label:
+            object.__setattr__(self, "label", _label(self.eps))
+        if isinstance(self.norm, Linf):  # other norms need the shape of an example; they are checked with the input
+            shapes = (tuple(plain_tensor(end).shape) for end in (self.low, self.high) if end is not None)
+            self.check_diameter(np.broadcast_shapes(*shapes))
+
+    @property
+    def box(self) -> Box:
+        """The two ends (low, high), or None when both are absent."""
+        return None if self.low is None and self.high is None else (self.low, self.high)
+
+    def __str__(self) -> str:
+        parts = [f"{self.norm.name} eps={self.label}"]
+        parts.append("no box" if self.box is None else f"box=[{_end(self.low)}, {_end(self.high)}]")
+        if self.mask is not None:
+            parts.append(f"mask ({self.mask.float().mean():.0%} free)")
+        if self.grid is not None:
+            parts.append(f"grid of {self.grid} steps")
+        return ", ".join(parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ThreatModel):
+            return NotImplemented
+        return (self.norm, self.grid) == (other.norm, other.grid) and all(
+            _same(getattr(self, name), getattr(other, name)) for name in ("eps", "low", "high", "mask")
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # tensors inside: equal values could not promise equal hashes
+
+    def terms(self) -> Terms:
+        """The declared numbers alone, for the independent checker."""
+        kind, axes = ("grouped", self.norm.axes) if isinstance(self.norm, Grouped) else (self.norm.name, ())
+        return Terms(kind, axes, self.eps, self.low, self.high, self.mask, self.grid)
+
+    def with_eps(self, eps: Eps) -> "ThreatModel":
+        """The same threat at another size."""
+        return replace(self, eps=read_eps(eps), label=_written(eps))
+
+    def rows(self, start: int, stop: int, ndim: int | None = None) -> "ThreatModel":
+        """The threat for examples ``start`` to ``stop`` of a stream.
+
+        Slices an eps given per example, and a mask or box of several rows with ``ndim`` dimensions, as a batch has.
+
+        Raises:
+            ThreatError: there are fewer rows than examples.
+        """
+        parts: dict[str, Tensor] = {}
+        for name in ("eps", "low", "high", "mask"):
+            part = getattr(self, name)
+            if not isinstance(part, Tensor) or part.ndim == 0 or len(part) == 1:
+                continue
+            if name != "eps" and part.ndim != ndim:
+                continue
+            if stop > len(part):
+                raise ThreatError(
+                    f"{name} has {len(part)} entries, the data has at least {stop} examples; pass one for each"
+                )
+            parts[name] = part[start:stop]
+        return replace(self, **parts) if parts else self  # type: ignore[arg-type]
+
+    def pick(self, index: Tensor, x: Tensor) -> "ThreatModel":
+        """The threat for the rows of a batch ``x`` (R, ...) at ``index``; what is the same for all rows stays."""
+        parts: dict[str, Tensor] = {}
+        for name in ("eps", "low", "high", "mask"):
+            part = getattr(self, name)
+            if isinstance(part, Tensor) and part.ndim == (1 if name == "eps" else x.ndim) and len(part) == len(x):
+                parts[name] = part[index.to(part.device)]
+        return replace(self, **parts) if parts else self  # type: ignore[arg-type]
+
+    def check_diameter(self, shape: tuple[int, ...]) -> None:
+        """Compare eps with the diameter of the box around examples of this shape.
+
+        Raises:
+            ThreatError: eps is beyond the diameter: no two inputs in the box are that far apart.
+        """
+        if self.eps is None or self.low is None or self.high is None:
+            return
+        diameter = self._diameter(self.low, self.high, shape)
+        largest = self.eps if isinstance(self.eps, float) else float(plain_tensor(self.eps).max())
+        if largest > diameter * (1 + 1e-6):
+            raise ThreatError(
+                f"eps={self.label} is beyond the box's own diameter ({diameter:.6g} in {self.norm.name}): "
+                "every input would do. Is eps on another scale than the box (8 instead of 8/255)? "
+                "Pass eps=None to mean the box alone"
+            )
+        if 2 * largest >= diameter > 0:
+            warnings.warn(
+                f"eps={self.label} reaches half of the box's diameter ({diameter:.6g} in {self.norm.name}): "
+                "every input can be turned into the middle of the box, so no model can be robust",
+                SignstepWarning,
+                stacklevel=2,
+            )
+
+    def _diameter(self, low: float | Tensor, high: float | Tensor, shape: tuple[int, ...]) -> float:
+        if isinstance(low, float) and isinstance(high, float) and isinstance(self.norm, Linf):
+            return high - low
+        low_, high_ = (plain_tensor(end, dtype=torch.float64).cpu() for end in (low, high))
+        span = high_ - low_
+        if span.ndim > len(shape):  # bounds for every example of a batch: the widest box counts
+            return float(self.norm.length(span.expand(-1, *shape)).max())
+        return float(self.norm.diameter(low_, high_, shape))
+
+
+def linf(eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None) -> ThreatModel:
+    """Every coordinate may move by at most eps: the threat model of FGSM.
+
+    >>> print(linf("8/255"))
+    linf eps=8/255, box=[0, 1]
+    """
+    return threat_model(Linf(), eps, box=box, mask=mask, grid=grid)
+
+
+def l2(eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None) -> ThreatModel:
+    """The change has Euclidean length at most eps.
+
+    >>> print(l2(0.5, box=None))
+    l2 eps=0.5, no box
+    """
+    return threat_model(L2(), eps, box=box, mask=mask, grid=grid)
+
+
+def l1(eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None) -> ThreatModel:
+    """The absolute changes sum to at most eps: few coordinates, large changes.
+
+    >>> print(l1(12))
+    l1 eps=12, box=[0, 1]
+    """
+    return threat_model(L1(), eps, box=box, mask=mask, grid=grid)
+
+
+def threat_model(
+    norm_or_name: Norm | str, eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None
+) -> ThreatModel:
+    """A threat model in any norm, for example ``threat_model("pixel", 0.1)`` or ``threat_model(Grouped((0,)), 0.1)``.
+
+    Args:
+        norm_or_name: a norm or its name.
+        eps: in raw input units: a number, a fraction such as "8/255", a tensor (R,) with one radius for each example,
+            or None: the box and the mask alone.
+        box: (low, high) of valid inputs; each end a number, a tensor over one example's features, or None.
+        mask: bool tensor, True where the input may change.
+        grid: 255 for 8-bit images: the input must lie on the grid and so will the answer.
+
+    Wherever a tensor may stand a NumPy array or a list of numbers may too.
+
+    Raises:
+        ThreatError: a part cannot be read; see `ThreatModel`.
+    """
+    low, high = _ends(box)
+    return ThreatModel(norm(norm_or_name), read_eps(eps), _bound(low), _bound(high), _mask(mask), grid, _written(eps))
+
+
+def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -> ThreatModel:
+    """Read a threat from the command line: "linf:8/255", "l2:0.5", "pixel:0.1", "linf:none" (the box alone).
+
+    Raises:
+        ThreatError: not of the form norm:eps, or one of the two cannot be read.
+    """
+    name, colon, eps = text.partition(":")
+    if not colon or not eps:
+        raise ThreatError(f"threat {text!r} is not of the form norm:eps; write linf:8/255, l2:0.5 or l1:12")
+    return threat_model(name, None if eps.lower() == "none" else eps, box=box, grid=grid)
+
+
+def read_eps(eps: Eps) -> float | Tensor | None:
+    """The radius as a number or tensor; fractions such as "8/255" are divided in float64.
+
+    Raises:
+        ThreatError: not a number.
+    """
+    if eps is None:
+        return eps
+    if not isinstance(eps, (str, int, float, np.number)) or isinstance(eps, bool):
+        return _number(eps, "eps", 'write 0.03, "8/255", one radius for each example, or None')
+    try:
+        if isinstance(eps, str):
+            top, slash, bottom = eps.partition("/")
+            return float(top) / float(bottom) if slash else float(top)
+        return float(eps)
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        raise ThreatError(f'eps={eps!r} is not a number; write 0.03, "8/255", a tensor, or None') from error
+
+
+def _number(value: object, name: str, remedy: str) -> float | Tensor:
+    """Numbers in an array or a list; one alone is a number."""
+    if not (isinstance(value, (list, tuple)) or arrays.is_array(value)):
+        raise ThreatError(f"{name}={value!r} is not a number; {remedy}")
+    made = arrays.number(value, name, ThreatError)
+    if made.dtype == torch.bool or made.is_complex():
+        raise ThreatError(f"{name} holds values of {made.dtype}; {remedy}")
+    return made if made.ndim or isinstance(value, Tensor) else float(made)
+
+
+def _ends(box: Box) -> tuple[Bound, Bound]:
+    if box is None:
+        return None, None
+    try:
+        low, high = box
+    except (TypeError, ValueError) as error:
+        raise ThreatError(f"box={box!r} has not two ends; pass box=(low, high), or None for no box") from error
+    return low, high
+
+
+def _whole(grid: Any) -> Any:
+    return int(grid) if isinstance(grid, np.integer) else grid
+
+
+def _mask(mask: Mask) -> Tensor | None:
+    return None if mask is None else arrays.number(mask, "mask", ThreatError)
+
+
+def _written(eps: Eps) -> str:
+    return eps.replace(" ", "") if isinstance(eps, str) else ""
+
+
+def _label(eps: float | Tensor | None) -> str:
+    if eps is None:
+        return "none (box alone)"
+    if isinstance(eps, Tensor) and eps.ndim:
+        return f"{float(eps.min()):.6g}..{float(eps.max()):.6g} per example"
+    return f"{float(eps):.6g}"
+
+
+def _check_eps(eps: float | Tensor | None) -> None:
+    if eps is None:
+        return
+    if isinstance(eps, Tensor) and eps.ndim > 1:
+        raise ThreatError(f"eps has shape {tuple(eps.shape)}; pass a number or one radius for each example, shape (R,)")
+    if isinstance(eps, Tensor) and eps.numel() == 0:
+        raise ThreatError("eps is an empty tensor; pass a number or one radius for each example")
+    if isinstance(eps, float):
+        finite, negative = math.isfinite(eps), eps < 0
+    else:
+        finite, negative = bool(torch.isfinite(eps).all()), bool((eps < 0).any())
+    if not finite:
+        raise ThreatError(f"eps={_label(eps)} is not finite; pass a number, or None to mean the box alone")
+    if negative:
+        raise ThreatError(f"eps={_label(eps)} is negative; eps is a radius: pass a number >= 0")
+
+
+def _check_box(low: float | Tensor | None, high: float | Tensor | None) -> None:
+    if isinstance(low, float) and isinstance(high, float) and low <= high:
+        return
+    for name, end in (("low", low), ("high", high)):
+        if isinstance(end, Tensor) and end.numel() == 0:
+            raise ThreatError(
+                f"the box's {name} end is empty, shape {tuple(end.shape)}; pass a number, or one for each feature"
+            )
+        if end is not None and bool(torch.isnan(plain_tensor(end)).any()):
+            raise ThreatError(f"the box's {name} end has a NaN; pass numbers or None for an open end")
+    if low is not None and high is not None:
+        low_, high_ = (plain_tensor(end, dtype=torch.float64).cpu() for end in (low, high))
+        if not bool((low_ <= high_).all()):
+            raise ThreatError(f"the box is empty: low={_end(low)} is above high={_end(high)}; pass box=(low, high)")
+
+
+def _bound(end: Bound) -> float | Tensor | None:
+    if end is None:
+        return end
+    try:
+        value = float(end) if isinstance(end, (int, float, np.number)) and not isinstance(end, bool) else None
+    except (TypeError, ValueError, OverflowError):
+        value = None
+    if value is None:
+        return _number(end, "an end of the box", "pass a number, one for each feature, or None for an open end")
+    return None if math.isinf(value) else value
+
+
+def _end(end: float | Tensor | None) -> str:
+    if end is None:
+        return "open"
+    return "per feature" if isinstance(end, Tensor) and end.ndim else f"{float(end):.6g}"
+
+
+def _same(first: object, second: object) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.shape == second.shape and bool((first == second).all())
+    return type(first) is type(second) and first == second
+
+
+Threat: TypeAlias = ThreatModel | Mapping[str, ThreatModel]
+
+
+def span_of(threats: Mapping[str, ThreatModel]) -> tuple[float, float] | None:
+    """The box of a single input, where it is one pair of numbers."""
+    ends = [(threat.low, threat.high) for threat in threats.values()]
+    if len(ends) == 1 and isinstance(ends[0][0], float) and isinstance(ends[0][1], float) and ends[0][0] < ends[0][1]:
+        return ends[0][0], ends[0][1]
+    return None
+
+
+def one_example(threat: ThreatModel, ndim: int) -> str | None:
+    """The part of a threat that is given for several examples, if any: a change shared by all needs one for all."""
+    for name in ("eps", "low", "high", "mask"):
+        part = getattr(threat, name)
+        if not isinstance(part, Tensor) or part.ndim == 0:
+            continue
+        if name == "eps" or (part.ndim == ndim and len(part) > 1):
+            return name
+    return None

@@ -1,0 +1,1 @@
+"""The model under attack with everything declared about it, and the question it is asked."""

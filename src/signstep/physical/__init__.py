@@ -1,0 +1,1 @@
+"""One change for all inputs, patches, and what a camera or a defence does to an input."""
