@@ -110,7 +110,9 @@ def test_a_changed_field_is_found_or_printed(
         return not all(check.holds for check in checks)
 
     assert not failed(forged.record)
-    check = attacked_again(honest, data, 0, model=own.predictor.model, reading=own.reading, drawn=right)
+    check = attacked_again(
+        honest, data, 0, model=own.case.model, threat=own.case.threat, search=own.search, drawn=right
+    )
     assert check.state == "ok", check
     chance = random.Random(SEED)
     fields: dict[str, list[tuple[Any, ...]]] = {}
@@ -135,5 +137,7 @@ def test_a_changed_field_is_found_or_printed(
     for place, _, other, _ in survived:
         result = Result.from_json(json.dumps(changed(forged.record, place, other)))
         assert isinstance(own.predictor, Predictor)
-        check = attacked_again(result, data, 0, model=own.predictor.model, reading=own.reading, drawn=right)
+        check = attacked_again(
+            result, data, 0, model=own.case.model, threat=own.case.threat, search=own.search, drawn=right
+        )
         assert check.state != "ok", (place, other)

@@ -15,8 +15,8 @@ from signstep.auditing.result import Result
 from signstep.cli.app import app
 from signstep.cli.audit import write_folder
 from signstep.cli.config import Settings, dump_config, read_config
-from signstep.cli.job import output_folder
 from signstep.cli.terminal import aside, say, told
+from signstep.cli.work import output_folder
 
 _HELP = """Join the results of an audit that ran in shards (--shard 0/4, 1/4, ...) into the one of a single audit.
 

@@ -23,10 +23,10 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.domain import SchemaFile
 from signstep.cli.isolation import isolated, refuse
-from signstep.cli.job import output_folder
 from signstep.cli.report_config import ReportConfig, agrees, proposal, read_so, report_config
 from signstep.cli.terminal import aside, say, told
 from signstep.cli.verifier import Verifier, brought, domain_terms, files_of, names, options_of, threat
+from signstep.cli.work import output_folder
 from signstep.domains import DOMAINS
 from signstep.domains import domain as find_domain
 from signstep.engine.threat import span_of
@@ -191,11 +191,12 @@ def of_model(
     yield names(result, own)
     yield rescore.hashes(result, own.hashes)
     yield threat(result, own)
-    if own.case is not None:
+    if own.of_schema:
         yield domain_terms(result, own, own.case)
     kept = list(own.batches) if again else own.batches
-    task, model = own.task, own.predictor.model
-    with untouched(model, mode=own.mode), torch.no_grad():
+    declared = own.case.model
+    task, model = declared.task, declared.network
+    with untouched(model, mode=declared.mode), torch.no_grad():
         checks, there = rescore.of_data(
             result,
             points,
@@ -205,14 +206,23 @@ def of_model(
             own.to_search,
             span_of(own.searched),
             own.total,
-            own.reading.get("loss"),
+            own.search.loss,
         )
         yield from checks
         if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
             yield attempted("passes", plans.passes, result, own.attacks, there)
         yield attempted("answers", rescore.answers, result, points, own.predictor, task)
     if again:
-        yield attacked_again(result, kept, again, model=model, reading=own.reading, attacks=own.attacks, device=device)
+        yield attacked_again(
+            result,
+            kept,
+            again,
+            model=declared,
+            threat=own.case.threat,
+            search=own.search,
+            attacks=own.attacks,
+            device=device,
+        )
 
 
 def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str, str], render: Path) -> None:
