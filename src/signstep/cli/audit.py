@@ -236,7 +236,7 @@ def audit(
 
 def _audit_case(context: typer.Context, settings: Settings, quiet: Console) -> Result:
     """The audit of a domain's case, from the options as they were given; written and printed."""
-    from signstep.report import check_folder
+    from signstep.report import check_folder  # slow to import, and other commands do without
 
     given = context.params
     case = case_of(given["domain"], given, rows_of(given["batch_size"]) or 256)
@@ -301,7 +301,7 @@ def write_folder(
     result: Result, points: Mapping[str, Tensor], folder: Path, config: str | None, settings: Settings
 ) -> None:
     """Put the report in the place of an earlier one, whole."""
-    from signstep.report import owned, write_report
+    from signstep.report import owned, write_report  # slow to import, and other commands do without
 
     def of_a_report(where: Path) -> Iterator[Path]:
         yield from owned(where)

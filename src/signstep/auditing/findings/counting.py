@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 
 from signstep.auditing.compare import mcnemar
-from signstep.auditing.result import AttackResult, Result
+from signstep.auditing.record import AttackResult
+from signstep.auditing.result import Result
 
 # The share of the right answers that makes a missed example matter.
 MATTERS = 0.01

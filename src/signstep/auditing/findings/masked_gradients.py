@@ -3,7 +3,8 @@
 from signstep.auditing.findings.counting import MATTERS, base, exceeds, felled, more, named, names, only
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import changed, healthy, ladder, with_attack
-from signstep.auditing.result import AttackResult, Result, aside_note
+from signstep.auditing.record import AttackResult, aside_note
+from signstep.auditing.result import Result
 from signstep.auditing.table import asks
 
 

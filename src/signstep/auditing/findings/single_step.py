@@ -6,7 +6,8 @@ from dataclasses import replace
 from signstep.auditing.findings.counting import felled, more, named, only, singles
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import changed, healthy, with_attack
-from signstep.auditing.result import AttackResult, CurvePoint, Result
+from signstep.auditing.record import AttackResult, CurvePoint
+from signstep.auditing.result import Result
 from signstep.auditing.table import iterated
 from signstep.engine.statistics import wilson
 

@@ -7,7 +7,8 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from signstep.auditing.result import AttackResult, CurvePoint, Examples, Result
+from signstep.auditing.record import AttackResult, CurvePoint, Examples
+from signstep.auditing.result import Result
 
 CLEAN = "r" * 900 + "w" * 100
 HEALTHY = {"random-sign": "h" * 1000, "fgsm": "f" * 300 + "h" * 700, "pgd": "f" * 400 + "h" * 600}

@@ -3,7 +3,8 @@
 from signstep.auditing.findings.counting import base, felled, more, only, scope
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import changed, rungs, with_attack
-from signstep.auditing.result import AttackResult, Result
+from signstep.auditing.record import AttackResult
+from signstep.auditing.result import Result
 
 
 def _unverified(result: Result) -> str:
