@@ -12,8 +12,9 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.figures import steps
+from signstep.auditing.record import AttackResult, Examples
 from signstep.auditing.rescore import recount
-from signstep.auditing.result import AttackResult, Examples, Result
+from signstep.auditing.result import Result
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
 from signstep.engine.outcome import Found

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.auditing.evidence import Evidence
-from signstep.auditing.result import Examples
+from signstep.auditing.record import Examples
 from signstep.engine.tasks import Regression
 from signstep.report import write_report
 

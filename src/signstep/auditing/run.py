@@ -15,7 +15,8 @@ from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.memory import planned_rows
-from signstep.auditing.result import Result, aside_note
+from signstep.auditing.record import aside_note
+from signstep.auditing.result import Result
 from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown

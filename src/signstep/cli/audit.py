@@ -183,7 +183,7 @@ def write_folder(
     result: Result, points: Mapping[str, Tensor], folder: Path, config: str | None, settings: Settings
 ) -> None:
     """Put the report in the place of an earlier one, whole."""
-    from signstep.report import owned, write_report
+    from signstep.report import owned, write_report  # slow to import, and other commands do without
 
     def of_a_report(where: Path) -> Iterator[Path]:
         yield from owned(where)

@@ -15,8 +15,9 @@ from signstep.auditing.evidence import Evidence
 from signstep.auditing.provable import unprovable
 from signstep.auditing.reading import LARGEST, parse
 from signstep.auditing.reattack import attacked_again
+from signstep.auditing.record import SCHEMA
 from signstep.auditing.recount import recount
-from signstep.auditing.result import SCHEMA, Result
+from signstep.auditing.result import Result
 from signstep.auditing.signature import signed
 from signstep.auditing.stated_terms import claims
 from signstep.cli import options as o
@@ -227,7 +228,7 @@ def of_model(
 
 def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str, str], render: Path) -> None:
     """The page, the checklist and the pictures, from the record alone."""
-    from signstep.report import write_report
+    from signstep.report import write_report  # slow to import, and other commands do without
 
     with output_folder(render, marks=("index.html",)) as folder:
         try:

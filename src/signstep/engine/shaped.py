@@ -5,15 +5,12 @@ no code: the checker looks at the two inputs alone.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from signstep.engine.region import Region
 from signstep.engine.threat import ThreatModel
 from signstep.engine.verify import Verification
-
-if TYPE_CHECKING:
-    from signstep.engine.region import Region
 
 
 class ShapedThreat(ThreatModel, ABC):
@@ -29,7 +26,7 @@ class ShapedThreat(ThreatModel, ABC):
         """The name of the set in records; what `signstep verify` finds its checker by."""
 
     @abstractmethod
-    def around(self, x: Tensor) -> "Region":
+    def around(self, x: Tensor) -> Region:
         """The region around a batch x (R, ...).
 
         Raises:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from signstep.engine import arrays
+from signstep.engine.around import region_around
 from signstep.engine.attack import Attack
 from signstep.engine.eot import Eot
 from signstep.engine.keys import Key, WatchedDraws, content_ids
@@ -18,7 +19,7 @@ from signstep.engine.origin import foreign
 from signstep.engine.outcome import Health, Outcome
 from signstep.engine.outputs import Outputs
 from signstep.engine.problem import ModelProblem, Warm, judge, nearness
-from signstep.engine.region import Region, region_around
+from signstep.engine.region import Region
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.targets import choose, classes_of
 from signstep.engine.tasks import (

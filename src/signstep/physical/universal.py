@@ -11,11 +11,11 @@ from torch import Tensor
 
 from signstep.data.pools import Data, Pool, pools
 from signstep.engine import arrays
+from signstep.engine.around import region_around
 from signstep.engine.counts import Count
 from signstep.engine.keys import Key
 from signstep.engine.origin import contained
 from signstep.engine.problem import judge
-from signstep.engine.region import region_around
 from signstep.engine.tasks import ignored
 from signstep.engine.threat import ThreatModel, one_example
 from signstep.engine.tree import per_row, search_dtype
