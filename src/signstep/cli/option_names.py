@@ -25,7 +25,7 @@ _ASSIGNED = re.compile(rf"(?<![^\s(\[])([a-z_]+)=({_VALUE})(?=[\s.,;:)\]]|$)")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _PLAIN = re.compile(r"[\w.,:/+-]+")
 # There every name=value belongs to the user's own function, and messages quote the user's own errors.
-_FOREIGN = "signstep.model.opening.factory"
+_FOREIGN = ("signstep.model.opening.factory", "signstep.importing")
 
 
 def in_options(error: BaseException, command: Any) -> str:
@@ -35,7 +35,7 @@ def in_options(error: BaseException, command: Any) -> str:
         error: Raised by Signstep on purpose.
         command: The command that ran, as click knows it; None leaves the message as it is.
     """
-    if _raised_in(error.__traceback__) == _FOREIGN:
+    if _raised_in(error.__traceback__) in _FOREIGN:
         return str(error)
     return translated(str(error), options_by_argument(command))
 
