@@ -43,6 +43,17 @@ def is_spec(text: str) -> bool:
     return _SPEC.fullmatch(text) is not None
 
 
+def name_and_options(text: str) -> tuple[str, str]:
+    """A name, which may be a spec, and what stands behind its colon.
+
+    >>> name_and_options("pgd:steps=50"), name_and_options("nets:mine"), name_and_options("nets.attacks:mine:steps=5")
+    (('pgd', 'steps=50'), ('nets:mine', ''), ('nets.attacks:mine', 'steps=5'))
+    """
+    name, _, rest = text.partition(":")
+    second, _, options = rest.partition(":")
+    return (f"{name}:{second}", options) if is_spec(f"{name}:{second}") else (name, rest)
+
+
 def split(spec: str, spelling: Spelling = MODEL) -> tuple[str, str]:
     """Module and name of a spec.
 

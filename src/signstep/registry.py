@@ -40,6 +40,10 @@ class UnknownNameError(InputError, KeyError):
         return one_line(str(self.args[0]))  # a KeyError's own would be quoted
 
 
+class NotTypedError(UnknownNameError):
+    """A "module:name" that stands in a file, and that nobody has typed: it is not imported."""
+
+
 @dataclass(frozen=True)
 class Brought:
     """What enters a table.
@@ -47,7 +51,7 @@ class Brought:
     Attributes:
         thing: a row, or what the table's check makes one of.
         name: under which it is to be found.
-        by: who brought it, in words.
+        by: who brought it, in words; empty for what its name already says.
     """
 
     thing: object
@@ -144,7 +148,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         if is_spec(spec):
             with current_folder_importable(), torch.random.fork_rng(devices=[]):
                 thing = imported_object(spec, self.spelling)
-                self._brought[spec] = self._checked(Brought(thing, spec, spec))
+                self._brought[spec] = self._checked(Brought(thing, spec, ""))
         elif (installed := self._installed(spec)) is not None:
             self._brought[spec] = installed
         return self[spec]
@@ -194,8 +198,8 @@ class Registry(Mapping[str, Row], Generic[Row]):
             raise
         except BaseException as error:  # the row's own code may have run, and may end a process
             said = str(error) if isinstance(error, SignstepError) else f"it raised {named(error)}{place(error)}"
-            what = self.spelling.what
-            raise InputError(f"{what} {brought.name!r}, brought by {brought.by}, cannot be used: {said}") from error
+            by = f", brought by {brought.by}," if brought.by else ""
+            raise InputError(f"{self.spelling.what} {brought.name!r}{by} cannot be used: {said}") from error
 
     def _refuse_name(self, brought: Brought) -> None:
         if not _NAME.fullmatch(brought.name):
@@ -230,7 +234,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
 
     def _unknown(self, name: str) -> UnknownNameError:
         if is_spec(name) and _TYPED_ONLY.get():
-            return UnknownNameError(
+            return NotTypedError(
                 f"{self.argument}={name!r} is code of somebody's own, and nothing is imported because a file names it; "
                 "type it yourself, if you trust it"
             )

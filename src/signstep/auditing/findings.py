@@ -5,7 +5,6 @@ them. 1xx doubts the attack, 2xx the terms, 3xx the sample.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from signstep.auditing.result import AttackResult, Result
 from signstep.auditing.table import asks, iterated
 from signstep.engine.statistics import wilson
 from signstep.errors import InputError
+from signstep.importing import name_and_options
 from signstep.plain import one_line
 
 
@@ -300,7 +300,7 @@ def _pairs(result: Result) -> list[tuple[AttackResult, list[AttackResult]]]:
 
 def _base(entry: AttackResult) -> str:
     """The recipe without options, and without what a ladder adds to it."""
-    return re.split("[: ]", entry.name, maxsplit=1)[0]
+    return name_and_options(entry.name.partition(" ")[0])[0]
 
 
 def _pgd_weaker(result: Result) -> str:
@@ -437,7 +437,7 @@ def _contains(strong: AttackResult, weak: AttackResult) -> bool:
 
 
 def _options(entry: AttackResult) -> dict[str, str]:
-    told = entry.name.partition(" on ")[0].partition(":")[2]
+    told = name_and_options(entry.name.partition(" on ")[0])[1]
     parts = (part.partition("=") for part in told.split(",") if part)
     return {name: value for name, _, value in parts}
 

@@ -20,6 +20,7 @@ from signstep.engine.statistics import exact_lower, exact_upper
 from signstep.engine.tree import Tree, rows, take
 from signstep.errors import InputError
 from signstep.model.subject import Model
+from signstep.registry import NotTypedError, typed_only
 
 # Another machine's rounding, or a recipe whose steps magnify it, lets so many of the held fall without a lie, and
 # changes the step at which so many fall, or how far they lie from the boundary.
@@ -81,18 +82,21 @@ def attacked_again(
     x, y = _rows(data, sample)
     levels = [point.eps for point in result.curves.get("fgsm", ())]
     try:
-        again = audit(
-            model,
-            [(x, y if result.terms.get("labels") == "given" else None)],
-            **{**reading, **_attacks(result, attacks or {})},
-            target=result.terms.get("target"),
-            engine=result.terms.get("engine", "exact"),
-            eot=result.terms.get("eot", 1),
-            seed=result.terms.get("seed", 0),
-            curve=levels or False,
-            curve_attacks=(),
-            device=device,
-        )
+        with typed_only():  # the names of attacks are the record's
+            again = audit(
+                model,
+                [(x, y if result.terms.get("labels") == "given" else None)],
+                **{**reading, **_attacks(result, attacks or {})},
+                target=result.terms.get("target"),
+                engine=result.terms.get("engine", "exact"),
+                eot=result.terms.get("eot", 1),
+                seed=result.terms.get("seed", 0),
+                curve=levels or False,
+                curve_attacks=(),
+                device=device,
+            )
+    except NotTypedError as error:
+        return Check("again", True, f"nothing was attacked: {error}", complete=False)
     except InputError as error:
         return Check("again", False, f"the record's attacks cannot be run ({error})")
     return _outcome(result, again, sample)

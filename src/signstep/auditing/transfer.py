@@ -8,8 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from signstep.attacks.recipe import Recipe
-from signstep.attacks.recipes import RECIPES, canonical
+from signstep.attacks.recipes import needs_of
 from signstep.attacks.recipes import recipe as find_recipe
 from signstep.auditing.matrix import Cell, TransferMatrix
 from signstep.data.pools import Data, Pool
@@ -131,12 +130,12 @@ def transfer(  # noqa: D417 - the arguments it shares with `attack` are describe
 
 
 def _recipe(spec: str | Attack) -> Attack:
-    row: Recipe | None = RECIPES.get(canonical(spec).partition(":")[0]) if isinstance(spec, str) else None
-    if row is not None and row.needs in ("labels", "nothing"):
+    found = find_recipe(spec)
+    if isinstance(spec, str) and needs_of(found) in ("labels", "nothing"):
         raise InputError(
             f"recipe={spec!r} asks the model itself for answers; pass one that takes gradients, such as mi-fgsm"
         )
-    return find_recipe(spec)
+    return found
 
 
 def _check(surrogates: Mapping[str, Model], victims: Mapping[str, Model]) -> None:
