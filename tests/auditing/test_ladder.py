@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.attacks.recipe import parse_options
-from signstep.attacks.recipes import RECIPES, canonical, needs_of, options_of, recipe
+from signstep.attacks.recipe import defaults_of, parse_options
+from signstep.attacks.recipes import RECIPES, canonical, needs_of, recipe
 from signstep.auditing.findings import examine
 from signstep.auditing.ladder import LADDERS, Rung, climb, ladder
 from signstep.auditing.rescore import recount
@@ -189,7 +189,7 @@ def _spelt_out(rung: Rung) -> str:
     name, _, _ = canonical(rung.recipe).partition(":")
     row = RECIPES[name]
     given = parse_options(row, canonical(rung.recipe).partition(":")[2], name)
-    options = {**{option: (row.build.__kwdefaults__ or {})[option] for option in options_of(row)}, **given}
+    options = {**defaults_of(row), **given}
     return f"{name} {' '.join(f'{option}={options[option]}' for option in sorted(options))} near={rung.near}"
 
 

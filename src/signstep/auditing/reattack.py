@@ -23,6 +23,7 @@ from signstep.engine.tree import Tree, rows, take
 from signstep.errors import InputError
 from signstep.model.declaration import Model
 from signstep.model.search import Search
+from signstep.registry import NotTypedError, typed_only
 
 # Another machine's rounding, or a recipe whose steps magnify it, lets so many of the held fall without a lie, and
 # changes the step at which so many fall, or how far they lie from the boundary.
@@ -86,21 +87,24 @@ def attacked_again(
     x, y = _rows(data, sample)
     levels = [point.eps for point in result.curves.get("fgsm", ())]
     try:
-        again = audit(
-            model,
-            [(x, y if result.terms.get("labels") == "given" else None)],
-            threat=threat,
-            **_attacks(result, attacks or {}),
-            curve=Curve(levels or False, ()),
-            search=replace(
-                search or Search(),
-                target=result.terms.get("target"),
-                engine=result.terms.get("engine", "exact"),
-                eot=result.terms.get("eot", 1),
-                seed=result.terms.get("seed", 0),
-            ),
-            run=Run(device=device),
-        )
+        with typed_only():  # the names of attacks are the record's
+            again = audit(
+                model,
+                [(x, y if result.terms.get("labels") == "given" else None)],
+                threat=threat,
+                **_attacks(result, attacks or {}),
+                curve=Curve(levels or False, ()),
+                search=replace(
+                    search or Search(),
+                    target=result.terms.get("target"),
+                    engine=result.terms.get("engine", "exact"),
+                    eot=result.terms.get("eot", 1),
+                    seed=result.terms.get("seed", 0),
+                ),
+                run=Run(device=device),
+            )
+    except NotTypedError as error:
+        return Check("again", True, f"nothing was attacked: {error}", complete=False)
     except InputError as error:
         return Check("again", False, f"the record's attacks cannot be run ({error})")
     return _outcome(result, again, sample)

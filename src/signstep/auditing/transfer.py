@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from signstep.attacks.recipe import Recipe
-from signstep.attacks.recipes import RECIPES, canonical
+from signstep.attacks.recipes import needs_of
 from signstep.attacks.recipes import recipe as find_recipe
 from signstep.auditing.matrix import Cell, TransferMatrix
 from signstep.data.pools import Data, Pool
@@ -126,12 +125,12 @@ def transfer(
 
 
 def _recipe(spec: str | Attack) -> Attack:
-    row: Recipe | None = RECIPES.get(canonical(spec).partition(":")[0]) if isinstance(spec, str) else None
-    if row is not None and row.needs in ("labels", "nothing"):
+    found = find_recipe(spec)
+    if isinstance(spec, str) and needs_of(found) in ("labels", "nothing"):
         raise InputError(
             f"recipe={spec!r} asks the model itself for answers; pass one that takes gradients, such as mi-fgsm"
         )
-    return find_recipe(spec)
+    return found
 
 
 def _declared(

@@ -9,9 +9,10 @@ from typing import Annotated, Literal, TypeAlias, TypeVar, cast
 import torch
 import typer
 
-from signstep.attacks.recipes import RECIPES, canonical
+from signstep.attacks.recipes import RECIPES, canonical, split
 from signstep.data.targets import ClassIndex
 from signstep.errors import InputError
+from signstep.importing import is_spec
 
 Default = TypeVar("Default")
 Side: TypeAlias = Literal["raw", "normalised"]
@@ -105,7 +106,8 @@ def ladder_of(given: Sequence[str] | None) -> str | Sequence[str] | None:
     if not given:
         return None
     rungs = attacks_of(given)
-    if len(rungs) == 1 and canonical(rungs[0]).partition(":")[0].partition(" ")[0] not in RECIPES:
+    name = split(canonical(rungs[0].partition(" ")[0]))[0]
+    if len(rungs) == 1 and name not in RECIPES and not is_spec(name):
         return rungs[0]
     return rungs
 

@@ -1,12 +1,12 @@
 """What findings count: whom which attack felled, and whether that is more than chance."""
 
 import math
-import re
 from collections.abc import Sequence
 
 from signstep.auditing.compare import mcnemar
 from signstep.auditing.record import AttackResult
 from signstep.auditing.result import Result
+from signstep.importing import name_and_options
 
 # The share of the right answers that makes a missed example matter.
 MATTERS = 0.01
@@ -55,7 +55,7 @@ def exceeds(count: int, whole: int, share: float) -> bool:
 
 def base(entry: AttackResult) -> str:
     """The recipe without options, and without what a ladder adds to it."""
-    return re.split("[: ]", entry.name, maxsplit=1)[0]
+    return name_and_options(entry.name.partition(" ")[0])[0]
 
 
 def scope(entry: AttackResult) -> str:

@@ -5,6 +5,7 @@ from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import changed, rungs, with_attack
 from signstep.auditing.record import AttackResult
 from signstep.auditing.result import Result
+from signstep.importing import name_and_options
 
 
 def _unverified(result: Result) -> str:
@@ -94,7 +95,7 @@ def _contains(strong: AttackResult, weak: AttackResult) -> bool:
 
 
 def _options(entry: AttackResult) -> dict[str, str]:
-    told = entry.name.partition(" on ")[0].partition(":")[2]
+    told = name_and_options(entry.name.partition(" on ")[0])[1]
     parts = (part.partition("=") for part in told.split(",") if part)
     return {name: value for name, _, value in parts}
 
