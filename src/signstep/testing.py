@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from signstep.auditing.findings import examine
 from signstep.auditing.ladder import Rung
 from signstep.auditing.run import Data, Run, audit
 from signstep.engine.attack import Attack
@@ -70,10 +69,9 @@ def assert_robust(
     if result.partial:
         raise AssertionError(plain(f"the audit was interrupted; a partial result passes no test\n\n{result}"))
     if not result.robust_accuracy >= at_least:
-        findings = "\n".join(str(finding) for finding in examine(result))
         raise AssertionError(
             plain(
                 f"robust accuracy {result.robust_accuracy:.4f} is under {at_least} "
-                f"({result.held} of {result.examples})\n\n{result}\n{findings}"
+                f"({result.held} of {result.examples})\n\n{result}"
             )
         )

@@ -17,6 +17,7 @@ from signstep.auditing.findings import check_ignored, examine
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.result import Result
 from signstep.auditing.run import Curve, Run
+from signstep.auditing.table import table
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, check_written, dump_config
@@ -163,9 +164,9 @@ def _told(result: Result, *, json: bool) -> Iterator[None]:
     try:
         yield
     except LoadError:
-        told(result.to_json() if json else str(result))
+        told(result.to_json() if json else table(result))
         raise
-    told(result.to_json() if json else str(result))
+    told(result.to_json() if json else table(result))
 
 
 def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from signstep.auditing.result import Result
+from signstep.auditing.table import table
 from signstep.certify.certified import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
@@ -228,7 +229,7 @@ def _told(result: Result | None, quiet: Console, folder: Path) -> None:
     if result is None:
         say(quiet, f"interrupted before the audit had a batch: call again to audit, in {folder}")
         raise typer.Exit(130)
-    told(str(result))
+    told(table(result))
 
 
 def _floor(model: Model, batches: Iterable[tuple[Tensor, Tensor]], threat: ThreatModel) -> float | None:
