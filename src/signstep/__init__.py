@@ -33,6 +33,7 @@ from signstep.physical.placement import Placement
 from signstep.physical.universal import Universal, universal
 from signstep.train.loop import fit
 from signstep.train.loss import adversarial_loss
+from signstep.verifying import Verification, verify
 from signstep.version import VERSION
 
 __version__ = VERSION
@@ -67,6 +68,7 @@ __all__ = [
     "ThreatModel",
     "TransferMatrix",
     "Universal",
+    "Verification",
     "adversarial_loss",
     "attack",
     "audit",
@@ -87,4 +89,5 @@ __all__ = [
     "transfer",
     "transforms",
     "universal",
+    "verify",
 ]
