@@ -12,7 +12,9 @@ def flat(network: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The declared model, and what is left for the verb."""
     options = dict(options)
     taken = {name: {key: options.pop(key) for key in [*options] if key in of} for name, of in _OF.items()}
-    given = {name: kind(**taken[name]) for name, kind in (("search", ss.Search), ("run", ss.Run)) if taken[name]}
+    given: dict[str, Any] = {
+        name: kind(**taken[name]) for name, kind in (("search", ss.Search), ("run", ss.Run)) if taken[name]
+    }
     if "curve_attacks" in options:
         given["curve"] = ss.Curve(options.pop("curve", True), options.pop("curve_attacks"))
     return ss.Model(network, **taken["model"]), {**options, **given}
