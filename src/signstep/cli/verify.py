@@ -118,7 +118,7 @@ def verify(
         sane = attempted("terms", claims, result).holds
         own = brought(options, stated, result, box, where) if sane else None
         checks += of_record(result, points, own)
-        checks.append(attempted("configuration", agrees, result, stated))
+        checks.append(attempted("configuration", agrees, result, stated, None if own is None else own.case.model))
         sound = all(check.holds for check in checks if check.name in SOUND)
         checks += [] if unreadable is None else [unreadable]
         checks.append(attempted("page", same_page, result, points, stated.ignore, report))
