@@ -58,7 +58,7 @@ class ModelOptions(ReadingOptions, NetworkOptions):
 
 
 @dataclass(frozen=True)
-class TrainingDataOptions:
+class DataOptions:
     """What makes examples of files."""
 
     data: o.Data = None
@@ -73,10 +73,9 @@ class TrainingDataOptions:
 
 
 @dataclass(frozen=True)
-class DataOptions(TrainingDataOptions):
+class BatchOptions:
     """What makes the batches of an attack."""
 
-    ignore_column: o.IgnoreColumn = None
     batch_size: o.BatchSize = "auto"
     predicted_labels: o.PredictedLabels = False
 
@@ -99,7 +98,6 @@ class SearchOptions:
     surrogate: o.Surrogate = None
     engine: o.EngineName = "exact"
     eot: o.Eot = 1
-    budget: o.Budget = "raw"
     seed: o.Seed = 0
 
 
@@ -121,8 +119,8 @@ GROUPS = (
     NetworkOptions,
     ReadingOptions,
     ModelOptions,
-    TrainingDataOptions,
     DataOptions,
+    BatchOptions,
     ThreatOptions,
     SearchOptions,
     MachineOptions,
@@ -148,7 +146,7 @@ def spread(command: Callable[..., Result]) -> Callable[..., Result]:
     @wraps(command)
     def called(**given: Any) -> Result:
         values = {
-            name: group(**{one.name: given[one.name] for one in fields(group) if one.name in given})
+            name: group(**{one.name: given[one.name] for one in fields(group) if one.name not in own})
             for name, group in groups.items()
         }
         return command(**values, **{name: given[name] for name in own})
@@ -164,7 +162,7 @@ def _is_group(annotation: object) -> bool:
     return isinstance(annotation, type) and is_dataclass(annotation) and annotation in GROUPS
 
 
-def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions) -> Search:
+def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw") -> Search:
     """The search that the options ask for; surrogates are opened, and read as the options say.
 
     Raises:
@@ -178,7 +176,7 @@ def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOption
         surrogate=surrogates or None,
         engine=cast("Engine", given.engine),
         eot=given.eot,
-        budget=cast("o.Side", given.budget),
+        budget=cast("o.Side", budget),
         seed=given.seed,
     )
 
