@@ -326,9 +326,9 @@ def test_names_that_are_numbers_are_no_names() -> None:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
+    from huggingface_hub import constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
 @pytest.mark.usefixtures("offline")
@@ -342,14 +342,14 @@ def test_a_name_without_a_folder_is_the_hubs_and_offline_that_is_said() -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_what_the_hub_has_left_in_its_cache_is_used_offline(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
+    from huggingface_hub import constants
 
     revision = "0123456789abcdef0123456789abcdef01234567"
     cache = here / "cache" / "models--somebody--vit"
     network = saved_vit(cache / "snapshots" / revision)
     (cache / "refs").mkdir()
     (cache / "refs" / "main").write_text(revision)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(here / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(here / "cache"))
     model, (x, _) = ss.open("hf:somebody/vit"), data()
     torch.testing.assert_close(model.module(x).logits, network(x).logits)
     assert model.title == "somebody/vit (ViTForImageClassification)"

@@ -22,9 +22,7 @@ GOALS = ("untargeted", "random", "least-likely", "next")
 
 Model = Annotated[
     str | None,
-    typer.Option(
-        help="package.module:factory (the current folder is importable), hf:FOLDER or a file; see docs/open.md."
-    ),
+    typer.Option(help="package.module:factory (the current folder is importable), hf:FOLDER, or a file."),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict (.pt, .pth).")]
 ModelArg = Annotated[list[str] | None, typer.Option(help="Argument of the factory, name=value; may be repeated.")]
