@@ -92,6 +92,16 @@ def fitted() -> Any:
     return LogisticRegression(C=100.0).fit(x.flatten(1).numpy(), np.array(["ape", "bee", "cat"])[y.numpy()])
 
 
+def skops(folder: Path) -> Sample:
+    needs("skops")
+    estimator = fitted()
+    import skops.io
+
+    path = folder / "trees.skops"
+    skops.io.dump(estimator, path)
+    return Sample("trees.skops", ss.Model(victims.from_sklearn(estimator)), broken=lambda: halved(path))
+
+
 def pickle(folder: Path) -> Sample:
     estimator = fitted()
     import joblib
@@ -183,6 +193,7 @@ SAMPLES: dict[str, Callable[[Path], Sample]] = {
     "hf": huggingface,
     "exported": exported,
     "onnx": onnx_file,
+    "skops": skops,
     "pickle": pickle,
 }
 

@@ -20,12 +20,16 @@ from signstep.model.shapes import Shape, checked_shape, refuse_shape
 from signstep.registry import Registry
 
 _FACTORY = factory.ROW
+_ROWS = (_FACTORY, huggingface.ROW, exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE)
 
 OPENERS: Registry[Opener] = Registry(
     "signstep.openers",
     SPELLING,
     row_of,
-    {row.name: row for row in (_FACTORY, huggingface.ROW, exported.ROW, onnx_file.ROW, estimators.PICKLE)},
+    {
+        row.name: row
+        for row in (_FACTORY, huggingface.ROW, exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE)
+    },
     argument="opener",
 )
 
