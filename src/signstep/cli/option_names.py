@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import Any
 
-from signstep.messages import UNSAID, Arg, Blank, Message, in_python
+from signstep.messages import UNSAID, Arg, Blank, Key, Message, in_python
 
 # Arguments of the API that go by another name here: the parameter of the command, the first that it has.
 _OTHERWISE = {
@@ -59,7 +59,7 @@ def command_of(words: Sequence[str], group: Any) -> Any:
 
 def _in_options(options: Mapping[str, Any], argument: Arg, first: bool) -> str:
     option = options.get(argument.name)
-    if option is None:
+    if option is None or isinstance(argument, Key):
         return in_python(argument, first)
     flag = _flag(option)
     if argument.of:

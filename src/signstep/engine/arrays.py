@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from signstep.engine.tree import Tree
 from signstep.errors import InputError, LabelError, SignstepError
+from signstep.messages import Arg
 
 Array: TypeAlias = Any
 """Tensor, NumPy array, or what NumPy reads; for labels and threats a list of numbers too."""
@@ -64,16 +65,22 @@ def inputs(x: object, notes: list[str], *, name: str = "x", home: Home | None = 
     if not isinstance(x, Mapping):
         if not is_array(x):
             raise InputError(
-                f"{name} has inputs of type {type(x).__name__}; pass a tensor (torch.as_tensor), an array, or a dict"
+                Arg(name),
+                f"has inputs of type {type(x).__name__}",
+                remedy="pass a tensor (torch.as_tensor), an array, or a dict",
             )
         return _checked(_tensor(x, name, home, InputError, notes), name)
     named = {}
     for key, part in x.items():
         if not isinstance(key, str):
-            raise InputError(f"{name} has the key {key!r}, a {type(key).__name__}; pass a dict from input names")
+            raise InputError(
+                Arg(name), f"has the key {key!r}, a {type(key).__name__}", remedy="pass a dict from input names"
+            )
         named[key] = part if is_constant(part) else _checked(_entry(part, name, key, home, notes), f"{name}[{key!r}]")
     if not any(isinstance(part, Tensor) for part in named.values()):
-        raise InputError(f"{name} has the inputs {list(named)}, none of them a tensor; pass one row for each example")
+        raise InputError(
+            Arg(name), f"has the inputs {list(named)}, none of them a tensor", remedy="pass one row for each example"
+        )
     return named
 
 
@@ -85,7 +92,7 @@ def one_tensor(x: object, home: Home | None = None) -> Tensor:
     """
     made = inputs(x, [], home=home)
     if not isinstance(made, Tensor):
-        raise InputError(f"x is a dict of the inputs {list(made)}; pass a single input tensor")
+        raise InputError(Arg("x"), f"is a dict of the inputs {list(made)}", remedy="pass a single input tensor")
     return made
 
 
@@ -99,7 +106,7 @@ def labels(y: object, *, name: str = "y") -> Tensor | None:
         return None
     made = _tensor(y, name, Home(), LabelError, [])
     if made.is_complex():
-        raise LabelError(f"{name} has dtype {made.dtype}; pass numbers without an imaginary part")
+        raise LabelError(Arg(name, made.dtype, of="dtype"), remedy="pass numbers without an imaginary part")
     return made.clone() if made.is_inference() else made.detach()
 
 
@@ -112,7 +119,7 @@ def label(y: object, *, name: str) -> Tensor:
     single = isinstance(y, (bool, int, float, np.number, np.bool_))
     made = labels(np.asarray(y) if single else y, name=name)
     if made is None:
-        raise LabelError(f"{name} is None; pass a label for each example, or for none")
+        raise LabelError(Arg(name), "is None", remedy="pass a label for each example, or for none")
     return made
 
 
@@ -148,7 +155,9 @@ def _entry(part: object, name: str, key: str, home: Home, notes: list[str]) -> T
     made = _tensor(part, f"{name}[{key!r}]", home, InputError, notes)
     if made.ndim == 0:
         raise InputError(
-            f"{name}[{key!r}] is a tensor without dimensions; pass one row for each example, or a plain number for all"
+            Arg(f"{name}[{key!r}]"),
+            "is a tensor without dimensions",
+            remedy="pass one row for each example, or a plain number for all",
         )
     return made
 
@@ -223,10 +232,14 @@ def _dense(value: Tensor, name: str, kind: type[SignstepError], notes: list[str]
 
 def _checked(x: Tensor, name: str) -> Tensor:
     if x.is_complex():
-        raise InputError(f"{name} has dtype {x.dtype}; pass real and imaginary parts apart (torch.view_as_real)")
+        raise InputError(
+            Arg(name, x.dtype, of="dtype"), remedy="pass real and imaginary parts apart (torch.view_as_real)"
+        )
     if x.is_floating_point() and x.dtype not in _FLOATS:
         raise InputError(
-            f"{name} has dtype {x.dtype}, in which nothing can be added; turn it into float32 first (.float())"
+            Arg(name, x.dtype, of="dtype"),
+            ", in which nothing can be added",
+            remedy="turn it into float32 first (.float())",
         )
     return x
 
