@@ -3,9 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from signstep.engine.attack import Attack, Needs
+from signstep.engine.oracles import Oracle
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,23 @@ def options_of(row: Recipe) -> tuple[str, ...]:
     return tuple(name for name in defaults if name != "oracle")
 
 
+def built(row: Recipe, text: str, said: str, oracle: Oracle | None = None) -> Attack:
+    """The attack of a recipe with the options of ``text``; ``said`` is the name it was called by, for messages.
+
+    Raises:
+        InputError: no such option, or no value for it; the message names the recipe, whose option it is.
+    """
+    options: dict[str, Any] = dict(parse_options(row, text, said))
+    if oracle is not None:
+        options["oracle"] = oracle
+    try:
+        return row.build(**options)
+    except InputError as error:
+        if error.where:
+            raise
+        raise error.within(said) from error
+
+
 def parse_options(row: Recipe, text: str, said: str) -> dict[str, float | int | str]:
     """Read "steps=50,restarts=10" for a recipe; ``said`` is the name it was called by, for messages.
 
@@ -64,20 +84,20 @@ def parse_options(row: Recipe, text: str, said: str) -> dict[str, float | int | 
         if not equals or option not in options_of(row):
             known = ", ".join(options_of(row)) or "none"
             raise InputError(f"recipe {said!r} has no option {item!r}; its options are {known}, written name=value")
-        options[option] = _value(option, value, defaults[option])
+        options[option] = _value(option, value, defaults[option], said)
     return options
 
 
-def _value(option: str, value: str, default: object) -> float | int | str:
+def _value(option: str, value: str, default: object, said: str) -> float | int | str:
     if isinstance(default, str):
         return value
     whole = isinstance(default, int)
     try:
         number = int(value) if whole else float(value)
     except ValueError as error:
-        raise InputError(f"{option}={value!r} is not {'a whole number' if whole else 'a number'}") from error
+        raise InputError(Arg(option, value), remedy=f"pass a {'whole ' * whole}number", where=said) from error
     if isinstance(number, float) and math.isinf(number):
-        raise InputError(f"{option}={value!r} is no finite number; pass one")
+        raise InputError(Arg(option, value), remedy="pass a finite number", where=said)
     return number
 
 
@@ -88,5 +108,5 @@ def step_length(step: float | None, whole: float, steps: int) -> float:
         InputError: fewer steps than one.
     """
     if steps < 1:
-        raise InputError(f"steps={steps}; pass at least 1")
+        raise InputError(Arg("steps", steps), remedy="pass at least 1")
     return whole / steps if step is None else step

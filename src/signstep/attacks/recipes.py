@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from signstep.attacks import minimal, search
 from signstep.attacks.gradient import fixed_budget
-from signstep.attacks.recipe import Recipe, options_of, parse_options
+from signstep.attacks.recipe import Recipe, built, options_of
 from signstep.attacks.transfer import transferable
 from signstep.engine.attack import Attack, Needs, with_oracle
 from signstep.engine.oracles import Oracle
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 __all__ = ["RECIPES", "canonical", "defined_for", "needs_of", "options_of", "recipe"]
 
@@ -30,13 +31,15 @@ def recipe(spec: "str | Attack", *, oracle: Oracle | None = None) -> Attack:
     """
     if not isinstance(spec, str):
         if not callable(spec) or not hasattr(spec, "name"):
-            raise InputError(f"recipe={spec!r}; pass the name of one ({', '.join(RECIPES)}) or an attack object")
+            raise InputError(
+                Arg("recipe", spec), remedy=f"pass the name of one ({', '.join(RECIPES)}) or an attack object"
+            )
         return spec if oracle is None else with_oracle(spec, oracle)
     name, _, tail = canonical(spec).partition(":")
     row = RECIPES.get(name)
     if row is None:
-        raise InputError(f"recipe={spec.partition(':')[0]!r} is not one of {', '.join(RECIPES)}")
-    return row.build(**parse_options(row, tail, spec.partition(":")[0]), oracle=oracle)
+        raise InputError(Arg("recipe", spec.partition(":")[0]), f"is not one of {', '.join(RECIPES)}")
+    return built(row, tail, spec.partition(":")[0], oracle)
 
 
 def defined_for(row: Recipe, threats: Sequence[ThreatModel]) -> bool:

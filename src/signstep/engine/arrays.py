@@ -168,18 +168,24 @@ def _tensor(value: object, name: str, home: Home, kind: type[SignstepError], not
     if isinstance(value, (list, tuple)) and value and all(isinstance(part, Tensor) for part in value):
         return _stacked([_dense(part, name, kind, notes) for part in value], name, kind)
     if _plain(value) or not (isinstance(value, (list, tuple)) or _readable(value)):
-        raise kind(f"{name} is {_said(value)}, which cannot be made a tensor; pass a tensor, or an array of numbers")
+        raise kind(
+            Arg(name),
+            f"is {_said(value)}, which cannot be made a tensor",
+            remedy="pass a tensor, or an array of numbers",
+        )
     toarray: Callable[[], Any] | None = None if hasattr(value, "__array__") else getattr(value, "toarray", None)
     if toarray is not None:
         notes.append(_DENSE)
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         masked = int(np.ma.getmaskarray(value).sum())
-        raise kind(f"{name} is a masked array with {masked} masked values; fill or drop them")
+        raise kind(Arg(name), f"is a masked array with {masked} masked values", remedy="fill or drop them")
     try:
         array = np.asarray(value if toarray is None else toarray())
     except Exception as error:  # whatever reads them raises what it likes
         said = str(error).partition("\n")[0]
-        raise kind(f"{name} is a {type(value).__name__} that NumPy cannot read ({said}); pass a tensor") from error
+        raise kind(
+            Arg(name), f"is a {type(value).__name__} that NumPy cannot read ({said})", remedy="pass a tensor"
+        ) from error
     return home.take(readable(array, name, kind))
 
 
@@ -194,8 +200,9 @@ def readable(array: "np.ndarray[Any, Any]", name: str, kind: type[SignstepError]
         shown = f", such as {str(first)[:20]!r}" if isinstance(first, (str, bytes)) else ""
         remedy = "class numbers from 0" if kind is LabelError else "numbers, all rows of the same shape"
         raise kind(
-            f"{name} holds values of type {array.dtype}{shown}, which are no numbers and cannot be made a tensor; pass "
-            f"{remedy}"
+            Arg(name),
+            f"holds values of type {array.dtype}{shown}, which are no numbers and cannot be made a tensor",
+            remedy=f"pass {remedy}",
         )
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
@@ -211,17 +218,21 @@ def readable(array: "np.ndarray[Any, Any]", name: str, kind: type[SignstepError]
 def _stacked(parts: list[Tensor], name: str, kind: type[SignstepError]) -> Tensor:
     shapes = {tuple(part.shape) for part in parts}
     if len(shapes) > 1:
-        raise kind(f"{name} is a list of tensors of the shapes {sorted(shapes)[:3]}; all must have one shape")
+        raise kind(
+            Arg(name), f"is a list of tensors of the shapes {sorted(shapes)[:3]}", remedy="bring all to one shape"
+        )
     return torch.stack(parts)
 
 
 def _dense(value: Tensor, name: str, kind: type[SignstepError], notes: list[str]) -> Tensor:
     if value.is_nested:
-        raise kind(f"{name} is a nested tensor; pad it (torch.nested.to_padded_tensor), or pass rows of one shape")
+        raise kind(
+            Arg(name), "is a nested tensor", remedy="pad it (torch.nested.to_padded_tensor), or pass rows of one shape"
+        )
     if value.is_meta:
-        raise kind(f"{name} is on the meta device, where tensors have no values; pass one with values")
+        raise kind(Arg(name), "is on the meta device, where tensors have no values", remedy="pass one with values")
     if value.is_quantized:
-        raise kind(f"{name} is quantised ({value.dtype}); dequantize() it, for a model that takes floats")
+        raise kind(Arg(name), f"is quantised ({value.dtype})", remedy="dequantize() it, for a model that takes floats")
     if any(part is not None for part in getattr(value, "names", ())):
         value = value.rename(None)  # type: ignore[attr-defined, unused-ignore]  # newer torch has no names
     if value.layout != torch.strided:

@@ -73,7 +73,7 @@ class ThreatModel:
             raise ThreatError(
                 Arg("eps", None),
                 f"means that the box alone limits the change, and the box is open ({self.box})",
-                remedy=("pass", Arg("box", Blank("low", "high")), "or a number for", Arg("eps")),
+                remedy=("pass", Arg("box", Blank("low", "high")), "or a number for eps"),
             )
         if self.mask is not None and self.mask.dtype != torch.bool:
             raise ThreatError(

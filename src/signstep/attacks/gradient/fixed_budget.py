@@ -7,6 +7,7 @@ from signstep.engine.attack import GradientAttack
 from signstep.engine.moves import chain, momentum, shrinking, steepest
 from signstep.engine.oracles import Autograd, Oracle
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _JITTER = 0.3
 
@@ -58,7 +59,11 @@ def apgd(
     """
     step_length(None, 1.0, steps)
     if loss not in ("own", "ce", "margin", "dlr"):
-        raise InputError(f"loss={loss!r} for apgd; pass 'ce', 'margin' or 'dlr', or 'own' for that of the audit")
+        raise InputError(
+            Arg("loss", loss),
+            remedy="pass 'ce', 'margin' or 'dlr', or 'own' for that of the audit",
+            where="apgd",
+        )
     climbed = None if loss == "own" else loss
     return GradientAttack(
         "apgd",
@@ -122,11 +127,16 @@ def smooth_pgd(
     """
     step_length(None, 1.0, steps)
     if start not in ("clean", "uniform", "best"):
-        raise InputError(f"start={start!r} for smooth-pgd; pass 'clean', 'uniform' or 'best'")
+        raise InputError(Arg("start", start), remedy="pass 'clean', 'uniform' or 'best'", where="smooth-pgd")
     if not 0 < soft <= sharp:
-        raise InputError(f"soft={soft}, sharp={sharp}; pass 0 < soft <= sharp")
+        raise InputError(Arg("soft", soft), Arg("sharp", sharp), remedy="pass 0 < soft <= sharp", where="smooth-pgd")
     if jitter != _JITTER and start != "best":
-        raise InputError(f"jitter={jitter} belongs to start=best, and the start is {start!r}; pass both, or no jitter")
+        raise InputError(
+            Arg("jitter", jitter),
+            f"belongs to the start 'best', and the start is {start!r}",
+            remedy="pass both, or no jitter",
+            where="smooth-pgd",
+        )
     return GradientAttack(
         "smooth-pgd",
         shrinking(step, step / 20),
