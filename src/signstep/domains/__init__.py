@@ -16,6 +16,7 @@ from signstep.domains.case import Case, Request
 from signstep.domains.run import audit_case
 from signstep.errors import InputError
 from signstep.io.files import expanded
+from signstep.messages import Arg
 
 __all__ = ["DOMAINS", "Case", "Domain", "Request", "audit_case", "domain"]
 
@@ -47,7 +48,7 @@ class Domain:
         for name, path in (("data", request.data), ("schema", request.schema)):
             # ASE's readers take images of a file as FILE@INDEX.
             if path is not None and not expanded(str(path).partition("@")[0]).exists():
-                raise InputError(f"{name}={str(path)!r} does not exist; pass a file or folder that does")
+                raise InputError(Arg(name, str(path)), "does not exist", remedy="pass a file or folder that does")
         return self._module().case(request)  # type: ignore[no-any-return]
 
     @property
@@ -101,5 +102,5 @@ def domain(name: str) -> Domain:
     if name not in DOMAINS:
         near = difflib.get_close_matches(name, list(DOMAINS), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"domain={name!r} is not one of {', '.join(DOMAINS)}{hint}")
+        raise InputError(Arg("domain", name), f"is not one of {', '.join(DOMAINS)}{hint}")
     return DOMAINS[name]

@@ -39,7 +39,9 @@ def ball(x: Tensor, threat: ThreatModel, *, share: float = 1.0, check: bool = Tr
         InputError: x or threat cannot be trained on.
     """
     if not isinstance(threat, ThreatModel) or threat.eps is None:
-        raise InputError(Arg("threat", threat), ": training needs a ball with an eps", remedy="pass one, such as ss.linf('8/255')")
+        raise InputError(
+            Arg("threat", threat), ": training needs a ball with an eps", remedy="pass one, such as ss.linf('8/255')"
+        )
     if threat.grid is not None:
         threat = replace(threat, grid=None)  # a grid is for points that are scored, not for those that are learnt from
     x = x.detach()
