@@ -15,7 +15,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from signstep.attacks.recipes import RECIPES, options_of
+from signstep.attacks.recipe import defaults_of
+from signstep.attacks.recipes import RECIPES
 from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.provable import FIELDS
 from signstep.cli import app
@@ -48,9 +49,8 @@ def recipes_table() -> str:
         "| recipe | what it is | options | passes for each example and restart | source |",
         "|---|---|---|---|---|",
     ]
-    for row in RECIPES.values():
-        defaults = row.build.__kwdefaults__ or {}
-        options = ", ".join(f"`{name}={_shown(defaults[name])}`" for name in options_of(row)) or "none"
+    for row in RECIPES.own.values():
+        options = ", ".join(f"`{name}={_shown(default)}`" for name, default in defaults_of(row).items()) or "none"
         lines.append(f"| `{row.name}` | {row.title} | {options} | {row.cost} | {row.source} |")
     return "\n".join(lines)
 

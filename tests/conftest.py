@@ -54,6 +54,7 @@ from signstep.auditing.findings import FINDINGS  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
 from signstep.engine.tasks import TASKS  # noqa: E402
+from signstep.registry import Registry  # noqa: E402
 from signstep.train.recipes import TRAINING_RECIPES  # noqa: E402
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ def leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     before, path = settings(), [*sys.path]
     yield
     sys.path[:] = path
+    for table in _TABLES.values():
+        if isinstance(table, Registry):
+            table.forget()  # what was typed as module:name, out of a folder that is gone
     _drop_modules(tmp_path_factory.getbasetemp())
     changed = differences(before, settings())
     assert not changed, f"left behind for the tests to come: {'; '.join(changed)}"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import signstep as ss
+from flat import flat
 from signstep.cli import main
 from signstep.demo import demo
 from signstep.domains.control.controller import controller_for, trained_controller
@@ -65,7 +66,9 @@ def _plain(found: object) -> object:
 
 
 def _audited(**options: Any) -> object:
-    result = ss.audit(NET, options.pop("data", (X, Y)), threat=THREAT, **options)
+    source = options.pop("data", (X, Y))
+    model, chosen = flat(NET, options)
+    result = ss.audit(model, source, threat=THREAT, **chosen)
     return result.per_example, [(one.name, one.fooled, one.distance) for one in result.attacks], result.curves
 
 
@@ -103,7 +106,7 @@ RUNS: dict[str, Callable[[], object]] = {
     "universal": lambda: ss.universal(NET, (X, Y), threat=THREAT, epochs=2).delta,
     "patch": _patched,
     "regression": lambda: (
-        ss.attack(_energy, X, _energy(X), threat=THREAT, task=ss.Regression(0.1), recipe="pgd:steps=2").x
+        ss.attack(ss.Model(_energy, task=ss.Regression(0.1)), X, _energy(X), threat=THREAT, recipe="pgd:steps=2").x
     ),
 }
 

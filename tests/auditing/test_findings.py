@@ -6,11 +6,11 @@ import pytest
 
 from signstep.auditing.findings import CATALOGUE, FINDINGS, Finding, FindingRow, Rule, examine
 from signstep.auditing.findings.specimens import CLEAN, HEALTHY, changed, healthy, ladder, result, rungs
-from signstep.auditing.result import Result
+from signstep.auditing.record import Record
 from signstep.errors import InputError
 
 
-def codes(found: Result) -> list[str]:
+def codes(found: Record) -> list[str]:
     return [finding.code for finding in examine(found)]
 
 

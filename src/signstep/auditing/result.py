@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from signstep.auditing.findings import Finding, examine
 from signstep.auditing.reading import LARGEST, made, parse
 from signstep.auditing.record import SCHEMA, Record
 from signstep.auditing.table import table
@@ -22,8 +23,13 @@ _READ = (2, SCHEMA)
 class Result(Record):
     """Everything an audit found, under the terms it was found: a `Record` that can be printed, saved and read."""
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What should make the reader doubt or act, in the order of the codes; `examine` can set some aside."""
+        return examine(self)
+
     def __str__(self) -> str:
-        return table(self)
+        return "\n".join([table(self), *map(str, self.findings)])
 
     def log(self, prefix: str = "signstep") -> None:
         """Log the figures and the record to the active MLflow run.

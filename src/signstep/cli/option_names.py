@@ -110,11 +110,11 @@ _VALUE = r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[\w+-](?:[\w.:/+-]*[\w/+-]
 _ASSIGNED = re.compile(rf"(?<![^\s(\[])([a-z_]+)=({_VALUE})(?=[\s.,;:)\]]|$)")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 # There every name=value belongs to the user's own function, and messages quote the user's own errors.
-_FOREIGN = "signstep.model.opening.factory"
+_FOREIGN = ("signstep.model.opening.factory", "signstep.importing")
 
 
 def _foreign(message: Message) -> bool:
-    return isinstance(message, BaseException) and _raised_in(message.__traceback__) == _FOREIGN
+    return isinstance(message, BaseException) and _raised_in(message.__traceback__) in _FOREIGN
 
 
 def translated(text: str, options: Mapping[str, Any]) -> str:

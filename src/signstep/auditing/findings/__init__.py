@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from signstep.auditing.findings import masked_gradients, sample, single_step, strength, terms
 from signstep.auditing.findings.rule import FindingRow, Rule
-from signstep.auditing.result import Result
+from signstep.auditing.record import Record
 from signstep.errors import InputError
 from signstep.plain import one_line
 
@@ -58,7 +58,7 @@ class Finding:
         return one_line(f"{self.code} {self.title}: {self.evidence}{tail}")
 
 
-def examine(result: Result, ignore: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+def examine(result: Record, ignore: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
     """The findings of a result, in the order of their codes.
 
     Args:

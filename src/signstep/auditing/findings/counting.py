@@ -1,18 +1,17 @@
 """What findings count: whom which attack felled, and whether that is more than chance."""
 
 import math
-import re
 from collections.abc import Sequence
 
-from signstep.auditing.compare import mcnemar
-from signstep.auditing.record import AttackResult
-from signstep.auditing.result import Result
+from signstep.auditing.record import AttackResult, Record
+from signstep.engine.statistics import mcnemar
+from signstep.importing import name_and_options
 
 # The share of the right answers that makes a missed example matter.
 MATTERS = 0.01
 
 
-def felled(result: Result, *entries: AttackResult) -> list[bool]:
+def felled(result: Record, *entries: AttackResult) -> list[bool]:
     """For each right example whether any of these attacks fooled it."""
     columns = [result.per_example.verdicts[entry.name] for entry in entries]
     right = [row for row, letter in enumerate(result.per_example.clean) if letter == "r"]
@@ -55,7 +54,7 @@ def exceeds(count: int, whole: int, share: float) -> bool:
 
 def base(entry: AttackResult) -> str:
     """The recipe without options, and without what a ladder adds to it."""
-    return re.split("[: ]", entry.name, maxsplit=1)[0]
+    return name_and_options(entry.name.partition(" ")[0])[0]
 
 
 def scope(entry: AttackResult) -> str:
@@ -63,7 +62,7 @@ def scope(entry: AttackResult) -> str:
     return entry.name.partition(" on ")[2]
 
 
-def named(result: Result, name: str) -> AttackResult | None:
+def named(result: Record, name: str) -> AttackResult | None:
     """The first entry of a recipe, whatever its options."""
     return next((entry for entry in result.attacks if base(entry) == name), None)
 
@@ -73,7 +72,7 @@ def names(entries: Sequence[AttackResult]) -> str:
     return " and ".join(entry.name for entry in entries)
 
 
-def singles(result: Result) -> list[tuple[AttackResult, list[AttackResult]]]:
+def singles(result: Record) -> list[tuple[AttackResult, list[AttackResult]]]:
     """Each run of FGSM, with the attacks of several gradient steps that change the same inputs."""
     several = [entry for entry in result.attacks if entry.steps > 1]
     found = [entry for entry in result.attacks if base(entry) == "fgsm"]

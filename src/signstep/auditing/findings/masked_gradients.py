@@ -3,12 +3,11 @@
 from signstep.auditing.findings.counting import MATTERS, base, exceeds, felled, more, named, names, only
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import changed, healthy, ladder, with_attack
-from signstep.auditing.record import AttackResult, aside_note
-from signstep.auditing.result import Result
+from signstep.auditing.record import AttackResult, Record, aside_note
 from signstep.auditing.table import asks
 
 
-def _vanish(result: Result) -> str:
+def _vanish(result: Record) -> str:
     for entry in result.attacks:
         if entry.gradients and (entry.dead_gradients > 0.01 * entry.gradients or entry.undetermined):
             return (
@@ -34,7 +33,7 @@ VANISH = FindingRow(
 )
 
 
-def _noise_as_good(result: Result) -> str:
+def _noise_as_good(result: Record) -> str:
     noise = named(result, "random-sign")
     gradient = [entry for entry in result.attacks if entry.backwards > 0]
     # On a ladder gradients meet only what noise has left, so their counts cannot be set side by side.
@@ -58,7 +57,7 @@ NOISE_AS_GOOD = FindingRow(
 )
 
 
-def _survive(result: Result) -> str:
+def _survive(result: Record) -> str:
     span = result.terms.get("box_span")
     if not span or result.terms.get("norm") != "linf" or result.terms.get("goal") != "untargeted":
         return ""
@@ -84,7 +83,7 @@ SURVIVE = FindingRow(
 _SERIOUS = 80
 
 
-def _queries_find_more(result: Result) -> str:
+def _queries_find_more(result: Record) -> str:
     """On a ladder: what query-only rungs felled after gradients; else what all gradients together left to them."""
     gradient = [entry for entry in result.attacks if entry.needs == "gradients" and entry.steps > 1]
     asking = [entry for entry in result.attacks if asks(entry)]
@@ -108,7 +107,7 @@ def _queries_find_more(result: Result) -> str:
     return ""
 
 
-def _spent(result: Result) -> list[float]:
+def _spent(result: Record) -> list[float]:
     """For each rung the backward passes that the rungs before have spent on each example they met."""
     spent, found = 0.0, []
     for entry in result.attacks:
@@ -137,7 +136,7 @@ QUERIES_FIND_MORE = FindingRow(
 _MANY = 0.05
 
 
-def _smoothing_finds_more(result: Result) -> str:
+def _smoothing_finds_more(result: Record) -> str:
     for place, entry in enumerate(result.attacks):
         if not _smooth(entry):
             continue
@@ -173,7 +172,7 @@ SMOOTHING_FINDS_MORE = FindingRow(
 )
 
 
-def _none_followed(result: Result) -> str:
+def _none_followed(result: Record) -> str:
     """Rungs that need gradients, of which all were set aside; one that was set aside for its norm leaves others."""
     aside = result.set_aside
     led = [entry for entry in result.attacks if entry.needs == "gradients"]
@@ -185,7 +184,7 @@ def _none_followed(result: Result) -> str:
     )
 
 
-def _set_aside(**more_rungs: str) -> Result:
+def _set_aside(**more_rungs: str) -> Record:
     """A ladder whose PGD was not run, with a query-only rung and others after it."""
     columns = {"pgd": "-" * 1000, "square": "f" * 400 + "h" * 500 + "-" * 100, **more_rungs}
     return ladder(columns, notes=(aside_note("pgd", "no way back"),))

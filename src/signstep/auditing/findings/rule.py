@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from signstep.auditing.result import Result
+from signstep.auditing.record import Record
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class FindingRow:
     """
 
     rule: Rule
-    look: Callable[[Result], str]
-    provoked: Callable[[], Result]
-    just_not: Callable[[], Result]
+    look: Callable[[Record], str]
+    provoked: Callable[[], Record]
+    just_not: Callable[[], Record]
 
     @property
     def code(self) -> str:

@@ -4,17 +4,17 @@ from dataclasses import replace
 
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import healthy, result
-from signstep.auditing.result import Result
+from signstep.auditing.record import Record
 
 
-def _few_examples(result: Result) -> str:
+def _few_examples(result: Record) -> str:
     low, high = result.interval(result.held)
     if not result.examples or high - low <= 0.1:
         return ""
     return f"{result.examples} examples: robust accuracy lies between {100 * low:.1f} % and {100 * high:.1f} %"
 
 
-def _half_held(count: int) -> Result:
+def _half_held(count: int) -> Record:
     column = "f" * (count // 2) + "h" * (count - count // 2)
     return result("r" * count, {"fgsm": column, "pgd": column})
 
@@ -32,7 +32,7 @@ FEW_EXAMPLES = FindingRow(
 )
 
 
-def _near_chance(result: Result) -> str:
+def _near_chance(result: Record) -> str:
     classes = result.terms.get("classes")
     if not classes or result.terms.get("labels") == "predicted" or not result.examples:
         return ""
@@ -43,7 +43,7 @@ def _near_chance(result: Result) -> str:
     return f"clean accuracy {100 * result.clean_accuracy:.1f} % with {classes} classes"
 
 
-def _right(count: int) -> Result:
+def _right(count: int) -> Record:
     return result("r" * count + "w" * (1000 - count), {"fgsm": "h" * 1000, "pgd": "h" * 1000})
 
 

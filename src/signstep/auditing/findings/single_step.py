@@ -6,13 +6,12 @@ from dataclasses import replace
 from signstep.auditing.findings.counting import felled, more, named, only, singles
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import changed, healthy, with_attack
-from signstep.auditing.record import AttackResult, CurvePoint
-from signstep.auditing.result import Result
+from signstep.auditing.record import AttackResult, CurvePoint, Record
 from signstep.auditing.table import iterated
 from signstep.engine.statistics import wilson
 
 
-def _iterated_weaker(result: Result) -> str:
+def _iterated_weaker(result: Record) -> str:
     # On a ladder the two never met the same examples.
     for single, others in () if result.ladder else singles(result):
         for entry in others:
@@ -41,11 +40,11 @@ ITERATED_WEAKER = FindingRow(
 )
 
 
-def _single_step_fails(result: Result) -> str:
+def _single_step_fails(result: Record) -> str:
     return next(filter(None, (_fails(result, single, others) for single, others in singles(result))), "")
 
 
-def _fails(result: Result, single: AttackResult, others: Sequence[AttackResult]) -> str:
+def _fails(result: Record, single: AttackResult, others: Sequence[AttackResult]) -> str:
     if not others or not result.clean_right:
         return ""
     if result.ladder:
@@ -77,7 +76,7 @@ SINGLE_STEP_FAILS = FindingRow(
 )
 
 
-def _success_falls(result: Result) -> str:
+def _success_falls(result: Record) -> str:
     for before, after in zip(result.curve, result.curve[1:], strict=False):
         if before.fooled > after.fooled and result.clean_right:
             low, _ = wilson(before.fooled, result.clean_right)
@@ -87,7 +86,7 @@ def _success_falls(result: Result) -> str:
     return ""
 
 
-def _curve(*fooled: int) -> Result:
+def _curve(*fooled: int) -> Record:
     points = tuple(CurvePoint(0.1 * place, count) for place, count in enumerate(fooled, start=1))
     return replace(healthy(), curves={"fgsm": points})
 
@@ -107,7 +106,7 @@ SUCCESS_FALLS = FindingRow(
 )
 
 
-def _labels_leak(result: Result) -> str:
+def _labels_leak(result: Record) -> str:
     single = named(result, "fgsm")
     if single is None or single.right_after is None or single.right_after <= result.clean_right:
         return ""
@@ -128,7 +127,7 @@ LABELS_LEAK = FindingRow(
 )
 
 
-def _none_iterated(result: Result) -> str:
+def _none_iterated(result: Record) -> str:
     if any(iterated(entry) for entry in result.tried):
         return ""
     return f"attacks run: {', '.join(entry.name for entry in result.tried) or 'none'}"

@@ -7,8 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from signstep.auditing.record import AttackResult, CurvePoint, Examples
-from signstep.auditing.result import Result
+from signstep.auditing.record import AttackResult, CurvePoint, Examples, Record
 
 CLEAN = "r" * 900 + "w" * 100
 HEALTHY = {"random-sign": "h" * 1000, "fgsm": "f" * 300 + "h" * 700, "pgd": "f" * 400 + "h" * 600}
@@ -60,10 +59,10 @@ def entry(name: str, verdicts: str, clean: str) -> AttackResult:
     )
 
 
-def result(clean: str, columns: dict[str, str], **terms: object) -> Result:
+def result(clean: str, columns: dict[str, str], **terms: object) -> Record:
     """A result from what each attack did to each example; ``terms`` replace those of a healthy one."""
     attacks = tuple(entry(name, column, clean) for name, column in columns.items())
-    made = Result(
+    made = Record(
         model="m",
         data="d",
         examples=len(clean),
@@ -93,29 +92,29 @@ def result(clean: str, columns: dict[str, str], **terms: object) -> Result:
     return replace(made, held=made.worst_case.count("h"), undetermined=made.worst_case.count("u"))
 
 
-def healthy(**terms: object) -> Result:
+def healthy(**terms: object) -> Record:
     """Noise fools nothing, FGSM 300 of 900 and PGD 400; no finding, but for what ``terms`` say."""
     return result(CLEAN, dict(HEALTHY), **terms)
 
 
-def changed(name: str, column: str) -> Result:
+def changed(name: str, column: str) -> Record:
     """The healthy one, with this column for one attack, which may be a further one."""
     return result(CLEAN, {**HEALTHY, name: column})
 
 
-def with_attack(name: str, **changes: Any) -> Result:
+def with_attack(name: str, **changes: Any) -> Record:
     """The healthy one, with other figures of one of its attacks."""
     made = healthy()
     attacks = tuple(replace(attack, **changes) if attack.name == name else attack for attack in made.attacks)
     return replace(made, attacks=attacks)
 
 
-def ladder(columns: dict[str, str], *, notes: tuple[str, ...] = ()) -> Result:
+def ladder(columns: dict[str, str], *, notes: tuple[str, ...] = ()) -> Record:
     """The attacks as rungs of a ladder; the columns say whom each met."""
     return replace(result(CLEAN, columns), ladder="custom", notes=notes)
 
 
-def rungs(*fallen: int, names: tuple[str, ...]) -> Result:
+def rungs(*fallen: int, names: tuple[str, ...]) -> Record:
     """A ladder on which each rung fells so many of the right examples still standing."""
     columns, gone = {}, 0
     for name, count in zip(names, fallen, strict=True):

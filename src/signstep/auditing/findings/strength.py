@@ -3,11 +3,11 @@
 from signstep.auditing.findings.counting import base, felled, more, only, scope
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import changed, rungs, with_attack
-from signstep.auditing.record import AttackResult
-from signstep.auditing.result import Result
+from signstep.auditing.record import AttackResult, Record
+from signstep.importing import name_and_options
 
 
-def _unverified(result: Result) -> str:
+def _unverified(result: Record) -> str:
     bad = sum(entry.unverified for entry in result.attacks)
     return f"{bad} points" if bad else ""
 
@@ -28,7 +28,7 @@ UNVERIFIED = FindingRow(
 _SETTLED = 0.001
 
 
-def _not_settled(result: Result) -> str:
+def _not_settled(result: Record) -> str:
     """The numbers of the last rungs, and nothing beyond them."""
     tried = result.tried
     if not result.ladder or result.partial or result.held == 0 or len(tried) < 2:
@@ -57,7 +57,7 @@ NOT_SETTLED = FindingRow(
 _STRENGTH: dict[str, str | None] = {"steps": None, "restarts": "1", "targets": "0", "queries": None, "searches": None}
 
 
-def _stronger_worse(result: Result) -> str:
+def _stronger_worse(result: Record) -> str:
     if result.ladder:
         return ""
     for strong in result.attacks:
@@ -94,7 +94,7 @@ def _contains(strong: AttackResult, weak: AttackResult) -> bool:
 
 
 def _options(entry: AttackResult) -> dict[str, str]:
-    told = entry.name.partition(" on ")[0].partition(":")[2]
+    told = name_and_options(entry.name.partition(" on ")[0])[1]
     parts = (part.partition("=") for part in told.split(",") if part)
     return {name: value for name, _, value in parts}
 

@@ -4,7 +4,7 @@ import math
 
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.findings.specimens import healthy
-from signstep.auditing.result import Result
+from signstep.auditing.record import Record
 
 # Sizes that papers and leaderboards report, inputs in [0, 1].
 _USUAL = {
@@ -14,7 +14,7 @@ _USUAL = {
 }
 
 
-def _unusual_eps(result: Result) -> str:
+def _unusual_eps(result: Record) -> str:
     norm, eps, span = (result.terms.get(name) for name in ("norm", "eps_value", "box_span"))
     usual = _USUAL.get(str(norm))
     if eps is None or usual is None or span != 1.0:
@@ -36,7 +36,7 @@ UNUSUAL_EPS = FindingRow(
 )
 
 
-def _random_model(result: Result) -> str:
+def _random_model(result: Record) -> str:
     """A transform that was declared makes answers random too, and is not the model's doing."""
     declared = result.terms.get("transform") and not any("the model draws random" in note for note in result.notes)
     return "two passes over the same input differ" if result.terms.get("random_model") and not declared else ""
@@ -55,7 +55,7 @@ RANDOM_MODEL = FindingRow(
 )
 
 
-def _probabilities(result: Result) -> str:
+def _probabilities(result: Record) -> str:
     form = result.terms.get("outputs_form", "logits")
     said = {"behind": "the logits behind them were searched", "lost": "the logits behind them could not be reached"}
     return said.get(str(form), "")

@@ -15,10 +15,10 @@ from signstep.domains.tabular.schema import Schema
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.io.files import expanded
 from signstep.messages import Arg
+from signstep.model.declaration import Callee
 from signstep.model.opening import load_model, parse_args
 from signstep.model.opening.factory import module_of
 from signstep.model.opening.loading import LoadedModel
-from signstep.model.subject import Model
 
 _PICKLES = (".joblib", ".pkl", ".pickle")
 
@@ -35,7 +35,7 @@ class Given:
         hashes: SHA-256 of "weights" and "code", where known.
     """
 
-    model: Model
+    model: Callee
     description: str
     notes: tuple[str, ...]
     gradients: bool

@@ -1,19 +1,14 @@
 """A model from ``module:factory``: the user's own Python, found from the current folder."""
 
-import difflib
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
-from signstep.engine.origin import named, place
 from signstep.errors import InputError, LoadError, SignstepError
+from signstep.frames import named, place
+from signstep.importing import current_folder_importable, imported_object, split
 
 
 def build(spec: str, args: Mapping[str, object]) -> nn.Module:
@@ -30,10 +25,9 @@ def build(spec: str, args: Mapping[str, object]) -> nn.Module:
         InputError: If the spec or the arguments do not fit.
         LoadError: If the user's code fails or gives something else than a model.
     """
-    module_name, name = _split(spec)
-    with _current_folder_importable(), torch.random.fork_rng(devices=[]):
+    with current_folder_importable(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        found = _attribute(_import(module_name), name, spec)
+        found = imported_object(spec)
         if isinstance(found, nn.Module):
             if args:
                 raise InputError(
@@ -54,52 +48,7 @@ def module_of(spec: str) -> str:
     Raises:
         InputError: If the spec does not fit.
     """
-    return _split(spec)[0]
-
-
-def _split(spec: str) -> tuple[str, str]:
-    module_name, _, name = spec.partition(":")
-    if not name.isidentifier():
-        raise InputError(f"a model is written module:factory, e.g. my_model:build, got {spec!r}")
-    if "/" in module_name or "\\" in module_name or module_name.endswith(".py"):
-        dotted = ".".join(part for part in Path(module_name).with_suffix("").parts if part not in ("/", "."))
-        raise InputError(f"name the module as Python imports it, e.g. {dotted}:{name}, got {spec!r}")
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(f"a model is written module:factory, e.g. my_model:build, got {spec!r}")
-    return module_name, name
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if name == missing or name.startswith(f"{missing}."):
-            raise InputError(
-                f"there is no module {missing} to import from {Path.cwd()}{_near_modules(missing)}"
-            ) from error
-        raise LoadError(f"the module {name} imports {missing}, which is not installed: install it first") from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # sys.exit() in a script must not end this process as if all were well
-        raise LoadError(f"importing {name} failed with {named(error)}; fix it there{place(error)}") from error
-
-
-def _near_modules(missing: str) -> str:
-    here = [path.stem for path in Path.cwd().iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
-    near = difflib.get_close_matches(missing, here, n=3)
-    return f": did you mean {' or '.join(near)}?" if near else ": run from the folder that holds it, or install it"
-
-
-def _attribute(module: ModuleType, name: str, spec: str) -> object:
-    if hasattr(module, name):
-        found: object = getattr(module, name)
-        return found
-    public = [key for key, value in vars(module).items() if not key.startswith("_") and callable(value)]
-    near = difflib.get_close_matches(name, public, n=3)
-    own = [key for key in public if getattr(vars(module)[key], "__module__", None) == module.__name__]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it defines {', '.join(own[:8]) or 'no factory'}"
-    raise InputError(f"{spec}: the module {module.__name__} has no {name}: {hint}")
+    return split(spec)[0]
 
 
 def _call(factory: Callable[..., object], args: Mapping[str, object], spec: str) -> object:
@@ -124,15 +73,3 @@ def _call(factory: Callable[..., object], args: Mapping[str, object], spec: str)
 
 def _shown(args: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in args.items()) or "no arguments"
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)
