@@ -19,6 +19,7 @@ from signstep.data.targets import read_classes
 from signstep.errors import InputError, LoadError
 from signstep.io.caps import current
 from signstep.io.files import expanded, refuse_unwritable
+from signstep.messages import Arg
 
 ACCEPTED = (
     "a .npz with x and y, a .csv, .csv.gz or .parquet with a target column, a folder with .npz or .parquet shards, "
@@ -39,13 +40,15 @@ _USES: Mapping[str, frozenset[str]] = {
 }
 """The options that a kind of data knows; shards and saved data sets look closer themselves."""
 
-_REMEDIES = {
-    "resize": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
-    "split": "has no meaning for {path}: pass the path of that split instead",
-    "label_column": "names the label column of a table or saved data set, and {path} is none: leave it out",
-    "classes": "gives an order to class names, and {path} has no class names of its own: leave it out",
-    "skip_bad": "works for folders of images, tables and saved data sets only, and {path} is none: leave it out",
-    "max_pixels": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
+# What each option is for, and what to do where it has no place.
+_LEAVE = "leave it out"
+_MEANT: dict[str, tuple[str, str]] = {
+    "resize": ("works for folders of images only (by class, or a saved data set), and {} is none", _LEAVE),
+    "split": ("has no meaning for {}", "pass the path of that split instead"),
+    "label_column": ("names the label column of a table or saved data set, and {} is none", _LEAVE),
+    "classes": ("gives an order to class names, and {} has no class names of its own", _LEAVE),
+    "skip_bad": ("works for folders of images, tables and saved data sets only, and {} is none", _LEAVE),
+    "max_pixels": ("works for folders of images only (by class, or a saved data set), and {} is none", _LEAVE),
 }
 
 
@@ -108,7 +111,9 @@ def open_data(
     """
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize, max_pixels=max_pixels)
     if ignore_label is not None and real:
-        raise InputError(f"ignore_label={ignore_label} leaves out a class, and real targets have none: leave it out")
+        raise InputError(
+            Arg("ignore_label", ignore_label), "leaves out a class, and real targets have none", remedy="leave it out"
+        )
     if isinstance(classes, str | Path):
         refuse_unwritable(classes, "the name of the list of classes")
     names = None if classes is None else read_classes(classes)
@@ -119,7 +124,7 @@ def open_data(
     try:
         source = _open(path, options)
     except OSError as error:
-        raise LoadError(f"{path} cannot be read ({error}): check that it may be opened") from error
+        raise LoadError(f"{path} cannot be read ({error})", remedy="check that it may be opened") from error
     if isinstance(classes, str | Path):
         file = expanded(classes)
         source = replace(source, files={**source.files, f"classes: {file.name}": file})
@@ -132,13 +137,14 @@ def _open(path: str | Path, options: _Options) -> DataSource:
     where = expanded(path)
     refuse_unwritable(where, "the name of the data")
     kind = "digits" if path == "digits" else _kind(where)
-    for option, remedy in _REMEDIES.items():
+    for option, (text, remedy) in _MEANT.items():
         value = getattr(options, option)
         if value is not None and value is not False and option not in _USES[kind]:
-            raise InputError(f"{option}={value!r} {remedy.format(path=path)}")
+            raise InputError(Arg(option, value), text.replace("{}", str(path)), remedy=remedy)
     if options.real and "real" not in _USES[kind]:
         raise InputError(
-            f"{path} holds classes, and a regression needs real targets: pass a .npz, or a table with its column"
+            f"{path} holds classes, and a regression needs real targets",
+            remedy="pass a .npz, or a table with its column",
         )
     match kind:
         case "digits":
@@ -212,7 +218,7 @@ def _open_table(path: Path, options: _Options) -> DataSource:
 
 def _kind(path: Path) -> str:
     if not path.exists():
-        raise LoadError(f"{path} does not exist: pass {ACCEPTED}")
+        raise LoadError(f"{path} does not exist", remedy=f"pass {ACCEPTED}")
     if path.is_dir():
         return _folder_kind(path)
     name = path.name.lower()
@@ -222,7 +228,7 @@ def _kind(path: Path) -> str:
         return "table"
     if IMAGES_NAME.fullmatch(path.name):
         return "idx"
-    raise LoadError(f"{path} is of no known kind: pass {ACCEPTED}")
+    raise LoadError(f"{path} is of no known kind", remedy=f"pass {ACCEPTED}")
 
 
 def _folder_kind(path: Path) -> str:
@@ -236,9 +242,9 @@ def _folder_kind(path: Path) -> str:
         return "folder"
     if any(is_image(file) for file in path.iterdir()):
         raise LoadError(
-            f"{path} holds images but no class folders: move the images of each class to a folder of its own"
+            f"{path} holds images but no class folders", remedy="move the images of each class to a folder of its own"
         )
-    raise LoadError(f"the folder {path} holds nothing that can be read: pass {ACCEPTED}")
+    raise LoadError(f"the folder {path} holds nothing that can be read", remedy=f"pass {ACCEPTED}")
 
 
 def _check(
@@ -250,12 +256,12 @@ def _check(
     max_pixels: int | None,
 ) -> None:
     if max_pixels is not None and max_pixels < 1:
-        raise InputError(f"max_pixels={max_pixels}: pass at least 1, or leave it out for 25 million")
+        raise InputError(Arg("max_pixels", max_pixels), remedy="pass at least 1, or leave it out for 25 million")
     if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: pass at least 1")
+        raise InputError(Arg("batch_size", batch_size), remedy="pass at least 1")
     if limit is not None and limit < 1:
-        raise InputError(f"limit={limit}: pass at least 1, or leave it out for all examples")
+        raise InputError(Arg("limit", limit), remedy="pass at least 1, or leave it out for all examples")
     if split not in (None, "test", "train"):
-        raise InputError(f"split={split!r}: pass 'test' or 'train'")
+        raise InputError(Arg("split", split), remedy="pass 'test' or 'train'")
     if resize is not None and min(resize) < 1:
-        raise InputError(f"resize={resize}: pass (height, width) in pixels")
+        raise InputError(Arg("resize", resize), remedy="pass (height, width) in pixels")

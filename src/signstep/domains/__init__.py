@@ -16,6 +16,7 @@ from signstep.domains.case import IMAGE, Case, Request
 from signstep.domains.run import audit_case
 from signstep.errors import InputError
 from signstep.io.files import expanded
+from signstep.messages import Arg
 
 __all__ = ["DOMAINS", "IMAGES", "Case", "Domain", "Request", "audit_case", "domain"]
 
@@ -48,7 +49,7 @@ class Domain:
         for name, path in paths:
             # ASE's readers take images of a file as FILE@INDEX.
             if path is not None and not expanded(str(path).partition("@")[0]).exists():
-                raise InputError(f"{name}={str(path)!r} does not exist; pass a file or folder that does")
+                raise InputError(Arg(name, str(path)), "does not exist", remedy="pass a file or folder that does")
         return self._module().case(request)  # type: ignore[no-any-return]
 
     @property
@@ -118,6 +119,6 @@ def domain(name: str) -> Domain:
         return IMAGES
     if name not in DOMAINS:
         near = difflib.get_close_matches(name, [IMAGES.name, *DOMAINS], n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"domain={name!r} is not one of {IMAGES.name}, {', '.join(DOMAINS)}{hint}")
+        hint = f"did you mean {near[0]}?" if near else ""
+        raise InputError(Arg("domain", name), f"is not one of {IMAGES.name}, {', '.join(DOMAINS)}", remedy=hint)
     return DOMAINS[name]

@@ -25,6 +25,7 @@ from torch import Tensor
 from signstep.engine.batch_invariant import line_sum, lines, power
 from signstep.engine.tree import per_row
 from signstep.errors import ThreatError
+from signstep.messages import Arg
 
 
 class Draws(Protocol):
@@ -231,7 +232,12 @@ class Grouped:
 
     def __post_init__(self) -> None:
         if not self.axes:
-            raise ThreatError("Grouped needs at least one axis, got axes=(); use Linf() for groups of one coordinate")
+            raise ThreatError(
+                Arg("axes", self.axes),
+                "names none, and a group has at least one axis",
+                remedy="use Linf() for groups of one coordinate",
+                where="Grouped",
+            )
 
     @property
     def name(self) -> str:
@@ -287,7 +293,10 @@ class Grouped:
         """Where the group axes are in ``d`` and where `_grouped` moves them: to the end."""
         ndim = d.ndim - 1
         if not all(-ndim <= axis < ndim for axis in self.axes):
-            raise ThreatError(f"{self.name} groups axes that examples of shape {tuple(d.shape[1:])} do not have")
+            raise ThreatError(
+                f"{self.name} groups axes that examples of shape {tuple(d.shape[1:])} do not have",
+                remedy="pass axes that an example has",
+            )
         dims = sorted({axis % ndim + 1 for axis in self.axes})
         return dims, range(-len(dims), 0)
 
@@ -331,7 +340,7 @@ def norm(name: str | Norm) -> Norm:
         return _NAMES[key]
     if axes := re.fullmatch(r"grouped\((-?\d+(?:,-?\d+)*)\)", key):
         return Grouped(tuple(int(axis) for axis in axes[1].split(",")))
-    raise ThreatError(f"norm={name!r} is not known; use one of {', '.join(_NAMES)} or grouped(axis,...)")
+    raise ThreatError(Arg("norm", name), "is not known", remedy=f"use one of {', '.join(_NAMES)} or grouped(axis,...)")
 
 
 def _flat_box(bound: Tensor | None, like: Tensor) -> Tensor | None:

@@ -52,7 +52,10 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
     dtype, but never more than float32's: coarser formats must round towards x.
     """
     if point.shape != x.shape:
-        raise InputError(f"attacked inputs have shape {tuple(point.shape)}, the clean ones {tuple(x.shape)}")
+        raise InputError(
+            f"attacked inputs have shape {tuple(point.shape)}, the clean ones {tuple(x.shape)}",
+            remedy="pass two of one shape",
+        )
     tolerance = _last_place(x, terms)
     device = torch.device("cpu") if x.device.type == "mps" else x.device
     after, before = point.to(device), x.to(device)
@@ -97,7 +100,9 @@ def _size(change: Tensor, terms: Terms) -> Tensor:
     if terms.kind == "grouped":
         axes = [axis + 1 if axis >= 0 else axis for axis in terms.axes]
         return change.square().sum(axes).sqrt().reshape(len(change), -1).amax(1)
-    raise InputError(f"cannot verify a threat in the norm {terms.kind!r}: the checker knows linf, l2, l1 and grouped")
+    raise InputError(
+        f"the checker knows linf, l2, l1 and grouped, and no norm {terms.kind!r}", remedy="pass one of these"
+    )
 
 
 def _last_place(x: Tensor, terms: Terms) -> float:

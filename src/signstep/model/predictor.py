@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from signstep.engine.origin import foreign
-from signstep.engine.outputs import NO_PATH, Outputs
+from signstep.engine.outputs import Outputs, no_path
 from signstep.engine.tree import Tree, leaves, rows, tree_map
-from signstep.engine.untouched import INFERENCE_WEIGHTS, guard_of
-from signstep.errors import GradientError, InputError, ModelError, SignstepWarning
+from signstep.engine.untouched import guard_of, inference_weights
+from signstep.errors import InputError, ModelError, SignstepWarning
 from signstep.model.batch_sizes import Sizes
 from signstep.model.heads import HeadWatch
 
@@ -125,9 +125,9 @@ class Predictor:
                 return self.model(**inputs) if isinstance(inputs, dict) else self.model(inputs)
         except RuntimeError as error:
             if "numpy() on Tensor that requires grad" in str(error):
-                raise GradientError(NO_PATH) from error
+                raise no_path() from error
             if "Inference tensors cannot be saved" in str(error):
-                raise ModelError(INFERENCE_WEIGHTS) from error
+                raise inference_weights() from error
             hint = self._mismatch(inputs, str(error)) or _misfit(inputs, error)
             if hint is None:
                 raise

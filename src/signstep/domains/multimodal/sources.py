@@ -68,7 +68,9 @@ def _pretrained(folder: Path) -> nn.Module:
         model: nn.Module = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, AttributeError) as error:
         said = str(error).partition("\n")[0]
-        raise LoadError(f"{folder} holds no model that transformers can read ({said}); save it there anew") from error
+        raise LoadError(
+            f"{folder} holds no model that transformers can read ({said})", remedy="save it there anew"
+        ) from error
     return model.eval()
 
 

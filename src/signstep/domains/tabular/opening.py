@@ -14,6 +14,7 @@ from signstep.domains.tabular.forms import TabularNet, estimator_model
 from signstep.domains.tabular.schema import Schema
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.io.files import expanded
+from signstep.messages import Arg
 from signstep.model.declaration import Callee
 from signstep.model.opening import load_model, parse_args
 from signstep.model.opening.factory import module_of
@@ -50,7 +51,10 @@ def given_model(request: Request, schema: Schema) -> Given:
     """
     spec = request.model
     if spec is None:
-        raise InputError("no model is named; pass --model package.module:factory, or a .joblib file with --trust")
+        raise InputError(
+            "no model is named",
+            remedy=("pass", Arg("model", "package.module:factory"), ", or a .joblib file with", Arg("trust", True)),
+        )
     if spec.lower().endswith(_PICKLES):
         return _pickled(spec, schema, trust=request.trust)
     found = None if spec.endswith(".pt2") else _named(spec, request)
@@ -90,7 +94,10 @@ def _named(spec: str, request: Request) -> Any:
 def _pickled(spec: str, schema: Schema, *, trust: bool) -> Given:
     path = expanded(spec)
     if not trust:
-        raise InputError(f"{spec} is a pickle, and loading one can run any code; pass --trust if you know who wrote it")
+        raise InputError(
+            f"{spec} is a pickle, and loading one can run any code",
+            remedy=("pass", Arg("trust", True), "if you know who wrote it"),
+        )
     try:
         joblib = importlib.import_module("joblib")
     except ImportError as error:
@@ -102,14 +109,14 @@ def _pickled(spec: str, schema: Schema, *, trust: bool) -> Given:
         raise
     except BaseException as error:  # a pickle runs code, and that may exit
         raise LoadError(
-            f"{path} cannot be loaded ({type(error).__name__}: {error}); write it with joblib.dump"
+            f"{path} cannot be loaded ({type(error).__name__}: {error})", remedy="write it with joblib.dump"
         ) from error
     return _estimator(estimator, str(path), schema, {"weights": digest})
 
 
 def _estimator(estimator: Any, spec: str, schema: Schema, hashes: dict[str, str]) -> Given:
     if not hasattr(estimator, "predict"):
-        raise InputError(f"{spec} is a {type(estimator).__name__}; name a torch module or a fitted classifier")
+        raise InputError(f"{spec} is a {type(estimator).__name__}", remedy="name a torch module or a fitted classifier")
     said = f"{spec} ({type(estimator).__name__})"
     note = "the model gives no gradients: attacks ask for scores alone, and the true robustness may be lower"
     return Given(estimator_model(estimator, schema), said, (note,), False, hashes)
