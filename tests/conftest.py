@@ -53,6 +53,7 @@ from signstep.attacks.recipes import RECIPES  # noqa: E402
 from signstep.auditing.findings import CATALOGUE  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
+from signstep.engine.norms import FAMILIES, NORMS  # noqa: E402
 from signstep.engine.tasks import TASKS  # noqa: E402
 from signstep.registry import Registry  # noqa: E402
 from signstep.train.recipes import TRAINING_RECIPES  # noqa: E402
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
 _TABLES: dict[str, Mapping[str, Any]] = {
     "RECIPES": RECIPES,
     "LADDERS": LADDERS,
+    "NORMS": NORMS,
+    "FAMILIES": FAMILIES,
     "TASKS": TASKS,
     "DOMAINS": DOMAINS,
     "TRAINING_RECIPES": TRAINING_RECIPES,

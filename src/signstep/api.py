@@ -13,6 +13,7 @@ from signstep.engine.keys import Key
 from signstep.engine.norms import Norm
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
+from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Task, TaskName
 from signstep.engine.threat import Box, Eps, Mask, Threat, threat_model
 from signstep.engine.transform import Transform
@@ -98,6 +99,7 @@ def attack(
         >>> outcome.x.shape, bool((outcome.distance <= 0.1 + 1e-7).all())
         (torch.Size([8, 4]), True)
     """
+    need_check(threat)
     subject = Subject.of(
         model,
         task=task,

@@ -14,6 +14,7 @@ from signstep.engine.keys import Key
 from signstep.engine.oracles import Autograd
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
+from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Objective
 from signstep.engine.threat import Threat
 from signstep.engine.transform import Transform
@@ -137,6 +138,7 @@ def maximise(
         >>> found.x.tolist(), float(found.gain), float(found.linear), float(found.curvature)
         ([[-0.5, -0.5]], 2.5, 2.0, 2.0)
     """
+    need_check(threat)
     levels = None if level is None else _levels(level, x, objective)
     alike = levels is None or levels.ndim == 0
     subject = Subject.of(

@@ -59,7 +59,7 @@ def corner(*, restarts: int = 1):
     return ss.recipe(f"random-sign:restarts={restarts}")
 
 
-ROW = Recipe("rms-pgd", rms_pgd, "PGD with RMS scaling", "nobody 2020", WHITE_BOX, "steps + 1 forwards, steps backwards")
+ROW = Recipe("rms-pgd", rms_pgd, "PGD with RMS scaling", "nobody 2020", WHITE_BOX, "steps + 1 forwards")
 OTHER = Recipe("square", rms_pgd, "of a name that is taken", "nobody", WHITE_BOX, "")
 BOUND = Recipe("bound", rms_pgd, "in L2", "nobody", WHITE_BOX, "", norms="l2")
 THING = ss.GradientAttack("thing", steepest(1.0), 1)

@@ -66,7 +66,8 @@ def _called(attack: Any, name: str) -> Attack:
     if attack.name == name:
         return attack  # type: ignore[no-any-return]
     if is_dataclass(attack) and any(field.name == "name" and field.init for field in fields(attack)):
-        return replace(attack, name=name)  # type: ignore[type-var]
+        renamed: Any = replace(attack, name=name)  # type: ignore[type-var]
+        return renamed  # type: ignore[no-any-return]
     own = copy.copy(attack)
     try:
         own.name = name

@@ -25,7 +25,7 @@ from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
 from signstep.engine.oracles import Oracle
 from signstep.engine.origin import contained
-from signstep.engine.shaped import ShapedThreat
+from signstep.engine.shaped import ShapedThreat, need_check
 from signstep.engine.tasks import Task, TaskName, ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.transform import Transform
@@ -158,6 +158,7 @@ def audit(
     others = {name: read(other) for name, other in (transfer_to or {}).items()}
     if isinstance(target, Tensor):
         raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
+    need_check(threat)
     plan = _plan(attacks, ladder, curve_attacks, subject.oracle, threat)
     _check_counts(limit, shard)
     home = Home(model)

@@ -20,6 +20,7 @@ from signstep.engine.oracles import Surrogates
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
 from signstep.engine.problem import judge
+from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Task, TaskName, ignored
 from signstep.engine.threat import ThreatModel, one_example
 from signstep.engine.tree import Tree
@@ -90,6 +91,7 @@ def transfer(  # noqa: D417 - the arguments it shares with `attack` are describe
         (True, False)
     """
     _check(surrogates, victims)
+    need_check(threat)
     chosen = _recipe(recipe)
     subjects = {
         id(model): Subject.of(
