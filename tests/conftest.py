@@ -50,7 +50,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from signstep.attacks.recipes import RECIPES  # noqa: E402
-from signstep.auditing.findings import CATALOGUE  # noqa: E402
+from signstep.auditing.findings import FINDINGS  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
 from signstep.engine.norms import FAMILIES, NORMS  # noqa: E402
@@ -69,7 +69,7 @@ _TABLES: dict[str, Mapping[str, Any]] = {
     "TASKS": TASKS,
     "DOMAINS": DOMAINS,
     "TRAINING_RECIPES": TRAINING_RECIPES,
-    "CATALOGUE": CATALOGUE,
+    "FINDINGS": FINDINGS,
 }
 
 

@@ -216,7 +216,7 @@ def test_what_is_no_model_of_the_users_is_an_internal_error(
     def broken() -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("signstep.cli.job.demo", lambda **_: broken())
+    monkeypatch.setattr("signstep.cli.work.demo", lambda **_: broken())
     assert main(["audit"]) == 3
     said = capsys.readouterr().err
     assert "ZeroDivisionError: ours" in said

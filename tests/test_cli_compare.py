@@ -29,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with torch.no_grad():
             model.weight.copy_(torch.tensor([[1.0, other, 0, 0], [-1.0, -other, 0, 0]]))
             model.bias.copy_(torch.tensor([-0.5, 0.5]) * (1 + other))
-        result = ss.audit(model, (x, y), threat=ss.linf(0.1), attacks=["fgsm"], curve=False, describe_model=name)
+        result = ss.audit(ss.Model(model, name=name), (x, y), threat=ss.linf(0.1), attacks=["fgsm"], curve=False)
         (tmp_path / name / "report").mkdir(parents=True)
         result.save(tmp_path / name / "report" / "result.json")
     monkeypatch.chdir(tmp_path)

@@ -109,7 +109,7 @@ def test_a_regression_audit_and_the_objective_agree() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)).double()
     x = torch.rand(40, 3, dtype=torch.float64)
     y = (model(x) + 0.05 * torch.randn(40, 1, dtype=torch.float64)).detach()
-    outcome = ss.attack(model, x, y, threat=ss.linf(0.1), recipe="pgd", task=ss.Regression(0.12))
+    outcome = ss.attack(ss.Model(model, task=ss.Regression(0.12)), x, y, threat=ss.linf(0.1), recipe="pgd")
 
     class Error(torch.nn.Module):
         def forward(self, u: Tensor, y: Tensor) -> Tensor:
@@ -164,7 +164,10 @@ def test_wrong_use_is_one_sentence(objective: object, recipe: str, message: str)
 def test_an_audit_of_an_objective() -> None:
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.4, 0.0]])
     result = ss.audit(
-        tilted, [(x, torch.tensor([1.5, 2.5, 4.0]))], threat=ss.linf(0.5, box=None), task=ss.Objective(), curve=False
+        ss.Model(tilted, task=ss.Objective()),
+        [(x, torch.tensor([1.5, 2.5, 4.0]))],
+        threat=ss.linf(0.5, box=None),
+        curve=False,
     )
     assert result.per_example.clean == "rwr"
     assert result.fooled == 1
@@ -172,7 +175,7 @@ def test_an_audit_of_an_objective() -> None:
     assert "accuracy" not in str(result).splitlines()[0]
     for level in (torch.zeros(2), torch.zeros(3, 2)):
         with pytest.raises(ss.SignstepError, match="a level for each example"):
-            ss.attack(tilted, x, level, threat=ss.linf(0.5, box=None), task=ss.Objective())
+            ss.attack(ss.Model(tilted, task=ss.Objective()), x, level, threat=ss.linf(0.5, box=None))
 
 
 def _spike(u: Tensor) -> Tensor:

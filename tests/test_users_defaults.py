@@ -103,7 +103,7 @@ RUNS: dict[str, Callable[[], object]] = {
     "universal": lambda: ss.universal(NET, (X, Y), threat=THREAT, epochs=2).delta,
     "patch": _patched,
     "regression": lambda: (
-        ss.attack(_energy, X, _energy(X), threat=THREAT, task=ss.Regression(0.1), recipe="pgd:steps=2").x
+        ss.attack(ss.Model(_energy, task=ss.Regression(0.1)), X, _energy(X), threat=THREAT, recipe="pgd:steps=2").x
     ),
 }
 

@@ -18,6 +18,7 @@ from signstep.domains import DOMAINS
 from signstep.engine.norms import NORMS
 from signstep.errors import InputError, LoadError
 from signstep.importing import is_spec
+from signstep.model.declaration import Model
 
 
 @dataclass(frozen=True)
@@ -152,11 +153,10 @@ def _fgsm_example() -> str:
     gradient = torch.tensor([[3.0, -0.1, 0.0, -2.0]], dtype=torch.float32, device="cpu")
     x = torch.tensor([[0.2, 0.5, 0.7, 0.9]], dtype=torch.float32, device="cpu")
     stepped = fgsm(
-        lambda u: -(u * gradient).sum(1, keepdim=True),
+        Model(lambda u: -(u * gradient).sum(1, keepdim=True), outputs="logits"),
         x,
         torch.ones(1, dtype=torch.float32, device="cpu"),
         eps=0.05,
-        outputs="logits",
     )
     g, radius = (
         torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float32, device="cpu"),
@@ -179,12 +179,11 @@ def _fgsm_example() -> str:
         0.1,
     )
     adversarial = fgsm(
-        lambda u: u @ w.T + b,
+        Model(lambda u: u @ w.T + b, outputs="logits"),
         point,
         torch.ones(1, dtype=torch.float32, device="cpu"),
         eps=eps,
         box=None,
-        outputs="logits",
     )
     attained = torch.nn.functional.softplus(-(adversarial @ w.T + b)).item()
     closed = torch.nn.functional.softplus(eps * w.abs().sum() - (point @ w.T + b)).item()

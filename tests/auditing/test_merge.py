@@ -65,7 +65,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def audited(way: str, shard: tuple[int, int] | None = None, **more: Any) -> Result:
     options = {"threat": ss.linf(0.15, box=None), **WAYS[way], **more}
-    return ss.audit(RowNet(), [data()], shard=shard, **options)
+    return ss.audit(RowNet(), [data()], **options, run=ss.Run(shard=shard))
 
 
 @cache

@@ -63,7 +63,7 @@ def test_a_control_settles_nothing_where_gradients_vanish(surrogate: bool) -> No
         (x, model(x).argmax(1)),
         threat=ss.linf(0.02),
         attacks=["random-sign", "pgd:steps=3"],
-        surrogate=model if surrogate else None,
+        search=ss.Search(surrogate=model if surrogate else None),
     )
     assert result.held == 0
     assert result.undetermined == result.clean_right - result.fooled > 0

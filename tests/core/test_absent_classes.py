@@ -100,10 +100,10 @@ def _followed(recipe: str) -> bool:
 def test_absent_is_as_far_below_all_others(recipe: str, loss: str) -> None:
     absent, far = (Masked(fill, by_row=False) for fill in (-torch.inf, -1e4))
     y, threat = _labels(absent), _threat(recipe)
-    one = ss.attack(absent, X, y, threat=threat, recipe=recipe, loss=loss)
-    other = ss.attack(far, X, y, threat=threat, recipe=recipe, loss=loss)
+    one = ss.attack(absent, X, y, threat=threat, recipe=recipe, search=ss.Search(loss=loss))
+    other = ss.attack(far, X, y, threat=threat, recipe=recipe, search=ss.Search(loss=loss))
     _same(one, other)
-    lacking = ss.attack(Lacking(), X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, loss=loss)
+    lacking = ss.attack(Lacking(), X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, search=ss.Search(loss=loss))
     assert torch.equal(one.undetermined, lacking.undetermined)
     # ODI spreads over the classes in their order, and starts elsewhere.
     if "odi" not in recipe:
@@ -137,8 +137,10 @@ def test_masks_of_rows(recipe: str) -> None:
 def test_towards_a_target(recipe: str, loss: str, target: Any) -> None:
     absent, lacking = Masked(-torch.inf, by_row=False), Lacking()
     y, threat = _labels(absent), ss.threat_model(_norm(recipe), 2 * SIZES[_norm(recipe)], mask=FREE)
-    one = ss.attack(absent, X, y, threat=threat, recipe=recipe, loss=loss, target=target)
-    other = ss.attack(lacking, X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, loss=loss, target=target)
+    one = ss.attack(absent, X, y, threat=threat, recipe=recipe, target=target, search=ss.Search(loss=loss))
+    other = ss.attack(
+        lacking, X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, target=target, search=ss.Search(loss=loss)
+    )
     _same(one, other)
 
 
@@ -267,14 +269,21 @@ def test_segmentation(recipe: str, loss: str) -> None:
     y = model(-1e4)(X).argmax(1)
     threat = ss.threat_model(_norm(recipe), SIZES[_norm(recipe)])
     one, other = (
-        ss.attack(model(fill), X, y, threat=threat, recipe=recipe, loss=loss, task=ss.Segmentation(share=0.5))
+        ss.attack(
+            ss.Model(model(fill), task=ss.Segmentation(share=0.5)),
+            X,
+            y,
+            threat=threat,
+            recipe=recipe,
+            search=ss.Search(loss=loss),
+        )
         for fill in (-torch.inf, -1e4)
     )
     _same(one, other)
     assert bool(torch.isfinite(one.loss).all())
     target = torch.where(y == 0, 2, 0).index_fill(1, torch.tensor([1]), 1)
     with pytest.raises(LabelError, match="-inf in 24 of 96 cases"):
-        ss.attack(model(-torch.inf), X, y, threat=threat, recipe="fgsm", task="segmentation", target=target)
+        ss.attack(ss.Model(model(-torch.inf), task="segmentation"), X, y, threat=threat, recipe="fgsm", target=target)
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
@@ -288,7 +297,13 @@ def test_a_position_with_a_single_class_pulls_no_more_than_one_that_is_left_out(
     y = model(X).argmax(1)
     left_out = y.index_fill(1, torch.tensor([3]), 255)
     single, ignored = (
-        ss.attack(model, X, labels, threat=ss.linf(0.1), loss=loss, task=ss.Segmentation(share=0.5, ignore=255))
+        ss.attack(
+            ss.Model(model, task=ss.Segmentation(share=0.5, ignore=255)),
+            X,
+            labels,
+            threat=ss.linf(0.1),
+            search=ss.Search(loss=loss),
+        )
         for labels in (y, left_out)
     )
     assert isinstance(single.x, Tensor)
@@ -311,8 +326,8 @@ def test_labels_that_are_surely_off_or_on(success: Any) -> None:
         return torch.cat([z, torch.full_like(z[:, :1], -torch.inf), torch.full_like(z[:, :1], torch.inf)], 1)
 
     y = (model(1e4)(X) > 0).long()
-    one = ss.attack(sure, X, y, threat=ss.linf(0.1), task=task, recipe="pgd:steps=3")
-    other = ss.attack(model(1e4), X, y, threat=ss.linf(0.1), task=task, recipe="pgd:steps=3")
+    one = ss.attack(ss.Model(sure, task=task), X, y, threat=ss.linf(0.1), recipe="pgd:steps=3")
+    other = ss.attack(ss.Model(model(1e4), task=task), X, y, threat=ss.linf(0.1), recipe="pgd:steps=3")
     assert torch.equal(one.fooled, other.fooled)
     assert not bool(one.loss.isnan().any())
     if success != "all":

@@ -254,8 +254,8 @@ def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str, power: int)
 
         return ss.Custom(loss, success)
 
-    one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, task=task(1.0))
-    other = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, task=task(2.0**power))
+    one = ss.attack(ss.Model(model, task=task(1.0)), x, y, threat=_threat(norm), recipe=recipe)
+    other = ss.attack(ss.Model(model, task=task(2.0**power)), x, y, threat=_threat(norm), recipe=recipe)
     assert isinstance(one.x, Tensor)
     assert isinstance(other.x, Tensor)
     assert torch.equal(one.x, other.x)
@@ -269,8 +269,8 @@ def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str
     """For cross-entropy only with two classes: with more, temperature changes what it asks for."""
     model, x = filled(RowNet(classes=classes)), _batch()
     y, recipe = labels(model, x), _steps(name, 3)
-    one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, loss=loss)
-    other = ss.attack(Scaled(model, 2.0**power), x, y, threat=_threat(norm), recipe=recipe, loss=loss)
+    one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, search=ss.Search(loss=loss))
+    other = ss.attack(Scaled(model, 2.0**power), x, y, threat=_threat(norm), recipe=recipe, search=ss.Search(loss=loss))
     assert isinstance(one.x, Tensor)
     assert isinstance(other.x, Tensor)
     assert torch.equal(one.x, other.x)
@@ -538,7 +538,7 @@ def test_the_seed_decides_and_the_global_one_does_not(name: str) -> None:
     points = []
     for global_seed, seed in ((0, 5), (1, 5), (2, 6)):
         torch.manual_seed(global_seed)
-        points.append(ss.attack(model, x, y, threat=ss.linf(0.05), recipe=recipe, seed=seed).x)
+        points.append(ss.attack(model, x, y, threat=ss.linf(0.05), recipe=recipe, search=ss.Search(seed=seed)).x)
     first, same, other = (point for point in points if isinstance(point, Tensor))
     assert torch.equal(first, same)
     assert torch.equal(first, other) == (not ss.recipe(recipe).draws)

@@ -88,7 +88,7 @@ def test_on_linear_models_the_nearest_point_is_found(name: str, norm: str, class
     truth = to_class.amin(1)
     # eps=None needs a box; so large an eps is none.
     threat = ss.threat_model(norm, None if box else 100.0, box=(0, 1) if box else None, mask=mask)
-    outcome = ss.attack(model, x, y, threat=threat, recipe=recipe, loss=loss)
+    outcome = ss.attack(model, x, y, threat=threat, recipe=recipe, search=ss.Search(loss=loss))
     reachable = torch.isfinite(truth)
     assert int(reachable.sum()) >= ROWS // 2
     found = _smallest(outcome)
@@ -252,7 +252,7 @@ def test_confidence_of_a_surrogate_is_its_own() -> None:
     fooled = []
     for confidence in (0, 2):
         recipe = f"cw:steps=50,searches=4,confidence={confidence}"
-        outcome = ss.attack(model, x, y, threat=_threat("l2"), recipe=recipe, surrogate=other)
+        outcome = ss.attack(model, x, y, threat=_threat("l2"), recipe=recipe, search=ss.Search(surrogate=other))
         assert isinstance(outcome.x, Tensor)
         fooled.append(int(outcome.fooled.sum()))
         finite = torch.isfinite(_smallest(outcome))
@@ -309,7 +309,7 @@ def test_the_scale_of_the_logits_hardly_matters(name: str, norm: str, factor: fl
     y = labels(model, x)
     loss = "margin" if name == "ddn" else None
     one, other = (
-        _smallest(ss.attack(each, x, y, threat=_threat(norm), recipe=_spec(name, 60), loss=loss))
+        _smallest(ss.attack(each, x, y, threat=_threat(norm), recipe=_spec(name, 60), search=ss.Search(loss=loss)))
         for each in (model, Scaled(model, factor))
     )
     assert float((other / one - 1).abs().max()) < 0.02
@@ -350,15 +350,22 @@ def test_a_surrogate_leads_and_the_model_judges(name: str) -> None:
     x, y = x[keep], y[keep]
     for surrogate in (other, [other, mlp(seed=2, scale=3)]):
         outcome = ss.attack(
-            model, x, y, threat=_threat("l2"), recipe=_spec(name, 20), surrogate=surrogate, loss="margin"
+            model,
+            x,
+            y,
+            threat=_threat("l2"),
+            recipe=_spec(name, 20),
+            search=ss.Search(loss="margin", surrogate=surrogate),
         )
         finite = torch.isfinite(_smallest(outcome))
         assert torch.equal(finite, outcome.fooled)
         assert bool((labels(model, torch.as_tensor(outcome.x)) != y)[finite].all())
     # The model itself is a perfect surrogate; as the surrogate of a model that never errs it finds nothing.
-    same = ss.attack(model, x, y, threat=_threat("l2"), recipe=_spec(name, 20), surrogate=model)
+    same = ss.attack(model, x, y, threat=_threat("l2"), recipe=_spec(name, 20), search=ss.Search(surrogate=model))
     assert bool(same.fooled.all())
-    never = ss.attack(_right_always(y), x, y, threat=_threat("l2"), recipe=_spec(name, 20), surrogate=model)
+    never = ss.attack(
+        _right_always(y), x, y, threat=_threat("l2"), recipe=_spec(name, 20), search=ss.Search(surrogate=model)
+    )
     assert not bool(never.fooled.any())
     assert bool(torch.isinf(_smallest(never)).all())
 
@@ -408,7 +415,7 @@ def test_other_tasks(name: str) -> None:
         ("binary", z[:, 0] > 0, lambda u: two(u)[:, :1]),
     ):
         labels_ = y.to(torch.int64) if y.dtype == torch.bool and y.ndim == 1 else y
-        outcome = ss.attack(model, x, labels_, threat=_threat("l2"), recipe=recipe, task=task)  # type: ignore[arg-type]
+        outcome = ss.attack(ss.Model(model, task=task), x, labels_, threat=_threat("l2"), recipe=recipe)  # type: ignore[arg-type]
         found = int(torch.isfinite(_smallest(outcome)).sum())
         assert found >= (2 if task == ss.Multilabel("all") else 9), task
         assert bool(outcome.verified.all())
@@ -436,9 +443,9 @@ def test_segmentation_is_for_ddn(name: str) -> None:
     y = _Pixels()(x).argmax(1)
     if name != "ddn":
         with pytest.raises(InputError, match=f"{name} follows differences of scores.*ddn"):
-            ss.attack(_Pixels(), x, y, threat=_threat("l2"), recipe=name, task="segmentation")
+            ss.attack(ss.Model(_Pixels(), task="segmentation"), x, y, threat=_threat("l2"), recipe=name)
         return
-    outcome = ss.attack(_Pixels(), x, y, threat=_threat("l2"), recipe=name, task="segmentation")
+    outcome = ss.attack(ss.Model(_Pixels(), task="segmentation"), x, y, threat=_threat("l2"), recipe=name)
     assert bool(torch.isfinite(_smallest(outcome)).all())
 
 

@@ -166,7 +166,7 @@ def _ran(
     model = Model(scores)
     x, threat, begin, audited = (options.pop(key, None) for key in ("x", "threat", "begin", "audited"))
     x = _x() if x is None else x
-    subject = Subject.of(model, outputs="logits", loss=audited)
+    subject = Subject.of(ss.Model(model, outputs="logits"), ss.Search(loss=audited))
     with subject.opened():
         y = torch.zeros(len(x), dtype=torch.int64)
         question = subject.ask(x, y, threat or _threat(ss.RECIPES[name]), key=Key(0))

@@ -62,7 +62,7 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
 def test_a_normalised_loader_is_not_attacked_in_its_own_units_by_accident() -> None:
     """Guards the law above: declared wrongly, the same batch gives other points."""
     inner, x = mlp(features=48, dtype=torch.float32), _images()
-    right = ss.fgsm(inner, _normal(x), eps=EPS, mean=MEAN, std=STD, inputs="normalised")
+    right = ss.fgsm(ss.Model(inner, mean=MEAN, std=STD, inputs="normalised"), _normal(x), eps=EPS)
     wrong = ss.fgsm(inner, _normal(x), eps=EPS, box=None)
     assert float((wrong - _normal(x)).abs().max()) > 0.9 * EPS
     assert float(((_normal(right) - _normal(x)).abs() * STD.reshape(SHAPE)).max()) < 1.01 * EPS
@@ -74,13 +74,10 @@ def test_a_normalised_budget_is_explicit_and_named() -> None:
     ways: list[tuple[Tensor, Literal["raw", "normalised"]]] = [(x, "raw"), (_normal(x), "normalised")]
     for batch, data in ways:
         outcome = ss.attack(
-            inner,
+            ss.Model(inner, mean=MEAN, std=STD, inputs=data),
             batch,
             threat=ss.linf(0.1),
-            mean=MEAN,
-            std=STD,
-            inputs=data,
-            budget="normalised",
+            search=ss.Search(budget="normalised"),
         )
         assert isinstance(outcome.x, Tensor)
         change = (outcome.x - _normal(x)).abs()
@@ -114,13 +111,17 @@ def test_a_batch_on_another_scale_shows_what_was_seen_and_what_fits(
 
 def test_raw_images_declared_as_normalised() -> None:
     with pytest.raises(ScaleError):
-        ss.fgsm(mlp(features=48, dtype=torch.float32), _images() * 10, eps=0.1, mean=MEAN, std=STD, inputs="normalised")
+        ss.fgsm(
+            ss.Model(mlp(features=48, dtype=torch.float32), mean=MEAN, std=STD, inputs="normalised"),
+            _images() * 10,
+            eps=0.1,
+        )
 
 
 def test_rounding_at_the_ends_of_the_box_is_no_error() -> None:
     x = torch.tensor([0.0, 1.0]).repeat(24).reshape(1, 3, 4, 4)
     crafted = ss.fgsm(
-        mlp(features=48, dtype=torch.float32), _normal(x), eps=EPS, mean=MEAN, std=STD, inputs="normalised"
+        ss.Model(mlp(features=48, dtype=torch.float32), mean=MEAN, std=STD, inputs="normalised"), _normal(x), eps=EPS
     )
     assert float(crafted.min()) >= 0
     assert float(crafted.max()) <= 1

@@ -25,7 +25,9 @@ Y = labels(MODEL, X)
 
 
 def _x(recipe: str, *, eps: float = 0.1, surrogate: nn.Module | None = None, threat: str = "linf") -> Tensor:
-    x = ss.attack(MODEL, X, Y, threat=ss.threat_model(threat, eps), recipe=recipe, surrogate=surrogate).x
+    x = ss.attack(
+        MODEL, X, Y, threat=ss.threat_model(threat, eps), recipe=recipe, search=ss.Search(surrogate=surrogate)
+    ).x
     assert isinstance(x, Tensor)
     return x
 
@@ -185,7 +187,7 @@ def test_input_diversity_draws_for_each_row() -> None:
         return torch.stack([z, -z], 1)
 
     x = 0.5 + rand(400, 1, 10, 10, seed=4) / 4
-    subject = Subject.of(model)
+    subject = Subject.of(ss.Model(model))
     with subject.opened():
         problem = subject.ask(x, torch.zeros(400, dtype=torch.int64), ss.linf(0.1), key=Key(0)).problem
         seen.clear()
@@ -221,7 +223,7 @@ def test_smoothing_does_not_leak_through_the_mask() -> None:
 def test_an_attack_object_keeps_its_copies_when_it_gets_a_surrogate() -> None:
     other = mlp(50, seed=5, scale=3)
     for name in ("di-fgsm:prob=1,resize=0.6", "si-fgsm"):
-        built = ss.attack(MODEL, X, Y, threat=ss.linf(0.1), recipe=ss.recipe(name), surrogate=other).x
+        built = ss.attack(MODEL, X, Y, threat=ss.linf(0.1), recipe=ss.recipe(name), search=ss.Search(surrogate=other)).x
         assert isinstance(built, Tensor)
         assert torch.equal(built, _x(name, surrogate=other))
         assert not torch.equal(built, _x("mi-fgsm", surrogate=other))

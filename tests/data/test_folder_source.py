@@ -139,5 +139,5 @@ def test_split_means_nothing_here(zoo: Path) -> None:
 def test_without_pillow(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(MissingExtraError, match=r"pillow: pip install 'signstep\[images\]'"):
+    with pytest.raises(MissingExtraError, match=r"pillow; run pip install 'signstep\[images\]'"):
         open_data(zoo)

@@ -295,5 +295,5 @@ def test_maps_of_classes_from_the_command_line(tmp_path: Path, monkeypatch: pyte
     assert (result.examples, result.terms["left_out"]) == (3, {"with the label 255, which is to be ignored": 1})
     task = ss.Segmentation(ignore=255)
     torch.manual_seed(0)
-    plain = ss.audit(nn.Conv2d(1, 3, 1), (x[1:], y[1:]), threat=ss.linf(0.1), attacks=["fgsm"], task=task)
+    plain = ss.audit(ss.Model(nn.Conv2d(1, 3, 1), task=task), (x[1:], y[1:]), threat=ss.linf(0.1), attacks=["fgsm"])
     assert plain.per_example.verdicts == result.per_example.verdicts

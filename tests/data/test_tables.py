@@ -279,7 +279,7 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 def test_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_parquet(tmp_path, trees())
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingExtraError, match=r"pyarrow: pip install 'signstep\[tables\]'"):
+    with pytest.raises(MissingExtraError, match=r"pyarrow; run pip install 'signstep\[tables\]'"):
         open_data(path, label_column="kind")
     assert open_data(write_csv(tmp_path, trees()), label_column="kind").len_hint == 10
 

@@ -25,6 +25,7 @@ from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.table import table
 from signstep.cli.candidates import named
 from signstep.data.digits import digits
+from signstep.engine.threat import parse_threat
 from signstep.train import Settings, training_recipe
 from signstep.train.variants import variant
 
@@ -128,7 +129,7 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
             continue
         value = next(rest)
         if word == "--threat":
-            ss.parse_threat(value)
+            parse_threat(value)
         if word == "--recipe" and words[0] == "train":
             assert training_recipe(value)
         elif word == "--recipe" and words[0] == "compare":

@@ -8,6 +8,7 @@ import whole_numbers
 
 from signstep.auditing.merge import merge
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.auditing.sections import Chart, Line, Section
 from signstep.cli import main
 from signstep.domains import DOMAINS, Domain, Request, audit_case
@@ -148,7 +149,9 @@ def test_charts_refuse_what_cannot_be_drawn(x: tuple[float, ...], y: tuple[float
 
 def test_merged_shards_say_that_the_domains_words_are_not_joined() -> None:
     whole = audit_case(whole_numbers.case(Request()), attacks=["fgsm"], curve=False)
-    shards = [audit_case(whole_numbers.case(Request()), attacks=["fgsm"], curve=False, shard=(i, 2)) for i in (0, 1)]
+    shards = [
+        audit_case(whole_numbers.case(Request()), attacks=["fgsm"], curve=False, run=Run(shard=(i, 2))) for i in (0, 1)
+    ]
     joined = merge(shards)
     assert joined.per_example == whole.per_example
     assert joined.sections == ()

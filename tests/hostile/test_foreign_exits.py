@@ -144,7 +144,6 @@ SEAMS: dict[str, Callable[[Raised], Any]] = {
     "adversarial_loss": lambda leave: ss.adversarial_loss(_Model(leave), X, Y, threat=BALL),
     "a criterion": lambda leave: ss.adversarial_loss(_net(), X, Y, threat=BALL, criterion=_calls(leave)),
     "watch=": lambda leave: fit(_net(), X, Y, threat=BALL, watch=_calls(leave)),
-    "stopping=": lambda leave: fit(_net(), X, Y, threat=BALL, stopping=_calls(leave)),
     "training rows": lambda leave: fit(_net(), _Rows(leave), threat=BALL),
 }
 

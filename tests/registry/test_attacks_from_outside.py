@@ -159,7 +159,7 @@ def test_an_attack_is_named_by_its_module(name: str) -> None:
     x, y = _batch()
     outcome = ss.attack(_net(), x, y, threat=ss.linf(0.2), recipe=spec)
     assert bool(outcome.verified.all())
-    record = ss.audit(_net(), (x, y), threat=ss.linf(0.2), attacks=["fgsm", spec], curve_attacks=[spec])
+    record = ss.audit(_net(), (x, y), threat=ss.linf(0.2), attacks=["fgsm", spec], curve=ss.Curve(True, [spec]))
     assert [entry.name for entry in record.attacks] == ["fgsm", spec]
     assert spec in record.curves
     assert ss.Result.from_plain(json.loads(record.to_json())) == record
@@ -320,8 +320,20 @@ def test_gradients_may_come_from_elsewhere_where_the_function_takes_an_oracle_or
     x, y = _batch()
     for name in ("rms_pgd", "plain"):
         outcome = ss.attack(
-            _net(), x, y, threat=ss.linf(0.2), recipe=f"ourattacks:{name}", surrogate=torch.nn.Linear(6, 3)
+            _net(),
+            x,
+            y,
+            threat=ss.linf(0.2),
+            recipe=f"ourattacks:{name}",
+            search=ss.Search(surrogate=torch.nn.Linear(6, 3)),
         )
         assert any("surrogate" in note for note in outcome.notes)
     with pytest.raises((InputError, ModelError), match="asks the model itself"):
-        ss.attack(_net(), x, y, threat=ss.linf(0.2), recipe="ourattacks:Own", surrogate=torch.nn.Linear(6, 3))
+        ss.attack(
+            _net(),
+            x,
+            y,
+            threat=ss.linf(0.2),
+            recipe="ourattacks:Own",
+            search=ss.Search(surrogate=torch.nn.Linear(6, 3)),
+        )

@@ -15,6 +15,7 @@ from signstep.auditing.evidence import Evidence
 from signstep.auditing.rescore import allowed
 from signstep.cli import main
 from signstep.engine.norms import L2, NORMS, CheckedNorm, Grouped, Norm, norm
+from signstep.engine.threat import parse_threat
 from signstep.engine.verify import KINDS, verify
 from signstep.errors import InputError, LoadError, ThreatError
 from signstep.registry import NotTypedError, typed_only
@@ -168,11 +169,11 @@ def _sizes(outcome: ss.Outcome) -> Tensor:
     ],
 )
 def test_a_norm_is_named_by_its_module(spec: str, name: str) -> None:
-    threat = ss.parse_threat(f"{spec}:0.3")
+    threat = parse_threat(f"{spec}:0.3")
     assert threat == ss.threat_model(spec, 0.3)
     assert str(threat) == f"{name} eps=0.3, box=[0, 1]"
-    assert ss.parse_threat(f"{spec}:1/4").label == "1/4"
-    assert ss.parse_threat(f"{spec}:none").eps is None
+    assert parse_threat(f"{spec}:1/4").label == "1/4"
+    assert parse_threat(f"{spec}:none").eps is None
     x, y = _batch()
     outcome = ss.attack(_net(), x, y, threat=threat, recipe="pgd")
     assert bool(outcome.verified.all())
@@ -259,7 +260,7 @@ def test_a_norm_has_a_name_of_its_own() -> None:
         with pytest.raises(ThreatError, match=r"norm Named calls itself '.*', which is one of Signstep's"):
             ss.threat_model(spec, 0.3)
     with pytest.raises(ThreatError, match=r"'ournorms:HALF' names a norm and no size; write ournorms:HALF:0.3"):
-        ss.parse_threat("ournorms:HALF")
+        parse_threat("ournorms:HALF")
 
 
 def test_what_is_passed_as_a_norm_and_is_none_is_said() -> None:
@@ -276,7 +277,7 @@ def test_installed_norms_have_names(here: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(NORMS.own) == ["linf", "l2", "l1"]
     # The name in a record is the one that is typed.
     assert norm(norm("weighted(0.25)").name) == norm("weighted(0.25)")
-    assert ss.parse_threat("weighted(0.25):0.3").norm.name == "weighted(0.25)"
+    assert parse_threat("weighted(0.25):0.3").norm.name == "weighted(0.25)"
 
 
 @pytest.mark.usefixtures("here")
@@ -294,7 +295,7 @@ def test_the_command_line_takes_them(here: Path, capsys: pytest.CaptureFixture[s
 def test_points_in_a_norm_that_is_not_here_are_not_checked_and_not_imported(here: Path) -> None:
     x, y = _batch()
     evidence, threat = Evidence(), ss.threat_model("ournorms:Weighted(0.5)", 1.0)
-    record = ss.audit(_net(), (x, y), threat=threat, attacks=["pgd"], curve=False, evidence=evidence)
+    record = ss.audit(_net(), (x, y), threat=threat, attacks=["pgd"], curve=False, run=ss.Run(evidence=evidence))
     points = evidence.tensors()
     assert len(points["row"])
     (here / "ournorms.py").write_text("raise AssertionError('imported')\n")

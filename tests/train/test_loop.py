@@ -351,7 +351,7 @@ def test_the_average_is_what_is_delivered(data: tuple[Tensor, Tensor]) -> None:
 
 def test_training_stops_where_it_is_asked_to(data: tuple[Tensor, Tensor]) -> None:
     asked = iter([False, False, True])
-    trained = fit(fresh(), *data, threat=THREAT, settings=QUICK, stopping=lambda: next(asked))
+    trained = fit(fresh(), *data, threat=THREAT, settings=QUICK, watch=lambda _: next(asked))
     assert (trained.steps, trained.partial) == (3, True)
 
 

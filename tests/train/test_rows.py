@@ -80,7 +80,7 @@ def test_a_run_from_a_file_goes_on(data: tuple[Tensor, Tensor], tmp_path: Path) 
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     asked = iter([False, True])
     where = tmp_path / "run"
-    first = fit(model, rows, y, threat=THREAT, settings=QUICK, folder=where, stopping=lambda: next(asked))
+    first = fit(model, rows, y, threat=THREAT, settings=QUICK, folder=where, watch=lambda _: next(asked))
     assert (first.steps, first.partial) == (2, True)
     second = fit(model, rows, y, threat=THREAT, settings=QUICK, folder=where)
     assert (second.steps, second.notes[0]) == (6, "went on from step 2")

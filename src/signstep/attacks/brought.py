@@ -66,8 +66,7 @@ def _called(attack: Any, name: str) -> Attack:
     if attack.name == name:
         return attack  # type: ignore[no-any-return]
     if is_dataclass(attack) and any(field.name == "name" and field.init for field in fields(attack)):
-        renamed: Any = replace(attack, name=name)  # type: ignore[type-var]
-        return renamed  # type: ignore[no-any-return]
+        return replace(attack, name=name)  # type: ignore[type-var, return-value]
     own = copy.copy(attack)
     try:
         own.name = name

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from signstep.attacks.recipes import needs_of
-from signstep.auditing.result import aside_note
+from signstep.auditing.record import aside_note
 from signstep.auditing.tally import Tally
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from signstep.auditing.result import CurvePoint, Examples, Result, worst_case
+from signstep.auditing.record import CurvePoint, Examples, worst_case
+from signstep.auditing.result import Result
 from signstep.auditing.tally import Facts, Sums, nearest_curves
 from signstep.errors import InputError
 

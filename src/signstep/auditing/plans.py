@@ -7,7 +7,8 @@ from typing import Any
 from signstep.attacks.recipes import RECIPES, canonical, recipe, split
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.ladder import LADDERS, Rung
-from signstep.auditing.result import NOT_RUN, AttackResult, Result
+from signstep.auditing.record import NOT_RUN, AttackResult
+from signstep.auditing.result import Result
 from signstep.auditing.run import rung_names
 from signstep.auditing.tally import Facts
 from signstep.engine.eot import Eot

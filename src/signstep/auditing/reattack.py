@@ -7,6 +7,7 @@ leaves a sample of n untouched with a chance of (1 - s)^n, and none fallen of n 
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor
 from signstep.auditing.checks import Check
 from signstep.auditing.ladder import LADDERS
 from signstep.auditing.result import Result
-from signstep.auditing.run import audit
+from signstep.auditing.run import Curve, Run, audit
 from signstep.engine.statistics import exact_lower, exact_upper
+from signstep.engine.threat import Threat
 from signstep.engine.tree import Tree, rows, take
 from signstep.errors import InputError
-from signstep.model.subject import Model
+from signstep.model.declaration import Model
+from signstep.model.search import Search
 from signstep.registry import NotTypedError, typed_only
 
 # Another machine's rounding, or a recipe whose steps magnify it, lets so many of the held fall without a lie, and
@@ -53,7 +56,8 @@ def attacked_again(
     count: int,
     *,
     model: Model,
-    reading: Mapping[str, Any],
+    threat: Threat,
+    search: Search | None = None,
     attacks: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
     drawn: Sequence[int] | None = None,
@@ -67,7 +71,8 @@ def attacked_again(
         data: batches of them.
         count: examples to draw of each kind, at most those that there are.
         model: the verifier's.
-        reading: arguments of `signstep.audit` that say how model and data are read: threat, task, mean, ...
+        threat: in raw units.
+        search: units of the budget and loss; what else there is to a search is the record's.
         attacks: attack objects by name, for names that are no recipes.
         device: where it runs.
         drawn: the sample, for tests; None draws it by the system's secure generator.
@@ -86,14 +91,17 @@ def attacked_again(
             again = audit(
                 model,
                 [(x, y if result.terms.get("labels") == "given" else None)],
-                **{**reading, **_attacks(result, attacks or {})},
-                target=result.terms.get("target"),
-                engine=result.terms.get("engine", "exact"),
-                eot=result.terms.get("eot", 1),
-                seed=result.terms.get("seed", 0),
-                curve=levels or False,
-                curve_attacks=(),
-                device=device,
+                threat=threat,
+                **_attacks(result, attacks or {}),
+                curve=Curve(levels or False, ()),
+                search=replace(
+                    search or Search(),
+                    target=result.terms.get("target"),
+                    engine=result.terms.get("engine", "exact"),
+                    eot=result.terms.get("eot", 1),
+                    seed=result.terms.get("seed", 0),
+                ),
+                run=Run(device=device),
             )
     except NotTypedError as error:
         return Check("again", True, f"nothing was attacked: {error}", complete=False)

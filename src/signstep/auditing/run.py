@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,8 @@ from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.memory import planned_rows
-from signstep.auditing.result import Result, aside_note
+from signstep.auditing.record import aside_note
+from signstep.auditing.result import Result
 from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown
@@ -26,16 +26,16 @@ from signstep.engine.keys import Key
 from signstep.engine.oracles import Oracle
 from signstep.engine.origin import contained
 from signstep.engine.shaped import ShapedThreat, need_check
-from signstep.engine.tasks import Task, TaskName, ignored
+from signstep.engine.tasks import ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
-from signstep.engine.transform import Transform
 from signstep.engine.tree import Tree, rows, take, tree_map
-from signstep.engine.untouched import Mode, untouched
+from signstep.engine.untouched import untouched
 from signstep.errors import GradientError, InputError, ThreatError, VictimError
 from signstep.model.batch_sizes import OUT_OF_MEMORY
-from signstep.model.predictor import Kind, Selector
+from signstep.model.declaration import Callee, Model
+from signstep.model.search import Rule, Search, search_of
 from signstep.model.space import Statistic
-from signstep.model.subject import Model, Question, Subject, Target
+from signstep.model.subject import Question, Subject
 from signstep.model.twin import Engine
 
 __all__ = ["Data", "audit"]
@@ -49,41 +49,62 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
 _NOISE = ("random-sign",)
 
 
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A security curve: which sizes, and which attacks beside FGSM's step.
+
+    Attributes:
+        levels: True for shares of eps from 1/8 to 2; or sizes, ascending. All sizes of FGSM share one gradient.
+        attacks: of the audit's attacks those to trace over the sizes; gradient attacks cost a run for each size, on the
+            examples that no smaller size has fooled. Attacks that look for the smallest change give their curve in any
+            case, from their one run. Not for ladders, whose rungs meet the survivors.
+    """
+
+    levels: bool | Sequence[float] = True
+    attacks: Sequence[str] = _NOISE
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """How an audit is carried out and what its record says of its origin.
+
+    Attributes:
+        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1; `signstep.merge` joins the n results
+            into the one that a single audit gives.
+        device: move batches there; None is where the model's weights are.
+        transfer_to: other models by name: every attack's points are scored on them too, and the record says how many of
+            the examples that they answer rightly untouched they get wrong there. Bare networks are read like the model
+            itself, an `ss.Model` as it declares.
+        data: what the record calls the data; None for its type.
+        hashes: SHA-256 of "data", "preprocessing", ..., for the record; those of the model are its own.
+        evidence: collects the points that fooled the model.
+        progress: called with the number of examples done after each batch.
+    """
+
+    shard: tuple[int, int] | None = None
+    device: str | torch.device | None = None
+    transfer_to: Mapping[str, Model | Callee] = field(default_factory=dict)
+    data: str | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    progress: Progress | None = None
+
+
 @contained
 def audit(
-    model: Model,
+    model: Model | Callee,
     data: Data,
     *,
     threat: Threat,
     attacks: Sequence[str | Attack] | None = None,
     ladder: str | Sequence[str | Attack | Rung] | None = None,
-    curve: bool | Sequence[float] = True,
-    target: Target = None,
-    transfer_to: Mapping[str, Model] | None = None,
-    task: Task | TaskName = "auto",
-    loss: str | None = None,
+    curve: bool | Sequence[float] | Curve = True,
     mean: Statistic = None,
     std: Statistic = None,
-    inputs: Literal["raw", "normalised"] = "raw",
-    budget: Literal["raw", "normalised"] = "raw",
-    output: Selector = None,
-    outputs: Kind = "auto",
-    mode: Mode = "eval",
-    surrogate: Model | Sequence[Model] | None = None,
-    engine: Engine = "exact",
-    transform: Transform | None = None,
-    eot: int = 1,
-    seed: int = 0,
+    engine: Engine | None = None,
     limit: int | None = None,
-    shard: tuple[int, int] | None = None,
-    device: str | torch.device | None = None,
-    describe_model: str | None = None,
-    describe_data: str | None = None,
-    classes: Sequence[str] = (),
-    hashes: Mapping[str, str] | None = None,
-    curve_attacks: Sequence[str] = ("random-sign",),
-    evidence: Evidence | None = None,
-    progress: Progress | None = None,
+    search: Search | None = None,
+    run: Run | None = None,
 ) -> Result:
     """Attack every example of a data set and return the record of what was found.
 
@@ -92,7 +113,7 @@ def audit(
     With ``ladder``, each attack takes the examples that the ones before it have not fooled.
 
     Args:
-        model: an nn.Module or any callable.
+        model: an `ss.Model`, or a bare nn.Module or callable.
         data: batches ``(x, y)``, such as a DataLoader; y None takes the model's own predictions. Or a pair of tensors,
             or a torch Dataset or a list of single examples. NumPy arrays do for tensors. Each
             example counts once; what is left out is counted in ``terms["left_out"]`` and the notes.
@@ -100,38 +121,15 @@ def audit(
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
             fgsm and pgd.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
-        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; or False. All sizes share one gradient.
-        target: for a targeted audit: "random", "least-likely" or "next".
-        transfer_to: other models by name: every attack's points are scored on them too, and the record says how many of
-            the examples that they answer rightly untouched they get wrong there. Read like the model itself.
-        task: what the outputs mean, see `signstep.attack`.
-        loss: the loss to climb, see `signstep.attack`.
-        mean: see `signstep.attack`.
-        std: see `signstep.attack`.
-        inputs: "normalised" if the batches already are.
-        budget: "normalised" measures eps in the model's coordinates; the record names it.
-        output: where the scores are in what the model returns.
-        outputs: "auto", "logits" or "probabilities".
-        mode: "eval" or "keep".
-        surrogate: take gradients from these models instead.
-        engine: "exact", or "fast" or "float32" to search on a twin of the model; see `signstep.attack`.
-        transform: what happens to inputs on their way to the model, see `signstep.attack`; every verdict is then the
-            majority over draws that no search has used.
-        eot: average each gradient over this many draws of the transform, or passes of a random model.
-        seed: all randomness, together with each example's content.
-        limit: stop after this many examples, counted before ``shard``.
-        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1; `signstep.merge` joins the n results
-            into the one that a single audit gives.
-        device: move batches there; None is where the model's weights are.
-        describe_model: for the record.
-        describe_data: for the record.
-        classes: names of the classes, for the record.
-        hashes: SHA-256 of "weights", "data", "code" and "preprocessing", for the record.
-        curve_attacks: attacks of ``attacks`` to trace over the sizes of the curve beside FGSM; gradient attacks cost a
-            run for each size, on the examples that no smaller size has fooled. Attacks that look for the smallest
-            change give their curve in any case, from their one run. Not for ladders, whose rungs meet the survivors.
-        evidence: collects the points that fooled the model.
-        progress: called with the number of examples done after each batch.
+        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False for none; or a `Curve` that traces
+            other attacks too.
+        mean: of a bare network: it wants (x - mean) / std. Anything else about it is said by an `ss.Model`.
+        std: see ``mean``.
+        engine: "exact", or "fast" or "float32" to search on a twin of the model; see `ss.Search`.
+        limit: stop after this many examples, counted before a shard is taken.
+        search: target ("random", "least-likely" or "next"), loss, surrogates, draws, engine, units of the budget, seed:
+            an `ss.Search`.
+        run: shard, device, other models to score the points on, evidence, progress: an `ss.Run`.
 
     Returns:
         A `Result`: print it for the table; ``.clean_accuracy``, ``.robust_accuracy``, ``.attacks``, ``.save(path)``.
@@ -141,42 +139,30 @@ def audit(
     Raises:
         InputError: the data is empty or does not fit; see `signstep.attack`.
     """
-    read = partial(
-        Subject.of,
-        task=task,
-        loss=loss,
-        mean=mean,
-        std=std,
-        inputs=inputs,
-        budget=budget,
-        output=output,
-        outputs=outputs,
-        mode=mode,
-        transform=transform,
-    )
-    subject = read(model, surrogate=surrogate, engine=engine, eot=eot)
-    others = {name: read(other) for name, other in (transfer_to or {}).items()}
-    if isinstance(target, Tensor):
-        raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
+    declared, search, run = Model.of(model, mean=mean, std=std), search_of(search, engine=engine), run or Run()
+    subject = Subject.of(declared, search)
+    others = {name: Subject.of(_like(declared, other)) for name, other in run.transfer_to.items()}
+    target = _rule(search)
+    drawn = curve if isinstance(curve, Curve) else Curve(curve)
     need_check(threat)
-    plan = _plan(attacks, ladder, curve_attacks, subject.oracle, threat)
-    _check_counts(limit, shard)
-    home = Home(model)
-    where = home.device if device is None else torch.device(device)
-    size = _size(model, data, where, mode)
-    stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignored(task))
+    plan = _plan(attacks, ladder, drawn.attacks, subject.oracle, threat)
+    _check_counts(limit, run.shard)
+    home, ignore = Home(declared.network), ignored(declared.task)
+    where = home.device if run.device is None else torch.device(run.device)
+    size = _size(declared, data, where)
+    stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignore)
     began = time.perf_counter()
     rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
     # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
-    traced = [] if rayless and tuple(curve_attacks) == _NOISE else plan.traced
-    tally = Tally([name for name, _ in plan.chosen], levels_of(curve, threat), [name for name, _ in traced])
+    traced = [] if rayless and tuple(drawn.attacks) == _NOISE else plan.traced
+    tally = Tally([name for name, _ in plan.chosen], levels_of(drawn.levels, threat), [name for name, _ in traced])
     tally.rayless = rayless
-    key = Key(seed)
+    key = Key(search.seed)
     interrupted = False
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
-        _check_places(threat, part, ignored(task))
-        here = _sliced(threat, tally.examples, tally.examples + rows(part), part, shard or (0, 1))
+        _check_places(threat, part, ignore)
+        here = _sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
         question = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
         tally.randomness = question.randomness
         if plan.ladder is None:
@@ -188,11 +174,11 @@ def audit(
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
-        _finish(question, traced, subject.oracle, key, tally, evidence)
+        _finish(question, traced, subject.oracle, key, tally, run.evidence)
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
-        for x, y in batches(stream, limit, shard):
+        for x, y in batches(stream, limit, run.shard):
             with ExitStack() as opened:
                 for part in (subject, *others.values()):
                     opened.enter_context(part.opened())
@@ -202,8 +188,8 @@ def audit(
                     None if y is None else y.to(where),
                     tally,
                 )
-            if progress is not None:
-                progress(tally.examples)
+            if run.progress is not None:
+                run.progress(tally.examples)
             if tally.ended:
                 break
     except (KeyboardInterrupt, VictimError) as error:
@@ -213,24 +199,24 @@ def audit(
         tally.forget()
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
-    _check_seen(tally, shard, stream.left_out)
+    _check_seen(tally, run.shard, stream.left_out)
     return tally.result(
-        model=describe_model or type(model).__name__,
-        data=describe_data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
+        model=declared.title,
+        data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
         attacks=plan.chosen,
         terms={
             **_terms(threat, subject),
             "target": target,
-            "seed": seed,
+            "seed": search.seed,
             "device": str(where),
-            "shard": None if shard is None else list(shard),
+            "shard": None if run.shard is None else list(run.shard),
             **({"left_out": stream.left_out} if stream.left_out else {}),
         },
         notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks),
         seconds=time.perf_counter() - began,
         partial=interrupted or tally.ended,
-        classes=tuple(classes),
-        hashes=dict(hashes or {}),
+        classes=tuple(declared.classes),
+        hashes={**declared.hashes, **run.hashes},
         ladder="" if plan.ladder is None else plan.ladder.name,
     )
 
@@ -383,15 +369,28 @@ def _remarks(subject: Subject) -> list[str]:
     return remarks
 
 
-def _size(model: object, data: Data, where: torch.device, mode: Mode) -> int:
+def _size(declared: Model, data: Data, where: torch.device) -> int:
     """Of a batch where the data is two tensors: on a card what its memory has room for."""
-    if where.type != "cuda" or not isinstance(model, nn.Module) or not isinstance(data, tuple):
+    network = declared.network
+    if where.type != "cuda" or not isinstance(network, nn.Module) or not isinstance(data, tuple):
         return ROWS  # of arrays that are no tensors the attempt below fails
     try:
-        with untouched(model, mode=mode):
-            return planned_rows(model, data[0][:2].to(where), of=len(data[0]))
+        with untouched(network, mode=declared.mode):
+            return planned_rows(network, data[0][:2].to(where), of=len(data[0]))
     except Exception:  # the audit itself will say what is wrong with model or data
         return ROWS
+
+
+def _rule(search: Search) -> Rule | None:
+    """The rule by which targets are chosen."""
+    if isinstance(search.target, Tensor):
+        raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
+    return search.target
+
+
+def _like(declared: Model, other: Model | Callee) -> Model:
+    """Another model: as it declares, a bare network like the one that is audited."""
+    return other if isinstance(other, Model) else replace(declared, network=other, name=None, hashes={})
 
 
 def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor | None, tally: Tally) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from signstep.auditing.result import NOT_RUN
+from signstep.auditing.record import NOT_RUN
 from signstep.engine.keys import Key
 from signstep.engine.outcome import Outcome
 from signstep.engine.problem import judge

@@ -1,52 +1,25 @@
 """What ``--domain`` changes about a command: where model, data and threat come from; and ``signstep schema``."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.terminal import noted, told
-from signstep.domains import DOMAINS, Case, Request, domain
+from signstep.domains import DOMAINS, IMAGES, Request, domain
 from signstep.domains import domain as find_domain
 from signstep.errors import InputError
 from signstep.io.files import WriteError, write_whole
 
-IMAGES = "image"
-
-DomainName = Annotated[str, typer.Option("--domain", help=f"What the inputs are: {IMAGES}, {', '.join(DOMAINS)}.")]
+DomainName = Annotated[str, typer.Option("--domain", help=f"What the inputs are: {IMAGES.name}, {', '.join(DOMAINS)}.")]
 SchemaFile = Annotated[
     Path | None,
     typer.Option("--schema", help="With --domain: a TOML file that says what the data means and what may change."),
 ]
-
-# Options of an audit that a domain's schema decides instead, or that only images have; some domains heed some of them.
-_OF_IMAGES = (
-    "label_column",
-    "ignore_column",
-    "split",
-    "resize",
-    "classes",
-    "ignore_label",
-    "max_pixels",
-    "box",
-    "grid",
-    "goal",
-    "predicted_labels",
-    "task",
-    "tolerance",
-    "loss",
-    "mean",
-    "std",
-    "inputs",
-    "budget",
-    "output",
-    "outputs",
-    "mode",
-)
 
 
 def check_options(context: typer.Context, name: str, schema: Path | None) -> None:
@@ -55,7 +28,7 @@ def check_options(context: typer.Context, name: str, schema: Path | None) -> Non
     Raises:
         InputError: an option has no effect, or there is no such domain.
     """
-    if name == IMAGES:
+    if name == IMAGES.name:
         if schema is not None:
             raise InputError("--schema has no effect on images; pass --domain, or drop it")
         if context.params.get("ignore_column"):
@@ -70,9 +43,8 @@ def refuse_unheeded(context: typer.Context, heeded: Collection[str], name: str) 
     Raises:
         InputError: one is.
     """
-    for option in _OF_IMAGES:
-        if option in heeded:
-            continue
+    # What a schema decides elsewhere, or what only images have.
+    for option in sorted((IMAGES.heeds | {"ignore_column"}) - set(heeded)):
         source = context.get_parameter_source(option)
         if source is not None and source.name == "COMMANDLINE":
             raise InputError(
@@ -94,30 +66,6 @@ def check_recipes(name: str, given: Sequence[str] | None) -> None:
             raise InputError(f"{own} is an attack of --domain {row.name} alone; pass that, or another attack")
 
 
-def case_of(name: str, stated: Mapping[str, Any], batch_size: int) -> Case:
-    """The audit that the options of a command ask for, by their names there."""
-    weights, schema, limit = stated.get("weights"), stated.get("schema"), stated.get("limit")
-    return find_domain(name).case(
-        Request(
-            model=stated.get("model"),
-            weights=None if weights is None else Path(weights),
-            model_args=tuple(stated.get("model_arg") or ()),
-            trust=bool(stated.get("trust", False)),
-            data=stated.get("data"),
-            schema=None if schema is None else Path(schema),
-            threat=stated.get("threat"),
-            label_column=stated.get("label_column"),
-            limit=None if limit is None else int(limit),
-            batch_size=batch_size,
-            seed=int(stated.get("seed", 0)),
-            skip_bad=bool(stated.get("skip_bad", False)),
-            ignore=tuple(stated.get("ignore_column") or ()),
-            task=str(stated.get("task") or "auto"),
-            tolerance=stated.get("tolerance"),
-        )
-    )
-
-
 @app.command()
 def schema(
     context: typer.Context,
@@ -135,7 +83,7 @@ def schema(
 
     Without data: that of the domain's own example.
     """
-    if name == IMAGES:
+    if name == IMAGES.name:
         raise InputError(f"images need no schema; pass --domain, one of {_with_schema()}")
     infer = domain(name).infer
     if infer is None:
@@ -164,8 +112,3 @@ def schema(
 
 def _with_schema() -> str:
     return ", ".join(row.name for row in DOMAINS.values() if row.infer is not None)
-
-
-def described(case: Case) -> Sequence[str]:
-    """What is said before the work begins."""
-    return (f"model: {case.description}", f"data: {case.data}", *case.opening)

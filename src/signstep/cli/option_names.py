@@ -2,8 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
+from os import PathLike, fspath
 from types import TracebackType
 from typing import Any
+
+from signstep.messages import UNSAID, Arg, Blank, Message, in_python
 
 # Arguments of the API that go by another name here: the parameter of the command, the first that it has.
 _OTHERWISE = {
@@ -13,35 +17,29 @@ _OTHERWISE = {
     "curve_attacks": ("curve_attack",),
     "eps": ("threat",),
 }
-# Values that are written otherwise, by argument.
+# Values that are written otherwise, by argument and by the value in Python.
 _VALUES = {
     ("curve", "False"): "none",
     ("target", "None"): "untargeted",
     ("task", "Regression(tolerance)"): "regression --tolerance T",
 }
-_VALUE = r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[\w+-](?:[\w.:/+-]*[\w/+-])?(?:\([^()]*\))?|"
-# Inside of words, paths, quoted text and code that somebody else wrote nothing is touched.
-_ASSIGNED = re.compile(rf"(?<![^\s(\[])([a-z_]+)=({_VALUE})(?=[\s.,;:)\]]|$)")
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _PLAIN = re.compile(r"[\w.,:/+-]+")
-# There every name=value belongs to the user's own function, and messages quote the user's own errors.
-_FOREIGN = ("signstep.model.opening.factory", "signstep.importing")
 
 
-def in_options(error: BaseException, command: Any) -> str:
-    """The message of an error with the options of a command instead of the API's arguments.
+def in_options(message: Message, options: Mapping[str, Any]) -> str:
+    """An error or a warning with the options of a command instead of the API's arguments.
 
     Args:
-        error: Raised by Signstep on purpose.
-        command: The command that ran, as click knows it; None leaves the message as it is.
+        message: raised by Signstep on purpose.
+        options: of the command that ran, by the arguments of the API (`options_by_argument`).
     """
-    if _raised_in(error.__traceback__) in _FOREIGN:
-        return str(error)
-    return translated(str(error), options_by_argument(command))
+    if message.where or message.cure or message.argument is not None:
+        return message.said(partial(_in_options, options))
+    return str(message) if _foreign(message) else translated(str(message), options)
 
 
 def options_by_argument(command: Any) -> dict[str, Any]:
-    """The option behind each argument of the API, from the options of a command."""
+    """The option behind each argument of the API, from the options of a command as click knows it; None has none."""
     options = {
         option.name.rstrip("_"): option
         for option in getattr(command, "params", ())
@@ -52,6 +50,65 @@ def options_by_argument(command: Any) -> dict[str, Any]:
         if known:
             options[argument] = options[known[0]]
     return options
+
+
+def command_of(words: Sequence[str], group: Any) -> Any:
+    """The command among the words typed; None where there is none."""
+    return next((group.commands[word] for word in words if word in group.commands), None)
+
+
+def _in_options(options: Mapping[str, Any], argument: Arg, first: bool) -> str:
+    option = options.get(argument.name)
+    if option is None:
+        return in_python(argument, first)
+    flag = _flag(option)
+    if argument.of:
+        return f"{flag} has {argument.of} {argument.shown}"
+    if (said := _VALUES.get((argument.name, argument.shown or ""))) is not None:
+        return f"{flag} {said}"
+    if argument.name == "eps":
+        return f"{flag} NORM:{'EPS' if argument.value is UNSAID else _typed(argument)}"
+    if argument.value is UNSAID or getattr(option, "is_flag", False):
+        return flag
+    return f"{flag} {_typed(argument, 'x' if argument.name == 'resize' else ',')}"
+
+
+def _typed(argument: Arg, between: str = ",") -> str:
+    """A value as it is typed: sequences with commas, words without quotes, what is to be filled in in capitals."""
+    if argument.as_shown:
+        return str(argument.shown)
+    return _word(argument.value, between)
+
+
+def _word(value: object, between: str) -> str:
+    if isinstance(value, Blank):
+        return between.join(name.upper() for name in value.names)
+    if isinstance(value, (tuple, list)):
+        return between.join(_word(part, between) for part in value)
+    if value is None:
+        return "none"
+    if isinstance(value, (str, PathLike)):
+        text = fspath(value) if isinstance(value, PathLike) else value
+        return text if isinstance(text, str) and _PLAIN.fullmatch(text) else repr(text)
+    return repr(value)
+
+
+def _flag(option: Any) -> str:
+    return str(next(text for text in option.opts if text.startswith("--")))
+
+
+# What follows reads messages that are one text; it goes when the last of them has its parts.
+
+_VALUE = r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[\w+-](?:[\w.:/+-]*[\w/+-])?(?:\([^()]*\))?|"
+# Inside of words, paths, quoted text and code that somebody else wrote nothing is touched.
+_ASSIGNED = re.compile(rf"(?<![^\s(\[])([a-z_]+)=({_VALUE})(?=[\s.,;:)\]]|$)")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+# There every name=value belongs to the user's own function, and messages quote the user's own errors.
+_FOREIGN = ("signstep.model.opening.factory", "signstep.importing")
+
+
+def _foreign(message: Message) -> bool:
+    return isinstance(message, BaseException) and _raised_in(message.__traceback__) in _FOREIGN
 
 
 def translated(text: str, options: Mapping[str, Any]) -> str:
@@ -79,16 +136,15 @@ def translated(text: str, options: Mapping[str, Any]) -> str:
 def _option(name: str, value: str, option: Any) -> str:
     flag = _flag(option)
     if name == "eps":
-        return f"{flag} NORM:{_written(value) or 'EPS'}"
+        return f"{flag} NORM:{_from_text(value) or 'EPS'}"
     if (name, value) in _VALUES:
         return f"{flag} {_VALUES[name, value]}"
     if not value or getattr(option, "is_flag", False):
         return flag
-    return f"{flag} {_written(value, 'x' if name == 'resize' else ',')}"
+    return f"{flag} {_from_text(value, 'x' if name == 'resize' else ',')}"
 
 
-def _written(value: str, between: str = ",") -> str:
-    """A value as it is typed: sequences with commas, words without quotes, names of values in capitals."""
+def _from_text(value: str, between: str = ",") -> str:
     if value[:1] in ("(", "["):
         parts = [part.strip().strip("'\"") for part in value[1:-1].split(",") if part.strip()]
         if value[0] == "(":
@@ -100,10 +156,6 @@ def _written(value: str, between: str = ",") -> str:
     return bare if _PLAIN.fullmatch(bare) else value
 
 
-def _flag(option: Any) -> str:
-    return str(next(text for text in option.opts if text.startswith("--")))
-
-
 def _raised_in(trace: TracebackType | None) -> str:
     """The module whose code raised."""
     name = ""
@@ -111,8 +163,3 @@ def _raised_in(trace: TracebackType | None) -> str:
         name = str(trace.tb_frame.f_globals.get("__name__", ""))
         trace = trace.tb_next
     return name
-
-
-def command_of(words: Sequence[str], group: Any) -> Any:
-    """The command among the words typed; None where there is none."""
-    return next((group.commands[word] for word in words if word in group.commands), None)

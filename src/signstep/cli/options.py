@@ -4,18 +4,17 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, cast
+from typing import Annotated, Literal, TypeAlias, TypeVar, cast
 
 import torch
 import typer
 
 from signstep.attacks.recipes import RECIPES, canonical, split
 from signstep.data.targets import ClassIndex
-from signstep.engine.tasks import Regression, Segmentation, Task, TaskName
-from signstep.engine.threat import Box, ThreatModel, parse_threat
 from signstep.errors import InputError
 from signstep.importing import is_spec
 
+Default = TypeVar("Default")
 Side: TypeAlias = Literal["raw", "normalised"]
 Rule: TypeAlias = Literal["random", "least-likely", "next"]
 
@@ -68,6 +67,10 @@ Output = Annotated[str | None, typer.Option(help="Key or index of the scores in 
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
 Mode = Annotated[str, typer.Option(help="eval, or keep to leave the model's modes as they are.")]
 Seed = Annotated[int, typer.Option(help="All randomness, together with each example's content.")]
+Surrogate = Annotated[
+    list[str] | None,
+    typer.Option(help="Take gradients from this model instead, MODEL or MODEL@WEIGHTS; the mean over several."),
+]
 EngineName = Annotated[
     str,
     typer.Option(
@@ -79,13 +82,6 @@ Eot = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for torch.")]
-
-
-def threat_of(text: str | None, box: str | None, grid: int | None, bounds: tuple[float, float] | None) -> ThreatModel:
-    """The threat model from ``--threat``, ``--box`` and ``--grid``; the data may know its bounds."""
-    if text is None:
-        raise InputError("--threat is missing: what may an attacker change? Pass norm:eps, such as --threat linf:8/255")
-    return parse_threat(text, box=_box(box, bounds or (0.0, 1.0)), grid=grid)
 
 
 def attacks_of(given: Sequence[str] | None) -> Sequence[str]:
@@ -124,19 +120,6 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise InputError(f"--shard {text!r} is not I/N with 0 <= I < N; pass for example 0/4, 1/4, 2/4 and 3/4")
     return int(number), int(count)
-
-
-def task_of(name: str, tolerance: float | None, ignore: int | None = None) -> Task | TaskName:
-    """The task from ``--task``, ``--tolerance`` and, for positions, ``--ignore-label``; rows the data leaves out."""
-    if name == "segmentation" and ignore is not None and tolerance is None:
-        return Segmentation(ignore=ignore)
-    if name == "regression" and tolerance is not None:
-        return Regression(tolerance)
-    if name == "regression":
-        raise InputError("--task regression needs --tolerance, the largest error that still counts as right")
-    if tolerance is not None:
-        raise InputError(f"--tolerance is for --task regression, the task is {name!r}")
-    return cast("TaskName", name)
 
 
 def rule_of(goal: str) -> Rule | None:
@@ -199,7 +182,8 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-def _box(text: str | None, default: Box) -> Box:
+def box_of(text: str | None, default: Default) -> tuple[float, float] | Default | None:
+    """(low, high) from LOW,HIGH; None for "none"; the default where nothing was said."""
     if text is None:
         return default
     if text.lower() == "none":
@@ -208,3 +192,12 @@ def _box(text: str | None, default: Box) -> Box:
     if ends is None or len(ends) != 2:
         raise InputError(f"--box {text!r} is not LOW,HIGH; pass two numbers such as 0,1, or none")
     return (ends[0], ends[1])
+
+
+def rows_of(batch_size: str | int) -> int | None:
+    """Examples at a time; None for "auto"."""
+    if batch_size == "auto":
+        return None
+    if not str(batch_size).isdigit() or int(batch_size) < 1:
+        raise InputError(f"--batch-size {batch_size!r}: pass a number of examples, or auto")
+    return int(batch_size)

@@ -19,6 +19,7 @@ from signstep.auditing.result import Result
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import read_text
+from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, SignstepError
 from signstep.model.space import InputSpace
 
@@ -203,8 +204,8 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
         same("task", task, str(terms["task"]).partition(" ")[0])
     if options.get("threat") is not None:
         box = options.get("box")
-        bounds = _ends(terms) if box is None else None
-        threat = o.threat_of(str(options["threat"]), None if box is None else str(box), options.get("grid"), bounds)
+        ends = o.box_of(None if box is None else str(box), _ends(terms) or (0.0, 1.0))
+        threat = parse_threat(str(options["threat"]), box=ends, grid=options.get("grid"))
         same("threat", str(threat), terms["threat"])
     curve = options.get("curve", "auto")
     if curve not in ("auto", "none"):

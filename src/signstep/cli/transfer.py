@@ -1,23 +1,35 @@
 """``signstep transfer``: craft on some models, score on others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 import typer
-from torch import nn
 
 from signstep.attacks.recipes import recipe
 from signstep.auditing.matrix import MARK
 from signstep.auditing.transfer import transfer as run_transfer
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.job import interruptible, output_folder
+from signstep.cli.groups import (
+    DataOptions,
+    MachineOptions,
+    ReadingOptions,
+    SearchOptions,
+    ThreatOptions,
+    request_of,
+    search_of,
+    spread,
+)
 from signstep.cli.terminal import aside, say, told
-from signstep.data import open_data
+from signstep.cli.work import interruptible, output_folder
+from signstep.domains.case import Request
+from signstep.domains.image.case import opened_data, opened_model, threat_of
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
-from signstep.model.opening import load_model
+from signstep.model.declaration import Model
 from signstep.report.heatmap import write_transfer
 
 _HELP = """Craft attacked inputs on some models and score them on others.
@@ -37,67 +49,46 @@ _ROWS = 128
 
 
 @app.command(help=_HELP)
+@spread
 def transfer(
+    reading: ReadingOptions,
+    data: DataOptions,
+    threat: ThreatOptions,
+    search: SearchOptions,
+    machine: MachineOptions,
     surrogate: Annotated[list[str] | None, typer.Option(help="Model to craft on, NAME=SPEC[@WEIGHTS]; repeat.")] = None,
     victim: Annotated[list[str] | None, typer.Option(help="Model to score on, NAME=SPEC[@WEIGHTS]; repeat.")] = None,
-    trust: o.Trust = False,
-    data: o.Data = None,
-    label_column: o.LabelColumn = None,
-    classes: o.Classes = None,
-    skip_bad: o.SkipBad = False,
-    ignore_label: o.IgnoreLabel = None,
-    max_pixels: o.MaxPixels = None,
-    split: o.Split = None,
-    resize: o.Resize = None,
-    limit: o.Limit = None,
-    batch_size: Annotated[int, typer.Option(help="Examples at a time.")] = _ROWS,
-    threat: o.ThreatText = None,
-    box: o.BoxText = None,
-    grid: o.Grid = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples at a time.")] = _ROWS,
     attack: Annotated[str, typer.Option(help="One recipe, such as mi-fgsm or di-fgsm:steps=20.")] = "mi-fgsm",
     ensemble: Annotated[bool, typer.Option(help="Also the mean gradient over the surrogates.")] = True,
     goal: Annotated[str, typer.Option(help="untargeted, or towards a class: random or next.")] = "untargeted",
-    task: o.TaskText = "auto",
-    loss: o.Loss = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    inputs: o.Inputs = "raw",
-    output: o.Output = None,
-    outputs: o.Outputs = "auto",
-    mode: o.Mode = "eval",
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
     out: Annotated[Path, typer.Option(help="Folder for the page, the table and the record.")] = Path(
         "signstep-transfer"
     ),
 ) -> None:
     """Craft and score."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if not surrogate or not victim or data is None:
+    if not surrogate or not victim or data.data is None:
         raise InputError("pass at least one --surrogate NAME=SPEC, one --victim NAME=SPEC, and --data")
     if goal not in ("untargeted", "random", "next"):
         raise InputError(f"--goal {goal!r}; pass untargeted, random or next: other rules differ from model to model")
+    for option, fits, reason in (
+        ("--predicted-labels", not data.predicted_labels, "models answer differently, so a transfer needs true labels"),
+        ("--ignore-column", not data.ignore_column, "it is for audits of tables with a schema"),
+        ("--budget", search.budget == "raw", "models share the inputs' raw units"),
+    ):
+        if not fits:
+            raise InputError(f"{option} has no meaning here: {reason}; drop it")
     recipe(attack)  # a recipe that does not exist is said before anything is loaded
-    quiet, where = aside(), o.device_of(device)
-    source = open_data(
-        data,
-        batch_size=batch_size,
-        limit=limit,
-        split=split,
-        resize=o.size_of(resize),
-        label_column=label_column,
-        classes=classes,
-        skip_bad=skip_bad,
-        ignore_label=ignore_label,
-        max_pixels=max_pixels,
-    )
-    loaded: dict[str, nn.Module] = {}
+    quiet, where = aside(), machine.ready()
+    asked = search_of(search, rule=None if goal == "untargeted" else o.rule_of(goal), trust=False)
+    request = replace(request_of(reading, data, threat, search=asked), batch_size=batch_size)
+    source = opened_data(request)
+    terms = threat_of(request, source.bounds)
+    assert isinstance(terms, ThreatModel)
+    loaded: dict[str, Model] = {}
     sides = [
-        _models(side, name, loaded, trust, mode, where) for side, name in ((surrogate, "surrogate"), (victim, "victim"))
+        _models(side, name, loaded, request, where) for side, name in ((surrogate, "surrogate"), (victim, "victim"))
     ]
-    terms = o.threat_of(threat, box, grid, source.bounds)
     with output_folder(out, marks=(MARK,)) as folder:
         say(quiet, f"data: {source.description}", *source.notes)
         with interruptible():
@@ -108,17 +99,8 @@ def transfer(
                 threat=terms,
                 recipe=attack,
                 ensemble=ensemble,
-                target=None if goal == "untargeted" else goal,  # type: ignore[arg-type]
-                task=o.task_of(task, None, ignore_label),
-                loss=loss,
-                mean=o.numbers(mean, "mean"),
-                std=o.numbers(std, "std"),
-                inputs=cast("o.Side", inputs),
-                output=o.output_of(output),
-                outputs=outputs,  # type: ignore[arg-type]
-                mode=mode,  # type: ignore[arg-type]
                 rows=batch_size,
-                seed=seed,
+                search=asked,
             )
         write_transfer(matrix, folder)
     told(str(matrix))
@@ -128,10 +110,10 @@ def transfer(
 
 
 def _models(
-    given: Sequence[str], side: str, loaded: dict[str, nn.Module], trust: bool, mode: str, where: torch.device
-) -> dict[str, nn.Module]:
+    given: Sequence[str], side: str, loaded: dict[str, Model], request: Request, where: torch.device
+) -> dict[str, Model]:
     """Models by name; what was loaded before is used again."""
-    found: dict[str, nn.Module] = {}
+    found: dict[str, Model] = {}
     for item in given:
         name, equals, spec = item.partition("=")
         if not name or not equals or not spec:
@@ -140,7 +122,7 @@ def _models(
             raise InputError(f"--{side} {name!r} is given twice; give each model a name of its own")
         if spec not in loaded:
             factory, at, weights = spec.partition("@")
-            made = load_model(factory, weights=weights if at else None, trust=trust, keep_mode=mode == "keep")
-            loaded[spec] = made.model.to(where)
+            asked = replace(request, model=factory, weights=Path(weights) if at else None)
+            loaded[spec] = opened_model(asked)[0].to(where)
         found[name] = loaded[spec]
     return found

@@ -1,38 +1,31 @@
 """``signstep verify``: what of a report holds, for somebody who believes nothing that lies in its folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 from torch import Tensor
 
-from signstep.auditing import plans, rescore
 from signstep.auditing.checks import Check, attempted
-from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
-from signstep.auditing.evidence import Evidence
+from signstep.auditing.checksums import RECORD, check_sums, plain_file
 from signstep.auditing.provable import unprovable
-from signstep.auditing.reading import LARGEST, parse
-from signstep.auditing.reattack import attacked_again
-from signstep.auditing.recount import recount
-from signstep.auditing.result import SCHEMA, Result
+from signstep.auditing.reading import LARGEST
+from signstep.auditing.result import Result
 from signstep.auditing.signature import signed
 from signstep.auditing.stated_terms import claims
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.domain import SchemaFile
 from signstep.cli.isolation import isolated, refuse
-from signstep.cli.job import output_folder
-from signstep.cli.report_config import ReportConfig, agrees, proposal, read_so, report_config
+from signstep.cli.report_config import agrees, proposal, read_so, report_config
 from signstep.cli.terminal import aside, say, told
-from signstep.cli.verifier import Verifier, brought, domain_terms, files_of, names, options_of, threat
+from signstep.cli.verifier import brought, files_of, options_of
+from signstep.cli.work import output_folder
 from signstep.domains import DOMAINS
-from signstep.domains import domain as find_domain
-from signstep.engine.threat import span_of
-from signstep.engine.untouched import untouched
 from signstep.errors import LoadError
 from signstep.plain import one_line
+from signstep.verifying import SOUND, of_model, of_record, points_of, record_of
 
 _HELP = """Check a report with your own model, weights and data, believing nothing that lies in its folder.
 
@@ -54,10 +47,6 @@ _MISSING = (
     "NOT CHECKED: what a model answers, labels, examples, inputs and SHA-256 of what went in, for which your model and "
     "data are needed: pass --model and --data"
 )
-
-
-# Of a record that fails one of these, nothing is asked: it is not known what.
-_SOUND = ("counts", "terms", "points")
 
 
 @app.command(help=_HELP)
@@ -116,8 +105,8 @@ def verify(
     if signed_by is not None:
         checks.append(signed(report, signed_by))
     try:
-        result, said = _record(text)
-        points = _points(report)
+        result, said = record_of(text)
+        points = points_of(report)
     except LoadError as error:
         _told(None, [*checks, Check("record", False, str(error))], None, asked=False)
         return
@@ -128,8 +117,9 @@ def verify(
         # What is loaded is read under these terms; where they are none, nothing is.
         sane = attempted("terms", claims, result).holds
         own = brought(options, stated, result, box, where) if sane else None
-        checks += of_record(result, stated, points, own)
-        sound = all(check.holds for check in checks if check.name in _SOUND)
+        checks += of_record(result, points, own)
+        checks.append(attempted("configuration", agrees, result, stated))
+        sound = all(check.holds for check in checks if check.name in SOUND)
         checks += [] if unreadable is None else [unreadable]
         checks.append(attempted("page", same_page, result, points, stated.ignore, report))
         if own is not None and sound:
@@ -144,80 +134,9 @@ def verify(
     _told(result, checks, proposal(report, stated), asked=asked_, so=read_so(stated) if asked_ else None)
 
 
-def _record(text: bytes) -> tuple[Result, str]:
-    """The record, and what is to be said of its schema."""
-    try:
-        plain = parse(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise LoadError(f"this is not a signstep result: it is not UTF-8 ({error})") from error
-    result = Result.from_plain(plain)
-    by = f"made by signstep {result.versions.get('signstep')}"
-    old = "" if plain["schema"] == SCHEMA else f", which this version reads as {SCHEMA}"
-    return result, f"schema {plain['schema']}{old}, {by}"
-
-
-def _points(report: Path) -> dict[str, Tensor]:
-    path = report / POINTS
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise LoadError(f"{path} is no plain file")
-    return Evidence.load(path) if path.is_file() else {}
-
-
-def of_record(
-    result: Result, stated: ReportConfig, points: Mapping[str, Tensor], own: Verifier | None = None
-) -> list[Check]:
-    """Every check of record, configuration and points that asks no model."""
-    attacks, terms = (None, None) if own is None else (own.attacks, own.terms)
-    domain = result.terms.get("domain")
-    # Signstep's own code, whichever of its domains the record names.
-    checkers = find_domain(domain).checkers if isinstance(domain, str) and domain in DOMAINS else None
-    checks = [
-        recount(result),
-        attempted("terms", claims, result),
-        plans.ladder(result),
-        attempted("passes", plans.passes, result, attacks),
-        attempted("configuration", agrees, result, stated),
-        attempted("points", rescore.saved, result, points),
-    ]
-    if all(check.holds for check in checks if check.name == "points"):
-        checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
-    return checks
-
-
-def of_model(
-    result: Result, points: Mapping[str, Tensor], own: Verifier, device: torch.device, again: int = 0
-) -> Iterator[Check]:
-    """Every check that needs the verifier's model or data."""
-    yield names(result, own)
-    yield rescore.hashes(result, own.hashes)
-    yield threat(result, own)
-    if own.case is not None:
-        yield domain_terms(result, own, own.case)
-    kept = list(own.batches) if again else own.batches
-    task, model = own.task, own.predictor.model
-    with untouched(model, mode=own.mode), torch.no_grad():
-        checks, there = rescore.of_data(
-            result,
-            points,
-            kept,
-            own.predictor,
-            task,
-            own.to_search,
-            span_of(own.searched),
-            own.total,
-            own.reading.get("loss"),
-        )
-        yield from checks
-        if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
-            yield attempted("passes", plans.passes, result, own.attacks, there)
-        yield attempted("answers", rescore.answers, result, points, own.predictor, task)
-    if again:
-        yield attacked_again(result, kept, again, model=model, reading=own.reading, attacks=own.attacks, device=device)
-
-
 def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str, str], render: Path) -> None:
     """The page, the checklist and the pictures, from the record alone."""
-    from signstep.report import write_report
+    from signstep.report import write_report  # slow to import, and other commands do without
 
     with output_folder(render, marks=("index.html",)) as folder:
         try:

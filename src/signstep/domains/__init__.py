@@ -12,12 +12,12 @@ from types import ModuleType
 
 from signstep.attacks.recipe import Recipe
 from signstep.auditing.rescore import Checker
-from signstep.domains.case import Case, Request
+from signstep.domains.case import IMAGE, Case, Request
 from signstep.domains.run import audit_case
 from signstep.errors import InputError
 from signstep.io.files import expanded
 
-__all__ = ["DOMAINS", "Case", "Domain", "Request", "audit_case", "domain"]
+__all__ = ["DOMAINS", "IMAGES", "Case", "Domain", "Request", "audit_case", "domain"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Domain:
         Raises:
             InputError: the data or the schema does not exist, or they do not fit.
         """
-        for name, path in (("data", request.data), ("schema", request.schema)):
+        paths = (("data", None if self.name == IMAGE else request.data), ("schema", request.schema))
+        for name, path in paths:
             # ASE's readers take images of a file as FILE@INDEX.
             if path is not None and not expanded(str(path).partition("@")[0]).exists():
                 raise InputError(f"{name}={str(path)!r} does not exist; pass a file or folder that does")
@@ -92,14 +93,31 @@ DOMAINS: dict[str, Domain] = {
 }
 
 
+# Inputs that are one tensor: what a command is about where no domain is named.
+IMAGES = Domain(
+    IMAGE,
+    "images, and other inputs that are one tensor",
+    "signstep.domains.image",
+    frozenset(
+        (
+            *("label_column", "split", "resize", "classes", "ignore_label", "max_pixels", "box", "grid", "goal"),
+            *("predicted_labels", "task", "tolerance", "loss", "mean", "std", "inputs", "budget", "output", "outputs"),
+            *("mode", "surrogate"),
+        )
+    ),
+)
+
+
 def domain(name: str) -> Domain:
     """The domain of that name.
 
     Raises:
         InputError: there is none.
     """
+    if name == IMAGES.name:
+        return IMAGES
     if name not in DOMAINS:
-        near = difflib.get_close_matches(name, list(DOMAINS), n=1)
+        near = difflib.get_close_matches(name, [IMAGES.name, *DOMAINS], n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"domain={name!r} is not one of {', '.join(DOMAINS)}{hint}")
+        raise InputError(f"domain={name!r} is not one of {IMAGES.name}, {', '.join(DOMAINS)}{hint}")
     return DOMAINS[name]

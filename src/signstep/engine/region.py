@@ -18,8 +18,7 @@ from torch import Tensor
 
 from signstep.engine.keys import RowDraws
 from signstep.engine.norms import Linf, Norm
-from signstep.engine.shaped import ShapedThreat
-from signstep.engine.threat import Threat, ThreatModel
+from signstep.engine.threat import ThreatModel
 from signstep.engine.tree import Tree, per_row, search_dtype, wide
 from signstep.errors import InputError, ScaleError, ThreatError
 
@@ -376,22 +375,6 @@ class ProductRegion:
                 for name, part in self.parts.items()
             }
         )
-
-
-def region_around(x: Tree, threat: Threat) -> Region:
-    """The region that ``threat`` allows around ``x``; a dict of inputs takes a dict of threats with the same names."""
-    if isinstance(x, Tensor):
-        if not isinstance(threat, ThreatModel):
-            raise ThreatError(f"threat names the inputs {sorted(threat)}, but x is one tensor; pass one threat model")
-        return _around(x, threat)
-    if isinstance(threat, ThreatModel):
-        raise ThreatError(f"x has the inputs {sorted(x)}; pass a dict that gives each attacked input its threat model")
-    return ProductRegion({name: _around(x[name], threat[name]) for name in x})
-
-
-def _around(x: Tensor, threat: ThreatModel) -> Region:
-    """A ball in a box, or the set that the threat makes itself."""
-    return threat.around(x) if isinstance(threat, ShapedThreat) else BallRegion.around(x, threat)
 
 
 def ball_of(region: Region, name: str) -> BallRegion:

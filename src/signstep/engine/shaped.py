@@ -6,17 +6,14 @@ no code: the checker looks at the two inputs alone.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from signstep.engine.norms import CheckedNorm
+from signstep.engine.region import Region
 from signstep.engine.threat import Threat, ThreatModel
 from signstep.engine.verify import Verification
 from signstep.errors import ThreatError
-
-if TYPE_CHECKING:
-    from signstep.engine.region import Region
 
 
 class ShapedThreat(ThreatModel, ABC):
@@ -32,7 +29,7 @@ class ShapedThreat(ThreatModel, ABC):
         """The name of the set in records; what `signstep verify` finds its checker by."""
 
     @abstractmethod
-    def around(self, x: Tensor) -> "Region":
+    def around(self, x: Tensor) -> Region:
         """The region around a batch x (R, ...).
 
         Raises:

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -698,6 +698,7 @@ def _log_failures(right: Tensor) -> Tensor:
 
 
 TaskName = Literal["auto", "multiclass", "binary", "multilabel", "segmentation", "regression"]
+TASK_NAMES: tuple[str, ...] = get_args(TaskName)
 
 
 def task_for(task: Task | str, outputs: Tensor, tolerance: float | None = None) -> Task:

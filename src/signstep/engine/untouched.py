@@ -109,6 +109,11 @@ class Guard:
         return any(model is one for one in self._models)
 
     @property
+    def held(self) -> tuple[nn.Module, ...]:
+        """All modules that the models can reach or were seen to run."""
+        return tuple(state.module for state in self._states.values())
+
+    @property
     def modules(self) -> tuple[nn.Module, ...]:
         """The modules that have run, or that are models themselves."""
         return tuple(s.module for key, s in self._states.items() if key in self._ran or self.holds(s.module))

@@ -57,16 +57,9 @@ class Predictor:
     _writes_on_heads: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.model):
-            raise InputError(
-                f"model is a {type(self.model).__name__}, which cannot be called; pass an nn.Module or a function"
-            )
-        if isinstance(self.model, torch.export.ExportedProgram):
-            raise InputError("model is an ExportedProgram, which cannot be called itself; pass its program.module()")
+        check_network(self.model, self.kind)
         if self.sizes is None:
             self.sizes = Sizes.of(self.model)
-        if self.kind not in ("auto", "logits", "probabilities", "labels"):
-            raise InputError(f"outputs={self.kind!r}; pass 'auto', 'logits', 'probabilities' or 'labels'")
 
     def __call__(self, u: Tree) -> Outputs:
         """Run the model on inputs in search units; differentiable."""
@@ -207,6 +200,22 @@ class Predictor:
             self.notes.append(note)
         if aloud:
             warnings.warn(note, SignstepWarning, stacklevel=6)
+
+
+def check_network(network: object, kind: Kind) -> None:
+    """See that a network can be called, and that the kind of its outputs is one.
+
+    Raises:
+        InputError: it cannot, or it is none.
+    """
+    if not callable(network):
+        raise InputError(
+            f"model is a {type(network).__name__}, which cannot be called; pass an nn.Module or a function"
+        )
+    if isinstance(network, torch.export.ExportedProgram):
+        raise InputError("model is an ExportedProgram, which cannot be called itself; pass its program.module()")
+    if kind not in ("auto", "logits", "probabilities", "labels"):
+        raise InputError(f"outputs={kind!r}; pass 'auto', 'logits', 'probabilities' or 'labels'")
 
 
 def _numbers(raw: Tensor) -> Tensor:

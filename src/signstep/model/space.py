@@ -91,6 +91,11 @@ class InputSpace:
         """What the model is called with, for an input in the units of the budget."""
         return self.normalise(u) if self.budget == "raw" and self.mean is not None else u
 
+    def to_raw(self, x: Tensor) -> Tensor:
+        """A batch of the declared inputs in raw units."""
+        mean, std = self._statistics(x)
+        return x if self.inputs == "raw" else x * std + mean
+
     def normalise(self, x: Tensor) -> Tensor:
         """(x - mean) / std, channel by channel."""
         mean, std = self._statistics(x)

@@ -1,16 +1,16 @@
 """The model under attack with everything declared about it, and the question it is asked about a batch."""
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from signstep.engine import arrays
+from signstep.engine.around import region_around
 from signstep.engine.attack import Attack
 from signstep.engine.eot import Eot
 from signstep.engine.keys import Key, WatchedDraws, content_ids
@@ -19,16 +19,14 @@ from signstep.engine.origin import foreign
 from signstep.engine.outcome import Health, Outcome
 from signstep.engine.outputs import Outputs
 from signstep.engine.problem import ModelProblem, Warm, judge, nearness
-from signstep.engine.region import Region, region_around
+from signstep.engine.region import Region
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.targets import choose, classes_of
 from signstep.engine.tasks import (
     Aim,
-    Custom,
     Multiclass,
     Multilabel,
     Objective,
-    Regression,
     Score,
     Segmentation,
     Task,
@@ -42,14 +40,17 @@ from signstep.engine.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.engine.untouched import Mode, RandomnessWatch, guard_of, untouched
 from signstep.engine.verify import Verification, verify
 from signstep.errors import InputError, LabelError, ModelError, ThreatError
-from signstep.model.predictor import Kind, Predictor, Selector
-from signstep.model.space import InputSpace, Statistic
-from signstep.model.twin import ENGINES, Engine, prepared
+from signstep.model.declaration import Model
+from signstep.model.predictor import Kind, Predictor
+from signstep.model.search import Search, Target
+from signstep.model.space import InputSpace
+from signstep.model.twin import Engine, prepared
+from signstep.model.version import weights_version
 
 Randomness: TypeAlias = Literal["none", "draws", "state", "own"]
 
-# Models that were looked at twice, by mode: whether the two looks differed, and why.
-_SEEN: WeakKeyDictionary[Any, dict[str, Randomness]] = WeakKeyDictionary()
+# Models that were looked at twice, by mode and version of their weights: whether the two looks differed, and why.
+_SEEN: WeakKeyDictionary[Any, dict[str, tuple[object, Randomness]]] = WeakKeyDictionary()
 _FEW = 8
 
 _WHY: dict[Randomness, str] = {
@@ -63,9 +64,6 @@ _WHY: dict[Randomness, str] = {
         "generators: it has random numbers of its own, or keeps state between calls (seed or reset it in forward())"
     ),
 }
-
-Target: TypeAlias = Tensor | Literal["random", "least-likely", "next"] | None
-Model: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,6 +205,11 @@ class Question:
             smallest=smallest,
         )
 
+    def oracle(self, chosen: Oracle | None = None) -> Oracle:
+        """Where gradients come from: as chosen, else the model; on the fast twin where there is one."""
+        oracle = chosen or Autograd()
+        return oracle if self.twin is None else on_twin(oracle, self.twin)
+
     def searched_on_twin(self, attack: Attack) -> Attack:
         """The attack with its search on the fast twin, where there is one and it would have asked the model itself."""
         oracle = getattr(attack, "oracle", None)
@@ -247,46 +250,32 @@ class Subject:
     eot: int = 1
 
     @classmethod
-    def of(
-        cls,
-        model: Model,
-        *,
-        task: Task | TaskName = "auto",
-        loss: str | None = None,
-        mean: Statistic = None,
-        std: Statistic = None,
-        inputs: Literal["raw", "normalised"] = "raw",
-        budget: Literal["raw", "normalised"] = "raw",
-        output: Selector = None,
-        outputs: Kind = "auto",
-        mode: Mode = "eval",
-        surrogate: Model | Sequence[Model] | None = None,
-        engine: Engine = "exact",
-        transform: Transform | None = None,
-        eot: int = 1,
-    ) -> "Subject":
-        """Declare a model; see `signstep.attack` for the arguments."""
-        if engine not in ENGINES:
-            raise InputError(f"engine={engine!r}; pass one of {', '.join(ENGINES)}")
-        if mode not in ("eval", "keep"):
-            raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
-        if task == "regression" or isinstance(task, (Regression, Custom, Objective)):
-            outputs = "logits"  # their numbers are meant as they are: nothing is looked for behind a final sigmoid
-        space = InputSpace.of(mean, std, inputs=inputs, budget=budget)
-        prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
-        others = _models(surrogate)
-        if surrogate is not None and not others:
-            raise InputError("surrogate is empty; pass a model or several, or None to attack the model itself")
+    def of(cls, model: Model, search: Search | None = None) -> "Subject":
+        """A declared model, searched as `Search` says.
+
+        Raises:
+            InputError: the two do not go together.
+        """
+        search = search or Search()
+        space = model.space(search.budget)
+        if model.transform is not None and space.budget == "normalised":
+            raise InputError("transform changes raw inputs, budget='normalised' searches others; drop one of the two")
+        gradients: Kind = "auto" if model.kind == "labels" else model.kind
         return cls(
-            Predictor(model, output, outputs, prepare),
-            tuple(Predictor(other, output, "auto" if outputs == "labels" else outputs, prepare) for other in others),
+            model.predictor(space),
+            tuple(
+                other.predictor(other.space(search.budget))
+                if isinstance(other, Model)
+                else replace(model, network=other).predictor(space, gradients)
+                for other in search.surrogates
+            ),
             space,
-            task,
-            loss,
-            mode,
-            engine,
-            _transform(transform, space),
-            eot,
+            model.task,
+            search.loss,
+            model.mode,
+            search.engine,
+            model.transform,
+            search.eot,
         )
 
     @property
@@ -495,15 +484,16 @@ class Subject:
         """Whether two passes over a few rows differ, though the global generators did not move.
 
         The model has randomness of its own then, or keeps state: put back to what modules kept before, a model that
-        keeps state answers alike. Found out once for each model and mode.
+        keeps state answers alike. Found out once for each mode of a model, until its weights change.
         """
         try:
             known = _SEEN.setdefault(self.predictor.model, {})
         except TypeError:  # neither hashable nor weakly referable
             known = {}
-        if self.mode not in known:
+        guard = guard_of(self.predictor.model)
+        version = weights_version(() if guard is None else guard.held)
+        if self.mode not in known or known[self.mode][0] != version:
             few = tree_map(lambda part: part[:_FEW], inputs)
-            guard = guard_of(self.predictor.model)
 
             def differ(*, rewound: bool) -> bool:
                 looks = []
@@ -518,10 +508,11 @@ class Subject:
 
             with torch.no_grad():
                 if not differ(rewound=False):
-                    known[self.mode] = "none"
+                    found: Randomness = "none"
                 else:
-                    known[self.mode] = "own" if differ(rewound=True) else "state"
-        return known[self.mode]
+                    found = "own" if differ(rewound=True) else "state"
+            known[self.mode] = (version, found)
+        return known[self.mode][1]
 
     def _split(self, x: Tree, threat: Threat) -> tuple[Tree, dict[str, Tensor], dict[str, ThreatModel]]:
         """Attacked inputs in search units, frozen ones, and the threats by name ("" for a single tensor)."""
@@ -613,39 +604,6 @@ def _absent(task: Task, raw: Tensor, wanted: Tensor) -> int:
     if isinstance(task, Multiclass) and raw.ndim == 2 and raw.shape[1] > 1:
         return int(torch.isneginf(raw.gather(1, wanted.unsqueeze(1))).sum())
     return 0
-
-
-def _models(surrogate: Model | Sequence[Model] | None) -> tuple[Model, ...]:
-    if surrogate is None:
-        return ()
-    return tuple(surrogate) if isinstance(surrogate, (Sequence, nn.ModuleList)) else (surrogate,)
-
-
-def _takes_two(function: object) -> bool:
-    """Whether two arguments by place suit a function; those that do not say are taken at their word."""
-    try:
-        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else cast("Any", function))
-    except (TypeError, ValueError):
-        return True
-    try:
-        signature.bind(None, None)
-    except TypeError:
-        return False
-    return True
-
-
-def _transform(transform: Transform | None, space: InputSpace) -> Transform | None:
-    """The declared transform, which speaks raw units."""
-    if transform is not None and not callable(transform):
-        raise InputError(f"transform={transform!r}; pass one of signstep.transforms, or a function of (u, draws)")
-    if transform is not None and not _takes_two(transform):
-        raise InputError(
-            f"transform={transform!r} does not take two arguments; it is called with the inputs and what to draw from: "
-            "pass a function of (u, draws), which need not draw"
-        )
-    if transform is not None and space.budget == "normalised":
-        raise InputError("transform= changes raw inputs, budget='normalised' searches others; drop one of the two")
-    return transform
 
 
 def _plain(x: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class Placement:
     """
 
     place: Place = "random"
-    degrees: float = 0.0
-    light: float = 0.0
+    degrees: float = 10.0
+    light: float = 0.1
     low: float = 0.0
     high: float = 1.0
 

@@ -9,7 +9,9 @@ from torch.nn import functional as F  # noqa: N812
 from signstep.engine.origin import contained
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.model.declaration import Model
 from signstep.train.craft import Forward, ball
+from signstep.train.deployed import trained_module
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory
 from signstep.train.objectives import OBJECTIVES, Batch
@@ -20,7 +22,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 @contained
 def adversarial_loss(
-    model: Forward,
+    model: Model | Forward,
     x: Tensor,
     y: Tensor,
     recipe: str | TrainingRecipe = "n-fgsm",
@@ -39,7 +41,7 @@ def adversarial_loss(
     and the next call with the same ``memory`` takes the step.
 
     Args:
-        model: from inputs to scores; a module, or a function around one.
+        model: from inputs to scores; a module, a function around one, or an `ss.Model` of a module.
         x: inputs (R, ...), raw; a graph of their own (embeddings) is kept for the update, not for the attack.
         y: labels.
         recipe: "n-fgsm", "pgd-at:steps=7", ... (``signstep.train.TRAINING_RECIPES``) or a recipe.
@@ -80,9 +82,10 @@ def adversarial_loss(
         raise InputError(f"recipe={chosen.name!r} remembers each example; pass ids=, row numbers in the training set")
     if smoothing and criterion is not None:
         raise InputError(f"smoothing={smoothing:g} belongs to cross-entropy; put it into your criterion, or drop one")
+    forward: Forward = trained_module(model) if isinstance(model, Model) else model
     rowwise, learnt = losses(smoothing, criterion)
     draws = BatchDraws(len(x), x.device, generator)
-    batch = Batch(model, x, y, chosen, ball(x, threat), draws, rowwise, learnt, memory or Memory(), ids)
+    batch = Batch(forward, x, y, chosen, ball(x, threat), draws, rowwise, learnt, memory or Memory(), ids)
     return OBJECTIVES[chosen.objective](batch)
 
 

@@ -16,9 +16,9 @@ from signstep.engine.region import BallRegion
 from signstep.errors import InputError, ModelError
 from signstep.model.layout import ChannelsLast
 from signstep.train.craft import Forward, advanced, craft, finite, frozen, inner_mode, input_gradient, noise
+from signstep.train.deployed import Deployed
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory
-from signstep.train.normalised import Normalised
 from signstep.train.recipes import Objective, TrainingRecipe
 
 
@@ -210,7 +210,7 @@ def bounded(batch: Batch) -> Tensor:
     share = batch.recipe.weight
     low, high = ends(batch.region)
     network = network_of(batch.model)
-    if isinstance(network, Normalised):
+    if isinstance(network, Deployed):
         low, high = network.space.normalise(low), network.space.normalise(high)
         network = network_of(network.model)
     kind = batch.x.device.type

@@ -15,6 +15,7 @@ from atom_samples import cluster, slab
 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.rescore import allowed
+from signstep.auditing.run import Run
 from signstep.domains.atoms import CHECKERS, case, infer
 from signstep.domains.atoms.potential import as_potential
 from signstep.domains.atoms.schema import read_schema
@@ -57,7 +58,7 @@ def several(path: Path) -> Path:
 def test_the_example_runs_and_its_points_can_be_checked() -> None:
     made = case(Request(limit=1))
     evidence = Evidence()
-    result = audit_case(replace(made, attacks=FAST, curve=False), evidence=evidence)
+    result = audit_case(replace(made, attacks=FAST, curve=False), run=Run(evidence=evidence))
     assert result.examples == 1
     assert result.fooled == 1
     points = evidence.tensors()
@@ -78,7 +79,7 @@ def test_structures_of_several_sizes_in_one_audit(tmp_path: Path) -> None:
     made = case(Request(data=str(several(tmp_path / "s.xyz")), model="emt"))
     assert made.total == 3
     evidence = Evidence()
-    result = audit_case(replace(made, attacks=FAST, curve=False, summary=lambda *_: ()), evidence=evidence)
+    result = audit_case(replace(made, attacks=FAST, curve=False, summary=lambda *_: ()), run=Run(evidence=evidence))
     assert result.examples == 3
     points = evidence.tensors()
     assert allowed(result, points, CHECKERS).holds
@@ -111,7 +112,9 @@ def test_a_structure_has_the_same_answer_in_any_order(tmp_path: Path) -> None:
     for name in ("a.xyz", "b.xyz"):
         made = case(Request(data=str(tmp_path / name), model="emt"))
         evidence = Evidence()
-        audit_case(replace(made, attacks=("pgd:steps=3",), curve=False, summary=lambda *_: ()), evidence=evidence)
+        audit_case(
+            replace(made, attacks=("pgd:steps=3",), curve=False, summary=lambda *_: ()), run=Run(evidence=evidence)
+        )
         points = evidence.tensors()
         found.append({int(x[-1, 0]): point for x, point in zip(points["x"], points["x_adv"], strict=True)})
     assert found[0].keys() == found[1].keys()

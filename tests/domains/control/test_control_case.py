@@ -7,6 +7,7 @@ import torch
 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.domains import Request, audit_case
 from signstep.domains.control import CHECKERS, case
 from signstep.errors import InputError, LoadError
@@ -32,7 +33,7 @@ def test_a_loop(tmp_path: Path) -> None:
     path.write_text(LOOP)
     made = case(Request(schema=path, limit=4))
     kept = Evidence()
-    result = audit_case(made, evidence=kept)
+    result = audit_case(made, run=Run(evidence=kept))
     assert (result.examples, result.clean_right) == (4, 4)
     assert result.attack("pgd:steps=20").fooled == 4
     assert result.attack("random-sign").fooled == 0

@@ -17,6 +17,7 @@ import signstep.domains.multimodal as mm
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.rescore import allowed
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.cli import app
 from signstep.domains import Request, audit_case, domain
 from signstep.domains.multimodal.choices import ids_of
@@ -30,7 +31,7 @@ from signstep.errors import InputError, LoadError
 def example() -> tuple[Result, dict[str, Tensor]]:
     kept = Evidence()
     case = domain("multimodal").case(Request(limit=40))
-    return audit_case(case, evidence=kept), kept.tensors()
+    return audit_case(case, run=Run(evidence=kept)), kept.tensors()
 
 
 def test_the_model_of_the_scenes_is_as_good_as_the_page_says() -> None:

@@ -23,6 +23,7 @@ from signstep.domains.case import Case, Request
 from signstep.domains.own_attacks import named_in
 from signstep.engine.tasks import Objective
 from signstep.errors import InputError
+from signstep.model.declaration import Model
 from signstep.model.opening import parse_args
 
 
@@ -53,12 +54,14 @@ def case(request: Request) -> Case:
     threat = atoms_threat(schema.norm, schema.eps, held, tags)
     return Case(
         domain="atoms",
-        model=surface,
+        model=Model(
+            surface,
+            task=Objective(levels if isinstance(levels, float) else None),
+            name=f"the {_quantity(schema)} by {potential.name}"
+            + ("" if reference is None or schema.disagreement is None else f" and {reference.name}"),
+        ),
         batches=_Rows(surface),
         threat=threat,
-        task=Objective(levels if isinstance(levels, float) else None),
-        description=f"the {_quantity(schema)} by {potential.name}"
-        + ("" if reference is None or schema.disagreement is None else f" and {reference.name}"),
         data=_described(request, kept),
         summary=partial(summary, surface=surface, threat=threat, schema=schema, reference=reference, seed=request.seed),
         attacks=_attacks(schema, threat),
@@ -66,6 +69,7 @@ def case(request: Request) -> Case:
         opening=_opening(schema, threat, kept),
         notes=_notes(kept, unread),
         hashes=_hashes(request, schema),
+        search=request.search,
         total=len(kept.structures),
         terms={
             **threat.plain().to_plain(),

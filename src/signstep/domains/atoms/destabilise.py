@@ -19,6 +19,7 @@ from signstep.domains.own_attacks import named_in
 from signstep.engine.attack import Attack
 from signstep.errors import InputError
 from signstep.maximum import Maximum, maximise
+from signstep.model.search import Search
 
 NormName = Literal["linf", "atom", "l2"]
 
@@ -110,7 +111,7 @@ def surface_of(atoms: Any, potential: Any, which: Sequence[int] | str | None, qu
 
 def climb(surface: Surface, threat: AtomsThreat, recipe: str | Attack, seed: int) -> Maximum:
     """One recipe on the surface's first structure."""
-    return maximise(surface, surface.rows([0]), threat, attack_of(recipe), seed=seed)
+    return maximise(surface, surface.rows([0]), threat, attack_of(recipe), search=Search(seed=seed))
 
 
 def attack_of(recipe: str | Attack) -> Attack:

@@ -20,6 +20,7 @@ from signstep.domains.control.threat_size import size_of
 from signstep.domains.own_attacks import named_in
 from signstep.engine.tasks import Objective
 from signstep.errors import InputError
+from signstep.model.declaration import Model
 from signstep.model.opening import load_model, parse_args
 
 # What the shipped examples allow: each sensor so much that its share of the controller's action is about the same.
@@ -60,17 +61,15 @@ def loop_case(request: Request, schema: Schema) -> Case:
     threat = sensor_threat(sensors, size_of(request.threat))
     zeros = torch.zeros(count, steps, len(sensors), dtype=torch.float32, device="cpu")
     batches = [
-        ({"error": zeros[first : first + request.batch_size], "start": start[first : first + request.batch_size]}, None)
-        for first in range(0, count, request.batch_size)
+        ({"error": zeros[first : first + request.rows], "start": start[first : first + request.rows]}, None)
+        for first in range(0, count, request.rows)
     ]
     free = any(sensor.compromised and sensor.shape == "free" for sensor in sensors.parts)
     return Case(
         domain="control",
-        model=loop,
+        model=Model(loop, task=Objective(0.0), name=description),
         batches=batches,
         threat={"error": threat},
-        task=Objective(0.0),
-        description=description,
         data=f"{count} starts of {known.name}, {steps} samples of {known.interval:g} s, drawn with seed {request.seed}",
         summary=partial(summary, loop=loop, start=start, steps=steps, threat=threat, seed=request.seed),
         named=named_in({"causal-fgsm": causal_row(loop)}),
@@ -88,6 +87,7 @@ def loop_case(request: Request, schema: Schema) -> Case:
             "verdicts are exact",
         ),
         hashes=hashes,
+        search=request.search,
         total=count,
         terms={
             **sensors.plain(),

@@ -26,6 +26,7 @@ from signstep.domains.own_attacks import named_in
 from signstep.engine.tasks import Regression, Task, TaskName
 from signstep.errors import InputError, LoadError
 from signstep.io.files import expanded
+from signstep.model.declaration import Model
 from signstep.model.opening import load_model, parse_args
 
 # Where a schema says nothing.
@@ -61,17 +62,13 @@ def series_case(request: Request, schema: Schema) -> Case:
     test = _first(data.test, request.limit)
     threat = sensor_threat(sensors, size_of(request.threat))
     _, samples, channels = test.x.shape
-    firsts = range(0, len(test.x), request.batch_size)
-    pieces = [
-        (test.x[first : first + request.batch_size], test.y[first : first + request.batch_size]) for first in firsts
-    ]
+    firsts = range(0, len(test.x), request.rows)
+    pieces = [(test.x[first : first + request.rows], test.y[first : first + request.rows]) for first in firsts]
     return Case(
         domain="control",
-        model=model,
+        model=Model(model, task=task, name=description, classes=test.classes),
         batches=pieces,
         threat=threat,
-        task=task,
-        description=description,
         data=f"{Path(str(request.data)).name} ({len(test.x)} series of {samples} samples, {channels} sensors)",
         summary=partial(summary, series=test, sensors=sensors, alarm=data.alarm),
         attacks=("random-sign", "fgsm", "pgd:steps=20"),
@@ -79,8 +76,8 @@ def series_case(request: Request, schema: Schema) -> Case:
         curve=(0.125, 0.25, 0.5, 1.0, 2.0),
         opening=(f"sensors: {sensors}",),
         notes=(*notes, *test.skipped),
-        classes=test.classes,
         hashes={**hashes, "data": _digest(test)},
+        search=request.search,
         total=len(test.x),
         terms={**sensors.plain(), "eps": threat.eps, "samples": test.x.shape[1]},
     )

@@ -7,13 +7,15 @@ from statistics import median
 from torch import Tensor, nn
 
 from signstep.auditing.result import Result
-from signstep.auditing.run import audit
+from signstep.auditing.run import Run, audit
 from signstep.domains.multimodal.attacks import Partial, Witness, on, subsets
 from signstep.domains.multimodal.victim import Channel, Victim
 from signstep.engine.statistics import wilson
 from signstep.engine.tasks import Task, TaskName
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.model.declaration import Model
+from signstep.model.search import Search
 
 # What the attacks are called, and what they are: among texts one start of PGD too easily ends where it began.
 RECIPES: Mapping[str, str] = {"random": "random-sign", "fgsm": "fgsm", "pgd": "pgd:restarts=3"}
@@ -152,15 +154,13 @@ def crossover(
         ({name: part[place] for name, part in inputs.items()}, None if y is None else y[place]) for place in places
     ]
     result = audit(
-        victim,
+        Model(victim, task=task, name=type(victim.model).__name__),
         batches,
         threat=dict(threats),
         attacks=everywhere(named, list(threats), witness),
         curve=False,
-        task=task,
-        seed=seed,
-        describe_model=type(victim.model).__name__,
-        describe_data="tensors",
+        search=Search(seed=seed),
+        run=Run(data="tensors"),
     )
     return crossed(result, witness)
 

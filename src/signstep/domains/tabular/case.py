@@ -26,6 +26,7 @@ from signstep.domains.tabular.threat import tabular_threat
 from signstep.engine.threat import Eps
 from signstep.errors import InputError, ThreatError
 from signstep.io.files import expanded
+from signstep.model.declaration import Model
 
 _WITH_GRADIENTS: tuple[Any, ...] = ("random-sign", "fgsm", "mi-fgsm", "pgd", "coordinate-search:queries=200")
 _BY_QUERIES: tuple[Any, ...] = ("random-direction:queries=100", "coordinate-search:queries=500")
@@ -103,19 +104,17 @@ def _case(request: Request, schema: Schema, records: Records, given: Given, data
     gradients = isinstance(given.model, TabularNet)
     return Case(
         domain="tabular",
-        model=given.model,
-        batches=_batches(x, y, request.batch_size),
+        model=Model(given.model, name=given.description, classes=schema.target.classes),
+        batches=_batches(x, y, request.rows),
         threat=tabular_threat(schema, _size(request.threat)),
-        task="auto",
-        description=given.description,
         data=data,
         summary=Teller(schema, records, given.model, gradients, _ASKED[gradients]),
         attacks=_WITH_GRADIENTS if gradients else _BY_QUERIES,
         named=named_in(RECIPES),
         curve=gradients,
         notes=(*records.notes, *given.notes),
-        classes=schema.target.classes,
         hashes=given.hashes,
+        search=request.search,
         total=len(records),
         terms={"schema": schema.plain(), "columns": list(layout.names), "bad_rows": records.bad},
     )

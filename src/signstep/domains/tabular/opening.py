@@ -14,10 +14,10 @@ from signstep.domains.tabular.forms import TabularNet, estimator_model
 from signstep.domains.tabular.schema import Schema
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.io.files import expanded
+from signstep.model.declaration import Callee
 from signstep.model.opening import load_model, parse_args
 from signstep.model.opening.factory import module_of
 from signstep.model.opening.loading import LoadedModel
-from signstep.model.subject import Model
 
 _PICKLES = (".joblib", ".pkl", ".pickle")
 
@@ -34,7 +34,7 @@ class Given:
         hashes: SHA-256 of "weights" and "code", where known.
     """
 
-    model: Model
+    model: Callee
     description: str
     notes: tuple[str, ...]
     gradients: bool
