@@ -52,6 +52,7 @@ import torch  # noqa: E402
 from signstep.attacks.recipes import RECIPES  # noqa: E402
 from signstep.auditing.findings import FINDINGS  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
+from signstep.data.sources import DATA  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
 from signstep.engine.norms import FAMILIES, NORMS  # noqa: E402
 from signstep.engine.tasks import TASKS  # noqa: E402
@@ -66,6 +67,7 @@ _TABLES: dict[str, Mapping[str, Any]] = {
     "LADDERS": LADDERS,
     "NORMS": NORMS,
     "FAMILIES": FAMILIES,
+    "DATA": DATA,
     "TASKS": TASKS,
     "DOMAINS": DOMAINS,
     "TRAINING_RECIPES": TRAINING_RECIPES,
