@@ -268,9 +268,9 @@ POINTS = "[signstep.data]\ntext = ourdata:TEXT\nours = ourdata:loader\n"
 
 
 def test_an_installed_package_brings_formats_and_named_sets(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(LoadError, match="set.lines is of no known kind"):
+    with pytest.raises(LoadError, match=r"set\.lines is of no known kind"):
         open_data("set.lines")
-    with pytest.raises(LoadError, match="ours does not exist: pass .*, or your own, as my_data:loader"):
+    with pytest.raises(LoadError, match=r"ours does not exist: pass .*, or your own, as my_data:loader"):
         open_data("ours")
     installed(here, "our-data", {}, POINTS, monkeypatch)
     source = open_data("set.lines", batch_size=5)

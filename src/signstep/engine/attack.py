@@ -131,7 +131,7 @@ class GradientAttack:
         """What the plan lets one example spend."""
         each, back = self.oracle.gradients, backwards_of(self.oracle)
         led = self.targets > 0 and setting.ways > 0
-        runs = self.restarts * (max(1, setting.led(self.targets)) if led else 1)
+        runs = self.restarts * (max(1, setting.reachable(self.targets)) if led else 1)
         verdict = HELD_OUT if setting.random else 1
         looks = LOOKS if setting.random else 0 if self.oracle.exact and setting.exact else 1
         probes = self.move.probes * max(0, self.steps - 1)

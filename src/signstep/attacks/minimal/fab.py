@@ -57,7 +57,7 @@ def fab(
 
     def looks(setting: Setting) -> tuple[int, int]:
         led = targets > 0 and setting.ways > 0
-        count = int(led) + restarts * (setting.led(targets) if led else 1) * (2 * steps + 1 + _FINAL)
+        count = int(led) + restarts * (setting.reachable(targets) if led else 1) * (2 * steps + 1 + _FINAL)
         return count, count
 
     return MinimalAttack("fab", search, steps, ("linf", "l2", "l1"), looks, oracle or Autograd(), random=restarts > 1)
