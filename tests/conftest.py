@@ -114,12 +114,17 @@ def leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     before, path = settings(), [*sys.path]
     yield
     sys.path[:] = path
-    for table in _TABLES.values():
-        if isinstance(table, Registry):
-            table.forget()  # what was typed as module:name, out of a folder that is gone
+    forget()
     _drop_modules(tmp_path_factory.getbasetemp())
     changed = differences(before, settings())
     assert not changed, f"left behind for the tests to come: {'; '.join(changed)}"
+
+
+def forget() -> None:
+    """Drop from all tables what was typed as module:name: the folder that it came from is gone."""
+    for table in _TABLES.values():
+        if isinstance(table, Registry):
+            table.forget()
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
