@@ -10,6 +10,7 @@ import torch
 import typer
 
 import signstep as ss
+from flat import flat
 from signstep.attacks.recipes import recipe
 from signstep.cli import app, main
 from signstep.cli.option_names import options_by_argument, translated
@@ -29,8 +30,8 @@ def table(folder: Path) -> Path:
 
 
 def audited(**more: Any) -> None:
-    model, x = torch.nn.Linear(2, 3), torch.rand(4, 2)
-    ss.audit(model, (x, torch.zeros(4, dtype=torch.int64)), **{"threat": ss.linf(0.1), **more})
+    model, options = flat(torch.nn.Linear(2, 3), {"threat": ss.linf(0.1), **more})
+    ss.audit(model, (torch.rand(4, 2), torch.zeros(4, dtype=torch.int64)), **options)
 
 
 # What raises, from the arguments of the API, and what the command line makes of it.

@@ -41,7 +41,7 @@ def tables() -> dict[str, set[str]]:
         "domains": set(DOMAINS),
         "commands": commands,
         "public names": {*ss.__all__, *(name for name in dir(ss.transforms) if name[0].isupper())},
-        "options of attack": set(inspect.signature(ss.attack).parameters),
+        "options of attack": {*inspect.signature(ss.attack).parameters, *ss.Search.__dataclass_fields__},
         "extras": set(project["optional-dependencies"]),
     }
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import signstep as ss
+from flat import flat
 from signstep.cli import main
 from signstep.engine.tasks import Custom
 from signstep.errors import SignstepError
@@ -34,8 +35,8 @@ def _net() -> nn.Module:
 
 
 def _audit(model: Any = None, data: Any = None, **options: Any) -> Any:
-    chosen = {"attacks": ("fgsm",), "curve": False, **options}
-    return ss.audit(model or _net(), data or (X, Y), threat=BALL, **chosen)
+    declared, chosen = flat(model or _net(), {"attacks": ("fgsm",), "curve": False, **options})
+    return ss.audit(declared, data or (X, Y), threat=BALL, **chosen)
 
 
 class _Late:
