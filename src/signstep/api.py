@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from signstep.attacks.gradient.fixed_budget import fgsm as fgsm_recipe
+from signstep.attacks.gradient.fgsm import fgsm as fgsm_recipe
 from signstep.attacks.recipes import recipe as find_recipe
 from signstep.engine import arrays
 from signstep.engine.attack import Attack

@@ -252,7 +252,7 @@ def test_data_of_which_all_is_left_out_says_so() -> None:
         ({"attacks": ["pgd:stepps=3"]}, "has no option 'stepps=3'"),
         ({"limit": 0}, "limit=0"),
         ({"curve": [0.2, 0.1]}, "ascending"),
-        ({"target": torch.zeros(60)}, "target is a tensor"),
+        ({"search": ss.Search(target=torch.zeros(60))}, "target is a tensor"),
     ],
 )
 def test_wrong_options_get_one_sentence(options: dict[str, object], message: str) -> None:

@@ -15,6 +15,7 @@ from small_nets import fits, mlp, rand, short
 from torch import Tensor
 
 import signstep as ss
+from flat import flat
 
 X = rand(6, 3, 8, 8, seed=1, dtype=torch.float32)
 NET = mlp(features=192, classes=5, dtype=torch.float32)
@@ -131,7 +132,8 @@ def test_every_way_to_ask(options: dict[str, Any]) -> None:
     x = (X - 0.5) / 0.25 if options.get("inputs") == "normalised" else X
     with torch.no_grad():
         y = NET(x).argmax(1) if "inputs" in options else Y
-    _alike(lambda: _read(ss.attack(NET, x, y, threat=ss.linf("8/255"), **options)))
+    model, rest = flat(NET, options)
+    _alike(lambda: _read(ss.attack(model, x, y, threat=ss.linf("8/255"), **rest)))
 
 
 @pytest.mark.parametrize(

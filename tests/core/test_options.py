@@ -19,7 +19,7 @@ from signstep.attacks.minimal.steps import annealed
 from signstep.attacks.recipe import Option, Recipe, defaults_of
 from signstep.attacks.recipes import options_of
 from signstep.attacks.search.windows import Layout, halving_share
-from signstep.attacks.transfer.smoothing import fitting
+from signstep.attacks.transfer.ti_fgsm import fitting
 from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError

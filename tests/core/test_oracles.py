@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import signstep as ss
-from signstep.attacks.gradient.fixed_budget import fgsm as fgsm_recipe
+from signstep.attacks.gradient.fgsm import fgsm as fgsm_recipe
 from signstep.errors import GradientError, InputError, LabelError, ModelError, SignstepError
 
 X = rand(12, 2, 3, 3, seed=1)

@@ -40,12 +40,12 @@ def _image(count: int = 40, channels: int = 2) -> Tensor:
 
 def test_an_unturned_patch_is_shown_pixel_by_pixel_and_nothing_else_changes() -> None:
     values = 0.5 + torch.rand(1, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2
-    fixed = Placement((5, 7))(values, _image(), _draws(40))
+    fixed = Placement((5, 7), degrees=0, light=0)(values, _image(), _draws(40))
     assert torch.equal(fixed[:, :, 5:8, 7:11], values.expand(40, -1, -1, -1))
     outside = torch.ones(9, 11, dtype=torch.bool)
     outside[5:8, 7:11] = False
     assert torch.equal(fixed[:, :, outside], _image()[:, :, outside])
-    anywhere = Placement()(values, _image(400), _draws(400))
+    anywhere = Placement(degrees=0, light=0)(values, _image(400), _draws(400))
     places = set()
     for row in anywhere:
         spots = (row[0] != 0.25).nonzero()

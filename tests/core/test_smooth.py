@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import signstep as ss
-from signstep.attacks.gradient.smooth import Smooth
+from signstep.attacks.gradient.smooth_pgd import Smooth
 from signstep.engine.keys import Key
 from signstep.engine.oracles import Autograd
 from signstep.model.subject import Subject

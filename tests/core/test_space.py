@@ -8,6 +8,7 @@ from small_nets import Normalised, labels, mlp, rand
 from torch import Tensor
 
 import signstep as ss
+from flat import flat
 from signstep.errors import InputError, ScaleError
 
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
@@ -44,7 +45,8 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
         (x, numbers),
         (_normal(x), {**inside, "inputs": "normalised"}),
     ):
-        outcome = ss.attack(inner, batch, y, threat=threat, recipe=recipe, **options)
+        model, _ = flat(inner, options)
+        outcome = ss.attack(model, batch, y, threat=threat, recipe=recipe)
         assert isinstance(outcome.x, Tensor)
         assert torch.equal(outcome.x, wanted.x)
         assert torch.equal(outcome.fooled, wanted.fooled)
@@ -54,7 +56,7 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
             assert float(change.abs().max()) <= EPS + torch.finfo(dtype).eps
         assert float(outcome.x.min()) >= 0
         assert float(outcome.x.max()) <= 1
-        crafted = ss.fgsm(inner, batch, y, eps=threat.eps, norm=norm, grid=grid, **options)
+        crafted = ss.fgsm(model, batch, y, eps=threat.eps, norm=norm, grid=grid)
         if recipe == "fgsm":
             assert torch.equal(crafted, outcome.x)
 
@@ -147,8 +149,12 @@ def test_rounding_at_the_ends_of_the_box_is_no_error() -> None:
     ],
 )
 def test_declarations_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    def attempt() -> object:
+        model, rest = flat(mlp(features=48, dtype=torch.float32), options)
+        return ss.attack(model, _images(), threat=ss.linf(0.1), **rest)
+
     with pytest.raises(InputError, match=message):
-        ss.attack(mlp(features=48, dtype=torch.float32), _images(), threat=ss.linf(0.1), **options)
+        attempt()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
 
 import signstep as ss
-from signstep.attacks.transfer.smoothing import fitting
+from signstep.attacks.transfer.ti_fgsm import fitting
 from signstep.engine.copies import DiverseInput, ScaledCopies
 from signstep.engine.images import resampling
 from signstep.engine.keys import Key

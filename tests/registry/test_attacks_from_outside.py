@@ -289,7 +289,7 @@ def test_a_record_imports_no_attack(here: Path) -> None:
     x, y = _batch()
     spec = "ourattacks:rms_pgd"
     record = ss.audit(_net(), (x, y), threat=ss.linf(0.2), attacks=["fgsm", spec], curve=False)
-    again = {"reading": {"threat": ss.linf(0.2)}, "model": _net(), "device": torch.device("cpu")}
+    again = {"threat": ss.linf(0.2), "model": ss.Model(_net()), "device": torch.device("cpu")}
     known = passes(record)
     assert known.holds
     assert known.complete

@@ -78,6 +78,6 @@ def test_without_a_model_nothing_is_complete(forged: Forged, tmp_path: Path) -> 
     model, data = own()
     for given, said in (({"model": model}, "belong together"), ({"model": model, "data": data}, "threat is missing")):
         with pytest.raises(InputError, match=said):
-            ss.verify(report, **given)  # type: ignore[arg-type]
+            ss.verify(report, **given)
     empty = ss.verify(tmp_path)
     assert not empty.holds

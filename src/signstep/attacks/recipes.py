@@ -2,11 +2,9 @@
 
 from collections.abc import Sequence
 
-from signstep.attacks import minimal, search
-from signstep.attacks.brought import SPELLING, attack_of, row_of
-from signstep.attacks.gradient import fixed_budget
+from signstep.attacks import gradient, minimal, search, transfer
+from signstep.attacks.external import SPELLING, attack_of, row_of
 from signstep.attacks.recipe import Recipe, options_of, parse_options
-from signstep.attacks.transfer import transferable
 from signstep.engine.attack import Attack, Needs, with_oracle
 from signstep.engine.oracles import Oracle
 from signstep.engine.shaped import ShapedThreat
@@ -21,7 +19,7 @@ RECIPES: Registry[Recipe] = Registry(
     "signstep.attacks",
     SPELLING,
     row_of,
-    {row.name: row for row in (*fixed_budget.ROWS, *transferable.ROWS, *minimal.ROWS, *search.ROWS)},
+    {row.name: row for row in (*gradient.ROWS, *transfer.ROWS, *minimal.ROWS, *search.ROWS)},
     argument="recipe",
 )
 

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d
 
+from signstep.attacks.recipe import WHITE_BOX, Recipe, step_length
+from signstep.engine.attack import GradientAttack
 from signstep.engine.images import check_images
-from signstep.engine.moves import Move, State, View
+from signstep.engine.moves import Move, State, View, chain, momentum, steepest
+from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree, tree_map
 from signstep.errors import InputError
@@ -72,3 +75,22 @@ def _along(part: Tensor, weights: Tensor, axis: int) -> Tensor:
     lines = turned.reshape(-1, 1, turned.shape[-1])
     done = conv1d(lines, weights.reshape(1, 1, -1), padding=len(weights) // 2)
     return done.reshape(turned.shape).movedim(-1, axis)
+
+
+def ti_fgsm(
+    *, steps: int = 10, step: float | None = None, decay: float = 1.0, kernel: int = 0, oracle: Oracle | None = None
+) -> GradientAttack:
+    """MI-FGSM along smoothed gradients: TI-MI-FGSM (Dong et al. 2019, section 3.3)."""
+    move = chain(smoothed(kernel), momentum(decay), steepest(step_length(step, 1.0, steps)))
+    return GradientAttack("ti-fgsm", move, steps, oracle=oracle or Autograd())
+
+
+ROW = Recipe(
+    "ti-fgsm",
+    ti_fgsm,
+    "MI-FGSM along smoothed gradients; images",
+    "Dong et al. 2019 (arXiv:1904.02884), section 3.3",
+    WHITE_BOX,
+    "steps + 1 forwards, steps backwards",
+    images=True,
+)

@@ -2,7 +2,10 @@
 
 import torch
 
-from signstep.engine.moves import Move, State, View
+from signstep.attacks.recipe import WHITE_BOX, Recipe, step_length
+from signstep.engine.attack import GradientAttack
+from signstep.engine.moves import Move, State, View, chain, momentum, steepest
+from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree, tree_map
 from signstep.errors import InputError
@@ -47,3 +50,27 @@ def variance_tuned(samples: int, reach: float) -> Move:
         return tuned, tree_map(lambda whole, here: whole / samples - here, total, gradient)
 
     return Move(init, update, probes=samples)
+
+
+def vmi_fgsm(
+    *,
+    steps: int = 10,
+    step: float | None = None,
+    decay: float = 1.0,
+    samples: int = 20,
+    reach: float = 1.5,
+    oracle: Oracle | None = None,
+) -> GradientAttack:
+    """MI-FGSM with gradients corrected by their variance nearby (Wang & He 2021, algorithm 1)."""
+    move = chain(variance_tuned(samples, reach), momentum(decay), steepest(step_length(step, 1.0, steps)))
+    return GradientAttack("vmi-fgsm", move, steps, oracle=oracle or Autograd())
+
+
+ROW = Recipe(
+    "vmi-fgsm",
+    vmi_fgsm,
+    "MI-FGSM with variance tuning",
+    "Wang & He 2021 (arXiv:2103.15571), algorithm 1",
+    WHITE_BOX,
+    "steps + (steps - 1) * samples backwards, one forward more",
+)

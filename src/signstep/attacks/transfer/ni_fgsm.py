@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
-from signstep.engine.moves import Move, State, View
+from signstep.attacks.recipe import WHITE_BOX, Recipe, step_length
+from signstep.engine.attack import GradientAttack
+from signstep.engine.moves import Move, State, View, chain, steepest
+from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.engine.tree import Tree, leaves, per_row, tree_map, unit_l1
 from signstep.errors import InputError
@@ -68,3 +71,24 @@ def _pair(state: State) -> tuple[Tree, Tree]:
     assert not isinstance(memory, tuple)
     assert not isinstance(look, tuple)
     return memory, look
+
+
+def ni_fgsm(
+    *, steps: int = 10, step: float | None = None, decay: float = 1.0, oracle: Oracle | None = None
+) -> GradientAttack:
+    """MI-FGSM whose gradients are taken where the memory leads to (Lin et al. 2020, section 3.1)."""
+    length = step_length(step, 1.0, steps)
+    return GradientAttack(
+        "ni-fgsm", chain(nesterov(decay, length), steepest(length)), steps, oracle=oracle or Autograd()
+    )
+
+
+ROW = Recipe(
+    "ni-fgsm",
+    ni_fgsm,
+    "MI-FGSM with Nesterov's look-ahead",
+    "Lin et al. 2020 (arXiv:1908.06281), section 3.1",
+    WHITE_BOX,
+    "steps + 1 forwards, steps backwards",
+    balls=True,
+)

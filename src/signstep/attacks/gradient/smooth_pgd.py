@@ -18,12 +18,16 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from signstep.attacks.recipe import WHITE_BOX, Recipe, step_length
+from signstep.engine.attack import GradientAttack
 from signstep.engine.batch_invariant import row_sum, sigmoid
 from signstep.engine.keys import Key
-from signstep.engine.oracles import Around
+from signstep.engine.moves import shrinking
+from signstep.engine.oracles import Around, Autograd, Oracle
 from signstep.engine.problem import Problem
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree, per_row, search_dtype
+from signstep.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -133,3 +137,54 @@ _RULES: dict[Any, Callable[..., Tensor]] = {
     functional.relu6: _relu6,
     functional.leaky_relu: _leaky,
 }
+
+
+_JITTER = 0.3
+
+
+def smooth_pgd(
+    *,
+    steps: int = 10,
+    step: float = 1.0,
+    restarts: int = 1,
+    start: str = "clean",
+    jitter: float = _JITTER,
+    targets: int = 0,
+    soft: float = 2.0,
+    sharp: float = 40.0,
+    oracle: Oracle | None = None,
+) -> GradientAttack:
+    """PGD on the margin with the rectifiers softened in the backward pass, and a step that shrinks to a twentieth.
+
+    ``start``: "clean"; "uniform"; or "best", the best point of earlier attacks with uniform noise of ``jitter * eps``.
+    Backward pass: Athalye, Carlini & Wagner 2018, section 4.1; see `attacks.gradient.smooth_pgd`.
+    """
+    step_length(None, 1.0, steps)
+    if start not in ("clean", "uniform", "best"):
+        raise InputError(f"start={start!r} for smooth-pgd; pass 'clean', 'uniform' or 'best'")
+    if not 0 < soft <= sharp:
+        raise InputError(f"soft={soft}, sharp={sharp}; pass 0 < soft <= sharp")
+    if jitter != _JITTER and start != "best":
+        raise InputError(f"jitter={jitter} belongs to start=best, and the start is {start!r}; pass both, or no jitter")
+    return GradientAttack(
+        "smooth-pgd",
+        shrinking(step, step / 20),
+        steps,
+        start,  # type: ignore[arg-type]
+        restarts,
+        Smooth(soft, sharp, inner=oracle or Autograd()),
+        loss="margin",
+        targets=targets,
+        keep="best",
+        jitter=jitter if start == "best" else 0.0,
+    )
+
+
+ROW = Recipe(
+    "smooth-pgd",
+    smooth_pgd,
+    "PGD through softened rectifiers, on the margin",
+    "backward pass: Athalye, Carlini & Wagner 2018 (arXiv:1802.00420), section 4.1",
+    WHITE_BOX,
+    "steps + 2 forwards, steps backwards; with targets those of each, and 1 forward",
+)
