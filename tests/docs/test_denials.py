@@ -8,6 +8,7 @@ import inspect
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +42,10 @@ def tables() -> dict[str, set[str]]:
         "domains": set(DOMAINS),
         "commands": commands,
         "public names": {*ss.__all__, *(name for name in dir(ss.transforms) if name[0].isupper())},
-        "options of attack": set(inspect.signature(ss.attack).parameters),
+        "options of attack": {
+            *inspect.signature(ss.attack).parameters,
+            *(part.name for shared in (ss.Model, ss.Search, ss.Run) for part in fields(shared)),
+        },
         "extras": set(project["optional-dependencies"]),
     }
 

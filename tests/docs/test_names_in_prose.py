@@ -20,6 +20,7 @@ import signstep as ss
 from signstep.attacks.recipe import defaults_of
 from signstep.cli import app
 from signstep.data import open_data
+from signstep.engine import norms, tasks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -32,7 +33,8 @@ DECLARED = (ss.Model, ss.Search, ss.Run, ss.Curve, ss.Placement)
 
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
 _MODULE = re.compile(r"(?<![\w./\[])signstep(?:\.[a-zA-Z_]\w*)+(?::[a-z_]\w*)?(?![\w/])")
-_FILE = re.compile(r"^signstep\.(?:toml|egg-info)$|\.(?:toml|json|html)$")
+# What looks like a module: files, and how streams name a way to write what an encoding lacks.
+_FILE = re.compile(r"\.(?:toml|json|html|egg-info|escaped)$")
 
 
 class Code(NamedTuple):
@@ -80,7 +82,11 @@ def unknown_arguments(code: Code) -> list[str]:
 
 def _public(called: ast.expr) -> str | None:
     """The public name that is called, ``ss.attack`` or ``attack``."""
-    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id in ("ss", "signstep"):
+    if (
+        isinstance(called, ast.Attribute)
+        and isinstance(called.value, ast.Name)
+        and called.value.id in ("ss", "signstep")
+    ):
         return called.attr
     return called.id if isinstance(called, ast.Name) and called.id in ss.__all__ else None
 
@@ -89,10 +95,9 @@ def _public(called: ast.expr) -> str | None:
 def arguments() -> frozenset[str]:
     """All that can be passed to a function, as an option of a recipe, or to a task or a transform."""
     functions: list[Any] = [getattr(ss, name) for name in ss.__all__ if inspect.isfunction(getattr(ss, name))]
-    others = [part for part in vars(ss.transforms).values() if is_dataclass(part)]
-    others += [getattr(ss, name) for name in ss.__all__ if is_dataclass(getattr(ss, name))]
+    made = [part for module in (ss.transforms, tasks, norms) for part in vars(module).values() if is_dataclass(part)]
     taken = {name for function in (*functions, open_data) for name in inspect.signature(function).parameters}
-    taken |= {part.name for thing in others if thing not in DECLARED for part in fields(thing)}
+    taken |= {part.name for thing in made for part in fields(thing)}
     return frozenset(taken | {name for row in ss.RECIPES.own.values() for name in defaults_of(row)})
 
 
@@ -136,7 +141,9 @@ def test_an_argument_that_is_gone_is_seen(text: str, wrong: list[str]) -> None:
 
 
 def test_an_argument_by_itself_is_one_of_a_verb() -> None:
-    said = {text: alone(Code("page", 1, text)) for text in ("eot=", "surrogate=other", "mean=", "steps=10", "epsilons=1")}
+    said = {
+        text: alone(Code("page", 1, text)) for text in ("eot=", "surrogate=other", "mean=", "steps=10", "epsilons=1")
+    }
     assert said == {
         "eot=": "ss.Search(eot=...)",
         "surrogate=other": "ss.Search(surrogate=...)",

@@ -18,7 +18,7 @@ _OWN = ("shard", "tolerance")
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """Join the results of ``audit(..., shard=(i, n))`` for all i, in any order.
+    """Join the results of ``audit(..., run=Run(shard=(i, n)))`` for all i, in any order.
 
     Examples stand in the order of the data, counts and passes are added, medians and quartiles taken over all examples.
     The result is the one of a single audit, but for the seconds, which are summed.
@@ -32,7 +32,7 @@ def merge(results: Sequence[Result]) -> Result:
     Example:
         >>> import torch, signstep as ss
         >>> model, data = torch.nn.Linear(4, 3), (torch.rand(9, 4), torch.arange(9) % 3)
-        >>> shards = [ss.audit(model, data, threat=ss.linf(0.1), shard=(i, 2)) for i in range(2)]
+        >>> shards = [ss.audit(model, data, threat=ss.linf(0.1), run=ss.Run(shard=(i, 2))) for i in range(2)]
         >>> ss.merge(shards).examples
         9
     """
