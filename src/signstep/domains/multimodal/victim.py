@@ -205,9 +205,10 @@ def _input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def pair_scores(threshold: float) -> Callable[[Any], Tensor]:
-    """For CLIP-like models, as the ``output`` of a `Victim`: does the text of a row fit its image? Scores (R, 2) for no and yes.
+    """For CLIP-like models, as the ``output`` of a `Victim`: does the text of a row fit its image?
 
-    Yes is the row's own entry of ``logits_per_image`` less the threshold, no is 0. Other rows' texts do not enter.
+    Scores (R, 2) for no and yes. Yes is the row's own entry of ``logits_per_image`` less the threshold, no is 0. Other
+    rows' texts do not enter.
     """
 
     def read(returned: Any) -> Tensor:
