@@ -20,8 +20,8 @@ from signstep.model.subject import Question
 class Evidence:
     """Collects, for each example that was right and then fooled, the first attack's point that did it.
 
-    Pass one to `signstep.audit`; no more than ``limit`` bytes of inputs are kept. Of a model with several inputs each
-    is kept under its name, "x:image" and "x_adv:image"; those that the attack leaves alone as "x:" alone.
+    Pass one as ``evidence`` of an `ss.Run`; no more than ``limit`` bytes of inputs are kept. Of a model with several
+    inputs each is kept under its name, "x:image" and "x_adv:image"; those that the attack leaves alone as "x:" alone.
 
     Attributes:
         limit: bytes of inputs to keep; examples beyond it, and those of another shape than the first, are counted in
