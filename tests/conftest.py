@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Before anything is imported that looks at them. Programs that tests start inherit them.
@@ -152,11 +153,18 @@ def settings() -> dict[str, Any]:
     }
 
 
+# Modules that were looked at already and are not from the tests' folders. There are thousands, and this is after every
+# test: to look at all of their files each time took a third of the whole suite.
+_ELSEWHERE: dict[str, ModuleType] = {}
+
+
 def _drop_modules(base: Path) -> None:
-    for name, module in [*sys.modules.items()]:
+    for name, module in [(name, module) for name, module in sys.modules.items() if _ELSEWHERE.get(name) is not module]:
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and Path(file).is_relative_to(base):
             del sys.modules[name]
+        else:
+            _ELSEWHERE[name] = module
 
 
 @pytest.fixture(scope="session", autouse=True)
