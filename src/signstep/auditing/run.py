@@ -212,7 +212,7 @@ def audit(
             "shard": None if run.shard is None else list(run.shard),
             **({"left_out": stream.left_out} if stream.left_out else {}),
         },
-        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks),
+        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks, *(f"model: {n}" for n in declared.notes)),
         seconds=time.perf_counter() - began,
         partial=interrupted or tally.ended,
         classes=tuple(declared.classes),

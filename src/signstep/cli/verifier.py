@@ -24,6 +24,7 @@ from signstep.domains.image.case import Planned
 from signstep.engine.threat import Threat, parse_threat
 from signstep.errors import InputError, LoadError
 from signstep.importing import is_spec
+from signstep.model.opening import path_of
 from signstep.model.search import Search
 from signstep.verifying import Verifier, verifier_of
 
@@ -61,7 +62,8 @@ def files_of(options: Mapping[str, Any]) -> dict[str, str | Path]:
     if files.get("data") == "digits" or _is_code(files.get("data")):
         del files["data"]
     model = options.get("model")
-    return {**files, "model": model} if model is not None and ":" not in str(model) else files
+    path = None if model is None else path_of(str(model))  # a factory is found by import
+    return files if path is None else {**files, "model": path}
 
 
 def _is_code(data: object) -> bool:

@@ -151,7 +151,7 @@ def _verified(report: Path, options: Mapping[str, Any], ways: Ways) -> None:
     absent = not_here(options, stated, result, ways.threat) if sane else None
     own = brought(options, stated, result, ways.box, ways.device, ways.threat) if sane and absent is None else None
     checks += of_record(result, points, own)
-    checks.append(attempted("configuration", agrees, result, stated))
+    checks.append(attempted("configuration", agrees, result, stated, None if own is None else own.case.model))
     sound = all(check.holds for check in checks if check.name in SOUND)
     checks += [] if unreadable is None else [unreadable]
     checks.append(attempted("page", same_page, result, points, stated.ignore, report))
