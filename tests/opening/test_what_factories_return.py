@@ -132,6 +132,7 @@ def test_an_estimator_is_asked_for_its_best_answer() -> None:
     needs("sklearn")
     Path("fittedhere.py").write_text("from samples import fitted as build\nready = build()\n")
     x, _ = data()
+    model = open_model("fittedhere:build")
     for name in ("build", "ready"):
         model = open_model(f"fittedhere:{name}")
         assert model.classes == ("ape", "bee", "cat")
