@@ -10,9 +10,10 @@ import torch
 import typer
 
 import signstep as ss
+from flat import flat
 from signstep.attacks.recipes import recipe
 from signstep.cli import app, main
-from signstep.cli.option_names import options_by_argument, translated
+from signstep.cli.option_names import in_options, options_by_argument, translated
 from signstep.data import open_data
 from signstep.engine.threat import parse_threat
 from signstep.errors import SignstepError
@@ -29,8 +30,8 @@ def table(folder: Path) -> Path:
 
 
 def audited(**more: Any) -> None:
-    model, x = torch.nn.Linear(2, 3), torch.rand(4, 2)
-    ss.audit(model, (x, torch.zeros(4, dtype=torch.int64)), **{"threat": ss.linf(0.1), **more})
+    model, options = flat(torch.nn.Linear(2, 3), {"threat": ss.linf(0.1), **more})
+    ss.audit(model, (torch.rand(4, 2), torch.zeros(4, dtype=torch.int64)), **options)
 
 
 # What raises, from the arguments of the API, and what the command line makes of it.
@@ -59,13 +60,13 @@ REAL: list[tuple[Any, str]] = [
     (lambda _: audited(mode="train"), "--mode train; pass 'eval' or 'keep'"),
     (lambda _: audited(target="far"), "--goal far; pass"),
     (lambda f: open_data(table(f)), "pass --label-column with the one that holds"),
-    (lambda f: open_data(table(f), label_column="c"), "no column 'c': pass --label-column with one of a, b"),
+    (lambda f: open_data(table(f), label_column="c"), "no column 'c'; pass --label-column with one of a, b"),
     (lambda f: open_data(table(f), resize=(2, 3)), "--resize 2x3 works for folders of images"),
     (lambda f: open_data(table(f), split="test"), "--split test has no meaning for"),
-    (lambda f: open_data(table(f), split="all"), "--split all: pass 'test' or 'train'"),
-    (lambda _: open_data("digits", resize=(0, 3)), "--resize 0x3: pass (height, width) in pixels"),
+    (lambda f: open_data(table(f), split="all"), "--split all; pass 'test' or 'train'"),
+    (lambda _: open_data("digits", resize=(0, 3)), "--resize 0x3; pass (height, width) in pixels"),
     (lambda _: open_data("digits", skip_bad=True), "--skip-bad works for folders of images"),
-    (lambda _: open_data("digits", batch_size=0), "--batch-size 0: pass at least 1"),
+    (lambda _: open_data("digits", batch_size=0), "--batch-size 0; pass at least 1"),
     (lambda _: open_data("digits", classes="no file.txt"), "--classes 'no file.txt' cannot be read"),
 ]
 
@@ -74,7 +75,7 @@ REAL: list[tuple[Any, str]] = [
 def test_arguments_become_options(raises: Any, wanted: str, tmp_path: Path) -> None:
     with pytest.raises(SignstepError) as caught:
         raises(tmp_path)
-    text = translated(str(caught.value), AUDIT)
+    text = in_options(caught.value, AUDIT)
     assert wanted in text
     assert str(caught.value) != text
     # A path keeps its name, whatever is in it.

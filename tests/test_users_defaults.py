@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import signstep as ss
+from flat import flat
 from signstep.cli import main
 from signstep.demo import demo
 from signstep.domains.control.controller import controller_for, trained_controller
@@ -65,7 +66,9 @@ def _plain(found: object) -> object:
 
 
 def _audited(**options: Any) -> object:
-    result = ss.audit(NET, options.pop("data", (X, Y)), threat=THREAT, **options)
+    source = options.pop("data", (X, Y))
+    model, chosen = flat(NET, options)
+    result = ss.audit(model, source, threat=THREAT, **chosen)
     return result.per_example, [(one.name, one.fooled, one.distance) for one in result.attacks], result.curves
 
 

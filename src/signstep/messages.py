@@ -53,10 +53,13 @@ class Arg:
         value: the value seen, or the one to pass; a `Blank` where the reader is to fill it in.
         of: what of the argument the value is, such as "shape" or "dtype": "x has shape (3,)" for "x=(3,)".
         shown: the value as it is written, where its repr is not.
+        python: what the API writes instead of all this, where it has no argument of its own for what is an option.
     """
 
-    def __init__(self, name: str, value: object = UNSAID, *, of: str = "", shown: str | None = None) -> None:
-        self.name, self.value, self.of = name, value, of
+    def __init__(
+        self, name: str, value: object = UNSAID, *, of: str = "", shown: str | None = None, python: str = ""
+    ) -> None:
+        self.name, self.value, self.of, self.python = name, value, of, python
         self.shown = shown if shown is not None else None if value is UNSAID else _written(value)
         self.as_shown = shown is not None
 
@@ -67,18 +70,22 @@ class Arg:
             value = self.value
         except Exception:  # whatever pickling raises
             value = self.shown
-        return _again, (self.name, value, self.of, self.shown, self.as_shown)
+        return _again, (type(self), self.name, value, self.of, self.shown, self.python, self.as_shown)
 
     def __repr__(self) -> str:
         return f"Arg({in_python(self, first=True)!r})"
+
+
+class Key(Arg):
+    """A key of somebody's file in a message, as TOML writes it: ``step = 0.5``. It has one name everywhere."""
 
 
 def _written(value: object) -> str:
     return repr(fspath(value) if isinstance(value, PathLike) else value)
 
 
-def _again(name: str, value: object, of: str, shown: str | None, as_shown: bool) -> Arg:
-    made = Arg(name, value, of=of, shown=shown)
+def _again(kind: type[Arg], name: str, value: object, of: str, shown: str | None, python: str, as_shown: bool) -> Arg:
+    made = kind(name, value, of=of, shown=shown, python=python)
     made.as_shown = as_shown
     return made
 
@@ -91,11 +98,13 @@ Say: TypeAlias = Callable[[Arg, bool], str]
 
 def in_python(argument: Arg, first: bool) -> str:
     """As it stands in a call: ``eps=0.1``, and without a value ``eps=``, or eps where a message begins with it."""
+    if argument.python:
+        return argument.python
     if argument.shown is None:
-        return argument.name if first else f"{argument.name}="
+        return argument.name if first or isinstance(argument, Key) else f"{argument.name}="
     if argument.of:
         return f"{argument.name} has {argument.of} {argument.shown}"
-    return f"{argument.name}={argument.shown}"
+    return f"{argument.name}{' = ' if isinstance(argument, Key) else '='}{argument.shown}"
 
 
 class Message:

@@ -383,9 +383,9 @@ def test_a_transform_that_draws_nothing_is_a_part_of_the_model(name: str, recipe
     y = joined(X).argmax(1)
     counts = []
     outcomes = []
-    for asked, terms in ((joined, {}), (model, {"transform": transform, **extra})):
+    for asked in (joined, ss.Model(model, transform=transform, **extra)):
         calls.clear()
-        outcomes.append(ss.attack(asked, X, y, threat=ss.linf(0.1), recipe=recipe, **terms))
+        outcomes.append(ss.attack(asked, X, y, threat=ss.linf(0.1), recipe=recipe))
         counts.append(len(calls))
     wanted, found = outcomes
     assert isinstance(wanted.x, Tensor)

@@ -137,9 +137,9 @@ def inputs_of(tree: Tree) -> dict[str, Tensor]:
 
 
 def _keep_confidence(kept: dict[str, list[Tensor]], question: Question, index: Tensor, x_adv: Tree) -> None:
-    """The probability of each answer, for classes."""
+    """The probability of each answer, for classes that have scores."""
     task, problem = question.problem.task, question.problem.take(index)
-    if not isinstance(task, Multiclass):
+    if not isinstance(task, Multiclass) or question.form == "labels":
         return
     for name, x in (("confidence", take(question.x, index)), ("confidence_adv", take(x_adv, index))):
         with torch.no_grad():

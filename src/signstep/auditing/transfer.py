@@ -21,11 +21,13 @@ from signstep.engine.oracles import Oracle, Surrogates
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
 from signstep.engine.problem import judge
+from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Task, TaskName, ignored
 from signstep.engine.threat import ThreatModel, one_example
 from signstep.engine.tree import Tree
 from signstep.errors import InputError, ThreatError
 from signstep.model.declaration import Callee, Model
+from signstep.model.declaration import same as same_model
 from signstep.model.search import Search, refuse, search_of
 from signstep.model.space import Statistic
 from signstep.model.subject import Question, Subject
@@ -86,13 +88,14 @@ def transfer(
         >>> matrix.cell("a", "a").white_box, matrix.cell("a", "b").white_box
         (True, False)
     """
+    need_check(threat)
     search = search_of(search)
     refuse(
         search, "transfer", surrogate="surrogates are its first argument", budget="models share the inputs' raw units"
     )
     if search.target not in (None, "random", "next"):
         raise InputError("target is another rule than 'random' or 'next', which differ from model to model; pass these")
-    declared: dict[int, Model] = {}
+    declared: list[Model] = []
     crafting = _declared("surrogates", surrogates, declared, mean, std)
     sides = (crafting, _declared("victims", victims, declared, mean, std))
     _check(*sides)
@@ -133,9 +136,7 @@ def _recipe(spec: str | Attack) -> Attack:
     return found
 
 
-def _declared(
-    side: str, models: Models, declared: dict[int, Model], mean: Statistic, std: Statistic
-) -> dict[str, Model]:
+def _declared(side: str, models: Models, declared: list[Model], mean: Statistic, std: Statistic) -> dict[str, Model]:
     """The models of one side by name, declared; ``declared`` knows those of both, so that the same one stays the same.
 
     Raises:
@@ -150,7 +151,9 @@ def _declared(
         if not callable(model):
             raise InputError(f"{side} has a {type(model).__name__}, which cannot be called; pass models")
         own = isinstance(model, Model)
-        made = declared.setdefault(id(model), Model.of(model) if own else Model.of(model, mean=mean, std=std))
+        made = Model.of(model) if own else Model.of(model, mean=mean, std=std)
+        made = next((known for known in declared if same_model(known, made)), made)
+        declared.append(made)
         title = made.title if name is None else name
         same = sum(other == title or other.startswith(f"{title} #") for other in found)
         found[title if name is not None or not same else f"{title} #{same + 1}"] = made

@@ -7,7 +7,7 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import Any
 
-from signstep.messages import UNSAID, Arg, Blank, Message, in_python
+from signstep.messages import UNSAID, Arg, Blank, Key, Message, in_python
 
 # Arguments of the API that go by another name here: the parameter of the command, the first that it has.
 _OTHERWISE = {
@@ -59,30 +59,36 @@ def command_of(words: Sequence[str], group: Any) -> Any:
 
 def _in_options(options: Mapping[str, Any], argument: Arg, first: bool) -> str:
     option = options.get(argument.name)
-    if option is None:
+    if option is None or isinstance(argument, Key):
         return in_python(argument, first)
     flag = _flag(option)
     if argument.of:
         return f"{flag} has {argument.of} {argument.shown}"
-    if (said := _VALUES.get((argument.name, argument.shown or ""))) is not None:
-        return f"{flag} {said}"
+    return " ".join(f"{flag} {value}".rstrip() for value in _typed(argument, option))
+
+
+def _typed(argument: Arg, option: Any) -> list[str]:
+    """The values as they are typed, one for each time that the option is given; an empty one where none is said."""
+    known = _VALUES.get((argument.name, argument.shown or ""))
+    if known is not None:
+        return [known]
     if argument.name == "eps":
-        return f"{flag} NORM:{'EPS' if argument.value is UNSAID else _typed(argument)}"
+        return ["NORM:EPS" if argument.value is UNSAID else f"NORM:{_value(argument)}"]
     if argument.value is UNSAID or getattr(option, "is_flag", False):
-        return flag
-    return f"{flag} {_typed(argument, 'x' if argument.name == 'resize' else ',')}"
+        return [""]
+    if getattr(option, "multiple", False) and isinstance(argument.value, (tuple, list)):
+        return [_word(part, ",") for part in argument.value]
+    return [_value(argument, "x" if argument.name == "resize" else ",")]
 
 
-def _typed(argument: Arg, between: str = ",") -> str:
+def _value(argument: Arg, between: str = ",") -> str:
     """A value as it is typed: sequences with commas, words without quotes, what is to be filled in in capitals."""
-    if argument.as_shown:
-        return str(argument.shown)
-    return _word(argument.value, between)
+    return str(argument.shown) if argument.as_shown else _word(argument.value, between)
 
 
 def _word(value: object, between: str) -> str:
     if isinstance(value, Blank):
-        return between.join(name.upper() for name in value.names)
+        return between.join(name.upper() if name.isidentifier() else name for name in value.names)
     if isinstance(value, (tuple, list)):
         return between.join(_word(part, between) for part in value)
     if value is None:

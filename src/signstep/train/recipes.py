@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 Start = Literal["clean", "uniform", "gaussian", "sign", "prior", "carried"]
 Objective = Literal["clean", "adversarial", "mixed", "trades", "aligned", "prior", "free", "bounded"]
@@ -61,19 +62,35 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.replays < 1 or not self.step >= 0 or not self.spread >= 0 or self.reset < 0:
             raise InputError(
-                f"{self.name}: steps={self.steps}, step={self.step:g}, spread={self.spread:g}, replays={self.replays}, "
-                f"reset={self.reset}; pass numbers of at least 0, and replays of at least 1"
+                Arg("steps", self.steps),
+                Arg("step", self.step, shown=f"{self.step:g}"),
+                Arg("spread", self.spread, shown=f"{self.spread:g}"),
+                Arg("replays", self.replays),
+                Arg("reset", self.reset),
+                remedy="pass numbers of at least 0, and replays of at least 1",
+                where=self.name,
             )
         if self.mode not in ("train", "eval"):
-            raise InputError(f"{self.name}: mode={self.mode!r}; pass train or eval")
+            raise InputError(Arg("mode", self.mode), remedy="pass train or eval", where=self.name)
         if self.objective == "bounded" and not 0 < self.weight <= self.weight * max(1.0, self.fade) <= 1:
             raise InputError(
-                f"{self.name}: weight={self.weight:g}, fade={self.fade:g}; the bounds have a share above 0, up to 1"
+                Arg("weight", self.weight, shown=f"{self.weight:g}"),
+                Arg("fade", self.fade, shown=f"{self.fade:g}"),
+                remedy="pass a share of the bounds above 0, up to 1",
+                where=self.name,
             )
         if not 0 <= self.fade < math.inf or (self.fade != 1 and self.weight == 0):
-            raise InputError(f"{self.name}: fade={self.fade:g} of weight={self.weight:g}; pass a factor for a weight")
+            raise InputError(
+                Arg("fade", self.fade, shown=f"{self.fade:g}"),
+                "of",
+                Arg("weight", self.weight, shown=f"{self.weight:g}"),
+                remedy="pass a factor for a weight",
+                where=self.name,
+            )
         if self.objective in ("aligned", "prior") and self.steps != 1:
-            raise InputError(f"{self.name}: steps={self.steps}; it shares the gradient of one step, pass steps=1")
+            raise InputError(
+                Arg("steps", self.steps), "; it shares the gradient of one step, pass", Arg("steps", 1), where=self.name
+            )
 
     @property
     def robust(self) -> bool:
@@ -270,13 +287,15 @@ def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
     if name not in TRAINING_RECIPES:
         near = difflib.get_close_matches(name, TRAINING_RECIPES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"pass one of {', '.join(TRAINING_RECIPES)}"
-        raise InputError(f"recipe={name!r} is not a training recipe; {hint}")
+        raise InputError(Arg("recipe", name), "is not a training recipe", remedy=hint)
     row = TRAINING_RECIPES[name]
     changes: dict[str, Any] = {}
     for piece in filter(None, (part.strip() for part in options.split(","))):
         option, equals, value = piece.partition("=")
         if not equals or option not in OPTIONS:
-            raise InputError(f"recipe={spec!r}: {piece!r} is no option; pass NAME=VALUE with {', '.join(OPTIONS)}")
+            raise InputError(
+                Arg("recipe", spec), f": {piece!r} is no option", remedy=f"pass NAME=VALUE with {', '.join(OPTIONS)}"
+            )
         changes[option] = _read(spec, option, value, type(getattr(row, option)))
     return replace(row, **changes)
 
@@ -284,9 +303,9 @@ def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
 def _read(spec: str, option: str, value: str, kind: type) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise InputError(f"recipe={spec!r}: {option}={value!r}; pass true or false")
+            raise InputError(Arg("recipe", spec), f"{option}={value!r}", remedy="pass true or false")
         return value.lower() == "true"
     try:
         return kind(value)
     except ValueError as error:
-        raise InputError(f"recipe={spec!r}: {option}={value!r} is not a number") from error
+        raise InputError(Arg("recipe", spec), f"{option}={value!r} is not a number") from error

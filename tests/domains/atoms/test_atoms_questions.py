@@ -159,7 +159,7 @@ def test_the_same_seed_gives_the_same_answer() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "l1"}, "norm=l1 is not for atoms; pass linf, atom"),
+        ({"norm": "l1"}, "norm='l1' is not for atoms; pass linf, atom"),
         ({"eps": -0.1}, "eps=-0.1 is negative"),
         ({"eps": "far"}, "eps='far' is not a number"),
         (

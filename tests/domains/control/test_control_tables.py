@@ -270,7 +270,7 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--task", "segmentation"), "--task segmentation is none of series; pass multiclass or regression"),
-        (("--tolerance", "1"), "--tolerance is for --task regression, the task is 'auto'"),
+        (("--tolerance", "1"), "--tolerance 1.0 is for --task regression, the task is 'auto'"),
         (("--attack", "causal-fgsm"), "causal-fgsm is played in a closed loop; recorded series have none"),
         (("--attack", "coordinate-search"), "coordinate-search is an attack of --domain tabular alone"),
     ],

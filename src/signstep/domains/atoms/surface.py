@@ -63,7 +63,7 @@ class Surface:
 
     def __post_init__(self) -> None:
         if not self.structures:
-            raise InputError("there are no structures; pass at least one")
+            raise InputError("there are no structures", remedy="pass at least one")
         object.__setattr__(self, "_start", {})
         places = {part.tag: number for number, part in reversed(list(enumerate(self.structures)))}
         object.__setattr__(self, "_places", places)

@@ -31,7 +31,9 @@ def read_tennessee(folder: Path, *, test: bool, samples: int, stride: int, skip_
     ]
     if not any(path.name.startswith("d00") for path in found) or len(found) < 2:
         kind = "d00_te.dat and d01_te.dat" if test else "d00.dat and d01.dat"
-        raise LoadError(f"{folder} has no Tennessee Eastman records such as {kind} (.gz as well); pass their folder")
+        raise LoadError(
+            f"{folder} has no Tennessee Eastman records such as {kind} (.gz as well)", remedy="pass their folder"
+        )
     faults = Faults(skip=skip_bad)
     records = []
     for path in found:
