@@ -306,7 +306,7 @@ def test_short_forms_say_what_a_model_or_a_search_says_and_refuse_both() -> None
     ("declared", "said"),
     [
         ({"mean": 0.5}, "std is missing"),
-        ({"inputs": "normalised"}, "declared 'normalised' without mean= and std="),
+        ({"inputs": "normalised"}, "declared 'normalised' without mean and std"),
         ({"outputs": "softmax"}, "outputs='softmax'"),
         ({"task": "classes"}, "task='classes' is not one of"),
         ({"mode": "train"}, "mode='train'"),

@@ -37,6 +37,7 @@ from signstep.engine.tree import Tree
 from signstep.engine.untouched import untouched
 from signstep.engine.verify import Terms
 from signstep.errors import InputError, LoadError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.predictor import Predictor
 from signstep.model.search import Search
@@ -120,9 +121,11 @@ def verify(
     """
     folder = Path(report)
     if (model is None) != (data is None):
-        raise InputError("model and data belong together: pass both, or neither to check what needs none")
+        raise InputError("model and data belong together", remedy="pass both, or neither to check what needs none")
     if model is not None and threat is None:
-        raise InputError("threat is missing: pass what the record is to be about, such as ss.linf('8/255')")
+        raise InputError(
+            Arg("threat"), "is missing", remedy="pass what the record is to be about, such as ss.linf('8/255')"
+        )
     checks = [attempted("files", check_sums, folder)]
     if signed_by is not None:
         checks.append(signed(folder, Path(signed_by)))
@@ -276,7 +279,7 @@ def points_of(report: Path) -> dict[str, Tensor]:
     """
     path = report / POINTS
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise LoadError(f"{path} is no plain file")
+        raise LoadError(f"{path} is no plain file", remedy="pass a report")
     return Evidence.load(path) if path.is_file() else {}
 
 

@@ -93,7 +93,9 @@ class Result(Record):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LoadError(f"{path} cannot be written ({error.strerror or error}); pass another folder") from error
+            raise LoadError(
+                f"{path} cannot be written ({error.strerror or error})", remedy="pass another folder"
+            ) from error
         write_whole(path, self.to_json() + "\n")
         return path
 

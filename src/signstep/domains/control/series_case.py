@@ -122,8 +122,9 @@ def _task(request: Request) -> Task | TaskName:
         if request.tolerance is None:
             raise InputError(
                 Arg("task", "regression"),
-                "needs to know which error counts as failure",
-                remedy=("pass", Arg("tolerance"), ", the largest error that still counts as right"),
+                "needs",
+                Arg("tolerance"),
+                remedy="pass the largest error that still counts as right",
             )
         return Regression(request.tolerance)
     if request.tolerance is not None:

@@ -17,23 +17,24 @@ from signstep.engine.tasks import Regression, Segmentation, Task, TaskName
 from signstep.engine.threat import Threat, parse_threat
 from signstep.engine.untouched import untouched
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.model.opening import load_model, parse_args
 from signstep.model.opening.sources import code_hash, source_files
 from signstep.networks.small import digits_cnn
 
 # Options that say how data and model are to be opened, and so say nothing of the demonstration.
-_OF_FILES = {
-    "model_args": "--model-arg",
-    "split": "--split",
-    "resize": "--resize",
-    "trust": "--trust",
-    "label_column": "--label-column",
-    "classes": "--classes",
-    "skip_bad": "--skip-bad",
-    "ignore_label": "--ignore-label",
-    "max_pixels": "--max-pixels",
-}
+_OF_FILES = (
+    "model_args",
+    "split",
+    "resize",
+    "trust",
+    "label_column",
+    "classes",
+    "skip_bad",
+    "ignore_label",
+    "max_pixels",
+)
 
 
 def case(request: Request) -> Case:
@@ -46,10 +47,14 @@ def case(request: Request) -> Case:
     if request.model is None and request.data is None and request.weights is None:
         return _demonstration(request)
     if request.model is None:
-        raise InputError("--data and --weights need a model: pass --model package.module:factory")
+        raise InputError(
+            Arg("data"), "and", Arg("weights"), "need a model", remedy=("pass", Arg("model", "package.module:factory"))
+        )
     if request.data is None:
         raise InputError(
-            f"--model {request.model} needs data: pass --data (.npz, .csv, .parquet, MNIST IDX, images by class, ...)"
+            Arg("model", request.model),
+            "needs data",
+            remedy=("pass", Arg("data"), "(.npz, .csv, .parquet, MNIST IDX, images by class, ...)"),
         )
     source = opened_data(request)
     model, notes = opened_model(request, source.classes or ())
@@ -130,17 +135,35 @@ def task_of(request: Request) -> Task | TaskName:
     if name == "regression" and tolerance is not None:
         return Regression(tolerance)
     if name == "regression":
-        raise InputError("--task regression needs --tolerance, the largest error that still counts as right")
+        raise InputError(
+            Arg("task", "regression"),
+            "needs",
+            Arg("tolerance"),
+            remedy="pass the largest error that still counts as right",
+        )
     if tolerance is not None:
-        raise InputError(f"--tolerance is for --task regression, the task is {name!r}")
+        raise InputError(
+            Arg("tolerance", tolerance),
+            "is for",
+            Arg("task", "regression"),
+            f", the task is {name!r}",
+            remedy="drop it",
+        )
     return name  # type: ignore[return-value]
 
 
 def _demonstration(request: Request) -> Case:
     plain = Request()
-    for name, option in _OF_FILES.items():
+    for name in _OF_FILES:
         if getattr(request, name) != getattr(plain, name):
-            raise InputError(f"{option} has no effect without --model and --data; pass these, or drop it")
+            raise InputError(
+                Arg(name),
+                "has no effect without",
+                Arg("model"),
+                "and",
+                Arg("data"),
+                remedy="pass these, or drop it",
+            )
     show = demo(batch_size=request.rows)
     source = show.data
     if request.limit is not None:
@@ -185,7 +208,11 @@ def threat_of(request: Request, bounds: tuple[float, float] | None) -> Threat:
         InputError: none was said, or it makes no sense.
     """
     if request.threat is None:
-        raise InputError("--threat is missing: what may an attacker change? Pass norm:eps, such as --threat linf:8/255")
+        raise InputError(
+            Arg("threat"),
+            "is missing: what may an attacker change?",
+            remedy=("pass norm:eps, such as", Arg("threat", "linf:8/255")),
+        )
     box = (bounds or (0.0, 1.0)) if request.box == "of the data" else request.box
     return parse_threat(request.threat, box=box, grid=request.grid)
 
@@ -250,8 +277,9 @@ def _check_classes(model: Model, source: DataSource) -> None:
         return
     if len(shape) == 2 and shape[1] > 1 and shape[1] != len(names):
         raise InputError(
-            f"{source.name} has {len(names)} class names and the model {shape[1]} outputs, so labels would be "
-            f"numbered wrong; pass --classes FILE with {shape[1]} names in the order of the outputs"
+            f"{source.name} has {len(names)} class names and the model {shape[1]} outputs, so labels would "
+            "be numbered wrong",
+            remedy=("pass", Arg("classes", Blank("FILE")), f"with {shape[1]} names in the order of the outputs"),
         )
 
 
