@@ -81,6 +81,7 @@ ORDINARY = set(
     universal patch control atoms tables images docs dev physical datasets certified quick standard thorough binary auto
     outcome result blur clip compose contrast brightness custom objective model loss seed mode mean std output outputs
     inputs budget target task threat engine transform transforms x y ids maximum grouped affine perspective maximise
+    run search curve section placement fit verification
         """,
     )
 )

@@ -27,6 +27,7 @@ from signstep.engine.tree import Tree
 from signstep.errors import InputError, ThreatError
 from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
+from signstep.model.declaration import same as same_model
 from signstep.model.search import Search, refuse, search_of
 from signstep.model.space import Statistic
 from signstep.model.subject import Question, Subject
@@ -97,7 +98,7 @@ def transfer(
             "is a rule that differs from model to model",
             remedy="pass 'random' or 'next'",
         )
-    declared: dict[int, Model] = {}
+    declared: list[Model] = []
     crafting = _declared("surrogates", surrogates, declared, mean, std)
     sides = (crafting, _declared("victims", victims, declared, mean, std))
     _check(*sides)
@@ -141,9 +142,7 @@ def _recipe(spec: str | Attack) -> Attack:
     return found
 
 
-def _declared(
-    side: str, models: Models, declared: dict[int, Model], mean: Statistic, std: Statistic
-) -> dict[str, Model]:
+def _declared(side: str, models: Models, declared: list[Model], mean: Statistic, std: Statistic) -> dict[str, Model]:
     """The models of one side by name, declared; ``declared`` knows those of both, so that the same one stays the same.
 
     Raises:
@@ -160,7 +159,9 @@ def _declared(
         if not callable(model):
             raise InputError(f"{side} has a {type(model).__name__}, which cannot be called", remedy="pass models")
         own = isinstance(model, Model)
-        made = declared.setdefault(id(model), Model.of(model) if own else Model.of(model, mean=mean, std=std))
+        made = Model.of(model) if own else Model.of(model, mean=mean, std=std)
+        made = next((known for known in declared if same_model(known, made)), made)
+        declared.append(made)
         title = made.title if name is None else name
         same = sum(other == title or other.startswith(f"{title} #") for other in found)
         found[title if name is not None or not same else f"{title} #{same + 1}"] = made

@@ -15,6 +15,7 @@ from signstep.attacks.recipes import recipe as find_recipe
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.groups import (
+    BatchOptions,
     DataOptions,
     MachineOptions,
     ModelOptions,
@@ -54,6 +55,7 @@ Examples:
 def attack(
     model: ModelOptions,
     data: DataOptions,
+    batch: BatchOptions,
     threat: ThreatOptions,
     search: SearchOptions,
     machine: MachineOptions,
@@ -66,15 +68,11 @@ def attack(
 ) -> None:
     """Craft and save."""
     kind = _format(format_)
-    if search.budget != "raw":
-        raise InputError(f"--budget {search.budget}: files hold raw inputs, whose change has raw units; drop it")
-    if data.ignore_column:
-        raise InputError("--ignore-column is for audits of tables with a schema; drop it and the column")
     where, quiet = machine.ready(), aside()
     rule = o.rule_of(goal) if goal in o.GOALS else None
     asked = search_of(search, rule=rule, trust=model.trust)
     chosen, key = find_recipe(recipe_), Key(asked.seed)
-    case = IMAGES.case(request_of(model, data, threat, search=asked))
+    case = IMAGES.case(request_of(model, data, batch, threat, search=asked))
     terms = case.threat
     assert isinstance(terms, ThreatModel)
     if kind == "png" and not (isinstance(terms.low, float) and isinstance(terms.high, float)):

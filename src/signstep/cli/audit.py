@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from signstep.cli.app import app
 from signstep.cli.config import Settings, check_written, dump_config
 from signstep.cli.domain import DomainName, SchemaFile, check_options, check_recipes
 from signstep.cli.groups import (
+    BatchOptions,
     DataOptions,
     MachineOptions,
     ModelOptions,
@@ -70,11 +72,14 @@ def audit(
     context: typer.Context,
     model: ModelOptions,
     data: DataOptions,
+    batch: BatchOptions,
     threat: ThreatOptions,
     search: SearchOptions,
     machine: MachineOptions,
     domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
+    ignore_column: o.IgnoreColumn = None,
+    budget: o.Budget = "raw",
     attack: Annotated[
         list[str] | None, typer.Option(help="Recipes, such as fgsm,pgd:steps=50,restarts=10; see signstep list.")
     ] = None,
@@ -125,8 +130,10 @@ def audit(
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
-    asked = search_of(search, rule=rule, trust=model.trust)
-    case = find_domain(domain).case(request_of(model, data, threat, search=asked, schema=schema))
+    asked = search_of(search, rule=rule, trust=model.trust, budget=budget)
+    case = find_domain(domain).case(
+        replace(request_of(model, data, batch, threat, search=asked, schema=schema), ignore=tuple(ignore_column or ()))
+    )
     # Batches are planned on the model where it will be.
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, trust=model.trust).items()}

@@ -17,7 +17,7 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.candidates import Candidate, candidates_of
 from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
-from signstep.cli.groups import MachineOptions, ReadingOptions, TrainingDataOptions, request_of, spread
+from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, say, told
 from signstep.cli.work import output_folder
@@ -66,7 +66,7 @@ _MARKS = _FILES[:2]
 @spread
 def compare(
     reading: ReadingOptions,
-    data: TrainingDataOptions,
+    data: DataOptions,
     machine: MachineOptions,
     results: Annotated[
         list[str] | None, typer.Argument(help="Folders or result.json; NAME=PATH gives one a name.")

@@ -57,7 +57,7 @@ class ModelOptions(ReadingOptions, NetworkOptions):
 
 
 @dataclass(frozen=True)
-class TrainingDataOptions:
+class DataOptions:
     """What makes examples of files."""
 
     data: o.Data = None
@@ -72,10 +72,9 @@ class TrainingDataOptions:
 
 
 @dataclass(frozen=True)
-class DataOptions(TrainingDataOptions):
+class BatchOptions:
     """What makes the batches of an attack."""
 
-    ignore_column: o.IgnoreColumn = None
     batch_size: o.BatchSize = "auto"
     predicted_labels: o.PredictedLabels = False
 
@@ -98,7 +97,6 @@ class SearchOptions:
     surrogate: o.Surrogate = None
     engine: o.EngineName = "exact"
     eot: o.Eot = 1
-    budget: o.Budget = "raw"
     seed: o.Seed = 0
 
 
@@ -120,8 +118,8 @@ GROUPS = (
     NetworkOptions,
     ReadingOptions,
     ModelOptions,
-    TrainingDataOptions,
     DataOptions,
+    BatchOptions,
     ThreatOptions,
     SearchOptions,
     MachineOptions,
@@ -147,7 +145,7 @@ def spread(command: Callable[..., Result]) -> Callable[..., Result]:
     @wraps(command)
     def called(**given: Any) -> Result:
         values = {
-            name: group(**{one.name: given[one.name] for one in fields(group) if one.name in given})
+            name: group(**{one.name: given[one.name] for one in fields(group) if one.name not in own})
             for name, group in groups.items()
         }
         return command(**values, **{name: given[name] for name in own})
@@ -163,7 +161,7 @@ def _is_group(annotation: object) -> bool:
     return isinstance(annotation, type) and is_dataclass(annotation) and annotation in GROUPS
 
 
-def search_of(given: SearchOptions, *, rule: Rule | None, trust: bool) -> Search:
+def search_of(given: SearchOptions, *, rule: Rule | None, trust: bool, budget: str = "raw") -> Search:
     """The search that the options ask for; surrogates are loaded, and read like the model itself.
 
     Raises:
@@ -177,7 +175,7 @@ def search_of(given: SearchOptions, *, rule: Rule | None, trust: bool) -> Search
         surrogate=surrogates or None,
         engine=cast("Engine", given.engine),
         eot=given.eot,
-        budget=cast("o.Side", given.budget),
+        budget=cast("o.Side", budget),
         seed=given.seed,
     )
 

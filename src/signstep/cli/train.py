@@ -19,7 +19,7 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import check_written, dump_config
 from signstep.cli.final_audit import Terms, audited, held_out, kept_weights, opened, whole
-from signstep.cli.groups import MachineOptions, NetworkOptions, TrainingDataOptions, request_of, spread
+from signstep.cli.groups import DataOptions, MachineOptions, NetworkOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import output_folder
@@ -64,7 +64,7 @@ _MODEL, _DATA, _THREAT = "signstep.networks.small:digits_cnn", "digits", "linf:0
 def train(
     context: typer.Context,
     model: NetworkOptions,
-    data: TrainingDataOptions,
+    data: DataOptions,
     machine: MachineOptions,
     weights: Annotated[Path | None, typer.Option(help="Weights to begin with, instead of fresh ones.")] = None,
     test: Annotated[str | None, typer.Option(help="Data for the final audit, where --data has no test split.")] = None,

@@ -71,13 +71,6 @@ def transfer(
         raise InputError("pass at least one --surrogate NAME=SPEC, one --victim NAME=SPEC, and --data")
     if goal not in ("untargeted", "random", "next"):
         raise InputError(f"--goal {goal!r}; pass untargeted, random or next: other rules differ from model to model")
-    for option, fits, reason in (
-        ("--predicted-labels", not data.predicted_labels, "models answer differently, so a transfer needs true labels"),
-        ("--ignore-column", not data.ignore_column, "it is for audits of tables with a schema"),
-        ("--budget", search.budget == "raw", "models share the inputs' raw units"),
-    ):
-        if not fits:
-            raise InputError(f"{option} has no meaning here: {reason}; drop it")
     recipe(attack)  # a recipe that does not exist is said before anything is loaded
     quiet, where = aside(), machine.ready()
     asked = search_of(search, rule=None if goal == "untargeted" else o.rule_of(goal), trust=False)

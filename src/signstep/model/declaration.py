@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -161,9 +161,18 @@ class Model:
         return not isinstance(value, type(default)) or isinstance(value, Tensor) or value != default
 
 
-def renamed(model: Model, name: str) -> Model:
-    """The same model under another name."""
-    return replace(model, name=name)
+def same(one: Model, other: Model) -> bool:
+    """Whether two declarations say the same of the same network; names and hashes are no matter."""
+    names = [part.name for part in fields(Model) if part.name not in ("classes", "name", "hashes")]
+    return all(_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _equal(one: object, other: object) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and not isinstance(one, (Tensor, nn.Module)) and one == other
 
 
 _DEFAULTS: dict[str, Any] = {
