@@ -45,7 +45,7 @@ REAL: list[tuple[Any, str]] = [
     (lambda _: audited(threat=ss.linf(8)), "Pass --threat NORM:none to mean the box alone"),
     (
         lambda _: InputSpace.of(0.5, None),
-        "std is missing: normalisation needs both --mean and --std (--std 1 or --mean 0",
+        "--std is missing: normalisation needs both --mean and --std; pass both (--std 1 or --mean 0",
     ),
     (lambda _: InputSpace.of(None, None, inputs="normalised"), "without --mean and --std"),
     (lambda _: InputSpace.of(None, None, inputs="scaled"), "--inputs scaled; pass 'raw' or 'normalised'"),  # type: ignore[arg-type]

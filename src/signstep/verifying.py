@@ -16,7 +16,7 @@ from signstep.auditing.checks import Book, Check, attempted
 from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.provable import unprovable
-from signstep.auditing.reading import LARGEST, parse
+from signstep.auditing.reading import LARGEST, not_a_result, parse
 from signstep.auditing.reattack import attacked_again
 from signstep.auditing.record import SCHEMA
 from signstep.auditing.recount import recount
@@ -264,7 +264,7 @@ def record_of(text: bytes) -> tuple[Result, str]:
     try:
         plain = parse(text.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise LoadError(f"this is not a signstep result: it is not UTF-8 ({error})") from error
+        raise not_a_result(f"it is not UTF-8 ({error})") from error
     result = Result.from_plain(plain)
     by = f"made by signstep {result.versions.get('signstep')}"
     old = "" if plain["schema"] == SCHEMA else f", which this version reads as {SCHEMA}"

@@ -113,7 +113,7 @@ def test_a_module_that_fails(zoo: str) -> None:
 def test_no_such_name(zoo: str) -> None:
     with pytest.raises(InputError, match=r"has no biuld; did you mean build\?"):
         load_model(f"{zoo}:biuld")
-    with pytest.raises(InputError, match=r"has no xyz: it defines build, Net, gives_text, fails, late"):
+    with pytest.raises(InputError, match=r"has no xyz; it defines build, Net, gives_text, fails, late"):
         load_model(f"{zoo}:xyz")
 
 

@@ -301,7 +301,11 @@ def _plan(
     """
     if attacks is not None and ladder is not None:
         raise InputError(
-            "attacks and ladder are both given", remedy="pass one of them (a ladder may be a list of recipes)"
+            Arg("attacks"),
+            "and",
+            Arg("ladder"),
+            "are both given",
+            remedy="pass one of them (a ladder may be a list of recipes)",
         )
     climbed = None if ladder is None else find_ladder(ladder)
     specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else _DEFAULT if attacks is None else attacks)]
@@ -318,7 +322,11 @@ def _plan(
         )
     unknown = [name for name in curve_attacks if name not in names]
     if unknown and asked:
-        raise InputError(Arg("curve_attacks"), f"names {unknown}, which are not among the attacks {names}")
+        raise InputError(
+            Arg("curve_attacks"),
+            f"names {unknown}, which are not among the attacks {names}",
+            remedy="pass some of these",
+        )
     traced = [(name, attack) for name, attack in chosen if name in curve_attacks and not _has_curve(attack)]
     aside: dict[str, str] | None = None
     if climbed and climbed.name in LADDERS:

@@ -72,7 +72,9 @@ def certified(
     """
     if not isinstance(model, (Model, nn.Module)):
         raise InputError(
-            Arg("model"), f"is a {type(model).__name__}; bounds go through layers, pass the nn.Module itself"
+            Arg("model"),
+            f"is a {type(model).__name__}, and bounds go through layers",
+            remedy="pass the nn.Module itself",
         )
     declared = Model.of(model, mean=mean, std=std)
     network = _layers(declared)
@@ -123,7 +125,9 @@ def _layers(declared: Model) -> nn.Module:
     network = getattr(declared.network, "_orig_mod", declared.network)  # what torch.compile wraps
     if not isinstance(network, nn.Module):
         raise InputError(
-            Arg("model"), f"is a {type(network).__name__}; bounds go through layers, pass the nn.Module itself"
+            Arg("model"),
+            f"is a {type(network).__name__}, and bounds go through layers",
+            remedy="pass the nn.Module itself",
         )
     for name, fits, reason in (
         ("transform", declared.transform is None, "a certificate is about the network without it"),

@@ -57,11 +57,7 @@ class InputSpace:
                 Arg("mean"),
                 "and",
                 Arg("std"),
-                "(",
-                Arg("std", 1),
-                "or",
-                Arg("mean", 0),
-                "if unused)",
+                remedy=("pass both (", Arg("std", 1), "or", Arg("mean", 0), "if unused)"),
             )
         if mean is None or std is None:
             if inputs == "normalised" or budget == "normalised":

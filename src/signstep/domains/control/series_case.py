@@ -258,8 +258,8 @@ def _sensors(schema: Schema, data: _Data) -> tuple[Sensor, ...]:
     unknown = [name for name in given if name not in names]
     if unknown:
         raise InputError(
-            f"the schema has the sensor {unknown[0]!r}, which is no column of the data; these are "
-            f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+            f"the schema has the sensor {unknown[0]!r}, which is no column of the data",
+            remedy=f"write one of {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
         )
     source = data.test if data.train is None else data.train
     calm = source.x[source.y == 0] if data.alarm else source.x
