@@ -43,6 +43,11 @@ def is_spec(text: str) -> bool:
     return _SPEC.fullmatch(text) is not None
 
 
+def is_module(text: str) -> bool:
+    """Whether a text is the name of a module within a package, "package.module"."""
+    return "." in text and all(part.isidentifier() for part in text.split("."))
+
+
 def name_and_options(text: str) -> tuple[str, str]:
     """A name, which may be a spec, and what stands behind its colon.
 

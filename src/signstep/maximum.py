@@ -14,6 +14,7 @@ from signstep.engine.keys import Key
 from signstep.engine.oracles import Autograd
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
+from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Objective
 from signstep.engine.threat import Threat
 from signstep.engine.tree import Tree, leaves, per_row, rows, search_dtype, tree_map, wide
@@ -131,6 +132,7 @@ def maximise(
         >>> found.x.tolist(), float(found.gain), float(found.linear), float(found.curvature)
         ([[-0.5, -0.5]], 2.5, 2.0, 2.0)
     """
+    need_check(threat)
     declared, search = Model.of(objective), search_of(search, engine=engine)
     _check(declared, search)
     levels = None if level is None else _levels(level, x, declared.network)

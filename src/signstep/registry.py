@@ -21,7 +21,14 @@ import torch
 
 from signstep.errors import InputError, SignstepError, SignstepWarning
 from signstep.frames import named, place
-from signstep.importing import Spelling, current_folder_importable, imported_object, is_spec
+from signstep.importing import (
+    Spelling,
+    current_folder_importable,
+    imported_module,
+    imported_object,
+    is_module,
+    is_spec,
+)
 from signstep.plain import one_line
 
 Row = TypeVar("Row")
@@ -75,6 +82,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         rows: Mapping[str, Row] | None = None,
         *,
         argument: str = "",
+        modules: bool = False,
     ) -> None:
         """See `Registry`.
 
@@ -84,9 +92,10 @@ class Registry(Mapping[str, Row], Generic[Row]):
             check: the row of what was brought; raises an `InputError` that says what is wrong with it.
             rows: Signstep's own, by name; they are not checked, the tests do that.
             argument: what a name is passed as, for messages: "recipe".
+            modules: whether "package.module" names a row too.
         """
         self.group, self.spelling, self.argument = group, spelling, argument or spelling.what.split()[-1]
-        self._check = check
+        self._check, self._modules = check, modules
         self._own: dict[str, Row] = dict(rows or {})
         self._added: dict[str, Row] = {}
         self._brought: dict[str, Row] = {}
@@ -145,13 +154,17 @@ class Registry(Mapping[str, Row], Generic[Row]):
             return self[spec]
         if _TYPED_ONLY.get():
             return self[spec]
-        if is_spec(spec):
+        if self._imported(spec):
             with current_folder_importable(), torch.random.fork_rng(devices=[]):
-                thing = imported_object(spec, self.spelling)
+                thing = imported_object(spec, self.spelling) if is_spec(spec) else imported_module(spec)
                 self._brought[spec] = self._checked(Brought(thing, spec, ""))
         elif (installed := self._installed(spec)) is not None:
             self._brought[spec] = installed
         return self[spec]
+
+    def _imported(self, spec: str) -> bool:
+        """Whether a text names what is to be imported."""
+        return is_spec(spec) or (self._modules and is_module(spec) and self._installed(spec) is None)
 
     def add(self, row: object, name: str | None = None) -> Row:
         """Add a row for the rest of the process; ``name`` where it has no ``name`` of its own.
@@ -233,7 +246,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
             return None
 
     def _unknown(self, name: str) -> UnknownNameError:
-        if is_spec(name) and _TYPED_ONLY.get():
+        if _TYPED_ONLY.get() and self._imported(name):
             return NotTypedError(
                 f"{self.argument}={name!r} is code of somebody's own, and nothing is imported because a file names it; "
                 "type it yourself, if you trust it"

@@ -43,6 +43,7 @@ from signstep.model.predictor import Predictor
 from signstep.model.search import Search
 from signstep.model.space import InputSpace, Statistic
 from signstep.plain import one_line
+from signstep.registry import typed_only
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Verification:
 
 
 @contained
+@typed_only()
 def verify(
     report: str | Path,
     model: Model | Callee | None = None,

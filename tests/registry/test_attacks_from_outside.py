@@ -1,6 +1,7 @@
 """Attacks of somebody's own: by "module:name", by the name that a package gives them, and as rows that are added."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -289,18 +290,20 @@ def test_a_record_imports_no_attack(here: Path) -> None:
     x, y = _batch()
     spec = "ourattacks:rms_pgd"
     record = ss.audit(_net(), (x, y), threat=ss.linf(0.2), attacks=["fgsm", spec], curve=False)
-    again = {"threat": ss.linf(0.2), "model": ss.Model(_net()), "device": torch.device("cpu")}
+    again = partial(
+        attacked_again, record, [(x, y)], 4, model=ss.Model(_net()), threat=ss.linf(0.2), search=ss.Search()
+    )
     known = passes(record)
     assert known.holds
     assert known.complete
-    assert attacked_again(record, [(x, y)], 4, **again).complete  # type: ignore[arg-type]
+    assert again().complete
     ss.RECIPES.forget()
     (here / "ourattacks.py").write_text("raise AssertionError('imported')\n")
     unknown = passes(record)
     assert unknown.holds
     assert not unknown.complete
     assert "ourattacks:rms_pgd is somebody's own (pass it with --attack, if you trust it)" in unknown.seen
-    undone = attacked_again(record, [(x, y)], 4, **again)  # type: ignore[arg-type]
+    undone = again()
     assert undone.holds
     assert not undone.complete
     assert "nothing is imported because a file names it" in undone.seen

@@ -19,7 +19,7 @@ _OWN = ("shard", "tolerance")
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """Join the results of ``audit(..., shard=(i, n))`` for all i, in any order.
+    """Join the results of ``audit(..., run=Run(shard=(i, n)))`` for all i, in any order.
 
     Examples stand in the order of the data, counts and passes are added, medians and quartiles taken over all examples.
     The result is the one of a single audit, but for the seconds, which are summed.

@@ -25,7 +25,7 @@ from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
 from signstep.engine.oracles import Oracle
 from signstep.engine.origin import contained
-from signstep.engine.shaped import ShapedThreat
+from signstep.engine.shaped import ShapedThreat, need_check
 from signstep.engine.tasks import ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.tree import Tree, rows, take, tree_map
@@ -145,6 +145,7 @@ def audit(
     others = {name: Subject.of(_like(declared, other)) for name, other in run.transfer_to.items()}
     target = _rule(search)
     drawn = curve if isinstance(curve, Curve) else Curve(curve)
+    need_check(threat)
     plan = _plan(attacks, ladder, drawn.attacks, subject.oracle, threat)
     _check_counts(limit, run.shard)
     home, ignore = Home(declared.network), ignored(declared.task)
@@ -212,7 +213,7 @@ def audit(
             "shard": None if run.shard is None else list(run.shard),
             **({"left_out": stream.left_out} if stream.left_out else {}),
         },
-        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks),
+        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks, *(f"model: {n}" for n in declared.notes)),
         seconds=time.perf_counter() - began,
         partial=interrupted or tally.ended,
         classes=tuple(declared.classes),

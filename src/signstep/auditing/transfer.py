@@ -21,6 +21,7 @@ from signstep.engine.oracles import Oracle, Surrogates
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
 from signstep.engine.problem import judge
+from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Task, TaskName, ignored
 from signstep.engine.threat import ThreatModel, one_example
 from signstep.engine.tree import Tree
@@ -88,6 +89,7 @@ def transfer(
         >>> matrix.cell("a", "a").white_box, matrix.cell("a", "b").white_box
         (True, False)
     """
+    need_check(threat)
     search = search_of(search)
     refuse(
         search, "transfer", surrogate="surrogates are its first argument", budget="models share the inputs' raw units"

@@ -70,7 +70,7 @@ def attack(
     kind = _format(format_)
     where, quiet = machine.ready(), aside()
     rule = o.rule_of(goal) if goal in o.GOALS else None
-    asked = search_of(search, rule=rule, trust=model.trust)
+    asked = search_of(search, rule=rule, reading=model)
     chosen, key = find_recipe(recipe_), Key(asked.seed)
     case = IMAGES.case(request_of(model, data, batch, threat, search=asked))
     terms = case.threat

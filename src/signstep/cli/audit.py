@@ -38,6 +38,7 @@ from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
 from signstep.domains import IMAGES, Case, audit_case
 from signstep.domains import domain as find_domain
+from signstep.domains.image.first_look import WITH_GRADIENTS
 from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
@@ -130,13 +131,15 @@ def audit(
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
-    asked = search_of(search, rule=rule, trust=model.trust, budget=budget)
+    asked = search_of(search, rule=rule, reading=model, budget=budget)
     case = find_domain(domain).case(
         replace(request_of(model, data, batch, threat, search=asked, schema=schema), ignore=tuple(ignore_column or ()))
     )
+    if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
+        context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
     # Batches are planned on the model where it will be.
     case.model.to(where)
-    others = {name: other.to(where) for name, other in others_of(transfer_to, trust=model.trust).items()}
+    others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
     evidence = Evidence(limit=save_points * 2**20)
     with output_folder(out, marks=("SHA256SUMS", "result.json")) as folder:
         check_folder(folder)

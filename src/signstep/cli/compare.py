@@ -23,7 +23,8 @@ from signstep.cli.terminal import aside, say, told
 from signstep.cli.work import output_folder
 from signstep.data import DataSource
 from signstep.domains.case import Request
-from signstep.domains.image.case import declared, opened_data, threat_of
+from signstep.domains.image.case import opened_data, threat_of
+from signstep.domains.image.declared import declared_beside, in_order_of
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.io.files import write_whole
@@ -184,20 +185,18 @@ class _Ring:
 
     def enter(self, candidate: Candidate) -> bool:
         """Train, where there is a recipe, and audit; False where that was interrupted."""
-        loaded = candidate.network.load(trust=self.request.trust)
-        hashes = {} if loaded.sha256 is None else {"weights": loaded.sha256}
-        model = declared(self.request, loaded.model, loaded.description, hashes).to(self.terms.device)
+        model = self._opened(candidate).to(self.terms.device)
         where = self.folder / candidate.folder
         where.mkdir(exist_ok=True)
         if candidate.recipe is None:
-            say(self.quiet, f"{candidate.name}: {loaded.description}", *loaded.notes)
+            say(self.quiet, f"{candidate.name}: {model.title}", *model.notes)
         else:
             if not self._train(candidate, model, where):
                 return False
-            kept = save(kept_weights(loaded.model))
+            kept = save(kept_weights(model.module))
             write_whole(where / "weights.safetensors", kept)
-            name = f"{candidate.name}: {loaded.description}, {candidate.recipe.name}"
-            model = replace(model, name=name, hashes={"weights": hashlib.sha256(kept).hexdigest()})
+            name = f"{candidate.name}: {model.title}, {candidate.recipe.name}"
+            model = replace(model, name=name, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=())
         held = self.held
         result = audited(
             model,
@@ -214,6 +213,17 @@ class _Ring:
             return False
         self.results[candidate.name] = result
         return True
+
+    def _opened(self, candidate: Candidate) -> Model:
+        """The candidate's model, with the terms of the request where it says nothing itself.
+
+        Raises:
+            InputError: it takes other inputs, or numbers the classes otherwise than the data.
+        """
+        model = declared_beside(self.request, candidate.network.load(trust=self.request.trust))
+        model = in_order_of(self.source, candidate.name, model, self.request)
+        hashes = {name: digest for name, digest in model.hashes.items() if name == "weights"}
+        return replace(model, hashes=hashes)
 
     def _train(self, candidate: Candidate, model: Model, where: Path) -> bool:
         assert self.train_on is not None
@@ -264,7 +274,7 @@ def _check(
                 needs = "--recipe" if candidates else "--model or --recipe"
                 raise InputError(f"--{name} has no effect without {needs}; pass these, or drop it")
     if candidates and given["data"] is None and (not recipe or given["test"]):
-        raise InputError(f"--model {candidates[0].network.factory} needs data to be audited on; pass --data")
+        raise InputError(f"--model {candidates[0].network.spec} needs data to be audited on; pass --data")
 
 
 def _read(given: list[str]) -> dict[str, Result]:

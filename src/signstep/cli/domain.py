@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from signstep.attacks.recipes import RECIPES
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.terminal import noted, told
@@ -15,7 +16,12 @@ from signstep.domains import domain as find_domain
 from signstep.errors import InputError
 from signstep.io.files import WriteError, write_whole
 
-DomainName = Annotated[str, typer.Option("--domain", help=f"What the inputs are: {IMAGES.name}, {', '.join(DOMAINS)}.")]
+DomainName = Annotated[
+    str,
+    typer.Option(
+        "--domain", help=f"What the inputs are: {IMAGES.name}, {', '.join(DOMAINS.own)}, or your own package.module."
+    ),
+]
 SchemaFile = Annotated[
     Path | None,
     typer.Option("--schema", help="With --domain: a TOML file that says what the data means and what may change."),
@@ -59,7 +65,10 @@ def check_recipes(name: str, given: Sequence[str] | None) -> None:
     Raises:
         InputError: one is.
     """
-    said = [piece.strip().partition(":")[0].partition(" ")[0] for text in given or () for piece in text.split(",")]
+    named = [piece.strip().partition(":")[0].partition(" ")[0] for text in given or () for piece in text.split(",")]
+    said = [recipe for recipe in named if recipe not in RECIPES.own]
+    if not said:
+        return
     for row in DOMAINS.values():
         own = next((recipe for recipe in said if recipe in row.recipes), None)
         if own is not None and row.name != name:

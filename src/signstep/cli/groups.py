@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
 
 from signstep.cli import options as o
 from signstep.domains.case import Request
+from signstep.domains.image.declared import declared_beside
 from signstep.errors import InputError
-from signstep.model.opening import load_model
+from signstep.model.declaration import Model
+from signstep.model.opening import open_model, parse_args, spelled
 from signstep.model.search import Rule, Search
 from signstep.model.twin import Engine
 
@@ -161,14 +162,14 @@ def _is_group(annotation: object) -> bool:
     return isinstance(annotation, type) and is_dataclass(annotation) and annotation in GROUPS
 
 
-def search_of(given: SearchOptions, *, rule: Rule | None, trust: bool, budget: str = "raw") -> Search:
-    """The search that the options ask for; surrogates are loaded, and read like the model itself.
+def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw") -> Search:
+    """The search that the options ask for; surrogates are opened, and read as the options say.
 
     Raises:
         InputError: an option makes no sense.
-        LoadError: a surrogate cannot be loaded.
+        LoadError: a surrogate cannot be opened.
     """
-    surrogates = [network_of(text, trust=trust, option="--surrogate") for text in given.surrogate or ()]
+    surrogates = [other_model(text, reading, option="--surrogate") for text in given.surrogate or ()]
     return Search(
         target=rule,
         loss=given.loss,
@@ -180,17 +181,18 @@ def search_of(given: SearchOptions, *, rule: Rule | None, trust: bool, budget: s
     )
 
 
-def network_of(text: str, *, trust: bool, option: str) -> nn.Module:
-    """A network from MODEL or MODEL@WEIGHTS.
+def other_model(text: str, reading: ReadingOptions, *, option: str) -> Model:
+    """Another model from MODEL or MODEL@WEIGHTS: as it declares itself, and where it says nothing as the options say.
 
     Raises:
         InputError: not written so.
-        LoadError: it cannot be loaded.
+        LoadError: it cannot be opened.
     """
-    spec, _, weights = text.partition("@")
-    if not spec:
+    found = spelled(text)
+    if not found.spec:
         raise InputError(f"{option} {text!r} is not MODEL or MODEL@WEIGHTS; such as nets:net@net.safetensors")
-    return load_model(spec, weights=Path(weights) if weights else None, trust=trust).model
+    model = open_model(found.spec, weights=found.weights, args=parse_args(found.args), trust=reading.trust)
+    return declared_beside(request_of(reading), model)
 
 
 def request_of(*groups: Any, search: Search | None = None, schema: Path | None = None) -> Request:

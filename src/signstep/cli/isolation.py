@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from signstep.errors import InputError
+from signstep.registry import leaving_out
 
 
 def inside(path: str | Path, folder: Path) -> bool:
@@ -34,11 +35,15 @@ def refuse(folder: Path, **given: str | Path | None) -> None:
 
 @contextmanager
 def isolated(folder: Path) -> Iterator[None]:
-    """Inside, no module is imported from the folder, whatever leads there: the current folder, a link, PYTHONPATH."""
+    """Inside, no module is imported from the folder, whatever leads there: the current folder, a link, PYTHONPATH.
+
+    Nor does a package count that seems to be installed there.
+    """
     guard = _Guard(folder)
     sys.meta_path.insert(0, guard)
     try:
-        yield
+        with leaving_out(lambda place: inside(place, folder)):
+            yield
     finally:
         sys.meta_path.remove(guard)
 

@@ -23,11 +23,15 @@ from signstep.cli.groups import DataOptions, MachineOptions, NetworkOptions, req
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import output_folder
-from signstep.domains.image.case import declared, opened_model, threat_of
+from signstep.data import DataSource
+from signstep.domains.case import Request
+from signstep.domains.image.case import opened_model, threat_of
+from signstep.domains.image.declared import agreed, declared
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, SignstepError
 from signstep.io.files import write_whole
 from signstep.model.declaration import Model
+from signstep.train.deployed import trained_module
 from signstep.train.disk_rows import remove_rows, rows_on_disk
 from signstep.train.loop import Moment, fit
 from signstep.train.recipes import TRAINING_RECIPES, training_recipe
@@ -147,10 +151,10 @@ def train(
     request = replace(request_of(model, data), weights=weights, split=split, limit=limit)
     own = request.data is None
     request = replace(request, model=request.model or _MODEL, data=request.data or _DATA)
-    declared(request, nn.Identity(), "", {})  # what makes no sense is said before the hours that lead to it
+    declared(request, Model(nn.Identity()))  # what makes no sense is said before the hours that lead to it
     quiet, where = aside(), machine.ready()
     source = opened(replace(request, split=split or "train"), asked=split is not None)
-    trained_model, loading = opened_model(request, source.classes or ())
+    request, trained_model, source = _agreed(request, source, split)
     terms = threat_of(
         replace(request, threat=threat or (_THREAT if own else None), box=o.box_of(box, "of the data")), source.bounds
     )
@@ -160,7 +164,7 @@ def train(
     with output_folder(out, marks=("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")) as folder:
         x, y = rows_on_disk(source, folder) if on_disk else whole(source)
         held = None if ladder == "none" else held_out(request, test, source, (x, y), settings)
-        notes = () if weights is None else loading
+        notes = () if weights is None else trained_model.notes
         say(quiet, f"model: {trained_model.title}", *notes, f"data: {source.description}", *source.notes)
         say(quiet, f"recipe: {chosen.name}, {chosen.title} ({chosen.source})", f"threat: {terms}")
         places = sinks([name for name in (log_to or "").split(",") if name], folder / "tensorboard")
@@ -196,7 +200,7 @@ def train(
         result = None
         if held is not None:
             result = audited(
-                replace(trained_model, hashes={"weights": hashlib.sha256(kept).hexdigest()}),
+                replace(trained_model, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=notes),
                 held.batches(audit_limit),
                 Terms(terms, ladder, seed, where),
                 folder / "report",
@@ -222,6 +226,19 @@ def train(
     say(quiet, *(() if held is None else held.notes), trained.overfitting, f"written: {folder / 'MODEL_CARD.md'}")
     if status := 130 if result is not None and result.partial else int(trained.partial):
         raise typer.Exit(status)  # only a collapse ends a training before its end and leaves weights
+
+
+def _agreed(request: Request, source: DataSource, split: str | None) -> tuple[Request, Model, DataSource]:
+    """The model, and the data with its classes in the model's order.
+
+    Raises:
+        InputError: they do not belong together, or the model cannot be trained.
+    """
+    asked, model = agreed(request, opened_model(request, source.shape), source)
+    trained_module(model)
+    if asked is not request:
+        source = opened(replace(asked, split=split or "train"), asked=split is not None)
+    return asked, model, source
 
 
 def _told(result: Result | None, quiet: Console, folder: Path) -> None:

@@ -7,32 +7,32 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from torch import nn
 
-from signstep.cli.groups import network_of
+from signstep.cli.groups import ReadingOptions, other_model
 from signstep.cli.terminal import bars, noted
 from signstep.errors import InputError
 from signstep.io.files import is_own
 from signstep.io.folders import sweep
 from signstep.io.locks import alone_in
+from signstep.model.declaration import Model
 from signstep.plain import one_line
 
 
-def others_of(given: Sequence[str] | None, *, trust: bool) -> dict[str, nn.Module]:
+def others_of(given: Sequence[str] | None, reading: ReadingOptions) -> dict[str, Model]:
     """Other models by name, from NAME=MODEL or NAME=MODEL@WEIGHTS.
 
     Raises:
         InputError: not written so, or a name comes twice.
         LoadError: a model cannot be loaded.
     """
-    found: dict[str, nn.Module] = {}
+    found: dict[str, Model] = {}
     for text in given or ():
         name, equals, spec = text.partition("=")
         if not (name and equals and spec.partition("@")[0]):
             raise InputError(f"--transfer-to {text!r} is not NAME=MODEL or NAME=MODEL@WEIGHTS; such as b=nets:net@b.pt")
         if name in found:
             raise InputError(f"--transfer-to names {name!r} twice; give each model a name of its own")
-        found[name] = network_of(spec, trust=trust, option="--transfer-to")
+        found[name] = other_model(spec, reading, option="--transfer-to")
     return found
 
 

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from signstep.engine import arrays
 from signstep.engine.defaults import plain_tensor
-from signstep.engine.norms import L1, L2, Grouped, Linf, Norm, norm
-from signstep.engine.verify import Terms
+from signstep.engine.norm_rows import refuse_norm
+from signstep.engine.norms import BUILT_IN, BY_NAME, L1, L2, CheckedNorm, Grouped, Linf, Norm, norm
+from signstep.engine.verify import KINDS, Terms
 from signstep.errors import SignstepWarning, ThreatError
+from signstep.importing import is_spec
 from signstep.messages import Arg, Blank
 
 Eps: TypeAlias = float | int | str | Tensor | Sequence[float] | np.ndarray[Any, Any] | None
@@ -56,6 +58,7 @@ class ThreatModel:
         # Frozen, so that it can be shared; arrays and lists become tensors before anything looks at them.
         for name, read in (("eps", read_eps), ("low", _bound), ("high", _bound), ("mask", _mask), ("grid", _whole)):
             object.__setattr__(self, name, read(getattr(self, name)))
+        _check_norm(self.norm)
         _check_box(self.low, self.high)
         _check_eps(self.eps)
         if self.grid is not None:
@@ -109,9 +112,10 @@ class ThreatModel:
     __hash__ = None  # type: ignore[assignment]  # tensors inside: equal values could not promise equal hashes
 
     def terms(self) -> Terms:
-        """The declared numbers alone, for the independent checker."""
+        """The declared numbers, for the independent checker; of a norm that is not Signstep's its own check beside."""
         kind, axes = ("grouped", self.norm.axes) if isinstance(self.norm, Grouped) else (self.norm.name, ())
-        return Terms(kind, axes, self.eps, self.low, self.high, self.mask, self.grid)
+        check = self.norm.check if kind not in KINDS and isinstance(self.norm, CheckedNorm) else None
+        return Terms(kind, axes, self.eps, self.low, self.high, self.mask, self.grid, check)
 
     def with_eps(self, eps: Eps) -> "ThreatModel":
         """The same threat at another size."""
@@ -239,10 +243,14 @@ def threat_model(
 def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -> ThreatModel:
     """Read a threat from the command line: "linf:8/255", "l2:0.5", "pixel:0.1", "linf:none" (the box alone).
 
+    What stands behind the last colon is eps; a norm of one's own has colons too: "my_norms:Weighted(0.5):0.3".
+
     Raises:
         ThreatError: not of the form norm:eps, or one of the two cannot be read.
     """
-    name, colon, eps = text.partition(":")
+    name, colon, eps = text.rpartition(":")
+    if is_spec(text) and name.lower() not in BY_NAME and eps.lower() != "none":
+        raise ThreatError(f"threat {text!r} names a norm and no size; write {text}:0.3 for a size of 0.3")
     if not colon or not eps:
         raise ThreatError(
             Arg("threat", text), "is not of the form norm:eps", remedy="write linf:8/255, l2:0.5 or l1:12"
@@ -313,6 +321,22 @@ def _label(eps: float | Tensor | None) -> str:
     if isinstance(eps, Tensor) and eps.ndim:
         return f"{float(eps.min()):.6g}..{float(eps.max()):.6g} per example"
     return f"{float(eps):.6g}"
+
+
+def _check_norm(measure: Norm) -> None:
+    """See that a norm of somebody's own is one, under a name of its own.
+
+    Raises:
+        ThreatError: it is not.
+    """
+    if isinstance(measure, BUILT_IN):
+        return
+    refuse_norm(measure)
+    if measure.name.partition("(")[0] in KINDS:
+        raise ThreatError(
+            f"norm {type(measure).__name__} calls itself {measure.name!r}, which is one of Signstep's; give it a name "
+            "of its own"
+        )
 
 
 def _check_eps(eps: float | Tensor | None) -> None:

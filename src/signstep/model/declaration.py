@@ -17,6 +17,7 @@ from signstep.engine.tree import Tree, leaves, tree_map
 from signstep.engine.untouched import Mode
 from signstep.errors import InputError
 from signstep.model.predictor import Kind, Predictor, Selector, check_network, select
+from signstep.model.shapes import Shape, checked_shape, refuse_other
 from signstep.model.space import InputSpace, Statistic
 
 Callee: TypeAlias = Callable[..., Any]
@@ -43,8 +44,11 @@ class Model:
         transform: what happens to inputs before the network sees them, such as ``ss.transforms.Noise(0.05)``: part of
             what is attacked, drawn for each row.
         classes: names of the classes, in the order of the outputs.
+        shape: of one input, such as (3, 224, 224), with None where any size does; None where that is not known. Others
+            are refused before they reach the network.
         name: for records; None for the type of the network.
         hashes: SHA-256 of what it was made from, by "weights" and "code", where that is known.
+        notes: what was assumed on the way to it, a sentence each; records have them.
 
     Raises:
         InputError: a declaration makes no sense, by itself or beside another one.
@@ -67,8 +71,10 @@ class Model:
     mode: Mode = "eval"
     transform: Transform | None = None
     classes: Sequence[str] = ()
+    shape: Shape = None
     name: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.network, Model):
@@ -89,6 +95,8 @@ class Model:
                 "draw from: pass a function of (u, draws), which need not draw"
             )
         object.__setattr__(self, "classes", _names(self.classes))
+        object.__setattr__(self, "shape", checked_shape(self.shape))
+        object.__setattr__(self, "notes", tuple(self.notes))
         object.__setattr__(self, "hashes", dict(self.hashes))
 
     @classmethod
@@ -106,6 +114,17 @@ class Model:
                     f"{argument} is given beside a Model, which declares it itself; drop it, or pass the bare network"
                 )
         return model
+
+    @property
+    def module(self) -> nn.Module:
+        """The network, where it is an nn.Module.
+
+        Raises:
+            InputError: it is another callable.
+        """
+        if not isinstance(self.network, nn.Module):
+            raise InputError(f"{self.title} is a {type(self.network).__name__}, which is no nn.Module; pass one")
+        return self.network
 
     @property
     def title(self) -> str:
@@ -126,7 +145,7 @@ class Model:
         """What calls the network, on inputs in the units of the space's budget."""
         space = self.space() if space is None else space
         prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
-        return Predictor(self.network, self.output, self.kind if kind is None else kind, prepare)
+        return Predictor(self.network, self.output, self.kind if kind is None else kind, prepare, shape=self.shape)
 
     def __call__(self, x: Tree | arrays.Array) -> Tensor:
         """The scores of inputs (R, ...) in the declared units, differentiable, with the network as it stands.
@@ -134,6 +153,7 @@ class Model:
         A declared transform is drawn from each input's content, so that the same input gets the same answer.
         """
         made = arrays.inputs(x, [], home=arrays.Home(self.network))
+        refuse_other(self.shape, made)
         space = self.space()
         if self.transform is not None:
             transform, raw = self.transform, tree_map(space.to_raw, made)
@@ -152,11 +172,11 @@ class Model:
         return self
 
     def __repr__(self) -> str:
-        said = [f"{part.name}={getattr(self, part.name)!r}" for part in fields(self)[1:] if self._says(part.name)]
+        said = [f"{part.name}={getattr(self, part.name)!r}" for part in fields(self)[1:] if self.says(part.name)]
         return f"Model({', '.join([type(self.network).__name__, *said])})"
 
-    def _says(self, name: str) -> bool:
-        """Whether something else than the default is declared."""
+    def says(self, name: str) -> bool:
+        """Whether an attribute of that name is declared to be something else than the default."""
         value, default = getattr(self, name), _DEFAULTS.get(name)
         return not isinstance(value, type(default)) or isinstance(value, Tensor) or value != default
 
@@ -182,6 +202,7 @@ _DEFAULTS: dict[str, Any] = {
     "mode": "eval",
     "classes": (),
     "hashes": {},
+    "notes": (),
 }
 
 

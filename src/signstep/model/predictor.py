@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,12 +17,14 @@ from signstep.engine.untouched import guard_of, inference_weights
 from signstep.errors import InputError, ModelError, SignstepWarning
 from signstep.model.batch_sizes import Sizes
 from signstep.model.heads import HeadWatch
+from signstep.model.shapes import Shape, refuse_other
 
 Selector: TypeAlias = str | int | Callable[[Any], Tensor] | None
 Kind: TypeAlias = Literal["auto", "logits", "probabilities", "labels"]
 
 # Fewer one-logit outputs than this, all in [0, 1], may be either.
 _ENOUGH = 8
+_FROM_NUMPY = "pass signstep.model.victims.from_numpy(function) for one that works on NumPy arrays"
 _NAMED = 8  # parts of what a model returned that a message lists
 
 
@@ -38,6 +41,7 @@ class Predictor:
         prepare: applied to the inputs before the model (normalisation).
         notes: what the reader of a result must know of how the model was read.
         sizes: the batch sizes that the model takes; None to find out as it is called.
+        shape: of one input that the model takes, where that is known.
 
     A model that ends in a softmax or sigmoid saturates: its gradients round to zero and a gradient attack sees
     nothing. Where the output is that of a softmax or sigmoid, unchanged (`model.heads`), its *input* is used for the
@@ -51,6 +55,7 @@ class Predictor:
     prepare: Callable[[Tree], Tree] | None = None
     notes: list[str] = field(default_factory=list)
     sizes: Sizes | None = None
+    shape: Shape = None
     _looks_like_probabilities: bool | None = None
     _chose: bool = False
     _head_proved: bool = False
@@ -64,6 +69,7 @@ class Predictor:
     def __call__(self, u: Tree) -> Outputs:
         """Run the model on inputs in search units; differentiable."""
         assert self.sizes is not None
+        refuse_other(self.shape, u)
         raw, *behind = self.sizes.call(self._ask, u)
         if self.kind == "labels" or not (raw.is_floating_point() or raw.is_complex()):
             answers = _answers(raw)
@@ -132,6 +138,10 @@ class Predictor:
             if hint is None:
                 raise
             raise ModelError(hint) from error
+        except (AttributeError, TypeError) as error:
+            if isinstance(self.model, nn.Module) or "Tensor" not in str(error):
+                raise
+            raise ModelError(f"the model cannot be called with tensors ({error}); {_FROM_NUMPY}") from error
 
     def _mismatch(self, inputs: Tree, said: str) -> str | None:
         """What differs between inputs and weights, when the model could not be called and ``said`` why."""
@@ -272,6 +282,8 @@ def select(returned: Any, output: Selector = None) -> Tensor:
             raise ModelError(f"output={output!r} is not in what the model returned: {_shape_of(returned)}") from error
     else:
         found = _find(returned)
+    if isinstance(returned, np.ndarray) and output is None:
+        raise ModelError(f"the model returned an array of shape {returned.shape}; {_FROM_NUMPY}")
     if not isinstance(found, Tensor):
         raise ModelError(
             f"the model returned {_shape_of(returned)}, which holds no scores that can be recognised; pass output= "

@@ -156,7 +156,7 @@ def patch(
         model: an `ss.Model`, or a bare nn.Module or callable, of images (R, C, H, W).
         data: batches (x, y) that can be read again, or two tensors; y None takes the model's predictions.
         size: side in pixels, or (height, width).
-        placement: where it lies, how it is turned and lit, and the values it may show.
+        placement: where it lies, how it is turned and lit, and the box of images and patch.
         target: a class to lead to; images that have it are left out. None leads away from the label.
         steps: of the search.
         step: length of the first, as a share of the width of the box.

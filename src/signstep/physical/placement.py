@@ -26,8 +26,8 @@ class Placement:
         place: "random", anywhere inside the image; or the row and column of its upper left pixel.
         degrees: turned about its centre by an angle uniform in [-degrees, degrees].
         light: brightness added to it, uniform in [-light, light], in raw units.
-        low: of the values it may show.
-        high: of the values it may show.
+        low: end of the box that images lie in, in raw units; a patch shows nothing below it.
+        high: the other end, likewise.
     """
 
     place: Place = "random"

@@ -16,6 +16,7 @@ from signstep.errors import LoadError, SignstepError
 from signstep.io.archives import check_safetensors
 from signstep.io.documents import json_value
 from signstep.io.files import write_whole
+from signstep.registry import typed_only
 
 Made = TypeVar("Made")
 
@@ -98,7 +99,8 @@ def threat_terms(threat: ThreatModel) -> tuple[dict[str, Any], dict[str, Tensor]
 def threat_from(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ThreatModel:
     """The threat that `threat_terms` took apart."""
     parts = {**plain, **{name: tensors[name] for name in ("eps", "low", "high", "mask") if name in tensors}}
-    made = threat_model(
-        parts["norm"], parts["eps"], box=(parts["low"], parts["high"]), mask=parts.get("mask"), grid=parts["grid"]
-    )
+    with typed_only():  # the name of the norm is the file's
+        made = threat_model(
+            parts["norm"], parts["eps"], box=(parts["low"], parts["high"]), mask=parts.get("mask"), grid=parts["grid"]
+        )
     return ThreatModel(made.norm, made.eps, made.low, made.high, made.mask, made.grid, parts["label"])

@@ -1,7 +1,7 @@
 """What may happen to an input between the attacker and the model: declared, differentiable, drawn for each row.
 
 A transform maps inputs (R, ...) in raw units and the rows' draws to what the model is shown. Pass one, or a `Compose`
-of several, as ``transform=`` of `signstep.attack`: success is then judged over draws that no search has used.
+of several, as the ``transform`` of an `ss.Model`: success is then judged over draws that no search has used.
 """
 
 import math

@@ -104,7 +104,11 @@ class Universal:
     ) -> Count:
         """Fooled, of the examples that this model gets right untouched: other data, or another model.
 
-        The arguments are those of `signstep.attack`.
+        Args:
+            model: an `ss.Model`, or a bare nn.Module or callable.
+            data: batches (x, y), or two tensors.
+            mean: of a bare network: it wants (x - mean) / std.
+            std: see ``mean``.
         """
         declared = Model.of(model, mean=mean, std=std)
         key, home = Key(self.seed).fold("universal"), arrays.Home(declared.network)

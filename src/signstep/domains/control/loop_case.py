@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from signstep.domains.bare import bare_module
 from signstep.domains.case import Case, Request
 from signstep.domains.control.causal import causal_row
 from signstep.domains.control.controller import controller_for, weights_of
@@ -22,7 +23,6 @@ from signstep.engine.tasks import Objective
 from signstep.errors import InputError
 from signstep.messages import Arg, Key
 from signstep.model.declaration import Model
-from signstep.model.opening import load_model, parse_args
 
 # What the shipped examples allow: each sensor so much that its share of the controller's action is about the same.
 EXAMPLES: dict[str, tuple[Sensor, ...]] = {
@@ -123,24 +123,17 @@ def _loop(request: Request, schema: Schema) -> tuple[ClosedLoop, str, tuple[str,
         digest = hashlib.sha256(weights_of(known).read_bytes()).hexdigest()
         loop = ClosedLoop(known, controller_for(known))
         return loop, f"the shipped neural controller of the {known.name}", (), {"weights": digest}
-    loaded = load_model(
-        request.model, weights=request.weights, args=parse_args(request.model_args), trust=request.trust
-    )
-    hashes = {name: part for name, part in (("weights", loaded.sha256), ("code", loaded.code)) if part}
-    if not isinstance(loaded.model, ClosedLoop):
-        return (
-            ClosedLoop(known, loaded.model),
-            f"{loaded.description}, which controls the {known.name}",
-            loaded.notes,
-            hashes,
-        )
-    if schema.plant is not None and schema.plant != loaded.model.plant.name:
+    network, model = bare_module(request)
+    said, notes, hashes = model.title, tuple(model.notes), dict(model.hashes)
+    if not isinstance(network, ClosedLoop):
+        return ClosedLoop(known, network), f"{said}, which controls the {known.name}", notes, hashes
+    if schema.plant is not None and schema.plant != network.plant.name:
         raise InputError(
             Key("plant", schema.plant),
-            f", and {request.model} is a loop with the plant {loaded.model.plant.name!r}",
+            f", and {request.model} is a loop with the plant {network.plant.name!r}",
             remedy="drop one of the two",
         )
-    return loaded.model, loaded.description, loaded.notes, hashes
+    return network, said, notes, hashes
 
 
 def _sensors(known: Plant, schema: Schema) -> tuple[Sensor, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from signstep.data.csv_text import SUFFIXES
+from signstep.domains.bare import bare_module
 from signstep.domains.case import Case, Request
 from signstep.domains.control.arrays import read_npz
 from signstep.domains.control.causal import RECIPES
@@ -28,7 +29,6 @@ from signstep.errors import InputError, LoadError
 from signstep.io.files import expanded
 from signstep.messages import Arg, Key
 from signstep.model.declaration import Model
-from signstep.model.opening import load_model, parse_args
 
 # Where a schema says nothing.
 BUDGET_STD = 0.5
@@ -232,11 +232,8 @@ def _parted(test: Series, train: Series | None, request: Request, ignore: Sequen
 
 def _model(request: Request, data: _Data) -> tuple[nn.Module, str, tuple[str, ...], Mapping[str, str]]:
     if request.model is not None:
-        loaded = load_model(
-            request.model, weights=request.weights, args=parse_args(request.model_args), trust=request.trust
-        )
-        hashes = {name: part for name, part in (("weights", loaded.sha256), ("code", loaded.code)) if part}
-        return loaded.model, loaded.description, loaded.notes, hashes
+        network, model = bare_module(request)
+        return network, model.title, tuple(model.notes), model.hashes
     if request.weights is not None or request.model_args:
         raise InputError("weights and model arguments need a model", remedy=("pass", Arg("model", "module:factory")))
     assert data.train is not None

@@ -133,7 +133,7 @@ def crossover(
         attacks: gradient recipes, or by the names that the table shall give them. Those of several steps return the
             best point they saw.
         branches: names of the model's parts to look at, with module paths, or ``returned:FIELD``.
-        task: what the outputs mean, see `signstep.attack`.
+        task: what the outputs mean, see `signstep.Model`.
         batch_size: examples at a time.
         seed: all randomness.
 

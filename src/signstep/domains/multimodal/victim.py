@@ -62,7 +62,7 @@ class Victim(nn.Module):
     Attributes:
         model: the user's own.
         channels: one for each input.
-        output: where the scores are in what it returns, see `signstep.attack`.
+        output: where the scores are in what it returns, see `signstep.Model`.
     """
 
     def __init__(self, model: nn.Module, channels: Sequence[Channel], *, output: Selector = None) -> None:
@@ -214,9 +214,10 @@ def _input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def pair_scores(threshold: float) -> Callable[[Any], Tensor]:
-    """For CLIP-like models, as ``output=``: does the text of a row fit its image? Scores (R, 2) for no and yes.
+    """For CLIP-like models, as the ``output`` of a `Victim`: does the text of a row fit its image?
 
-    Yes is the row's own entry of ``logits_per_image`` less the threshold, no is 0. Other rows' texts do not enter.
+    Scores (R, 2) for no and yes. Yes is the row's own entry of ``logits_per_image`` less the threshold, no is 0. Other
+    rows' texts do not enter.
     """
 
     def read(returned: Any) -> Tensor:

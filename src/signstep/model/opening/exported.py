@@ -7,6 +7,20 @@ import torch
 from torch import Tensor, nn
 
 from signstep.errors import LoadError
+from signstep.model.declaration import Model
+from signstep.model.opening.hashing import file_hash
+from signstep.model.opening.opener import Opener, Wanted
+
+
+def opened(wanted: Wanted) -> Model:
+    """The row's model."""
+    network = load_exported(wanted.path, trust=wanted.trust)
+    return Model(
+        network,
+        name=f"exported program {wanted.path}",
+        hashes={"weights": file_hash(wanted.path)},
+        notes=("its mode was fixed when it was exported",),
+    )
 
 
 class ExportedModel(nn.Module):
@@ -62,3 +76,6 @@ def _batch_sizes(program: torch.export.ExportedProgram) -> list[int | torch.SymI
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     inputs = [values.get(str(name)) for name in program.graph_signature.user_inputs]
     return [value.shape[0] for value in inputs if isinstance(value, Tensor) and value.ndim]
+
+
+ROW = Opener("exported", "a program of torch.export", "FILE.pt2", opened, suffixes=(".pt2",))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ class ArrayVictim:
         dtype: of the arrays that the function is given, or None for that of the tensor.
     """
 
+    gradients: ClassVar[bool] = False
     function: Callable[[Array], Any]
     batch: int | None = None
     dtype: str | None = None
@@ -72,6 +73,15 @@ def from_numpy(function: Callable[[Array], Any], *, batch: int | None = None, dt
     """
     if not callable(function):
         raise InputError(f"function is a {type(function).__name__}; pass a function from arrays to arrays")
+    checked_batch(batch)
+    return ArrayVictim(function, batch, dtype)
+
+
+def checked_batch(batch: int | None) -> None:
+    """See that a number of rows is one.
+
+    Raises:
+        InputError: it is not.
+    """
     if batch is not None and batch < 1:
         raise InputError(f"batch={batch}; pass the number of rows of a call, at least 1, or None")
-    return ArrayVictim(function, batch, dtype)

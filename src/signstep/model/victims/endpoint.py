@@ -6,7 +6,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -32,6 +32,8 @@ class HttpVictim:
         requests: HTTP requests sent so far, repeated ones included.
         dead: why it has given up, or None.
     """
+
+    gradients: ClassVar[bool] = False
 
     def __init__(
         self,
