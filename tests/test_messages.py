@@ -97,6 +97,9 @@ def test_another_way_in_writes_the_arguments_and_nothing_else() -> None:
 
     told = Message(Arg("box", None), "of mean=3, box= and <std>", remedy=("pass", Arg("std", 1), ", std=1"))
     assert told.said(say) == "<box None> of mean=3, box= and <std>; pass <std! 1>, std=1"
+    together = Message("no model", remedy=("pass", Arg("model", 1), Arg("weights", 2)))
+    assert together.said(say, between=" ") == "no model; pass <model! 1> <weights! 2>"
+    assert together.within("here").said(say, between=" ") == "here: no model; pass model=1, weights=2"
     # An option of a recipe, or a key of a file, goes by its own name everywhere.
     assert told.within("square").said(say) == "square: box=None of mean=3, box= and <std>; pass std=1, std=1"
     assert told.said(say) != str(told)  # which was left as it is

@@ -143,10 +143,15 @@ class Message:
         """What to do about it, in the words of the API."""
         return _joined(self.cure, in_python, cure=True) or None
 
-    def said(self, say: Say) -> str:
-        """The whole message, on one line in which nothing is hidden; ``say`` writes the arguments."""
-        say = in_python if self.where else say
-        text, cure = _joined(self.parts, say, cure=False), _joined(self.cure, say, cure=True)
+    def said(self, say: Say, between: str = ", ") -> str:
+        """The whole message, on one line in which nothing is hidden.
+
+        Args:
+            say: writes the arguments.
+            between: what stands between arguments that are to be passed together.
+        """
+        say, between = (in_python, ", ") if self.where else (say, between)
+        text, cure = _joined(self.parts, say, cure=False), _joined(self.cure, say, cure=True, between=between)
         if text and cure:
             # A question is answered by a sentence of its own.
             text = f"{text} {cure[0].upper()}{cure[1:]}" if text.endswith("?") else f"{text}; {cure}"
@@ -166,13 +171,13 @@ class Message:
         return next((part for part in self.parts if isinstance(part, Arg)), None)
 
 
-def _joined(parts: Sequence[Part], say: Say, *, cure: bool) -> str:
+def _joined(parts: Sequence[Part], say: Say, *, cure: bool, between: str = ", ") -> str:
     text, before = "", None
     for part in parts:
         word = part if isinstance(part, str) else say(part, cure)
         if not text or not word or word[0] in ",.;:)?!" or text[-1] == "(":
-            between = ""
+            space = ""
         else:
-            between = ", " if isinstance(before, Arg) and isinstance(part, Arg) else " "
-        text, before = f"{text}{between}{word}", part
+            space = between if isinstance(before, Arg) and isinstance(part, Arg) else " "
+        text, before = f"{text}{space}{word}", part
     return text

@@ -118,9 +118,9 @@ def test_no_such_name(zoo: str) -> None:
 
 
 def test_something_that_is_no_factory(zoo: str) -> None:
-    with pytest.raises(InputError, match=r"number is a int: name a function or class that returns an nn.Module"):
+    with pytest.raises(InputError, match=r"number is a int; name a function or class that returns an nn.Module"):
         open_model(f"{zoo}:number")
-    with pytest.raises(InputError, match=r"gives_text returned a str: the factory must return a torch.nn.Module"):
+    with pytest.raises(InputError, match=r"gives_text returned a str; the factory must return a torch.nn.Module"):
         open_model(f"{zoo}:gives_text")
 
 
@@ -172,10 +172,10 @@ def test_arguments_from_text() -> None:
 
 @pytest.mark.parametrize("pair", ["width", "=3", "3a=1", "a b=1", ""])
 def test_malformed_arguments(pair: str) -> None:
-    with pytest.raises(InputError, match=f"a model argument must look like name=value, got '{pair}'"):
+    with pytest.raises(InputError, match=f"model_args='{pair}' does not look like name=value"):
         parse_args([pair])
 
 
 def test_repeated_arguments() -> None:
-    with pytest.raises(InputError, match=r"the model argument a is given twice: 1 and '2'"):
+    with pytest.raises(InputError, match=r"model_args='a' is given twice: 1 and '2'"):
         parse_args(["a=1", "a=2"])

@@ -36,7 +36,7 @@ def in_options(message: Message, options: Mapping[str, Any]) -> str:
         options: of the command that ran, by the arguments of the API (`options_by_argument`).
     """
     if message.where or message.cure or message.argument is not None:
-        return message.said(partial(_in_options, options))
+        return message.said(partial(_in_options, options), between=" ")
     return str(message) if _foreign(message) else translated(str(message), options)
 
 

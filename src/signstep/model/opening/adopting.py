@@ -50,7 +50,11 @@ def adopted(thing: object, spec: str) -> Model:
     if _is_pipeline(thing):
         raise InputError(
             f"{spec} is a transformers pipeline, which hides its gradients",
-            remedy=("pass", Arg("model", Blank("hf:FOLDER")), "with the folder or name that it was made from"),
+            remedy=(
+                "pass",
+                Arg("model", Blank("hf:FOLDER"), python="'hf:FOLDER'"),
+                "with the folder or name that it was made from",
+            ),
         )
     root = type(thing).__module__.partition(".")[0]
     if root in _ELSEWHERE:

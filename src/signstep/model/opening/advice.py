@@ -47,11 +47,11 @@ def advice(spec: str) -> InputError | None:
         if (path.parent / "config.json").is_file():
             return InputError(
                 f"{spec} holds weights of a folder of transformers",
-                remedy=("pass", Arg("model", f"hf:{path.parent}")),
+                remedy=("pass", _spec(f"hf:{path.parent}")),
             )
         return InputError(
             f"{spec} holds weights, which need an architecture",
-            remedy=("pass", Arg("model", "module:factory"), Arg("weights", spec)),
+            remedy=("pass", _spec("module:factory"), Arg("weights", spec)),
         )
     if suffix in _FILES and ":" not in spec:
         return InputError(f"{spec} is {_FILES[suffix][0]}", remedy=_FILES[suffix][1:])
@@ -62,7 +62,7 @@ def advice(spec: str) -> InputError | None:
             f"{spec} is the address of an endpoint",
             remedy=(
                 f"let a factory return signstep.model.victims.from_http({url!r}), and pass",
-                Arg("model", "module:factory"),
+                _spec("module:factory"),
             ),
         )
     return None
@@ -72,10 +72,15 @@ def _folder(path: Path) -> tuple[str, *tuple[Part, ...]] | None:
     if (path / "saved_model.pb").is_file():
         return "a TensorFlow SavedModel", "export it to ONNX (python -m tf2onnx.convert) and pass the .onnx file"
     if (path / "config.json").is_file() or (path / "preprocessor_config.json").is_file():
-        return "a folder of transformers", "pass", Arg("model", f"hf:{path}")
+        return "a folder of transformers", "pass", _spec(f"hf:{path}")
     if path.suffix.lower() in _FILES:
         return _FILES[path.suffix.lower()]
     files = sorted(one.name for one in path.glob("*.onnx"))
     if files:
-        return "a folder", "pass the file in it,", Arg("model", path / files[0])
+        return "a folder", "pass the file in it,", _spec(str(path / files[0]))
     return None
+
+
+def _spec(text: str) -> Arg:
+    """What to open instead; the command line has an option for it."""
+    return Arg("model", text, python=repr(text))
