@@ -29,6 +29,7 @@ from signstep.importing import (
     is_module,
     is_spec,
 )
+from signstep.messages import Arg
 from signstep.plain import one_line
 
 Row = TypeVar("Row")
@@ -187,11 +188,11 @@ class Registry(Mapping[str, Row], Generic[Row]):
         """
         said = getattr(row, "name", getattr(row, "code", None)) if name is None else name
         if not isinstance(said, str):
-            raise InputError(f"{row!r} has no name; pass name=")
+            raise InputError(f"{row!r} has no name", remedy=("pass", Arg("name")))
         brought = Brought(row, said, "this program")
         self._refuse_name(brought)
         if said in self._own or said in self._added:
-            raise InputError(f"{self.argument}={said!r} is taken; give the row another name")
+            raise InputError(Arg(self.argument, said), "is taken", remedy="give the row another name")
         self._added[said] = self._checked(brought)
         return self._added[said]
 
@@ -230,8 +231,9 @@ class Registry(Mapping[str, Row], Generic[Row]):
     def _refuse_name(self, brought: Brought) -> None:
         if not _NAME.fullmatch(brought.name):
             raise InputError(
-                f"{self.argument}={brought.name!r}, brought by {brought.by}, is no name; names have letters, digits "
-                "and . _ + - alone"
+                Arg(self.argument, brought.name),
+                f", brought by {brought.by}, is no name",
+                remedy="names have letters, digits and . _ + - alone",
             )
 
     def _installed(self, name: str) -> Row | None:
@@ -248,7 +250,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         try:
             self._refuse_name(brought)
             if entry.point.name in self._own:
-                raise InputError(f"{self.argument}={entry.point.name!r} is Signstep's own name")
+                raise InputError(Arg(self.argument, entry.point.name), "is Signstep's own name", remedy="take another")
             with torch.random.fork_rng(devices=[]):
                 return self._checked(Brought(entry.point.load(), entry.point.name, entry.by))
         except KeyboardInterrupt:

@@ -43,6 +43,7 @@ from signstep.domains.image.first_look import WITH_GRADIENTS
 from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -226,7 +227,7 @@ def write_folder(
 
 def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
     if fail_under is not None and not 0 <= fail_under <= 1:
-        raise InputError(f"--fail-under {fail_under}: pass a share between 0 and 1, such as 0.4 for 40 %")
+        raise InputError(Arg("fail_under", fail_under), remedy="pass a share between 0 and 1, such as 0.4 for 40 %")
     return None if baseline is None else Result.load(baseline)
 
 

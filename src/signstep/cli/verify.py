@@ -188,7 +188,9 @@ def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str,
         try:
             write_report(result, folder, points=points, ignore=ignore)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise LoadError(f"no page can be made of this record ({type(error).__name__}: {error})") from error
+            raise LoadError(
+                f"no page can be made of this record ({type(error).__name__}: {error})", remedy="leave out --render"
+            ) from error
     say(aside(), f"rendered anew: {render / 'index.html'}")
 
 

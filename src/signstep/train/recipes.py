@@ -90,7 +90,10 @@ class TrainingRecipe:
             )
         if self.objective in ("aligned", "prior") and self.steps != 1:
             raise InputError(
-                Arg("steps", self.steps), "; it shares the gradient of one step, pass", Arg("steps", 1), where=self.name
+                Arg("steps", self.steps),
+                ": the recipe shares the gradient of one step",
+                remedy=("pass", Arg("steps", 1)),
+                where=self.name,
             )
 
     @property
@@ -321,9 +324,9 @@ def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
 def _read(spec: str, option: str, value: str, kind: type) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise InputError(Arg("recipe", spec), f"{option}={value!r}", remedy="pass true or false")
+            raise InputError(Arg("recipe", spec), f": {option}={value!r} is neither", remedy="pass true or false")
         return value.lower() == "true"
     try:
         return kind(value)
     except ValueError as error:
-        raise InputError(Arg("recipe", spec), f"{option}={value!r} is not a number") from error
+        raise InputError(Arg("recipe", spec), f": {option}={value!r} is not a number", remedy="pass one") from error
