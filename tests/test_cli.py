@@ -144,7 +144,7 @@ def test_further_options_reach_the_audit(place: Path) -> None:
         ([*OWN, "--threat", "linf:0.1", "--device", "cuda:77"], "--device 'cuda:77' is not available"),
         ([*OWN, "--threat", "linf:0.1", "--resize", "9"], "--resize '9' is not HEIGHTxWIDTH"),
         ([*OWN, "--threat", "linf:0.1", "--task", "ranking"], "--task ranking is not one of"),
-        ([*OWN, "--threat", "linf:0.1", "--tolerance", "1"], "--tolerance is for --task regression"),
+        ([*OWN, "--threat", "linf:0.1", "--tolerance", "1"], "--tolerance 1.0 is for --task regression"),
         ([*OWN, "--threat", "linf:0.1", "--out", "net.safetensors"], "cannot be written"),
         (["audit", "--model", "mynets:net"], "needs data"),
         (["audit", "--data", "set.npz"], "need a model"),

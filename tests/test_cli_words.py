@@ -45,13 +45,16 @@ REAL: list[tuple[Any, str]] = [
     (lambda _: audited(threat=ss.linf(8)), "Pass --threat NORM:none to mean the box alone"),
     (
         lambda _: InputSpace.of(0.5, None),
-        "std is missing: normalisation needs both --mean and --std (--std 1 or --mean 0",
+        "--std is missing: normalisation needs both --mean and --std; pass both (--std 1 or --mean 0",
     ),
     (lambda _: InputSpace.of(None, None, inputs="normalised"), "without --mean and --std"),
     (lambda _: InputSpace.of(None, None, inputs="scaled"), "--inputs scaled; pass 'raw' or 'normalised'"),  # type: ignore[arg-type]
-    (lambda _: InputSpace.of([0.5, 0.5], [1.0, 0.0]), "--std 1.0,0.0, --mean 0.5,0.5: both must be"),
+    (
+        lambda _: InputSpace.of([0.5, 0.5], [1.0, 0.0]),
+        "--std 1.0,0.0, --mean 0.5,0.5; pass finite numbers, and std above 0",
+    ),
     (lambda _: recipe("zap"), "--attack zap is not one of"),
-    (lambda _: audited(attacks=["fgsm", "fgm"]), "--attack fgsm,fgsm; pass one or more different recipes"),
+    (lambda _: audited(attacks=["fgsm", "fgm"]), "--attack fgsm --attack fgsm; pass one or more different recipes"),
     (lambda _: audited(curve_attacks=["bim"]), "--curve-attack names ['bim']"),
     (lambda _: audited(limit=0), "--limit 0; pass the number of examples"),
     (lambda _: audited(loss="hinge"), "--loss hinge is not one of"),

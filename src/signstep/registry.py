@@ -29,6 +29,7 @@ from signstep.importing import (
     is_module,
     is_spec,
 )
+from signstep.messages import Arg
 from signstep.plain import one_line
 
 Row = TypeVar("Row")
@@ -83,6 +84,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         *,
         argument: str = "",
         modules: bool = False,
+        under: Callable[[Row], str] | None = None,
     ) -> None:
         """See `Registry`.
 
@@ -93,9 +95,10 @@ class Registry(Mapping[str, Row], Generic[Row]):
             rows: Signstep's own, by name; they are not checked, the tests do that.
             argument: what a name is passed as, for messages: "recipe".
             modules: whether "package.module" names a row too.
+            under: the name under which a row stands that was typed as "module:name"; None for what was typed.
         """
         self.group, self.spelling, self.argument = group, spelling, argument or spelling.what.split()[-1]
-        self._check, self._modules = check, modules
+        self._check, self._modules, self._under = check, modules, under
         self._own: dict[str, Row] = dict(rows or {})
         self._added: dict[str, Row] = {}
         self._brought: dict[str, Row] = {}
@@ -141,6 +144,11 @@ class Registry(Mapping[str, Row], Generic[Row]):
         """Signstep's own rows alone: the same for everybody, whatever they have installed."""
         return MappingProxyType(self._own)
 
+    @property
+    def asked_for(self) -> Mapping[str, Row]:
+        """The rows that are here because somebody said so: Signstep's own, those added, and those that were typed."""
+        return MappingProxyType({**self._own, **self._added, **self._brought})
+
     # What enters.
 
     def find(self, spec: str) -> Row:
@@ -154,13 +162,19 @@ class Registry(Mapping[str, Row], Generic[Row]):
             return self[spec]
         if _TYPED_ONLY.get():
             return self[spec]
-        if self._imported(spec):
-            with current_folder_importable(), torch.random.fork_rng(devices=[]):
-                thing = imported_object(spec, self.spelling) if is_spec(spec) else imported_module(spec)
-                self._brought[spec] = self._checked(Brought(thing, spec, ""))
-        elif (installed := self._installed(spec)) is not None:
-            self._brought[spec] = installed
-        return self[spec]
+        if not self._imported(spec):
+            installed = self._installed(spec)
+            if installed is not None:
+                self._brought[spec] = installed
+            return self[spec]
+        with current_folder_importable(), torch.random.fork_rng(devices=[]):
+            thing = imported_object(spec, self.spelling) if is_spec(spec) else imported_module(spec)
+            row = self._checked(Brought(thing, spec, ""))
+        name = spec if self._under is None else self._under(row)
+        if name in self._own or name in self._added:
+            raise InputError(f"{self.argument}={name!r} is taken; give the row of {spec} another name")
+        self._brought[name] = row
+        return row
 
     def _imported(self, spec: str) -> bool:
         """Whether a text names what is to be imported."""
@@ -172,13 +186,13 @@ class Registry(Mapping[str, Row], Generic[Row]):
         Raises:
             InputError: the name is taken or is none, or the row cannot be used.
         """
-        said = getattr(row, "name", None) if name is None else name
+        said = getattr(row, "name", getattr(row, "code", None)) if name is None else name
         if not isinstance(said, str):
-            raise InputError(f"{row!r} has no name; pass name=")
+            raise InputError(f"{row!r} has no name", remedy=("pass", Arg("name")))
         brought = Brought(row, said, "this program")
         self._refuse_name(brought)
         if said in self._own or said in self._added:
-            raise InputError(f"{self.argument}={said!r} is taken; give the row another name")
+            raise InputError(Arg(self.argument, said), "is taken", remedy="give the row another name")
         self._added[said] = self._checked(brought)
         return self._added[said]
 
@@ -217,8 +231,9 @@ class Registry(Mapping[str, Row], Generic[Row]):
     def _refuse_name(self, brought: Brought) -> None:
         if not _NAME.fullmatch(brought.name):
             raise InputError(
-                f"{self.argument}={brought.name!r}, brought by {brought.by}, is no name; names have letters, digits "
-                "and . _ + - alone"
+                Arg(self.argument, brought.name),
+                f", brought by {brought.by}, is no name",
+                remedy="names have letters, digits and . _ + - alone",
             )
 
     def _installed(self, name: str) -> Row | None:
@@ -235,7 +250,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         try:
             self._refuse_name(brought)
             if entry.point.name in self._own:
-                raise InputError(f"{self.argument}={entry.point.name!r} is Signstep's own name")
+                raise InputError(Arg(self.argument, entry.point.name), "is Signstep's own name", remedy="take another")
             with torch.random.fork_rng(devices=[]):
                 return self._checked(Brought(entry.point.load(), entry.point.name, entry.by))
         except KeyboardInterrupt:
@@ -252,7 +267,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
                 "type it yourself, if you trust it"
             )
         near = difflib.get_close_matches(name, list(self), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"pass one of these, or your own, as {self.spelling.example}"
+        hint = f"did you mean {near[0]!r}?" if near else f"pass one of these, or your own, as {self.spelling.example}"
         return UnknownNameError(f"{self.argument}={name!r} is not one of {', '.join(self)}; {hint}")
 
 

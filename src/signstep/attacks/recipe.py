@@ -94,7 +94,9 @@ def parse_options(row: Recipe, text: str, said: str) -> dict[str, Option]:
         option, equals, value = (part.strip() for part in item.partition("="))
         if not equals or option not in defaults:
             known = ", ".join(defaults) or "none"
-            raise InputError(f"recipe {said!r} has no option {item!r}; its options are {known}, written name=value")
+            raise InputError(
+                f"recipe {said!r} has no option {item!r}", remedy=f"its options are {known}, written name=value"
+            )
         options[option] = _value(option, value, defaults[option], said)
     return options
 

@@ -109,7 +109,7 @@ class Evidence:
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise LoadError(f"{path} cannot be read: {error}") from error
+            raise LoadError(f"{path} cannot be read: {error}", remedy="pass the points of a report") from error
 
 
 def write_points(points: Mapping[str, Tensor], path: str | Path) -> None:
@@ -126,7 +126,7 @@ def write_points(points: Mapping[str, Tensor], path: str | Path) -> None:
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise LoadError(f"{path} cannot be written ({error}); pass another folder") from error
+        raise LoadError(f"{path} cannot be written ({error})", remedy="pass another folder") from error
 
 
 def inputs_of(tree: Tree) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ _OTHERWISE = {
     "attacks": ("attack",),
     "curve_attacks": ("curve_attack",),
     "eps": ("threat",),
+    "model_args": ("model_arg",),
+    "batch": ("batch_size",),
 }
 # Values that are written otherwise, by argument and by the value in Python.
 _VALUES = {
@@ -34,7 +36,7 @@ def in_options(message: Message, options: Mapping[str, Any]) -> str:
         options: of the command that ran, by the arguments of the API (`options_by_argument`).
     """
     if message.where or message.cure or message.argument is not None:
-        return message.said(partial(_in_options, options))
+        return message.said(partial(_in_options, options), between=" ")
     return str(message) if _foreign(message) else translated(str(message), options)
 
 
@@ -57,10 +59,10 @@ def command_of(words: Sequence[str], group: Any) -> Any:
     return next((group.commands[word] for word in words if word in group.commands), None)
 
 
-def _in_options(options: Mapping[str, Any], argument: Arg, first: bool) -> str:
+def _in_options(options: Mapping[str, Any], argument: Arg, cure: bool) -> str:
     option = options.get(argument.name)
     if option is None or isinstance(argument, Key):
-        return in_python(argument, first)
+        return in_python(argument, cure)
     flag = _flag(option)
     if argument.of:
         return f"{flag} has {argument.of} {argument.shown}"

@@ -86,7 +86,7 @@ def report_config(report: Path) -> tuple[ReportConfig, Check | None]:
         settings = read_text(text, report / CONFIG, typer.main.get_command(app))
         others = sorted(set(settings.defaults) - {"audit"})
         if others:
-            raise InputError(f"it has a table [{others[0]}], and that of an audit has [audit] alone")
+            raise InputError(f"it has a table [{others[0]}]", remedy="that of an audit has [audit] alone")
         options = settings.defaults.get("audit", {})
         _plain(options)
         return ReportConfig(options, settings.ignore, there=True), None
@@ -114,7 +114,9 @@ def _plain(options: Mapping[str, Any]) -> None:
         else:
             fine = isinstance(value, str) or (type(value) in (int, float) and -(2**63) <= value < 2**63)
         if not fine:
-            raise InputError(f"{name} is {_said(value)}, which no audit writes")
+            raise InputError(
+                f"{name} is {_said(value)}, which no audit writes", remedy="pass a report that nobody has changed"
+            )
 
 
 def _said(value: object) -> str:
@@ -149,6 +151,7 @@ def _own_words(stated: ReportConfig) -> dict[str, Any]:
     return {
         "attack": list(dict.fromkeys(base for base in bases if is_spec(base))),
         "threat": None if norm_is_known(said) else said,
+        "finding": list(stated.options.get("finding") or ()),
     }
 
 

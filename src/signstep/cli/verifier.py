@@ -10,6 +10,7 @@ import torch
 import typer
 
 from signstep.attacks.recipes import recipe
+from signstep.auditing.findings import FINDINGS
 from signstep.auditing.result import Result
 from signstep.auditing.run import levels_of
 from signstep.cli import options as o
@@ -24,6 +25,7 @@ from signstep.domains.image.case import Planned
 from signstep.engine.threat import Threat, parse_threat
 from signstep.errors import InputError, LoadError
 from signstep.importing import is_spec
+from signstep.messages import Arg
 from signstep.model.opening import path_of
 from signstep.model.search import Search
 from signstep.verifying import Verifier, verifier_of
@@ -43,8 +45,8 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
     foreign = settings.source is not None and inside(settings.source, report)
     if foreign and settings.defaults.get("verify"):
         raise InputError(
-            f"{settings.source} sets options of verify and lies inside the report, which is what is being checked; run "
-            "from another folder, or pass your own with --config"
+            f"{settings.source} sets options of verify and lies inside the report, which is what is being checked",
+            remedy=("run from another folder, or pass your own with", Arg("config")),
         )
     typed = {name: value for name, value in given.items() if stands_for_something(value)}
     if foreign or "domain" in typed:
@@ -71,7 +73,7 @@ def _is_code(data: object) -> bool:
     return data is not None and is_spec(str(data)) and not Path(str(data)).exists()
 
 
-def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None) -> None:
+def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None, findings: Sequence[str] = ()) -> None:
     """Bring what the verifier typed: it is found from then on, also where `typed_only` imports nothing.
 
     Raises:
@@ -80,11 +82,13 @@ def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None
     """
     for spec in attacks:
         recipe(spec)
+    for name in findings:
+        FINDINGS.find(name)
     if threat is not None:
         parse_threat(threat)
-    name, data = options.get("domain"), options.get("data")
-    if name is not None:
-        find_domain(str(name))
+    domain, data = options.get("domain"), options.get("data")
+    if domain is not None:
+        find_domain(str(domain))
     if data is not None:
         with nullcontext() if _is_code(data) else suppress(LoadError):  # a domain may read what no format is
             format_of(str(data))

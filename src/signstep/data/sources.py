@@ -145,15 +145,16 @@ def format_of(path: str | Path) -> DataFormat:
         found = next((row for row in rows.values() if row.recognises is not None and row.recognises(where)), None)
         if found is not None:
             return DATA.find(found.name)
-    raise LoadError(_unknown(where))
+    raise _unknown(where)
 
 
-def _unknown(path: Path) -> str:
+def _unknown(path: Path) -> LoadError:
     if not path.is_dir():
-        return f"{path} is of no known kind: pass {ACCEPTED}"
+        return LoadError(f"{path} is of no known kind", remedy=f"pass {ACCEPTED}")
     if any(is_image(file) for file in path.iterdir()):
-        return f"{path} holds images but no class folders: move the images of each class to a folder of its own"
-    return f"the folder {path} holds nothing that can be read: pass {ACCEPTED}"
+        remedy = "move the images of each class to a folder of its own"
+        return LoadError(f"{path} holds images but no class folders", remedy=remedy)
+    return LoadError(f"the folder {path} holds nothing that can be read", remedy=f"pass {ACCEPTED}")
 
 
 def _npz(path: Path, asked: Asked) -> DataSource:

@@ -247,8 +247,8 @@ class Multilabel:
         if y.shape != outputs.shape or outputs.ndim != 2:
             raise LabelError(
                 Arg(name, tuple(y.shape), of="shape"),
-                f", the model's scores {tuple(outputs.shape)}; multilabel needs one 0 or 1 for each score, "
-                "shape (examples, labels)",
+                f", the model's scores {tuple(outputs.shape)}",
+                remedy="pass one 0 or 1 for each score, shape (examples, labels), as multilabel needs",
             )
         if not bool(((y == 0) | (y == 1)).all()):
             raise LabelError(
@@ -257,7 +257,11 @@ class Multilabel:
                 remedy="pass 1 for each label that an example has, and 0 for the others",
             )
         if isinstance(self.success, int) and not 0 <= self.success < outputs.shape[1]:
-            raise InputError(Arg("success", self.success), f": the model has labels 0 to {outputs.shape[1] - 1}")
+            raise InputError(
+                Arg("success", self.success),
+                f": the model has labels 0 to {outputs.shape[1] - 1}",
+                remedy="pass one of these",
+            )
         return y.to(outputs.device).bool()
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -328,8 +332,8 @@ class Segmentation:
         if outputs.ndim < 3 or y.shape != (outputs.shape[0], *outputs.shape[2:]):
             raise LabelError(
                 Arg(name, tuple(y.shape), of="shape"),
-                f", the model's scores {tuple(outputs.shape)}; segmentation needs scores (examples, classes, "
-                "positions...) and labels (examples, positions...)",
+                f", the model's scores {tuple(outputs.shape)}",
+                remedy="segmentation needs scores (examples, classes, positions...), labels (examples, positions...)",
             )
         counted = y if self.ignore is None else torch.where(y == self.ignore, 0, y)
         class_indices(counted.flatten(), counted.numel(), outputs.shape[1], name, "Segmentation")
@@ -398,7 +402,8 @@ class Regression:
             return y.to(outputs).reshape(outputs.shape)
         raise LabelError(
             Arg(name, tuple(y.shape), of="shape"),
-            f", the model's outputs {tuple(outputs.shape)}; regression needs the same shape",
+            f", the model's outputs {tuple(outputs.shape)}",
+            remedy="pass the same shape, as regression needs",
         )
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -601,7 +606,11 @@ def check_loss(task: Task, loss: str | None, classes: int | None, goal: Goal, *,
     if loss is None:
         return task.losses[0]
     if loss not in task.losses:
-        raise InputError(Arg("loss", loss), f"is not one of {', '.join(task.losses)} for the task {task.name}")
+        raise InputError(
+            Arg("loss", loss),
+            f"is not one of {', '.join(task.losses)} for the task {task.name}",
+            remedy="pass one of these",
+        )
     needed = 3 if goal == "untargeted" else 4
     if loss == "dlr" and classes is not None and classes < needed:
         warnings.warn(
@@ -756,7 +765,11 @@ def task_for(task: Task | str, outputs: Tensor, tolerance: float | None = None) 
             )
         return Regression(tolerance)
     if task not in TASKS:
-        raise InputError(Arg("task", task), f"is not one of auto, {', '.join(TASKS)}, regression, or a task object")
+        raise InputError(
+            Arg("task", task),
+            f"is not one of auto, {', '.join(TASKS)}, regression",
+            remedy="pass one of these, or a task object",
+        )
     return TASKS[task]
 
 

@@ -250,7 +250,7 @@ def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -
     """
     name, colon, eps = text.rpartition(":")
     if is_spec(text) and name.lower() not in BY_NAME and eps.lower() != "none":
-        raise ThreatError(f"threat {text!r} names a norm and no size; write {text}:0.3 for a size of 0.3")
+        raise ThreatError(f"threat {text!r} names a norm and no size", remedy=f"write {text}:0.3 for a size of 0.3")
     if not colon or not eps:
         raise ThreatError(
             Arg("threat", text), "is not of the form norm:eps", remedy="write linf:8/255, l2:0.5 or l1:12"
@@ -334,8 +334,8 @@ def _check_norm(measure: Norm) -> None:
     refuse_norm(measure)
     if measure.name.partition("(")[0] in KINDS:
         raise ThreatError(
-            f"norm {type(measure).__name__} calls itself {measure.name!r}, which is one of Signstep's; give it a name "
-            "of its own"
+            f"norm {type(measure).__name__} calls itself {measure.name!r}, which is one of Signstep's",
+            remedy="give it a name of its own",
         )
 
 

@@ -15,6 +15,7 @@ from signstep.engine.outputs import Outputs, no_path
 from signstep.engine.tree import Tree, leaves, rows, tree_map
 from signstep.engine.untouched import guard_of, inference_weights
 from signstep.errors import InputError, ModelError, SignstepWarning
+from signstep.messages import Arg
 from signstep.model.batch_sizes import Sizes
 from signstep.model.heads import HeadWatch
 from signstep.model.shapes import Shape, refuse_other
@@ -102,8 +103,9 @@ class Predictor:
                     return self._ask(u)
         if raw.shape[:1] != (rows(inputs),):
             raise ModelError(
-                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
-                "dimension must be the examples: return a row for each, or pass output= to pick the right tensor"
+                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}, and the "
+                "first dimension must be the examples",
+                remedy=("return a row for each, or pass", Arg("output"), "to pick the right tensor"),
             )
         if self.kind == "logits":
             raw = _numbers(raw)
@@ -134,16 +136,16 @@ class Predictor:
                 raise no_path() from error
             if "Inference tensors cannot be saved" in str(error):
                 raise inference_weights() from error
-            hint = self._mismatch(inputs, str(error)) or _misfit(inputs, error)
-            if hint is None:
+            told = self._mismatch(inputs, str(error)) or _misfit(inputs, error)
+            if told is None:
                 raise
-            raise ModelError(hint) from error
+            raise told from error
         except (AttributeError, TypeError) as error:
             if isinstance(self.model, nn.Module) or "Tensor" not in str(error):
                 raise
-            raise ModelError(f"the model cannot be called with tensors ({error}); {_FROM_NUMPY}") from error
+            raise ModelError(f"the model cannot be called with tensors ({error})", remedy=_FROM_NUMPY) from error
 
-    def _mismatch(self, inputs: Tree, said: str) -> str | None:
+    def _mismatch(self, inputs: Tree, said: str) -> ModelError | None:
         """What differs between inputs and weights, when the model could not be called and ``said`` why."""
         if not isinstance(self.model, nn.Module):
             return None
@@ -152,10 +154,18 @@ class Predictor:
         if weights is None or values is None:
             return None
         if weights.device != values.device:
-            return f"x is on {values.device}, the model on {weights.device}; pass x.to({str(weights.device)!r})"
+            return ModelError(
+                Arg("x"),
+                f"is on {values.device}, the model on {weights.device}",
+                remedy=f"pass x.to({str(weights.device)!r})",
+            )
         # A model may cast for itself and have failed for another reason.
         if weights.dtype != values.dtype and any(word in said.lower() for word in ("dtype", "type", "double", "half")):
-            return f"x is {values.dtype}, the model's weights {weights.dtype}; pass x.to({weights.dtype})"
+            return ModelError(
+                Arg("x"),
+                f"is {values.dtype}, the model's weights {weights.dtype}",
+                remedy=f"pass x.to({weights.dtype})",
+            )
         return None
 
     def _are_probabilities(self, raw: Tensor, dtype: torch.dtype) -> bool:
@@ -172,8 +182,8 @@ class Predictor:
         if not inside or raw.ndim < 2 or raw.shape[1] < 2:
             if inside and len(raw) < _ENOUGH:
                 raise InputError(
-                    f"the model's {len(raw)} outputs all lie in [0, 1]: logits or probabilities? Too few to tell; pass "
-                    "outputs='logits' or outputs='probabilities'"
+                    f"the model's {len(raw)} outputs all lie in [0, 1]: logits or probabilities? Too few to tell",
+                    remedy=("pass", Arg("outputs", "logits"), "or", Arg("outputs", "probabilities")),
                 )
             if inside:
                 text = (
@@ -220,12 +230,16 @@ def check_network(network: object, kind: Kind) -> None:
     """
     if not callable(network):
         raise InputError(
-            f"model is a {type(network).__name__}, which cannot be called; pass an nn.Module or a function"
+            Arg("model"),
+            f"is a {type(network).__name__}, which cannot be called",
+            remedy="pass an nn.Module or a function",
         )
     if isinstance(network, torch.export.ExportedProgram):
-        raise InputError("model is an ExportedProgram, which cannot be called itself; pass its program.module()")
+        raise InputError(
+            Arg("model"), "is an ExportedProgram, which cannot be called itself", remedy="pass its program.module()"
+        )
     if kind not in ("auto", "logits", "probabilities", "labels"):
-        raise InputError(f"outputs={kind!r}; pass 'auto', 'logits', 'probabilities' or 'labels'")
+        raise InputError(Arg("outputs", kind), remedy="pass 'auto', 'logits', 'probabilities' or 'labels'")
 
 
 def _numbers(raw: Tensor) -> Tensor:
@@ -245,21 +259,22 @@ def _answers(raw: Tensor) -> Tensor:
     flat = raw.reshape(len(raw)) if raw.shape[1:] in ((), (1,)) else None
     if flat is None or (flat.is_floating_point() and not bool((flat == flat.round()).all())):
         raise ModelError(
-            f"the model returned {raw.dtype} values of shape {tuple(raw.shape)}; labels are whole numbers, one for "
-            "each example, (R,); scores are floating point, (R, classes): say which they are with outputs= and output="
+            f"the model returned {raw.dtype} values of shape {tuple(raw.shape)}; labels are whole numbers, "
+            "one for each example, (R,); scores are floating point, (R, classes)",
+            remedy=("say which they are with", Arg("outputs"), "and", Arg("output")),
         )
     return flat.detach().long()
 
 
-def _misfit(inputs: Tree, error: RuntimeError) -> str | None:
+def _misfit(inputs: Tree, error: RuntimeError) -> ModelError | None:
     """What to say where torch complains about shapes; None where it complains about something else."""
     said = str(error).partition("\n")[0]
     if not any(word in said for word in ("shapes cannot be multiplied", "channels, but got", "size of tensor")):
         return None
     shapes = " and ".join(str(tuple(part.shape[1:])) for part in leaves(inputs))
-    return (
-        f"the model does not take examples of shape {shapes} ({said}); pass inputs of the shape it was built for, for "
-        "images resize= may bring them there"
+    return ModelError(
+        f"the model does not take examples of shape {shapes} ({said})",
+        remedy=("pass inputs of the shape it was built for, for images", Arg("resize"), "may bring them there"),
     )
 
 
@@ -279,15 +294,17 @@ def select(returned: Any, output: Selector = None) -> Tensor:
                 getattr(returned, output) if isinstance(output, str) and hasattr(returned, output) else returned[output]
             )
         except (KeyError, IndexError, TypeError) as error:
-            raise ModelError(f"output={output!r} is not in what the model returned: {_shape_of(returned)}") from error
+            raise ModelError(
+                Arg("output", output), "is not in what the model returned", remedy=f"pass one of {_shape_of(returned)}"
+            ) from error
     else:
         found = _find(returned)
     if isinstance(returned, np.ndarray) and output is None:
-        raise ModelError(f"the model returned an array of shape {returned.shape}; {_FROM_NUMPY}")
+        raise ModelError(f"the model returned an array of shape {returned.shape}", remedy=_FROM_NUMPY)
     if not isinstance(found, Tensor):
         raise ModelError(
-            f"the model returned {_shape_of(returned)}, which holds no scores that can be recognised; pass output= "
-            "with a key, an index or a function that picks the tensor of logits"
+            f"the model returned {_shape_of(returned)}, which holds no scores that can be recognised",
+            remedy=("pass", Arg("output"), "with a key, an index or a function that picks the tensor of logits"),
         )
     return found
 

@@ -221,7 +221,7 @@ def bounded(batch: Batch) -> Tensor:
         try:
             margins = worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y)
         except ModelError as error:
-            instead = "or pass a recipe without bounds, such as n-fgsm"
+            instead = "; or pass a recipe without bounds, such as n-fgsm"
             raise ModelError(*error.parts, remedy=(*error.cure, instead), where=error.where) from error
     bounds = F.cross_entropy(margins, batch.y, reduction="none")
     if share < 1:

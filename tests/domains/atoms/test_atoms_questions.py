@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_answer() -> None:
         ),
         ({"recipe": "nothing"}, "recipe='nothing' is not one of"),
         ({"which": [99]}, "which names the atom 99, the structure has 13"),
-        ({"which": "Au"}, "has no atoms of 'Au'; it has"),
+        ({"which": "Au"}, "has no atoms of 'Au'; pass one of"),
         ({"which": [True, False]}, "which has 2 entries for the 13 atoms"),
     ],
 )

@@ -65,7 +65,11 @@ def _factory(name: str) -> Any:
         return MorsePotential
     module, colon, attribute = name.partition(":")
     if not colon or not attribute.isidentifier():
-        raise InputError(Arg("potential", name), f"is not one of {', '.join(NAMES)}, and not module:factory")
+        raise InputError(
+            Arg("potential", name),
+            f"is not one of {', '.join(NAMES)}",
+            remedy="pass one of these, or your own as module:factory",
+        )
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:

@@ -113,7 +113,8 @@ def read_structures(path: str | Path, *, skip_bad: bool = False) -> tuple[list[A
                 raise
             skipped.append(str(error))
     if not found:
-        raise LoadError(f"{path} holds no structure that ASE can read{'; ' + skipped[0] if skipped else ''}")
+        first = f": {skipped[0]}" if skipped else ""
+        raise LoadError(f"{path} holds no structure that ASE can read{first}", remedy="pass others")
     return found, tuple(skipped)
 
 
@@ -177,7 +178,9 @@ def _chosen(which: Sequence[int] | str | None, atoms: Any, name: str) -> list[in
         wanted = {part.strip() for part in which.split(",") if part.strip()}
         chosen = [number for number, symbol in enumerate(atoms.get_chemical_symbols()) if symbol in wanted]
         if not chosen:
-            raise InputError(f"the structure {name} has no atoms of {which!r}; it has {sorted(set(atoms.symbols))}")
+            raise InputError(
+                f"the structure {name} has no atoms of {which!r}", remedy=f"pass one of {sorted(set(atoms.symbols))}"
+            )
         return chosen
     flags = list(which)
     if any(isinstance(flag, (bool, np.bool_)) for flag in flags):

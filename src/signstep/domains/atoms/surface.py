@@ -97,7 +97,10 @@ class Surface:
         tags = x[:, -1, 0].detach().long().tolist()
         strange = [tag for tag in tags if tag not in places]
         if strange:
-            raise InputError(f"a row names the structure {strange[0]}, which is not among these {len(places)}")
+            raise InputError(
+                f"a row names the structure {strange[0]}, which is not among these {len(places)}",
+                remedy="pass their rows",
+            )
         numbers = [places[tag] for tag in tags]
         value = x.new_zeros(len(x))
         for number in dict.fromkeys(numbers):

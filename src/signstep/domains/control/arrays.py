@@ -165,7 +165,10 @@ def _classes(
             )
         names = named
     if known is not None and y.dtype.kind in "US" and names != known:
-        raise LoadError(f"{archive.path}: {label} holds {listed(names)}, the half to audit {listed(known)}")
+        raise LoadError(
+            f"{archive.path}: {label} holds {listed(names)}, the half to audit {listed(known)}",
+            remedy="save two halves of one set",
+        )
     return numbers.numpy(), names if known is None else max(names, known, key=len)
 
 

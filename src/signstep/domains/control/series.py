@@ -45,7 +45,8 @@ class Series:
 
     def __post_init__(self) -> None:
         if len(self.x) == 0:
-            raise InputError(f"no usable series is left: {'; '.join(self.skipped[:2]) or 'the file has none'}")
+            left_out = "; ".join(self.skipped[:2]) or "the file has none"
+            raise InputError(f"no usable series is left: {left_out}", remedy="pass other data")
 
     @property
     def real(self) -> bool:

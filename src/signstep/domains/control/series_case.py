@@ -122,8 +122,9 @@ def _task(request: Request) -> Task | TaskName:
         if request.tolerance is None:
             raise InputError(
                 Arg("task", "regression"),
-                "needs to know which error counts as failure",
-                remedy=("pass", Arg("tolerance"), ", the largest error that still counts as right"),
+                "needs",
+                Arg("tolerance"),
+                remedy="pass the largest error that still counts as right",
             )
         return Regression(request.tolerance)
     if request.tolerance is not None:
@@ -254,8 +255,8 @@ def _sensors(schema: Schema, data: _Data) -> tuple[Sensor, ...]:
     unknown = [name for name in given if name not in names]
     if unknown:
         raise InputError(
-            f"the schema has the sensor {unknown[0]!r}, which is no column of the data; these are "
-            f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+            f"the schema has the sensor {unknown[0]!r}, which is no column of the data",
+            remedy=f"write one of {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
         )
     source = data.test if data.train is None else data.train
     calm = source.x[source.y == 0] if data.alarm else source.x

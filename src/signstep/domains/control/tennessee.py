@@ -53,7 +53,10 @@ def _numbers(path: Path, faults: Faults) -> tuple[NDArray[np.float64], NDArray[n
     if len(lines) == wanted and len(lines[0]) != wanted:
         lengths = {len(line) for line in lines}
         if len(lengths) > 1:
-            raise InputError(f"{path.name} is transposed, and its lines have {min(lengths)} to {max(lengths)} numbers")
+            raise InputError(
+                f"{path.name} is transposed, and its lines have {min(lengths)} to {max(lengths)} numbers",
+                remedy="download it again",
+            )
         lines = [list(cells) for cells in zip(*lines, strict=True)]
     values, bad = np.zeros((len(lines), wanted)), np.zeros(len(lines), dtype=bool)
     for number, cells in enumerate(lines):

@@ -225,7 +225,8 @@ def pair_scores(threshold: float) -> Callable[[Any], Tensor]:
         if not isinstance(square, Tensor) or square.ndim != 2 or square.shape[0] != square.shape[1]:
             raise ModelError(
                 Arg("read", "pair"),
-                "needs a model that returns logits_per_image, one text for each image, as CLIPModel does",
+                "reads logits_per_image, one text for each image",
+                remedy="pass a model that returns it, as CLIPModel does",
             )
         yes = square.diagonal() - threshold
         return torch.stack([torch.zeros_like(yes), yes], 1)

@@ -11,6 +11,7 @@ from typing import Any
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.frames import named
 from signstep.io.files import refuse_unwritable
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.opening.hashing import file_hash
 from signstep.model.opening.opener import Opener, Wanted
@@ -51,8 +52,12 @@ def opened_pickle(wanted: Wanted) -> Model:
     path = wanted.path
     if not wanted.trust:
         raise InputError(
-            f"{wanted.spec} is a pickle, and loading one can run any code; pass --trust if you know who wrote it, or "
-            "save it with skops, which needs no trust"
+            f"{wanted.spec} is a pickle, and loading one can run any code",
+            remedy=(
+                "pass",
+                Arg("trust", True),
+                "if you know who wrote it, or save it with skops, which needs no trust",
+            ),
         )
     joblib = library("joblib")
     return estimator_of(path, lambda: joblib.load(path), "write it with joblib.dump")
@@ -66,7 +71,7 @@ def estimator_of(path: Path, load: Callable[[], Any], remedy: str) -> Model:
         LoadError: it cannot be read.
     """
     if not path.is_file():
-        raise LoadError(f"the model {path} does not exist: check the path")
+        raise LoadError(f"the model {path} does not exist", remedy="check the path")
     refuse_unwritable(path, "the name of the model")
     digest = file_hash(path)
     notes: list[str] = []
@@ -76,9 +81,11 @@ def estimator_of(path: Path, load: Callable[[], Any], remedy: str) -> Model:
     except (KeyboardInterrupt, InputError):
         raise
     except BaseException as error:  # a pickle runs code, and that may exit
-        raise LoadError(f"{path} cannot be loaded ({named(error)}); {remedy}") from error
+        raise LoadError(f"{path} cannot be loaded ({named(error)})", remedy=remedy) from error
     if not is_estimator(found):
-        raise InputError(f"{path} holds a {type(found).__name__}; save a fitted classifier of scikit-learn there")
+        raise InputError(
+            f"{path} holds a {type(found).__name__}", remedy="save a fitted classifier of scikit-learn there"
+        )
     model = estimator_model(found)
     title = f"{path.name} ({type(found).__name__})"
     return replace(model, name=title, hashes={"weights": digest}, notes=(*model.notes, *notes))
