@@ -13,6 +13,7 @@ import signstep as ss
 from signstep.engine.oracles import Twin
 from signstep.errors import InputError
 from signstep.model.predictor import Predictor
+from written_down import written_down
 
 SMALLEST = [name for name, row in ss.RECIPES.items() if row.smallest and row.needs == "gradients"]
 PAIRS = [(name, norm) for name in SMALLEST for norm in ss.RECIPES[name].norms]
@@ -80,7 +81,7 @@ def _threat(norm: str, eps: float | Tensor | None = None, **options: Tensor | in
 @pytest.mark.parametrize("classes", [1, 2, 4])
 @pytest.mark.parametrize("setting", ["no box", "box", "mask"])
 def test_on_linear_models_the_nearest_point_is_found(name: str, norm: str, classes: int, setting: str) -> None:
-    recipe, slack, loss = ENOUGH[name]
+    recipe, slack, loss = written_down(ENOUGH, name, "options, nearness to the truth and loss")
     model, x, y = _linear(classes)
     mask = torch.arange(FEATURES) % 3 > 0 if setting == "mask" else None
     box = setting != "no box"
@@ -154,7 +155,8 @@ def test_box_mask_and_grid_hold(name: str, norm: str, setting: str, dtype: torch
         assert float((level - level.round()).abs().max()) < 1e-4
         free = ss.attack(model, x, y, threat=_threat(norm), recipe=_spec(name, 30))
         # Rounding to the grid costs about half a step where it matters, not the success.
-        cost = {"linf": 1.0, "l2": math.sqrt(18), "l1": 18.0}[norm] / 255
+        costs = {"linf": 1.0, "l2": math.sqrt(18), "l1": 18.0}
+        cost = written_down(costs, norm, "the length of one level everywhere") / 255
         assert bool((_smallest(outcome) <= 1.1 * _smallest(free) + cost).all())
 
 
@@ -522,7 +524,8 @@ def test_passes_are_booked(name: str) -> None:
     outcome = ss.attack(model, x, y, threat=_threat("l2"), recipe=f"{name}:steps=7")
     # The pass that checks the labels is the search's first.
     assert sum(calls) == int(outcome.forwards.sum())
-    backwards = {"deepfool": None, "ddn": 7, "fmn": 7, "cw": 6 * 7 + 1, "fab": 3 * 7}[name]
+    booked = {"deepfool": None, "ddn": 7, "fmn": 7, "cw": 6 * 7 + 1, "fab": 3 * 7}
+    backwards = written_down(booked, name, "the backward passes in 7 steps")
     assert backwards is None or outcome.backwards.tolist() == [backwards] * 8
 
 
