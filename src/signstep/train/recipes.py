@@ -275,7 +275,7 @@ _FIXED = ("name", "title", "source", "objective", "start")
 OPTIONS = tuple(field.name for field in fields(TrainingRecipe) if field.name not in _FIXED)
 
 
-def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
+def training_recipe(spec: str | TrainingRecipe, *, argument: str = "recipe") -> TrainingRecipe:
     """A recipe by its name, perhaps with options: ``"n-fgsm"``, ``"pgd-at:steps=7,step=0.3"``.
 
     Raises:
@@ -290,25 +290,25 @@ def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
     if name not in TRAINING_RECIPES:
         near = difflib.get_close_matches(name, TRAINING_RECIPES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"pass one of {', '.join(TRAINING_RECIPES)}"
-        raise InputError(Arg("recipe", name), "is not a training recipe", remedy=hint)
+        raise InputError(Arg(argument, name), "is not a training recipe", remedy=hint)
     row = TRAINING_RECIPES[name]
     changes: dict[str, Any] = {}
     for piece in filter(None, (part.strip() for part in options.split(","))):
         option, equals, value = piece.partition("=")
         if not equals or option not in OPTIONS:
             raise InputError(
-                Arg("recipe", spec), f": {piece!r} is no option", remedy=f"pass NAME=VALUE with {', '.join(OPTIONS)}"
+                Arg(argument, spec), f": {piece!r} is no option", remedy=f"pass NAME=VALUE with {', '.join(OPTIONS)}"
             )
-        changes[option] = _read(spec, option, value, type(getattr(row, option)))
+        changes[option] = _read(Arg(argument, spec), option, value, type(getattr(row, option)))
     return replace(row, **changes)
 
 
-def _read(spec: str, option: str, value: str, kind: type) -> Any:
+def _read(said: Arg, option: str, value: str, kind: type) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise InputError(Arg("recipe", spec), f": {option}={value!r} is neither", remedy="pass true or false")
+            raise InputError(said, f": {option}={value!r} is neither", remedy="pass true or false")
         return value.lower() == "true"
     try:
         return kind(value)
     except ValueError as error:
-        raise InputError(Arg("recipe", spec), f": {option}={value!r} is not a number", remedy="pass one") from error
+        raise InputError(said, f": {option}={value!r} is not a number", remedy="pass one") from error
