@@ -51,6 +51,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from signstep.attacks.recipes import RECIPES  # noqa: E402
+from signstep.auditing.added_sections import SECTIONS  # noqa: E402
 from signstep.auditing.findings import FINDINGS  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
 from signstep.data.sources import DATA  # noqa: E402
@@ -73,6 +74,7 @@ _TABLES: dict[str, Mapping[str, Any]] = {
     "DOMAINS": DOMAINS,
     "TRAINING_RECIPES": TRAINING_RECIPES,
     "FINDINGS": FINDINGS,
+    "SECTIONS": SECTIONS,
 }
 
 

@@ -31,11 +31,28 @@ BASE = {
 NOTHING = "?!"
 # Where nothing at all would not do: what is wrong in another way, or is looked at in another place.
 WRONG = {
-    "model": "lawnets", "surrogate": "lawnets", "transfer-to": "lawnets", "model-arg": "width",
-    "threat": "zap:1", "box": "1", "grid": "-1", "resize": "9", "shard": "4/4", "fail-under": "2",
-    "limit": "0", "max-pixels": "0", "eot": "0", "threads": "0", "tolerance": "-1",
-    "device": "cuda:77", "split": "valid", "mode": "train", "out": "table.csv", "render": "table.csv",
-    "label-column": "nowhere", "ignore-column": "nowhere",
+    "model": "lawnets",
+    "surrogate": "lawnets",
+    "transfer-to": "lawnets",
+    "model-arg": "width",
+    "threat": "zap:1",
+    "box": "1",
+    "grid": "-1",
+    "resize": "9",
+    "shard": "4/4",
+    "fail-under": "2",
+    "limit": "0",
+    "max-pixels": "0",
+    "eot": "0",
+    "threads": "0",
+    "tolerance": "-1",
+    "device": "cuda:77",
+    "split": "valid",
+    "mode": "train",
+    "out": "table.csv",
+    "render": "table.csv",
+    "label-column": "nowhere",
+    "ignore-column": "nowhere",
 }
 # Options that every value is right for.
 FREE = {

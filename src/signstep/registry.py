@@ -80,6 +80,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         *,
         argument: str = "",
         modules: bool = False,
+        under: Callable[[Row], str] | None = None,
     ) -> None:
         """See `Registry`.
 
@@ -90,9 +91,10 @@ class Registry(Mapping[str, Row], Generic[Row]):
             rows: Signstep's own, by name; they are not checked, the tests do that.
             argument: what a name is passed as, for messages: "recipe".
             modules: whether "package.module" names a row too.
+            under: the name under which a row stands that was typed as "module:name"; None for what was typed.
         """
         self.group, self.spelling, self.argument = group, spelling, argument or spelling.what.split()[-1]
-        self._check, self._modules = check, modules
+        self._check, self._modules, self._under = check, modules, under
         self._own: dict[str, Row] = dict(rows or {})
         self._added: dict[str, Row] = {}
         self._brought: dict[str, Row] = {}
@@ -138,6 +140,11 @@ class Registry(Mapping[str, Row], Generic[Row]):
         """Signstep's own rows alone: the same for everybody, whatever they have installed."""
         return MappingProxyType(self._own)
 
+    @property
+    def asked_for(self) -> Mapping[str, Row]:
+        """The rows that are here because somebody said so: Signstep's own, those added, and those that were typed."""
+        return MappingProxyType({**self._own, **self._added, **self._brought})
+
     # What enters.
 
     def find(self, spec: str) -> Row:
@@ -151,13 +158,19 @@ class Registry(Mapping[str, Row], Generic[Row]):
             return self[spec]
         if _TYPED_ONLY.get():
             return self[spec]
-        if self._imported(spec):
-            with current_folder_importable(), torch.random.fork_rng(devices=[]):
-                thing = imported_object(spec, self.spelling) if is_spec(spec) else imported_module(spec)
-                self._brought[spec] = self._checked(Brought(thing, spec, ""))
-        elif (installed := self._installed(spec)) is not None:
-            self._brought[spec] = installed
-        return self[spec]
+        if not self._imported(spec):
+            installed = self._installed(spec)
+            if installed is not None:
+                self._brought[spec] = installed
+            return self[spec]
+        with current_folder_importable(), torch.random.fork_rng(devices=[]):
+            thing = imported_object(spec, self.spelling) if is_spec(spec) else imported_module(spec)
+            row = self._checked(Brought(thing, spec, ""))
+        name = spec if self._under is None else self._under(row)
+        if name in self._own or name in self._added:
+            raise InputError(Arg(self.argument, name), "is taken", remedy=f"give the row of {spec} another name")
+        self._brought[name] = row
+        return row
 
     def _imported(self, spec: str) -> bool:
         """Whether a text names what is to be imported."""
@@ -169,7 +182,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         Raises:
             InputError: the name is taken or is none, or the row cannot be used.
         """
-        said = getattr(row, "name", None) if name is None else name
+        said = getattr(row, "name", getattr(row, "code", None)) if name is None else name
         if not isinstance(said, str):
             raise InputError(f"{row!r} has no name", remedy=("pass", Arg("name")))
         brought = Brought(row, said, "this program")
@@ -253,7 +266,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
                 remedy="type it yourself, if you trust it",
             )
         near = difflib.get_close_matches(name, list(self), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"pass one of these, or your own, as {self.spelling.example}"
+        hint = f"did you mean {near[0]!r}?" if near else f"pass one of these, or your own, as {self.spelling.example}"
         return UnknownNameError(Arg(self.argument, name), f"is not one of {', '.join(self)}", remedy=hint)
 
 

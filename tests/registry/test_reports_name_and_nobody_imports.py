@@ -231,7 +231,7 @@ WRONG_DOMAINS = {
     "ours.rows:LOST": "there is no module ours.nowhere",
     "ours.rows:BOASTING": "ours.bridge has no RECIPES for fastest; give it a row for each",
     "ours.rows:number": "it is a int; name a module that offers case(request), or a Domain",
-    "tabluar": "did you mean tabular?",
+    "tabluar": "did you mean 'tabular'?",
 }
 
 

@@ -151,6 +151,7 @@ def _own_words(stated: ReportConfig) -> dict[str, Any]:
     return {
         "attack": list(dict.fromkeys(base for base in bases if is_spec(base))),
         "threat": None if norm_is_known(said) else said,
+        "finding": list(stated.options.get("finding") or ()),
     }
 
 

@@ -64,7 +64,7 @@ Examples:
 _MODEL, _DATA, _THREAT = "signstep.networks.small:digits_cnn", "digits", "linf:0.1"
 
 
-@app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES)))
+@app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES.own)))
 @spread
 def train(
     context: typer.Context,

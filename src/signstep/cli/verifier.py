@@ -10,6 +10,7 @@ import torch
 import typer
 
 from signstep.attacks.recipes import recipe
+from signstep.auditing.findings import FINDINGS
 from signstep.auditing.result import Result
 from signstep.auditing.run import levels_of
 from signstep.cli import options as o
@@ -72,7 +73,7 @@ def _is_code(data: object) -> bool:
     return data is not None and is_spec(str(data)) and not Path(str(data)).exists()
 
 
-def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None) -> None:
+def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None, findings: Sequence[str] = ()) -> None:
     """Bring what the verifier typed: it is found from then on, also where `typed_only` imports nothing.
 
     Raises:
@@ -81,11 +82,13 @@ def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None
     """
     for spec in attacks:
         recipe(spec)
+    for name in findings:
+        FINDINGS.find(name)
     if threat is not None:
         parse_threat(threat)
-    name, data = options.get("domain"), options.get("data")
-    if name is not None:
-        find_domain(str(name))
+    domain, data = options.get("domain"), options.get("data")
+    if domain is not None:
+        find_domain(str(domain))
     if data is not None:
         with nullcontext() if _is_code(data) else suppress(LoadError):  # a domain may read what no format is
             format_of(str(data))

@@ -84,6 +84,10 @@ def verify(
         list[str] | None,
         typer.Option(help="An attack of your own that the report names: module:name, or its name; may be repeated."),
     ] = None,
+    finding: Annotated[
+        list[str] | None,
+        typer.Option(help="A finding of your own that the report was made with, as it was typed; may be repeated."),
+    ] = None,
     again: Annotated[int, typer.Option(min=0, help="Attack so many of the examples that held once more.")] = 0,
     signed_by: Annotated[
         Path | None, typer.Option(help="A public key, as signstep sign writes it: who made it?")
@@ -113,9 +117,9 @@ def verify(
     refuse(report, **files_of(options), signed_by=signed_by, render=render)
     with isolated(report):
         # What a person typed is imported; from here on nothing is, whatever the report names.
-        typed(options, attack or (), threat)
+        typed(options, attack or (), threat, finding or ())
         with typed_only():
-            _verified(report, options, Ways(box, threat, again, signed_by, o.device_of(device), render))
+            _verified(report, options, Ways(box, threat, finding or (), again, signed_by, o.device_of(device), render))
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,7 @@ class Ways:
 
     box: str | None
     threat: str | None
+    finding: Sequence[str]
     again: int
     signed_by: Path | None
     device: torch.device
@@ -154,7 +159,13 @@ def _verified(report: Path, options: Mapping[str, Any], ways: Ways) -> None:
     checks.append(attempted("configuration", agrees, result, stated, None if own is None else own.case.model))
     sound = all(check.holds for check in checks if check.name in SOUND)
     checks += [] if unreadable is None else [unreadable]
-    checks.append(attempted("page", same_page, result, points, stated.ignore, report))
+    unlooked = sorted({str(name) for name in stated.options.get("finding") or ()} - set(ways.finding))
+    if unlooked:
+        typed_so = " --finding ".join(unlooked)
+        seen = f"not compared: it has findings of somebody's own; pass --finding {typed_so}, if you trust it"
+        checks.append(Check("page", True, seen, complete=False))
+    else:
+        checks.append(attempted("page", same_page, result, points, stated.ignore, report))
     if own is not None and sound:
         asked = list(of_model(result, points, own, ways.device, ways.again))
         named = {check.name for check in asked}

@@ -83,7 +83,8 @@ class Model:
                 Arg("network"), "is a Model already", remedy="pass it as it is, or dataclasses.replace(model, ...)"
             )
         check_network(self.network, self.outputs)
-        self.space()
+        # Made once: every call of a verb needs it.
+        object.__setattr__(self, "_raw_space", InputSpace.of(self.mean, self.std, inputs=self.inputs))
         if self.mode not in ("eval", "keep"):
             raise InputError(Arg("mode", self.mode), remedy="pass 'eval' or 'keep'")
         if isinstance(self.task, str) and self.task not in TASK_NAMES:
@@ -151,6 +152,8 @@ class Model:
 
     def space(self, budget: Literal["raw", "normalised"] = "raw") -> InputSpace:
         """The input space, for a search that measures in these units."""
+        if budget == "raw":
+            return cast("InputSpace", vars(self)["_raw_space"])
         return InputSpace.of(self.mean, self.std, inputs=self.inputs, budget=budget)
 
     def predictor(self, space: InputSpace | None = None, kind: Kind | None = None) -> Predictor:

@@ -4,13 +4,14 @@ A recipe says where the inner attack starts, how far it steps, whether it is bro
 which objective the weights follow. Training may leave the allowed set where its paper does; audits never do.
 """
 
-import difflib
 import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from signstep.errors import InputError
+from signstep.importing import Spelling, is_spec, name_and_options
 from signstep.messages import Arg
+from signstep.registry import Brought, Registry, UnknownNameError
 
 Start = Literal["clean", "uniform", "gaussian", "sign", "prior", "carried"]
 Objective = Literal["clean", "adversarial", "mixed", "trades", "aligned", "prior", "free", "bounded"]
@@ -269,14 +270,37 @@ _ROWS = (
     ),
 )
 
-TRAINING_RECIPES: dict[str, TrainingRecipe] = {row.name: row for row in _ROWS}
+
+def _row_of(brought: Brought) -> TrainingRecipe:
+    """The row that was brought.
+
+    Raises:
+        InputError: it is none, or has another name.
+    """
+    row = brought.thing
+    if not isinstance(row, TrainingRecipe):
+        raise InputError(f"it is a {type(row).__name__}", remedy="name a TrainingRecipe")
+    if row.name != brought.name and not is_spec(brought.name):
+        raise InputError(f"the row calls itself {row.name!r}", remedy=f"give it the name {brought.name!r}")
+    return replace(row, name=brought.name)
+
+
+TRAINING_RECIPES: Registry[TrainingRecipe] = Registry(
+    "signstep.training_recipes",
+    Spelling("the training recipe", "row", "my_training:RECIPE"),
+    _row_of,
+    {row.name: row for row in _ROWS},
+    argument="recipe",
+)
 
 _FIXED = ("name", "title", "source", "objective", "start")
 OPTIONS = tuple(field.name for field in fields(TrainingRecipe) if field.name not in _FIXED)
 
 
 def training_recipe(spec: str | TrainingRecipe, *, argument: str = "recipe") -> TrainingRecipe:
-    """A recipe by its name, perhaps with options: ``"n-fgsm"``, ``"pgd-at:steps=7,step=0.3"``.
+    """A recipe by its name, perhaps with options: ``"n-fgsm"``, ``"pgd-at:steps=7,step=0.3"``, ``"mine:ROW"``.
+
+    ``argument`` is what it is passed as, for messages.
 
     Raises:
         InputError: no such recipe or option, or a value that does not fit.
@@ -286,12 +310,11 @@ def training_recipe(spec: str | TrainingRecipe, *, argument: str = "recipe") -> 
     """
     if isinstance(spec, TrainingRecipe):
         return spec
-    name, _, options = spec.strip().partition(":")
-    if name not in TRAINING_RECIPES:
-        near = difflib.get_close_matches(name, TRAINING_RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"pass one of {', '.join(TRAINING_RECIPES)}"
-        raise InputError(Arg(argument, name), "is not a training recipe", remedy=hint)
-    row = TRAINING_RECIPES[name]
+    name, options = name_and_options(spec.strip())
+    try:
+        row = TRAINING_RECIPES.find(name)
+    except UnknownNameError as error:
+        raise InputError(Arg(argument, name), *error.parts[1:], remedy=error.cure) from error
     changes: dict[str, Any] = {}
     for piece in filter(None, (part.strip() for part in options.split(","))):
         option, equals, value = piece.partition("=")

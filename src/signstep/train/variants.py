@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from signstep.errors import InputError
+from signstep.importing import name_and_options
 from signstep.messages import Arg
 from signstep.train.recipes import OPTIONS, TrainingRecipe, training_recipe
 from signstep.train.settings import Settings
@@ -28,7 +29,7 @@ def variant(spec: str, settings: Settings) -> tuple[TrainingRecipe, Settings]:
     >>> recipe.steps, settings.smoothing
     (7, 0.1)
     """
-    name, _, options = spec.strip().partition(":")
+    name, options = name_and_options(spec.strip())
     own: list[str] = []
     knobs: list[str] = []
     for piece in filter(None, (part.strip() for part in options.split(","))):
