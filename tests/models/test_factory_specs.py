@@ -172,7 +172,7 @@ def test_arguments_from_text() -> None:
 
 @pytest.mark.parametrize("pair", ["width", "=3", "3a=1", "a b=1", ""])
 def test_malformed_arguments(pair: str) -> None:
-    with pytest.raises(InputError, match=f"model_args='{pair}' does not look like name=value"):
+    with pytest.raises(InputError, match=f"model_args='{pair}' is not NAME=VALUE"):
         parse_args([pair])
 
 

@@ -95,7 +95,7 @@ def parse_options(row: Recipe, text: str, said: str) -> dict[str, Option]:
         if not equals or option not in defaults:
             known = ", ".join(defaults) or "none"
             raise InputError(
-                f"recipe {said!r} has no option {item!r}", remedy=f"its options are {known}, written name=value"
+                f"recipe {said!r} has no option {item!r}", remedy=f"its options are {known}, written NAME=VALUE"
             )
         options[option] = _value(option, value, defaults[option], said)
     return options

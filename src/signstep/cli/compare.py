@@ -275,7 +275,7 @@ def _check(
     if not candidates or not recipe:
         useless = ("test", "set", "limit", *(() if candidates else ("data", "threat")))
         for name in useless:
-            if given[name]:
+            if given[name] not in (None, [], ()):
                 needs = (Arg("recipe"),) if candidates else (Arg("model"), "or", Arg("recipe"))
                 raise InputError(Arg(name), "has no effect without", *needs, remedy="pass these, or drop it")
     if candidates and given["data"] is None and (not recipe or given["test"]):

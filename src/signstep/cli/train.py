@@ -265,7 +265,7 @@ def _check(given: Mapping[str, Any]) -> None:
     """What makes no sense is said before the hours that lead to it."""
     check_written("train", given)
     if given["cure"] is not None:
-        training_recipe(given["cure"])
+        training_recipe(given["cure"], argument="cure")
     if (given["model"] is None) != (given["data"] is None):
         raise InputError(
             Arg("model"), "and", Arg("data"), "belong together", remedy="pass both, or neither for the built-in digits"

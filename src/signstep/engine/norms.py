@@ -402,7 +402,7 @@ def _brought(key: str) -> Norm:
         InputError: there is none of this name, or it cannot be made.
     """
     if key.lower().startswith("grouped("):
-        raise UnknownNameError(f"norm={key!r}")
+        raise UnknownNameError(Arg("norm", key), remedy="write grouped(1,2), say, with whole numbers for the axes")
     called = with_arguments(key)
     if called is None:
         return NORMS.find(key)

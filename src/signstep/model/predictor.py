@@ -15,7 +15,7 @@ from signstep.engine.outputs import Outputs, no_path
 from signstep.engine.tree import Tree, leaves, rows, tree_map
 from signstep.engine.untouched import guard_of, inference_weights
 from signstep.errors import InputError, ModelError, SignstepWarning
-from signstep.messages import Arg
+from signstep.messages import Arg, Part
 from signstep.model.batch_sizes import Sizes
 from signstep.model.heads import HeadWatch
 from signstep.model.shapes import Shape, refuse_other
@@ -26,6 +26,7 @@ Kind: TypeAlias = Literal["auto", "logits", "probabilities", "labels"]
 # Fewer one-logit outputs than this, all in [0, 1], may be either.
 _ENOUGH = 8
 _FROM_NUMPY = "pass signstep.model.victims.from_numpy(function) for one that works on NumPy arrays"
+_IF_LOGITS = ("pass", Arg("outputs", "logits"), "if they are logits")
 _NAMED = 8  # parts of what a model returned that a message lists
 
 
@@ -186,20 +187,16 @@ class Predictor:
                     remedy=("pass", Arg("outputs", "logits"), "or", Arg("outputs", "probabilities")),
                 )
             if inside:
-                text = (
-                    "every output lies in [0, 1]: taken for probabilities of a one-logit model; pass "
-                    "outputs='logits' if they are logits"
-                )
-                self._say(text, aloud=True)
+                self._doubt("every output lies in [0, 1]: taken for probabilities of a one-logit model", *_IF_LOGITS)
                 return True
             return False
         slack = max(1e-3, 2 * torch.finfo(dtype).eps * raw.shape[1] ** 0.5)
         if bool(((raw.sum(1) - 1).abs() < slack).all()):
-            text = (
+            self._doubt(
                 "the model returns probabilities and the logits behind them cannot be reached: examples whose gradient "
-                "has rounded to zero are undetermined; let the model return logits"
+                "has rounded to zero are undetermined",
+                "let the model return logits",
             )
-            self._say(text, aloud=True)
             return True
         return False
 
@@ -207,19 +204,20 @@ class Predictor:
         """For several independent labels: outputs that all lie in [0, 1] are probabilities, whatever they sum to."""
         if self.kind != "auto" or outputs.form != "logits" or not bool(((outputs.raw >= 0) & (outputs.raw <= 1)).all()):
             return outputs
-        text = (
-            "every output lies in [0, 1]: taken for probabilities of labels; pass outputs='logits' if they are logits"
-        )
-        self._say(text, aloud=True)
+        self._doubt("every output lies in [0, 1]: taken for probabilities of labels", *_IF_LOGITS)
         self._looks_like_probabilities = True
         return outputs._replace(form="lost")
 
-    def _say(self, note: str, *, aloud: bool = False) -> None:
-        """Keep a note for the result; ``aloud`` also warns, since the reading may be wrong."""
+    def _say(self, note: str) -> None:
+        """Keep a note for the result."""
         if note not in self.notes:
             self.notes.append(note)
-        if aloud:
-            warnings.warn(note, SignstepWarning, stacklevel=6)
+
+    def _doubt(self, text: str, *remedy: Part) -> None:
+        """Keep a note, and warn as well, since the reading may be wrong."""
+        warning = SignstepWarning(text, remedy=remedy)
+        self._say(str(warning))
+        warnings.warn(warning, stacklevel=6)
 
 
 def check_network(network: object, kind: Kind) -> None:

@@ -78,7 +78,7 @@ def search_of(search: Search | None, *, target: Target = None, engine: Engine | 
         InputError: the short form and the search say the same thing.
     """
     if search is not None and not isinstance(search, Search):
-        raise InputError(Arg("search", search), remedy="pass ss.Search(...), such as ss.Search(engine='fast')")
+        raise InputError(Arg("search", search), remedy="pass ss.Search(...)")
     found = search or Search()
     if target is not None:
         if found.target is not None:

@@ -100,7 +100,7 @@ def check_team(team: Team, recipe: TrainingRecipe, settings: Settings) -> None:
             f"goes by the loss of single examples, of which {team.size} processes would each know a part",
             remedy=("pass", Arg("focus", 0), ", or one process"),
         )
-    for used in (recipe, *([] if settings.cure is None else [training_recipe(settings.cure)])):
+    for used in (recipe, *([] if settings.cure is None else [training_recipe(settings.cure, argument="cure")])):
         if team.size > 1 and used.start in ("prior", "carried"):
             raise InputError(
                 Arg("recipe", used.name),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from signstep.errors import InputError
 from signstep.importing import Spelling, is_spec, name_and_options
 from signstep.messages import Arg
-from signstep.registry import Brought, Registry
+from signstep.registry import Brought, Registry, UnknownNameError
 
 Start = Literal["clean", "uniform", "gaussian", "sign", "prior", "carried"]
 Objective = Literal["clean", "adversarial", "mixed", "trades", "aligned", "prior", "free", "bounded"]
@@ -279,9 +279,9 @@ def _row_of(brought: Brought) -> TrainingRecipe:
     """
     row = brought.thing
     if not isinstance(row, TrainingRecipe):
-        raise InputError(f"it is a {type(row).__name__}; name a TrainingRecipe")
+        raise InputError(f"it is a {type(row).__name__}", remedy="name a TrainingRecipe")
     if row.name != brought.name and not is_spec(brought.name):
-        raise InputError(f"the row calls itself {row.name!r}; give it the name {brought.name!r}")
+        raise InputError(f"the row calls itself {row.name!r}", remedy=f"give it the name {brought.name!r}")
     return replace(row, name=brought.name)
 
 
@@ -297,8 +297,10 @@ _FIXED = ("name", "title", "source", "objective", "start")
 OPTIONS = tuple(field.name for field in fields(TrainingRecipe) if field.name not in _FIXED)
 
 
-def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
+def training_recipe(spec: str | TrainingRecipe, *, argument: str = "recipe") -> TrainingRecipe:
     """A recipe by its name, perhaps with options: ``"n-fgsm"``, ``"pgd-at:steps=7,step=0.3"``, ``"mine:ROW"``.
+
+    ``argument`` is what it is passed as, for messages.
 
     Raises:
         InputError: no such recipe or option, or a value that does not fit.
@@ -309,24 +311,27 @@ def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
     if isinstance(spec, TrainingRecipe):
         return spec
     name, options = name_and_options(spec.strip())
-    row = TRAINING_RECIPES.find(name)
+    try:
+        row = TRAINING_RECIPES.find(name)
+    except UnknownNameError as error:
+        raise InputError(Arg(argument, name), *error.parts[1:], remedy=error.cure) from error
     changes: dict[str, Any] = {}
     for piece in filter(None, (part.strip() for part in options.split(","))):
         option, equals, value = piece.partition("=")
         if not equals or option not in OPTIONS:
             raise InputError(
-                Arg("recipe", spec), f": {piece!r} is no option", remedy=f"pass NAME=VALUE with {', '.join(OPTIONS)}"
+                Arg(argument, spec), f": {piece!r} is no option", remedy=f"pass NAME=VALUE with {', '.join(OPTIONS)}"
             )
-        changes[option] = _read(spec, option, value, type(getattr(row, option)))
+        changes[option] = _read(Arg(argument, spec), option, value, type(getattr(row, option)))
     return replace(row, **changes)
 
 
-def _read(spec: str, option: str, value: str, kind: type) -> Any:
+def _read(said: Arg, option: str, value: str, kind: type) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise InputError(Arg("recipe", spec), f": {option}={value!r} is neither", remedy="pass true or false")
+            raise InputError(said, f": {option}={value!r} is neither", remedy="pass true or false")
         return value.lower() == "true"
     try:
         return kind(value)
     except ValueError as error:
-        raise InputError(Arg("recipe", spec), f": {option}={value!r} is not a number", remedy="pass one") from error
+        raise InputError(said, f": {option}={value!r} is not a number", remedy="pass one") from error

@@ -77,7 +77,7 @@ class MLflow:
         except Exception as error:
             self._lost = True
             text = f"mlflow takes no metrics any more ({_short(error)}); training goes on, and log.csv has them all"
-            warnings.warn(text, SignstepWarning, stacklevel=2)
+            warnings.warn(SignstepWarning(text), stacklevel=2)
 
     def close(self) -> None:
         """The run stays the caller's to end."""

@@ -104,7 +104,8 @@ def _target(cells: Cells, target: str | None) -> str:
     if target is not None:
         if target not in cells.columns:
             raise InputError(
-                f"{cells.place} has no column {target!r}", remedy=f"pass one of {', '.join(cells.columns)}"
+                f"{cells.place} has no column {target!r}",
+                remedy=("pass", Arg("label_column"), f"with one of {', '.join(cells.columns)}"),
             )
         return target
     for name in _NAMES:

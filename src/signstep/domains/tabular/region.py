@@ -62,7 +62,7 @@ class TabularRegion:
         if len(bad):
             raise InputError(
                 f"row {int(bad[0])} of the batch is no record of the schema (bounds, one category each, relations)",
-                remedy="leave such rows out: read_records(..., skip_bad=True)",
+                remedy=("leave such rows out, read_records() with", Arg("skip_bad", True)),
             )
         return region
 

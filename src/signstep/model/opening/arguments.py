@@ -21,7 +21,7 @@ def parse_args(pairs: Sequence[str]) -> dict[str, object]:
         name, equals, value = pair.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
-            raise InputError(Arg("model_args", pair), "does not look like name=value", remedy="write it so")
+            raise InputError(Arg("model_args", pair), "is not NAME=VALUE", remedy="write width=32, say")
         if name in args:
             raise InputError(
                 Arg("model_args", name), f"is given twice: {args[name]!r} and {value!r}", remedy="keep one"
