@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Before anything is imported that looks at them. Programs that tests start inherit them.
@@ -44,15 +45,20 @@ for _name, _folder in _FOLDERS.items():
 for _name in (*_PERSONAL, *_PROXIES, *map(str.upper, _PROXIES)):
     os.environ.pop(_name, None)
 os.environ |= {"no_proxy": "*", "TZ": "UTC", "COLUMNS": "80", "LINES": "24"}  # readline would set the last two
+# A second thread that has nothing to do spins, and where another worker wants its core both come to a standstill.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from signstep.attacks.recipes import RECIPES  # noqa: E402
+from signstep.auditing.added_sections import SECTIONS  # noqa: E402
 from signstep.auditing.findings import FINDINGS  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
+from signstep.data.sources import DATA  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
+from signstep.engine.norms import FAMILIES, NORMS  # noqa: E402
 from signstep.engine.tasks import TASKS  # noqa: E402
 from signstep.registry import Registry  # noqa: E402
 from signstep.train.recipes import TRAINING_RECIPES  # noqa: E402
@@ -63,10 +69,14 @@ if TYPE_CHECKING:
 _TABLES: dict[str, Mapping[str, Any]] = {
     "RECIPES": RECIPES,
     "LADDERS": LADDERS,
+    "NORMS": NORMS,
+    "FAMILIES": FAMILIES,
+    "DATA": DATA,
     "TASKS": TASKS,
     "DOMAINS": DOMAINS,
     "TRAINING_RECIPES": TRAINING_RECIPES,
     "FINDINGS": FINDINGS,
+    "SECTIONS": SECTIONS,
 }
 
 
@@ -109,12 +119,17 @@ def leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     before, path = settings(), [*sys.path]
     yield
     sys.path[:] = path
-    for table in _TABLES.values():
-        if isinstance(table, Registry):
-            table.forget()  # what was typed as module:name, out of a folder that is gone
+    forget()
     _drop_modules(tmp_path_factory.getbasetemp())
     changed = differences(before, settings())
     assert not changed, f"left behind for the tests to come: {'; '.join(changed)}"
+
+
+def forget() -> None:
+    """Drop from all tables what was typed as module:name: the folder that it came from is gone."""
+    for table in _TABLES.values():
+        if isinstance(table, Registry):
+            table.forget()
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -142,11 +157,18 @@ def settings() -> dict[str, Any]:
     }
 
 
+# Modules that were looked at already and are not from the tests' folders. There are thousands, and this is after every
+# test: to look at all of their files each time took a third of the whole suite.
+_ELSEWHERE: dict[str, ModuleType] = {}
+
+
 def _drop_modules(base: Path) -> None:
-    for name, module in [*sys.modules.items()]:
+    for name, module in [(name, module) for name, module in sys.modules.items() if _ELSEWHERE.get(name) is not module]:
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and Path(file).is_relative_to(base):
             del sys.modules[name]
+        else:
+            _ELSEWHERE[name] = module
 
 
 @pytest.fixture(scope="session", autouse=True)

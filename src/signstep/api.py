@@ -10,6 +10,7 @@ from signstep.engine.keys import Key
 from signstep.engine.norms import Norm
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
+from signstep.engine.shaped import need_check
 from signstep.engine.threat import Box, Eps, Mask, Threat, threat_model
 from signstep.engine.tree import Tree
 from signstep.model.declaration import Callee, Model
@@ -74,6 +75,7 @@ def attack(
         >>> outcome.x.shape, bool((outcome.distance <= 0.1 + 1e-7).all())
         (torch.Size([8, 4]), True)
     """
+    need_check(threat)
     chosen_search = search_of(search, target=target, engine=engine)
     subject = Subject.of(Model.of(model, mean=mean, std=std), chosen_search)
     chosen = find_recipe(recipe, oracle=subject.oracle)

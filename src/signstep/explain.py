@@ -12,7 +12,7 @@ import torch
 from signstep.api import fgsm
 from signstep.attacks.recipe import Recipe, defaults_of, options_of
 from signstep.attacks.recipes import RECIPES, canonical
-from signstep.auditing.findings import CATALOGUE, Rule
+from signstep.auditing.findings import CATALOGUE, FINDINGS, Rule
 from signstep.auditing.ladder import LADDERS, Ladder, ladder
 from signstep.domains import DOMAINS
 from signstep.engine.norms import NORMS
@@ -61,7 +61,7 @@ def topic_of(name: str) -> Topic | None:
             if page.is_file():
                 return Topic.read(page.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise LoadError(f"the page {page} of recipe {name} cannot be read ({error}); mend it") from error
+            raise LoadError(f"the page {page} of recipe {name} cannot be read ({error})", remedy="mend it") from error
     return None
 
 
@@ -71,8 +71,8 @@ def explain(name: str) -> str:
     Raises:
         InputError: nothing is known under that name.
     """
-    if name.upper() in CATALOGUE:
-        return _finding(CATALOGUE[name.upper()])
+    if (found := FINDINGS.get(name.upper())) is not None:
+        return _finding(found.rule)
     if name.partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
         return _ladder(ladder(name))
     owner = next((one for one in DOMAINS.values() if name in one.recipes), None)
@@ -81,8 +81,9 @@ def explain(name: str) -> str:
     name = canonical(name)
     if name not in RECIPES and not is_spec(name):
         raise InputError(
-            f"nothing is known about {name!r}; topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
-            f"and the findings {', '.join(CATALOGUE)}"
+            f"nothing is known about {name!r}",
+            remedy=f"topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
+            f"and the findings {', '.join(CATALOGUE)}",
         )
     row = RECIPES.find(name)
     topic = topic_of(name)

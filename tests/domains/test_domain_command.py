@@ -1,6 +1,7 @@
 """`--domain` on the command line, sections in record, table and page, and `signstep verify` on what was written."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from signstep.report import write_report
 
 
 @pytest.fixture(autouse=True)
-def few_domain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DOMAINS, "few", Domain("few", "whole numbers", "whole_numbers"))
+def few_domain() -> Iterator[None]:
+    with DOMAINS.lent(Domain("few", "whole numbers", "whole_numbers")):
+        yield
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_options_reach_the_domain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--domain", "fwe"], "did you mean few?"),
+        (["--domain", "fwe"], "did you mean 'few'?"),
         (["--domain", "few", "--mean", "0.5"], "--mean has no effect with --domain few"),
         (["--domain", "few", "--goal", "next"], "--goal has no effect"),
         (["--schema", "a.toml"], "--schema has no effect on images"),

@@ -38,7 +38,9 @@ def test_a_trusted_program_is_a_differentiable_model(tmp_path: Path) -> None:
 def test_a_program_is_not_loaded_without_trust(tmp_path: Path) -> None:
     path = tmp_path / "net.pt2"
     path.write_bytes(b"anything")
-    with pytest.raises(LoadError, match=r"net.pt2 is an exported program, and loading one can run code: pass --trust"):
+    with pytest.raises(
+        LoadError, match=r"net.pt2 is an exported program, and loading one can run code; pass trust=True"
+    ):
         open_model(str(path))
 
 
@@ -64,5 +66,5 @@ def test_a_missing_program() -> None:
 def test_weights_and_arguments_make_no_sense_here() -> None:
     with pytest.raises(InputError, match=r"net.pt2 is a whole model with its own weights, got weights=w.pt"):
         open_model("net.pt2", weights="w.pt", trust=True)
-    with pytest.raises(InputError, match=r"got arguments {'a': 1}: leave them out"):
+    with pytest.raises(InputError, match=r"got arguments {'a': 1}; leave them out"):
         open_model("net.pt2", args={"a": 1}, trust=True)

@@ -79,20 +79,20 @@ def test_initial_weights_repeat_and_the_global_generator_is_left_alone(zoo: str)
 
 @pytest.mark.parametrize("spec", ["resnet", "zoo:", ":build", "zoo:build()", "zoo:a:b", "a b:build", ""])
 def test_malformed_specs(spec: str) -> None:
-    with pytest.raises(InputError, match=r"a model is written module:factory, e.g. my_model:build, got"):
+    with pytest.raises(InputError, match=r"a model is written module:factory, got .*; write my_model:build"):
         open_model(spec)
 
 
 @pytest.mark.parametrize("spec", ["my_zoo/nets.py:build", "./my_zoo/nets.py:build", "my_zoo/nets:build"])
 def test_a_path_in_place_of_a_module(spec: str) -> None:
-    with pytest.raises(InputError, match=r"as Python imports it, e.g. my_zoo.nets:build, got"):
+    with pytest.raises(InputError, match=r"as Python imports it, e.g. my_zoo.nets:build"):
         open_model(spec)
 
 
 def test_no_such_module(zoo: str) -> None:
-    with pytest.raises(InputError, match=f"there is no module {zoo}x to import from .*: did you mean {zoo}"):
+    with pytest.raises(InputError, match=f"there is no module {zoo}x to import from .*; did you mean {zoo}"):
         open_model(f"{zoo}x:build")
-    with pytest.raises(InputError, match=r"there is no module wholly_other .*: run from the folder that holds it"):
+    with pytest.raises(InputError, match=r"there is no module wholly_other .*; run from the folder that holds it"):
         open_model("wholly_other.part:build")
     with pytest.raises(InputError, match=f"there is no module {zoo}.part to import"):
         open_model(f"{zoo}.part:build")
@@ -111,16 +111,16 @@ def test_a_module_that_fails(zoo: str) -> None:
 
 
 def test_no_such_name(zoo: str) -> None:
-    with pytest.raises(InputError, match=r"has no biuld: did you mean build\?"):
+    with pytest.raises(InputError, match=r"has no biuld; did you mean build\?"):
         open_model(f"{zoo}:biuld")
-    with pytest.raises(InputError, match=r"has no xyz: it defines build, Net, gives_text, fails, late"):
+    with pytest.raises(InputError, match=r"has no xyz; it defines build, Net, gives_text, fails, late"):
         open_model(f"{zoo}:xyz")
 
 
 def test_something_that_is_no_factory(zoo: str) -> None:
-    with pytest.raises(InputError, match=r"number is a int: name a function or class that returns an nn.Module"):
+    with pytest.raises(InputError, match=r"number is a int; name a function or class that returns an nn.Module"):
         open_model(f"{zoo}:number")
-    with pytest.raises(InputError, match=r"gives_text returned a str: the factory must return a torch.nn.Module"):
+    with pytest.raises(InputError, match=r"gives_text returned a str; the factory must return a torch.nn.Module"):
         open_model(f"{zoo}:gives_text")
 
 
@@ -172,10 +172,10 @@ def test_arguments_from_text() -> None:
 
 @pytest.mark.parametrize("pair", ["width", "=3", "3a=1", "a b=1", ""])
 def test_malformed_arguments(pair: str) -> None:
-    with pytest.raises(InputError, match=f"a model argument must look like name=value, got '{pair}'"):
+    with pytest.raises(InputError, match=f"model_args='{pair}' is not NAME=VALUE"):
         parse_args([pair])
 
 
 def test_repeated_arguments() -> None:
-    with pytest.raises(InputError, match=r"the model argument a is given twice: 1 and '2'"):
+    with pytest.raises(InputError, match=r"model_args='a' is given twice: 1 and '2'"):
         parse_args(["a=1", "a=2"])

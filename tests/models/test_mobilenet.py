@@ -77,10 +77,10 @@ def test_from_a_spec_and_with_weights_of_its_own_names(tiny: Path) -> None:
 
 
 def test_missing_files(tiny: Path) -> None:
-    with pytest.raises(LoadError, match=r"other\.npz does not exist: pass the folder that holds both files"):
+    with pytest.raises(LoadError, match=r"other\.npz does not exist; pass the folder that holds both files"):
         mobilenet_v2(tiny, "other")
     (tiny / "net_ops.json").unlink()
-    with pytest.raises(LoadError, match=r"net_ops\.json does not exist: pass the folder .* --model-arg folder="):
+    with pytest.raises(LoadError, match=r"net_ops\.json does not exist; pass the folder .* --model-arg folder="):
         mobilenet_v2(tiny, "net")
 
 

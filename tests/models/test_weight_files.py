@@ -137,11 +137,11 @@ def test_the_model_is_left_alone_when_the_weights_are_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Net(), r"holds Python objects \(.*Net\) besides tensors, and unpickling those can run code: save the weights"),
+        (Net(), r"holds Python objects \(.*Net\) besides tensors, and unpickling those can run code; save the weights"),
         ({"state_dict": trained(), "args": Path()}, r"holds Python objects \(pathlib.*\) besides tensors"),
-        (torch.ones(3), "holds no named tensors: save the weights alone"),
-        ({"epoch": 3}, "holds no named tensors: save the weights alone"),
-        ({}, "holds no named tensors: save the weights alone"),
+        (torch.ones(3), "holds no named tensors; save the weights alone"),
+        ({"epoch": 3}, "holds no named tensors; save the weights alone"),
+        ({}, "holds no named tensors; save the weights alone"),
     ],
 )
 def test_files_that_hold_something_else(tmp_path: Path, content: object, message: str) -> None:
@@ -154,7 +154,7 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
     with pytest.raises(
-        LoadError, match=r"is a TorchScript program, and loading one runs code from it: save the weights"
+        LoadError, match=r"is a TorchScript program, and loading one runs code from it; save the weights"
     ):
         load_weights(nn.Linear(2, 2), path)
 
@@ -180,7 +180,9 @@ def test_a_missing_file() -> None:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin"])
 def test_weights_need_an_architecture(suffix: str) -> None:
-    with pytest.raises(InputError, match=f"net{suffix} holds weights, which need an architecture: pass --model module"):
+    with pytest.raises(
+        InputError, match=f"net{suffix} holds weights, which need an architecture; pass 'module:factory', weights="
+    ):
         open_model(f"net{suffix}")
 
 

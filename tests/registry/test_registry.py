@@ -68,7 +68,7 @@ def test_it_is_a_mapping_that_nobody_writes_into(pies: Registry[Pie]) -> None:
 
 def test_a_name_that_is_not_there_is_said_in_a_sentence(pies: Registry[Pie]) -> None:
     for ask in (pies.__getitem__, pies.find):
-        with pytest.raises(InputError, match=r"^pie='plumm' is not one of plum, apple; did you mean plum\?$"):
+        with pytest.raises(InputError, match=r"^pie='plumm' is not one of plum, apple; did you mean 'plum'\?$"):
             ask("plumm")
         with pytest.raises(InputError, match=r"apple; pass one of these, or your own, as my_pies:plum$"):
             ask("zzz")
@@ -120,7 +120,7 @@ def test_what_is_typed_is_imported_from_the_current_folder(
 @pytest.mark.parametrize(
     ("spec", "error", "said"),
     [
-        ("signstep_pies_b:cherrie", InputError, r"has no cherrie: did you mean|it defines Row, fails"),
+        ("signstep_pies_b:cherrie", InputError, r"has no cherrie; did you mean|it defines Row, fails"),
         ("signstep_pies_bb:cherry", InputError, "there is no module signstep_pies_bb to import"),
         ("signstep_pies_b:empty", InputError, "the pie 'signstep_pies_b:empty' cannot be used: it has no"),
         ("signstep_pies_b:fails", InputError, r"it raised SystemExit: 0 \(.*signstep_pies_b.py, line \d+, in fails"),

@@ -35,6 +35,7 @@ from signstep.errors import InputError
 from signstep.export import read_png, write_png
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg, Blank
 from signstep.model.subject import Question, Subject
 
 _HELP = """Craft attacked inputs for the given data and save them.
@@ -77,7 +78,9 @@ def attack(
     assert isinstance(terms, ThreatModel)
     if kind == "png" and not (isinstance(terms.low, float) and isinstance(terms.high, float)):
         raise InputError(
-            f"--format png needs a box with two ends, the box is {terms.box}; pass --box LOW,HIGH or --format npz"
+            Arg("format", "png"),
+            f"needs a box with two ends, the box is {terms.box}",
+            remedy=("pass", Arg("box", Blank("low", "high")), "or", Arg("format", "npz")),
         )
     single = None if goal in o.GOALS else o.class_of(goal, case.model.classes)
     subject = Subject.of(case.model.to(where), asked)
@@ -136,10 +139,12 @@ def _format(text: str) -> str:
     kind = text.lower().lstrip(".")
     if kind in ("jpg", "jpeg"):
         raise InputError(
-            "--format jpg: JPEG changes every pixel and most attacks die of it; pass png, or npz to keep floats"
+            Arg("format", text),
+            ": JPEG changes every pixel and most attacks die of it",
+            remedy="pass png, or npz to keep floats",
         )
     if kind not in ("png", "npz"):
-        raise InputError(f"--format {text!r} is not known; pass png or npz")
+        raise InputError(Arg("format", text), "is not known", remedy="pass png or npz")
     return kind
 
 

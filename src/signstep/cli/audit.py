@@ -11,10 +11,11 @@ from rich.console import Console
 from torch import Tensor
 
 from signstep.attacks.recipes import canonical
+from signstep.auditing.added_sections import SECTIONS, with_sections
 from signstep.auditing.checksums import write_sums
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
-from signstep.auditing.findings import check_ignored, examine
+from signstep.auditing.findings import FINDINGS, check_ignored, examine
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.result import Result
 from signstep.auditing.run import Curve, Run
@@ -42,6 +43,7 @@ from signstep.domains.image.first_look import WITH_GRADIENTS
 from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -105,6 +107,14 @@ def audit(
     shard: Annotated[
         str | None, typer.Option(help="I/N: every N-th example from number I on (0 to N-1); signstep merge joins them.")
     ] = None,
+    section: Annotated[
+        list[str] | None,
+        typer.Option(help="A section of your own for the report, a function of the result: module:name; repeat."),
+    ] = None,
+    finding: Annotated[
+        list[str] | None,
+        typer.Option(help="A finding of your own to look for: module:name, or the code of an installed one; repeat."),
+    ] = None,
     fail_under: Annotated[
         float | None, typer.Option(help="Gate: exit with status 1 if robust accuracy is below this share.")
     ] = None,
@@ -121,6 +131,10 @@ def audit(
     from signstep.report import check_folder  # slow to import, and other commands do without
 
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
+    for name in finding or ():
+        FINDINGS.find(name)
+    for name in section or ():
+        SECTIONS.find(name)
     check_ignored(settings.ignore)
     check_written("audit", context.params)
     attack, ladder = _run_by(context, attack, ladder)
@@ -152,6 +166,7 @@ def audit(
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
                 run=Run(shard=part, device=where, transfer_to=others, evidence=evidence, progress=advance),
             )
+        result = with_sections(result, section or ())
         with _told(result, json=json):
             _written(context, result, evidence, folder, settings)
     _said(quiet, result, folder, settings)
@@ -212,7 +227,7 @@ def write_folder(
 
 def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
     if fail_under is not None and not 0 <= fail_under <= 1:
-        raise InputError(f"--fail-under {fail_under}: pass a share between 0 and 1, such as 0.4 for 40 %")
+        raise InputError(Arg("fail_under", fail_under), remedy="pass a share between 0 and 1, such as 0.4 for 40 %")
     return None if baseline is None else Result.load(baseline)
 
 

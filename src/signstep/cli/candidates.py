@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.opening import open_model, parse_args, spelled
 from signstep.model.opening.table import opener_of
@@ -70,8 +71,9 @@ def network_of(text: str) -> Network:
     found = spelled(spec)
     if opener_of(found.spec) is None:
         raise InputError(
-            f"--model {text!r} is not NAME=MODULE:FACTORY, perhaps with :OPTION=VALUE,... and @WEIGHTS, such as "
-            "wide=nets:net:width=32@wide.safetensors, and no NAME=FILE.onnx or NAME=hf:FOLDER either"
+            Arg("model", text),
+            "is not NAME=MODULE:FACTORY, perhaps with :OPTION=VALUE,... and @WEIGHTS",
+            remedy="write wide=nets:net:width=32@wide.safetensors, say, or NAME=FILE.onnx or NAME=hf:FOLDER",
         )
     return Network(name, found.spec, found.args, found.weights)
 
@@ -113,8 +115,8 @@ def candidates_of(
     for candidate in found:
         if candidate.folder.lower() in folders:
             raise InputError(
-                f"the names {folders[candidate.folder.lower()]!r} and {candidate.name!r} are the same as folders; "
-                "write NAME=... with a name of its own for each"
+                f"the names {folders[candidate.folder.lower()]!r} and {candidate.name!r} are the same as folders",
+                remedy="write NAME=... with a name of its own for each",
             )
         folders[candidate.folder.lower()] = candidate.name
     return tuple(found)

@@ -29,6 +29,7 @@ from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.train.loop import Moment, fit
 from signstep.train.settings import Settings
@@ -114,7 +115,9 @@ def compare(
         return
     if against is not None and against not in (*found, *(candidate.name for candidate in candidates)):
         raise InputError(
-            f"--against {against!r} is none of {', '.join((*found, *(candidate.name for candidate in candidates)))}"
+            Arg("against", against),
+            "is none of the results",
+            remedy=f"pass one of {', '.join((*found, *(candidate.name for candidate in candidates)))}",
         )
     request = replace(request_of(reading, data), limit=limit, threat=threat, box=o.box_of(box, "of the data"))
     where = machine.ready()
@@ -177,8 +180,8 @@ class _Ring:
         kept = {(candidate.settings.seed, candidate.settings.validation) for candidate in candidates}
         if self.held.chosen_by and len(kept) > 1:
             raise InputError(
-                "recipes with other seeds or validation shares hold out other rows, and there is no test data; pass "
-                "--test"
+                "recipes with other seeds or validation shares hold out other rows, and there is no test data",
+                remedy=("pass", Arg("test")),
             )
         ones = "one training run each: the tests say whether these models differ, not whether another seed would agree"
         self.notes = (*self.held.notes, ones)
@@ -263,18 +266,22 @@ def _check(
     candidates: tuple[Candidate, ...], found: dict[str, Result], recipe: list[str] | None, given: dict[str, Any]
 ) -> None:
     if len(candidates) + len(found) < 2:
-        raise InputError(f"compare got {len(candidates) + len(found)} result; pass two or more")
+        raise InputError(f"compare got {len(candidates) + len(found)} result", remedy="pass two or more")
     for candidate in candidates:
         if candidate.name in found:
-            raise InputError(f"the name {candidate.name!r} comes twice; write NAME=... with a name of its own for each")
+            raise InputError(
+                f"the name {candidate.name!r} comes twice", remedy="write NAME=... with a name of its own for each"
+            )
     if not candidates or not recipe:
         useless = ("test", "set", "limit", *(() if candidates else ("data", "threat")))
         for name in useless:
-            if given[name]:
-                needs = "--recipe" if candidates else "--model or --recipe"
-                raise InputError(f"--{name} has no effect without {needs}; pass these, or drop it")
+            if given[name] not in (None, [], ()):
+                needs = (Arg("recipe"),) if candidates else (Arg("model"), "or", Arg("recipe"))
+                raise InputError(Arg(name), "has no effect without", *needs, remedy="pass these, or drop it")
     if candidates and given["data"] is None and (not recipe or given["test"]):
-        raise InputError(f"--model {candidates[0].network.spec} needs data to be audited on; pass --data")
+        raise InputError(
+            Arg("model", candidates[0].network.spec), "needs data to be audited on", remedy=("pass", Arg("data"))
+        )
 
 
 def _read(given: list[str]) -> dict[str, Result]:
@@ -284,7 +291,7 @@ def _read(given: list[str]) -> dict[str, Result]:
         where = Path(path if equals else text)
         name = name if equals else text.rstrip("/")
         if name in found:
-            raise InputError(f"the name {name!r} comes twice; write NAME=PATH with a name of its own for each")
+            raise InputError(f"the name {name!r} comes twice", remedy="write NAME=PATH with a name of its own for each")
         inner = [where / "result.json", where / "report" / "result.json"]
         found[name] = Result.load(next((path for path in inner if path.is_file()), where))
     return found

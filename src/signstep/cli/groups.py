@@ -17,6 +17,7 @@ from signstep.cli import options as o
 from signstep.domains.case import Request
 from signstep.domains.image.declared import declared_beside
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.opening import open_model, parse_args, spelled
 from signstep.model.search import Rule, Search
@@ -170,7 +171,7 @@ def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOption
         InputError: an option makes no sense.
         LoadError: a surrogate cannot be opened.
     """
-    surrogates = [other_model(text, reading, option="--surrogate") for text in given.surrogate or ()]
+    surrogates = [other_model(text, reading, option="surrogate") for text in given.surrogate or ()]
     return Search(
         target=rule,
         loss=given.loss,
@@ -191,7 +192,9 @@ def other_model(text: str, reading: ReadingOptions, *, option: str) -> Model:
     """
     found = spelled(text)
     if not found.spec:
-        raise InputError(f"{option} {text!r} is not MODEL or MODEL@WEIGHTS; such as nets:net@net.safetensors")
+        raise InputError(
+            Arg(option, text), "is not MODEL or MODEL@WEIGHTS", remedy="write nets:net@net.safetensors, say"
+        )
     model = open_model(found.spec, weights=found.weights, args=parse_args(found.args), trust=reading.trust)
     return declared_beside(request_of(reading), model)
 

@@ -6,23 +6,26 @@ record's own terms and is used as one; code, weights, data and their files come 
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from signstep.attacks.recipes import canonical
+from signstep.attacks.recipes import canonical, split
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.checksums import CONFIG, plain_file
 from signstep.auditing.result import Result
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import read_text
+from signstep.engine.norms import norm
 from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, SignstepError
+from signstep.importing import is_spec
 from signstep.model.declaration import Model
 from signstep.model.space import InputSpace
+from signstep.registry import UnknownNameError, typed_only
 
 LOADED = (
     "domain",
@@ -83,7 +86,7 @@ def report_config(report: Path) -> tuple[ReportConfig, Check | None]:
         settings = read_text(text, report / CONFIG, typer.main.get_command(app))
         others = sorted(set(settings.defaults) - {"audit"})
         if others:
-            raise InputError(f"it has a table [{others[0]}], and that of an audit has [audit] alone")
+            raise InputError(f"it has a table [{others[0]}]", remedy="that of an audit has [audit] alone")
         options = settings.defaults.get("audit", {})
         _plain(options)
         return ReportConfig(options, settings.ignore, there=True), None
@@ -111,7 +114,9 @@ def _plain(options: Mapping[str, Any]) -> None:
         else:
             fine = isinstance(value, str) or (type(value) in (int, float) and -(2**63) <= value < 2**63)
         if not fine:
-            raise InputError(f"{name} is {_said(value)}, which no audit writes")
+            raise InputError(
+                f"{name} is {_said(value)}, which no audit writes", remedy="pass a report that nobody has changed"
+            )
 
 
 def _said(value: object) -> str:
@@ -128,6 +133,7 @@ def proposal(report: Path, stated: ReportConfig) -> str | None:
     names = {name: value for name, value in stated.names.items() if name != "trust"}
     if not names:
         return None
+    names |= {name: value for name, value in _own_words(stated).items() if value}
     words = ["signstep", "verify", str(report)]
     for name, value in names.items():
         option = f"--{name.replace('_', '-')}"
@@ -135,6 +141,30 @@ def proposal(report: Path, stated: ReportConfig) -> str | None:
             # One word each, so that no value can be read as another option.
             words.append(option if part is True else f"{option}={part}")
     return " ".join(shlex.quote(word) for word in words)
+
+
+def _own_words(stated: ReportConfig) -> dict[str, Any]:
+    """Of what the audit ran and measured by, that which is none of Signstep's: it is typed or not checked."""
+    pieces = [o.attacks_of(stated.options[name]) for name in ("attack", "ladder") if stated.options.get(name)]
+    bases = [split(canonical(piece.partition(" ")[0]))[0] for part in pieces for piece in part]
+    said = str(stated.options.get("threat") or "")
+    return {
+        "attack": list(dict.fromkeys(base for base in bases if is_spec(base))),
+        "threat": None if norm_is_known(said) else said,
+        "finding": list(stated.options.get("finding") or ()),
+    }
+
+
+def norm_is_known(threat: str) -> bool:
+    """Whether the norm of "norm:eps" is one that is here: Signstep's, or one that was typed. Nothing is imported."""
+    with typed_only():
+        try:
+            norm(threat.rpartition(":")[0])
+        except UnknownNameError:
+            return False
+        except InputError as error:
+            return not isinstance(error.__cause__, UnknownNameError)
+    return True
 
 
 def read_so(stated: ReportConfig) -> str | None:
@@ -154,11 +184,14 @@ def agrees(result: Result, stated: ReportConfig, model: Model | None = None) -> 
     if not stated.there:
         return Check("configuration", True, f"there is no {CONFIG}: the record's terms stand alone", complete=False)
     book = Book()
+    said = stated.options.get("threat")
+    known = said is None or norm_is_known(str(said)) or "domain" in result.terms
     try:
-        _compare(result, stated.options, book, model)
+        _compare(result, stated.options if known else {**stated.options, "threat": None}, book, model)
     except (SignstepError, ValueError, TypeError, KeyError, AttributeError) as error:
         book.wrong.append(f"it cannot be read ({error})")
-    return book.check("configuration", "its options are those of the record")
+    check = book.check("configuration", "its options are those of the record")
+    return check if known else replace(check, seen=f"{check.seen}; of {said} nothing is known here", complete=False)
 
 
 def _compare(result: Result, options: Mapping[str, Any], book: Book, model: Model | None) -> None:

@@ -30,6 +30,7 @@ from signstep.domains.image.declared import agreed, declared
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, SignstepError
 from signstep.io.files import write_whole
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.train.deployed import trained_module
 from signstep.train.disk_rows import remove_rows, rows_on_disk
@@ -63,7 +64,7 @@ Examples:
 _MODEL, _DATA, _THREAT = "signstep.networks.small:digits_cnn", "digits", "linf:0.1"
 
 
-@app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES)))
+@app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES.own)))
 @spread
 def train(
     context: typer.Context,
@@ -264,9 +265,11 @@ def _check(given: Mapping[str, Any]) -> None:
     """What makes no sense is said before the hours that lead to it."""
     check_written("train", given)
     if given["cure"] is not None:
-        training_recipe(given["cure"])
+        training_recipe(given["cure"], argument="cure")
     if (given["model"] is None) != (given["data"] is None):
-        raise InputError("--model and --data belong together; pass both, or neither for the built-in digits")
+        raise InputError(
+            Arg("model"), "and", Arg("data"), "belong together", remedy="pass both, or neither for the built-in digits"
+        )
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from signstep.domains.image.case import opened_bare, opened_data, threat_of
 from signstep.domains.image.declared import declared_beside, in_order_of, refuse_unheeded
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.model.opening import spelled
 from signstep.report.heatmap import write_transfer
@@ -71,9 +72,21 @@ def transfer(
 ) -> None:
     """Craft and score."""
     if not surrogate or not victim or data.data is None:
-        raise InputError("pass at least one --surrogate NAME=SPEC, one --victim NAME=SPEC, and --data")
+        raise InputError(
+            "a transfer has models to craft on, models to score on, and data",
+            remedy=(
+                "pass at least one",
+                Arg("surrogate", Blank("NAME=SPEC")),
+                ", one",
+                Arg("victim", Blank("NAME=SPEC")),
+                ", and",
+                Arg("data"),
+            ),
+        )
     if goal not in ("untargeted", "random", "next"):
-        raise InputError(f"--goal {goal!r}; pass untargeted, random or next: other rules differ from model to model")
+        raise InputError(
+            Arg("goal", goal), remedy="pass untargeted, random or next: other rules differ from model to model"
+        )
     recipe(attack)  # a recipe that does not exist is said before anything is loaded
     quiet, where = aside(), machine.ready()
     asked = search_of(
@@ -131,9 +144,9 @@ class _Models:
         for item in given:
             name, equals, spec = item.partition("=")
             if not name or not equals or not spec:
-                raise InputError(f"--{side} {item!r} is not NAME=SPEC; write small=nets:small@small.safetensors")
+                raise InputError(Arg(side, item), "is not NAME=SPEC", remedy="write small=nets:small@small.safetensors")
             if name in found:
-                raise InputError(f"--{side} {name!r} is given twice; give each model a name of its own")
+                raise InputError(Arg(side, name), "is given twice", remedy="give each model a name of its own")
             if spec not in self._opened:
                 parts = spelled(spec)
                 asked = replace(self.request, model=parts.spec, model_args=parts.args, weights=parts.weights)

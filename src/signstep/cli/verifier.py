@@ -1,6 +1,7 @@
 """What the person who verifies a report brings along: model, weights and data, read as the report says they were."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -8,17 +9,23 @@ from typing import Any, cast
 import torch
 import typer
 
+from signstep.attacks.recipes import recipe
+from signstep.auditing.findings import FINDINGS
 from signstep.auditing.result import Result
 from signstep.auditing.run import levels_of
 from signstep.cli import options as o
 from signstep.cli.config import Settings
 from signstep.cli.groups import request_from
 from signstep.cli.isolation import inside
-from signstep.cli.report_config import LOADED, ReportConfig, stands_for_something
+from signstep.cli.report_config import LOADED, ReportConfig, norm_is_known, stands_for_something
+from signstep.data.sources import format_of
 from signstep.domains import DOMAINS, IMAGES, Case, Domain
+from signstep.domains import domain as find_domain
 from signstep.domains.image.case import Planned
-from signstep.engine.threat import Threat
-from signstep.errors import InputError
+from signstep.engine.threat import Threat, parse_threat
+from signstep.errors import InputError, LoadError
+from signstep.importing import is_spec
+from signstep.messages import Arg
 from signstep.model.opening import path_of
 from signstep.model.search import Search
 from signstep.verifying import Verifier, verifier_of
@@ -38,8 +45,8 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
     foreign = settings.source is not None and inside(settings.source, report)
     if foreign and settings.defaults.get("verify"):
         raise InputError(
-            f"{settings.source} sets options of verify and lies inside the report, which is what is being checked; run "
-            "from another folder, or pass your own with --config"
+            f"{settings.source} sets options of verify and lies inside the report, which is what is being checked",
+            remedy=("run from another folder, or pass your own with", Arg("config")),
         )
     typed = {name: value for name, value in given.items() if stands_for_something(value)}
     if foreign or "domain" in typed:
@@ -48,21 +55,63 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
     if "model" in typed:  # arguments and weights of another model are none of this one's
         mine = {name: value for name, value in mine.items() if name not in ("model_arg", "weights", "trust", "domain")}
     found = {**mine, **typed}
-    return {name: value for name, value in found.items() if (name, value) != ("domain", IMAGES)}
+    return {name: value for name, value in found.items() if (name, value) != ("domain", IMAGES.name)}
 
 
 def files_of(options: Mapping[str, Any]) -> dict[str, str | Path]:
-    """Of what is to be loaded, the files and folders; a factory is found by import, and "digits" is Signstep's."""
+    """Of what is to be loaded, the files and folders; "digits" is Signstep's, and "module:name" is found by import."""
     files = {name: options[name] for name in ("weights", "schema", "classes", "data") if options.get(name) is not None}
-    if files.get("data") == "digits":
+    if files.get("data") == "digits" or _is_code(files.get("data")):
         del files["data"]
     model = options.get("model")
     path = None if model is None else path_of(str(model))  # a factory is found by import
     return files if path is None else {**files, "model": path}
 
 
+def _is_code(data: object) -> bool:
+    """Whether data is code of a person's own."""
+    return data is not None and is_spec(str(data)) and not Path(str(data)).exists()
+
+
+def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None, findings: Sequence[str] = ()) -> None:
+    """Bring what the verifier typed: it is found from then on, also where `typed_only` imports nothing.
+
+    Raises:
+        InputError: something is not what it is named as.
+        LoadError: a module cannot be imported.
+    """
+    for spec in attacks:
+        recipe(spec)
+    for name in findings:
+        FINDINGS.find(name)
+    if threat is not None:
+        parse_threat(threat)
+    domain, data = options.get("domain"), options.get("data")
+    if domain is not None:
+        find_domain(str(domain))
+    if data is not None:
+        with nullcontext() if _is_code(data) else suppress(LoadError):  # a domain may read what no format is
+            format_of(str(data))
+
+
+def not_here(options: Mapping[str, Any], stated: ReportConfig, result: Result, threat: str | None) -> str | None:
+    """What the record is about and nobody here has: a sentence, or None where all is here."""
+    domain = options.get("domain", result.terms.get("domain"))
+    if domain is not None and domain not in DOMAINS:
+        return f"the domain {domain} is none of Signstep's; pass --domain {domain}, if you trust it"
+    said = threat or stated.reading.get("threat") or f"{result.terms.get('norm')}:{result.terms.get('eps')}"
+    if domain is None and not norm_is_known(str(said)):
+        return f"the norm of {said} is none of Signstep's; pass --threat with your own, as module:norm:eps"
+    return None
+
+
 def brought(
-    options: Mapping[str, Any], stated: ReportConfig, result: Result, box: str | None, device: torch.device
+    options: Mapping[str, Any],
+    stated: ReportConfig,
+    result: Result,
+    box: str | None,
+    device: torch.device,
+    threat: str | None = None,
 ) -> Verifier | None:
     """Load what the verifier named; None where nothing was.
 
@@ -77,10 +126,8 @@ def brought(
     own_example = not options and not set(stated.names) - {"domain", "split"}
     if not options and not own_example:
         return None
-    if domain is not None and domain not in DOMAINS:
-        raise InputError(f"domain={domain!r} is not one of {', '.join(DOMAINS)}")
     row = IMAGES if domain is None else DOMAINS[str(domain)]
-    return _of(row, options, stated, result, box, device)
+    return _of(row, options, stated, result, box, device, threat)
 
 
 def _of(
@@ -90,12 +137,14 @@ def _of(
     result: Result,
     box: str | None,
     device: torch.device,
+    threat: str | None,
 ) -> Verifier:
     """The case that the verifier's options make in a domain, read as the report says."""
     images = domain is IMAGES
     limit = stated.options.get("limit")
     reading = dict(stated.reading) if images else {name: stated.reading.get(name) for name in _OF_SCHEMAS}
     reading |= {"box": box} if images else {}
+    reading |= {} if threat is None else {"threat": threat}
     if images and not reading.get("threat") and set(options) & {"model", "data", "weights"}:
         reading["threat"] = f"{result.terms.get('norm')}:{result.terms.get('eps')}"
     search = Search(

@@ -14,6 +14,7 @@ from signstep.errors import InputError
 from signstep.io.files import is_own
 from signstep.io.folders import sweep
 from signstep.io.locks import alone_in
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.plain import one_line
 
@@ -29,10 +30,12 @@ def others_of(given: Sequence[str] | None, reading: ReadingOptions) -> dict[str,
     for text in given or ():
         name, equals, spec = text.partition("=")
         if not (name and equals and spec.partition("@")[0]):
-            raise InputError(f"--transfer-to {text!r} is not NAME=MODEL or NAME=MODEL@WEIGHTS; such as b=nets:net@b.pt")
+            raise InputError(
+                Arg("transfer_to", text), "is not NAME=MODEL or NAME=MODEL@WEIGHTS", remedy="write b=nets:net@b.pt, say"
+            )
         if name in found:
-            raise InputError(f"--transfer-to names {name!r} twice; give each model a name of its own")
-        found[name] = other_model(spec, reading, option="--transfer-to")
+            raise InputError(Arg("transfer_to"), f"names {name!r} twice", remedy="give each model a name of its own")
+        found[name] = other_model(spec, reading, option="transfer_to")
     return found
 
 
@@ -87,15 +90,19 @@ def _begun(folder: Path, marks: Sequence[str], held: ExitStack) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         if not held.enter_context(alone_in(folder)):
             raise InputError(
-                f"--out {folder} is being written by another run; wait for its end, or pass another folder"
+                Arg("out", folder), "is being written by another run", remedy="wait for its end, or pass another folder"
             )
         sweep(folder)
         ours = any(next(folder.glob(mark), None) for mark in (_BEGUN, *marks))
         if not ours and any(not is_own(path.name) for path in folder.iterdir()):
-            raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
+            raise InputError(
+                Arg("out", folder), "holds other files", remedy="pass a new folder, or one of an earlier report"
+            )
         (folder / _BEGUN).write_bytes(b"")
     except OSError as error:
-        raise InputError(f"--out {folder} cannot be written ({_why(folder, error)}); pass another folder") from error
+        raise InputError(
+            Arg("out", folder), f"cannot be written ({_why(folder, error)})", remedy="pass another folder"
+        ) from error
     return made
 
 

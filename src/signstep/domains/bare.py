@@ -23,8 +23,8 @@ def bare_model(request: Request) -> Model:
     said = next((name for name in _SAID if model.says(name)), None)
     if said is not None:
         raise InputError(
-            f"{request.model} declares {said} itself, and here a schema says what inputs and outputs mean: pass a "
-            "factory of the bare network"
+            f"{request.model} declares {said} itself, and here a schema says what inputs and outputs mean",
+            remedy="pass a factory of the bare network",
         )
     return model
 

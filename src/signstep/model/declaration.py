@@ -16,6 +16,7 @@ from signstep.engine.transform import Transform
 from signstep.engine.tree import Tree, leaves, tree_map
 from signstep.engine.untouched import Mode
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.predictor import Kind, Predictor, Selector, check_network, select
 from signstep.model.shapes import Shape, checked_shape, refuse_other
 from signstep.model.space import InputSpace, Statistic
@@ -78,21 +79,29 @@ class Model:
 
     def __post_init__(self) -> None:
         if isinstance(self.network, Model):
-            raise InputError("network is a Model already; pass it as it is, or dataclasses.replace(model, ...)")
+            raise InputError(
+                Arg("network"), "is a Model already", remedy="pass it as it is, or dataclasses.replace(model, ...)"
+            )
         check_network(self.network, self.outputs)
-        self.space()
+        # Made once: every call of a verb needs it.
+        object.__setattr__(self, "_raw_space", InputSpace.of(self.mean, self.std, inputs=self.inputs))
         if self.mode not in ("eval", "keep"):
-            raise InputError(f"mode={self.mode!r}; pass 'eval' or 'keep'")
+            raise InputError(Arg("mode", self.mode), remedy="pass 'eval' or 'keep'")
         if isinstance(self.task, str) and self.task not in TASK_NAMES:
-            raise InputError(f"task={self.task!r} is not one of {', '.join(TASK_NAMES)}, or a task object")
+            raise InputError(
+                Arg("task", self.task),
+                f"is not one of {', '.join(TASK_NAMES)}",
+                remedy="pass one of these, or a task object",
+            )
         if self.transform is not None and not callable(self.transform):
             raise InputError(
-                f"transform={self.transform!r}; pass one of signstep.transforms, or a function of (u, draws)"
+                Arg("transform", self.transform), remedy="pass one of signstep.transforms, or a function of (u, draws)"
             )
         if self.transform is not None and not _takes_two(self.transform):
             raise InputError(
-                f"transform={self.transform!r} does not take two arguments; it is called with the inputs and what to "
-                "draw from: pass a function of (u, draws), which need not draw"
+                Arg("transform", self.transform),
+                "does not take two arguments, the inputs and what to draw from",
+                remedy="pass a function of (u, draws), which need not draw",
             )
         object.__setattr__(self, "classes", _names(self.classes))
         object.__setattr__(self, "shape", checked_shape(self.shape))
@@ -111,7 +120,9 @@ class Model:
         for argument, value in (("mean", mean), ("std", std)):
             if value is not None:
                 raise InputError(
-                    f"{argument} is given beside a Model, which declares it itself; drop it, or pass the bare network"
+                    Arg(argument, value),
+                    "is given beside a Model, which declares it itself",
+                    remedy="drop it, or pass the bare network",
                 )
         return model
 
@@ -123,7 +134,9 @@ class Model:
             InputError: it is another callable.
         """
         if not isinstance(self.network, nn.Module):
-            raise InputError(f"{self.title} is a {type(self.network).__name__}, which is no nn.Module; pass one")
+            raise InputError(
+                f"{self.title} is a {type(self.network).__name__}, which is no nn.Module", remedy="pass one"
+            )
         return self.network
 
     @property
@@ -139,6 +152,8 @@ class Model:
 
     def space(self, budget: Literal["raw", "normalised"] = "raw") -> InputSpace:
         """The input space, for a search that measures in these units."""
+        if budget == "raw":
+            return cast("InputSpace", vars(self)["_raw_space"])
         return InputSpace.of(self.mean, self.std, inputs=self.inputs, budget=budget)
 
     def predictor(self, space: InputSpace | None = None, kind: Kind | None = None) -> Predictor:
@@ -208,7 +223,7 @@ _DEFAULTS: dict[str, Any] = {
 
 def _names(classes: object) -> tuple[str, ...]:
     if isinstance(classes, str) or not isinstance(classes, Sequence) or not all(isinstance(c, str) for c in classes):
-        raise InputError(f"classes={classes!r}; pass the names of the classes, a text for each output")
+        raise InputError(Arg("classes", classes), remedy="pass the names of the classes, a text for each output")
     return tuple(classes)
 
 

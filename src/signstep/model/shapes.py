@@ -21,7 +21,9 @@ def checked_shape(shape: Shape) -> tuple[int | None, ...] | None:
     if shape is None:
         return None
     if not isinstance(shape, (tuple, list)) or not all(map(_is_size, shape)):
-        raise InputError(f"shape={shape!r}; pass that of one input, such as (3, 224, 224), with None for any size")
+        raise InputError(
+            Arg("shape", shape), remedy="pass that of one input, such as (3, 224, 224), with None for any size"
+        )
     return tuple(shape)
 
 

@@ -14,29 +14,44 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from signstep.auditing.findings import masked_gradients, sample, single_step, strength, terms
+from signstep.auditing.findings.external import SPELLING, row_of
 from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.record import Record
 from signstep.errors import InputError
+from signstep.frames import named, place
+from signstep.messages import Arg
 from signstep.plain import one_line
+from signstep.registry import Registry
 
 __all__ = ["CATALOGUE", "FINDINGS", "Finding", "FindingRow", "Rule", "check_ignored", "examine"]
 
-FINDINGS: dict[str, FindingRow] = {
-    row.code: row for row in (*single_step.ROWS, *masked_gradients.ROWS, *strength.ROWS, *terms.ROWS, *sample.ROWS)
-}
+_ROWS = (*single_step.ROWS, *masked_gradients.ROWS, *strength.ROWS, *terms.ROWS, *sample.ROWS)
+
+FINDINGS: Registry[FindingRow] = Registry(
+    "signstep.findings",
+    SPELLING,
+    row_of,
+    {row.code: row for row in _ROWS},
+    argument="finding",
+    under=lambda row: row.code,
+)
 
 
 class _Catalogue(Mapping[str, Rule]):
-    """The rules of `FINDINGS` in the order of their codes, whenever it is asked."""
+    """The rules that are looked for, in the order of their codes, whenever it is asked.
+
+    One that an installed package brings is among them once somebody has asked for it (`FINDINGS.find`): what is found
+    in a result must not depend on what else is installed where it is read.
+    """
 
     def __getitem__(self, code: str) -> Rule:
-        return FINDINGS[code].rule
+        return FINDINGS.asked_for[code].rule
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(FINDINGS))
+        return iter(sorted(FINDINGS.asked_for))
 
     def __len__(self) -> int:
-        return len(FINDINGS)
+        return len(FINDINGS.asked_for)
 
 
 CATALOGUE: Mapping[str, Rule] = _Catalogue()
@@ -71,10 +86,21 @@ def examine(result: Record, ignore: Mapping[str, str] | None = None) -> tuple[Fi
     check_ignored(ignore or {})
     found = []
     for code, rule in CATALOGUE.items():
-        evidence = FINDINGS[code].look(result)
+        evidence = _looked(code, result)
         if evidence:
             found.append(Finding(code, rule.title, evidence, rule.meaning, rule.remedy, (ignore or {}).get(code)))
     return tuple(found)
+
+
+def _looked(code: str, result: Record) -> str:
+    """The evidence; of a look of somebody else's that fails, how."""
+    look = FINDINGS[code].look
+    if code in FINDINGS.own:
+        return look(result)
+    try:
+        return str(look(result))
+    except Exception as error:  # a result must not be lost for it
+        return f"its look failed with {named(error)}{place(error)}; mend it"
 
 
 def check_ignored(ignore: Mapping[str, str]) -> None:
@@ -84,7 +110,13 @@ def check_ignored(ignore: Mapping[str, str]) -> None:
         InputError: one does not, or has none.
     """
     for code, reason in ignore.items():
-        if code not in FINDINGS:
-            raise InputError(f"ignore names {code!r}, which is no finding; the codes are {', '.join(CATALOGUE)}")
+        if code not in CATALOGUE:
+            raise InputError(
+                Arg("ignore"), f"names {code!r}, which is no finding", remedy=f"pass one of {', '.join(CATALOGUE)}"
+            )
         if not reason.strip():
-            raise InputError(f"ignore sets {code} aside without a reason; write one, it is printed with the finding")
+            raise InputError(
+                Arg("ignore"),
+                f"sets {code} aside without a reason",
+                remedy="write one, it is printed with the finding",
+            )

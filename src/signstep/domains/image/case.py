@@ -15,26 +15,28 @@ from signstep.domains.case import IMAGE, ROWS, Case, Request, no_summary
 from signstep.domains.image.declared import agreed, declared
 from signstep.domains.image.first_look import BY_QUERIES, WITH_GRADIENTS, FirstLook, first_look
 from signstep.engine.arrays import Home
+from signstep.engine.origin import foreign
 from signstep.engine.threat import Threat, parse_threat
 from signstep.engine.untouched import untouched
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.model.opening import open_model, parse_args
 from signstep.model.opening.sources import code_hash, source_files
 from signstep.networks.small import digits_cnn
 
 # Options that say how data and model are to be opened, and so say nothing of the demonstration.
-_OF_FILES = {
-    "model_args": "--model-arg",
-    "split": "--split",
-    "resize": "--resize",
-    "trust": "--trust",
-    "label_column": "--label-column",
-    "classes": "--classes",
-    "skip_bad": "--skip-bad",
-    "ignore_label": "--ignore-label",
-    "max_pixels": "--max-pixels",
-}
+_OF_FILES = (
+    "model_args",
+    "split",
+    "resize",
+    "trust",
+    "label_column",
+    "classes",
+    "skip_bad",
+    "ignore_label",
+    "max_pixels",
+)
 
 
 def case(request: Request) -> Case:
@@ -47,10 +49,14 @@ def case(request: Request) -> Case:
     if request.model is None and request.data is None and request.weights is None:
         return _demonstration(request)
     if request.model is None:
-        raise InputError("--data and --weights need a model: pass --model package.module:factory")
+        raise InputError(
+            Arg("data"), "and", Arg("weights"), "need a model", remedy=("pass", Arg("model", "package.module:factory"))
+        )
     if request.data is None:
         raise InputError(
-            f"--model {request.model} needs data: pass --data (.npz, .csv, .parquet, MNIST IDX, images by class, ...)"
+            Arg("model", request.model),
+            "needs data",
+            remedy=("pass", Arg("data"), "(.npz, .csv, .parquet, MNIST IDX, images by class, ...)"),
         )
     source = opened_data(request)
     asked, model = agreed(request, opened_model(request, source.shape), source)
@@ -113,9 +119,16 @@ def opened_bare(request: Request, shape: tuple[int, ...] | None = None) -> Model
 
 def _demonstration(request: Request) -> Case:
     plain = Request()
-    for name, option in _OF_FILES.items():
+    for name in _OF_FILES:
         if getattr(request, name) != getattr(plain, name):
-            raise InputError(f"{option} has no effect without --model and --data; pass these, or drop it")
+            raise InputError(
+                Arg(name),
+                "has no effect without",
+                Arg("model"),
+                "and",
+                Arg("data"),
+                remedy="pass these, or drop it",
+            )
     show = demo(batch_size=request.rows)
     source = show.data
     if request.limit is not None:
@@ -129,7 +142,7 @@ def _demonstration(request: Request) -> Case:
         *show.notes,
     )
     found = _case(replace(request, threat=request.threat or show.threat), model, source, opening=opening)
-    return replace(found, curve=show.eps_curve)
+    return replace(found, curve=show.eps_curve, introduced=False)
 
 
 def _case(request: Request, model: Model, source: DataSource, *, opening: tuple[str, ...]) -> Case:
@@ -161,7 +174,11 @@ def threat_of(request: Request, bounds: tuple[float, float] | None) -> Threat:
         InputError: none was said, or it makes no sense.
     """
     if request.threat is None:
-        raise InputError("--threat is missing: what may an attacker change? Pass norm:eps, such as --threat linf:8/255")
+        raise InputError(
+            Arg("threat"),
+            "is missing: what may an attacker change?",
+            remedy=("pass norm:eps, such as", Arg("threat", "linf:8/255")),
+        )
     box = (bounds or (0.0, 1.0)) if request.box == "of the data" else request.box
     return parse_threat(request.threat, box=box, grid=request.grid)
 
@@ -199,7 +216,7 @@ class Planned:
         if first is None or not isinstance(network, nn.Module):
             return self.source
         try:
-            with untouched(network):
+            with untouched(network), foreign("the model"):
                 planned = planned_rows(network, first[0][:2].to(where), of=len(self.source.labels))
         except Exception:  # the audit itself will say what is wrong with the model or the data
             return self.source
@@ -222,7 +239,8 @@ def _check_classes(model: Model, source: DataSource, seen: FirstLook) -> None:
         whose = source.name if source.classes is not None else model.title
         raise InputError(
             f"{whose} has {len(names)} class names and the model {seen.outputs} outputs, so labels would be numbered "
-            f"wrong; pass --classes FILE with {seen.outputs} names in the order of the outputs"
+            "wrong",
+            remedy=("pass", Arg("classes", Blank("FILE")), f"with {seen.outputs} names in the order of the outputs"),
         )
 
 

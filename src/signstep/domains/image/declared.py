@@ -10,7 +10,7 @@ from signstep.data import DataSource
 from signstep.domains.case import Request
 from signstep.engine.tasks import Regression, Segmentation, Task, TaskName
 from signstep.errors import InputError
-from signstep.messages import Arg
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.model.shapes import refuse_shape
 
@@ -76,9 +76,20 @@ def task_of(request: Request) -> Task | TaskName:
     if name == "regression" and tolerance is not None:
         return Regression(tolerance)
     if name == "regression":
-        raise InputError("--task regression needs --tolerance, the largest error that still counts as right")
+        raise InputError(
+            Arg("task", "regression"),
+            "needs",
+            Arg("tolerance"),
+            remedy="pass the largest error that still counts as right",
+        )
     if tolerance is not None:
-        raise InputError(f"--tolerance is for --task regression, the task is {name!r}")
+        raise InputError(
+            Arg("tolerance", tolerance),
+            "is for",
+            Arg("task", "regression"),
+            f", the task is {name!r}",
+            remedy="drop it",
+        )
     return name  # type: ignore[return-value]
 
 
@@ -100,13 +111,15 @@ def agreed(request: Request, model: Model, source: DataSource) -> tuple[Request,
         return request, model
     strange = [name for name in there if name not in known]
     if request.classes is not None and len(strange) < len(there):
-        raise InputError(f"--classes and the model name other classes: {_first_difference(there, known)}; drop it")
+        raise InputError(
+            Arg("classes"), f"and the model name other classes: {_first_difference(there, known)}", remedy="drop it"
+        )
     if not strange:
         return replace(request, classes=known), model
     if len(strange) < len(there):
         raise InputError(
-            f"{source.name} has the class {strange[0]!r}, which is none of the model's {len(known)} ({known[0]!r}); "
-            "name it as the model does"
+            f"{source.name} has the class {strange[0]!r}, which is none of the model's {len(known)} ({known[0]!r})",
+            remedy="name it as the model does",
         )
     note = (
         f"no class of the data ({there[0]!r}, ...) has a name of the model's ({known[0]!r}, ...): the data's are "
@@ -124,8 +137,9 @@ def in_order_of(source: DataSource, name: str, model: Model, request: Request) -
     asked, model = agreed(request, model, source)
     if asked is not request:
         raise InputError(
-            f"{name} numbers the classes of {source.name} as {', '.join(model.classes[:3])}, ..., and the data does "
-            "not; pass --classes FILE with all names in that order"
+            f"{name} numbers the classes of {source.name} as {', '.join(model.classes[:3])}, ..., and the "
+            "data does not",
+            remedy=("pass", Arg("classes", Blank("FILE")), "with all names in that order"),
         )
     return model
 

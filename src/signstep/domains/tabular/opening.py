@@ -10,6 +10,7 @@ from signstep.domains.case import Request
 from signstep.domains.tabular.forms import TabularNet, estimator_model
 from signstep.domains.tabular.schema import Schema
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee
 from signstep.model.victims.estimator import EstimatorVictim
 
@@ -41,14 +42,17 @@ def given_model(request: Request, schema: Schema) -> Given:
         LoadError: it cannot be loaded.
     """
     if request.model is None:
-        raise InputError("no model is named; pass --model package.module:factory, or a .joblib file with --trust")
+        raise InputError(
+            "no model is named",
+            remedy=("pass", Arg("model", "package.module:factory"), ", or a .joblib file with", Arg("trust", True)),
+        )
     model = bare_model(request)
     hashes = dict(model.hashes)
     if isinstance(model.network, EstimatorVictim):
         return _estimator(model.network.estimator, model.title, schema, hashes)
     if not isinstance(model.network, nn.Module):
         raise InputError(
-            f"{request.model} is a {type(model.network).__name__}; name a torch module or a fitted classifier"
+            f"{request.model} is a {type(model.network).__name__}", remedy="name a torch module or a fitted classifier"
         )
     return Given(TabularNet(model.network, schema).eval(), model.title, tuple(model.notes), True, hashes)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.model.opening.estimators import estimator_model, is_estimator
 
@@ -48,20 +49,30 @@ def adopted(thing: object, spec: str) -> Model:
         return Model(thing)
     if _is_pipeline(thing):
         raise InputError(
-            f"{spec} is a transformers pipeline, which hides its gradients: pass --model hf:FOLDER with the folder or "
-            "name that it was made from"
+            f"{spec} is a transformers pipeline, which hides its gradients",
+            remedy=(
+                "pass",
+                Arg("model", Blank("hf:FOLDER"), python="'hf:FOLDER'"),
+                "with the folder or name that it was made from",
+            ),
         )
     root = type(thing).__module__.partition(".")[0]
     if root in _ELSEWHERE:
-        raise InputError(f"{spec} is a {type(thing).__name__} of {root}: {_ELSEWHERE[root]}")
+        raise InputError(f"{spec} is a {type(thing).__name__} of {root}", remedy=_ELSEWHERE[root])
     if is_estimator(thing):
         return estimator_model(thing)
     if isinstance(thing, Mapping) and thing and all(isinstance(part, Tensor) for part in thing.values()):
-        raise InputError(f"{spec} returned a state dict: return the module with these weights, or pass --weights FILE")
+        raise InputError(
+            f"{spec} returned a state dict",
+            remedy=("return the module with these weights, or pass", Arg("weights", Blank("FILE"))),
+        )
     if not callable(thing) or isinstance(thing, type):
         raise InputError(
-            f"{spec} returned a {type(thing).__name__}: the factory must return a torch.nn.Module, or another callable "
-            "from inputs to scores (signstep.model.victims makes some)"
+            f"{spec} returned a {type(thing).__name__}",
+            remedy=(
+                "the factory must return a torch.nn.Module, or another callable from inputs to scores "
+                "(signstep.model.victims makes some)"
+            ),
         )
     return Model(thing)
 
@@ -74,8 +85,9 @@ def module_from(model: Model, spec: str, weights: Path) -> nn.Module:
     """
     if not isinstance(model.network, nn.Module):
         raise InputError(
-            f"weights={weights} need an nn.Module, and {spec} returned a {type(model.network).__name__}: load them in "
-            "the factory"
+            Arg("weights", weights),
+            f"need an nn.Module, and {spec} returned a {type(model.network).__name__}",
+            remedy="load them in the factory",
         )
     return model.network
 

@@ -13,6 +13,7 @@ from signstep.frames import named
 from signstep.io.archives import check_sums
 from signstep.io.caps import current
 from signstep.io.files import refuse_unwritable
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.opening.hashing import file_hash
 from signstep.model.opening.opener import Opener, Wanted
@@ -53,8 +54,12 @@ def opened_pickle(wanted: Wanted) -> Model:
     path = wanted.path
     if not wanted.trust:
         raise InputError(
-            f"{wanted.spec} is a pickle, and loading one can run any code; pass --trust if you know who wrote it, or "
-            "save it with skops, which needs no trust"
+            f"{wanted.spec} is a pickle, and loading one can run any code",
+            remedy=(
+                "pass",
+                Arg("trust", True),
+                "if you know who wrote it, or save it with skops, which needs no trust",
+            ),
         )
     joblib = library("joblib")
     return estimator_of(path, lambda: joblib.load(path), "write it with joblib.dump")
@@ -70,10 +75,13 @@ def opened_skops(wanted: Wanted) -> Model:
     path = wanted.path
     unknown = set(wanted.args) - {"trusted"}
     if unknown:
-        raise InputError(f"{wanted.spec} takes no argument {min(unknown)!r}: pass trusted=TYPE for types, or none")
+        raise InputError(
+            f"{wanted.spec} takes no argument {min(unknown)!r}",
+            remedy="types that you trust are given as trusted, no more",
+        )
     skops = library("skops.io")
     if not path.is_file():
-        raise LoadError(f"the model {path} does not exist: check the path")
+        raise LoadError(f"the model {path} does not exist", remedy="check the path")
     check_sums(path, "file of skops", current().unpacked(path.stat().st_size))
 
     def load() -> Any:
@@ -83,9 +91,10 @@ def opened_skops(wanted: Wanted) -> Model:
         strange = [] if wanted.trust else [name for name in types if name not in named]
         if strange:
             few = f"{', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''}"
+            trusted = Arg("model_args", f"trusted={','.join(strange)}", python=f"args={{'trusted': {strange}}}")
             raise InputError(
-                f"{wanted.spec} has types that skops does not know as harmless, {few}; pass --model-arg "
-                f"trusted={','.join(strange[:3])} or --trust if you know who wrote it"
+                f"{wanted.spec} has types that skops does not know as harmless, {few}",
+                remedy=("pass", trusted, "or", Arg("trust", True), "if you know who wrote it"),
             )
         return skops.load(path, trusted=types)
 
@@ -100,7 +109,7 @@ def estimator_of(path: Path, load: Callable[[], Any], remedy: str) -> Model:
         LoadError: it cannot be read.
     """
     if not path.is_file():
-        raise LoadError(f"the model {path} does not exist: check the path")
+        raise LoadError(f"the model {path} does not exist", remedy="check the path")
     refuse_unwritable(path, "the name of the model")
     digest = file_hash(path)
     notes: list[str] = []
@@ -110,9 +119,11 @@ def estimator_of(path: Path, load: Callable[[], Any], remedy: str) -> Model:
     except (KeyboardInterrupt, SignstepError):
         raise
     except BaseException as error:  # a pickle runs code, and that may exit
-        raise LoadError(f"{path} cannot be loaded ({named(error)}); {remedy}") from error
+        raise LoadError(f"{path} cannot be loaded ({named(error)})", remedy=remedy) from error
     if not is_estimator(found):
-        raise InputError(f"{path} holds a {type(found).__name__}; save a fitted classifier of scikit-learn there")
+        raise InputError(
+            f"{path} holds a {type(found).__name__}", remedy="save a fitted classifier of scikit-learn there"
+        )
     model = estimator_model(found)
     title = f"{path.name} ({type(found).__name__})"
     return replace(model, name=title, hashes={"weights": digest}, notes=(*model.notes, *notes))

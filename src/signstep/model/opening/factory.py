@@ -40,11 +40,13 @@ def build(spec: str, args: Mapping[str, object]) -> Model:
         if finished(found):
             if args:
                 raise InputError(
-                    f"{spec} is a finished model and takes no arguments, got {_shown(args)}: leave them out"
+                    f"{spec} is a finished model and takes no arguments, got {_shown(args)}", remedy="leave them out"
                 )
             return adopted(found, spec)
         if not callable(found):
-            raise InputError(f"{spec} is a {type(found).__name__}: name a function or class that returns an nn.Module")
+            raise InputError(
+                f"{spec} is a {type(found).__name__}", remedy="name a function or class that returns an nn.Module"
+            )
         return adopted(_call(found, args, spec), spec)
 
 
@@ -84,21 +86,23 @@ def _call(factory: Callable[..., object], args: Mapping[str, object], spec: str)
         try:
             signature.bind(**args)
         except TypeError as error:
-            said = f"{spec} takes {signature}, got {_shown(args)} ({error}): pass what it takes"
+            remedy = "pass what it takes"
             if not args and asks_for_inputs(factory):
-                said += (
+                remedy += (
                     "; if it answers inputs itself, name a function that returns it, or that returns "
                     "signstep.model.victims.from_numpy of it where it works on arrays"
                 )
-            raise InputError(said) from error
+            raise InputError(f"{spec} takes {signature}, got {_shown(args)} ({error})", remedy=remedy) from error
     try:
         torch.default_generator.manual_seed(0)  # again: the import may have drawn, and happens only once
         return factory(**args)
-    except (SignstepError, KeyboardInterrupt):
+    except SignstepError as error:
+        raise error if error.where else error.within(spec) from error  # its arguments are the factory's own
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
-        said = f"{spec} raised {named(error)}; called with {_shown(args)}, fix it there{place(error)}"
-        raise LoadError(said) from error
+        said = f"{spec} raised {named(error)}; called with {_shown(args)}"
+        raise LoadError(said, remedy=f"fix it there{place(error)}") from error
 
 
 def _shown(args: Mapping[str, object]) -> str:

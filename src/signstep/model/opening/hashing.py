@@ -29,5 +29,7 @@ def files_hash(paths: Iterable[Path]) -> str:
                 while piece := stream.read(2**20):
                     digest.update(piece)
         except OSError as error:
-            raise LoadError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
+            raise LoadError(
+                f"{path} cannot be read ({error.strerror or error})", remedy="check its permissions"
+            ) from error
     return digest.hexdigest()

@@ -85,7 +85,7 @@ class Opener:
         given += [f"arguments {dict(wanted.args)}"] if wanted.args and not self.args else []
         if given:
             whole = "is a whole model with its own weights" if not self.weights else "takes no arguments"
-            raise InputError(f"{wanted.spec} {whole}, got {' and '.join(given)}: leave them out")
+            raise InputError(f"{wanted.spec} {whole}, got {' and '.join(given)}", remedy="leave them out")
 
 
 SPELLING = Spelling("an opener", "row", "my_openers:row")
@@ -99,11 +99,15 @@ def row_of(brought: Brought) -> Opener:
     """
     row = brought.thing
     if not isinstance(row, Opener):
-        raise InputError(f"it is a {type(row).__name__}; name a signstep.model.opening.Opener")
+        raise InputError(f"it is a {type(row).__name__}", remedy="name a signstep.model.opening.Opener")
     if row.name != brought.name:
-        raise InputError(f"the row calls itself {row.name!r}; give it the name {brought.name!r}")
+        raise InputError(f"the row calls itself {row.name!r}", remedy=f"give it the name {brought.name!r}")
     if row.prefixes not in ((), (f"{row.name}:",)) or not all(text.startswith(".") for text in row.suffixes):
-        raise InputError(f"it takes {row.prefixes} and {row.suffixes}; let it take '{row.name}:' or endings such as .x")
+        raise InputError(
+            f"it takes {row.prefixes} and {row.suffixes}", remedy=f"let it take '{row.name}:' or endings such as .x"
+        )
     if not (row.prefixes or row.suffixes) or not callable(row.opens):
-        raise InputError("it opens nothing; give it a prefix or suffixes, and opens, a function that makes the model")
+        raise InputError(
+            "it opens nothing", remedy="give it a prefix or suffixes, and opens, a function that makes the model"
+        )
     return row

@@ -57,7 +57,9 @@ def code_hash(files: Mapping[str, Path]) -> str | None:
     try:
         digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}
     except OSError as error:
-        raise LoadError(f"{error.filename} cannot be read ({error.strerror}): check its permissions") from error
+        raise LoadError(
+            f"{error.filename} cannot be read ({error.strerror})", remedy="check its permissions"
+        ) from error
     if len(digests) < 2:
         return next(iter(digests.values()), None)
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()

@@ -11,6 +11,7 @@ from signstep.engine.untouched import Mode
 from signstep.errors import InputError
 from signstep.importing import is_spec, split
 from signstep.io.files import expanded
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.opening import estimators, exported, factory, huggingface, onnx_file
 from signstep.model.opening.advice import advice
@@ -73,15 +74,20 @@ def open_model(
         ('signstep.networks.small:digits_cnn', ('no file of weights given: the model is as the factory made it',))
     """
     if not isinstance(spec, str):
-        raise InputError(f"spec is a {type(spec).__name__}: pass a name or a path, or ss.Model(...) of what there is")
+        raise InputError(
+            f"spec is a {type(spec).__name__}", remedy="pass a name or a path, or ss.Model(...) of what there is"
+        )
     if mode not in ("eval", "keep"):
-        raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
+        raise InputError(Arg("mode", mode), remedy="pass 'eval' or 'keep'")
     row = opener_of(spec)
     if row is None:
-        said = advice(spec)
-        if said is None:
-            split(spec)  # raises, and says how such names are written
-        raise InputError(said or f"{spec} is none of {', '.join(one.example for one in OPENERS.own.values())}")
+        told = advice(spec)
+        if told is not None:
+            raise told
+        split(spec)  # raises, and says how such names are written
+        raise InputError(
+            f"{spec} names no model", remedy=f"write {', '.join(one.example for one in OPENERS.own.values())}"
+        )
     file = None if weights is None else expanded(weights)
     wanted = Wanted(spec, row.rest(spec) or spec, file, dict(args or {}), trust, mode, checked_shape(shape))
     row.refuse(wanted)

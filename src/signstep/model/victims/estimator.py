@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.victims.arrays import Array, ArrayVictim, checked_batch
 
 Answer = Literal["auto", "probabilities", "decision", "labels"]
@@ -48,18 +49,18 @@ def from_sklearn(estimator: Any, *, answer: Answer = "auto", batch: int | None =
             it was fitted with, too.
     """
     if answer not in ("auto", *_METHODS):
-        raise InputError(f"answer={answer!r}; pass 'auto', {', '.join(map(repr, _METHODS))}")
+        raise InputError(Arg("answer", answer), remedy=f"pass 'auto', {', '.join(map(repr, _METHODS))}")
     kinds = list(_METHODS) if answer == "auto" else [answer]
     # Some estimators raise instead of lacking the method (SVC without probability); hasattr sees both.
     kind = next((kind for kind in kinds if hasattr(estimator, _METHODS[kind])), None)
     if kind is None:
         raise InputError(
-            f"the {type(estimator).__name__} has none of {', '.join(_METHODS[kind] for kind in kinds)}; pass a "
-            "classifier, or another answer="
+            f"the {type(estimator).__name__} has none of {', '.join(_METHODS[kind] for kind in kinds)}",
+            remedy=("pass a classifier, or another", Arg("answer")),
         )
     classes = getattr(estimator, "classes_", None)
     if classes is None:
-        raise InputError(f"the {type(estimator).__name__} has no classes_: fit it first, or use from_numpy")
+        raise InputError(f"the {type(estimator).__name__} has no classes_", remedy="fit it first, or use from_numpy")
     checked_batch(batch)
     return EstimatorVictim(_asked(estimator, kind, np.asarray(classes)), batch, estimator=estimator)
 
@@ -72,8 +73,9 @@ def _asked(estimator: Any, kind: str, classes: Array) -> Callable[[Array], Array
         rows = x.reshape(len(x), -1)
         if isinstance(wide, int) and rows.shape[1] != wide:
             raise InputError(
-                f"the {type(estimator).__name__} was fitted with {wide} features, an input of shape {x.shape[1:]} has "
-                f"{rows.shape[1]}: pass data of that size"
+                f"the {type(estimator).__name__} was fitted with {wide} features, an input of shape "
+                f"{x.shape[1:]} has {rows.shape[1]}",
+                remedy="pass data of that size",
             )
         with warnings.catch_warnings():
             # An estimator that was fitted with a table is given arrays here, in the order of its columns.
