@@ -77,7 +77,10 @@ def audit(
     domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
     attack: Annotated[
-        list[str] | None, typer.Option(help="Recipes, such as fgsm,pgd:steps=50,restarts=10; see signstep list.")
+        list[str] | None,
+        typer.Option(
+            help="Recipes, such as fgsm,pgd:steps=50,restarts=10, or your own module:name; see signstep list."
+        ),
     ] = None,
     ladder: Annotated[
         list[str] | None,
