@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 # Before anything is imported that looks at them. Programs that tests start inherit them.
@@ -44,6 +45,8 @@ for _name, _folder in _FOLDERS.items():
 for _name in (*_PERSONAL, *_PROXIES, *map(str.upper, _PROXIES)):
     os.environ.pop(_name, None)
 os.environ |= {"no_proxy": "*", "TZ": "UTC", "COLUMNS": "80", "LINES": "24"}  # readline would set the last two
+# A second thread that has nothing to do spins, and where another worker wants its core both come to a standstill.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -154,11 +157,18 @@ def settings() -> dict[str, Any]:
     }
 
 
+# Modules that were looked at already and are not from the tests' folders. There are thousands, and this is after every
+# test: to look at all of their files each time took a third of the whole suite.
+_ELSEWHERE: dict[str, ModuleType] = {}
+
+
 def _drop_modules(base: Path) -> None:
-    for name, module in [*sys.modules.items()]:
+    for name, module in [(name, module) for name, module in sys.modules.items() if _ELSEWHERE.get(name) is not module]:
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and Path(file).is_relative_to(base):
             del sys.modules[name]
+        else:
+            _ELSEWHERE[name] = module
 
 
 @pytest.fixture(scope="session", autouse=True)

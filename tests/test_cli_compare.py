@@ -84,7 +84,7 @@ def test_other_terms_are_named(place: Path, capsys: pytest.CaptureFixture[str]) 
         (["good", "--model", "a=net", "--data", "digits"], "is not NAME=MODULE:FACTORY"),
         (["--recipe", "n-fgms", "--recipe", "natural"], "did you mean 'n-fgsm'"),
         (["--recipe", "a b=natural", "--recipe", "a-b=n-fgsm"], "are the same as folders"),
-        (["--recipe", "natural", "--recipe", "noise", "--set", "epoch=1"], "setting 'epoch=1'"),
+        (["--recipe", "natural", "--recipe", "noise", "--set", "epoch=1"], "--set 'epoch=1'"),
         (["--recipe", "natural", "--recipe", "noise", "--against", "n-fgsm"], "--against"),
     ],
 )

@@ -89,7 +89,8 @@ DECLARATIONS: dict[str, Declaration] = {
     "mode": Declaration(lambda net: net.train(), {"mode": "keep"}, itself),
     "transform": Declaration(itself, {"transform": dimmed}, lambda net: Behind(net, dimmed)),
     "classes": Declaration(itself, {"classes": ("a", "b", "c")}, itself),
-    "name": Declaration(itself, {"name": "mine", "hashes": {"weights": "ab"}}, itself),
+    "shape": Declaration(itself, {"shape": (2, None, 4)}, itself),
+    "name": Declaration(itself, {"name": "mine", "hashes": {"weights": "ab"}, "notes": ["opened"]}, itself),
 }
 
 # Probabilities are searched behind their head: the same points by another way, so nothing is compared there but that
@@ -294,7 +295,7 @@ def test_short_forms_say_what_a_model_or_a_search_says_and_refuse_both() -> None
     whole = ss.attack(ss.Model(net, mean=MEAN, std=STD), x, y, threat=THREAT, search=ss.Search(target="next"))
     short = ss.attack(net, x, y, threat=THREAT, mean=MEAN, std=STD, target="next")
     assert torch.equal(_points(whole.x), _points(short.x))
-    with pytest.raises(InputError, match="mean is given beside a Model"):
+    with pytest.raises(InputError, match=r"mean=.* is given beside a Model"):
         ss.attack(ss.Model(net), x, y, threat=THREAT, mean=MEAN, std=STD)
     with pytest.raises(InputError, match="target is given twice"):
         ss.attack(net, x, y, threat=THREAT, target="next", search=ss.Search(target="random"))
@@ -306,13 +307,15 @@ def test_short_forms_say_what_a_model_or_a_search_says_and_refuse_both() -> None
     ("declared", "said"),
     [
         ({"mean": 0.5}, "std is missing"),
-        ({"inputs": "normalised"}, "declared 'normalised' without mean= and std="),
+        ({"inputs": "normalised"}, "declared 'normalised' without mean and std"),
         ({"outputs": "softmax"}, "outputs='softmax'"),
         ({"task": "classes"}, "task='classes' is not one of"),
         ({"mode": "train"}, "mode='train'"),
         ({"transform": 3}, "transform=3"),
         ({"transform": lambda u: u}, "does not take two arguments"),
         ({"classes": "cat"}, "classes='cat'"),
+        ({"shape": (3, 0)}, r"shape=\(3, 0\); pass that of one input"),
+        ({"shape": "3x8x8"}, "shape='3x8x8'"),
     ],
 )
 def test_what_makes_no_sense_is_refused_where_it_is_declared(declared: dict[str, Any], said: str) -> None:
@@ -327,6 +330,35 @@ def test_a_declaration_is_frozen_and_says_what_it_is() -> None:
     assert repr(model) == "Model(Net, mean=0.5, std=0.25, classes=('a', 'b', 'c'))"
     with pytest.raises(InputError, match="network is a Model already"):
         ss.Model(model)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((2, 8, 8), r"takes examples of shape \(2, 8, 8\), these have \(2, 4, 4\); bring images there with resize=\(8"),
+        ((3, None, 4), r"shape \(3, any, 4\), these have \(2, 4, 4\); pass colour images"),
+        ((32,), r"shape \(32,\), these have \(2, 4, 4\); pass data of that shape"),
+    ],
+)
+def test_inputs_of_another_shape_are_refused_before_they_reach_the_network(shape: tuple[int, ...], said: str) -> None:
+    def never(_: Tensor) -> Tensor:
+        raise AssertionError
+
+    x, y = data()
+    model = ss.Model(never, shape=shape)
+    for run in (
+        lambda: ss.attack(model, x, y, threat=THREAT),
+        lambda: ss.audit(model, (x, y), threat=THREAT),
+        lambda: model(x),
+        lambda: ss.transfer([model], [model], (x, y), threat=THREAT),
+    ):
+        with pytest.raises(InputError, match=said):
+            run()
+
+
+def test_a_record_has_the_notes_of_its_model() -> None:
+    result = ss.audit(ss.Model(Net(), notes=("it was found in a drawer",)), data(), threat=THREAT, attacks=["fgsm"])
+    assert "model: it was found in a drawer" in result.notes
 
 
 def test_what_is_remembered_goes_with_the_weights() -> None:

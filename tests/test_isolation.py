@@ -1,18 +1,21 @@
 """Tests are at home in a folder of their own, and what one leaves behind is seen."""
 
+import importlib
 import json
 import os
 import random
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
 import signstep as ss
-from conftest import differences, settings
+from conftest import _drop_modules, differences, settings
 from signstep.auditing.ladder import LADDERS
 from signstep.demo import _cache_folder
 
@@ -48,3 +51,25 @@ def test_what_is_left_behind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
             found = {line.partition(" was ")[0] for line in differences(before, settings())}
     assert found == {"$SIGNSTEP_LEFT", "$HOME", "RECIPES[mine]", "LADDERS[quick@1]", "gradients"}
     assert differences(before, settings()) == []
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_modules_that_a_test_made_are_gone_in_the_next(
+    turn: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "left_behind.py").write_text(f"turn = {turn}\n")
+    assert importlib.import_module("left_behind").turn == turn
+
+
+def test_what_stands_in_the_place_of_a_module_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = tmp_path / "base"
+    ours, theirs = ModuleType("ours"), ModuleType("theirs")
+    ours.__file__, theirs.__file__ = str(base / "ours.py"), str(tmp_path / "based" / "theirs.py")
+    monkeypatch.setitem(sys.modules, "signstep_tests_one", theirs)
+    _drop_modules(base)
+    assert sys.modules["signstep_tests_one"] is theirs
+    monkeypatch.setitem(sys.modules, "signstep_tests_one", ours)
+    monkeypatch.setitem(sys.modules, "signstep_tests_two", ours)
+    _drop_modules(base)
+    assert not {"signstep_tests_one", "signstep_tests_two"} & {*sys.modules}

@@ -35,8 +35,8 @@ from signstep.messages import UNSAID, Arg, Blank, Message, Part
             Message(
                 Arg("mean"), "is missing: both", Arg("mean"), "and", Arg("std"), "are needed (", Arg("std", 1), ")"
             ),
-            "mean is missing: both mean= and std= are needed (std=1)",
-            ("mean", None, "mean is missing: both mean= and std= are needed (std=1)", None),
+            "mean is missing: both mean and std are needed (std=1)",
+            ("mean", None, "mean is missing: both mean and std are needed (std=1)", None),
         ),
         (
             Message(Arg("x", (0, 3), of="shape"), "and is empty", remedy="pass an example"),
@@ -69,6 +69,11 @@ from signstep.messages import UNSAID, Arg, Blank, Message, Part
             "weights='a.pt' is no file",
             ("weights", Path("a.pt"), "weights='a.pt' is no file", None),
         ),
+        (
+            Message(Arg("grid"), "and", Arg("box"), "do not fit", remedy=("drop", Arg("grid"))),
+            "grid and box do not fit; drop grid=",
+            ("grid", None, "grid and box do not fit", "drop grid="),
+        ),
         (Message("a plain text; as it was"), "a plain text; as it was", (None, None, "a plain text; as it was", None)),
         (Message(), "", (None, None, "", None)),
     ],
@@ -87,11 +92,14 @@ def test_a_message_is_one_line_in_which_nothing_is_hidden() -> None:
 def test_another_way_in_writes_the_arguments_and_nothing_else() -> None:
     """Text is nobody's argument, whatever it quotes."""
 
-    def say(argument: Arg, first: bool) -> str:
-        return f"<{argument.name}{'!' if first else ''} {argument.shown}>"
+    def say(argument: Arg, cure: bool) -> str:
+        return f"<{argument.name}{'!' if cure else ''} {argument.shown}>"
 
     told = Message(Arg("box", None), "of mean=3, box= and <std>", remedy=("pass", Arg("std", 1), ", std=1"))
-    assert told.said(say) == "<box! None> of mean=3, box= and <std>; pass <std 1>, std=1"
+    assert told.said(say) == "<box None> of mean=3, box= and <std>; pass <std! 1>, std=1"
+    together = Message("no model", remedy=("pass", Arg("model", 1), Arg("weights", 2)))
+    assert together.said(say, between=" ") == "no model; pass <model! 1> <weights! 2>"
+    assert together.within("here").said(say, between=" ") == "here: no model; pass model=1, weights=2"
     # An option of a recipe, or a key of a file, goes by its own name everywhere.
     assert told.within("square").said(say) == "square: box=None of mean=3, box= and <std>; pass std=1, std=1"
     assert told.said(say) != str(told)  # which was left as it is

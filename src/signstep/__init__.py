@@ -26,6 +26,7 @@ from signstep.errors import SignstepError, SignstepWarning
 from signstep.io.caps import caps
 from signstep.maximum import Maximum, maximise
 from signstep.model.declaration import Model
+from signstep.model.opening import open_model as open  # noqa: A004 - as gzip and other modules call what opens theirs
 from signstep.model.search import Search
 from signstep.physical import transforms
 from signstep.physical.patch import Patch, patch
@@ -83,6 +84,7 @@ __all__ = [
     "linf",
     "maximise",
     "merge",
+    "open",
     "patch",
     "recipe",
     "threat_model",

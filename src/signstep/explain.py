@@ -61,7 +61,7 @@ def topic_of(name: str) -> Topic | None:
             if page.is_file():
                 return Topic.read(page.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise LoadError(f"the page {page} of recipe {name} cannot be read ({error}); mend it") from error
+            raise LoadError(f"the page {page} of recipe {name} cannot be read ({error})", remedy="mend it") from error
     return None
 
 
@@ -81,8 +81,9 @@ def explain(name: str) -> str:
     name = canonical(name)
     if name not in RECIPES and not is_spec(name):
         raise InputError(
-            f"nothing is known about {name!r}; topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
-            f"and the findings {', '.join(CATALOGUE)}"
+            f"nothing is known about {name!r}",
+            remedy=f"topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
+            f"and the findings {', '.join(CATALOGUE)}",
         )
     row = RECIPES.find(name)
     topic = topic_of(name)

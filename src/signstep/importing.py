@@ -66,14 +66,16 @@ def split(spec: str, spelling: Spelling = MODEL) -> tuple[str, str]:
         InputError: it is not written "package.module:name".
     """
     module_name, _, name = spec.partition(":")
-    wrong = f"{spelling.what} is written module:{spelling.name}, e.g. {spelling.example}, got {spec!r}"
+    wrong = InputError(
+        f"{spelling.what} is written module:{spelling.name}, got {spec!r}", remedy=f"write {spelling.example}, say"
+    )
     if not name.isidentifier():
-        raise InputError(wrong)
+        raise wrong
     if "/" in module_name or "\\" in module_name or module_name.endswith(".py"):
         dotted = ".".join(part for part in Path(module_name).with_suffix("").parts if part not in ("/", "."))
-        raise InputError(f"name the module as Python imports it, e.g. {dotted}:{name}, got {spec!r}")
+        raise InputError(f"{spec!r} names a file", remedy=f"name the module as Python imports it, e.g. {dotted}:{name}")
     if not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(wrong)
+        raise wrong
     return module_name, name
 
 
@@ -101,13 +103,15 @@ def imported_module(name: str) -> ModuleType:
         missing = error.name or ""
         if name == missing or name.startswith(f"{missing}."):
             raise InputError(
-                f"there is no module {missing} to import from {Path.cwd()}{_near_modules(missing)}"
+                f"there is no module {missing} to import from {Path.cwd()}", remedy=_near_modules(missing)
             ) from error
-        raise LoadError(f"the module {name} imports {missing}, which is not installed: install it first") from error
+        raise LoadError(
+            f"the module {name} imports {missing}, which is not installed", remedy="install it first"
+        ) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # sys.exit() in a script must not end this process as if all were well
-        raise LoadError(f"importing {name} failed with {named(error)}; fix it there{place(error)}") from error
+        raise LoadError(f"importing {name} failed with {named(error)}", remedy=f"fix it there{place(error)}") from error
 
 
 @contextmanager
@@ -126,7 +130,7 @@ def current_folder_importable() -> Iterator[None]:
 def _near_modules(missing: str) -> str:
     here = [path.stem for path in Path.cwd().iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
     near = difflib.get_close_matches(missing, here, n=3)
-    return f": did you mean {' or '.join(near)}?" if near else ": run from the folder that holds it, or install it"
+    return f"did you mean {' or '.join(near)}?" if near else "run from the folder that holds it, or install it"
 
 
 def _attribute(module: ModuleType, name: str, spec: str, spelling: Spelling) -> object:
@@ -138,4 +142,4 @@ def _attribute(module: ModuleType, name: str, spec: str, spelling: Spelling) -> 
     own = [key for key in public if getattr(vars(module)[key], "__module__", None) == module.__name__]
     none = f"it defines {', '.join(own[:8]) or f'no {spelling.name}'}"
     hint = f"did you mean {' or '.join(near)}?" if near else none
-    raise InputError(f"{spec}: the module {module.__name__} has no {name}: {hint}")
+    raise InputError(f"{spec}: the module {module.__name__} has no {name}", remedy=hint)

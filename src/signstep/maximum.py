@@ -19,6 +19,7 @@ from signstep.engine.tasks import Objective
 from signstep.engine.threat import Threat
 from signstep.engine.tree import Tree, leaves, per_row, rows, search_dtype, tree_map, wide
 from signstep.errors import GradientError, InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Search, refuse, search_of
 from signstep.model.subject import Question, Subject
@@ -143,7 +144,8 @@ def maximise(
         chosen = replace(chosen, keep="best")
     elif level is None and (row := RECIPES.get(chosen.name)) is not None and row.smallest:
         raise InputError(
-            f"{chosen.name} looks for the smallest change that reaches a level; pass level=, or recipe='pgd'"
+            f"{chosen.name} looks for the smallest change that reaches a level",
+            remedy=("pass", Arg("level"), ", or", Arg("recipe", "pgd")),
         )
     key = Key(search.seed)
     with subject.opened():
@@ -161,11 +163,14 @@ def _check(declared: Model, search: Search) -> None:
     """
     if declared.task != "auto":
         raise InputError(
-            f"task={declared.task!r} is declared, and maximise() climbs the numbers themselves; leave it out, or call "
-            "attack()"
+            Arg("task", declared.task),
+            "is declared, and maximise() climbs the numbers themselves",
+            remedy="leave it out, or call attack()",
         )
     if declared.classes:
-        raise InputError("classes are declared, and an objective has none; leave them out, or call attack()")
+        raise InputError(
+            Arg("classes"), "are declared, and an objective has none", remedy="leave them out, or call attack()"
+        )
     reason = "it climbs the objective itself"
     refuse(search, "maximise", target=reason, loss=reason, budget="objectives are measured in raw units")
 
@@ -187,10 +192,13 @@ def _levels(level: float | Sequence[float] | arrays.Array, x: Tree | arrays.Arra
             levels = levels.reshape(count)
         elif levels.ndim:
             raise InputError(
-                f"level has shape {tuple(levels.shape)}; pass a number, or one for each example, ({count},)"
+                Arg("level", tuple(levels.shape), of="shape"),
+                remedy=f"pass a number, or one for each example, ({count},)",
             )
     if bool(torch.isnan(levels).any()):
-        raise InputError("level is NaN; pass the value that counts as reached, for each example or for all")
+        raise InputError(
+            Arg("level"), "is NaN", remedy="pass the value that counts as reached, for each example or for all"
+        )
     return levels
 
 

@@ -53,10 +53,13 @@ class Arg:
         value: the value seen, or the one to pass; a `Blank` where the reader is to fill it in.
         of: what of the argument the value is, such as "shape" or "dtype": "x has shape (3,)" for "x=(3,)".
         shown: the value as it is written, where its repr is not.
+        python: what the API writes instead of all this, where it has no argument of its own for what is an option.
     """
 
-    def __init__(self, name: str, value: object = UNSAID, *, of: str = "", shown: str | None = None) -> None:
-        self.name, self.value, self.of = name, value, of
+    def __init__(
+        self, name: str, value: object = UNSAID, *, of: str = "", shown: str | None = None, python: str = ""
+    ) -> None:
+        self.name, self.value, self.of, self.python = name, value, of, python
         self.shown = shown if shown is not None else None if value is UNSAID else _written(value)
         self.as_shown = shown is not None
 
@@ -67,35 +70,41 @@ class Arg:
             value = self.value
         except Exception:  # whatever pickling raises
             value = self.shown
-        return _again, (self.name, value, self.of, self.shown, self.as_shown)
+        return _again, (type(self), self.name, value, self.of, self.shown, self.python, self.as_shown)
 
     def __repr__(self) -> str:
-        return f"Arg({in_python(self, first=True)!r})"
+        return f"Arg({in_python(self, cure=False)!r})"
+
+
+class Key(Arg):
+    """A key of somebody's file in a message, as TOML writes it: ``step = 0.5``. It has one name everywhere."""
 
 
 def _written(value: object) -> str:
     return repr(fspath(value) if isinstance(value, PathLike) else value)
 
 
-def _again(name: str, value: object, of: str, shown: str | None, as_shown: bool) -> Arg:
-    made = Arg(name, value, of=of, shown=shown)
+def _again(kind: type[Arg], name: str, value: object, of: str, shown: str | None, python: str, as_shown: bool) -> Arg:
+    made = kind(name, value, of=of, shown=shown, python=python)
     made.as_shown = as_shown
     return made
 
 
 Part: TypeAlias = str | Arg
 
-# How an argument is written; the flag says that the message begins with it.
+# How an argument is written; the flag says that it stands in a remedy, where it is to be passed.
 Say: TypeAlias = Callable[[Arg, bool], str]
 
 
-def in_python(argument: Arg, first: bool) -> str:
-    """As it stands in a call: ``eps=0.1``, and without a value ``eps=``, or eps where a message begins with it."""
+def in_python(argument: Arg, cure: bool) -> str:
+    """As it stands in a call: ``eps=0.1``; without a value eps, and in a remedy ``eps=``, which asks for one."""
+    if argument.python:
+        return argument.python
     if argument.shown is None:
-        return argument.name if first else f"{argument.name}="
+        return f"{argument.name}=" if cure and not isinstance(argument, Key) else argument.name
     if argument.of:
         return f"{argument.name} has {argument.of} {argument.shown}"
-    return f"{argument.name}={argument.shown}"
+    return f"{argument.name}{' = ' if isinstance(argument, Key) else '='}{argument.shown}"
 
 
 class Message:
@@ -127,17 +136,22 @@ class Message:
     @property
     def text(self) -> str:
         """What is wrong, without the remedy, in the words of the API."""
-        return _joined(self.parts, in_python, first=True)
+        return _joined(self.parts, in_python, cure=False)
 
     @property
     def remedy(self) -> str | None:
         """What to do about it, in the words of the API."""
-        return _joined(self.cure, in_python, first=False) or None
+        return _joined(self.cure, in_python, cure=True) or None
 
-    def said(self, say: Say) -> str:
-        """The whole message, on one line in which nothing is hidden; ``say`` writes the arguments."""
-        say = in_python if self.where else say
-        text, cure = _joined(self.parts, say, first=True), _joined(self.cure, say, first=False)
+    def said(self, say: Say, between: str = ", ") -> str:
+        """The whole message, on one line in which nothing is hidden.
+
+        Args:
+            say: writes the arguments.
+            between: what stands between arguments that are to be passed together.
+        """
+        say, between = (in_python, ", ") if self.where else (say, between)
+        text, cure = _joined(self.parts, say, cure=False), _joined(self.cure, say, cure=True, between=between)
         if text and cure:
             # A question is answered by a sentence of its own.
             text = f"{text} {cure[0].upper()}{cure[1:]}" if text.endswith("?") else f"{text}; {cure}"
@@ -157,13 +171,13 @@ class Message:
         return next((part for part in self.parts if isinstance(part, Arg)), None)
 
 
-def _joined(parts: Sequence[Part], say: Say, *, first: bool) -> str:
+def _joined(parts: Sequence[Part], say: Say, *, cure: bool, between: str = ", ") -> str:
     text, before = "", None
     for part in parts:
-        word = part if isinstance(part, str) else say(part, first and not text)
+        word = part if isinstance(part, str) else say(part, cure)
         if not text or not word or word[0] in ",.;:)?!" or text[-1] == "(":
-            between = ""
+            space = ""
         else:
-            between = ", " if isinstance(before, Arg) and isinstance(part, Arg) else " "
-        text, before = f"{text}{between}{word}", part
+            space = between if isinstance(before, Arg) and isinstance(part, Arg) else " "
+        text, before = f"{text}{space}{word}", part
     return text

@@ -29,7 +29,7 @@ from signstep.importing import (
     is_module,
     is_spec,
 )
-from signstep.plain import one_line
+from signstep.messages import Arg
 
 Row = TypeVar("Row")
 LeftOut: TypeAlias = Callable[[Path], bool]
@@ -42,9 +42,6 @@ _LEFT_OUT: ContextVar[tuple[LeftOut, ...]] = ContextVar("left_out", default=())
 
 class UnknownNameError(InputError, KeyError):
     """A table has no row of that name; it is a KeyError too, as of any mapping."""
-
-    def __str__(self) -> str:
-        return one_line(str(self.args[0]))  # a KeyError's own would be quoted
 
 
 class NotTypedError(UnknownNameError):
@@ -171,7 +168,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
             row = self._checked(Brought(thing, spec, ""))
         name = spec if self._under is None else self._under(row)
         if name in self._own or name in self._added:
-            raise InputError(f"{self.argument}={name!r} is taken; give the row of {spec} another name")
+            raise InputError(Arg(self.argument, name), "is taken", remedy=f"give the row of {spec} another name")
         self._brought[name] = row
         return row
 
@@ -187,11 +184,11 @@ class Registry(Mapping[str, Row], Generic[Row]):
         """
         said = getattr(row, "name", getattr(row, "code", None)) if name is None else name
         if not isinstance(said, str):
-            raise InputError(f"{row!r} has no name; pass name=")
+            raise InputError(f"{row!r} has no name", remedy=("pass", Arg("name")))
         brought = Brought(row, said, "this program")
         self._refuse_name(brought)
         if said in self._own or said in self._added:
-            raise InputError(f"{self.argument}={said!r} is taken; give the row another name")
+            raise InputError(Arg(self.argument, said), "is taken", remedy="give the row another name")
         self._added[said] = self._checked(brought)
         return self._added[said]
 
@@ -223,15 +220,18 @@ class Registry(Mapping[str, Row], Generic[Row]):
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # the row's own code may have run, and may end a process
-            said = str(error) if isinstance(error, SignstepError) else f"it raised {named(error)}{place(error)}"
             by = f", brought by {brought.by}," if brought.by else ""
-            raise InputError(f"{self.spelling.what} {brought.name!r}{by} cannot be used: {said}") from error
+            text = f"{self.spelling.what} {brought.name!r}{by} cannot be used"
+            if isinstance(error, SignstepError):
+                raise InputError(f"{text}: {error.text}", remedy=error.cure) from error
+            raise InputError(f"{text}: it raised {named(error)}{place(error)}", remedy="mend it there") from error
 
     def _refuse_name(self, brought: Brought) -> None:
         if not _NAME.fullmatch(brought.name):
             raise InputError(
-                f"{self.argument}={brought.name!r}, brought by {brought.by}, is no name; names have letters, digits "
-                "and . _ + - alone"
+                Arg(self.argument, brought.name),
+                f", brought by {brought.by}, is no name",
+                remedy="names have letters, digits and . _ + - alone",
             )
 
     def _installed(self, name: str) -> Row | None:
@@ -248,7 +248,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
         try:
             self._refuse_name(brought)
             if entry.point.name in self._own:
-                raise InputError(f"{self.argument}={entry.point.name!r} is Signstep's own name")
+                raise InputError(Arg(self.argument, entry.point.name), "is Signstep's own name", remedy="take another")
             with torch.random.fork_rng(devices=[]):
                 return self._checked(Brought(entry.point.load(), entry.point.name, entry.by))
         except KeyboardInterrupt:
@@ -261,12 +261,13 @@ class Registry(Mapping[str, Row], Generic[Row]):
     def _unknown(self, name: str) -> UnknownNameError:
         if _TYPED_ONLY.get() and self._imported(name):
             return NotTypedError(
-                f"{self.argument}={name!r} is code of somebody's own, and nothing is imported because a file names it; "
-                "type it yourself, if you trust it"
+                Arg(self.argument, name),
+                "is code of somebody's own, and nothing is imported because a file names it",
+                remedy="type it yourself, if you trust it",
             )
         near = difflib.get_close_matches(name, list(self), n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"pass one of these, or your own, as {self.spelling.example}"
-        return UnknownNameError(f"{self.argument}={name!r} is not one of {', '.join(self)}; {hint}")
+        return UnknownNameError(Arg(self.argument, name), f"is not one of {', '.join(self)}", remedy=hint)
 
 
 @contextmanager
@@ -355,5 +356,5 @@ def _warn(where: Path, by: str, problem: str) -> None:
     if (where, by) in _WARNED:
         return
     _WARNED.add((where, by))
-    said = f"the installed package {by} does not fit Signstep: {problem}; mend or remove it"
-    warnings.warn(one_line(said), SignstepWarning, stacklevel=2)
+    told = SignstepWarning(f"the installed package {by} does not fit Signstep: {problem}", remedy="mend or remove it")
+    warnings.warn(told, stacklevel=2)

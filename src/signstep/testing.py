@@ -7,6 +7,7 @@ from signstep.auditing.run import Data, Run, audit
 from signstep.engine.attack import Attack
 from signstep.engine.threat import Threat
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Search
 from signstep.model.space import Statistic
@@ -51,7 +52,7 @@ def assert_robust(
     """
     __tracebackhide__ = True
     if not 0 <= at_least <= 1:
-        raise InputError(f"at_least={at_least}: pass a share between 0 and 1, such as 0.4 for 40 %")
+        raise InputError(Arg("at_least", at_least), remedy="pass a share between 0 and 1, such as 0.4 for 40 %")
     result = audit(
         model,
         data,

@@ -16,7 +16,7 @@ from signstep.auditing.checks import Book, Check, attempted
 from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.provable import unprovable
-from signstep.auditing.reading import LARGEST, parse
+from signstep.auditing.reading import LARGEST, not_a_result, parse
 from signstep.auditing.reattack import attacked_again
 from signstep.auditing.record import SCHEMA
 from signstep.auditing.recount import recount
@@ -37,6 +37,7 @@ from signstep.engine.tree import Tree
 from signstep.engine.untouched import untouched
 from signstep.engine.verify import Terms
 from signstep.errors import InputError, LoadError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.predictor import Predictor
 from signstep.model.search import Search
@@ -122,9 +123,11 @@ def verify(
     """
     folder = Path(report)
     if (model is None) != (data is None):
-        raise InputError("model and data belong together: pass both, or neither to check what needs none")
+        raise InputError("model and data belong together", remedy="pass both, or neither to check what needs none")
     if model is not None and threat is None:
-        raise InputError("threat is missing: pass what the record is to be about, such as ss.linf('8/255')")
+        raise InputError(
+            Arg("threat"), "is missing", remedy="pass what the record is to be about, such as ss.linf('8/255')"
+        )
     checks = [attempted("files", check_sums, folder)]
     if signed_by is not None:
         checks.append(signed(folder, Path(signed_by)))
@@ -263,7 +266,7 @@ def record_of(text: bytes) -> tuple[Result, str]:
     try:
         plain = parse(text.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise LoadError(f"this is not a signstep result: it is not UTF-8 ({error})") from error
+        raise not_a_result(f"it is not UTF-8 ({error})") from error
     result = Result.from_plain(plain)
     by = f"made by signstep {result.versions.get('signstep')}"
     old = "" if plain["schema"] == SCHEMA else f", which this version reads as {SCHEMA}"
@@ -278,7 +281,7 @@ def points_of(report: Path) -> dict[str, Tensor]:
     """
     path = report / POINTS
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise LoadError(f"{path} is no plain file")
+        raise LoadError(f"{path} is no plain file", remedy="pass a report")
     return Evidence.load(path) if path.is_file() else {}
 
 

@@ -225,7 +225,7 @@ def test_progress_counts_examples() -> None:
     [
         ([], "data gave no batches"),
         (torch.zeros(3, 8), "data is one tensor; pass"),
-        ([torch.zeros(3, 8)], "each batch must be a pair"),
+        ([torch.zeros(3, 8)], "make each batch a pair"),
         ([("a", torch.zeros(3))], "inputs of type str"),
         ((torch.zeros(3, 8), torch.zeros(2)), "3 inputs and 2 labels"),
     ],

@@ -403,7 +403,7 @@ def test_a_preset_without_gradients_asks_says_so_and_draws_no_curve(preset: str,
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ss.SignstepWarning)
         if not any(needs_of(recipe(rung.recipe)) == "scores" for rung in LADDERS[preset].rungs):
-            with pytest.raises(InputError, match=r"no rung of the ladder could be run; rung .* attack a surrogate"):
+            with pytest.raises(InputError, match=r"no rung of the ladder could be run: rung .* attack a surrogate"):
                 attempt()
             return
         result = attempt()

@@ -104,7 +104,7 @@ def test_impossible_boxes_are_refused(box: tuple[float, float], message: str) ->
 @pytest.mark.parametrize("end", [[], torch.zeros(5, 0), torch.zeros(0)], ids=["list", "rows", "tensor"])
 @pytest.mark.parametrize("name", ["low", "high"])
 def test_an_end_of_the_box_that_holds_nothing_is_refused(name: str, end: object) -> None:
-    with pytest.raises(ThreatError, match=f"the box's {name} end is empty, shape .*; pass a number, or one for each"):
+    with pytest.raises(ThreatError, match=f"box has a {name} end of shape .*, which is empty; pass a number, or one"):
         ss.linf(0.1, box=(end, 1.0) if name == "low" else (0.0, end))  # type: ignore[arg-type]
 
 

@@ -274,7 +274,7 @@ def test_the_process_itself_ends_with_a_status_that_no_gate_passes(tmp_path: Pat
     ended = subprocess.run(
         [sys.executable, "-m", "signstep.cli", *words], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert ended.returncode == 3
+    assert ended.returncode in (2, 3)
     assert "SystemExit" in ended.stderr
 
 

@@ -185,7 +185,7 @@ def test_options_stand_behind_a_second_colon() -> None:
         InputError, match="recipe 'ourattacks:plain' has no option 'move=1'; its options are steps, loud"
     ):
         ss.recipe("ourattacks:plain:move=1")
-    with pytest.raises(InputError, match="loud='yes' is neither true nor false"):
+    with pytest.raises(InputError, match="loud='yes'; pass true or false"):
         ss.recipe("ourattacks:plain:loud=yes")
     x, y = _batch()
     spec = "ourattacks:rms_pgd:steps=7,decay=0.5"
@@ -210,13 +210,13 @@ def test_text_of_the_command_line_keeps_the_colons() -> None:
     ("name", "said"),
     [
         ("number", "it is a int; name a function that makes an attack, a Recipe or an attack"),
-        ("needy", "its argument steps has no default; recipes are made by name alone: give it one"),
+        ("needy", "its argument steps has no default; recipes are made by name alone; give it one"),
         ("gives_nothing", "what it makes is a NoneType; let it return an attack, such as signstep.GradientAttack"),
         ("none_of_it", "its argument obj has no default"),
         ("BOUND", r"it has norms='l2'; write a tuple of names, such as \('linf',\)"),
         ("Half", "what it makes has no steps and no draws and no from_clean"),
         ("Stubborn", "calls itself 'stubborn' and cannot be called otherwise; give it a field name"),
-        ("rmspgd", r"has no rmspgd: did you mean rms_pgd\?"),
+        ("rmspgd", r"has no rmspgd; did you mean rms_pgd\?"),
     ],
 )
 def test_what_is_no_attack_is_refused_in_a_sentence(name: str, said: str) -> None:

@@ -216,7 +216,7 @@ def test_a_function_gets_the_options_that_it_names() -> None:
     [
         ("ONCE", InputError, "ourdata:ONCE is a list_iterator, which can be read once alone; name a function of it"),
         ("unlabelled", LabelError, "ourdata:unlabelled gives no labels, and commands need them"),
-        ("two_inputs", InputError, r"gives several inputs \['a', 'b'\]; a command takes one tensor"),
+        ("two_inputs", InputError, r"gives several inputs \['a', 'b'\], and a command takes one tensor"),
         ("two_shapes", InputError, r"examples of the shapes \[\(6,\), \(4,\)\]; bring them to one shape"),
         ("empty", InputError, "ourdata:empty gives no examples"),
         ("number", InputError, "data is a int; pass batches"),
@@ -224,9 +224,9 @@ def test_a_function_gets_the_options_that_it_names() -> None:
         ("misnamed", InputError, "classes='abc' are no names; write a tuple of text"),
         ("raising", ModelError, r"the data ourdata:raising raised SystemExit: 0 \(.*ourdata.py, line \d+, in raising"),
         ("late", InputError, r"data raised ValueError .*no more\\u001b\[2J; correct it there"),
-        ("needy", InputError, "its argument folder has no default; a loader may take split, resize"),
+        ("needy", InputError, "its argument folder has no default; let it take split, resize"),
         ("WRONG", InputError, "it uses colour, which no option is"),
-        ("loadre", InputError, "has no loadre: did you mean loader"),
+        ("loadre", InputError, "has no loadre; did you mean loader"),
     ],
 )
 def test_what_is_no_data_is_refused_in_a_sentence(name: str, error: type[Exception], said: str) -> None:
@@ -270,7 +270,7 @@ POINTS = "[signstep.data]\ntext = ourdata:TEXT\nours = ourdata:loader\n"
 def test_an_installed_package_brings_formats_and_named_sets(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LoadError, match=r"set\.lines is of no known kind"):
         open_data("set.lines")
-    with pytest.raises(LoadError, match=r"ours does not exist: pass .*, or your own, as my_data:loader"):
+    with pytest.raises(LoadError, match=r"ours does not exist; pass .*, or your own, as my_data:loader"):
         open_data("ours")
     installed(here, "our-data", {}, POINTS, monkeypatch)
     source = open_data("set.lines", batch_size=5)

@@ -240,9 +240,9 @@ def test_without_a_check_there_is_no_verdict_and_it_is_said_before_the_model_is_
         ("ournorms:Weighted(half)", r"its arguments are no plain values; write them as in weighted\(0.5\)"),
         ("ournorms:Weighted(0.5", "its arguments are no plain values"),
         ("ournorms:Weighted(*[1])", "its arguments are no plain values"),
-        ("ournorms:Wieghted(0.5)", r"has no Wieghted: did you mean Weighted\?"),
+        ("ournorms:Wieghted(0.5)", r"has no Wieghted; did you mean Weighted\?"),
         ("ournorms:number(3)", "it is a int; name a class or a function that makes norms"),
-        ("ournorm:Weighted(0.5)", r"there is no module ournorm .*: did you mean ournorms\?"),
+        ("ournorm:Weighted(0.5)", r"there is no module ournorm .*; did you mean ournorms\?"),
         (
             "weighted(0.5)",
             r"norm='weighted\(0.5\)' is not known; use one of linf, .*, or your own, as module",

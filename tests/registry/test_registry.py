@@ -120,7 +120,7 @@ def test_what_is_typed_is_imported_from_the_current_folder(
 @pytest.mark.parametrize(
     ("spec", "error", "said"),
     [
-        ("signstep_pies_b:cherrie", InputError, r"has no cherrie: did you mean|it defines Row, fails"),
+        ("signstep_pies_b:cherrie", InputError, r"has no cherrie; did you mean|it defines Row, fails"),
         ("signstep_pies_bb:cherry", InputError, "there is no module signstep_pies_bb to import"),
         ("signstep_pies_b:empty", InputError, "the pie 'signstep_pies_b:empty' cannot be used: it has no"),
         ("signstep_pies_b:fails", InputError, r"it raised SystemExit: 0 \(.*signstep_pies_b.py, line \d+, in fails"),

@@ -28,13 +28,15 @@ def row_of(brought: Brought) -> Recipe:
     thing: Any = brought.thing
     if isinstance(thing, Recipe):
         if thing.name != brought.name and not is_spec(brought.name):
-            raise InputError(f"the row calls itself {thing.name!r}; give it the name {brought.name!r}")
+            raise InputError(f"the row calls itself {thing.name!r}", remedy=f"give it the name {brought.name!r}")
         row = replace(thing, name=brought.name)
         _refuse(row)
         _made(row)
         return row
     if not callable(thing):
-        raise InputError(f"it is a {type(thing).__name__}; name a function that makes an attack, a Recipe or an attack")
+        raise InputError(
+            f"it is a {type(thing).__name__}", remedy="name a function that makes an attack, a Recipe or an attack"
+        )
     title = (inspect.getdoc(thing) or "an attack of somebody's own").partition("\n")[0]
     attack = not inspect.isclass(thing) and not inspect.isroutine(thing) and hasattr(thing, "steps")
     build = (lambda: thing) if attack else thing
@@ -43,7 +45,7 @@ def row_of(brought: Brought) -> Recipe:
     made = _made(row)
     needs: Needs = getattr(made, "needs", "gradients" if made.steps else "nothing")
     if needs not in get_args(Needs):
-        raise InputError(f"its attack has needs={needs!r}; say one of {', '.join(get_args(Needs))}")
+        raise InputError(f"its attack has needs={needs!r}", remedy=f"say one of {', '.join(get_args(Needs))}")
     return replace(row, needs=needs)
 
 
@@ -72,7 +74,8 @@ def _called(attack: Any, name: str) -> Attack:
         own.name = name
     except AttributeError as error:
         raise InputError(
-            f"the attack {name} calls itself {attack.name!r} and cannot be called otherwise; give it a field name"
+            f"the attack {name} calls itself {attack.name!r} and cannot be called otherwise",
+            remedy="give it a field name",
         ) from error
     return own  # type: ignore[no-any-return]
 
@@ -85,21 +88,27 @@ def _refuse(row: Recipe) -> None:
     """
     for word in _WORDS:
         if not isinstance(getattr(row, word), str):
-            raise InputError(f"its {word} is {getattr(row, word)!r}; write text")
+            raise InputError(f"its {word} is {getattr(row, word)!r}", remedy="write text")
     if row.needs not in get_args(Needs):
-        raise InputError(f"it has needs={row.needs!r}; say one of {', '.join(get_args(Needs))}")
+        raise InputError(f"it has needs={row.needs!r}", remedy=f"say one of {', '.join(get_args(Needs))}")
     if not isinstance(row.norms, tuple) or not all(isinstance(norm, str) for norm in row.norms):
-        raise InputError(f"it has norms={row.norms!r}; write a tuple of names, such as ('linf',), or () for all")
+        raise InputError(
+            f"it has norms={row.norms!r}", remedy="write a tuple of names, such as ('linf',), or () for all"
+        )
     if not callable(row.build):
-        raise InputError(f"its build is a {type(row.build).__name__}; give it a function that makes the attack")
+        raise InputError(
+            f"its build is a {type(row.build).__name__}", remedy="give it a function that makes the attack"
+        )
     try:
         arguments = inspect.signature(row.build).parameters.values()
     except (TypeError, ValueError) as error:
-        raise InputError(f"the arguments of {row.build!r} cannot be read; wrap it in a function") from error
+        raise InputError(f"the arguments of {row.build!r} cannot be read", remedy="wrap it in a function") from error
     for one in arguments:
         named = one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
         if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL) and (not named or one.default is one.empty):
-            raise InputError(f"its argument {one.name} has no default; recipes are made by name alone: give it one")
+            raise InputError(
+                f"its argument {one.name} has no default; recipes are made by name alone", remedy="give it one"
+            )
 
 
 def _made(row: Recipe) -> Attack:
@@ -108,5 +117,5 @@ def _made(row: Recipe) -> Attack:
     missing = [name for name in ("name", "steps", "draws", "from_clean") if not hasattr(made, name)]
     if not callable(made) or missing or inspect.isclass(made):
         said = f"has no {' and no '.join(missing)}" if missing and callable(made) else f"is a {type(made).__name__}"
-        raise InputError(f"what it makes {said}; let it return an attack, such as signstep.GradientAttack")
+        raise InputError(f"what it makes {said}", remedy="let it return an attack, such as signstep.GradientAttack")
     return _called(made, row.name)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 from signstep.attacks import gradient, minimal, search, transfer
 from signstep.attacks.external import SPELLING, attack_of, row_of
-from signstep.attacks.recipe import Recipe, options_of, parse_options
+from signstep.attacks.recipe import Recipe, built, options_of, parse_options
 from signstep.engine.attack import Attack, Needs, with_oracle
 from signstep.engine.oracles import Oracle
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.importing import name_and_options
+from signstep.messages import Arg
 from signstep.registry import Registry
 
 __all__ = ["RECIPES", "canonical", "defined_for", "needs_of", "options_of", "recipe", "split"]
@@ -39,14 +40,16 @@ def recipe(spec: "str | Attack", *, oracle: Oracle | None = None) -> Attack:
     """
     if not isinstance(spec, str):
         if not callable(spec) or not hasattr(spec, "name"):
-            raise InputError(f"recipe={spec!r}; pass the name of one ({', '.join(RECIPES)}) or an attack object")
+            raise InputError(
+                Arg("recipe", spec), remedy=f"pass the name of one ({', '.join(RECIPES)}) or an attack object"
+            )
         return spec if oracle is None else with_oracle(spec, oracle)
     name, options = split(canonical(spec))
     row = RECIPES.find(name)
     said = spec.removesuffix(options).rstrip(":") if options else spec
     given = parse_options(row, options, said)
     if name in RECIPES.own:
-        return row.build(**given, oracle=oracle)
+        return built(row, given, said, oracle)
     return attack_of(row, name, given, oracle)
 
 

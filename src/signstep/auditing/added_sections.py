@@ -10,6 +10,7 @@ from signstep.auditing.sections import Section
 from signstep.errors import InputError
 from signstep.frames import named, place
 from signstep.importing import Spelling
+from signstep.messages import Arg
 from signstep.plain import one_line
 from signstep.registry import Brought, Registry
 
@@ -26,11 +27,11 @@ def row_of(brought: Brought) -> Maker:
     """
     make: Any = brought.thing
     if not callable(make):
-        raise InputError(f"it is a {type(make).__name__}; name a function from a Result to a Section")
+        raise InputError(f"it is a {type(make).__name__}", remedy="name a function from a Result to a Section")
     try:
         inspect.signature(make).bind(None)
     except (TypeError, ValueError) as error:
-        raise InputError(f"it does not take one result ({error}); let it take the Result alone") from error
+        raise InputError(f"it does not take one result ({error})", remedy="let it take the Result alone") from error
     return make  # type: ignore[no-any-return]
 
 
@@ -66,5 +67,5 @@ def _sections(name: str, made: Any) -> tuple[Section, ...]:
     parts = (made,) if isinstance(made, Section) else tuple(made) if isinstance(made, Iterable) else (made,)
     for part in parts:
         if not isinstance(part, Section):
-            raise InputError(f"{name} gave a {type(part).__name__}; return a signstep.Section, or several")
+            raise InputError(Arg(name), f"gave a {type(part).__name__}", remedy="return a signstep.Section, or several")
     return parts

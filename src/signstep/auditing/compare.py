@@ -61,7 +61,8 @@ def compare(before: Result, after: Result) -> Comparison:
     common = [identity for identity in new if identity in old]
     if not common:
         raise InputError(
-            "the baseline and this result have no example in common: were they made from the same data, box and scale?"
+            "the baseline and this result have no example in common",
+            remedy="were they made from the same data, box and scale?",
         )
     lost = tuple(identity for identity in common if old[identity] and not new[identity])
     won = tuple(identity for identity in common if new[identity] and not old[identity])

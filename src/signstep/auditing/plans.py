@@ -125,7 +125,7 @@ def _recipe(name: str, result: Result, book: Book) -> Any:
         rung = Rung.of(_AGAIN.sub("", name))
         assert isinstance(rung.recipe, str)
         if canonical(rung.recipe) != rung.recipe:
-            raise InputError(f"it is written {canonical(rung.recipe)}")
+            raise InputError("it is written otherwise", remedy=f"write {canonical(rung.recipe)}")
         eot = result.terms.get("eot")
         oracle = Eot(eot, inner=Autograd()) if isinstance(eot, int) and eot > 1 else None
         with typed_only():

@@ -21,6 +21,7 @@ from signstep.engine.statistics import exact_lower, exact_upper
 from signstep.engine.threat import Threat
 from signstep.engine.tree import Tree, rows, take
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.search import Search
 from signstep.registry import NotTypedError, typed_only
@@ -188,7 +189,11 @@ def _rows(data: Iterable[tuple[Tree, Tensor | None]], sample: Sequence[int]) -> 
                 labels.append(y[index])
         start += rows(x)
     if sum(map(rows, parts)) < len(sample):
-        raise InputError(f"the data has {start} examples, and example {sample[-1]} was to be attacked again")
+        raise InputError(
+            Arg("data"),
+            f"has {start} examples, and example {sample[-1]} was to be attacked again",
+            remedy="pass the data of the audit",
+        )
     first = parts[0]
     if isinstance(first, Tensor):
         joined: Tree = torch.cat([part for part in parts if isinstance(part, Tensor)])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from signstep.auditing.findings import Finding, examine
-from signstep.auditing.reading import LARGEST, made, parse
+from signstep.auditing.reading import LARGEST, made, not_a_result, parse
 from signstep.auditing.record import SCHEMA, Record
 from signstep.auditing.table import table
 from signstep.errors import LoadError, MissingExtraError
@@ -72,14 +72,17 @@ class Result(Record):
         """
         schema = plain.get("schema") if isinstance(plain, dict) else None
         if type(schema) is not int:
-            raise LoadError("this is not a signstep result: it does not say which schema it has")
+            raise not_a_result("it does not say which schema it has")
         if schema not in _READ:
             made_by = plain.get("versions")
             by = f" (signstep {made_by.get('signstep')})" if isinstance(made_by, dict) else ""
-            raise LoadError(f"this record has schema {schema}{by}, this version of signstep reads {SCHEMA}")
+            raise LoadError(
+                f"this record has schema {schema}{by}, this version of signstep reads {SCHEMA}",
+                remedy="read it with the version that wrote it",
+            )
         if schema < SCHEMA:
             if "sections" in plain:
-                raise LoadError(f"this is not a signstep result: it has sections, and schema {schema} has none")
+                raise not_a_result(f"it has sections, and schema {schema} has none")
             plain = {**plain, "schema": SCHEMA, "sections": []}
         return made(cls, plain)
 
@@ -93,7 +96,9 @@ class Result(Record):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LoadError(f"{path} cannot be written ({error.strerror or error}); pass another folder") from error
+            raise LoadError(
+                f"{path} cannot be written ({error.strerror or error})", remedy="pass another folder"
+            ) from error
         write_whole(path, self.to_json() + "\n")
         return path
 
@@ -107,9 +112,12 @@ class Result(Record):
         path = Path(path)
         try:
             if path.exists() and not path.is_dir() and not path.is_file():  # a pipe would keep its reader waiting
-                raise LoadError(f"{path} cannot be read: it is no plain file")
+                raise LoadError(f"{path} cannot be read: it is no plain file", remedy="pass a result.json")
             if path.is_file() and path.stat().st_size > LARGEST:
-                raise LoadError(f"{path} cannot be read: it is larger than the {LARGEST} bytes of the largest record")
+                raise LoadError(
+                    f"{path} cannot be read: it is larger than the {LARGEST} bytes of the largest record",
+                    remedy="pass a result.json",
+                )
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise LoadError(f"{path} cannot be read: {error}") from error
+            raise LoadError(f"{path} cannot be read: {error}", remedy="check the path") from error

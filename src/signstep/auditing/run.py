@@ -31,6 +31,7 @@ from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.tree import Tree, rows, take, tree_map
 from signstep.engine.untouched import untouched
 from signstep.errors import GradientError, InputError, ThreatError, VictimError
+from signstep.messages import Arg
 from signstep.model.batch_sizes import OUT_OF_MEMORY
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Rule, Search, search_of
@@ -212,7 +213,7 @@ def audit(
             "shard": None if run.shard is None else list(run.shard),
             **({"left_out": stream.left_out} if stream.left_out else {}),
         },
-        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks),
+        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks, *(f"model: {n}" for n in declared.notes)),
         seconds=time.perf_counter() - began,
         partial=interrupted or tally.ended,
         classes=tuple(declared.classes),
@@ -232,16 +233,16 @@ def _check_places(threat: Threat, x: Tree, ignore: int | None) -> None:
         several = one_example(part, inside.ndim) if isinstance(inside, Tensor) else None
         if ignore is not None and several is not None:
             raise ThreatError(
-                f"{several} is given for each example, and examples with the label {ignore} are left out on the way; "
-                "leave them out of the data, or pass one for all"
+                f"{several} is given for each example, and examples with the label {ignore} are left out on the way",
+                remedy="leave them out of the data, or pass one for all",
             )
 
 
 def _check_counts(limit: int | None, shard: tuple[int, int] | None) -> None:
     if shard is not None and not 0 <= shard[0] < shard[1]:
-        raise InputError(f"shard={shard}; pass (i, n) with 0 <= i < n")
+        raise InputError(Arg("shard", shard), remedy="pass (i, n) with 0 <= i < n")
     if limit is not None and limit < 1:
-        raise InputError(f"limit={limit}; pass the number of examples to audit, at least 1")
+        raise InputError(Arg("limit", limit), remedy="pass the number of examples to audit, at least 1")
 
 
 def _check_seen(tally: Tally, shard: tuple[int, int] | None, left_out: Mapping[str, int]) -> None:
@@ -251,13 +252,19 @@ def _check_seen(tally: Tally, shard: tuple[int, int] | None, left_out: Mapping[s
         InputError: no example was seen.
     """
     if tally.examples == 0 and shard is not None:
-        raise InputError(f"shard {shard[0]}/{shard[1]} has no examples: the data has too few; pass a smaller n")
+        raise InputError(
+            f"shard {shard[0]}/{shard[1]} has no examples: the data has too few", remedy="pass a smaller n"
+        )
     if tally.examples == 0 and left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise InputError(f"data has no examples but those left out: {reasons}; pass others, or leave out fewer")
+        raise InputError(
+            Arg("data"), f"has no examples but those left out: {reasons}", remedy="pass others, or leave out fewer"
+        )
     if tally.examples == 0:
         raise InputError(
-            "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"
+            Arg("data"),
+            "gave no batches",
+            remedy="pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)",
         )
 
 
@@ -294,21 +301,33 @@ def _plan(
         InputError: it makes no sense.
     """
     if attacks is not None and ladder is not None:
-        raise InputError("attacks and ladder are both given; pass one of them (a ladder may be a list of recipes)")
+        raise InputError(
+            Arg("attacks"),
+            "and",
+            Arg("ladder"),
+            "are both given",
+            remedy="pass one of them (a ladder may be a list of recipes)",
+        )
     climbed = None if ladder is None else find_ladder(ladder)
     specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else _DEFAULT if attacks is None else attacks)]
     names = rung_names(specs) if climbed else [_name(rung) for rung in specs]
     chosen = [(name, recipe(rung.recipe, oracle=oracle)) for name, rung in zip(names, specs, strict=True)]
     if not chosen or len(set(names)) < len(chosen):
-        raise InputError(f"attacks={names}; pass one or more different recipes")
+        raise InputError(Arg("attacks", names), remedy="pass one or more different recipes")
     asked = tuple(curve_attacks) != _NOISE
     if climbed and asked and curve_attacks:
         raise InputError(
-            "curve_attacks are traced over all examples, and rungs meet the survivors; drop one of the two"
+            Arg("curve_attacks"),
+            "are traced over all examples, and rungs meet the survivors",
+            remedy="drop one of the two",
         )
     unknown = [name for name in curve_attacks if name not in names]
     if unknown and asked:
-        raise InputError(f"curve_attacks names {unknown}, which are not among the attacks {names}")
+        raise InputError(
+            Arg("curve_attacks"),
+            f"names {unknown}, which are not among the attacks {names}",
+            remedy="pass some of these",
+        )
     traced = [(name, attack) for name, attack in chosen if name in curve_attacks and not _has_curve(attack)]
     aside: dict[str, str] | None = None
     if climbed and climbed.name in LADDERS:
@@ -384,7 +403,9 @@ def _size(declared: Model, data: Data, where: torch.device) -> int:
 def _rule(search: Search) -> Rule | None:
     """The rule by which targets are chosen."""
     if isinstance(search.target, Tensor):
-        raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
+        raise InputError(
+            Arg("target"), "is a tensor; an audit streams its data", remedy="pass 'random', 'least-likely' or 'next'"
+        )
     return search.target
 
 
@@ -414,7 +435,8 @@ def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor
         tally.forget()
         if count == 1:
             raise InputError(
-                "one example does not fit into memory; pass a smaller input, another device, or free memory there"
+                "one example does not fit into memory",
+                remedy="pass a smaller input, another device, or free memory there",
             ) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -503,10 +525,15 @@ def levels_of(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...
         shares = [share for share in _SHARES if not linf or span is None or share * eps <= span]
         return tuple(share * eps for share in shares)
     if not isinstance(threat, ThreatModel) and curve and any(part.eps is None for part in threat.values()):
-        raise InputError("curve needs a size for every input, and some threat has eps=None; pass curve=False")
+        raise InputError(
+            Arg("curve"),
+            "needs a size for every input, and some threat has",
+            Arg("eps", None),
+            remedy=("pass", Arg("curve", False)),
+        )
     levels = tuple(float(level) for level in curve)
     if not all(level > 0 for level in levels) or list(levels) != sorted(set(levels)):
-        raise InputError(f"curve={list(levels)}; pass sizes above 0 in ascending order")
+        raise InputError(Arg("curve", list(levels)), remedy="pass sizes above 0 in ascending order")
     return levels
 
 

@@ -26,7 +26,9 @@ from signstep.engine.tasks import Task, TaskName, ignored
 from signstep.engine.threat import ThreatModel, one_example
 from signstep.engine.tree import Tree
 from signstep.errors import InputError, ThreatError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
+from signstep.model.declaration import same as same_model
 from signstep.model.search import Search, refuse, search_of
 from signstep.model.space import Statistic
 from signstep.model.subject import Question, Subject
@@ -93,8 +95,12 @@ def transfer(
         search, "transfer", surrogate="surrogates are its first argument", budget="models share the inputs' raw units"
     )
     if search.target not in (None, "random", "next"):
-        raise InputError("target is another rule than 'random' or 'next', which differ from model to model; pass these")
-    declared: dict[int, Model] = {}
+        raise InputError(
+            Arg("target", search.target),
+            "is a rule that differs from model to model",
+            remedy="pass 'random' or 'next'",
+        )
+    declared: list[Model] = []
     crafting = _declared("surrogates", surrogates, declared, mean, std)
     sides = (crafting, _declared("victims", victims, declared, mean, std))
     _check(*sides)
@@ -108,11 +114,12 @@ def transfer(
     try:
         for x, y in pool:
             if y is None:
-                raise InputError("data has no labels; models answer differently, so a transfer needs them: (x, y)")
+                raise InputError(Arg("data"), "has no labels, and models answer differently", remedy="pass (x, y)")
             several = one_example(threat, x.ndim)
             if several is not None:
                 raise ThreatError(
-                    f"{several} is given for each example; a transfer cuts batches anew: pass one {several}"
+                    f"{several} is given for each example, and a transfer cuts batches anew",
+                    remedy=f"pass one {several}",
                 )
             run = run.after(x, y)
     except KeyboardInterrupt:
@@ -120,7 +127,7 @@ def transfer(
             raise
         interrupted = True
     if run.examples == 0:
-        raise InputError("data has no examples; pass at least one batch")
+        raise InputError(Arg("data"), "has no examples", remedy="pass at least one batch")
     said = recipe if isinstance(recipe, str) else recipe.name
     terms = {"threat": str(threat), "recipe": said, "goal": search.target or "untargeted", "seed": search.seed}
     return run.matrix(terms, pool.batches.said, partial=interrupted)
@@ -130,29 +137,33 @@ def _recipe(spec: str | Attack) -> Attack:
     found = find_recipe(spec)
     if isinstance(spec, str) and needs_of(found) in ("labels", "nothing"):
         raise InputError(
-            f"recipe={spec!r} asks the model itself for answers; pass one that takes gradients, such as mi-fgsm"
+            Arg("recipe", spec),
+            "asks the model itself for answers",
+            remedy="pass one that takes gradients, such as mi-fgsm",
         )
     return found
 
 
-def _declared(
-    side: str, models: Models, declared: dict[int, Model], mean: Statistic, std: Statistic
-) -> dict[str, Model]:
+def _declared(side: str, models: Models, declared: list[Model], mean: Statistic, std: Statistic) -> dict[str, Model]:
     """The models of one side by name, declared; ``declared`` knows those of both, so that the same one stays the same.
 
     Raises:
         InputError: there are none, or one cannot be called.
     """
     if isinstance(models, (Model, nn.Module)) or not isinstance(models, (Mapping, Sequence)):
-        raise InputError(f"{side} is a {type(models).__name__}; pass a dict from names to models, or a list of models")
+        raise InputError(
+            f"{side} is a {type(models).__name__}", remedy="pass a dict from names to models, or a list of models"
+        )
     if not models:
-        raise InputError(f"{side} is empty; pass a dict from names to models, or a list of models")
+        raise InputError(f"{side} is empty", remedy="pass a dict from names to models, or a list of models")
     found: dict[str, Model] = {}
     for name, model in models.items() if isinstance(models, Mapping) else ((None, model) for model in models):
         if not callable(model):
-            raise InputError(f"{side} has a {type(model).__name__}, which cannot be called; pass models")
+            raise InputError(f"{side} has a {type(model).__name__}, which cannot be called", remedy="pass models")
         own = isinstance(model, Model)
-        made = declared.setdefault(id(model), Model.of(model) if own else Model.of(model, mean=mean, std=std))
+        made = Model.of(model) if own else Model.of(model, mean=mean, std=std)
+        made = next((known for known in declared if same_model(known, made)), made)
+        declared.append(made)
         title = made.title if name is None else name
         same = sum(other == title or other.startswith(f"{title} #") for other in found)
         found[title if name is not None or not same else f"{title} #{same + 1}"] = made
@@ -161,16 +172,21 @@ def _declared(
 
 def _check(surrogates: Mapping[str, Model], victims: Mapping[str, Model]) -> None:
     if len({id(model) for model in surrogates.values()}) < len(surrogates):
-        raise InputError("surrogates has the same model under two names; pass each once")
+        raise InputError(Arg("surrogates"), "has the same model under two names", remedy="pass each once")
     taken = {ALL, CONTROL} & set(surrogates)
     if taken:
-        raise InputError(f"surrogates are named {sorted(taken)}, which are rows of the matrix itself; pass other names")
+        raise InputError(
+            Arg("surrogates"),
+            f"are named {sorted(taken)}, which are rows of the matrix itself",
+            remedy="pass other names",
+        )
     everyone = {**surrogates, **victims}
     named = {name: model.space().describe() for name, model in everyone.items() if model.inputs == "normalised"}
     if named and (len(named) < len(everyone) or any(space != next(iter(named.values())) for space in named.values())):
         raise InputError(
-            f"inputs='normalised' is declared by {', '.join(named)}, and not by all models with the same mean and std; "
-            "pass raw data, and declare each model's own mean and std"
+            Arg("inputs", "normalised"),
+            f"is declared by {', '.join(named)}, and not by all models with the same mean and std",
+            remedy="pass raw data, and declare each model's own mean and std",
         )
 
 
@@ -185,8 +201,9 @@ def _common(sides: Sequence[Mapping[str, Model]]) -> Task | TaskName:
     for name, task in others:
         if task != first[1]:
             raise InputError(
-                f"task={task!r} is declared by {name}, and {first[1]!r} by {first[0]}; a transfer needs models of one "
-                "task"
+                Arg("task", task),
+                f"is declared by {name}, and {first[1]!r} by {first[0]}",
+                remedy="pass models of one task, which a transfer needs",
             )
     return first[1]
 
@@ -258,8 +275,9 @@ class _Run:
         if len(widths) > 1:
             (few, one), (many, other) = sorted(widths.items())[:2]
             raise InputError(
-                f"{one} has {few} outputs and {other} has {many}; a transfer needs models of the same classes, in the "
-                "same order: pass such, or select outputs with a wrapper"
+                f"{one} has {few} outputs and {other} has {many}; a transfer needs models of the same classes, "
+                "in the same order",
+                remedy="pass such, or select outputs with a wrapper",
             )
 
     def _score(self, victim: str, model: Model, points: dict[str, Tree], x: Tensor, y: Tensor) -> None:

@@ -16,6 +16,7 @@ from signstep.engine.tasks import Multiclass, class_indices
 from signstep.engine.threat import ThreatModel
 from signstep.engine.tree import wide
 from signstep.errors import InputError, LabelError, ModelError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.space import Statistic
 
@@ -70,20 +71,34 @@ def certified(
         tensor([ True, False])
     """
     if not isinstance(model, (Model, nn.Module)):
-        raise InputError(f"model is a {type(model).__name__}; bounds go through layers, pass the nn.Module itself")
+        raise InputError(
+            Arg("model"),
+            f"is a {type(model).__name__}, and bounds go through layers",
+            remedy="pass the nn.Module itself",
+        )
     declared = Model.of(model, mean=mean, std=std)
     network = _layers(declared)
     if not isinstance(threat, ThreatModel) or threat.eps is None:
-        raise InputError(f"threat={threat!r}: a certificate needs a ball with an eps, such as ss.linf(0.3)")
+        raise InputError(
+            Arg("threat", threat), ": a certificate needs a ball with an eps", remedy="pass one, such as ss.linf(0.3)"
+        )
     x, y = arrays.one_tensor(x, arrays.Home(network)), arrays.labels(y)
     if y is None:
-        raise LabelError("y is None; a certificate is about a class: pass one for each row, such as model(x).argmax(1)")
+        raise LabelError(
+            Arg("y"),
+            "is None, and a certificate is about a class",
+            remedy="pass one for each row, such as model(x).argmax(1)",
+        )
     if not len(x) or x.ndim < 2:
         raise InputError(
-            f"x is empty or has no dimension beside the examples, shape {tuple(x.shape)}; pass at least one example"
+            Arg("x"),
+            f"is empty or has no dimension beside the examples, shape {tuple(x.shape)}",
+            remedy="pass at least one example",
         )
     if y.is_floating_point():
-        raise LabelError(f"y has dtype {y.dtype}; a certificate is about a class: pass whole numbers, y.long()")
+        raise LabelError(
+            Arg("y", y.dtype, of="dtype"), ", and a certificate is about a class", remedy="pass whole numbers, y.long()"
+        )
     space = declared.space()
     region = _wide(BallRegion.around(space.to_search(x, threat), replace(threat, grid=None)), threat)
     low, high = (space.normalise(end) for end in ends(region))
@@ -109,7 +124,11 @@ def _layers(declared: Model) -> nn.Module:
     """
     network = getattr(declared.network, "_orig_mod", declared.network)  # what torch.compile wraps
     if not isinstance(network, nn.Module):
-        raise InputError(f"model is a {type(network).__name__}; bounds go through layers, pass the nn.Module itself")
+        raise InputError(
+            Arg("model"),
+            f"is a {type(network).__name__}, and bounds go through layers",
+            remedy="pass the nn.Module itself",
+        )
     for name, fits, reason in (
         ("transform", declared.transform is None, "a certificate is about the network without it"),
         ("output", declared.output is None, "bounds go through layers to what the network returns"),
@@ -118,7 +137,9 @@ def _layers(declared: Model) -> nn.Module:
         ("mode", declared.mode == "eval", "it is taken in evaluation mode"),
     ):
         if not fits:
-            raise InputError(f"{name}={getattr(declared, name)!r} has no meaning for certified: {reason}; leave it out")
+            raise InputError(
+                Arg(name, getattr(declared, name)), f"has no meaning for certified: {reason}", remedy="leave it out"
+            )
     return network
 
 
@@ -140,7 +161,8 @@ def _classes(model: nn.Module, low: Tensor, high: Tensor) -> int:
     shape = tuple(bounds_on(model, low, high).centre.shape)
     if len(shape) != 2 or shape[1] < 2:
         raise ModelError(
-            f"the model's outputs have shape {shape} for one row; a certificate needs scores (R, K), K > 1"
+            f"the model's outputs have shape {shape} for one row",
+            remedy="return scores (R, K), K > 1, as a certificate needs",
         )
     return shape[1]
 
@@ -156,6 +178,7 @@ def _held(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
         if bool(((model(point) - outputs.centre).abs() > outputs.radius + slack).any()):
             raise ModelError(
                 f"{type(model).__name__} leaves its own bounds: a part of it does more than its layers say (a value "
-                "overwritten, a random draw, code outside of the trace), and no certificate can be given"
+                "overwritten, a random draw, code outside of the trace), and no certificate can be given",
+                remedy="pass a model of plain layers",
             )
     return (margins.scatter(1, y.unsqueeze(1), -torch.inf) < 0).all(1)

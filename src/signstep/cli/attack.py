@@ -15,6 +15,7 @@ from signstep.attacks.recipes import recipe as find_recipe
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.groups import (
+    BatchOptions,
     DataOptions,
     MachineOptions,
     ModelOptions,
@@ -34,6 +35,7 @@ from signstep.errors import InputError
 from signstep.export import read_png, write_png
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg, Blank
 from signstep.model.subject import Question, Subject
 
 _HELP = """Craft attacked inputs for the given data and save them.
@@ -54,6 +56,7 @@ Examples:
 def attack(
     model: ModelOptions,
     data: DataOptions,
+    batch: BatchOptions,
     threat: ThreatOptions,
     search: SearchOptions,
     machine: MachineOptions,
@@ -66,20 +69,18 @@ def attack(
 ) -> None:
     """Craft and save."""
     kind = _format(format_)
-    if search.budget != "raw":
-        raise InputError(f"--budget {search.budget}: files hold raw inputs, whose change has raw units; drop it")
-    if data.ignore_column:
-        raise InputError("--ignore-column is for audits of tables with a schema; drop it and the column")
     where, quiet = machine.ready(), aside()
     rule = o.rule_of(goal) if goal in o.GOALS else None
-    asked = search_of(search, rule=rule, trust=model.trust)
+    asked = search_of(search, rule=rule, reading=model)
     chosen, key = find_recipe(recipe_), Key(asked.seed)
-    case = IMAGES.case(request_of(model, data, threat, search=asked))
+    case = IMAGES.case(request_of(model, data, batch, threat, search=asked))
     terms = case.threat
     assert isinstance(terms, ThreatModel)
     if kind == "png" and not (isinstance(terms.low, float) and isinstance(terms.high, float)):
         raise InputError(
-            f"--format png needs a box with two ends, the box is {terms.box}; pass --box LOW,HIGH or --format npz"
+            Arg("format", "png"),
+            f"needs a box with two ends, the box is {terms.box}",
+            remedy=("pass", Arg("box", Blank("low", "high")), "or", Arg("format", "npz")),
         )
     single = None if goal in o.GOALS else o.class_of(goal, case.model.classes)
     subject = Subject.of(case.model.to(where), asked)
@@ -138,10 +139,12 @@ def _format(text: str) -> str:
     kind = text.lower().lstrip(".")
     if kind in ("jpg", "jpeg"):
         raise InputError(
-            "--format jpg: JPEG changes every pixel and most attacks die of it; pass png, or npz to keep floats"
+            Arg("format", text),
+            ": JPEG changes every pixel and most attacks die of it",
+            remedy="pass png, or npz to keep floats",
         )
     if kind not in ("png", "npz"):
-        raise InputError(f"--format {text!r} is not known; pass png or npz")
+        raise InputError(Arg("format", text), "is not known", remedy="pass png or npz")
     return kind
 
 

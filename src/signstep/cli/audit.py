@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,7 @@ from signstep.cli.app import app
 from signstep.cli.config import Settings, check_written, dump_config
 from signstep.cli.domain import DomainName, SchemaFile, check_options, check_recipes
 from signstep.cli.groups import (
+    BatchOptions,
     DataOptions,
     MachineOptions,
     ModelOptions,
@@ -37,9 +39,11 @@ from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
 from signstep.domains import IMAGES, Case, audit_case
 from signstep.domains import domain as find_domain
+from signstep.domains.image.first_look import WITH_GRADIENTS
 from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -71,11 +75,14 @@ def audit(
     context: typer.Context,
     model: ModelOptions,
     data: DataOptions,
+    batch: BatchOptions,
     threat: ThreatOptions,
     search: SearchOptions,
     machine: MachineOptions,
     domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
+    ignore_column: o.IgnoreColumn = None,
+    budget: o.Budget = "raw",
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -141,11 +148,15 @@ def audit(
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
-    asked = search_of(search, rule=rule, trust=model.trust)
-    case = find_domain(domain).case(request_of(model, data, threat, search=asked, schema=schema))
+    asked = search_of(search, rule=rule, reading=model, budget=budget)
+    case = find_domain(domain).case(
+        replace(request_of(model, data, batch, threat, search=asked, schema=schema), ignore=tuple(ignore_column or ()))
+    )
+    if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
+        context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
     # Batches are planned on the model where it will be.
     case.model.to(where)
-    others = {name: other.to(where) for name, other in others_of(transfer_to, trust=model.trust).items()}
+    others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
     evidence = Evidence(limit=save_points * 2**20)
     with output_folder(out, marks=("SHA256SUMS", "result.json")) as folder:
         check_folder(folder)
@@ -219,7 +230,7 @@ def write_folder(
 
 def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
     if fail_under is not None and not 0 <= fail_under <= 1:
-        raise InputError(f"--fail-under {fail_under}: pass a share between 0 and 1, such as 0.4 for 40 %")
+        raise InputError(Arg("fail_under", fail_under), remedy="pass a share between 0 and 1, such as 0.4 for 40 %")
     return None if baseline is None else Result.load(baseline)
 
 

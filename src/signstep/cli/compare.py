@@ -17,17 +17,19 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.candidates import Candidate, candidates_of
 from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
-from signstep.cli.groups import MachineOptions, ReadingOptions, TrainingDataOptions, request_of, spread
+from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, say, told
 from signstep.cli.work import output_folder
 from signstep.data import DataSource
 from signstep.domains.case import Request
-from signstep.domains.image.case import declared, opened_data, threat_of
+from signstep.domains.image.case import opened_data, threat_of
+from signstep.domains.image.declared import declared_beside, in_order_of
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.train.loop import Moment, fit
 from signstep.train.settings import Settings
@@ -66,7 +68,7 @@ _MARKS = _FILES[:2]
 @spread
 def compare(
     reading: ReadingOptions,
-    data: TrainingDataOptions,
+    data: DataOptions,
     machine: MachineOptions,
     results: Annotated[
         list[str] | None, typer.Argument(help="Folders or result.json; NAME=PATH gives one a name.")
@@ -113,7 +115,9 @@ def compare(
         return
     if against is not None and against not in (*found, *(candidate.name for candidate in candidates)):
         raise InputError(
-            f"--against {against!r} is none of {', '.join((*found, *(candidate.name for candidate in candidates)))}"
+            Arg("against", against),
+            "is none of the results",
+            remedy=f"pass one of {', '.join((*found, *(candidate.name for candidate in candidates)))}",
         )
     request = replace(request_of(reading, data), limit=limit, threat=threat, box=o.box_of(box, "of the data"))
     where = machine.ready()
@@ -176,28 +180,26 @@ class _Ring:
         kept = {(candidate.settings.seed, candidate.settings.validation) for candidate in candidates}
         if self.held.chosen_by and len(kept) > 1:
             raise InputError(
-                "recipes with other seeds or validation shares hold out other rows, and there is no test data; pass "
-                "--test"
+                "recipes with other seeds or validation shares hold out other rows, and there is no test data",
+                remedy=("pass", Arg("test")),
             )
         ones = "one training run each: the tests say whether these models differ, not whether another seed would agree"
         self.notes = (*self.held.notes, ones)
 
     def enter(self, candidate: Candidate) -> bool:
         """Train, where there is a recipe, and audit; False where that was interrupted."""
-        loaded = candidate.network.load(trust=self.request.trust)
-        hashes = {} if loaded.sha256 is None else {"weights": loaded.sha256}
-        model = declared(self.request, loaded.model, loaded.description, hashes).to(self.terms.device)
+        model = self._opened(candidate).to(self.terms.device)
         where = self.folder / candidate.folder
         where.mkdir(exist_ok=True)
         if candidate.recipe is None:
-            say(self.quiet, f"{candidate.name}: {loaded.description}", *loaded.notes)
+            say(self.quiet, f"{candidate.name}: {model.title}", *model.notes)
         else:
             if not self._train(candidate, model, where):
                 return False
-            kept = save(kept_weights(loaded.model))
+            kept = save(kept_weights(model.module))
             write_whole(where / "weights.safetensors", kept)
-            name = f"{candidate.name}: {loaded.description}, {candidate.recipe.name}"
-            model = replace(model, name=name, hashes={"weights": hashlib.sha256(kept).hexdigest()})
+            name = f"{candidate.name}: {model.title}, {candidate.recipe.name}"
+            model = replace(model, name=name, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=())
         held = self.held
         result = audited(
             model,
@@ -214,6 +216,17 @@ class _Ring:
             return False
         self.results[candidate.name] = result
         return True
+
+    def _opened(self, candidate: Candidate) -> Model:
+        """The candidate's model, with the terms of the request where it says nothing itself.
+
+        Raises:
+            InputError: it takes other inputs, or numbers the classes otherwise than the data.
+        """
+        model = declared_beside(self.request, candidate.network.load(trust=self.request.trust))
+        model = in_order_of(self.source, candidate.name, model, self.request)
+        hashes = {name: digest for name, digest in model.hashes.items() if name == "weights"}
+        return replace(model, hashes=hashes)
 
     def _train(self, candidate: Candidate, model: Model, where: Path) -> bool:
         assert self.train_on is not None
@@ -253,18 +266,22 @@ def _check(
     candidates: tuple[Candidate, ...], found: dict[str, Result], recipe: list[str] | None, given: dict[str, Any]
 ) -> None:
     if len(candidates) + len(found) < 2:
-        raise InputError(f"compare got {len(candidates) + len(found)} result; pass two or more")
+        raise InputError(f"compare got {len(candidates) + len(found)} result", remedy="pass two or more")
     for candidate in candidates:
         if candidate.name in found:
-            raise InputError(f"the name {candidate.name!r} comes twice; write NAME=... with a name of its own for each")
+            raise InputError(
+                f"the name {candidate.name!r} comes twice", remedy="write NAME=... with a name of its own for each"
+            )
     if not candidates or not recipe:
         useless = ("test", "set", "limit", *(() if candidates else ("data", "threat")))
         for name in useless:
-            if given[name]:
-                needs = "--recipe" if candidates else "--model or --recipe"
-                raise InputError(f"--{name} has no effect without {needs}; pass these, or drop it")
+            if given[name] not in (None, [], ()):
+                needs = (Arg("recipe"),) if candidates else (Arg("model"), "or", Arg("recipe"))
+                raise InputError(Arg(name), "has no effect without", *needs, remedy="pass these, or drop it")
     if candidates and given["data"] is None and (not recipe or given["test"]):
-        raise InputError(f"--model {candidates[0].network.factory} needs data to be audited on; pass --data")
+        raise InputError(
+            Arg("model", candidates[0].network.spec), "needs data to be audited on", remedy=("pass", Arg("data"))
+        )
 
 
 def _read(given: list[str]) -> dict[str, Result]:
@@ -274,7 +291,7 @@ def _read(given: list[str]) -> dict[str, Result]:
         where = Path(path if equals else text)
         name = name if equals else text.rstrip("/")
         if name in found:
-            raise InputError(f"the name {name!r} comes twice; write NAME=PATH with a name of its own for each")
+            raise InputError(f"the name {name!r} comes twice", remedy="write NAME=PATH with a name of its own for each")
         inner = [where / "result.json", where / "report" / "result.json"]
         found[name] = Result.load(next((path for path in inner if path.is_file()), where))
     return found

@@ -15,6 +15,7 @@ from signstep.domains import DOMAINS, IMAGES, Request, domain
 from signstep.domains import domain as find_domain
 from signstep.errors import InputError
 from signstep.io.files import WriteError, write_whole
+from signstep.messages import Arg
 
 DomainName = Annotated[
     str,
@@ -36,9 +37,13 @@ def check_options(context: typer.Context, name: str, schema: Path | None) -> Non
     """
     if name == IMAGES.name:
         if schema is not None:
-            raise InputError("--schema has no effect on images; pass --domain, or drop it")
+            raise InputError(Arg("schema"), "has no effect on images", remedy=("pass", Arg("domain"), ", or drop it"))
         if context.params.get("ignore_column"):
-            raise InputError("--ignore-column needs --domain tabular or control; drop it and the column")
+            raise InputError(
+                Arg("ignore_column"),
+                "needs a table of records",
+                remedy=("pass", Arg("domain", "tabular"), "or control"),
+            )
         return
     refuse_unheeded(context, find_domain(name).heeds, name)
 
@@ -54,8 +59,11 @@ def refuse_unheeded(context: typer.Context, heeded: Collection[str], name: str) 
         source = context.get_parameter_source(option)
         if source is not None and source.name == "COMMANDLINE":
             raise InputError(
-                f"--{option.replace('_', '-')} has no effect with --domain {name}, whose schema says what the data "
-                "means; drop it"
+                Arg(option),
+                "has no effect with",
+                Arg("domain", name),
+                ", whose schema says what the data means",
+                remedy="drop it",
             )
 
 
@@ -72,7 +80,9 @@ def check_recipes(name: str, given: Sequence[str] | None) -> None:
     for row in DOMAINS.values():
         own = next((recipe for recipe in said if recipe in row.recipes), None)
         if own is not None and row.name != name:
-            raise InputError(f"{own} is an attack of --domain {row.name} alone; pass that, or another attack")
+            raise InputError(
+                f"{own} is an attack of", Arg("domain", row.name), "alone", remedy="pass that, or another attack"
+            )
 
 
 @app.command()
@@ -93,10 +103,10 @@ def schema(
     Without data: that of the domain's own example.
     """
     if name == IMAGES.name:
-        raise InputError(f"images need no schema; pass --domain, one of {_with_schema()}")
+        raise InputError("images need no schema", remedy=("pass", Arg("domain"), f", one of {_with_schema()}"))
     infer = domain(name).infer
     if infer is None:
-        raise InputError(f"the domain {name} draws no schema from data; pass one of {_with_schema()}")
+        raise InputError(f"the domain {name} draws no schema from data", remedy=f"pass one of {_with_schema()}")
     refuse_unheeded(context, domain(name).heeds, name)
     text = infer(
         Request(
@@ -111,11 +121,11 @@ def schema(
         told(text, nl=not text.endswith("\n"))
         return
     if os.path.lexists(out):
-        raise InputError(f"--out {out} exists, and edits in it would be lost; pass another file")
+        raise InputError(Arg("out", out), "exists, and edits in it would be lost", remedy="pass another file")
     try:
         write_whole(out, text)
     except WriteError as error:
-        raise InputError(f"--out {out} cannot be written ({error.reason}); pass another file") from error
+        raise InputError(Arg("out", out), f"cannot be written ({error.reason})", remedy="pass another file") from error
     noted(f"schema: {out}")
 
 

@@ -80,6 +80,7 @@ def explain(
         parts = [explanation(name)]
     except InputError as error:
         if not training:
-            raise InputError(f"{error}; training recipes are {', '.join(TRAINING_RECIPES)}") from error
+            more = f"; training recipes are {', '.join(TRAINING_RECIPES)}"
+            raise InputError(*error.parts, remedy=(*error.cure, more)) from error
         parts = []
     told("\n\n".join([*parts, *([explained(name.strip())] if training else [])]))

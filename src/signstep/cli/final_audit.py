@@ -21,6 +21,7 @@ from signstep.domains.case import Request
 from signstep.domains.image.case import opened_data
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.search import Search
 from signstep.train.held_out import common_rows, held_rows
@@ -109,13 +110,17 @@ def held_out(
     x, y = whole(found)
     common = common_rows(*trained, x)
     if test is not None and common == len(x):
-        raise InputError(f"--test {test}: all of its {len(x)} examples are trained on; pass others")
+        raise InputError(Arg("test", test), f": all of its {len(x)} examples are trained on", remedy="pass others")
     if test is not None or common == 0:
         notes = () if common == 0 else (f"{common} of the {len(x)} examples of the audit were trained on",)
         return Held(x, y, found.description, notes, left_out=found.left_out)
     x, y = held_rows(*trained, settings)
     if len(x) == 0:
-        raise InputError("--validation 0 and no test data leave nothing to audit; pass --test, or --ladder none")
+        raise InputError(
+            Arg("validation", 0),
+            "and no test data leave nothing to audit",
+            remedy=("pass", Arg("test"), ", or", Arg("ladder", "none")),
+        )
     note = "the audit saw the validation rows, by which the weights were chosen; pass --test for rows without a part"
     return Held(x, y, f"{len(x)} examples held out of {source.name}", (note,), True, source.left_out)
 

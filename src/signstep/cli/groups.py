@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
-from torch import nn
 
 from signstep.cli import options as o
 from signstep.domains.case import Request
+from signstep.domains.image.declared import declared_beside
 from signstep.errors import InputError
-from signstep.model.opening import load_model
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.opening import open_model, parse_args, spelled
 from signstep.model.search import Rule, Search
 from signstep.model.twin import Engine
 
@@ -57,7 +59,7 @@ class ModelOptions(ReadingOptions, NetworkOptions):
 
 
 @dataclass(frozen=True)
-class TrainingDataOptions:
+class DataOptions:
     """What makes examples of files."""
 
     data: o.Data = None
@@ -72,10 +74,9 @@ class TrainingDataOptions:
 
 
 @dataclass(frozen=True)
-class DataOptions(TrainingDataOptions):
+class BatchOptions:
     """What makes the batches of an attack."""
 
-    ignore_column: o.IgnoreColumn = None
     batch_size: o.BatchSize = "auto"
     predicted_labels: o.PredictedLabels = False
 
@@ -98,7 +99,6 @@ class SearchOptions:
     surrogate: o.Surrogate = None
     engine: o.EngineName = "exact"
     eot: o.Eot = 1
-    budget: o.Budget = "raw"
     seed: o.Seed = 0
 
 
@@ -120,8 +120,8 @@ GROUPS = (
     NetworkOptions,
     ReadingOptions,
     ModelOptions,
-    TrainingDataOptions,
     DataOptions,
+    BatchOptions,
     ThreatOptions,
     SearchOptions,
     MachineOptions,
@@ -147,7 +147,7 @@ def spread(command: Callable[..., Result]) -> Callable[..., Result]:
     @wraps(command)
     def called(**given: Any) -> Result:
         values = {
-            name: group(**{one.name: given[one.name] for one in fields(group) if one.name in given})
+            name: group(**{one.name: given[one.name] for one in fields(group) if one.name not in own})
             for name, group in groups.items()
         }
         return command(**values, **{name: given[name] for name in own})
@@ -163,36 +163,39 @@ def _is_group(annotation: object) -> bool:
     return isinstance(annotation, type) and is_dataclass(annotation) and annotation in GROUPS
 
 
-def search_of(given: SearchOptions, *, rule: Rule | None, trust: bool) -> Search:
-    """The search that the options ask for; surrogates are loaded, and read like the model itself.
+def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw") -> Search:
+    """The search that the options ask for; surrogates are opened, and read as the options say.
 
     Raises:
         InputError: an option makes no sense.
-        LoadError: a surrogate cannot be loaded.
+        LoadError: a surrogate cannot be opened.
     """
-    surrogates = [network_of(text, trust=trust, option="--surrogate") for text in given.surrogate or ()]
+    surrogates = [other_model(text, reading, option="surrogate") for text in given.surrogate or ()]
     return Search(
         target=rule,
         loss=given.loss,
         surrogate=surrogates or None,
         engine=cast("Engine", given.engine),
         eot=given.eot,
-        budget=cast("o.Side", given.budget),
+        budget=cast("o.Side", budget),
         seed=given.seed,
     )
 
 
-def network_of(text: str, *, trust: bool, option: str) -> nn.Module:
-    """A network from MODEL or MODEL@WEIGHTS.
+def other_model(text: str, reading: ReadingOptions, *, option: str) -> Model:
+    """Another model from MODEL or MODEL@WEIGHTS: as it declares itself, and where it says nothing as the options say.
 
     Raises:
         InputError: not written so.
-        LoadError: it cannot be loaded.
+        LoadError: it cannot be opened.
     """
-    spec, _, weights = text.partition("@")
-    if not spec:
-        raise InputError(f"{option} {text!r} is not MODEL or MODEL@WEIGHTS; such as nets:net@net.safetensors")
-    return load_model(spec, weights=Path(weights) if weights else None, trust=trust).model
+    found = spelled(text)
+    if not found.spec:
+        raise InputError(
+            Arg(option, text), "is not MODEL or MODEL@WEIGHTS", remedy="write nets:net@net.safetensors, say"
+        )
+    model = open_model(found.spec, weights=found.weights, args=parse_args(found.args), trust=reading.trust)
+    return declared_beside(request_of(reading), model)
 
 
 def request_of(*groups: Any, search: Search | None = None, schema: Path | None = None) -> Request:

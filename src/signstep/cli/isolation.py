@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.registry import leaving_out
 
 
@@ -28,8 +29,9 @@ def refuse(folder: Path, **given: str | Path | None) -> None:
     for name, value in given.items():
         if value is not None and inside(value, folder):
             raise InputError(
-                f"--{name.replace('_', '-')} {value} lies inside the report {folder}, which is what is being checked; "
-                "pass your own copy, from elsewhere"
+                Arg(name, value),
+                f"lies inside the report {folder}, which is what is being checked",
+                remedy="pass your own copy, from elsewhere",
             )
 
 

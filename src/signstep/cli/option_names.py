@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike, fspath
-from types import TracebackType
 from typing import Any
 
-from signstep.messages import UNSAID, Arg, Blank, Message, in_python
+from signstep.messages import UNSAID, Arg, Blank, Key, Message, in_python
 
 # Arguments of the API that go by another name here: the parameter of the command, the first that it has.
 _OTHERWISE = {
@@ -16,6 +15,9 @@ _OTHERWISE = {
     "attacks": ("attack",),
     "curve_attacks": ("curve_attack",),
     "eps": ("threat",),
+    "norm": ("threat",),
+    "model_args": ("model_arg",),
+    "batch": ("batch_size",),
 }
 # Values that are written otherwise, by argument and by the value in Python.
 _VALUES = {
@@ -33,17 +35,16 @@ def in_options(message: Message, options: Mapping[str, Any]) -> str:
         message: raised by Signstep on purpose.
         options: of the command that ran, by the arguments of the API (`options_by_argument`).
     """
-    if message.where or message.cure or message.argument is not None:
-        return message.said(partial(_in_options, options))
-    return str(message) if _foreign(message) else translated(str(message), options)
+    return message.said(partial(_in_options, options), between=" ")
 
 
 def options_by_argument(command: Any) -> dict[str, Any]:
     """The option behind each argument of the API, from the options of a command as click knows it; None has none."""
     options = {
-        option.name.rstrip("_"): option
+        text[2:].replace("-", "_"): option
         for option in getattr(command, "params", ())
-        if any(text.startswith("--") for text in option.opts)
+        for text in option.opts
+        if text.startswith("--")
     }
     for argument, names in _OTHERWISE.items():
         known = [name for name in names if name in options]
@@ -57,32 +58,40 @@ def command_of(words: Sequence[str], group: Any) -> Any:
     return next((group.commands[word] for word in words if word in group.commands), None)
 
 
-def _in_options(options: Mapping[str, Any], argument: Arg, first: bool) -> str:
+def _in_options(options: Mapping[str, Any], argument: Arg, cure: bool) -> str:
     option = options.get(argument.name)
-    if option is None:
-        return in_python(argument, first)
+    if option is None or isinstance(argument, Key):
+        return in_python(argument, cure)
     flag = _flag(option)
     if argument.of:
         return f"{flag} has {argument.of} {argument.shown}"
-    if (said := _VALUES.get((argument.name, argument.shown or ""))) is not None:
-        return f"{flag} {said}"
+    return " ".join(f"{flag} {value}".rstrip() for value in _typed(argument, option))
+
+
+def _typed(argument: Arg, option: Any) -> list[str]:
+    """The values as they are typed, one for each time that the option is given; an empty one where none is said."""
+    known = _VALUES.get((argument.name, argument.shown or ""))
+    if known is not None:
+        return [known]
     if argument.name == "eps":
-        return f"{flag} NORM:{'EPS' if argument.value is UNSAID else _typed(argument)}"
+        return ["NORM:EPS" if argument.value is UNSAID else f"NORM:{_value(argument)}"]
+    if argument.name == "norm":
+        return ["NORM:EPS" if argument.value is UNSAID else f"{_value(argument)}:EPS"]
     if argument.value is UNSAID or getattr(option, "is_flag", False):
-        return flag
-    return f"{flag} {_typed(argument, 'x' if argument.name == 'resize' else ',')}"
+        return [""]
+    if getattr(option, "multiple", False) and isinstance(argument.value, (tuple, list)):
+        return [_word(part, ",") for part in argument.value]
+    return [_value(argument, "x" if argument.name == "resize" else ",")]
 
 
-def _typed(argument: Arg, between: str = ",") -> str:
+def _value(argument: Arg, between: str = ",") -> str:
     """A value as it is typed: sequences with commas, words without quotes, what is to be filled in in capitals."""
-    if argument.as_shown:
-        return str(argument.shown)
-    return _word(argument.value, between)
+    return str(argument.shown) if argument.as_shown else _word(argument.value, between)
 
 
 def _word(value: object, between: str) -> str:
     if isinstance(value, Blank):
-        return between.join(name.upper() for name in value.names)
+        return between.join(name.upper() if name.isidentifier() else name for name in value.names)
     if isinstance(value, (tuple, list)):
         return between.join(_word(part, between) for part in value)
     if value is None:
@@ -95,71 +104,3 @@ def _word(value: object, between: str) -> str:
 
 def _flag(option: Any) -> str:
     return str(next(text for text in option.opts if text.startswith("--")))
-
-
-# What follows reads messages that are one text; it goes when the last of them has its parts.
-
-_VALUE = r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[\w+-](?:[\w.:/+-]*[\w/+-])?(?:\([^()]*\))?|"
-# Inside of words, paths, quoted text and code that somebody else wrote nothing is touched.
-_ASSIGNED = re.compile(rf"(?<![^\s(\[])([a-z_]+)=({_VALUE})(?=[\s.,;:)\]]|$)")
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-# There every name=value belongs to the user's own function, and messages quote the user's own errors.
-_FOREIGN = ("signstep.model.opening.factory", "signstep.importing")
-
-
-def _foreign(message: Message) -> bool:
-    return isinstance(message, BaseException) and _raised_in(message.__traceback__) in _FOREIGN
-
-
-def translated(text: str, options: Mapping[str, Any]) -> str:
-    """A message in which ``name=value`` is an option, where the name is an argument that has one.
-
-    So is a name of several words (skip_bad), which no sentence has otherwise. Text in quotes stays as it is.
-    """
-
-    def assigned(match: re.Match[str]) -> str:
-        name, value = match[1], match[2]
-        return match[0] if name not in options else _option(name, value, options[name])
-
-    names = sorted((name for name in options if "_" in name), key=len, reverse=True)
-    named = re.compile(rf"(?<![\w/.-])({'|'.join(names) or '(?!)'})(?![\w=/(-]|\.\w)")
-    replaced, end = [], 0
-    for quoted in [*_QUOTED.finditer(text := _ASSIGNED.sub(assigned, text)), None]:
-        start = len(text) if quoted is None else quoted.start()
-        replaced.append(named.sub(lambda match: _flag(options[match[1]]), text[end:start]))
-        if quoted is not None:
-            replaced.append(quoted[0])
-            end = quoted.end()
-    return "".join(replaced)
-
-
-def _option(name: str, value: str, option: Any) -> str:
-    flag = _flag(option)
-    if name == "eps":
-        return f"{flag} NORM:{_from_text(value) or 'EPS'}"
-    if (name, value) in _VALUES:
-        return f"{flag} {_VALUES[name, value]}"
-    if not value or getattr(option, "is_flag", False):
-        return flag
-    return f"{flag} {_from_text(value, 'x' if name == 'resize' else ',')}"
-
-
-def _from_text(value: str, between: str = ",") -> str:
-    if value[:1] in ("(", "["):
-        parts = [part.strip().strip("'\"") for part in value[1:-1].split(",") if part.strip()]
-        if value[0] == "(":
-            parts = [part.upper() if part.isalpha() else part for part in parts]
-        return between.join(parts)
-    if value == "None":
-        return "none"
-    bare = value[1:-1] if value[:1] in ("'", '"') else value
-    return bare if _PLAIN.fullmatch(bare) else value
-
-
-def _raised_in(trace: TracebackType | None) -> str:
-    """The module whose code raised."""
-    name = ""
-    while trace is not None:
-        name = str(trace.tb_frame.f_globals.get("__name__", ""))
-        trace = trace.tb_next
-    return name

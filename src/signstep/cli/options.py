@@ -13,6 +13,7 @@ from signstep.attacks.recipes import RECIPES, canonical, split
 from signstep.data.targets import ClassIndex
 from signstep.errors import InputError
 from signstep.importing import is_spec
+from signstep.messages import Arg
 
 Default = TypeVar("Default")
 Side: TypeAlias = Literal["raw", "normalised"]
@@ -125,14 +126,20 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
         return None
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise InputError(f"--shard {text!r} is not I/N with 0 <= I < N; pass for example 0/4, 1/4, 2/4 and 3/4")
+        raise InputError(
+            Arg("shard", text), "is not I/N with 0 <= I < N", remedy="pass for example 0/4, 1/4, 2/4 and 3/4"
+        )
     return int(number), int(count)
 
 
 def rule_of(goal: str) -> Rule | None:
     """The target rule from ``--goal``; None for untargeted."""
     if goal not in GOALS:
-        raise InputError(f"--goal {goal!r} is not one of {', '.join(GOALS)}; one class as a goal: signstep attack")
+        raise InputError(
+            Arg("goal", goal),
+            f"is not one of {', '.join(GOALS)}",
+            remedy="pass one of these (one class as a goal: signstep attack)",
+        )
     return None if goal == "untargeted" else cast("Rule", goal)
 
 
@@ -145,7 +152,7 @@ def class_of(goal: str, classes: Sequence[str]) -> int:
         return int(goal)
     near = difflib.get_close_matches(goal, [*GOALS, *classes], n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"pass {', '.join(GOALS)}, or a class by its name or number"
-    raise InputError(f"--goal {goal!r} is neither a goal nor a class; {hint}")
+    raise InputError(Arg("goal", goal), "is neither a goal nor a class", remedy=hint)
 
 
 def output_of(text: str | None) -> str | int | None:
@@ -163,7 +170,9 @@ def numbers(text: str | None, name: str) -> list[float] | None:
         try:
             values.append(float(top) / float(bottom) if slash else float(top))
         except (ValueError, ZeroDivisionError) as error:
-            raise InputError(f"--{name} {text!r}: {piece!r} is not a number; separate numbers by commas") from error
+            raise InputError(
+                Arg(name, text), f": {piece!r} is not a number", remedy="separate numbers by commas"
+            ) from error
     return values
 
 
@@ -173,7 +182,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         return None
     height, cross, width = text.lower().partition("x")
     if not cross or not height.isdigit() or not width.isdigit():
-        raise InputError(f"--resize {text!r} is not HEIGHTxWIDTH; pass for example 224x224")
+        raise InputError(Arg("resize", text), "is not HEIGHTxWIDTH", remedy="pass for example 224x224")
     return int(height), int(width)
 
 
@@ -185,7 +194,7 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name!r} is not available here; pass cpu or auto") from error
+        raise InputError(Arg("device", name), "is not available here", remedy="pass cpu or auto") from error
     return device
 
 
@@ -197,7 +206,7 @@ def box_of(text: str | None, default: Default) -> tuple[float, float] | Default 
         return None
     ends = numbers(text, "box")
     if ends is None or len(ends) != 2:
-        raise InputError(f"--box {text!r} is not LOW,HIGH; pass two numbers such as 0,1, or none")
+        raise InputError(Arg("box", text), "is not LOW,HIGH", remedy="pass two numbers such as 0,1, or none")
     return (ends[0], ends[1])
 
 
@@ -206,5 +215,5 @@ def rows_of(batch_size: str | int) -> int | None:
     if batch_size == "auto":
         return None
     if not str(batch_size).isdigit() or int(batch_size) < 1:
-        raise InputError(f"--batch-size {batch_size!r}: pass a number of examples, or auto")
+        raise InputError(Arg("batch_size", batch_size), remedy="pass a number of examples, or auto")
     return int(batch_size)

@@ -23,6 +23,7 @@ from signstep.engine.norms import norm
 from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, SignstepError
 from signstep.importing import is_spec
+from signstep.model.declaration import Model
 from signstep.model.space import InputSpace
 from signstep.registry import UnknownNameError, typed_only
 
@@ -85,7 +86,7 @@ def report_config(report: Path) -> tuple[ReportConfig, Check | None]:
         settings = read_text(text, report / CONFIG, typer.main.get_command(app))
         others = sorted(set(settings.defaults) - {"audit"})
         if others:
-            raise InputError(f"it has a table [{others[0]}], and that of an audit has [audit] alone")
+            raise InputError(f"it has a table [{others[0]}]", remedy="that of an audit has [audit] alone")
         options = settings.defaults.get("audit", {})
         _plain(options)
         return ReportConfig(options, settings.ignore, there=True), None
@@ -113,7 +114,9 @@ def _plain(options: Mapping[str, Any]) -> None:
         else:
             fine = isinstance(value, str) or (type(value) in (int, float) and -(2**63) <= value < 2**63)
         if not fine:
-            raise InputError(f"{name} is {_said(value)}, which no audit writes")
+            raise InputError(
+                f"{name} is {_said(value)}, which no audit writes", remedy="pass a report that nobody has changed"
+            )
 
 
 def _said(value: object) -> str:
@@ -172,22 +175,26 @@ def read_so(stated: ReportConfig) -> str | None:
     return ", ".join(words) or None
 
 
-def agrees(result: Result, stated: ReportConfig) -> Check:
-    """Whether the configuration is that of the record."""
+def agrees(result: Result, stated: ReportConfig, model: Model | None = None) -> Check:
+    """Whether the configuration is that of the record.
+
+    What a model declares itself no option says: it is compared with that of the verifier's own ``model``, where there
+    is one.
+    """
     if not stated.there:
         return Check("configuration", True, f"there is no {CONFIG}: the record's terms stand alone", complete=False)
     book = Book()
     said = stated.options.get("threat")
     known = said is None or norm_is_known(str(said)) or "domain" in result.terms
     try:
-        _compare(result, stated.options if known else {**stated.options, "threat": None}, book)
+        _compare(result, stated.options if known else {**stated.options, "threat": None}, book, model)
     except (SignstepError, ValueError, TypeError, KeyError, AttributeError) as error:
         book.wrong.append(f"it cannot be read ({error})")
     check = book.check("configuration", "its options are those of the record")
     return check if known else replace(check, seen=f"{check.seen}; of {said} nothing is known here", complete=False)
 
 
-def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
+def _compare(result: Result, options: Mapping[str, Any], book: Book, model: Model | None) -> None:
     terms = result.terms
 
     def same(name: str, said: object, recorded: object) -> None:
@@ -198,7 +205,8 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
         same(name, options.get(name, default), terms.get(name))
     # What no option of an audit asks for.
     same("gradients_from", "the model", terms.get("gradients_from"))
-    same("transform", None, terms.get("transform"))
+    if model is not None:
+        same("transform", None if model.transform is None else str(model.transform), terms.get("transform"))
     same(
         "shard", None if options.get("shard") is None else list(o.shard_of(str(options["shard"])) or ()), terms["shard"]
     )
@@ -217,17 +225,13 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
         book.need(result.examples <= limit, f"limit is {limit} in {CONFIG}, the record has {result.examples} examples")
     if terms.get("domain") is not None:
         return  # its schema says the rest, and what it says is compared with the verifier's own
-    same("mode", options.get("mode", "eval"), terms["mode"])
+    mode = options.get("mode", "eval")
+    if model is not None or mode != "eval":
+        same("mode", mode if model is None else model.mode, terms["mode"])
     goal = options.get("goal", "untargeted")
     same("goal", None if goal == "untargeted" else goal, terms["target"])
     same("labels", "predicted" if options.get("predicted_labels") else "given", terms["labels"])
-    space = InputSpace.of(
-        o.numbers(options.get("mean"), "mean"),
-        o.numbers(options.get("std"), "std"),
-        inputs=options.get("inputs", "raw"),
-        budget=options.get("budget", "raw"),
-    )
-    same("input space", space.describe(), terms["input_space"])
+    _compare_spaces(options, terms, book, model)
     if options.get("loss") not in (None, "dlr"):  # too few classes for DLR make it the margin
         same("loss", options["loss"], terms["loss"])
     task = options.get("task", "auto")
@@ -245,6 +249,19 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
             not levels or levels == o.numbers(str(curve), "curve"),
             f"curve is {curve} in {CONFIG}, the record's {levels}",
         )
+
+
+def _compare_spaces(options: Mapping[str, Any], terms: Mapping[str, Any], book: Book, model: Model | None) -> None:
+    """The input space: as the options state it, or as the verifier's own model declares it."""
+    budget, recorded = options.get("budget", "raw"), terms["input_space"]
+    if model is not None:
+        said = model.space(budget).describe()
+    elif options.get("mean") is not None:
+        mean, std = (o.numbers(options.get(name), name) for name in ("mean", "std"))
+        said = InputSpace.of(mean, std, inputs=options.get("inputs", "raw"), budget=budget).describe()
+    else:
+        said = {**recorded, "budget": budget}
+    book.need(said == recorded, f"input space is {said!r} in {CONFIG}, {recorded!r} in the record")
 
 
 def _short(name: str) -> str:

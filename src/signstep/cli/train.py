@@ -19,15 +19,20 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import check_written, dump_config
 from signstep.cli.final_audit import Terms, audited, held_out, kept_weights, opened, whole
-from signstep.cli.groups import MachineOptions, NetworkOptions, TrainingDataOptions, request_of, spread
+from signstep.cli.groups import DataOptions, MachineOptions, NetworkOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import output_folder
-from signstep.domains.image.case import declared, opened_model, threat_of
+from signstep.data import DataSource
+from signstep.domains.case import Request
+from signstep.domains.image.case import opened_model, threat_of
+from signstep.domains.image.declared import agreed, declared
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, SignstepError
 from signstep.io.files import write_whole
+from signstep.messages import Arg
 from signstep.model.declaration import Model
+from signstep.train.deployed import trained_module
 from signstep.train.disk_rows import remove_rows, rows_on_disk
 from signstep.train.loop import Moment, fit
 from signstep.train.recipes import TRAINING_RECIPES, training_recipe
@@ -64,7 +69,7 @@ _MODEL, _DATA, _THREAT = "signstep.networks.small:digits_cnn", "digits", "linf:0
 def train(
     context: typer.Context,
     model: NetworkOptions,
-    data: TrainingDataOptions,
+    data: DataOptions,
     machine: MachineOptions,
     weights: Annotated[Path | None, typer.Option(help="Weights to begin with, instead of fresh ones.")] = None,
     test: Annotated[str | None, typer.Option(help="Data for the final audit, where --data has no test split.")] = None,
@@ -147,10 +152,10 @@ def train(
     request = replace(request_of(model, data), weights=weights, split=split, limit=limit)
     own = request.data is None
     request = replace(request, model=request.model or _MODEL, data=request.data or _DATA)
-    declared(request, nn.Identity(), "", {})  # what makes no sense is said before the hours that lead to it
+    declared(request, Model(nn.Identity()))  # what makes no sense is said before the hours that lead to it
     quiet, where = aside(), machine.ready()
     source = opened(replace(request, split=split or "train"), asked=split is not None)
-    trained_model, loading = opened_model(request, source.classes or ())
+    request, trained_model, source = _agreed(request, source, split)
     terms = threat_of(
         replace(request, threat=threat or (_THREAT if own else None), box=o.box_of(box, "of the data")), source.bounds
     )
@@ -160,7 +165,7 @@ def train(
     with output_folder(out, marks=("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")) as folder:
         x, y = rows_on_disk(source, folder) if on_disk else whole(source)
         held = None if ladder == "none" else held_out(request, test, source, (x, y), settings)
-        notes = () if weights is None else loading
+        notes = () if weights is None else trained_model.notes
         say(quiet, f"model: {trained_model.title}", *notes, f"data: {source.description}", *source.notes)
         say(quiet, f"recipe: {chosen.name}, {chosen.title} ({chosen.source})", f"threat: {terms}")
         places = sinks([name for name in (log_to or "").split(",") if name], folder / "tensorboard")
@@ -196,7 +201,7 @@ def train(
         result = None
         if held is not None:
             result = audited(
-                replace(trained_model, hashes={"weights": hashlib.sha256(kept).hexdigest()}),
+                replace(trained_model, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=notes),
                 held.batches(audit_limit),
                 Terms(terms, ladder, seed, where),
                 folder / "report",
@@ -224,6 +229,19 @@ def train(
         raise typer.Exit(status)  # only a collapse ends a training before its end and leaves weights
 
 
+def _agreed(request: Request, source: DataSource, split: str | None) -> tuple[Request, Model, DataSource]:
+    """The model, and the data with its classes in the model's order.
+
+    Raises:
+        InputError: they do not belong together, or the model cannot be trained.
+    """
+    asked, model = agreed(request, opened_model(request, source.shape), source)
+    trained_module(model)
+    if asked is not request:
+        source = opened(replace(asked, split=split or "train"), asked=split is not None)
+    return asked, model, source
+
+
 def _told(result: Result | None, quiet: Console, folder: Path) -> None:
     """Print the final audit; where it was interrupted before it had anything, the command ends here."""
     if result is None:
@@ -247,9 +265,11 @@ def _check(given: Mapping[str, Any]) -> None:
     """What makes no sense is said before the hours that lead to it."""
     check_written("train", given)
     if given["cure"] is not None:
-        training_recipe(given["cure"])
+        training_recipe(given["cure"], argument="cure")
     if (given["model"] is None) != (given["data"] is None):
-        raise InputError("--model and --data belong together; pass both, or neither for the built-in digits")
+        raise InputError(
+            Arg("model"), "and", Arg("data"), "belong together", remedy="pass both, or neither for the built-in digits"
+        )
 
 
 @contextmanager

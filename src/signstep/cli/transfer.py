@@ -1,7 +1,7 @@
 """``signstep transfer``: craft on some models, score on others."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,11 +25,15 @@ from signstep.cli.groups import (
 )
 from signstep.cli.terminal import aside, say, told
 from signstep.cli.work import interruptible, output_folder
+from signstep.data import DataSource
 from signstep.domains.case import Request
-from signstep.domains.image.case import opened_data, opened_model, threat_of
+from signstep.domains.image.case import opened_bare, opened_data, threat_of
+from signstep.domains.image.declared import declared_beside, in_order_of, refuse_unheeded
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
+from signstep.model.opening import spelled
 from signstep.report.heatmap import write_transfer
 
 _HELP = """Craft attacked inputs on some models and score them on others.
@@ -68,27 +72,33 @@ def transfer(
 ) -> None:
     """Craft and score."""
     if not surrogate or not victim or data.data is None:
-        raise InputError("pass at least one --surrogate NAME=SPEC, one --victim NAME=SPEC, and --data")
+        raise InputError(
+            "a transfer has models to craft on, models to score on, and data",
+            remedy=(
+                "pass at least one",
+                Arg("surrogate", Blank("NAME=SPEC")),
+                ", one",
+                Arg("victim", Blank("NAME=SPEC")),
+                ", and",
+                Arg("data"),
+            ),
+        )
     if goal not in ("untargeted", "random", "next"):
-        raise InputError(f"--goal {goal!r}; pass untargeted, random or next: other rules differ from model to model")
-    for option, fits, reason in (
-        ("--predicted-labels", not data.predicted_labels, "models answer differently, so a transfer needs true labels"),
-        ("--ignore-column", not data.ignore_column, "it is for audits of tables with a schema"),
-        ("--budget", search.budget == "raw", "models share the inputs' raw units"),
-    ):
-        if not fits:
-            raise InputError(f"{option} has no meaning here: {reason}; drop it")
+        raise InputError(
+            Arg("goal", goal), remedy="pass untargeted, random or next: other rules differ from model to model"
+        )
     recipe(attack)  # a recipe that does not exist is said before anything is loaded
     quiet, where = aside(), machine.ready()
-    asked = search_of(search, rule=None if goal == "untargeted" else o.rule_of(goal), trust=False)
+    asked = search_of(
+        replace(search, surrogate=None), rule=None if goal == "untargeted" else o.rule_of(goal), reading=reading
+    )
     request = replace(request_of(reading, data, threat, search=asked), batch_size=batch_size)
     source = opened_data(request)
     terms = threat_of(request, source.bounds)
     assert isinstance(terms, ThreatModel)
-    loaded: dict[str, Model] = {}
-    sides = [
-        _models(side, name, loaded, request, where) for side, name in ((surrogate, "surrogate"), (victim, "victim"))
-    ]
+    models = _Models(request, source, where)
+    sides = [models.of(side, name) for side, name in ((surrogate, "surrogate"), (victim, "victim"))]
+    refuse_unheeded(request, models.bare)
     with output_folder(out, marks=(MARK,)) as folder:
         say(quiet, f"data: {source.description}", *source.notes)
         with interruptible():
@@ -109,20 +119,39 @@ def transfer(
         raise typer.Exit(130)
 
 
-def _models(
-    given: Sequence[str], side: str, loaded: dict[str, Model], request: Request, where: torch.device
-) -> dict[str, Model]:
-    """Models by name; what was loaded before is used again."""
-    found: dict[str, Model] = {}
-    for item in given:
-        name, equals, spec = item.partition("=")
-        if not name or not equals or not spec:
-            raise InputError(f"--{side} {item!r} is not NAME=SPEC; write small=nets:small@small.safetensors")
-        if name in found:
-            raise InputError(f"--{side} {name!r} is given twice; give each model a name of its own")
-        if spec not in loaded:
-            factory, at, weights = spec.partition("@")
-            asked = replace(request, model=factory, weights=Path(weights) if at else None)
-            loaded[spec] = opened_model(asked)[0].to(where)
-        found[name] = loaded[spec]
-    return found
+@dataclass
+class _Models:
+    """Models by SPEC; what was opened before is used again, so that it stays one model.
+
+    Attributes:
+        bare: as they were opened, before the request's declarations.
+    """
+
+    request: Request
+    source: DataSource
+    where: torch.device
+    bare: list[Model] = field(default_factory=list)
+    _opened: dict[str, Model] = field(default_factory=dict)
+
+    def of(self, given: Sequence[str], side: str) -> dict[str, Model]:
+        """Those of one side, by name.
+
+        Raises:
+            InputError: not written NAME=SPEC, a name comes twice, or a model does not fit the data.
+            LoadError: one cannot be opened.
+        """
+        found: dict[str, Model] = {}
+        for item in given:
+            name, equals, spec = item.partition("=")
+            if not name or not equals or not spec:
+                raise InputError(Arg(side, item), "is not NAME=SPEC", remedy="write small=nets:small@small.safetensors")
+            if name in found:
+                raise InputError(Arg(side, name), "is given twice", remedy="give each model a name of its own")
+            if spec not in self._opened:
+                parts = spelled(spec)
+                asked = replace(self.request, model=parts.spec, model_args=parts.args, weights=parts.weights)
+                self.bare.append(opened_bare(asked))
+                model = declared_beside(self.request, self.bare[-1])
+                self._opened[spec] = in_order_of(self.source, name, model, self.request).to(self.where)
+            found[name] = self._opened[spec]
+        return found

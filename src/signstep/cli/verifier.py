@@ -25,6 +25,8 @@ from signstep.domains.image.case import Planned
 from signstep.engine.threat import Threat, parse_threat
 from signstep.errors import InputError, LoadError
 from signstep.importing import is_spec
+from signstep.messages import Arg
+from signstep.model.opening import path_of
 from signstep.model.search import Search
 from signstep.verifying import Verifier, verifier_of
 
@@ -43,8 +45,8 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
     foreign = settings.source is not None and inside(settings.source, report)
     if foreign and settings.defaults.get("verify"):
         raise InputError(
-            f"{settings.source} sets options of verify and lies inside the report, which is what is being checked; run "
-            "from another folder, or pass your own with --config"
+            f"{settings.source} sets options of verify and lies inside the report, which is what is being checked",
+            remedy=("run from another folder, or pass your own with", Arg("config")),
         )
     typed = {name: value for name, value in given.items() if stands_for_something(value)}
     if foreign or "domain" in typed:
@@ -62,7 +64,8 @@ def files_of(options: Mapping[str, Any]) -> dict[str, str | Path]:
     if files.get("data") == "digits" or _is_code(files.get("data")):
         del files["data"]
     model = options.get("model")
-    return {**files, "model": model} if model is not None and ":" not in str(model) else files
+    path = None if model is None else path_of(str(model))  # a factory is found by import
+    return files if path is None else {**files, "model": path}
 
 
 def _is_code(data: object) -> bool:

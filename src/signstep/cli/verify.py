@@ -156,7 +156,7 @@ def _verified(report: Path, options: Mapping[str, Any], ways: Ways) -> None:
     absent = not_here(options, stated, result, ways.threat) if sane else None
     own = brought(options, stated, result, ways.box, ways.device, ways.threat) if sane and absent is None else None
     checks += of_record(result, points, own)
-    checks.append(attempted("configuration", agrees, result, stated))
+    checks.append(attempted("configuration", agrees, result, stated, None if own is None else own.case.model))
     sound = all(check.holds for check in checks if check.name in SOUND)
     checks += [] if unreadable is None else [unreadable]
     unlooked = sorted({str(name) for name in stated.options.get("finding") or ()} - set(ways.finding))
@@ -188,7 +188,9 @@ def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str,
         try:
             write_report(result, folder, points=points, ignore=ignore)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise LoadError(f"no page can be made of this record ({type(error).__name__}: {error})") from error
+            raise LoadError(
+                f"no page can be made of this record ({type(error).__name__}: {error})", remedy="leave out --render"
+            ) from error
     say(aside(), f"rendered anew: {render / 'index.html'}")
 
 

@@ -7,32 +7,35 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
-from torch import nn
 
-from signstep.cli.groups import network_of
+from signstep.cli.groups import ReadingOptions, other_model
 from signstep.cli.terminal import bars, noted
 from signstep.errors import InputError
 from signstep.io.files import is_own
 from signstep.io.folders import sweep
 from signstep.io.locks import alone_in
+from signstep.messages import Arg
+from signstep.model.declaration import Model
 from signstep.plain import one_line
 
 
-def others_of(given: Sequence[str] | None, *, trust: bool) -> dict[str, nn.Module]:
+def others_of(given: Sequence[str] | None, reading: ReadingOptions) -> dict[str, Model]:
     """Other models by name, from NAME=MODEL or NAME=MODEL@WEIGHTS.
 
     Raises:
         InputError: not written so, or a name comes twice.
         LoadError: a model cannot be loaded.
     """
-    found: dict[str, nn.Module] = {}
+    found: dict[str, Model] = {}
     for text in given or ():
         name, equals, spec = text.partition("=")
         if not (name and equals and spec.partition("@")[0]):
-            raise InputError(f"--transfer-to {text!r} is not NAME=MODEL or NAME=MODEL@WEIGHTS; such as b=nets:net@b.pt")
+            raise InputError(
+                Arg("transfer_to", text), "is not NAME=MODEL or NAME=MODEL@WEIGHTS", remedy="write b=nets:net@b.pt, say"
+            )
         if name in found:
-            raise InputError(f"--transfer-to names {name!r} twice; give each model a name of its own")
-        found[name] = network_of(spec, trust=trust, option="--transfer-to")
+            raise InputError(Arg("transfer_to"), f"names {name!r} twice", remedy="give each model a name of its own")
+        found[name] = other_model(spec, reading, option="transfer_to")
     return found
 
 
@@ -87,15 +90,19 @@ def _begun(folder: Path, marks: Sequence[str], held: ExitStack) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         if not held.enter_context(alone_in(folder)):
             raise InputError(
-                f"--out {folder} is being written by another run; wait for its end, or pass another folder"
+                Arg("out", folder), "is being written by another run", remedy="wait for its end, or pass another folder"
             )
         sweep(folder)
         ours = any(next(folder.glob(mark), None) for mark in (_BEGUN, *marks))
         if not ours and any(not is_own(path.name) for path in folder.iterdir()):
-            raise InputError(f"--out {folder} holds other files; pass a new folder, or one of an earlier report")
+            raise InputError(
+                Arg("out", folder), "holds other files", remedy="pass a new folder, or one of an earlier report"
+            )
         (folder / _BEGUN).write_bytes(b"")
     except OSError as error:
-        raise InputError(f"--out {folder} cannot be written ({_why(folder, error)}); pass another folder") from error
+        raise InputError(
+            Arg("out", folder), f"cannot be written ({_why(folder, error)})", remedy="pass another folder"
+        ) from error
     return made
 
 

@@ -122,7 +122,9 @@ def without_label(source: DataSource, label: int) -> DataSource:
     if not dropped:
         return source
     if not bool(kept.any()):
-        raise LoadError(f"{source.name}: all {dropped} labels are {label}, which is to be ignored: give another label")
+        raise LoadError(
+            f"{source.name}: all {dropped} labels are {label}, which is to be ignored", remedy="give another label"
+        )
 
     def blocks() -> Iterator[Tensor]:
         starts = range(0, len(kept), source.batch_size)
@@ -153,7 +155,9 @@ def regroup(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
         while count < size:
             block = next(rest, None)
             if block is None:
-                raise LoadError(f"{size - count} rows are missing: the data changed while it was read; open it again")
+                raise LoadError(
+                    f"{size - count} rows are missing: the data changed while it was read", remedy="open it again"
+                )
             held.append(block)
             count += len(block)
         rows = held[0] if len(held) == 1 else torch.cat(held)

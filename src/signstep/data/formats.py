@@ -79,12 +79,14 @@ def row_of(brought: Brought) -> DataFormat:
     thing: Any = brought.thing
     if isinstance(thing, DataFormat):
         if thing.name != brought.name and not is_spec(brought.name):
-            raise InputError(f"the row calls itself {thing.name!r}; give it the name {brought.name!r}")
+            raise InputError(f"the row calls itself {thing.name!r}", remedy=f"give it the name {brought.name!r}")
         if not callable(thing.open) or not (thing.recognises is None or callable(thing.recognises)):
-            raise InputError("its open or its recognises cannot be called; give it functions")
+            raise InputError("its open or its recognises cannot be called", remedy="give it functions")
         unknown = sorted(set(thing.uses) - set(USES))
         if unknown:
-            raise InputError(f"it uses {', '.join(unknown)}, which no option is; name some of {', '.join(USES)}")
+            raise InputError(
+                f"it uses {', '.join(unknown)}, which no option is", remedy=f"name some of {', '.join(USES)}"
+            )
         return replace(thing, name=brought.name, open=partial(_opened, thing.open, brought.name))
     if inspect.isclass(thing) or inspect.isroutine(thing):
         return DataFormat(brought.name, _title(thing), partial(_called, thing, brought.name), uses=_arguments(thing))
@@ -110,7 +112,7 @@ def _parameters(make: Callable[..., object]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(make).parameters
     except (TypeError, ValueError) as error:
-        raise InputError(f"the arguments of {make!r} cannot be read; wrap it in a function") from error
+        raise InputError(f"the arguments of {make!r} cannot be read", remedy="wrap it in a function") from error
 
 
 def _arguments(make: Callable[..., object]) -> frozenset[str]:
@@ -125,8 +127,8 @@ def _arguments(make: Callable[..., object]) -> frozenset[str]:
         known = one.name in (*USES, "batch_size", "limit") and one.kind is not one.POSITIONAL_ONLY
         if not star and not known and one.default is one.empty:
             raise InputError(
-                f"its argument {one.name} has no default; a loader may take {', '.join(USES)}, batch_size and limit, "
-                "and what has a default"
+                f"its argument {one.name} has no default",
+                remedy=f"let it take {', '.join(USES)}, batch_size and limit, and what has a default",
             )
     # Targets are what the function returns, whether it was told which are wanted or not.
     return frozenset({"real", *(name for name in USES if name in parameters)})

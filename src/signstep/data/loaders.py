@@ -14,6 +14,7 @@ from signstep.data.forms import Batches, is_once
 from signstep.engine.origin import foreign
 from signstep.errors import InputError, LabelError, LoadError
 from signstep.importing import current_folder_importable
+from signstep.messages import Arg
 
 
 def loaded(
@@ -41,13 +42,15 @@ def loaded(
     if isinstance(given, DataSource):
         return replace(given, batch_size=batch_size)
     if is_once(given) and not made:
-        raise InputError(f"{name} is a {type(given).__name__}, which can be read once alone; name a function of it")
+        raise InputError(
+            Arg(name), f"is a {type(given).__name__}, which can be read once alone", remedy="name a function of it"
+        )
     again: Callable[[], Any] = partial(_given, make, name) if is_once(given) else lambda: given
     seen = _seen(_pieces(given, name, limit, real=real))
     bounds, classes = _bounds(given, name), _classes(given, name)
     total, notes = _total(given, seen, limit)
     if not seen.count:
-        raise InputError(f"{name} gives no examples; let it give batches (x, y)")
+        raise InputError(f"{name} gives no examples", remedy="let it give batches (x, y)")
 
     def read(sizes: Sequence[int]) -> Iterator[Tensor]:
         return regroup(_checked(_pieces(again(), name, limit, real=real), seen.labels, name), sizes)
@@ -82,9 +85,12 @@ def _pieces(given: Any, name: str, limit: int | None, *, real: bool) -> Iterator
     left = limit
     for x, y in Batches(given):
         if not isinstance(x, Tensor):
-            raise InputError(f"{name} gives several inputs {list(x)}; a command takes one tensor, or pass --domain")
+            raise InputError(
+                f"{name} gives several inputs {list(x)}, and a command takes one tensor",
+                remedy=("give one, or pass", Arg("domain")),
+            )
         if y is None:
-            raise LabelError(f"{name} gives no labels, and commands need them; let it give batches (x, y)")
+            raise LabelError(f"{name} gives no labels, and commands need them", remedy="let it give batches (x, y)")
         kept = len(x) if left is None else min(len(x), left)
         kind = "" if x.is_floating_point() else str(x.dtype).removeprefix("torch.")
         labels = y[:kept].float() if real else y[:kept]
@@ -119,7 +125,7 @@ def _seen(pieces: Iterator[tuple[Tensor, Tensor, str]]) -> _Seen:
     for x, y, kind in pieces:
         shapes[tuple(x.shape[1:])] = None
         if len(shapes) > 1:
-            raise InputError(f"the data has examples of the shapes {list(shapes)}; bring them to one shape")
+            raise InputError(f"the data has examples of the shapes {list(shapes)}", remedy="bring them to one shape")
         labels.append(y)
         kinds |= {kind: None} if kind else {}
         numbers.update(x.contiguous().numpy().tobytes())
@@ -140,7 +146,7 @@ def _checked(pieces: Iterator[tuple[Tensor, Tensor, str]], labels: Tensor, name:
     for x, y, _ in pieces:
         if not torch.equal(y, labels[start : start + len(y)]):
             raise LoadError(
-                f"{name} gives other labels when it is read again; let it give one order, without shuffling"
+                f"{name} gives other labels when it is read again", remedy="let it give one order, without shuffling"
             )
         start += len(y)
         yield x
@@ -153,7 +159,7 @@ def _bounds(given: object, name: str) -> tuple[float, float] | None:
     try:
         low, high = map(float, said)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: bounds={said!r} are not two numbers; write (0.0, 1.0)") from error
+        raise InputError(Arg("bounds", said), "are not two numbers", remedy="write (0.0, 1.0)", where=name) from error
     return low, high
 
 
@@ -162,7 +168,7 @@ def _classes(given: object, name: str) -> tuple[str, ...] | None:
     if said is None:
         return None
     if isinstance(said, str) or not all(isinstance(one, str) for one in said):
-        raise InputError(f"{name}: classes={said!r} are no names; write a tuple of text")
+        raise InputError(Arg("classes", said), "are no names", remedy="write a tuple of text", where=name)
     return tuple(said)
 
 

@@ -21,6 +21,7 @@ from signstep.errors import InputError, LoadError
 from signstep.importing import is_spec
 from signstep.io.caps import current
 from signstep.io.files import expanded, refuse_unwritable
+from signstep.messages import Arg
 from signstep.registry import Registry
 
 ACCEPTED = (
@@ -30,13 +31,15 @@ ACCEPTED = (
     "a folder that Hugging Face's save_to_disk wrote, or 'digits'"
 )
 
-_REMEDIES = {
-    "resize": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
-    "split": "has no meaning for {path}: pass the path of that split instead",
-    "label_column": "names the label column of a table or saved data set, and {path} is none: leave it out",
-    "classes": "gives an order to class names, and {path} has no class names of its own: leave it out",
-    "skip_bad": "works for folders of images, tables and saved data sets only, and {path} is none: leave it out",
-    "max_pixels": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
+# What each option is for, and what to do where it has no place.
+_LEAVE = "leave it out"
+_MEANT: dict[str, tuple[str, str]] = {
+    "resize": ("works for folders of images only (by class, or a saved data set), and {} is none", _LEAVE),
+    "split": ("has no meaning for {}", "pass the path of that split instead"),
+    "label_column": ("names the label column of a table or saved data set, and {} is none", _LEAVE),
+    "classes": ("gives an order to class names, and {} has no class names of its own", _LEAVE),
+    "skip_bad": ("works for folders of images, tables and saved data sets only, and {} is none", _LEAVE),
+    "max_pixels": ("works for folders of images only (by class, or a saved data set), and {} is none", _LEAVE),
 }
 
 
@@ -84,7 +87,9 @@ def open_data(
     """
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize, max_pixels=max_pixels)
     if ignore_label is not None and real:
-        raise InputError(f"ignore_label={ignore_label} leaves out a class, and real targets have none: leave it out")
+        raise InputError(
+            Arg("ignore_label", ignore_label), "leaves out a class, and real targets have none", remedy="leave it out"
+        )
     if isinstance(classes, str | Path):
         refuse_unwritable(classes, "the name of the list of classes")
     names = None if classes is None else read_classes(classes)
@@ -95,7 +100,7 @@ def open_data(
     try:
         source = _open(path, asked)
     except OSError as error:
-        raise LoadError(f"{path} cannot be read ({error}): check that it may be opened") from error
+        raise LoadError(f"{path} cannot be read ({error})", remedy="check that it may be opened") from error
     if isinstance(classes, str | Path):
         file = expanded(classes)
         source = replace(source, files={**source.files, f"classes: {file.name}": file})
@@ -106,13 +111,14 @@ def open_data(
 
 def _open(path: str | Path, asked: Asked) -> DataSource:
     row = format_of(path)
-    for option, remedy in _REMEDIES.items():
+    for option, (text, remedy) in _MEANT.items():
         value = getattr(asked, option)
         if value is not None and value is not False and option not in row.uses:
-            raise InputError(f"{option}={value!r} {remedy.format(path=path)}")
+            raise InputError(Arg(option, value), text.replace("{}", str(path)), remedy=remedy)
     if asked.real and "real" not in row.uses:
         raise InputError(
-            f"{path} holds classes, and a regression needs real targets: pass a .npz, or a table with its column"
+            f"{path} holds classes, and a regression needs real targets",
+            remedy="pass a .npz, or a table with its column",
         )
     return row.open(expanded(path), asked)
 
@@ -133,21 +139,22 @@ def format_of(path: str | Path) -> DataFormat:
         known = DATA.get(text)
         if is_spec(text) or (known is not None and known.recognises is None):
             return DATA.find(text)
-        raise LoadError(f"{path} does not exist: pass {ACCEPTED}, or your own, as {SPELLING.example}")
+        raise LoadError(f"{path} does not exist", remedy=f"pass {ACCEPTED}, or your own, as {SPELLING.example}")
     # Packages are asked where none of Signstep's own formats is it.
     for rows in (DATA.own, DATA):
         found = next((row for row in rows.values() if row.recognises is not None and row.recognises(where)), None)
         if found is not None:
             return DATA.find(found.name)
-    raise LoadError(_unknown(where))
+    raise _unknown(where)
 
 
-def _unknown(path: Path) -> str:
+def _unknown(path: Path) -> LoadError:
     if not path.is_dir():
-        return f"{path} is of no known kind: pass {ACCEPTED}"
+        return LoadError(f"{path} is of no known kind", remedy=f"pass {ACCEPTED}")
     if any(is_image(file) for file in path.iterdir()):
-        return f"{path} holds images but no class folders: move the images of each class to a folder of its own"
-    return f"the folder {path} holds nothing that can be read: pass {ACCEPTED}"
+        remedy = "move the images of each class to a folder of its own"
+        return LoadError(f"{path} holds images but no class folders", remedy=remedy)
+    return LoadError(f"the folder {path} holds nothing that can be read", remedy=f"pass {ACCEPTED}")
 
 
 def _npz(path: Path, asked: Asked) -> DataSource:
@@ -280,12 +287,12 @@ def _check(
     max_pixels: int | None,
 ) -> None:
     if max_pixels is not None and max_pixels < 1:
-        raise InputError(f"max_pixels={max_pixels}: pass at least 1, or leave it out for 25 million")
+        raise InputError(Arg("max_pixels", max_pixels), remedy="pass at least 1, or leave it out for 25 million")
     if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: pass at least 1")
+        raise InputError(Arg("batch_size", batch_size), remedy="pass at least 1")
     if limit is not None and limit < 1:
-        raise InputError(f"limit={limit}: pass at least 1, or leave it out for all examples")
+        raise InputError(Arg("limit", limit), remedy="pass at least 1, or leave it out for all examples")
     if split not in (None, "test", "train"):
-        raise InputError(f"split={split!r}: pass 'test' or 'train'")
+        raise InputError(Arg("split", split), remedy="pass 'test' or 'train'")
     if resize is not None and min(resize) < 1:
-        raise InputError(f"resize={resize}: pass (height, width) in pixels")
+        raise InputError(Arg("resize", resize), remedy="pass (height, width) in pixels")

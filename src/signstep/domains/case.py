@@ -31,7 +31,7 @@ class Request:
     A domain heeds what has a meaning for it; the command line refuses the rest (`Domain.heeds`).
 
     Attributes:
-        model: package.module:factory, or what the domain reads as a model.
+        model: what `signstep.open` takes, or what else the domain reads as a model.
         weights: a file of weights.
         model_args: name=value for the factory.
         trust: whether files may be loaded that can run code.
@@ -48,7 +48,7 @@ class Request:
         resize: images: (height, width) to bring them to.
         label_column: tables: the column of the label.
         ignore: tables: columns to leave out.
-        classes: a text file with a class name on each line.
+        classes: a text file with a class name on each line, or the names.
         skip_bad: leave bad rows out and count them, instead of an error.
         ignore_label: the label that stands for none.
         max_pixels: the most pixels that an image may have.
@@ -79,7 +79,7 @@ class Request:
     resize: tuple[int, int] | None = None
     label_column: str | None = None
     ignore: tuple[str, ...] = ()
-    classes: Path | None = None
+    classes: Path | tuple[str, ...] | None = None
     skip_bad: bool = False
     ignore_label: int | None = None
     max_pixels: int | None = None

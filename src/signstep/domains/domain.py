@@ -11,6 +11,7 @@ from signstep.domains.case import IMAGE, Case, Request
 from signstep.errors import InputError
 from signstep.importing import is_spec
 from signstep.io.files import expanded
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Domain:
         for name, path in (("data", data), ("schema", request.schema)):
             # ASE's readers take images of a file as FILE@INDEX.
             if path is not None and not expanded(str(path).partition("@")[0]).exists():
-                raise InputError(f"{name}={str(path)!r} does not exist; pass a file or folder that does")
+                raise InputError(Arg(name, str(path)), "does not exist", remedy="pass a file or folder that does")
         # In records it stands as it can be typed again.
         made: Case = self._module().case(request)
         return replace(made, domain=self.name)

@@ -7,16 +7,23 @@ from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import Threat, ThreatModel
 from signstep.engine.tree import Tree
 from signstep.errors import ThreatError
+from signstep.messages import Arg
 
 
 def region_around(x: Tree, threat: Threat) -> Region:
     """The region that ``threat`` allows around ``x``; a dict of inputs takes a dict of threats with the same names."""
     if isinstance(x, Tensor):
         if not isinstance(threat, ThreatModel):
-            raise ThreatError(f"threat names the inputs {sorted(threat)}, but x is one tensor; pass one threat model")
+            raise ThreatError(
+                Arg("threat"), f"names the inputs {sorted(threat)}, but x is one tensor", remedy="pass one threat model"
+            )
         return _around(x, threat)
     if isinstance(threat, ThreatModel):
-        raise ThreatError(f"x has the inputs {sorted(x)}; pass a dict that gives each attacked input its threat model")
+        raise ThreatError(
+            Arg("x"),
+            f"has the inputs {sorted(x)}",
+            remedy="pass a dict that gives each attacked input its threat model",
+        )
     return ProductRegion({name: _around(x[name], threat[name]) for name in x})
 
 

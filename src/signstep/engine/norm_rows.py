@@ -7,6 +7,7 @@ from typing import Any
 
 from signstep.errors import InputError, ThreatError
 from signstep.importing import Spelling, is_spec
+from signstep.messages import Arg
 from signstep.registry import Brought
 
 SPELLING = Spelling("the norm", "name", "my_norms:weighted")
@@ -25,7 +26,7 @@ def norm_of(brought: Brought) -> Any:
     made = _made(thing, brought.name) if inspect.isclass(thing) or inspect.isroutine(thing) else thing
     refuse_norm(made)
     if made.name != brought.name and not is_spec(brought.name):
-        raise InputError(f"the norm calls itself {made.name!r}; give it the name {brought.name!r}")
+        raise InputError(f"the norm calls itself {made.name!r}", remedy=f"give it the name {brought.name!r}")
     return made
 
 
@@ -36,7 +37,9 @@ def family_of(brought: Brought) -> Callable[..., Any]:
         InputError: it is none.
     """
     if not callable(brought.thing):
-        raise InputError(f"it is a {type(brought.thing).__name__}; name a class or a function that makes norms")
+        raise InputError(
+            f"it is a {type(brought.thing).__name__}", remedy="name a class or a function that makes norms"
+        )
     return brought.thing
 
 
@@ -48,11 +51,13 @@ def refuse_norm(thing: Any) -> None:
     """
     missing = [name for name in METHODS if not callable(getattr(thing, name, None))]
     if missing:
-        raise ThreatError(f"norm {type(thing).__name__} has no {', no '.join(missing)}, which norms have; write them")
+        raise ThreatError(
+            f"norm {type(thing).__name__} has no {', no '.join(missing)}, which norms have", remedy="write them"
+        )
     name = getattr(thing, "name", None)
     if not isinstance(name, str) or not name or not name.isprintable() or any(map(str.isspace, name)):
         raise ThreatError(
-            f"norm {type(thing).__name__} has the name {name!r}; write text without spaces, such as 'mine(2)'"
+            f"norm {type(thing).__name__} has the name {name!r}", remedy="write text without spaces, such as 'mine(2)'"
         )
 
 
@@ -78,7 +83,7 @@ def with_arguments(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]] | N
             raise ValueError(rest)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         raise ThreatError(
-            f"norm={text!r}: its arguments are no plain values; write them as in weighted(0.5)"
+            Arg("norm", text), ": its arguments are no plain values", remedy="write them as in weighted(0.5)"
         ) from error
     return name, values, named
 
@@ -92,9 +97,9 @@ def _made(thing: Any, name: str) -> Any:
     try:
         signature = inspect.signature(thing)
     except (TypeError, ValueError) as error:
-        raise InputError(f"the arguments of {name} cannot be read; wrap it in a function") from error
+        raise InputError(f"the arguments of {name} cannot be read", remedy="wrap it in a function") from error
     try:
         signature.bind()
     except TypeError as error:
-        raise InputError(f"it takes {signature}; write its arguments behind it, as in {name}(0.5)") from error
+        raise InputError(f"it takes {signature}", remedy=f"write its arguments behind it, as in {name}(0.5)") from error
     return thing()

@@ -28,6 +28,7 @@ from signstep.engine.origin import foreign
 from signstep.engine.tree import per_row
 from signstep.engine.verify import size_of
 from signstep.errors import ThreatError
+from signstep.messages import Arg
 from signstep.registry import NotTypedError, Registry, UnknownNameError
 
 
@@ -260,7 +261,12 @@ class Grouped:
 
     def __post_init__(self) -> None:
         if not self.axes:
-            raise ThreatError("Grouped needs at least one axis, got axes=(); use Linf() for groups of one coordinate")
+            raise ThreatError(
+                Arg("axes", self.axes),
+                "names none, and a group has at least one axis",
+                remedy="use Linf() for groups of one coordinate",
+                where="Grouped",
+            )
 
     @property
     def name(self) -> str:
@@ -320,7 +326,10 @@ class Grouped:
         """Where the group axes are in ``d`` and where `_grouped` moves them: to the end."""
         ndim = d.ndim - 1
         if not all(-ndim <= axis < ndim for axis in self.axes):
-            raise ThreatError(f"{self.name} groups axes that examples of shape {tuple(d.shape[1:])} do not have")
+            raise ThreatError(
+                f"{self.name} groups axes that examples of shape {tuple(d.shape[1:])} do not have",
+                remedy="pass axes that an example has",
+            )
         dims = sorted({axis % ndim + 1 for axis in self.axes})
         return dims, range(-len(dims), 0)
 
@@ -382,9 +391,8 @@ def norm(name: str | Norm) -> Norm:
         raise
     except UnknownNameError as error:
         own = "or your own, as module:name"
-        raise ThreatError(
-            f"norm={name!r} is not known; use one of {', '.join(BY_NAME)} or grouped(axis,...), {own}"
-        ) from error
+        remedy = f"use one of {', '.join(BY_NAME)} or grouped(axis,...), {own}"
+        raise ThreatError(Arg("norm", name), "is not known", remedy=remedy) from error
 
 
 def _brought(key: str) -> Norm:
@@ -394,7 +402,7 @@ def _brought(key: str) -> Norm:
         InputError: there is none of this name, or it cannot be made.
     """
     if key.lower().startswith("grouped("):
-        raise UnknownNameError(f"norm={key!r}")
+        raise UnknownNameError(Arg("norm", key), remedy="write grouped(1,2), say, with whole numbers for the axes")
     called = with_arguments(key)
     if called is None:
         return NORMS.find(key)

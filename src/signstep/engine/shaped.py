@@ -51,6 +51,6 @@ def need_check(threat: Threat) -> None:
         ball = isinstance(part, ThreatModel) and not isinstance(part, ShapedThreat)
         if ball and not isinstance(part.norm, CheckedNorm):
             raise ThreatError(
-                f"norm {part.norm.name!r} has no check(before, after), without which no verdict can be given; write "
-                "one that shares no code with its search, or call fgsm, which gives none"
+                f"norm {part.norm.name!r} has no check(before, after), without which no verdict can be given",
+                remedy="write one that shares no code with its search, or call fgsm, which gives none",
             )

@@ -62,7 +62,10 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
     dtype, but never more than float32's: coarser formats must round towards x.
     """
     if point.shape != x.shape:
-        raise InputError(f"attacked inputs have shape {tuple(point.shape)}, the clean ones {tuple(x.shape)}")
+        raise InputError(
+            f"attacked inputs have shape {tuple(point.shape)}, the clean ones {tuple(x.shape)}",
+            remedy="pass two of one shape",
+        )
     tolerance = _last_place(x, terms)
     device = torch.device("cpu") if x.device.type == "mps" else x.device
     after, before = point.to(device), x.to(device)
@@ -114,7 +117,7 @@ def size_of(change: Tensor, kind: str, axes: tuple[int, ...] = ()) -> Tensor:
         dims = [axis + 1 if axis >= 0 else axis for axis in axes]
         return change.square().sum(dims).sqrt().reshape(len(change), -1).amax(1)
     raise InputError(
-        f"cannot verify a threat in the norm {kind!r}: the checker knows {', '.join(KINDS)}, and norms with a check"
+        f"the checker knows no norm {kind!r}", remedy=f"pass one of {', '.join(KINDS)}, or a norm with a check"
     )
 
 
@@ -131,7 +134,9 @@ def _told(check: Sizes, before: Tensor, after: Tensor, kind: str) -> Tensor:
     sizes = check(before.double(), after.double())
     if not isinstance(sizes, Tensor) or sizes.shape != (len(before),) or sizes.is_complex():
         shape = f"shape {tuple(sizes.shape)}" if isinstance(sizes, Tensor) else f"a {type(sizes).__name__}"
-        raise InputError(f"the check of norm {kind!r} gave {shape} for {len(before)} rows; return one size for each")
+        raise InputError(
+            f"the check of norm {kind!r} gave {shape} for {len(before)} rows", remedy="return one size for each"
+        )
     return sizes.detach().double().to(before.device)
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -16,7 +16,9 @@ from signstep.engine.transform import Transform
 from signstep.engine.tree import Tree, leaves, tree_map
 from signstep.engine.untouched import Mode
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.predictor import Kind, Predictor, Selector, check_network, select
+from signstep.model.shapes import Shape, checked_shape, refuse_other
 from signstep.model.space import InputSpace, Statistic
 
 Callee: TypeAlias = Callable[..., Any]
@@ -43,8 +45,11 @@ class Model:
         transform: what happens to inputs before the network sees them, such as ``ss.transforms.Noise(0.05)``: part of
             what is attacked, drawn for each row.
         classes: names of the classes, in the order of the outputs.
+        shape: of one input, such as (3, 224, 224), with None where any size does; None where that is not known. Others
+            are refused before they reach the network.
         name: for records; None for the type of the network.
         hashes: SHA-256 of what it was made from, by "weights" and "code", where that is known.
+        notes: what was assumed on the way to it, a sentence each; records have them.
 
     Raises:
         InputError: a declaration makes no sense, by itself or beside another one.
@@ -67,28 +72,40 @@ class Model:
     mode: Mode = "eval"
     transform: Transform | None = None
     classes: Sequence[str] = ()
+    shape: Shape = None
     name: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.network, Model):
-            raise InputError("network is a Model already; pass it as it is, or dataclasses.replace(model, ...)")
+            raise InputError(
+                Arg("network"), "is a Model already", remedy="pass it as it is, or dataclasses.replace(model, ...)"
+            )
         check_network(self.network, self.outputs)
-        self.space()
+        # Made once: every call of a verb needs it.
+        object.__setattr__(self, "_raw_space", InputSpace.of(self.mean, self.std, inputs=self.inputs))
         if self.mode not in ("eval", "keep"):
-            raise InputError(f"mode={self.mode!r}; pass 'eval' or 'keep'")
+            raise InputError(Arg("mode", self.mode), remedy="pass 'eval' or 'keep'")
         if isinstance(self.task, str) and self.task not in TASK_NAMES:
-            raise InputError(f"task={self.task!r} is not one of {', '.join(TASK_NAMES)}, or a task object")
+            raise InputError(
+                Arg("task", self.task),
+                f"is not one of {', '.join(TASK_NAMES)}",
+                remedy="pass one of these, or a task object",
+            )
         if self.transform is not None and not callable(self.transform):
             raise InputError(
-                f"transform={self.transform!r}; pass one of signstep.transforms, or a function of (u, draws)"
+                Arg("transform", self.transform), remedy="pass one of signstep.transforms, or a function of (u, draws)"
             )
         if self.transform is not None and not _takes_two(self.transform):
             raise InputError(
-                f"transform={self.transform!r} does not take two arguments; it is called with the inputs and what to "
-                "draw from: pass a function of (u, draws), which need not draw"
+                Arg("transform", self.transform),
+                "does not take two arguments, the inputs and what to draw from",
+                remedy="pass a function of (u, draws), which need not draw",
             )
         object.__setattr__(self, "classes", _names(self.classes))
+        object.__setattr__(self, "shape", checked_shape(self.shape))
+        object.__setattr__(self, "notes", tuple(self.notes))
         object.__setattr__(self, "hashes", dict(self.hashes))
 
     @classmethod
@@ -103,9 +120,24 @@ class Model:
         for argument, value in (("mean", mean), ("std", std)):
             if value is not None:
                 raise InputError(
-                    f"{argument} is given beside a Model, which declares it itself; drop it, or pass the bare network"
+                    Arg(argument, value),
+                    "is given beside a Model, which declares it itself",
+                    remedy="drop it, or pass the bare network",
                 )
         return model
+
+    @property
+    def module(self) -> nn.Module:
+        """The network, where it is an nn.Module.
+
+        Raises:
+            InputError: it is another callable.
+        """
+        if not isinstance(self.network, nn.Module):
+            raise InputError(
+                f"{self.title} is a {type(self.network).__name__}, which is no nn.Module", remedy="pass one"
+            )
+        return self.network
 
     @property
     def title(self) -> str:
@@ -120,13 +152,15 @@ class Model:
 
     def space(self, budget: Literal["raw", "normalised"] = "raw") -> InputSpace:
         """The input space, for a search that measures in these units."""
+        if budget == "raw":
+            return cast("InputSpace", vars(self)["_raw_space"])
         return InputSpace.of(self.mean, self.std, inputs=self.inputs, budget=budget)
 
     def predictor(self, space: InputSpace | None = None, kind: Kind | None = None) -> Predictor:
         """What calls the network, on inputs in the units of the space's budget."""
         space = self.space() if space is None else space
         prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
-        return Predictor(self.network, self.output, self.kind if kind is None else kind, prepare)
+        return Predictor(self.network, self.output, self.kind if kind is None else kind, prepare, shape=self.shape)
 
     def __call__(self, x: Tree | arrays.Array) -> Tensor:
         """The scores of inputs (R, ...) in the declared units, differentiable, with the network as it stands.
@@ -134,6 +168,7 @@ class Model:
         A declared transform is drawn from each input's content, so that the same input gets the same answer.
         """
         made = arrays.inputs(x, [], home=arrays.Home(self.network))
+        refuse_other(self.shape, made)
         space = self.space()
         if self.transform is not None:
             transform, raw = self.transform, tree_map(space.to_raw, made)
@@ -152,18 +187,27 @@ class Model:
         return self
 
     def __repr__(self) -> str:
-        said = [f"{part.name}={getattr(self, part.name)!r}" for part in fields(self)[1:] if self._says(part.name)]
+        said = [f"{part.name}={getattr(self, part.name)!r}" for part in fields(self)[1:] if self.says(part.name)]
         return f"Model({', '.join([type(self.network).__name__, *said])})"
 
-    def _says(self, name: str) -> bool:
-        """Whether something else than the default is declared."""
+    def says(self, name: str) -> bool:
+        """Whether an attribute of that name is declared to be something else than the default."""
         value, default = getattr(self, name), _DEFAULTS.get(name)
         return not isinstance(value, type(default)) or isinstance(value, Tensor) or value != default
 
 
-def renamed(model: Model, name: str) -> Model:
-    """The same model under another name."""
-    return replace(model, name=name)
+def same(one: Model, other: Model) -> bool:
+    """Whether two declarations say the same of the same network; names and hashes are no matter."""
+    names = [part.name for part in fields(Model) if part.name not in ("classes", "name", "hashes")]
+    return all(_equal(getattr(one, name), getattr(other, name)) for name in names)
+
+
+def _equal(one: object, other: object) -> bool:
+    if one is other:
+        return True
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and not isinstance(one, (Tensor, nn.Module)) and one == other
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -173,12 +217,13 @@ _DEFAULTS: dict[str, Any] = {
     "mode": "eval",
     "classes": (),
     "hashes": {},
+    "notes": (),
 }
 
 
 def _names(classes: object) -> tuple[str, ...]:
     if isinstance(classes, str) or not isinstance(classes, Sequence) or not all(isinstance(c, str) for c in classes):
-        raise InputError(f"classes={classes!r}; pass the names of the classes, a text for each output")
+        raise InputError(Arg("classes", classes), remedy="pass the names of the classes, a text for each output")
     return tuple(classes)
 
 

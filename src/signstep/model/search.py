@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor, nn
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.twin import ENGINES, Engine
 
@@ -45,11 +46,13 @@ class Search:
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
-            raise InputError(f"engine={self.engine!r}; pass one of {', '.join(ENGINES)}")
+            raise InputError(Arg("engine", self.engine), remedy=f"pass one of {', '.join(ENGINES)}")
         if self.surrogate is not None and not self.surrogates:
-            raise InputError("surrogate is empty; pass a model or several, or None to attack the model itself")
+            raise InputError(
+                Arg("surrogate"), "is empty", remedy="pass a model or several, or None to attack the model itself"
+            )
         if not isinstance(self.eot, int) or self.eot < 1:
-            raise InputError(f"eot={self.eot!r}; pass a whole number of draws, at least 1")
+            raise InputError(Arg("eot", self.eot), remedy="pass a whole number of draws, at least 1")
 
     @property
     def surrogates(self) -> tuple[Model | Callee, ...]:
@@ -75,15 +78,19 @@ def search_of(search: Search | None, *, target: Target = None, engine: Engine | 
         InputError: the short form and the search say the same thing.
     """
     if search is not None and not isinstance(search, Search):
-        raise InputError(f"search={search!r}; pass ss.Search(...), such as ss.Search(engine='fast')")
+        raise InputError(Arg("search", search), remedy="pass ss.Search(...)")
     found = search or Search()
     if target is not None:
         if found.target is not None:
-            raise InputError("target is given twice, to the verb and in search=; drop one of the two")
+            raise InputError(
+                Arg("target"), "is given twice, to the verb and in", Arg("search"), remedy="drop one of the two"
+            )
         found = replace(found, target=target)
     if engine is not None:
         if found.engine not in ("exact", engine):
-            raise InputError(f"engine={engine!r} is given beside search= with engine {found.engine!r}; drop one")
+            raise InputError(
+                Arg("engine", engine), f"is given beside search= with engine {found.engine!r}", remedy="drop one"
+            )
         found = replace(found, engine=engine)
     return found
 
@@ -103,5 +110,6 @@ def refuse(search: Search, verb: str, **reasons: str) -> None:
     for name, reason in reasons.items():
         value = getattr(search, name)
         if isinstance(value, Tensor) or value != getattr(plain, name):
-            said = "" if isinstance(value, (Tensor, nn.Module, Callable)) else f"={value!r}"  # type: ignore[arg-type]
-            raise InputError(f"{name}{said} has no meaning for {verb}: {reason}")
+            long = isinstance(value, (Tensor, nn.Module, Callable))  # type: ignore[arg-type]
+            seen = Arg(name) if long else Arg(name, value)
+            raise InputError(seen, f"has no meaning for {verb}: {reason}", remedy="leave it out")

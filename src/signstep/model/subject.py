@@ -40,6 +40,7 @@ from signstep.engine.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.engine.untouched import Mode, RandomnessWatch, guard_of, untouched
 from signstep.engine.verify import Verification, verify
 from signstep.errors import InputError, LabelError, ModelError, ThreatError
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.model.predictor import Kind, Predictor
 from signstep.model.search import Search, Target
@@ -98,8 +99,12 @@ class Question:
         needs = getattr(attack, "needs", "gradients")
         if self.form == "labels" and needs in ("scores", "gradients"):
             raise ModelError(
-                f"{attack.name} needs {needs}, and this model answers with labels alone; use hop-skip-jump or "
-                "random-direction, pass surrogate=, or let the model return scores"
+                f"{attack.name} needs {needs}, and this model answers with labels alone",
+                remedy=(
+                    "use hop-skip-jump or random-direction, pass",
+                    Arg("surrogate"),
+                    ", or let the model return scores",
+                ),
             )
         found = self.searched_on_twin(attack)(self.problem, self.region, self.x, key, begin)
         verdict = found.verdict
@@ -259,7 +264,13 @@ class Subject:
         search = search or Search()
         space = model.space(search.budget)
         if model.transform is not None and space.budget == "normalised":
-            raise InputError("transform changes raw inputs, budget='normalised' searches others; drop one of the two")
+            raise InputError(
+                Arg("transform"),
+                "changes raw inputs,",
+                Arg("budget", "normalised"),
+                "searches others",
+                remedy="drop one of the two",
+            )
         gradients: Kind = "auto" if model.kind == "labels" else model.kind
         return cls(
             model.predictor(space),
@@ -408,7 +419,9 @@ class Subject:
         made = arrays.inputs(x, notes, home=arrays.Home(self.predictor.model))
         for part in leaves(made):
             if part.ndim and not len(part):
-                raise InputError(f"x has shape {tuple(part.shape)}, which is empty; pass one example or more")
+                raise InputError(
+                    Arg("x", tuple(part.shape), of="shape"), ", which is empty", remedy="pass one example or more"
+                )
         return made
 
     def _twin(self, inputs: Tree) -> tuple[nn.Module | None, list[str]]:
@@ -519,32 +532,44 @@ class Subject:
         if isinstance(x, Mapping):
             if self.space.mean is not None:
                 raise InputError(
-                    "mean= and std= are for a single input tensor; put the normalisation of a dict into the model"
+                    Arg("mean"),
+                    "and",
+                    Arg("std"),
+                    "are for a single input tensor",
+                    remedy="put the normalisation of a dict into the model",
                 )
             if isinstance(threat, ThreatModel):
                 floating = [name for name, part in x.items() if isinstance(part, Tensor) and part.is_floating_point()]
                 if len(floating) != 1:
                     raise ThreatError(
-                        f"x has the floating inputs {floating}; pass threat={{name: threat}} for those that may change"
+                        Arg("x"),
+                        f"has the floating inputs {floating}",
+                        remedy=("pass", Arg("threat", Blank("{name: threat}")), "for those that may change"),
                     )
                 threat = {floating[0]: threat}
             missing = [name for name in threat if name not in x]
             if missing or not threat:
-                raise ThreatError(f"threat names {list(threat)}, the inputs are {list(x)}; name one or more of them")
+                raise ThreatError(
+                    Arg("threat"), f"names {list(threat)}, the inputs are {list(x)}", remedy="name one or more of them"
+                )
             for name in threat:
                 if not isinstance(x[name], Tensor):
-                    raise ThreatError(f"threat names {name!r}, which is {x[name]!r}; name an input with rows")
+                    raise ThreatError(
+                        Arg("threat"), f"names {name!r}, which is {x[name]!r}", remedy="name an input with rows"
+                    )
             _same_rows(x)
             attacked = {name: _plain(x[name]) for name in threat}
             _check_wide(attacked)
             others = {name: part for name, part in x.items() if name not in threat}
             return attacked, named_map(_plain, others), dict(threat)
         if isinstance(threat, Mapping):
-            raise ThreatError(f"threat names the inputs {list(threat)}, but x is one tensor; pass one threat model")
+            raise ThreatError(
+                Arg("threat"), f"names the inputs {list(threat)}, but x is one tensor", remedy="pass one threat model"
+            )
         if not isinstance(threat, ThreatModel):
-            raise ThreatError(f"threat is {threat!r}; pass a threat model such as ss.linf('8/255')")
+            raise ThreatError(Arg("threat"), f"is {threat!r}", remedy="pass a threat model such as ss.linf('8/255')")
         if x.ndim == 0:
-            raise InputError("x has no dimensions; pass a batch, one row for each example")
+            raise InputError(Arg("x"), "has no dimensions", remedy="pass a batch, one row for each example")
         _check_wide({"": x})
         plain = _plain(x)
         if plain.is_floating_point():
@@ -577,13 +602,17 @@ class Subject:
         absent = _absent(task, raw, wanted)
         if absent:
             raise LabelError(
-                f"target is a class that the model gives a score of -inf in {absent} of {wanted.numel()} cases, so "
-                "that it can never be the answer there; pass other targets, or attack those rows without one"
+                Arg("target"),
+                f"is a class that the model gives a score of -inf in {absent} of {wanted.numel()} cases, so "
+                "that it can never be the answer there",
+                remedy="pass other targets, or attack those rows without one",
             )
         if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
             raise LabelError(
-                f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
-                "away from y: pass other targets, or target='random', 'least-likely' or 'next'"
+                Arg("target"),
+                f"equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
+                "away from y",
+                remedy=("pass other targets, or", Arg("target", "random"), ", 'least-likely' or 'next'"),
             )
         return Aim(labels, wanted), notes
 
@@ -615,7 +644,9 @@ def _check_ids(ids: Tensor | arrays.Array, count: int, device: torch.device) -> 
     ids = arrays.number(ids, "ids", InputError)
     if ids.shape != (count,) or ids.is_floating_point():
         raise InputError(
-            f"ids has shape {tuple(ids.shape)} and dtype {ids.dtype} for {count} examples; pass int64 ({count},)"
+            Arg("ids", tuple(ids.shape), of="shape"),
+            f"and dtype {ids.dtype} for {count} examples",
+            remedy=f"pass int64 ({count},)",
         )
     return ids.long().to(device)
 
@@ -624,8 +655,9 @@ def _check_wide(attacked: Mapping[str, Tensor]) -> None:
     for name, part in attacked.items():
         if part.ndim < 2:
             raise InputError(
-                f"{f'the input {name!r}' if name else 'x'} has shape {tuple(part.shape)}; an input that is attacked "
-                "needs a dimension beside the examples: pass x.unsqueeze(1), and let the model take it"
+                f"{f'the input {name!r}' if name else 'x'} has shape {tuple(part.shape)}, and an input under "
+                "attack needs a dimension beside the examples",
+                remedy="pass x.unsqueeze(1), and let the model take it",
             )
 
 
@@ -633,5 +665,6 @@ def _same_rows(x: Mapping[str, Tensor]) -> None:
     counts = {name: len(part) for name, part in x.items() if isinstance(part, Tensor)}
     if len(set(counts.values())) != 1:
         raise InputError(
-            f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input"
+            f"the inputs have different numbers of rows: {counts}",
+            remedy="pass one row for each example in every input",
         )

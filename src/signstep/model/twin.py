@@ -15,6 +15,7 @@ from torch.nn import functional
 from signstep.engine.submodules import reached
 from signstep.engine.tree import Tree, leaves, take, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.layout import ChannelsLast
 from signstep.model.version import weights_of, weights_version
 
@@ -68,9 +69,13 @@ def prepare(model: nn.Module, sample: Tree, *, engine: Engine = "fast") -> Prepa
         InputError: ``engine`` is neither, or the model is not an nn.Module.
     """
     if engine not in ("fast", "float32"):
-        raise InputError(f"engine={engine!r}; pass 'fast' or 'float32' ('exact' searches on the model itself)")
+        raise InputError(
+            Arg("engine", engine), remedy="pass 'fast' or 'float32' ('exact' searches on the model itself)"
+        )
     if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; a twin can be made of an nn.Module")
+        raise InputError(
+            Arg("model"), f"is a {type(model).__name__}, and a twin is made of modules", remedy="pass an nn.Module"
+        )
     few = take(
         sample, torch.arange(min(_PROBES, len(leaves(sample)[0])), device=leaves(sample)[0].device, dtype=torch.int64)
     )

@@ -21,6 +21,7 @@ from signstep.engine.tasks import ignored
 from signstep.engine.threat import linf
 from signstep.engine.tree import Tree, search_dtype, unit_l1
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Search, refuse, search_of
 from signstep.model.subject import Question, Subject
@@ -155,7 +156,7 @@ def patch(
         model: an `ss.Model`, or a bare nn.Module or callable, of images (R, C, H, W).
         data: batches (x, y) that can be read again, or two tensors; y None takes the model's predictions.
         size: side in pixels, or (height, width).
-        placement: where it lies, how it is turned and lit, and the values it may show.
+        placement: where it lies, how it is turned and lit, and the box of images and patch.
         target: a class to lead to; images that have it are left out. None leads away from the label.
         steps: of the search.
         step: length of the first, as a share of the width of the box.
@@ -173,7 +174,12 @@ def patch(
         InputError: inputs are not images, the patch does not fit, or an option makes no sense.
     """
     if steps < 1 or not step > 0 or draws < 1:
-        raise InputError(f"steps={steps}, step={step}, draws={draws}: pass steps and draws of at least 1, step above 0")
+        raise InputError(
+            Arg("steps", steps),
+            Arg("step", step),
+            Arg("draws", draws),
+            remedy="pass steps and draws of at least 1, step above 0",
+        )
     declared, search = Model.of(model), search_of(search)
     refuse(
         search,
@@ -239,7 +245,9 @@ class _Run:
                 if done == steps:
                     break
             if done == before:
-                raise InputError("data has no images to learn from; pass at least one batch, or a smaller holdout")
+                raise InputError(
+                    Arg("data"), "has no images to learn from", remedy="pass at least one batch, or a smaller holdout"
+                )
         assert values is not None
         return values
 
@@ -270,7 +278,7 @@ class _Run:
         assert isinstance(x, Tensor)
         tall, broad = (size, size) if isinstance(size, int) else size
         if min(tall, broad) < 1:
-            raise InputError(f"size={size!r}: pass a side of at least 1 pixel, or (height, width)")
+            raise InputError(Arg("size", size), remedy="pass a side of at least 1 pixel, or (height, width)")
         shape = (x.shape[1] if x.ndim == 4 else 1, tall, broad)
         self.placement.check(shape, x)
         grey = (self.placement.low + self.placement.high) / 2

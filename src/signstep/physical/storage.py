@@ -41,13 +41,15 @@ def load_kept(path: str | Path, kind: str, make: Callable[[Mapping[str, Tensor],
     tensors, terms = _read(path, kind)
     for name, part in tensors.items():
         if not torch.isfinite(part).all():
-            raise LoadError(f"{path}: {name} holds NaN or infinite values; pass a file that signstep saved as a {kind}")
+            raise LoadError(
+                f"{path}: {name} holds NaN or infinite values", remedy=f"pass a file that signstep saved as a {kind}"
+            )
     try:
         return make(tensors, terms)
     except (SignstepError, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise LoadError(
-            f"{path} does not hold the parts of a {kind} ({type(error).__name__}: {error}); pass a file that signstep "
-            "saved as one"
+            f"{path} does not hold the parts of a {kind} ({type(error).__name__}: {error})",
+            remedy="pass a file that signstep saved as one",
         ) from error
 
 
@@ -71,9 +73,13 @@ def _read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         found, terms = said.get("signstep"), json_value(said.get("terms", "null"), "what it says of itself")
     except (OSError, SafetensorError, LoadError) as error:
-        raise LoadError(f"{path} cannot be read: {error}; pass a file that signstep saved as a {kind}") from error
+        raise LoadError(
+            f"{path} cannot be read: {error}", remedy=f"pass a file that signstep saved as a {kind}"
+        ) from error
     if found != kind or not isinstance(terms, dict):
-        raise LoadError(f"{path} holds {found or 'no signstep object'}, not a {kind}; pass a file saved as one")
+        raise LoadError(
+            f"{path} holds {found or 'no signstep object'}, not a {kind}", remedy="pass a file saved as one"
+        )
     return tensors, terms
 
 

@@ -20,6 +20,7 @@ from signstep.engine.tasks import ignored
 from signstep.engine.threat import ThreatModel, one_example
 from signstep.engine.tree import per_row, search_dtype
 from signstep.errors import InputError, ThreatError
+from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Search, refuse, search_of
 from signstep.model.space import Statistic
@@ -103,7 +104,11 @@ class Universal:
     ) -> Count:
         """Fooled, of the examples that this model gets right untouched: other data, or another model.
 
-        The arguments are those of `signstep.attack`.
+        Args:
+            model: an `ss.Model`, or a bare nn.Module or callable.
+            data: batches (x, y), or two tensors.
+            mean: of a bare network: it wants (x - mean) / std.
+            std: see ``mean``.
         """
         declared = Model.of(model, mean=mean, std=std)
         key, home = Key(self.seed).fold("universal"), arrays.Home(declared.network)
@@ -173,7 +178,7 @@ def universal(
         (torch.Size([4]), True)
     """
     if epochs < 1 or not step > 0:
-        raise InputError(f"epochs={epochs}, step={step}: pass epochs >= 1 and step > 0")
+        raise InputError(Arg("epochs", epochs), Arg("step", step), remedy="pass epochs >= 1 and step > 0")
     declared, search = Model.of(model, mean=mean, std=std), search_of(search)
     refuse(
         search,
@@ -195,7 +200,9 @@ def universal(
                 gradient = _push(question, subject, delta, cap, key.fold("epoch", epoch, "batch", number))
                 delta = _stepped(delta, gradient, threat, length)
     if delta is None:
-        raise InputError("data has no examples to learn from; pass at least one batch, or a smaller holdout")
+        raise InputError(
+            Arg("data"), "has no examples to learn from", remedy="pass at least one batch, or a smaller holdout"
+        )
     control = _random(delta, threat, key)
     train = _success(subject, learn, delta, threat, target, key)
     heldout = None if judged is None else _success(subject, judged, delta, threat, target, key)
@@ -207,7 +214,9 @@ def displaced(delta: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
     """x + delta inside the threat around each row of x."""
     if x.shape[1:] != delta.shape:
         raise InputError(
-            f"x has examples of shape {tuple(x.shape[1:])}, the change {tuple(delta.shape)}; pass its like"
+            Arg("x"),
+            f"has examples of shape {tuple(x.shape[1:])}, the change {tuple(delta.shape)}",
+            remedy="pass its like",
         )
     region = region_around(x, threat)
     moved = region.land(region.project(delta.to(x.device, search_dtype(x.dtype)).expand(x.shape)))
@@ -225,9 +234,11 @@ def _start(question: Question, threat: ThreatModel) -> Tensor:
     assert isinstance(x, Tensor)
     several = one_example(threat, x.ndim)
     if several is not None:
-        raise ThreatError(f"{several} is given for each example; one change for all needs one {several} for all")
+        raise ThreatError(
+            f"{several} is given for each example, and one change is for all", remedy=f"pass one {several} for all"
+        )
     if threat.eps is None:
-        raise ThreatError("eps=None would let one change be any input; pass the length it may have")
+        raise ThreatError(Arg("eps", None), "would let one change be any input", remedy="pass the length it may have")
     return torch.zeros(x.shape[1:], dtype=search_dtype(x.dtype), device=x.device)
 
 

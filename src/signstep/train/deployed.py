@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from signstep.engine.tasks import Multiclass
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.predictor import select
 
@@ -37,7 +38,11 @@ def trained_module(model: Model) -> nn.Module:
         InputError: it is no module, or its declaration says something that training knows nothing of.
     """
     if not isinstance(model.network, nn.Module):
-        raise InputError(f"model is a {type(model.network).__name__}, which has no weights to train; pass an nn.Module")
+        raise InputError(
+            Arg("model"),
+            f"is a {type(model.network).__name__}, which has no weights to train",
+            remedy="pass an nn.Module",
+        )
     for name, fits, reason in (
         ("transform", model.transform is None, "it sees inputs as they are; augment the data instead"),
         ("inputs", model.inputs == "raw", "an attacker changes raw inputs; pass raw data, mean and std"),
@@ -46,5 +51,7 @@ def trained_module(model: Model) -> nn.Module:
         ("mode", model.mode == "eval", "it trains in training mode and looks in evaluation mode"),
     ):
         if not fits:
-            raise InputError(f"{name}={getattr(model, name)!r} has no meaning for fit: {reason}")
+            raise InputError(
+                Arg(name, getattr(model, name)), f"has no meaning for fit: {reason}", remedy="leave it out"
+            )
     return model.network if model.mean is None and model.output is None else Deployed(model)

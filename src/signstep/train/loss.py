@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 from signstep.engine.origin import contained
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.train.craft import Forward, ball
 from signstep.train.deployed import trained_module
@@ -68,20 +69,35 @@ def adversarial_loss(
     chosen = training_recipe(recipe)
     if chosen.fade != 1:
         raise InputError(
-            f"recipe={recipe!r}: fade={chosen.fade:g} needs a run of known length; pass another weight= by and by"
+            Arg("recipe", recipe),
+            Arg("fade", chosen.fade, shown=f"{chosen.fade:g}"),
+            "needs a run of known length",
+            remedy=("pass another", Arg("weight"), "by and by"),
         )
     if criterion is not None and chosen.objective == "bounded":
         raise InputError(
-            f"recipe={chosen.name!r} bounds cross-entropy by margins; drop criterion=, or take another recipe"
+            Arg("recipe", chosen.name),
+            "bounds cross-entropy by margins",
+            remedy=("drop", Arg("criterion"), ", or take another recipe"),
         )
     if memory is None and chosen.objective in ("free", "prior"):
         raise InputError(
-            f"recipe={chosen.name!r} remembers; pass memory=signstep.train.Memory(), the same at each call"
+            Arg("recipe", chosen.name),
+            "remembers",
+            remedy=("pass", Arg("memory", Blank("signstep.train.Memory()")), ", the same at each call"),
         )
     if ids is None and chosen.objective == "prior":
-        raise InputError(f"recipe={chosen.name!r} remembers each example; pass ids=, row numbers in the training set")
+        raise InputError(
+            Arg("recipe", chosen.name),
+            "remembers each example",
+            remedy=("pass", Arg("ids"), ", row numbers in the training set"),
+        )
     if smoothing and criterion is not None:
-        raise InputError(f"smoothing={smoothing:g} belongs to cross-entropy; put it into your criterion, or drop one")
+        raise InputError(
+            Arg("smoothing", smoothing, shown=f"{smoothing:g}"),
+            "belongs to cross-entropy",
+            remedy="put it into your criterion, or drop one",
+        )
     forward: Forward = trained_module(model) if isinstance(model, Model) else model
     rowwise, learnt = losses(smoothing, criterion)
     draws = BatchDraws(len(x), x.device, generator)
@@ -102,8 +118,9 @@ def losses(smoothing: float, criterion: Criterion | None) -> tuple[Criterion, Cr
         value = given(outputs, y)
         if value.shape != (len(y),):
             raise InputError(
-                f"criterion returned shape {tuple(value.shape)} for {len(y)} rows; return one loss for each row, "
-                "such as with reduction='none'"
+                Arg("criterion"),
+                f"returned shape {tuple(value.shape)} for {len(y)} rows",
+                remedy="return one loss for each row, such as with reduction='none'",
             )
         return value
 

@@ -233,9 +233,9 @@ def test_unequal_lengths_are_one_sentence() -> None:
         ('rise = "much"', "rise = 'much'; pass a number in eV"),
         ('norm = "l1"', "norm='l1'; pass linf, atom or l2"),
         ("eps = 0", "eps=0.0; pass a length"),
-        ("steps = 4", "'steps' is not known; a schema of atoms has rise"),
+        ("steps = 4", "'steps' is not known; write one of rise"),
         ("disagreement = 0.1", "disagreement needs a second potential"),
-        ("quiet = 3", "quiet = 3; it has the numbers relative and floor"),
+        ("quiet = 3", "quiet = 3; write the numbers relative and floor"),
         ("potential = 3", "potential = 3; pass a text"),
         ("fmax = -1.0", "fmax=-1.0; pass a share between 0 and 1"),
     ],
@@ -269,12 +269,12 @@ def test_levels_for_each_structure(tmp_path: Path) -> None:
     ("request_", "message"),
     [
         (Request(threat="pixel:0.1"), "norm='pixel'; pass linf, atom or l2"),
-        (Request(threat="linf:far"), "threat 'linf:far'; write linf:0.05"),
+        (Request(threat="linf:far"), "threat='linf:far'; write linf:0.05"),
         (Request(model="emd"), "potential='emd' is not one of emt, lj, morse, graph"),
         (Request(model="nowhere:calc"), "nowhere:calc: the module cannot be imported"),
         (Request(model="ase:nothing"), "the module ase has no function nothing"),
         (Request(model_args=("speed=3",), model="graph"), "takes no arguments, got"),
-        (Request(label_column="y"), "label_column has no meaning"),
+        (Request(label_column="y"), "label_column='y' has no meaning"),
     ],
 )
 def test_requests_that_make_no_sense_are_one_sentence(request_: Request, message: str) -> None:

@@ -161,10 +161,10 @@ def test_skipped_series_are_in_the_notes(tmp_path: Path) -> None:
 def test_halves_that_are_missing(tmp_path: Path) -> None:
     data = waves(tmp_path)
     (tmp_path / "waves_TRAIN.ts").unlink()
-    with pytest.raises(InputError, match=r"there is no waves_TRAIN\.ts to train a model on; pass --model"):
+    with pytest.raises(InputError, match=r"there is no waves_TRAIN\.ts to train a model on; pass model="):
         case(Request(data=str(data)))
     (tmp_path / "a.csv").write_text("a,label\n" + 20 * "1,x\n" + 19 * "2,y\n")
-    with pytest.raises(InputError, match=r"the class 'y' has too few series .* \(1 in all\); pass --model"):
+    with pytest.raises(InputError, match=r"the class 'y' has too few series .* \(1 in all\); pass model="):
         case(Request(data=str(tmp_path / "a.csv")))
     (tmp_path / "empty.csv").touch()
     with pytest.raises(LoadError, match=r"empty\.csv is empty or starts with an empty line"):

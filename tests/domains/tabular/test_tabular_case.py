@@ -129,13 +129,13 @@ def test_without_labels_the_decisions_count_as_right(credit_files: Request) -> N
     ("change", "kind", "said"),
     [
         ({"schema": None}, InputError, "signstep schema --domain tabular --data people.csv"),
-        ({"data": None}, InputError, "--data is missing"),
-        ({"model": None, "data": None}, InputError, "--model and --data are missing"),
+        ({"data": None}, InputError, "data is missing"),
+        ({"model": None, "data": None}, InputError, "model and data are missing"),
         ({"schema": Path("none.toml")}, LoadError, "cannot be read"),
         ({"data": "none.csv"}, LoadError, "cannot be read"),
         ({"model": "tabular_nets_for_tests:nothing"}, InputError, "must return a torch.nn.Module"),
         ({"model": "no_such_module:build"}, InputError, "there is no module no_such_module"),
-        ({"model": "trees.joblib"}, InputError, "pass --trust"),
+        ({"model": "trees.joblib", "weights": None}, InputError, "pass trust=True"),
         ({"limit": 0}, InputError, "limit=0"),
         ({"label_column": "sum"}, InputError, "sum"),
     ],
@@ -166,7 +166,7 @@ def test_a_schema_is_inferred_from_the_data_of_a_request(credit_files: Request) 
     assert schema.target.column == "granted"
     assert schema["age"].change == "none"
     assert schema["purpose"].kind == "categorical"
-    with pytest.raises(InputError, match="pass --data"):
+    with pytest.raises(InputError, match="pass data="):
         infer(Request())
 
 

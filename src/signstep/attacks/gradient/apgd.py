@@ -10,6 +10,7 @@ from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree, per_row, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _MOMENTUM = 0.75
 _RISES = 0.75
@@ -86,7 +87,11 @@ def apgd(
     """
     step_length(None, 1.0, steps)
     if loss not in ("own", "ce", "margin", "dlr"):
-        raise InputError(f"loss={loss!r} for apgd; pass 'ce', 'margin' or 'dlr', or 'own' for that of the audit")
+        raise InputError(
+            Arg("loss", loss),
+            remedy="pass 'ce', 'margin' or 'dlr', or 'own' for that of the audit",
+            where="apgd",
+        )
     climbed = None if loss == "own" else loss
     return GradientAttack(
         "apgd",

@@ -28,6 +28,7 @@ from signstep.engine.problem import Problem
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree, per_row, search_dtype
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -161,11 +162,18 @@ def smooth_pgd(
     """
     step_length(None, 1.0, steps)
     if start not in ("clean", "uniform", "best"):
-        raise InputError(f"start={start!r} for smooth-pgd; pass 'clean', 'uniform' or 'best'")
+        raise InputError(Arg("start", start), remedy="pass 'clean', 'uniform' or 'best'", where="smooth-pgd")
     if not 0 < soft <= sharp:
-        raise InputError(f"soft={soft}, sharp={sharp}; pass 0 < soft <= sharp")
+        raise InputError(Arg("soft", soft), Arg("sharp", sharp), remedy="pass 0 < soft <= sharp", where="smooth-pgd")
     if jitter != _JITTER and start != "best":
-        raise InputError(f"jitter={jitter} belongs to start=best, and the start is {start!r}; pass both, or no jitter")
+        raise InputError(
+            Arg("jitter", jitter),
+            "belongs to",
+            Arg("start", "best"),
+            f", and the start is {start!r}",
+            remedy="pass both, or no jitter",
+            where="smooth-pgd",
+        )
     return GradientAttack(
         "smooth-pgd",
         shrinking(step, step / 20),

@@ -10,6 +10,7 @@ from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.engine.tree import Tree, leaves, per_row, tree_map, unit_l1
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 def nesterov(decay: float, relative: float) -> Move:
@@ -29,7 +30,7 @@ def nesterov(decay: float, relative: float) -> Move:
         InputError: a decay below 0.
     """
     if not decay >= 0:
-        raise InputError(f"decay={decay}: pass a momentum factor >= 0; 1.0 is the paper's")
+        raise InputError(Arg("decay", decay), remedy="pass a momentum factor >= 0; 1.0 is the paper's")
 
     def init(region: Region, d: Tree) -> State:  # noqa: ARG001
         return tree_map(torch.zeros_like, d), tree_map(torch.zeros_like, d)

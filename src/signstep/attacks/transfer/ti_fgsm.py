@@ -14,6 +14,7 @@ from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 # The paper's kernel of 15 for images of 299 pixels, as a share of the shorter side.
 _SHARE = 15 / 299
@@ -33,7 +34,9 @@ def smoothed(kernel: int = 0) -> Move:
         InputError: an even or negative kernel; when it runs, inputs that are not images (R, C, H, W).
     """
     if kernel < 0 or (kernel and kernel % 2 == 0):
-        raise InputError(f"kernel={kernel}: pass an odd number of pixels, such as 15, or 0 to fit the image")
+        raise InputError(
+            Arg("kernel", kernel), remedy="pass an odd number of pixels, such as 15, or 0 to fit the image"
+        )
 
     def init(region: Region, d: Tree) -> State:  # noqa: ARG001
         check_images(d, "ti-fgsm, which smooths over neighbouring pixels,")

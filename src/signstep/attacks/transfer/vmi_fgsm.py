@@ -9,6 +9,7 @@ from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 def variance_tuned(samples: int, reach: float) -> Move:
@@ -27,9 +28,9 @@ def variance_tuned(samples: int, reach: float) -> Move:
         InputError: no samples, or a reach that is not above 0.
     """
     if samples < 1:
-        raise InputError(f"samples={samples}: pass the number of neighbours, at least 1; 20 is the paper's")
+        raise InputError(Arg("samples", samples), remedy="pass the number of neighbours, at least 1; 20 is the paper's")
     if not reach > 0:
-        raise InputError(f"reach={reach}: pass the size of the neighbourhood relative to eps, above 0")
+        raise InputError(Arg("reach", reach), remedy="pass the size of the neighbourhood relative to eps, above 0")
 
     def init(region: Region, d: Tree) -> State:  # noqa: ARG001
         return tree_map(torch.zeros_like, d)

@@ -19,6 +19,7 @@ from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.record import Record
 from signstep.errors import InputError
 from signstep.frames import named, place
+from signstep.messages import Arg
 from signstep.plain import one_line
 from signstep.registry import Registry
 
@@ -110,6 +111,12 @@ def check_ignored(ignore: Mapping[str, str]) -> None:
     """
     for code, reason in ignore.items():
         if code not in CATALOGUE:
-            raise InputError(f"ignore names {code!r}, which is no finding; the codes are {', '.join(CATALOGUE)}")
+            raise InputError(
+                Arg("ignore"), f"names {code!r}, which is no finding", remedy=f"pass one of {', '.join(CATALOGUE)}"
+            )
         if not reason.strip():
-            raise InputError(f"ignore sets {code} aside without a reason; write one, it is printed with the finding")
+            raise InputError(
+                Arg("ignore"),
+                f"sets {code} aside without a reason",
+                remedy="write one, it is printed with the finding",
+            )

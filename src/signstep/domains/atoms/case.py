@@ -23,6 +23,7 @@ from signstep.domains.case import Case, Request
 from signstep.domains.own_attacks import named_in
 from signstep.engine.tasks import Objective
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.opening import parse_args
 
@@ -113,7 +114,7 @@ def _stated(request: Request) -> Schema:
     if request.model_args:
         schema = replace(schema, arguments=parse_args(request.model_args))
     if request.label_column is not None:
-        raise InputError("label_column has no meaning for structures; drop it")
+        raise InputError(Arg("label_column", request.label_column), "has no meaning for structures", remedy="drop it")
     if request.threat is not None:
         name, _, size = request.threat.partition(":")
         try:
@@ -121,7 +122,9 @@ def _stated(request: Request) -> Schema:
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"threat {request.threat!r}; write linf:0.05, atom:0.1 or l2:0.3, in Angstrom") from error
+            raise InputError(
+                Arg("threat", request.threat), remedy="write linf:0.05, atom:0.1 or l2:0.3, in Angstrom"
+            ) from error
     return schema
 
 

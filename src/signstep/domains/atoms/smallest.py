@@ -19,6 +19,7 @@ from signstep.engine.defaults import plain_tensor
 from signstep.engine.keys import Key
 from signstep.errors import InputError
 from signstep.maximum import maximise
+from signstep.messages import Arg
 from signstep.model.search import Search
 
 # Attacks of the engine that look for the smallest change, by norm; they need what a mask can say.
@@ -65,9 +66,9 @@ def smallest_rise(
         ModelError: the potential has no forces, or fails.
     """
     if not (math.isfinite(rise) and rise > 0):
-        raise InputError(f"rise={rise}; pass the energy to be gained in eV, above 0")
+        raise InputError(Arg("rise", rise), remedy="pass the energy to be gained in eV, above 0")
     if not (math.isfinite(largest) and largest > 0):
-        raise InputError(f"largest={largest}; pass the longest displacement to try in Angstrom, above 0")
+        raise InputError(Arg("largest", largest), remedy="pass the longest displacement to try in Angstrom, above 0")
     surface = surface_of(atoms, potential, which, quiet)
     threat = atoms_threat(norm, largest, (surface.structures[0].freedom,), (surface.structures[0].tag,))
     here = before(surface, threat, 0)

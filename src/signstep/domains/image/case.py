@@ -12,28 +12,30 @@ from signstep.auditing.memory import planned_rows
 from signstep.data import DataSource, open_data
 from signstep.demo import demo
 from signstep.domains.case import IMAGE, ROWS, Case, Request, no_summary
+from signstep.domains.image.declared import agreed, declared
+from signstep.domains.image.first_look import BY_QUERIES, WITH_GRADIENTS, FirstLook, first_look
 from signstep.engine.arrays import Home
-from signstep.engine.tasks import Regression, Segmentation, Task, TaskName
 from signstep.engine.threat import Threat, parse_threat
 from signstep.engine.untouched import untouched
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
-from signstep.model.opening import load_model, parse_args
+from signstep.model.opening import open_model, parse_args
 from signstep.model.opening.sources import code_hash, source_files
 from signstep.networks.small import digits_cnn
 
 # Options that say how data and model are to be opened, and so say nothing of the demonstration.
-_OF_FILES = {
-    "model_args": "--model-arg",
-    "split": "--split",
-    "resize": "--resize",
-    "trust": "--trust",
-    "label_column": "--label-column",
-    "classes": "--classes",
-    "skip_bad": "--skip-bad",
-    "ignore_label": "--ignore-label",
-    "max_pixels": "--max-pixels",
-}
+_OF_FILES = (
+    "model_args",
+    "split",
+    "resize",
+    "trust",
+    "label_column",
+    "classes",
+    "skip_bad",
+    "ignore_label",
+    "max_pixels",
+)
 
 
 def case(request: Request) -> Case:
@@ -46,14 +48,19 @@ def case(request: Request) -> Case:
     if request.model is None and request.data is None and request.weights is None:
         return _demonstration(request)
     if request.model is None:
-        raise InputError("--data and --weights need a model: pass --model package.module:factory")
+        raise InputError(
+            Arg("data"), "and", Arg("weights"), "need a model", remedy=("pass", Arg("model", "package.module:factory"))
+        )
     if request.data is None:
         raise InputError(
-            f"--model {request.model} needs data: pass --data (.npz, .csv, .parquet, MNIST IDX, images by class, ...)"
+            Arg("model", request.model),
+            "needs data",
+            remedy=("pass", Arg("data"), "(.npz, .csv, .parquet, MNIST IDX, images by class, ...)"),
         )
     source = opened_data(request)
-    model, notes = opened_model(request, source.classes or ())
-    return _case(request, model, source, notes=(*notes, *source.notes), opening=())
+    asked, model = agreed(request, opened_model(request, source.shape), source)
+    source = source if asked is request else opened_data(asked)
+    return _case(asked, model, source, opening=source.notes)
 
 
 def opened_data(request: Request) -> DataSource:
@@ -79,90 +86,70 @@ def opened_data(request: Request) -> DataSource:
     )
 
 
-def opened_model(request: Request, classes: tuple[str, ...] = ()) -> tuple[Model, tuple[str, ...]]:
-    """The model that a request names, declared as it says, and what was assumed on the way.
+def opened_model(request: Request, shape: tuple[int, ...] | None = None) -> Model:
+    """The model that a request names, declared as it says where the model brings no declaration with itself.
+
+    Args:
+        request: what was asked for.
+        shape: of one input of the data, where that is known.
 
     Raises:
-        InputError: a declaration makes no sense.
+        InputError: a declaration makes no sense, or is there already.
         LoadError: a file cannot be used.
     """
+    return declared(request, opened_bare(request, shape))
+
+
+def opened_bare(request: Request, shape: tuple[int, ...] | None = None) -> Model:
+    """The same as it comes, with the hash of its weights."""
     assert request.model is not None
-    loaded = load_model(
+    model = open_model(
         request.model,
         weights=request.weights,
         args=parse_args(request.model_args),
         trust=request.trust,
-        keep_mode=request.mode == "keep",
-    )
-    hashes = {"weights": loaded.sha256 or weights_hash(loaded.model)}
-    hashes |= {} if loaded.code is None else {"code": loaded.code}
-    return declared(request, loaded.model, loaded.description, hashes, classes), loaded.notes
-
-
-def declared(
-    request: Request, network: nn.Module, name: str, hashes: dict[str, str], classes: tuple[str, ...] = ()
-) -> Model:
-    """A loaded network with what the request declares about it."""
-    return Model(
-        network,
-        mean=request.mean,
-        std=request.std,
-        inputs=request.inputs,
-        output=request.output,
-        outputs=request.outputs,
-        task=task_of(request),
         mode=request.mode,
-        classes=classes,
-        name=name,
-        hashes=hashes,
+        shape=shape,
     )
-
-
-def task_of(request: Request) -> Task | TaskName:
-    """The task, with the tolerance of a regression and the positions that a segmentation leaves out.
-
-    Raises:
-        InputError: a regression without tolerance, or a tolerance without regression.
-    """
-    name, tolerance, ignore = request.task, request.tolerance, request.ignore_label
-    if name == "segmentation" and ignore is not None and tolerance is None:
-        return Segmentation(ignore=ignore)
-    if name == "regression" and tolerance is not None:
-        return Regression(tolerance)
-    if name == "regression":
-        raise InputError("--task regression needs --tolerance, the largest error that still counts as right")
-    if tolerance is not None:
-        raise InputError(f"--tolerance is for --task regression, the task is {name!r}")
-    return name  # type: ignore[return-value]
+    if "weights" in model.hashes or not isinstance(model.network, nn.Module):
+        return model
+    return replace(model, hashes={"weights": weights_hash(model.network), **model.hashes})
 
 
 def _demonstration(request: Request) -> Case:
     plain = Request()
-    for name, option in _OF_FILES.items():
+    for name in _OF_FILES:
         if getattr(request, name) != getattr(plain, name):
-            raise InputError(f"{option} has no effect without --model and --data; pass these, or drop it")
+            raise InputError(
+                Arg(name),
+                "has no effect without",
+                Arg("model"),
+                "and",
+                Arg("data"),
+                remedy="pass these, or drop it",
+            )
     show = demo(batch_size=request.rows)
     source = show.data
     if request.limit is not None:
         source = open_data("digits", batch_size=request.rows, limit=request.limit, split="test")
     code = code_hash(source_files(digits_cnn.__module__, show.model))
     hashes = {"weights": weights_hash(show.model), **({} if code is None else {"code": code})}
-    model = declared(request, show.model, show.description, hashes, source.classes or ())
+    model = declared(request, Model(show.model, classes=source.classes or (), name=show.description, hashes=hashes))
     opening = (
         f"Demonstration: {show.description}.",
         "For yours: signstep audit --model package.module:factory --weights FILE --data PATH --threat linf:8/255",
         *show.notes,
     )
-    found = _case(replace(request, threat=request.threat or show.threat), model, source, notes=(), opening=opening)
+    found = _case(replace(request, threat=request.threat or show.threat), model, source, opening=opening)
     return replace(found, curve=show.eps_curve)
 
 
-def _case(
-    request: Request, model: Model, source: DataSource, *, notes: tuple[str, ...], opening: tuple[str, ...]
-) -> Case:
+def _case(request: Request, model: Model, source: DataSource, *, opening: tuple[str, ...]) -> Case:
+    seen = first_look(model, source)
     if not request.predicted_labels:
-        _check_classes(model, source)
+        _check_classes(model, source, seen)
     batches = Planned(source, model, planned=request.batch_size is None, labels=not request.predicted_labels)
+    asked = not seen.gradients and not request.search.surrogates
     return Case(
         domain=IMAGE,
         model=model,
@@ -170,8 +157,9 @@ def _case(
         threat=threat_of(request, source.bounds),
         data=source.description,
         summary=no_summary,
+        attacks=BY_QUERIES[seen.labels] if asked else WITH_GRADIENTS,
         search=request.search,
-        opening=(*opening, *notes),
+        opening=(*model.notes, *opening),
         notes=tuple(f"data: {note}" for note in source.notes),
         hashes={"data": source.fingerprint(), "preprocessing": _treated(source, model)},
         total=source.len_hint,
@@ -185,7 +173,11 @@ def threat_of(request: Request, bounds: tuple[float, float] | None) -> Threat:
         InputError: none was said, or it makes no sense.
     """
     if request.threat is None:
-        raise InputError("--threat is missing: what may an attacker change? Pass norm:eps, such as --threat linf:8/255")
+        raise InputError(
+            Arg("threat"),
+            "is missing: what may an attacker change?",
+            remedy=("pass norm:eps, such as", Arg("threat", "linf:8/255")),
+        )
     box = (bounds or (0.0, 1.0)) if request.box == "of the data" else request.box
     return parse_threat(request.threat, box=box, grid=request.grid)
 
@@ -230,7 +222,7 @@ class Planned:
         return replace(self.source, batch_size=min(planned, ROWS if where.type == "cpu" else planned))
 
 
-def _check_classes(model: Model, source: DataSource) -> None:
+def _check_classes(model: Model, source: DataSource, seen: FirstLook) -> None:
     """See that there are as many class names as the model has outputs; else labels are numbered wrong, silently.
 
     A class folder that is missing shifts the numbers of all that follow; ImageNet's 1000 names do not fit the models
@@ -239,19 +231,15 @@ def _check_classes(model: Model, source: DataSource) -> None:
     Raises:
         InputError: there are more or fewer.
     """
-    names = source.classes
-    if names is None or model.task not in ("auto", "multiclass"):
+    names = model.classes or source.classes
+    if not names or model.task not in ("auto", "multiclass") or seen.outputs is None:
         return
-    try:
-        first = next(iter(source))[0][:1].to(Home(model.network).device)
-        with untouched(model.network), torch.no_grad():
-            shape = model.predictor()(first).scores.shape
-    except Exception:  # the work itself will say what is wrong with the model or the data
-        return
-    if len(shape) == 2 and shape[1] > 1 and shape[1] != len(names):
+    if seen.outputs != len(names):
+        whose = source.name if source.classes is not None else model.title
         raise InputError(
-            f"{source.name} has {len(names)} class names and the model {shape[1]} outputs, so labels would be "
-            f"numbered wrong; pass --classes FILE with {shape[1]} names in the order of the outputs"
+            f"{whose} has {len(names)} class names and the model {seen.outputs} outputs, so labels would be numbered "
+            "wrong",
+            remedy=("pass", Arg("classes", Blank("FILE")), f"with {seen.outputs} names in the order of the outputs"),
         )
 
 

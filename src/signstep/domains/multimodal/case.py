@@ -24,6 +24,7 @@ from signstep.domains.multimodal.victim import Channel, Victim, pair_scores
 from signstep.engine.threat import ThreatModel, parse_threat
 from signstep.errors import InputError
 from signstep.io.files import expanded
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 
 DOMAIN = "multimodal"
@@ -43,8 +44,19 @@ def case(request: Request) -> Case:
     if request.schema is None or request.data is None or request.model is None:
         missing = [name for name in ("model", "data", "schema") if getattr(request, name) is None]
         raise InputError(
-            f"--domain {DOMAIN} needs --{missing[0]} beside what was given: --model module:factory (or a folder of "
-            "transformers), --data pairs.jsonl and --schema schema.toml; or none of them for the built-in example"
+            Arg("domain", DOMAIN),
+            "needs",
+            Arg(missing[0]),
+            "beside what was given",
+            remedy=(
+                "pass",
+                Arg("model", "module:factory"),
+                "(or a folder of transformers),",
+                Arg("data", "pairs.jsonl"),
+                "and",
+                Arg("schema", "schema.toml"),
+                ", or none of them for the built-in example",
+            ),
         )
     return _own(request, read_schema(request.schema))
 
@@ -176,7 +188,9 @@ def _case(
     output: Any = None,
 ) -> Case:
     if not threats:
-        raise InputError("no input has a threat; write one into the schema or pass --threat image=linf:4/255")
+        raise InputError(
+            "no input has a threat", remedy=("write one into the schema or pass", Arg("threat", "image=linf:4/255"))
+        )
     victim = Victim(loaded.model, channels, output=output)
     witness = Witness(victim, dict(branches))
     texts = tuple(name for name, threat in threats.items() if isinstance(threat, TokenThreat))
@@ -226,8 +240,11 @@ def _threats(request: Request, names: tuple[str, ...], declared: Mapping[str, st
             name, threat = names[0], name
         if name not in said or not threat:
             raise InputError(
-                f"--threat {request.threat!r}: name the inputs, as in "
-                f"{';'.join(f'{key}=...' for key in names)}; those that are not named stay untouched"
+                Arg("threat", request.threat),
+                remedy=(
+                    f"name the inputs, as in {';'.join(f'{key}=...' for key in names)}; those that are not named "
+                    "stay untouched"
+                ),
             )
         said[name] = threat
     return said

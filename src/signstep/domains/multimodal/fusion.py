@@ -121,5 +121,5 @@ def _loaded(model: _Net, name: str) -> _Net:
 def _weights(name: str) -> dict[str, Tensor]:
     path = FOLDER / f"{name}.safetensors"
     if not path.is_file():
-        raise InputError(f"the weights {path.name} are not there; reinstall signstep")
+        raise InputError(f"the weights {path.name} are not there", remedy="reinstall signstep")
     return dict(load_file(path))

@@ -6,13 +6,12 @@ from typing import NamedTuple
 
 from torch import nn
 
+from signstep.domains.bare import bare_module
 from signstep.domains.case import Request
 from signstep.domains.multimodal.schema import Schema
 from signstep.domains.multimodal.tokens import PretrainedTokenizer, Tokenizer, WordTokenizer
 from signstep.errors import LoadError, MissingExtraError
 from signstep.io.files import expanded
-from signstep.model.opening.arguments import parse_args
-from signstep.model.opening.loading import load_model
 
 
 class Loaded(NamedTuple):
@@ -44,16 +43,8 @@ def model_of(request: Request) -> Loaded:
     folder = expanded(request.model)
     if (folder / "config.json").is_file():
         return Loaded(_pretrained(folder), f"{folder.name} (transformers)", (), {"weights": _sha256_of(folder)})
-    loaded = load_model(
-        request.model, weights=request.weights, args=parse_args(list(request.model_args)), trust=request.trust
-    )
-    hashes = {"weights": loaded.sha256, "code": loaded.code}
-    return Loaded(
-        loaded.model,
-        loaded.description,
-        loaded.notes,
-        {name: part for name, part in hashes.items() if part is not None},
-    )
+    network, model = bare_module(request)
+    return Loaded(network, model.title, tuple(model.notes), dict(model.hashes))
 
 
 def _pretrained(folder: Path) -> nn.Module:
@@ -68,7 +59,9 @@ def _pretrained(folder: Path) -> nn.Module:
         model: nn.Module = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, AttributeError) as error:
         said = str(error).partition("\n")[0]
-        raise LoadError(f"{folder} holds no model that transformers can read ({said}); save it there anew") from error
+        raise LoadError(
+            f"{folder} holds no model that transformers can read ({said})", remedy="save it there anew"
+        ) from error
     return model.eval()
 
 

@@ -15,6 +15,7 @@ from signstep.domains.multimodal.victim import Channel, Victim
 from signstep.engine.outcome import Outcome
 from signstep.engine.untouched import untouched
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.search import Search
 
@@ -94,7 +95,13 @@ def substitute(
     """
     declared = Model.of(model)
     if declared.mean is not None or declared.transform is not None:
-        raise InputError("mean or transform is declared, and tokens have neither units nor pixels; leave both out")
+        raise InputError(
+            Arg("mean"),
+            "or",
+            Arg("transform"),
+            "is declared, and tokens have neither units nor pixels",
+            remedy="leave both out",
+        )
     assert isinstance(declared.network, nn.Module)
     ids = ids_of(tokenizer, texts, length)
     text = text_input(
