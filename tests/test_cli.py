@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from signstep.auditing.result import Result
+from signstep.auditing.table import table
 from signstep.cli import main
 from signstep.version import VERSION
 
@@ -100,7 +101,7 @@ def test_ones_own_model_and_data(place: Path, capsys: pytest.CaptureFixture[str]
     assert result.clean_accuracy == 1.0
     assert result.terms["eps"] == "8/255"
     assert "report: here/index.html" in err
-    assert str(result) in out
+    assert table(result) in out
 
 
 def test_json_goes_to_standard_output(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,7 +217,7 @@ def test_what_is_no_model_of_the_users_is_an_internal_error(
     def broken() -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("signstep.cli.work.demo", lambda **_: broken())
+    monkeypatch.setattr(sys.modules["signstep.domains.image.case"], "demo", lambda **_: broken())
     assert main(["audit"]) == 3
     said = capsys.readouterr().err
     assert "ZeroDivisionError: ours" in said

@@ -235,17 +235,19 @@ def test_training_keeps_a_checkpoint_and_goes_on_after_a_kill(place: Path) -> No
 def wait_in_the_audit() -> None:
     """After the first of the batches of the final audit."""
 
+    from dataclasses import replace
+
     from signstep.cli import final_audit
 
     real = vars(final_audit)["audit"]
 
-    def slow(*given: Any, progress: Callable[[int], None], **named: Any) -> Result:
+    def slow(*given: Any, run: Any, **named: Any) -> Result:
         def told(done: int) -> None:
-            progress(done)
+            run.progress(done)
             Path("reached").touch()
             time.sleep(60)
 
-        result: Result = real(*given, progress=told, **named)
+        result: Result = real(*given, run=replace(run, progress=told), **named)
         return result
 
     vars(final_audit)["audit"] = slow

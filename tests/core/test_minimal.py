@@ -66,7 +66,7 @@ def _nearest(model: nn.Linear, x: Tensor, y: Tensor, norm: str, *, box: bool, ma
 def _spec(name: str, steps: int) -> str:
     """The recipe with this many steps; Adam is slow to leave the corners of the box, and gets four times as many.
 
-    The first of three searches is too weak on most rows, the second strong enough, the third halfway: all that there is.
+    The first of three searches is too weak on most rows, the second strong enough, the third halfway: all there is.
     """
     return f"cw:steps={4 * steps},searches=3" if name == "cw" else f"{name}:steps={steps}"
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.model import victims
+from signstep.model.opening.pretrained import quiet
 
-SHAPE, CLASSES = (2, 6, 6), 3
+SHAPE, CLASSES = (3, 6, 6), 3
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,59 @@ def pickle(folder: Path) -> Sample:
     return Sample("trees.joblib", ss.Model(victims.from_sklearn(estimator)), {"trust": True}, lambda: halved(path))
 
 
-SAMPLES: dict[str, Callable[[Path], Sample]] = {"factory": factory, "exported": exported, "pickle": pickle}
+def vit() -> nn.Module:
+    """A vision transformer of a few hundred weights, from a configuration."""
+    needs("transformers", "PIL")
+    import transformers
+
+    names = dict(enumerate(("ape", "bee", "cat")))
+    config = transformers.ViTConfig(
+        image_size=SHAPE[1],
+        patch_size=3,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        id2label=names,
+        label2id={name: number for number, name in names.items()},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: Any = transformers.ViTForImageClassification(config)
+        network.eval()
+        with torch.no_grad():  # else all answers are alike
+            for part in network.parameters():
+                if part.ndim > 1:
+                    part.normal_(std=0.3)
+            network.classifier.bias.sub_(network(data()[0]).logits.mean(0))
+    made: nn.Module = network
+    return made
+
+
+def saved_vit(folder: Path, **processor: Any) -> nn.Module:
+    """The same as a folder, with a processor."""
+    network = vit()
+    import transformers
+
+    settings = {"size": {"height": SHAPE[1], "width": SHAPE[2]}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.5] * 3}
+    with quiet():
+        network.save_pretrained(folder)  # type: ignore[operator]
+        transformers.ViTImageProcessor(**(settings | processor)).save_pretrained(folder)
+    return network
+
+
+def huggingface(folder: Path) -> Sample:
+    network, place = saved_vit(folder / "vit"), folder / "vit" / "model.safetensors"
+    twin = ss.Model(network, mean=(0.4, 0.5, 0.6), std=(0.5, 0.5, 0.5))
+    return Sample("hf:vit", twin, broken=lambda: halved(place))
+
+
+SAMPLES: dict[str, Callable[[Path], Sample]] = {
+    "factory": factory,
+    "hf": huggingface,
+    "exported": exported,
+    "pickle": pickle,
+}
 
 
 def halved(path: Path) -> None:

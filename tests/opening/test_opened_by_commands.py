@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from samples import CLASSES, Net, data, net
+from samples import CLASSES, data, net
 
 import signstep as ss
 from signstep.cli import main
@@ -26,7 +26,7 @@ def bare():
     return made()
 
 def declared():
-    return ss.Model(made(), mean=(0.4, 0.6), std=(0.5, 0.25), name="ours")
+    return ss.Model(made(), mean=(0.4, 0.5, 0.6), std=(0.5, 0.4, 0.25), name="ours")
 
 def named():
     return ss.Model(made(), classes=NAMES)
@@ -38,7 +38,7 @@ def strangers():
     return ss.Model(made(), classes=("n01", "n02", "n03"))
 
 def wide():
-    return ss.Model(made(), shape=(2, 9, 9))
+    return ss.Model(made(), shape=(3, 9, 9))
 
 def kept():
     return ss.Model(made(), mode="keep")
@@ -52,7 +52,7 @@ def labels():
     return victims.from_numpy(lambda x: net(torch.from_numpy(x)).argmax(1).numpy())
 """
 THREAT = ("--data", "test.npz", "--threat", "linf:0.05")
-MEAN = ("--mean", "0.4,0.6", "--std", "0.5,0.25")
+MEAN = ("--mean", "0.4,0.5,0.6", "--std", "0.5,0.4,0.25")
 
 
 @pytest.fixture(autouse=True)
@@ -108,13 +108,13 @@ def test_a_mode_of_its_own_is_verified(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("model", "words", "said"),
     [
-        ("declared", MEAN, r"--mean 0.4,0.6 says again what ours declares itself, 0.4, 0.6; drop it"),
-        ("declared", ("--mean", "0", "--std", "1"), r"--mean 0.0 says again what ours declares itself, 0.4, 0.6"),
+        ("declared", MEAN, r"--mean 0.4,0.5,0.6 says again what ours declares itself, 0.4, 0.5, 0.6; drop it"),
+        ("declared", ("--mean", "0", "--std", "1"), r"--mean 0.0 says again what ours declares itself, 0.4, 0.5, 0.6"),
         ("kept", ("--mode", "keep"), "--mode keep says again what commanded:kept declares itself"),
         (
             "wide",
             (),
-            "the model takes examples of shape (2, 9, 9), these have (2, 6, 6); bring",
+            "the model takes examples of shape (3, 9, 9), these have (3, 6, 6); bring",
         ),
     ],
 )
@@ -177,7 +177,9 @@ def test_transfer_and_compare_read_each_model_as_it_declares_itself(capsys: pyte
         c["fooled"] for c in cells["cells"]
     ]
     two = ["transfer", "--surrogate", "a=commanded:declared", "--victim", "b=commanded:declared", *THREAT]
-    assert "--mean 0.4,0.6 says again what every model here declares itself; drop it" in refused(capsys, *two, *MEAN)
+    assert "--mean 0.4,0.5,0.6 says again what every model here declares itself; drop it" in refused(
+        capsys, *two, *MEAN
+    )
     models = ["--model", "a=commanded:declared", "--model", "b=commanded:bare"]
     assert main(["compare", *models, *MEAN, *THREAT, "--ladder", "fgsm", "--out", "compared"]) == 0
     one, other = (record(f"compared/{name}/report") for name in "ab")
@@ -192,7 +194,7 @@ def folders(here: Path) -> Callable[..., tuple[str, ...]]:
     """Images by class: of the model's own answer, under the names that it has for it."""
 
     def laid(names: tuple[str, ...]) -> tuple[str, ...]:
-        x = torch.rand(9, 1, 6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float32)
+        x = torch.rand(9, 3, 6, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float32)
         x = (x * 255).round() / 255
         for row in range(9):
             place = here / "photos" / names[row % CLASSES]
@@ -203,22 +205,6 @@ def folders(here: Path) -> Callable[..., tuple[str, ...]]:
     return laid
 
 
-@pytest.fixture
-def grey(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images of files have one channel or three."""
-    import samples
-
-    def made() -> torch.nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = Net()
-            network.body[0] = torch.nn.Conv2d(1, 4, 3)
-            return network.eval()
-
-    monkeypatch.setattr(samples, "net", made)
-
-
-@pytest.mark.usefixtures("grey")
 def test_the_data_is_numbered_in_the_order_of_the_model(folders: Callable[..., tuple[str, ...]]) -> None:
     plain = audited("out", "--model", "commanded:named", *folders(("cat", "ape", "bee")), "--attack", "fgsm")
     assert plain["classes"] == ["cat", "ape", "bee"]
@@ -231,7 +217,6 @@ def test_the_data_is_numbered_in_the_order_of_the_model(folders: Callable[..., t
     assert main(["verify", "out", "--model", "commanded:named", "--data", "photos"]) == 0
 
 
-@pytest.mark.usefixtures("grey")
 def test_another_order_than_the_models_is_refused(
     folders: Callable[..., tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -252,7 +237,6 @@ def test_another_order_than_the_models_is_refused(
     )
 
 
-@pytest.mark.usefixtures("grey")
 def test_names_that_have_nothing_in_common_are_noted(folders: Callable[..., tuple[str, ...]]) -> None:
     plain = audited("out", "--model", "commanded:strangers", *folders(("ape", "bee", "cat")), "--attack", "fgsm")
     assert any("no class of the data ('ape', ...) has a name of the model's ('n01', ...)" in n for n in plain["notes"])

@@ -50,9 +50,9 @@ def test_an_opened_model_audits_as_the_same_model_by_factory(name: str, here: Pa
     opened = ss.open(sample.spec, **sample.options)
     x, y = data()
     asked = getattr(opened.network, "gradients", True) is False
-    attacks = ["square:queries=40"] if asked else ["fgsm", "pgd:steps=4"]
+    attacks, eps = (["square:queries=100"], 0.1) if asked else (["fgsm", "pgd:steps=4"], 0.05)
     found, wanted = (
-        ss.audit(model, (x, y), threat=ss.linf(0.05), attacks=attacks, curve=False) for model in (opened, sample.twin)
+        ss.audit(model, (x, y), threat=ss.linf(eps), attacks=attacks, curve=False) for model in (opened, sample.twin)
     )
     assert found.worst_case == wanted.worst_case
     assert [entry.fooled for entry in found.attacks] == [entry.fooled for entry in wanted.attacks]

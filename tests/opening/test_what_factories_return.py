@@ -2,7 +2,6 @@
 
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +12,10 @@ import signstep as ss
 from signstep.errors import InputError, ModelError
 from signstep.model.opening import open_model
 from signstep.model.victims.arrays import Array
+from signstep.model.victims.estimator import EstimatorVictim
 
 NUMBERS = count()
-W = np.random.default_rng(0).normal(size=(72, 3))
+W = np.random.default_rng(0).normal(size=(108, 3))
 
 
 def scores(x: Array) -> Array:
@@ -25,24 +25,23 @@ def scores(x: Array) -> Array:
 
 SOURCE = """
 import numpy as np
-import numpy as np
 import torch
 from torch import nn
 import signstep as ss
 from signstep.model import victims
 
-W = np.random.default_rng(0).normal(size=(72, 3))
+W = np.random.default_rng(0).normal(size=(108, 3))
 
 def scores(x):
     return x.reshape(len(x), -1).astype(float) @ W
 
 def module():
-    return nn.Sequential(nn.Flatten(), nn.Linear(72, 3))
+    return nn.Sequential(nn.Flatten(), nn.Linear(108, 3))
 
 def declared():
     return ss.Model(module(), mean=0.5, std=0.25, classes=("a", "b", "c"), name="mine", mode="keep")
 
-ready = ss.Model(module(), mean=(0.5, 0.5), std=(0.25, 0.25))
+ready = ss.Model(module(), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 victim = victims.from_numpy(scores)
 
 def asked():
@@ -97,13 +96,13 @@ def test_a_declaration_holds(mine: str) -> None:
     )
     assert model.module.training, "mode='keep' is declared"
     assert set(model.hashes) == {"code"}
-    assert open_model(f"{mine}:ready").mean == (0.5, 0.5)
+    assert open_model(f"{mine}:ready").mean == (0.5, 0.5, 0.5)
 
 
 def test_weights_go_into_the_network_of_a_declaration(mine: str) -> None:
     from safetensors.torch import save_file
 
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(72, 3))
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(108, 3))
     save_file(network.state_dict(), "w.safetensors")
     model = open_model(f"{mine}:declared", weights="w.safetensors")
     x, _ = data()
@@ -131,16 +130,14 @@ def test_any_callable_is_a_model(mine: str) -> None:
 def test_an_estimator_is_asked_for_its_best_answer() -> None:
     needs("sklearn")
     Path("fittedhere.py").write_text("from samples import fitted as build\nready = build()\n")
+    made, model = (open_model(f"fittedhere:{name}") for name in ("build", "ready"))
+    assert made.classes == model.classes == ("ape", "bee", "cat")
+    assert "gives no gradients" in model.notes[0]
     x, _ = data()
-    model = open_model("fittedhere:build")
-    for name in ("build", "ready"):
-        model = open_model(f"fittedhere:{name}")
-        assert model.classes == ("ape", "bee", "cat")
-        assert "gives no gradients" in model.notes[0]
-        estimator: Any = vars(model.network)["estimator"]
-        best = estimator.decision_function(x.flatten(1)).argmax(1)
-        assert torch.equal(model(x).argmax(1), torch.from_numpy(best))
-    with pytest.raises(InputError, match=r"was fitted with 72 features, an input of shape \(2, 3, 3\) has 18"):
+    assert isinstance(model.network, EstimatorVictim)
+    told = model.network.estimator.predict(x.flatten(1).numpy())
+    assert [model.classes[place] for place in model(x).argmax(1)] == told.tolist()
+    with pytest.raises(InputError, match=r"was fitted with 108 features, an input of shape \(3, 3, 3\) has 27"):
         model(x[:, :, :3, :3])
 
 

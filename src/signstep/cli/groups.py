@@ -33,6 +33,7 @@ class NetworkOptions:
     model: o.Model = None
     weights: o.Weights = None
     model_arg: o.ModelArg = None
+    trust: o.Trust = False
     mean: o.Mean = None
     std: o.Std = None
     output: o.Output = None

@@ -22,11 +22,12 @@ Rule: TypeAlias = Literal["random", "least-likely", "next"]
 GOALS = ("untargeted", "random", "least-likely", "next")
 
 Model = Annotated[
-    str | None, typer.Option(help="package.module:factory (the current folder is importable), or a .pt2 file.")
+    str | None,
+    typer.Option(help="package.module:factory (the current folder is importable), hf:FOLDER, or a file."),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict (.pt, .pth).")]
 ModelArg = Annotated[list[str] | None, typer.Option(help="Argument of the factory, name=value; may be repeated.")]
-Trust = Annotated[bool, typer.Option(help="Allow a .pt2 program, whose loading can run code.")]
+Trust = Annotated[bool, typer.Option(help="Allow files whose loading can run code: .pt2, .joblib, pickled weights.")]
 Data = Annotated[
     str | None,
     typer.Option(

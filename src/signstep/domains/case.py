@@ -119,6 +119,7 @@ class Case:
         curve: sizes of the security curve; True for the usual shares of eps, False for none.
         search: how the attacker searches.
         opening: lines to say first, after those of model and data.
+        introduced: whether there are such lines; the demonstration has words of its own.
         notes: what the reader of the result must know (bad rows left out, say).
         hashes: SHA-256 of "data", "schema", ...; those of the model are its own.
         total: the number of examples, if known.
@@ -136,6 +137,7 @@ class Case:
     curve: bool | tuple[float, ...] = True
     search: Search = field(default_factory=Search)
     opening: tuple[str, ...] = ()
+    introduced: bool = True
     notes: tuple[str, ...] = ()
     hashes: Mapping[str, str] = field(default_factory=dict)
     total: int | None = None
@@ -144,7 +146,8 @@ class Case:
     @property
     def said(self) -> tuple[str, ...]:
         """What to say before the work begins."""
-        return (f"model: {self.model.title}", f"data: {self.data}", *self.opening)
+        lines = (f"model: {self.model.title}", f"data: {self.data}") if self.introduced else ()
+        return (*lines, *self.opening)
 
 
 def no_summary(result: Result, points: Mapping[str, Tensor]) -> tuple[Section, ...]:  # noqa: ARG001

@@ -11,6 +11,7 @@ from signstep.auditing.run import Curve, Run, audit
 from signstep.domains.case import IMAGE, Case
 from signstep.engine.attack import Attack
 from signstep.engine.origin import contained
+from signstep.errors import InputError
 from signstep.model.search import Search
 
 
@@ -36,7 +37,14 @@ def audit_case(
 
     Returns:
         A `Result` with the domain's sections.
+
+    Raises:
+        InputError: attacks and a ladder are both given; see also `signstep.audit`.
     """
+    if attacks is not None and ladder is not None:
+        raise InputError(
+            "attacks and ladder are both given", remedy="pass one of them (a ladder may be a list of recipes)"
+        )
     run = run or Run()
     kept = Evidence() if run.evidence is None else run.evidence
     given = None if ladder is not None else case.attacks if attacks is None else attacks

@@ -15,6 +15,7 @@ from signstep.domains.case import IMAGE, ROWS, Case, Request, no_summary
 from signstep.domains.image.declared import agreed, declared
 from signstep.domains.image.first_look import BY_QUERIES, WITH_GRADIENTS, FirstLook, first_look
 from signstep.engine.arrays import Home
+from signstep.engine.origin import foreign
 from signstep.engine.threat import Threat, parse_threat
 from signstep.engine.untouched import untouched
 from signstep.errors import InputError
@@ -141,7 +142,7 @@ def _demonstration(request: Request) -> Case:
         *show.notes,
     )
     found = _case(replace(request, threat=request.threat or show.threat), model, source, opening=opening)
-    return replace(found, curve=show.eps_curve)
+    return replace(found, curve=show.eps_curve, introduced=False)
 
 
 def _case(request: Request, model: Model, source: DataSource, *, opening: tuple[str, ...]) -> Case:
@@ -215,7 +216,7 @@ class Planned:
         if first is None or not isinstance(network, nn.Module):
             return self.source
         try:
-            with untouched(network):
+            with untouched(network), foreign("the model"):
                 planned = planned_rows(network, first[0][:2].to(where), of=len(self.source.labels))
         except Exception:  # the audit itself will say what is wrong with the model or the data
             return self.source
