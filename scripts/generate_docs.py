@@ -20,6 +20,7 @@ from signstep.attacks.recipes import RECIPES
 from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.provable import FIELDS
 from signstep.cli import app
+from signstep.model.opening import OPENERS
 from signstep.train import TRAINING_RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,6 +71,17 @@ def training_table() -> str:
     return "\n".join(lines)
 
 
+def openers_table() -> str:
+    """One line for each kind of model, from the table that ``--model`` and ``ss.open`` read."""
+    lines = ["| spelled | what it is | with weights | needs |", "|---|---|---|---|"]
+    for row in OPENERS.own.values():
+        endings = [text for text in row.suffixes if not row.example.endswith(text)]
+        spelled = ", ".join(f"`{text}`" for text in (row.example, *endings))
+        weights, extra = "`--weights`" if row.weights else "its own", f"`signstep[{row.extra}]`" if row.extra else ""
+        lines.append(f"| {spelled} | {row.title} | {weights} | {extra} |")
+    return "\n".join(lines)
+
+
 def findings_text(first: str) -> str:
     """The findings whose codes begin so, from the catalogue that `signstep.auditing.findings` looks through."""
     parts = []
@@ -106,6 +118,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "terms": lambda: findings_text("SS2"),
         "sample": lambda: findings_text("SS3"),
     },
+    "models.md": {"openers": openers_table},
     "recipes.md": {"recipes": recipes_table},
     "training.md": {"training": training_table},
     "concepts/verdicts.md": {"provable": provable_table},

@@ -45,6 +45,8 @@ for _name, _folder in _FOLDERS.items():
 for _name in (*_PERSONAL, *_PROXIES, *map(str.upper, _PROXIES)):
     os.environ.pop(_name, None)
 os.environ |= {"no_proxy": "*", "TZ": "UTC", "COLUMNS": "80", "LINES": "24"}  # readline would set the last two
+# A second thread that has nothing to do spins, and where another worker wants its core both come to a standstill.
+os.environ["OMP_WAIT_POLICY"] = "passive"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -17,6 +17,7 @@ from signstep.engine.problem import Problem
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree
 from signstep.errors import InputError
+from written_down import written_down
 
 
 def bowl(u: Tensor) -> Tensor:
@@ -48,7 +49,8 @@ def test_the_curvature_of_a_bowl_is_its_own(threat: ss.ThreatModel) -> None:
     torch.testing.assert_close(found.curvature, torch.full((2,), 2.0, dtype=torch.float64))
     assert found.linear is not None
     gradient = 2 * (x - 1)
-    dual = {"linf": gradient.abs().sum(1), "l2": gradient.norm(dim=1), "l1": gradient.abs().amax(1)}[threat.norm.name]
+    duals = {"linf": gradient.abs().sum(1), "l2": gradient.norm(dim=1), "l1": gradient.abs().amax(1)}
+    dual = written_down(duals, threat.norm.name, "the dual length")
     torch.testing.assert_close(found.linear, 0.3 * dual)
 
 
@@ -250,7 +252,8 @@ def test_the_untouched_input_is_a_witness_for_every_recipe(name: str, norm: str)
     levels = torch.cat([middle - 1, middle, middle + 0.2, middle + 1e9])
     whole = {part: torch.cat([value] * 4) for part, value in x.items()}
     given = [(x, None)] if not ss.RECIPES[name].smallest else []
-    for threat in (NORMS[norm](0.3), NORMS[norm](None)) if norm == "l2" else (NORMS[norm](0.3),):
+    ball = written_down(NORMS, norm, "the threat in the norm")
+    for threat in (ball(0.3), ball(None)) if norm == "l2" else (ball(0.3),):
         for inputs, level in [*given, (whole, levels)]:
             before = surfaces(**inputs)
             found = ss.maximise(surfaces, inputs, {"u": threat}, recipe=CHEAP.get(name, name), level=level)

@@ -22,6 +22,7 @@ from signstep.domains.control.controller import controller_for, trained_controll
 from signstep.domains.control.plants import PLANTS
 from signstep.domains.control.starts import starts
 from signstep.train import TRAINING_RECIPES, Settings, fit
+from written_down import written_down
 
 X = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -148,9 +149,11 @@ def test_the_command_line_and_the_domains(command: str, tmp_path: Path) -> None:
     """A model's file may set defaults when it is imported."""
     from signstep.auditing.result import Result
 
+    options = written_down(COMMANDS, command, "the options of the command")
+
     def ran(name: str) -> object:
         with redirect_stdout(StringIO()):
-            assert main([*COMMANDS[command], "--out", str(tmp_path / name)]) == 0
+            assert main([*options, "--out", str(tmp_path / name)]) == 0
         result = Result.load(tmp_path / name / "result.json")
         return result.per_example, result.sections
 

@@ -16,6 +16,7 @@ import signstep as ss
 from signstep.attacks.recipes import canonical
 from signstep.engine import losses
 from signstep.errors import LabelError
+from written_down import written_down
 
 CLASSES, ROWS, SHAPE = 6, 24, (2, 3, 3)
 FREE = torch.ones(SHAPE, dtype=torch.bool)
@@ -69,8 +70,12 @@ def _norm(name: str) -> str:
     return next(norm for norm in SIZES if fits(ss.RECIPES[canonical(name).partition(":")[0]], norm))
 
 
+def _size(name: str) -> float:
+    return written_down(SIZES, _norm(name), "the size of a change in the norm")
+
+
 def _threat(name: str) -> ss.ThreatModel:
-    return ss.threat_model(_norm(name), SIZES[_norm(name)], mask=FREE)
+    return ss.threat_model(_norm(name), _size(name), mask=FREE)
 
 
 RECIPES = [*(short(row, 3) for row in ss.RECIPES.values()), *NAMED]
@@ -136,7 +141,7 @@ def test_masks_of_rows(recipe: str) -> None:
 @pytest.mark.parametrize("target", ["next", "least-likely", "random"])
 def test_towards_a_target(recipe: str, loss: str, target: Any) -> None:
     absent, lacking = Masked(-torch.inf, by_row=False), Lacking()
-    y, threat = _labels(absent), ss.threat_model(_norm(recipe), 2 * SIZES[_norm(recipe)], mask=FREE)
+    y, threat = _labels(absent), ss.threat_model(_norm(recipe), 2 * _size(recipe), mask=FREE)
     one = ss.attack(absent, X, y, threat=threat, recipe=recipe, target=target, search=ss.Search(loss=loss))
     other = ss.attack(
         lacking, X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, target=target, search=ss.Search(loss=loss)
@@ -267,7 +272,7 @@ def test_segmentation(recipe: str, loss: str) -> None:
         return forward
 
     y = model(-1e4)(X).argmax(1)
-    threat = ss.threat_model(_norm(recipe), SIZES[_norm(recipe)])
+    threat = ss.threat_model(_norm(recipe), _size(recipe))
     one, other = (
         ss.attack(
             ss.Model(model(fill), task=ss.Segmentation(share=0.5)),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import signstep as ss
+from written_down import written_down
 
 X = rand(200, 18, seed=1, dtype=torch.float32)
 THREAT = ss.linf(0.06)
@@ -23,11 +24,14 @@ def _share(outcome: ss.Outcome) -> float:
     return float(outcome.fooled.double().mean())
 
 
+SIZES = {"linf": 0.06, "l2": 0.2, "l1": 0.5, "pixel": 0.1}
+
+
 @pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=5", "mi-fgsm:steps=5"])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_no_success_is_lost_at_ten_thousand_times_the_logits(recipe: str, norm: str) -> None:
     y = labels(_net(), X)
-    threat = ss.threat_model(norm, {"linf": 0.06, "l2": 0.2, "l1": 0.5}[norm])
+    threat = ss.threat_model(norm, written_down(SIZES, norm, "the size of a change in the norm"))
     calm = ss.attack(_net(), X, y, threat=threat, recipe=recipe)
     loud = ss.attack(_net(scale=1e4), X, y, threat=threat, recipe=recipe)
     assert 0.1 < _share(calm) < 0.9
@@ -237,7 +241,7 @@ def test_planted_faults_are_undetermined_and_stay_with_their_rows(recipe: str, n
     flat = nn.Sequential(nn.Flatten(), model)
     bad = x[:, 0, 0, 0] > 0.5
     y = labels(mlp(dtype=torch.float32), x)
-    threat = ss.threat_model(norm, {"linf": 0.06, "l2": 0.2, "l1": 0.5, "pixel": 0.1}[norm], mask=free)
+    threat = ss.threat_model(norm, written_down(SIZES, norm, "the size of a change in the norm"), mask=free)
     outcome = ss.attack(flat, x, y, threat=threat, recipe=recipe)
     assert isinstance(outcome.x, Tensor)
     assert 10 < int(bad.sum()) < 50

@@ -19,6 +19,7 @@ from signstep.engine.tasks import Aim, Custom, Multiclass
 from signstep.errors import InputError, LabelError, ModelError, ThreatError
 from signstep.model.predictor import Predictor
 from signstep.model.subject import Subject
+from written_down import written_down
 
 ASKERS = ["square", "nes", "spsa", "hop-skip-jump", "random-direction"]
 over_askers = pytest.mark.parametrize("name", ASKERS)
@@ -75,7 +76,7 @@ def test_no_row_asks_more_than_its_budget(name: str, queries: int, noise: float)
 def test_a_row_gets_the_same_in_batches_of_any_size_and_order(name: str, norm: str) -> None:
     model, x = filled(RowNet()), _x()
     y, recipe = labels(model, x), f"{name}:queries=330"
-    threat = ss.threat_model(norm, {"linf": 0.05, "l2": 0.15}[norm])
+    threat = ss.threat_model(norm, written_down({"linf": 0.05, "l2": 0.15}, norm, "the size of a change in the norm"))
     whole = ss.attack(model, x, y, threat=threat, recipe=recipe)
     assert isinstance(whole.x, Tensor)
     assert 0 < int(whole.fooled.sum()) < len(x)
@@ -238,7 +239,7 @@ def _margin(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def test_going_on_from_the_best_point_never_loses_ground(norm: str) -> None:
     model, x = mlp(), _x(60, seed=3)
     y = labels(model, x)
-    threat = ss.threat_model(norm, {"linf": 0.03, "l2": 0.1}[norm])
+    threat = ss.threat_model(norm, written_down({"linf": 0.03, "l2": 0.1}, norm, "the size of a change in the norm"))
     subject = Subject.of(ss.Model(model))
     with subject.opened():
         question = subject.ask(x, y, threat, key=Key(0))

@@ -17,6 +17,7 @@ from signstep.engine.oracles import Autograd, Surrogates
 from signstep.errors import InputError
 from signstep.model.predictor import Predictor
 from signstep.model.subject import Subject
+from written_down import written_down
 
 SHAPE = (2, 5, 5)
 X = rand(24, *SHAPE, seed=14)
@@ -288,7 +289,7 @@ def test_the_look_ahead_is_a_step_long_in_every_norm() -> None:
         threat = ss.threat_model(name, eps)
         ss.attack(model, x, torch.tensor([0]), threat=threat, recipe="ni-fgsm:steps=4")
         first, second = asked[0], asked[1]
-        size = {"linf": math.inf, "l2": 2, "l1": 1}[name]
+        size = written_down({"linf": math.inf, "l2": 2.0, "l1": 1.0}, name, "the order")
         length = float(torch.linalg.vector_norm((second - first).flatten(), size))
         # One step was taken and one is looked ahead; in L1 a step goes along one coordinate, the look along all.
         assert length == pytest.approx(2 * eps / 4, rel=1e-9), name

@@ -12,6 +12,7 @@ from signstep.data.digits import digits
 from signstep.engine.counts import Count
 from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, LoadError, ThreatError
+from written_down import written_down
 
 X, Y = digits("test")
 
@@ -48,7 +49,8 @@ def test_it_beats_a_random_change_on_unseen_digits(net: nn.Module, threat: str, 
 
 
 def _order(threat: str) -> float:
-    return {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "pixel": float("inf")}[threat.partition(":")[0]]
+    orders = {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "pixel": float("inf")}
+    return written_down(orders, threat.partition(":")[0], "the order")
 
 
 def test_the_counts_are_what_applying_it_gives(net: nn.Module) -> None:

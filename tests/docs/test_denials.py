@@ -85,7 +85,8 @@ ORDINARY = set(
     universal patch control atoms tables images docs dev physical datasets certified quick standard thorough binary auto
     outcome result blur clip compose contrast brightness custom objective model loss seed mode mean std output outputs
     inputs budget target task threat engine transform transforms x y ids maximum grouped affine perspective maximise
-    network name data run search curve section device evidence progress placement fit verification
+    network name data run search curve section device evidence progress placement fit verification open
+    shape notes
         """,
     )
 )

@@ -7,6 +7,7 @@ import ast
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from signstep.attacks.recipe import defaults_of
 from signstep.cli import app
 from signstep.data import open_data
 from signstep.engine import norms, tasks
+from signstep.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -146,8 +148,25 @@ def test_an_argument_by_itself_is_one_of_a_verb() -> None:
     assert {text: alone(Code("page", 1, text)) for text in told} == told
 
 
+@cache
+def groups() -> frozenset[str]:
+    """How packages call what they bring: the groups of entry points of all tables."""
+    modules = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "signstep"]
+    things = [thing for module in modules for thing in vars(module).values()]
+    return frozenset(thing.group for thing in things if isinstance(thing, Registry))
+
+
+def test_every_table_is_on_the_page() -> None:
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- tables -->")[2].partition("\n\n## ")[0]
+    assert len(groups()) >= 6
+    assert set(re.findall(r"\| `(signstep\.[a-z_]+)` \|", table)) == groups()
+
+
 def _found(name: str) -> bool:
-    """Whether a module, or something in one, has this full name."""
+    """Whether a module, something in one, or a group of entry points has this full name."""
+    if name in groups():
+        return True
     dotted = name.replace(":", ".")
     parts = dotted.split(".")
     for length in range(len(parts), 0, -1):

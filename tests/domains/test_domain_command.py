@@ -82,7 +82,7 @@ def test_options_reach_the_domain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--domain", "fwe"], "did you mean few?"),
+        (["--domain", "fwe"], "did you mean 'few'?"),
         (["--domain", "few", "--mean", "0.5"], "--mean has no effect with --domain few"),
         (["--domain", "few", "--goal", "next"], "--goal has no effect"),
         (["--schema", "a.toml"], "--schema has no effect on images"),

@@ -135,7 +135,7 @@ def test_without_labels_the_decisions_count_as_right(credit_files: Request) -> N
         ({"data": "none.csv"}, LoadError, "cannot be read"),
         ({"model": "tabular_nets_for_tests:nothing"}, InputError, "must return a torch.nn.Module"),
         ({"model": "no_such_module:build"}, InputError, "there is no module no_such_module"),
-        ({"model": "trees.joblib", "weights": None}, InputError, "pass (--trust|trust=True)"),
+        ({"model": "trees.joblib", "weights": None}, InputError, "pass trust=True"),
         ({"limit": 0}, InputError, "limit=0"),
         ({"label_column": "sum"}, InputError, "sum"),
     ],
