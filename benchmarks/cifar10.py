@@ -103,7 +103,12 @@ def run(given: argparse.Namespace) -> tuple[Trained, Result]:
     test = data.test_x[: given.audit_rows].float().div_(255), data.test_y[: given.audit_rows]
     name = f"PreActResNet-18, width {given.width}, {given.activation}, {given.recipe}"
     result = ss.audit(
-        model, test, threat=threat, ladder=given.ladder, curve=False, device=given.device, describe_model=name
+        ss.Model(model, name=name),
+        test,
+        threat=threat,
+        ladder=given.ladder,
+        curve=False,
+        run=ss.Run(device=given.device),
     )
     return trained, result
 

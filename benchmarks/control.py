@@ -75,12 +75,11 @@ def main() -> None:
         cells = [f"{size:g}"]
         for recipe in ("fgsm", "pgd:steps=20", CausalFgsm(loop)):
             outcome = ss.attack(
-                loop,
+                ss.Model(loop, task=ss.Objective(0.0)),
                 {"error": error, "start": start},
                 threat={"error": threat},
-                task=ss.Objective(0.0),
                 recipe=recipe,
-                seed=options.seed,
+                search=ss.Search(seed=options.seed),
             )
             assert bool(outcome.verified.all())
             cells.append(str(int(outcome.fooled.sum())))

@@ -37,8 +37,8 @@ def contenders(
         "bare loop": lambda: bare(x, y),
         "bare, again": lambda: bare(x, y),
         "signstep": lambda: ss.fgsm(model, x, y, eps=EPS),
-        "signstep float32": lambda: ss.fgsm(model, x, y, eps=EPS, engine="float32"),
-        "signstep fast": lambda: ss.fgsm(model, x, y, eps=EPS, engine="fast"),
+        "signstep float32": lambda: ss.fgsm(model, x, y, eps=EPS, search=ss.Search(engine="float32")),
+        "signstep fast": lambda: ss.fgsm(model, x, y, eps=EPS, search=ss.Search(engine="fast")),
     }
     verdict: dict[str, Callable[[], Tensor]] = {
         "bare loop": lambda: judged(bare),

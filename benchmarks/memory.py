@@ -72,7 +72,14 @@ def audits(examples: int, size: int) -> None:
             seen[done] = resident()
 
     began = time.perf_counter()
-    ss.audit(mnist_cnn().eval(), stream(examples, size), threat=THREAT, attacks=("fgsm",), curve=False, progress=watch)
+    ss.audit(
+        mnist_cnn().eval(),
+        stream(examples, size),
+        threat=THREAT,
+        attacks=("fgsm",),
+        curve=False,
+        run=ss.Run(progress=watch),
+    )
     done = list(seen)
     growth = seen[done[-1]] - seen[done[1]]
     print(f"\n## Resident MiB during a streamed audit (fgsm, batches of {size}), {time.perf_counter() - began:.0f} s\n")

@@ -54,14 +54,15 @@ def exhausted(victim: Victim, x: dict[str, Tensor], y: Tensor, budget: int) -> t
     return right, fooled, tried
 
 
-def scenes(count: int = 300) -> None:
+def scenes(count: int = 300, budgets: tuple[int, ...] = (1, 2, 3)) -> None:
     """The attacks on text beside the search through all texts."""
-    for budget in (1, 2, 3):
+    for budget in budgets:
         request = Request(limit=count, threat=f"text=substitutions:{budget}")
         case = domain("multimodal").case(request)
-        assert isinstance(case.model, Victim)
+        victim = case.model.network
+        assert isinstance(victim, Victim)
         began = time.perf_counter()
-        sums = [exhausted(case.model, x, y, budget) for x, y in case.batches if isinstance(x, dict) and y is not None]
+        sums = [exhausted(victim, x, y, budget) for x, y in case.batches if isinstance(x, dict) and y is not None]
         right, fooled, tried = (sum(part) for part in zip(*sums, strict=True))
         print(
             f"substitutions {budget}: every text fools {fooled} of {right} ({tried / right:.0f} texts each, "

@@ -52,7 +52,7 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor, eps: float, recipe: str, lo
     """Accuracy on the attacked points of all examples, and how many are undetermined."""
     right, undetermined = 0, 0
     for part, labels in batches(x, y):
-        outcome = ss.attack(model, part, labels, threat=ss.linf(eps), recipe=recipe, loss=loss)
+        outcome = ss.attack(model, part, labels, threat=ss.linf(eps), recipe=recipe, search=ss.Search(loss=loss))
         right += int((~outcome.fooled).sum())
         undetermined += int(outcome.undetermined.sum())
     return right / len(x), undetermined

@@ -307,7 +307,7 @@ def measured(model: nn.Module, plan: Plan, images: int, square: int, engine: str
         for name, count in (("certified", images), ("certified, all", len(x) if whole else 0)):
             if count:
                 rows = list(zip(torch.split(x[:count], BATCH), torch.split(y[:count], BATCH), strict=True))
-                found[name] = certified_share(model, rows, ss.linf(plan.eps))
+                found[name] = certified_share(ss.Model(model), rows, ss.linf(plan.eps))
     return found
 
 

@@ -37,7 +37,7 @@ class Scaled(nn.Module):
 def contenders(model: nn.Module, shape: tuple[int, ...]) -> dict[str, Attack]:
     ours: dict[str, Attack] = {
         "signstep": lambda x, y: ss.fgsm(model, x, y, eps=EPS),
-        'signstep, loss="plain-ce"': lambda x, y: ss.fgsm(model, x, y, eps=EPS, loss="plain-ce"),
+        'signstep, loss="plain-ce"': lambda x, y: ss.fgsm(model, x, y, eps=EPS, search=ss.Search(loss="plain-ce")),
     }
     return ours | rival_fgsm(model, EPS, shape)
 

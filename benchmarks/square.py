@@ -50,7 +50,9 @@ def main() -> None:
         x, y = digits[:count], answers[:count]
         for seed in range(options.seeds):
             began = time.perf_counter()
-            outcome = ss.attack(model, x, y, threat=ss.linf(EPS), recipe=f"square:queries={queries}", seed=seed)
+            outcome = ss.attack(
+                model, x, y, threat=ss.linf(EPS), recipe=f"square:queries={queries}", search=ss.Search(seed=seed)
+            )
             own = time.perf_counter() - began
             left = int((~outcome.fooled).sum())
             rivals_attack = torchattacks.Square(

@@ -31,7 +31,7 @@ from signstep.domains.tabular import (
 from signstep.domains.tabular.cells import read_cells
 from signstep.domains.tabular.forms import estimator_model
 from signstep.domains.tabular.records import read_records
-from signstep.model.subject import Model
+from signstep.model.declaration import Callee
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = 2000
@@ -74,7 +74,7 @@ def trained(schema: Schema, decoded: Tensor, y: Tensor, rate: float, seed: int =
     return TabularNet(net, schema).eval()
 
 
-def forest(schema: Schema, decoded: Tensor, y: Tensor) -> Model:
+def forest(schema: Schema, decoded: Tensor, y: Tensor) -> Callee:
     """Twenty trees of scikit-learn."""
     made = importlib.import_module("sklearn.ensemble").RandomForestClassifier(20, random_state=0)
     layout = Layout(schema)
@@ -83,7 +83,7 @@ def forest(schema: Schema, decoded: Tensor, y: Tensor) -> Model:
 
 
 @torch.no_grad()
-def scan(model: Model, schema: Schema, decoded: Tensor) -> Tensor:
+def scan(model: Callee, schema: Schema, decoded: Tensor) -> Tensor:
     """The lowest cost at which one feature alone flips each record (R,), inf where none does."""
     layout, good = Layout(schema), schema.target.good
     best = []
@@ -117,14 +117,14 @@ def scan(model: Model, schema: Schema, decoded: Tensor) -> Tensor:
     return torch.stack(best).double()
 
 
-def dead(model: Model, schema: Schema, decoded: Tensor) -> int:
+def dead(model: Callee, schema: Schema, decoded: Tensor) -> int:
     """How many records have no gradient at all."""
     if not isinstance(model, TabularNet):
         return len(decoded)
     return int((Decider(model, Layout(schema)).slope(decoded) == 0).all(1).sum())
 
 
-def compared(name: str, model: Model, schema: Schema, decoded: Tensor) -> list[str]:
+def compared(name: str, model: Callee, schema: Schema, decoded: Tensor) -> list[str]:
     """One row of the table: the search beside the scan."""
     layout = Layout(schema)
     decider = Decider(model, layout)

@@ -23,7 +23,7 @@ from harness import machine
 from signstep.auditing.result import Result
 from signstep.cli import main as signstep
 from signstep.data import open_data
-from signstep.model.opening import load_model
+from signstep.model.opening import open_model
 
 MODELS = {
     "mnist_cnn": ("signstep.networks.small:mnist_cnn", (1, 28, 28)),
@@ -34,7 +34,7 @@ MODELS = {
 def workplace(name: str, examples: int) -> list[str]:
     """Weights and data in the current folder; the options that name them."""
     factory, shape = MODELS[name]
-    model = load_model(factory).model
+    model = open_model(factory).module
     save_file({key: part.contiguous() for key, part in model.state_dict().items()}, "weights.safetensors")
     x = torch.randint(0, 256, (examples, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     with torch.no_grad():
@@ -45,7 +45,7 @@ def workplace(name: str, examples: int) -> list[str]:
 
 def clean(own: list[str]) -> None:
     """One pass over the data, read from its file, without gradients."""
-    model = load_model(own[1], weights=own[3]).model
+    model = open_model(own[1], weights=own[3]).module
     with torch.no_grad():
         right = sum(int((model(x).argmax(1) == y).sum()) for x, y in open_data(own[5], batch_size=256))
     assert right > 0

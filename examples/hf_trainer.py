@@ -63,8 +63,9 @@ def main() -> int:
     """Two short epochs."""
     try:
         transformers = importlib.import_module("transformers")
+        importlib.import_module("accelerate")
     except ImportError:
-        print("this example needs transformers: pip install transformers accelerate", file=sys.stderr)
+        print("this example needs: pip install transformers accelerate", file=sys.stderr)
         return 1
     config = transformers.BertConfig(
         vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64

@@ -15,10 +15,12 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from signstep.attacks.recipes import RECIPES, options_of
+from signstep.attacks.recipe import defaults_of
+from signstep.attacks.recipes import RECIPES
 from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.provable import FIELDS
 from signstep.cli import app
+from signstep.model.opening import OPENERS
 from signstep.train import TRAINING_RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,9 +50,8 @@ def recipes_table() -> str:
         "| recipe | what it is | options | passes for each example and restart | source |",
         "|---|---|---|---|---|",
     ]
-    for row in RECIPES.values():
-        defaults = row.build.__kwdefaults__ or {}
-        options = ", ".join(f"`{name}={_shown(defaults[name])}`" for name in options_of(row)) or "none"
+    for row in RECIPES.own.values():
+        options = ", ".join(f"`{name}={_shown(default)}`" for name, default in defaults_of(row).items()) or "none"
         lines.append(f"| `{row.name}` | {row.title} | {options} | {row.cost} | {row.source} |")
     return "\n".join(lines)
 
@@ -67,6 +68,17 @@ def training_table() -> str:
         mode = row.mode if row.steps else "-"
         cells = (row.title.replace("|", "\\|"), row.placed, step, row.projected, mode, f"{forwards} + {backwards}")
         lines.append(f"| `{row.name}` | {' | '.join(cells)} | {row.source} |")
+    return "\n".join(lines)
+
+
+def openers_table() -> str:
+    """One line for each kind of model, from the table that ``--model`` and ``ss.open`` read."""
+    lines = ["| spelled | what it is | with weights | needs |", "|---|---|---|---|"]
+    for row in OPENERS.own.values():
+        endings = [text for text in row.suffixes if not row.example.endswith(text)]
+        spelled = ", ".join(f"`{text}`" for text in (row.example, *endings))
+        weights, extra = "`--weights`" if row.weights else "its own", f"`signstep[{row.extra}]`" if row.extra else ""
+        lines.append(f"| {spelled} | {row.title} | {weights} | {extra} |")
     return "\n".join(lines)
 
 
@@ -106,6 +118,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "terms": lambda: findings_text("SS2"),
         "sample": lambda: findings_text("SS3"),
     },
+    "models.md": {"openers": openers_table},
     "recipes.md": {"recipes": recipes_table},
     "training.md": {"training": training_table},
     "concepts/verdicts.md": {"provable": provable_table},

@@ -53,10 +53,14 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from signstep.attacks.recipes import RECIPES  # noqa: E402
-from signstep.auditing.findings import CATALOGUE  # noqa: E402
+from signstep.auditing.added_sections import SECTIONS  # noqa: E402
+from signstep.auditing.findings import FINDINGS  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
+from signstep.data.sources import DATA  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
+from signstep.engine.norms import FAMILIES, NORMS  # noqa: E402
 from signstep.engine.tasks import TASKS  # noqa: E402
+from signstep.registry import Registry  # noqa: E402
 from signstep.train.recipes import TRAINING_RECIPES  # noqa: E402
 
 if TYPE_CHECKING:
@@ -65,10 +69,14 @@ if TYPE_CHECKING:
 _TABLES: dict[str, Mapping[str, Any]] = {
     "RECIPES": RECIPES,
     "LADDERS": LADDERS,
+    "NORMS": NORMS,
+    "FAMILIES": FAMILIES,
+    "DATA": DATA,
     "TASKS": TASKS,
     "DOMAINS": DOMAINS,
     "TRAINING_RECIPES": TRAINING_RECIPES,
-    "CATALOGUE": CATALOGUE,
+    "FINDINGS": FINDINGS,
+    "SECTIONS": SECTIONS,
 }
 
 
@@ -111,9 +119,17 @@ def leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     before, path = settings(), [*sys.path]
     yield
     sys.path[:] = path
+    forget()
     _drop_modules(tmp_path_factory.getbasetemp())
     changed = differences(before, settings())
     assert not changed, f"left behind for the tests to come: {'; '.join(changed)}"
+
+
+def forget() -> None:
+    """Drop from all tables what was typed as module:name: the folder that it came from is gone."""
+    for table in _TABLES.values():
+        if isinstance(table, Registry):
+            table.forget()
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

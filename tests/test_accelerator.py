@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.cli import main
 from signstep.data.digits import digits
+from signstep.engine.threat import parse_threat
 from signstep.errors import ModelError
 from signstep.networks.small import digits_cnn
 from signstep.train import TRAINING_RECIPES, Memory, Settings, Trained, fit
@@ -66,7 +67,7 @@ DEFINED = [
 
 @pytest.mark.parametrize(("recipe", "threat"), DEFINED)
 def test_an_attack_finds_the_same(recipe: str, threat: str, net: nn.Module, device: torch.device) -> None:
-    x, chosen = _of(net)[:24], ss.parse_threat(threat)
+    x, chosen = _of(net)[:24], parse_threat(threat)
     here = ss.attack(net, x, Y[:24], threat=chosen, recipe=recipe)
     there = ss.attack(copy.deepcopy(net).to(device), x.to(device), Y[:24].to(device), threat=chosen, recipe=recipe)
     assert isinstance(here.x, Tensor)
@@ -82,7 +83,7 @@ def test_an_attack_finds_the_same(recipe: str, threat: str, net: nn.Module, devi
 def test_an_audit_counts_the_same(engine: Any, net: nn.Module, device: torch.device) -> None:
     here = ss.audit(net, (_of(net), Y), threat=THREAT, ladder="standard@1", engine=engine)
     moved = copy.deepcopy(net).to(device)
-    there = ss.audit(moved, (_of(net), Y), threat=THREAT, ladder="standard@1", engine=engine, device=device)
+    there = ss.audit(moved, (_of(net), Y), threat=THREAT, ladder="standard@1", engine=engine, run=ss.Run(device=device))
     assert there.clean_right == here.clean_right
     assert abs(there.held - here.held) <= 1
     assert next(moved.parameters()).device == device
@@ -133,7 +134,9 @@ def test_random_states_stay_what_they_were(net: nn.Module, device: torch.device)
     if device.type != "cuda":
         pytest.skip("the state of CUDA's generator")
     moved, before = copy.deepcopy(net).to(device), torch.cuda.get_rng_state(device)
-    ss.attack(nn.Sequential(nn.Dropout(0.2), moved), _of(net).to(device), Y.to(device), threat=THREAT, mode="keep")
+    ss.attack(
+        ss.Model(nn.Sequential(nn.Dropout(0.2), moved), mode="keep"), _of(net).to(device), Y.to(device), threat=THREAT
+    )
     fit(digits_cnn().to(device), TRAIN_X, TRAIN_Y, threat=THREAT, settings=Settings(epochs=1, crop=1))
     assert torch.equal(torch.cuda.get_rng_state(device), before)
 
@@ -218,7 +221,7 @@ def test_a_run_goes_on_from_its_folder_also_elsewhere(device: torch.device, tmp_
             recipe="fgsm-pgi",
             settings=settings,
             folder=tmp_path,
-            stopping=lambda: next(left, None) is None,
+            watch=lambda _: next(left, None) is None,
         )
 
     begun, elsewhere, back = run(device, 10), run(torch.device("cpu"), 3), run(device, 1000)

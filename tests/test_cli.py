@@ -133,23 +133,23 @@ def test_further_options_reach_the_audit(place: Path) -> None:
         ([*OWN, "--threat", "linf:8"], "beyond the box's own diameter"),
         ([*OWN, "--threat", "l9:1"], "l9"),
         ([*OWN, "--threat", "linf:0.1", "--attack", "zap"], "--attack zap is not one of"),
-        ([*OWN, "--threat", "linf:0.1", "--box", "1"], "--box '1' is not LOW,HIGH"),
+        ([*OWN, "--threat", "linf:0.1", "--box", "1"], "--box 1 is not LOW,HIGH"),
         (
             [*OWN, "--threat", "linf:0.1", "--mean", "0.5"],
-            "needs both --mean and --std (--std 1 or --mean 0 if unused)",
+            "needs both --mean and --std; pass both (--std 1 or --mean 0 if unused)",
         ),
         ([*OWN, "--threat", "linf:0.1", "--mean", "a", "--std", "1"], "'a' is not a number"),
-        ([*OWN, "--threat", "linf:0.1", "--goal", "5"], "--goal '5' is not one of untargeted, random"),
+        ([*OWN, "--threat", "linf:0.1", "--goal", "5"], "--goal 5 is not one of untargeted, random"),
         ([*OWN, "--threat", "linf:0.1", "--loss", "hinge"], "--loss hinge is not one of"),
-        ([*OWN, "--threat", "linf:0.1", "--device", "cuda:77"], "--device 'cuda:77' is not available"),
-        ([*OWN, "--threat", "linf:0.1", "--resize", "9"], "--resize '9' is not HEIGHTxWIDTH"),
+        ([*OWN, "--threat", "linf:0.1", "--device", "cuda:77"], "--device cuda:77 is not available"),
+        ([*OWN, "--threat", "linf:0.1", "--resize", "9"], "--resize 9 is not HEIGHTxWIDTH"),
         ([*OWN, "--threat", "linf:0.1", "--task", "ranking"], "--task ranking is not one of"),
-        ([*OWN, "--threat", "linf:0.1", "--tolerance", "1"], "--tolerance is for --task regression"),
+        ([*OWN, "--threat", "linf:0.1", "--tolerance", "1"], "--tolerance 1.0 is for --task regression"),
         ([*OWN, "--threat", "linf:0.1", "--out", "net.safetensors"], "cannot be written"),
         (["audit", "--model", "mynets:net"], "needs data"),
         (["audit", "--data", "set.npz"], "need a model"),
         (["audit", "--skip-bad"], "--skip-bad has no effect without --model"),
-        ([*OWN, "--threat", "linf:0.1", "--batch-size", "many"], "--batch-size 'many'"),
+        ([*OWN, "--threat", "linf:0.1", "--batch-size", "many"], "--batch-size many"),
         (["audit", "--resize", "9x9"], "--resize has no effect without --model"),
         (["audit", "--model-arg", "a=1"], "--model-arg has no effect without --model"),
         ([*OWN, "--threat", "linf:0.1", "--attack", "fgsm,fgm"], "one or more different recipes"),
@@ -216,7 +216,7 @@ def test_what_is_no_model_of_the_users_is_an_internal_error(
     def broken() -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("signstep.cli.job.demo", lambda **_: broken())
+    monkeypatch.setattr("signstep.cli.work.demo", lambda **_: broken())
     assert main(["audit"]) == 3
     said = capsys.readouterr().err
     assert "ZeroDivisionError: ours" in said

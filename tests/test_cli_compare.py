@@ -29,7 +29,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         with torch.no_grad():
             model.weight.copy_(torch.tensor([[1.0, other, 0, 0], [-1.0, -other, 0, 0]]))
             model.bias.copy_(torch.tensor([-0.5, 0.5]) * (1 + other))
-        result = ss.audit(model, (x, y), threat=ss.linf(0.1), attacks=["fgsm"], curve=False, describe_model=name)
+        result = ss.audit(ss.Model(model, name=name), (x, y), threat=ss.linf(0.1), attacks=["fgsm"], curve=False)
         (tmp_path / name / "report").mkdir(parents=True)
         result.save(tmp_path / name / "report" / "result.json")
     monkeypatch.chdir(tmp_path)
@@ -84,7 +84,7 @@ def test_other_terms_are_named(place: Path, capsys: pytest.CaptureFixture[str]) 
         (["good", "--model", "a=net", "--data", "digits"], "is not NAME=MODULE:FACTORY"),
         (["--recipe", "n-fgms", "--recipe", "natural"], "did you mean 'n-fgsm'"),
         (["--recipe", "a b=natural", "--recipe", "a-b=n-fgsm"], "are the same as folders"),
-        (["--recipe", "natural", "--recipe", "noise", "--set", "epoch=1"], "setting 'epoch=1'"),
+        (["--recipe", "natural", "--recipe", "noise", "--set", "epoch=1"], "--set 'epoch=1'"),
         (["--recipe", "natural", "--recipe", "noise", "--against", "n-fgsm"], "--against"),
     ],
 )

@@ -250,7 +250,7 @@ def test_an_attack_leads_to_one_class(place: Path, capsys: pytest.CaptureFixture
     figures = json.loads((place / "signstep-attacked" / "attacked.json").read_text())
     assert figures["fooled"] == int(out.split()[0]) == sum(name.endswith("_to_2.png") for name in names) > 0
     assert main([*own[:-1], "cat"]) == 2
-    assert "--goal 'cat' is neither a goal nor a class" in capsys.readouterr().err
+    assert "--goal cat is neither a goal nor a class" in capsys.readouterr().err
     assert main([*own[:-1], "7"]) == 2
     assert (place / "signstep-attacked" / "attacked.json").exists()
 
@@ -297,7 +297,7 @@ def test_classes_as_goals_by_name(place: Path, capsys: pytest.CaptureFixture[str
     assert main([*own, "bee"]) == 0
     assert "1 were left out" in capsys.readouterr().out
     assert main([*own, "crane"]) == 2
-    assert "--goal: 'crane' is the name of the classes 1 and 3: write 'crane (1)'" in capsys.readouterr().err
+    assert "--goal: 'crane' is the name of the classes 1 and 3; write 'crane (1)'" in capsys.readouterr().err
     assert main([*own, "crane (1)"]) == 0
     assert main([*own, "bees"]) == 2
     assert "did you mean 'bee'?" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_a_collapse_that_stops_training_is_a_status(place: Path, capsys: pytest.
     ("words", "said"),
     [
         (["--recipe", "n-fgms"], "did you mean 'n-fgsm'"),
-        (["--cure", "hope"], "is not a training recipe"),
+        (["--cure", "hope"], "is not one of natural"),
         (["--epochs", "0"], "--epochs 0"),
         (["--optimiser", "lion"], "--optimiser lion"),
         (["--model", "nets:net"], "belong together"),

@@ -16,6 +16,7 @@ import torch
 
 import signstep as ss
 from conftest import _drop_modules, differences, settings
+from signstep.auditing.ladder import LADDERS
 from signstep.demo import _cache_folder
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "SIGNSTEP_CACHE", "TORCH_HOME", "HF_HOME", "MPLCONFIGDIR")
@@ -45,11 +46,10 @@ def test_what_is_left_behind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setenv("SIGNSTEP_LEFT", "1")
         patched.delenv("HOME")
-        patched.setitem(ss.RECIPES, "mine", replace(ss.RECIPES["pgd"], name="mine"))
-        patched.setitem(ss.RECIPES, "fgsm", replace(ss.RECIPES["fgsm"]))
-        with torch.no_grad():
+        patched.setitem(LADDERS, "quick@1", replace(LADDERS["quick@1"]))
+        with torch.no_grad(), ss.RECIPES.lent(replace(ss.RECIPES["pgd"], name="mine")):
             found = {line.partition(" was ")[0] for line in differences(before, settings())}
-    assert found == {"$SIGNSTEP_LEFT", "$HOME", "RECIPES[mine]", "RECIPES[fgsm]", "gradients"}
+    assert found == {"$SIGNSTEP_LEFT", "$HOME", "RECIPES[mine]", "LADDERS[quick@1]", "gradients"}
     assert differences(before, settings()) == []
 
 

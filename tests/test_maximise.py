@@ -17,6 +17,7 @@ from signstep.engine.problem import Problem
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree
 from signstep.errors import InputError
+from written_down import written_down
 
 
 def bowl(u: Tensor) -> Tensor:
@@ -48,7 +49,8 @@ def test_the_curvature_of_a_bowl_is_its_own(threat: ss.ThreatModel) -> None:
     torch.testing.assert_close(found.curvature, torch.full((2,), 2.0, dtype=torch.float64))
     assert found.linear is not None
     gradient = 2 * (x - 1)
-    dual = {"linf": gradient.abs().sum(1), "l2": gradient.norm(dim=1), "l1": gradient.abs().amax(1)}[threat.norm.name]
+    duals = {"linf": gradient.abs().sum(1), "l2": gradient.norm(dim=1), "l1": gradient.abs().amax(1)}
+    dual = written_down(duals, threat.norm.name, "the dual length")
     torch.testing.assert_close(found.linear, 0.3 * dual)
 
 
@@ -109,7 +111,7 @@ def test_a_regression_audit_and_the_objective_agree() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)).double()
     x = torch.rand(40, 3, dtype=torch.float64)
     y = (model(x) + 0.05 * torch.randn(40, 1, dtype=torch.float64)).detach()
-    outcome = ss.attack(model, x, y, threat=ss.linf(0.1), recipe="pgd", task=ss.Regression(0.12))
+    outcome = ss.attack(ss.Model(model, task=ss.Regression(0.12)), x, y, threat=ss.linf(0.1), recipe="pgd")
 
     class Error(torch.nn.Module):
         def forward(self, u: Tensor, y: Tensor) -> Tensor:
@@ -164,7 +166,10 @@ def test_wrong_use_is_one_sentence(objective: object, recipe: str, message: str)
 def test_an_audit_of_an_objective() -> None:
     x = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.4, 0.0]])
     result = ss.audit(
-        tilted, [(x, torch.tensor([1.5, 2.5, 4.0]))], threat=ss.linf(0.5, box=None), task=ss.Objective(), curve=False
+        ss.Model(tilted, task=ss.Objective()),
+        [(x, torch.tensor([1.5, 2.5, 4.0]))],
+        threat=ss.linf(0.5, box=None),
+        curve=False,
     )
     assert result.per_example.clean == "rwr"
     assert result.fooled == 1
@@ -172,7 +177,7 @@ def test_an_audit_of_an_objective() -> None:
     assert "accuracy" not in str(result).splitlines()[0]
     for level in (torch.zeros(2), torch.zeros(3, 2)):
         with pytest.raises(ss.SignstepError, match="a level for each example"):
-            ss.attack(tilted, x, level, threat=ss.linf(0.5, box=None), task=ss.Objective())
+            ss.attack(ss.Model(tilted, task=ss.Objective()), x, level, threat=ss.linf(0.5, box=None))
 
 
 def _spike(u: Tensor) -> Tensor:
@@ -247,7 +252,8 @@ def test_the_untouched_input_is_a_witness_for_every_recipe(name: str, norm: str)
     levels = torch.cat([middle - 1, middle, middle + 0.2, middle + 1e9])
     whole = {part: torch.cat([value] * 4) for part, value in x.items()}
     given = [(x, None)] if not ss.RECIPES[name].smallest else []
-    for threat in (NORMS[norm](0.3), NORMS[norm](None)) if norm == "l2" else (NORMS[norm](0.3),):
+    ball = written_down(NORMS, norm, "the threat in the norm")
+    for threat in (ball(0.3), ball(None)) if norm == "l2" else (ball(0.3),):
         for inputs, level in [*given, (whole, levels)]:
             before = surfaces(**inputs)
             found = ss.maximise(surfaces, inputs, {"u": threat}, recipe=CHEAP.get(name, name), level=level)

@@ -66,9 +66,7 @@ def test_an_interrupted_audit_passes_no_test() -> None:
             return x
 
     with pytest.raises(AssertionError, match="interrupted"):
-        assert_robust(
-            Stopping(), [(X, Y)] * 9, threat=ss.linf(0.01), at_least=0.0, attacks=["random-sign"], curve=False
-        )
+        assert_robust(Stopping(), [(X, Y)] * 9, threat=ss.linf(0.01), at_least=0.0, attacks=["random-sign"])
 
 
 def test_the_plugin_gives_the_fixture(pytester: pytest.Pytester) -> None:

@@ -62,12 +62,16 @@ def test_the_diagonal_is_the_attack_itself(nets: dict[str, nn.Module], matrix: T
 def test_the_other_cells_are_the_attack_with_a_surrogate(nets: dict[str, nn.Module], matrix: TransferMatrix) -> None:
     """Crafted to the last step, without asking the victim."""
     for source, victim in (("a", "b"), ("b", "a"), ("a", "c"), ("b", "c")):
-        outcome = ss.attack(nets[victim], X, Y, threat=THREAT, recipe="mi-fgsm:steps=5", surrogate=nets[source])
+        outcome = ss.attack(
+            nets[victim], X, Y, threat=THREAT, recipe="mi-fgsm:steps=5", search=ss.Search(surrogate=nets[source])
+        )
         right = _right(nets[victim], X)
         assert matrix.cell(source, victim) == Cell(
             source, victim, int((outcome.fooled & right).sum()), int(right.sum())
         )
-    both = ss.attack(nets["c"], X, Y, threat=THREAT, recipe="mi-fgsm:steps=5", surrogate=[nets["a"], nets["b"]])
+    both = ss.attack(
+        nets["c"], X, Y, threat=THREAT, recipe="mi-fgsm:steps=5", search=ss.Search(surrogate=[nets["a"], nets["b"]])
+    )
     right = _right(nets["c"], X)
     assert matrix.cell("all", "c").fooled == int((both.fooled & right).sum())
     assert matrix.cell("all", "a").fooled == matrix.cell("b", "a").fooled  # without the victim's own copy
@@ -91,15 +95,33 @@ def test_rows_at_a_time_and_loader_do_not_matter(nets: dict[str, nn.Module], mat
 
 def test_draws_belong_to_the_example(nets: dict[str, nn.Module]) -> None:
     one, other = (
-        ss.transfer({"a": nets["a"]}, {"c": nets["c"]}, (X, Y), threat=THREAT, recipe=spec, seed=seed, rows=rows)
+        ss.transfer(
+            {"a": nets["a"]},
+            {"c": nets["c"]},
+            (X, Y),
+            threat=THREAT,
+            recipe=spec,
+            rows=rows,
+            search=ss.Search(seed=seed),
+        )
         for spec, seed, rows in (("di-fgsm:steps=4,prob=1", 0, 150), (ss.recipe("di-fgsm:steps=4,prob=1"), 0, 20))
     )
     assert one.cells == other.cells
 
 
 def test_targets(nets: dict[str, nn.Module]) -> None:
-    matrix = ss.transfer({"a": nets["a"]}, nets, (X, Y), threat=ss.linf(0.25), recipe="bim:steps=8", target="next")
-    point = ss.attack(nets["c"], X, Y, target="next", threat=ss.linf(0.25), recipe="bim:steps=8", surrogate=nets["a"]).x
+    matrix = ss.transfer(
+        {"a": nets["a"]}, nets, (X, Y), threat=ss.linf(0.25), recipe="bim:steps=8", search=ss.Search(target="next")
+    )
+    point = ss.attack(
+        nets["c"],
+        X,
+        Y,
+        target="next",
+        threat=ss.linf(0.25),
+        recipe="bim:steps=8",
+        search=ss.Search(surrogate=nets["a"]),
+    ).x
     assert isinstance(point, Tensor)
     right = _right(nets["c"], X)
     with torch.no_grad():

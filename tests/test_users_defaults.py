@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import signstep as ss
+from flat import flat
 from signstep.cli import main
 from signstep.demo import demo
 from signstep.domains.control.controller import controller_for, trained_controller
 from signstep.domains.control.plants import PLANTS
 from signstep.domains.control.starts import starts
 from signstep.train import TRAINING_RECIPES, Settings, fit
+from written_down import written_down
 
 X = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -65,7 +67,9 @@ def _plain(found: object) -> object:
 
 
 def _audited(**options: Any) -> object:
-    result = ss.audit(NET, options.pop("data", (X, Y)), threat=THREAT, **options)
+    source = options.pop("data", (X, Y))
+    model, chosen = flat(NET, options)
+    result = ss.audit(model, source, threat=THREAT, **chosen)
     return result.per_example, [(one.name, one.fooled, one.distance) for one in result.attacks], result.curves
 
 
@@ -103,7 +107,7 @@ RUNS: dict[str, Callable[[], object]] = {
     "universal": lambda: ss.universal(NET, (X, Y), threat=THREAT, epochs=2).delta,
     "patch": _patched,
     "regression": lambda: (
-        ss.attack(_energy, X, _energy(X), threat=THREAT, task=ss.Regression(0.1), recipe="pgd:steps=2").x
+        ss.attack(ss.Model(_energy, task=ss.Regression(0.1)), X, _energy(X), threat=THREAT, recipe="pgd:steps=2").x
     ),
 }
 
@@ -145,9 +149,11 @@ def test_the_command_line_and_the_domains(command: str, tmp_path: Path) -> None:
     """A model's file may set defaults when it is imported."""
     from signstep.auditing.result import Result
 
+    options = written_down(COMMANDS, command, "the options of the command")
+
     def ran(name: str) -> object:
         with redirect_stdout(StringIO()):
-            assert main([*COMMANDS[command], "--out", str(tmp_path / name)]) == 0
+            assert main([*options, "--out", str(tmp_path / name)]) == 0
         result = Result.load(tmp_path / name / "result.json")
         return result.per_example, result.sections
 

@@ -403,7 +403,7 @@ def test_a_victim_that_dies_during_a_search_for_the_smallest_change(recipe: str,
                 raise VictimError("gone")
             return _linear(u)
 
-        outcome = ss.attack(victim, X, _y(), threat=ss.l2(0.3), recipe=recipe, surrogate=surrogate)
+        outcome = ss.attack(victim, X, _y(), threat=ss.l2(0.3), recipe=recipe, search=ss.Search(surrogate=surrogate))
         if outcome.ended is None:
             continue
         assert outcome.ended == "gone"

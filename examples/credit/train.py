@@ -11,7 +11,7 @@ import csv
 import sys
 from pathlib import Path
 
-import joblib  # type: ignore[import-untyped]
+import joblib
 import torch
 from safetensors.torch import save_file
 from sklearn.ensemble import HistGradientBoostingClassifier

@@ -9,24 +9,32 @@ from signstep import _start  # noqa: F401 - first of all
 from signstep.api import attack, fgsm
 from signstep.attacks.bpda import bpda
 from signstep.attacks.recipes import RECIPES, recipe
+from signstep.auditing.compare import compare
 from signstep.auditing.matrix import TransferMatrix
 from signstep.auditing.merge import merge
 from signstep.auditing.result import Result
-from signstep.auditing.run import audit
+from signstep.auditing.run import Curve, Run, audit
+from signstep.auditing.sections import Section
 from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
 from signstep.engine.attack import Attack, GradientAttack
 from signstep.engine.norms import L1, L2, Grouped, Linf
 from signstep.engine.outcome import Outcome
 from signstep.engine.tasks import Binary, Custom, Multiclass, Multilabel, Objective, Regression, Segmentation
-from signstep.engine.threat import ThreatModel, l1, l2, linf, parse_threat, threat_model
+from signstep.engine.threat import ThreatModel, l1, l2, linf, threat_model
 from signstep.errors import SignstepError, SignstepWarning
 from signstep.io.caps import caps
 from signstep.maximum import Maximum, maximise
+from signstep.model.declaration import Model
+from signstep.model.opening import open_model as open  # noqa: A004 - as gzip and other modules call what opens theirs
+from signstep.model.search import Search
 from signstep.physical import transforms
 from signstep.physical.patch import Patch, patch
+from signstep.physical.placement import Placement
 from signstep.physical.universal import Universal, universal
+from signstep.train.loop import fit
 from signstep.train.loss import adversarial_loss
+from signstep.verifying import Verification, verify
 from signstep.version import VERSION
 
 __version__ = VERSION
@@ -37,41 +45,51 @@ __all__ = [
     "RECIPES",
     "Attack",
     "Binary",
+    "Curve",
     "Custom",
     "GradientAttack",
     "Grouped",
     "Linf",
     "Maximum",
+    "Model",
     "Multiclass",
     "Multilabel",
     "Objective",
     "Outcome",
     "Patch",
+    "Placement",
     "Regression",
     "Result",
+    "Run",
+    "Search",
+    "Section",
     "Segmentation",
     "SignstepError",
     "SignstepWarning",
     "ThreatModel",
     "TransferMatrix",
     "Universal",
+    "Verification",
     "adversarial_loss",
     "attack",
     "audit",
     "bpda",
     "caps",
     "certified",
+    "compare",
     "fgsm",
+    "fit",
     "l1",
     "l2",
     "linf",
     "maximise",
     "merge",
-    "parse_threat",
+    "open",
     "patch",
     "recipe",
     "threat_model",
     "transfer",
     "transforms",
     "universal",
+    "verify",
 ]

@@ -13,20 +13,23 @@
 
     SignstepWarning (UserWarning)    the work goes on, but the reader of the result should know
 
-Each message names the argument, the value seen and the remedy.
+Each is a `signstep.messages.Message`: it names the argument, the value seen and the remedy, and has them as fields.
 """
 
-from signstep.plain import one_line
+from signstep.messages import Message
 
 
-class SignstepError(Exception):
+class SignstepError(Message, Exception):
     """Base of all errors raised by Signstep.
 
     As text it is one line in which nothing is hidden, whatever names of files, columns or tensors it quotes.
-    """
 
-    def __str__(self) -> str:
-        return one_line(super().__str__())
+    Attributes:
+        argument: the argument that is wrong, by its name in the API; None where it is none.
+        value: what was seen of it.
+        text: what is wrong, without the remedy.
+        remedy: what to do.
+    """
 
 
 class InputError(SignstepError, ValueError):
@@ -65,8 +68,8 @@ class MissingExtraError(SignstepError, ImportError):
     """An optional package is needed for this and is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"this needs the package {package}: pip install 'signstep[{extra}]'")
+        super().__init__(f"this needs the package {package}", remedy=f"run pip install 'signstep[{extra}]'")
 
 
-class SignstepWarning(UserWarning):
+class SignstepWarning(Message, UserWarning):
     """The work goes on, but whoever reads the result should know."""

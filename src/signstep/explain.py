@@ -1,26 +1,29 @@
 """What `signstep explain` prints: formula, worked example, pitfalls, sources; the examples are computed, not quoted."""
 
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import torch
 
 from signstep.api import fgsm
-from signstep.attacks.recipe import Recipe
-from signstep.attacks.recipes import RECIPES, canonical, options_of
-from signstep.auditing.findings import CATALOGUE, Rule
+from signstep.attacks.recipe import Recipe, defaults_of, options_of
+from signstep.attacks.recipes import RECIPES, canonical
+from signstep.auditing.findings import CATALOGUE, FINDINGS, Rule
 from signstep.auditing.ladder import LADDERS, Ladder, ladder
 from signstep.domains import DOMAINS
 from signstep.engine.norms import NORMS
-from signstep.errors import InputError
+from signstep.errors import InputError, LoadError
+from signstep.importing import is_spec
+from signstep.model.declaration import Model
 
 
 @dataclass(frozen=True)
 class Topic:
-    """One entry: what it is, what each option does and the pitfalls, kept as a text file of its own in ``topics/``."""
+    """One entry: what it is, what each option does and the pitfalls, kept as a text file beside the attack."""
 
     formula: str
     options: dict[str, str]
@@ -41,11 +44,25 @@ def _items(text: str) -> tuple[str, ...]:
     return tuple(item for item in items if item)
 
 
-@cache
 def topic_of(name: str) -> Topic | None:
-    """The page of a recipe; None for one that was added from outside and has none. Read when it is asked for."""
-    page = files("signstep") / "topics" / f"{name}.txt"
-    return Topic.read(page.read_text(encoding="utf-8")) if name in RECIPES and page.is_file() else None
+    """The page of a recipe, read when it is asked for; None where there is none.
+
+    It lies in the package of the function that makes the attack, as NAME.txt, or FUNCTION.txt by that function's name.
+    """
+    row = RECIPES.get(name)
+    module = sys.modules.get(getattr(row.build, "__module__", "")) if row is not None else None
+    if row is None or module is None:
+        return None
+    package = module.__name__ if hasattr(module, "__path__") else module.__package__
+    folder = files(package) if package else Path(module.__file__ or "").parent
+    for file in (f"{name.rpartition(':')[2]}.txt", f"{getattr(row.build, '__name__', '')}.txt"):
+        page = folder.joinpath(file)
+        try:
+            if page.is_file():
+                return Topic.read(page.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(f"the page {page} of recipe {name} cannot be read ({error})", remedy="mend it") from error
+    return None
 
 
 def explain(name: str) -> str:
@@ -54,23 +71,25 @@ def explain(name: str) -> str:
     Raises:
         InputError: nothing is known under that name.
     """
-    if name.upper() in CATALOGUE:
-        return _finding(CATALOGUE[name.upper()])
+    if (found := FINDINGS.get(name.upper())) is not None:
+        return _finding(found.rule)
     if name.partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
         return _ladder(ladder(name))
     owner = next((one for one in DOMAINS.values() if name in one.recipes), None)
     if owner is not None:
         return _of_domain(owner.rows[name], owner.name)
     name = canonical(name)
-    if name not in RECIPES:
+    if name not in RECIPES and not is_spec(name):
         raise InputError(
-            f"nothing is known about {name!r}; topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
-            f"and the findings {', '.join(CATALOGUE)}"
+            f"nothing is known about {name!r}",
+            remedy=f"topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
+            f"and the findings {', '.join(CATALOGUE)}",
         )
-    topic, row = topic_of(name), RECIPES[name]
+    row = RECIPES.find(name)
+    topic = topic_of(name)
     lines = [f"{row.name}: {row.title}", ""]
     if topic is None:
-        topic = Topic("(a recipe of your own: signstep has no page about it)", {}, ())
+        topic = Topic("(a recipe of your own without a page; put NAME.txt beside its function)", {}, ())
     lines += [textwrap.indent(topic.formula, "    "), ""]
     lines += _told(row, topic)
     if name in _EXAMPLES:
@@ -85,12 +104,11 @@ def explain(name: str) -> str:
 
 def _told(row: Recipe, topic: Topic) -> list[str]:
     """What each option does, with its default."""
-    names = options_of(row)
-    if not names:
+    defaults = defaults_of(row)
+    if not defaults:
         return ["Options    none", ""]
-    lines, wide = ["Options"], max(map(len, names)) + 2
-    for name in names:
-        default = (row.build.__kwdefaults__ or {})[name]
+    lines, wide = ["Options"], max(map(len, defaults)) + 2
+    for name, default in defaults.items():
         told = topic.options.get(name, "not described")
         told = told if default is None else f"{told} ({default})"
         lines += textwrap.wrap(told, 96, initial_indent=f"  {name:<{wide}}", subsequent_indent=" " * (wide + 2))
@@ -136,11 +154,10 @@ def _fgsm_example() -> str:
     gradient = torch.tensor([[3.0, -0.1, 0.0, -2.0]], dtype=torch.float32, device="cpu")
     x = torch.tensor([[0.2, 0.5, 0.7, 0.9]], dtype=torch.float32, device="cpu")
     stepped = fgsm(
-        lambda u: -(u * gradient).sum(1, keepdim=True),
+        Model(lambda u: -(u * gradient).sum(1, keepdim=True), outputs="logits"),
         x,
         torch.ones(1, dtype=torch.float32, device="cpu"),
         eps=0.05,
-        outputs="logits",
     )
     g, radius = (
         torch.tensor([[2.0, -1.0, 0.5]], dtype=torch.float32, device="cpu"),
@@ -163,12 +180,11 @@ def _fgsm_example() -> str:
         0.1,
     )
     adversarial = fgsm(
-        lambda u: u @ w.T + b,
+        Model(lambda u: u @ w.T + b, outputs="logits"),
         point,
         torch.ones(1, dtype=torch.float32, device="cpu"),
         eps=eps,
         box=None,
-        outputs="logits",
     )
     attained = torch.nn.functional.softplus(-(adversarial @ w.T + b)).item()
     closed = torch.nn.functional.softplus(eps * w.abs().sum() - (point @ w.T + b)).item()

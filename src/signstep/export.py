@@ -25,9 +25,8 @@ def write_png(images: Tensor, paths: Sequence[Path], *, low: float = 0.0, high: 
     pillow = _pillow()
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise InputError(
-            f"the inputs have shape {tuple(images.shape[1:])} each, which is no image; pass images with 1 or 3 "
-            f"channels, or "
-            "save them as .npz"
+            f"the inputs have shape {tuple(images.shape[1:])} each, which is no image",
+            remedy="pass images with 1 or 3 channels, or save them as .npz",
         )
     levels = ((images.double().cpu() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
     for image, path in zip(levels, paths, strict=True):

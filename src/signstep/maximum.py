@@ -14,13 +14,15 @@ from signstep.engine.keys import Key
 from signstep.engine.oracles import Autograd
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
+from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Objective
 from signstep.engine.threat import Threat
-from signstep.engine.transform import Transform
 from signstep.engine.tree import Tree, leaves, per_row, rows, search_dtype, tree_map, wide
-from signstep.engine.untouched import Mode
 from signstep.errors import GradientError, InputError
-from signstep.model.subject import Model, Question, Subject
+from signstep.messages import Arg
+from signstep.model.declaration import Callee, Model
+from signstep.model.search import Search, refuse, search_of
+from signstep.model.subject import Question, Subject
 from signstep.model.twin import Engine
 
 
@@ -87,18 +89,14 @@ class Maximum:
 
 @contained
 def maximise(
-    objective: Model,
+    objective: Model | Callee,
     x: Tree | arrays.Array,
     threat: Threat,
     recipe: str | Attack = "pgd",
     *,
     level: float | Sequence[float] | Tensor | arrays.Array | None = None,
-    surrogate: Model | Sequence[Model] | None = None,
-    engine: Engine = "exact",
-    mode: Mode = "eval",
-    transform: Transform | None = None,
-    eot: int = 1,
-    seed: int = 0,
+    engine: Engine | None = None,
+    search: Search | None = None,
     ids: Tensor | None = None,
 ) -> Maximum:
     """Make a quantity as large as the threat model allows.
@@ -109,18 +107,15 @@ def maximise(
     Args:
         objective: an nn.Module or any callable that maps inputs (R, ...) to one number each, (R,) or (R, 1), without
             mixing rows; a dict of inputs is passed as keyword arguments. To make something small, return its negative.
+            Or an `ss.Model` that declares more about it: mean and std, a transform, where the number is.
         x: inputs (R, ...), floating point, or a dict of tensors of which ``threat`` names those that may change.
         threat: what may change: ``ss.linf(0.1, box=None)``, or one for each attacked input of a dict.
         recipe: as for `signstep.attack`; gradient attacks return the best point of their run. Attacks that look for the
             smallest change need ``level``.
         level: the value that counts as reached, a number or one for each example (R,); a row ends there, and one that
             is there untouched is not attacked. None climbs to the end.
-        surrogate: take gradients from this objective, or the mean over these.
         engine: see `signstep.attack`.
-        mode: see `signstep.attack`.
-        transform: see `signstep.attack`.
-        eot: see `signstep.attack`.
-        seed: with the content of each example, all randomness.
+        search: surrogate objectives, draws, engine, seed: an `ss.Search`.
         ids: (R,) int64 to key randomness by instead of the content.
 
     Returns:
@@ -137,30 +132,47 @@ def maximise(
         >>> found.x.tolist(), float(found.gain), float(found.linear), float(found.curvature)
         ([[-0.5, -0.5]], 2.5, 2.0, 2.0)
     """
-    levels = None if level is None else _levels(level, x, objective)
+    need_check(threat)
+    declared, search = Model.of(objective), search_of(search, engine=engine)
+    _check(declared, search)
+    levels = None if level is None else _levels(level, x, declared.network)
     alike = levels is None or levels.ndim == 0
-    subject = Subject.of(
-        objective,
-        task=Objective(float(levels) if levels is not None and alike else None),
-        surrogate=surrogate,
-        engine=engine,
-        mode=mode,
-        transform=transform,
-        eot=eot,
-    )
+    task = Objective(float(levels) if levels is not None and alike else None)
+    subject = Subject.of(replace(declared, task=task), search)
     chosen = find_recipe(recipe, oracle=subject.oracle)
     if isinstance(chosen, GradientAttack):
         chosen = replace(chosen, keep="best")
     elif level is None and (row := RECIPES.get(chosen.name)) is not None and row.smallest:
         raise InputError(
-            f"{chosen.name} looks for the smallest change that reaches a level; pass level=, or recipe='pgd'"
+            f"{chosen.name} looks for the smallest change that reaches a level",
+            remedy=("pass", Arg("level"), ", or", Arg("recipe", "pgd")),
         )
-    key = Key(seed)
+    key = Key(search.seed)
     with subject.opened():
         question = subject.ask(x, None if alike else levels, threat, key=key, ids=ids)
         outcome = _climbed(question, chosen, key.fold(chosen.name))
         gradient = _gradient(question, key)
         return _read(question, chosen, outcome, gradient)
+
+
+def _check(declared: Model, search: Search) -> None:
+    """See that nothing is declared or asked for that only answers have.
+
+    Raises:
+        InputError: it is.
+    """
+    if declared.task != "auto":
+        raise InputError(
+            Arg("task", declared.task),
+            "is declared, and maximise() climbs the numbers themselves",
+            remedy="leave it out, or call attack()",
+        )
+    if declared.classes:
+        raise InputError(
+            Arg("classes"), "are declared, and an objective has none", remedy="leave them out, or call attack()"
+        )
+    reason = "it climbs the objective itself"
+    refuse(search, "maximise", target=reason, loss=reason, budget="objectives are measured in raw units")
 
 
 def _levels(level: float | Sequence[float] | arrays.Array, x: Tree | arrays.Array, objective: object) -> Tensor:
@@ -180,10 +192,13 @@ def _levels(level: float | Sequence[float] | arrays.Array, x: Tree | arrays.Arra
             levels = levels.reshape(count)
         elif levels.ndim:
             raise InputError(
-                f"level has shape {tuple(levels.shape)}; pass a number, or one for each example, ({count},)"
+                Arg("level", tuple(levels.shape), of="shape"),
+                remedy=f"pass a number, or one for each example, ({count},)",
             )
     if bool(torch.isnan(levels).any()):
-        raise InputError("level is NaN; pass the value that counts as reached, for each example or for all")
+        raise InputError(
+            Arg("level"), "is NaN", remedy="pass the value that counts as reached, for each example or for all"
+        )
     return levels
 
 

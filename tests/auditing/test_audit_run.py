@@ -125,7 +125,7 @@ def test_targeted_success_is_over_those_not_already_there() -> None:
     x, _ = data()
     y = every_other(x).argmax(1)
     y[:6] = (y[:6] - 1) % 4  # the next class after a label that is one too small is what the model says
-    result = ss.audit(every_other, (x, y), threat=ss.linf(0.3), target="next", attacks=["pgd"])
+    result = ss.audit(every_other, (x, y), threat=ss.linf(0.3), attacks=["pgd"], search=ss.Search(target="next"))
     reachable = every_other(x)[6:].gather(1, (y[6:, None] + 1) % 4).squeeze(1) + 0.6 > every_other(x)[6:].amax(1)
     entry = result.attacks[0]
     assert (entry.already, entry.reached) == (6, int(reachable.sum()))
@@ -216,7 +216,7 @@ def test_interruption_before_the_first_batch_is_not_a_result() -> None:
 def test_progress_counts_examples() -> None:
     seen: list[int] = []
     x, y = data()
-    ss.audit(network(), [(x[:40], y[:40]), (x[40:], y[40:])], threat=ss.linf(0.05), progress=seen.append)
+    ss.audit(network(), [(x[:40], y[:40]), (x[40:], y[40:])], threat=ss.linf(0.05), run=ss.Run(progress=seen.append))
     assert seen == [40, 60]
 
 
@@ -225,7 +225,7 @@ def test_progress_counts_examples() -> None:
     [
         ([], "data gave no batches"),
         (torch.zeros(3, 8), "data is one tensor; pass"),
-        ([torch.zeros(3, 8)], "each batch must be a pair"),
+        ([torch.zeros(3, 8)], "make each batch a pair"),
         ([("a", torch.zeros(3))], "inputs of type str"),
         ((torch.zeros(3, 8), torch.zeros(2)), "3 inputs and 2 labels"),
     ],
@@ -238,7 +238,9 @@ def test_data_that_does_not_fit_gets_one_sentence(source: object, message: str) 
 def test_data_of_which_all_is_left_out_says_so() -> None:
     x, _ = data(9, wrong=0)
     with pytest.raises(InputError, match="no examples but those left out: 9 with the label -100, which is to be igno"):
-        ss.audit(network(), (x, torch.full((9,), -100)), threat=ss.linf(0.05), task=ss.Multiclass(ignore=-100))
+        ss.audit(
+            ss.Model(network(), task=ss.Multiclass(ignore=-100)), (x, torch.full((9,), -100)), threat=ss.linf(0.05)
+        )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +252,7 @@ def test_data_of_which_all_is_left_out_says_so() -> None:
         ({"attacks": ["pgd:stepps=3"]}, "has no option 'stepps=3'"),
         ({"limit": 0}, "limit=0"),
         ({"curve": [0.2, 0.1]}, "ascending"),
-        ({"target": torch.zeros(60)}, "target is a tensor"),
+        ({"search": ss.Search(target=torch.zeros(60))}, "target is a tensor"),
     ],
 )
 def test_wrong_options_get_one_sentence(options: dict[str, object], message: str) -> None:
@@ -261,7 +263,7 @@ def test_wrong_options_get_one_sentence(options: dict[str, object], message: str
 def test_curves_of_other_attacks_keep_what_they_found() -> None:
     x, y = data()
     levels = [0.01, 0.03, 0.1, 0.2]
-    result = ss.audit(network(), (x, y), threat=ss.linf(0.05), curve=levels, curve_attacks=["random-sign", "pgd"])
+    result = ss.audit(network(), (x, y), threat=ss.linf(0.05), curve=ss.Curve(levels, ["random-sign", "pgd"]))
     for name in ("random-sign", "pgd"):
         counts = [point.fooled for point in result.curves[name]]
         assert counts == sorted(counts)
@@ -269,7 +271,7 @@ def test_curves_of_other_attacks_keep_what_they_found() -> None:
         alone = ss.audit(network(), (x, y), threat=ss.linf(point.eps), attacks=["pgd"], curve=False)
         assert point.fooled >= alone.attacks[0].fooled
     with pytest.raises(InputError, match="curve_attacks names"):
-        ss.audit(network(), (x, y), threat=ss.linf(0.05), attacks=["fgsm"], curve_attacks=["pgd"])
+        ss.audit(network(), (x, y), threat=ss.linf(0.05), attacks=["fgsm"], curve=ss.Curve(True, ["pgd"]))
 
 
 def test_answers_and_labels_are_recorded() -> None:
@@ -285,7 +287,9 @@ def test_answers_and_labels_are_recorded() -> None:
 def test_evidence_holds_a_point_for_each_fooled_example(tmp_path: Path) -> None:
     x, y = data()
     evidence = Evidence()
-    result = ss.audit(network(), [(x[:25], y[:25]), (x[25:], y[25:])], threat=ss.linf(0.05), evidence=evidence)
+    result = ss.audit(
+        network(), [(x[:25], y[:25]), (x[25:], y[25:])], threat=ss.linf(0.05), run=ss.Run(evidence=evidence)
+    )
     kept = evidence.tensors()
     assert kept["row"].sort().values.tolist() == [row for row, letter in enumerate(result.worst_case) if letter == "f"]
     assert torch.equal(kept["x"], x[kept["row"]])
@@ -299,7 +303,7 @@ def test_evidence_holds_a_point_for_each_fooled_example(tmp_path: Path) -> None:
 def test_evidence_stops_at_its_limit_and_counts_what_it_dropped() -> None:
     whole, part = Evidence(), Evidence(limit=2 * 8 * 4 * 3)
     for evidence in (whole, part):
-        ss.audit(network(), data(), threat=ss.linf(0.05), evidence=evidence)
+        ss.audit(network(), data(), threat=ss.linf(0.05), run=ss.Run(evidence=evidence))
     assert len(part) == 3
     assert part.dropped == len(whole) - 3
 
@@ -327,7 +331,9 @@ def test_masks_for_each_example_are_sliced_along_the_stream() -> None:
 
 def test_single_steps_stay_single_steps_with_several_surrogates() -> None:
     others = [network(1), network(2)]
-    result = ss.audit(network(), data(), threat=ss.linf(0.05), attacks=["fgsm"], surrogate=others, curve=False)
+    result = ss.audit(
+        network(), data(), threat=ss.linf(0.05), attacks=["fgsm"], curve=False, search=ss.Search(surrogate=others)
+    )
     assert result.attacks[0].backwards == 2
     assert "SS109" in {finding.code for finding in examine(result)}
 
@@ -355,7 +361,7 @@ def test_an_interruption_while_evidence_is_gathered_keeps_it_whole() -> None:
                 threat=ss.linf(0.05),
                 attacks=["fgsm"],
                 curve=False,
-                evidence=evidence,
+                run=ss.Run(evidence=evidence),
             )
         except KeyboardInterrupt:
             continue

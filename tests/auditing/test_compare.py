@@ -8,7 +8,8 @@ from scipy.stats import binomtest
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.auditing.compare import compare, mcnemar
+from signstep.auditing.compare import compare
+from signstep.engine.statistics import mcnemar
 from signstep.errors import InputError
 
 

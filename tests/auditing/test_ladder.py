@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.attacks.recipe import parse_options
-from signstep.attacks.recipes import RECIPES, canonical, needs_of, options_of, recipe
+from signstep.attacks.recipe import defaults_of, parse_options
+from signstep.attacks.recipes import RECIPES, canonical, needs_of, recipe
 from signstep.auditing.findings import examine
 from signstep.auditing.ladder import LADDERS, Rung, climb, ladder
 from signstep.auditing.rescore import recount
 from signstep.auditing.tally import Tally
 from signstep.engine.keys import Key
+from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, VictimError
 from signstep.explain import explain
 from signstep.model.subject import Subject
@@ -105,7 +106,7 @@ def test_shards_see_what_the_whole_sees(count: int) -> None:
             threat=ss.linf(0.04),
             ladder=RUNGS,
             curve=False,
-            shard=(number, count),
+            run=ss.Run(shard=(number, count)),
         )
         assert part.per_example.ids == whole.per_example.ids[number::count]
         for name, column in whole.per_example.verdicts.items():
@@ -116,14 +117,14 @@ def test_shards_see_what_the_whole_sees(count: int) -> None:
 def test_a_shard_that_is_none(shard: tuple[int, int]) -> None:
     _, x, y = _data()
     with pytest.raises(InputError, match="shard"):
-        ss.audit(RowNet(), (x, y), threat=ss.linf(0.04), ladder=RUNGS, shard=shard)
+        ss.audit(RowNet(), (x, y), threat=ss.linf(0.04), ladder=RUNGS, run=ss.Run(shard=shard))
 
 
 def test_near_sends_a_rung_where_the_margin_has_moved() -> None:
     model, x, y = _data()
     threat, key = ss.linf(0.02), Key(0)
     first, second = recipe("fgsm"), recipe("pgd:steps=3")
-    subject = Subject.of(model)
+    subject = Subject.of(ss.Model(model))
     entered = {}
     for near in (0.3, 0.6, 5.0):
         tally = Tally(["one", "two"], (), ())
@@ -149,7 +150,7 @@ def _others(z: Tensor, y: Tensor) -> Tensor:
 def test_a_rung_goes_on_from_the_best_point_so_far() -> None:
     """From the best point one query that is not better leaves the point where it was."""
     model, x, y = _data()
-    subject, key = Subject.of(model), Key(0)
+    subject, key = Subject.of(ss.Model(model)), Key(0)
     rungs = [(name, Rung(name), recipe(name)) for name in ("pgd:steps=5", "square:queries=1,start=best")]
     tally = Tally([name for name, _, _ in rungs], (), ())
     with subject.opened():
@@ -172,7 +173,7 @@ def test_the_same_recipe_twice_draws_anew() -> None:
 
 def test_a_targeted_ladder() -> None:
     model, x, y = _data()
-    result = ss.audit(model, (x, y), threat=ss.linf(0.1), ladder=RUNGS, target="next", curve=False)
+    result = ss.audit(model, (x, y), threat=ss.linf(0.1), ladder=RUNGS, curve=False, search=ss.Search(target="next"))
     reached = sum(entry.reached or 0 for entry in result.attacks)
     assert 0 < reached < len(x)
     with torch.no_grad():
@@ -188,7 +189,7 @@ def _spelt_out(rung: Rung) -> str:
     name, _, _ = canonical(rung.recipe).partition(":")
     row = RECIPES[name]
     given = parse_options(row, canonical(rung.recipe).partition(":")[2], name)
-    options = {**{option: (row.build.__kwdefaults__ or {})[option] for option in options_of(row)}, **given}
+    options = {**defaults_of(row), **given}
     return f"{name} {' '.join(f'{option}={options[option]}' for option in sorted(options))} near={rung.near}"
 
 
@@ -239,7 +240,15 @@ def test_a_limit_counts_examples_of_the_data_not_of_the_shard() -> None:
     _, x, y = _data()
     whole = ss.audit(RowNet(), _stream(x, y), threat=ss.linf(0.04), ladder=["fgsm"], curve=False, limit=23)
     parts = [
-        ss.audit(RowNet(), _stream(x, y), threat=ss.linf(0.04), ladder=["fgsm"], curve=False, limit=23, shard=(k, 2))
+        ss.audit(
+            RowNet(),
+            _stream(x, y),
+            threat=ss.linf(0.04),
+            ladder=["fgsm"],
+            curve=False,
+            limit=23,
+            run=ss.Run(shard=(k, 2)),
+        )
         for k in range(2)
     ]
     assert whole.examples == 23
@@ -247,7 +256,7 @@ def test_a_limit_counts_examples_of_the_data_not_of_the_shard() -> None:
     assert parts[1].per_example.ids == whole.per_example.ids[1::2]
 
 
-@pytest.mark.parametrize("threat", [ss.l1(0.5), ss.l2(0.3), ss.parse_threat("pixel:0.2")], ids=str)
+@pytest.mark.parametrize("threat", [ss.l1(0.5), ss.l2(0.3), parse_threat("pixel:0.2")], ids=str)
 def test_a_preset_sets_rungs_aside_that_are_not_defined_for_the_norm(threat: ss.ThreatModel) -> None:
     _, x, y = _data(6)
     result = ss.audit(RowNet(), (x, y), threat=threat, ladder="standard@1", curve=False)
@@ -313,7 +322,12 @@ def test_a_declared_transform_is_part_of_the_terms() -> None:
     _, x, y = _data(20)
     noise = ss.transforms.Noise(0.02)
     result = ss.audit(
-        RowNet(), (x, y), threat=ss.linf(0.05), ladder=["pgd:steps=4"], curve=False, transform=noise, eot=3
+        ss.Model(RowNet(), transform=noise),
+        (x, y),
+        threat=ss.linf(0.05),
+        ladder=["pgd:steps=4"],
+        curve=False,
+        search=ss.Search(eot=3),
     )
     assert result.terms["transform"] == str(noise)
     assert result.terms["eot"] == 3
@@ -342,7 +356,9 @@ def test_a_preset_sets_aside_what_the_task_has_no_place_for() -> None:
     model = Segmenter()
     with torch.no_grad():
         y = model(x).argmax(1)
-    result = ss.audit(model, (x, y), threat=ss.linf(0.1), ladder="autoattack@1", task="segmentation", curve=False)
+    result = ss.audit(
+        ss.Model(model, task="segmentation"), (x, y), threat=ss.linf(0.1), ladder="autoattack@1", curve=False
+    )
     assert any(note.startswith("rung fab:targets=9,steps=100 was not run: ") for note in result.notes)
     assert result.held < result.clean_right
     assert "no published counterpart" in " ".join(str(result).split())
@@ -383,15 +399,15 @@ def test_a_preset_without_gradients_asks_says_so_and_draws_no_curve(preset: str,
     _, x, y = _data(8)
     model, declared = _pathless()[how]
     batches = [(x[:3], y[:3]), (x[3:], y[3:])]
-    attempt = partial(ss.audit, model, batches, threat=ss.linf(0.15), ladder=preset, **declared)
+    attempt = partial(ss.audit, ss.Model(model, **declared), batches, threat=ss.linf(0.15), ladder=preset)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ss.SignstepWarning)
         if not any(needs_of(recipe(rung.recipe)) == "scores" for rung in LADDERS[preset].rungs):
-            with pytest.raises(InputError, match=r"no rung of the ladder could be run; rung .* attack a surrogate"):
+            with pytest.raises(InputError, match=r"no rung of the ladder could be run: rung .* attack a surrogate"):
                 attempt()
             return
         result = attempt()
-        shards = [attempt(shard=(i, 2)) for i in range(2)]
+        shards = [attempt(run=ss.Run(shard=(i, 2))) for i in range(2)]
     led = [entry for entry in result.attacks if entry.needs == "gradients"]
     assert {entry.name for entry in led} == set(result.set_aside)
     assert not any(entry.entered for entry in led)
@@ -446,7 +462,7 @@ def test_nobody_standing_is_no_refusal() -> None:
 def test_a_curve_that_was_asked_for_is_traced_without_gradients_too() -> None:
     _, x, y = _data(12)
     attacks = ["random-sign", "square:queries=20"]
-    result = ss.audit(_asked_only(), (x, y), threat=ss.linf(0.1), attacks=attacks, curve_attacks=attacks[1:])
+    result = ss.audit(_asked_only(), (x, y), threat=ss.linf(0.1), attacks=attacks, curve=ss.Curve(True, attacks[1:]))
     assert set(result.curves) == {attacks[1]}
     counts = [point.fooled for point in result.curves[attacks[1]]]
     assert counts == sorted(counts)
@@ -500,7 +516,12 @@ def test_the_curve_does_not_cost_the_batch_its_attacks() -> None:
 def test_another_models_end_does_not_cost_the_batch_its_attacks() -> None:
     _, x, y = _data(10)
     result = ss.audit(
-        RowNet(), (x, y), threat=ss.linf(0.05), ladder=["pgd:steps=4"], curve=False, transfer_to={"api": _asked_only(0)}
+        RowNet(),
+        (x, y),
+        threat=ss.linf(0.05),
+        ladder=["pgd:steps=4"],
+        curve=False,
+        run=ss.Run(transfer_to={"api": _asked_only(0)}),
     )
     assert result.partial
     assert result.attacks[0].entered > 0
@@ -510,7 +531,7 @@ def test_another_models_end_does_not_cost_the_batch_its_attacks() -> None:
 def test_a_shard_without_examples_says_so() -> None:
     _, x, y = _data(3)
     with pytest.raises(InputError, match="shard 4/5 has no examples"):
-        ss.audit(RowNet(), (x, y), threat=ss.linf(0.05), ladder=["fgsm"], shard=(4, 5))
+        ss.audit(RowNet(), (x, y), threat=ss.linf(0.05), ladder=["fgsm"], run=ss.Run(shard=(4, 5)))
 
 
 @pytest.mark.parametrize("name", [*LADDERS, "standard"])

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.figures import steps
+from signstep.auditing.record import AttackResult, Examples
 from signstep.auditing.rescore import recount
-from signstep.auditing.result import AttackResult, Examples, Result
+from signstep.auditing.result import Result
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
 from signstep.engine.outcome import Found
@@ -51,7 +52,9 @@ def data(rows: int = 60) -> tuple[Tensor, Tensor]:
 
 @cache
 def made(**more: Any) -> Result:
-    return ss.audit(network(), data(), threat=ss.l2(0.3, box=None), ladder=RUNGS, transfer_to={"b": alike()}, **more)
+    return ss.audit(
+        network(), data(), threat=ss.l2(0.3, box=None), ladder=RUNGS, **more, run=ss.Run(transfer_to={"b": alike()})
+    )
 
 
 def test_steps_tell_what_was_known_after_each_rung() -> None:
@@ -116,7 +119,7 @@ def test_points_shown_to_other_models_are_counted_by_hand() -> None:
     x, y = data()
     other = alike()
     result = ss.audit(
-        network(), (x, y), threat=ss.linf(0.2, box=None), attacks=["fgsm", "pgd"], transfer_to={"b": other}
+        network(), (x, y), threat=ss.linf(0.2, box=None), attacks=["fgsm", "pgd"], run=ss.Run(transfer_to={"b": other})
     )
     attacked = ss.fgsm(network(), x, y, eps=0.2, box=None)
     with torch.no_grad():
@@ -126,7 +129,7 @@ def test_points_shown_to_other_models_are_counted_by_hand() -> None:
     # The model itself, shown its own points, falls where it fell.
     model = network()
     same = ss.audit(
-        model, (x, y), threat=ss.linf(0.2, box=None), attacks=["fgsm", "pgd"], transfer_to={"itself": model}
+        model, (x, y), threat=ss.linf(0.2, box=None), attacks=["fgsm", "pgd"], run=ss.Run(transfer_to={"itself": model})
     )
     for entry in same.attacks:
         assert entry.transfers["itself"] == (entry.fooled, same.clean_right)
@@ -140,16 +143,22 @@ def test_on_a_ladder_only_what_a_rung_met_is_shown() -> None:
 
 def test_other_models_are_left_as_they_were() -> None:
     other = alike().train()
-    ss.audit(network(), data(), threat=ss.linf(0.1, box=None), attacks=["fgsm"], transfer_to={"b": other})
+    ss.audit(network(), data(), threat=ss.linf(0.1, box=None), attacks=["fgsm"], run=ss.Run(transfer_to={"b": other}))
     assert other.training
     with pytest.raises(InputError, match="transfer_to='b' has 3 classes, the model 4"):
-        ss.audit(network(), data(), threat=ss.linf(0.1, box=None), attacks=["fgsm"], transfer_to={"b": network(1, 3)})
+        ss.audit(
+            network(),
+            data(),
+            threat=ss.linf(0.1, box=None),
+            attacks=["fgsm"],
+            run=ss.Run(transfer_to={"b": network(1, 3)}),
+        )
 
 
 def test_points_belong_to_the_rung_that_fooled_also_after_one_that_met_nobody() -> None:
     kept = Evidence()
     rungs = ["random-sign", "square:queries=5 near<=0.000001", "pgd:steps=10"]
-    result = ss.audit(network(), data(), threat=ss.linf(0.2, box=None), ladder=rungs, evidence=kept)
+    result = ss.audit(network(), data(), threat=ss.linf(0.2, box=None), ladder=rungs, run=ss.Run(evidence=kept))
     assert result.attacks[1].entered == 0
     assert result.attacks[2].fooled > 0
     points = kept.tensors()
@@ -182,7 +191,9 @@ def test_an_attack_that_ended_early_leaves_a_partial_result() -> None:
 
 def test_curves_over_sizes_are_not_for_rungs() -> None:
     with pytest.raises(InputError, match="rungs meet the survivors"):
-        ss.audit(network(), data(), threat=ss.linf(0.1, box=None), ladder=["fgsm", "pgd"], curve_attacks=["pgd"])
+        ss.audit(
+            network(), data(), threat=ss.linf(0.1, box=None), ladder=["fgsm", "pgd"], curve=ss.Curve(True, ["pgd"])
+        )
     with pytest.raises(InputError, match="both given"):
         ss.audit(network(), data(), threat=ss.linf(0.1, box=None), ladder=["fgsm"], attacks=["pgd"])
 
@@ -257,7 +268,8 @@ def test_where_every_answer_is_wrong_there_is_a_record_all_the_same() -> None:
     assert recount(result).holds
     whole = ss.audit(network(), (x, y), threat=ss.linf(0.1, box=None), ladder=["fgsm"])
     parts = [
-        ss.audit(network(), (x, y), threat=ss.linf(0.1, box=None), ladder=["fgsm"], shard=(i, 9)) for i in range(9)
+        ss.audit(network(), (x, y), threat=ss.linf(0.1, box=None), ladder=["fgsm"], run=ss.Run(shard=(i, 9)))
+        for i in range(9)
     ]
     assert ss.merge(parts).per_example == whole.per_example
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import signstep as ss
+from flat import flat
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.merge import merge_points
 from signstep.auditing.rescore import recount
@@ -64,8 +65,8 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def audited(way: str, shard: tuple[int, int] | None = None, **more: Any) -> Result:
-    options = {"threat": ss.linf(0.15, box=None), **WAYS[way], **more}
-    return ss.audit(RowNet(), [data()], shard=shard, **options)
+    model, options = flat(RowNet(), {"threat": ss.linf(0.15, box=None), "shard": shard, **WAYS[way], **more})
+    return ss.audit(model, [data()], **options)
 
 
 @cache
@@ -135,7 +136,7 @@ def pair() -> list[Result]:
         (lambda: [pair()[0], audited("attacks", (1, 2), attacks=["fgsm"], curve_attacks=[])], "differ in attacks"),
         (lambda: [pair()[0], audited("attacks", (1, 2), curve=[0.1])], "differ in sizes of the curve"),
         (lambda: [pair()[0], audited("attacks", (1, 2), hashes={"data": "a"})], "differ in hashes: data"),
-        (lambda: [pair()[0], audited("attacks", (1, 2), describe_model="m")], "differ in model"),
+        (lambda: [pair()[0], audited("attacks", (1, 2), name="m")], "differ in model"),
         (lambda: [pair()[0], audited("attacks", (1, 2), limit=9)], r"\[12, 4\] examples"),
         (lambda: [pair()[0], replace(pair()[1], versions={"signstep": "9"})], "differ in versions: signstep"),
     ],

@@ -48,7 +48,7 @@ THREATS = [
 def made(threat: ThreatModel = THREATS[0]) -> tuple[Result, dict[str, Tensor]]:
     evidence = Evidence()
     x, y = data()
-    result = ss.audit(network(), [(x[:30], y[:30]), (x[30:], y[30:])], threat=threat, evidence=evidence)
+    result = ss.audit(network(), [(x[:30], y[:30]), (x[30:], y[30:])], threat=threat, run=ss.Run(evidence=evidence))
     return Result.from_json(result.to_json()), evidence.tensors()
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.attacks.recipes import RECIPES
 from signstep.auditing.findings import examine
+from written_down import written_down
 
 ASKING = sorted(name for name, row in RECIPES.items() if row.needs in ("scores", "labels") and not row.images)
 SHORT = {"square": "queries=30", "nes": "queries=40", "spsa": "queries=40", "hop-skip-jump": "queries=60"}
@@ -32,7 +33,7 @@ def rows(pixels: bool, count: int = 30) -> Tensor:
 
 
 def brief(name: str) -> str:
-    return f"{name}:{SHORT[name]}" if name in SHORT else name
+    return f"{name}:{written_down(SHORT, name, 'short options')}" if name in SHORT else name
 
 
 @pytest.mark.parametrize("pixels", [False, True], ids=["vectors", "images"])
@@ -63,7 +64,7 @@ def test_a_control_settles_nothing_where_gradients_vanish(surrogate: bool) -> No
         (x, model(x).argmax(1)),
         threat=ss.linf(0.02),
         attacks=["random-sign", "pgd:steps=3"],
-        surrogate=model if surrogate else None,
+        search=ss.Search(surrogate=model if surrogate else None),
     )
     assert result.held == 0
     assert result.undetermined == result.clean_right - result.fooled > 0

@@ -16,6 +16,7 @@ import signstep as ss
 from signstep.attacks.recipes import canonical
 from signstep.engine import losses
 from signstep.errors import LabelError
+from written_down import written_down
 
 CLASSES, ROWS, SHAPE = 6, 24, (2, 3, 3)
 FREE = torch.ones(SHAPE, dtype=torch.bool)
@@ -69,8 +70,12 @@ def _norm(name: str) -> str:
     return next(norm for norm in SIZES if fits(ss.RECIPES[canonical(name).partition(":")[0]], norm))
 
 
+def _size(name: str) -> float:
+    return written_down(SIZES, _norm(name), "the size of a change in the norm")
+
+
 def _threat(name: str) -> ss.ThreatModel:
-    return ss.threat_model(_norm(name), SIZES[_norm(name)], mask=FREE)
+    return ss.threat_model(_norm(name), _size(name), mask=FREE)
 
 
 RECIPES = [*(short(row, 3) for row in ss.RECIPES.values()), *NAMED]
@@ -100,10 +105,10 @@ def _followed(recipe: str) -> bool:
 def test_absent_is_as_far_below_all_others(recipe: str, loss: str) -> None:
     absent, far = (Masked(fill, by_row=False) for fill in (-torch.inf, -1e4))
     y, threat = _labels(absent), _threat(recipe)
-    one = ss.attack(absent, X, y, threat=threat, recipe=recipe, loss=loss)
-    other = ss.attack(far, X, y, threat=threat, recipe=recipe, loss=loss)
+    one = ss.attack(absent, X, y, threat=threat, recipe=recipe, search=ss.Search(loss=loss))
+    other = ss.attack(far, X, y, threat=threat, recipe=recipe, search=ss.Search(loss=loss))
     _same(one, other)
-    lacking = ss.attack(Lacking(), X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, loss=loss)
+    lacking = ss.attack(Lacking(), X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, search=ss.Search(loss=loss))
     assert torch.equal(one.undetermined, lacking.undetermined)
     # ODI spreads over the classes in their order, and starts elsewhere.
     if "odi" not in recipe:
@@ -136,9 +141,11 @@ def test_masks_of_rows(recipe: str) -> None:
 @pytest.mark.parametrize("target", ["next", "least-likely", "random"])
 def test_towards_a_target(recipe: str, loss: str, target: Any) -> None:
     absent, lacking = Masked(-torch.inf, by_row=False), Lacking()
-    y, threat = _labels(absent), ss.threat_model(_norm(recipe), 2 * SIZES[_norm(recipe)], mask=FREE)
-    one = ss.attack(absent, X, y, threat=threat, recipe=recipe, loss=loss, target=target)
-    other = ss.attack(lacking, X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, loss=loss, target=target)
+    y, threat = _labels(absent), ss.threat_model(_norm(recipe), 2 * _size(recipe), mask=FREE)
+    one = ss.attack(absent, X, y, threat=threat, recipe=recipe, target=target, search=ss.Search(loss=loss))
+    other = ss.attack(
+        lacking, X, FIXED.cumsum(0)[y] - 1, threat=threat, recipe=recipe, target=target, search=ss.Search(loss=loss)
+    )
     _same(one, other)
 
 
@@ -265,16 +272,23 @@ def test_segmentation(recipe: str, loss: str) -> None:
         return forward
 
     y = model(-1e4)(X).argmax(1)
-    threat = ss.threat_model(_norm(recipe), SIZES[_norm(recipe)])
+    threat = ss.threat_model(_norm(recipe), _size(recipe))
     one, other = (
-        ss.attack(model(fill), X, y, threat=threat, recipe=recipe, loss=loss, task=ss.Segmentation(share=0.5))
+        ss.attack(
+            ss.Model(model(fill), task=ss.Segmentation(share=0.5)),
+            X,
+            y,
+            threat=threat,
+            recipe=recipe,
+            search=ss.Search(loss=loss),
+        )
         for fill in (-torch.inf, -1e4)
     )
     _same(one, other)
     assert bool(torch.isfinite(one.loss).all())
     target = torch.where(y == 0, 2, 0).index_fill(1, torch.tensor([1]), 1)
     with pytest.raises(LabelError, match="-inf in 24 of 96 cases"):
-        ss.attack(model(-torch.inf), X, y, threat=threat, recipe="fgsm", task="segmentation", target=target)
+        ss.attack(ss.Model(model(-torch.inf), task="segmentation"), X, y, threat=threat, recipe="fgsm", target=target)
 
 
 @pytest.mark.parametrize("loss", ["ce", "margin"])
@@ -288,7 +302,13 @@ def test_a_position_with_a_single_class_pulls_no_more_than_one_that_is_left_out(
     y = model(X).argmax(1)
     left_out = y.index_fill(1, torch.tensor([3]), 255)
     single, ignored = (
-        ss.attack(model, X, labels, threat=ss.linf(0.1), loss=loss, task=ss.Segmentation(share=0.5, ignore=255))
+        ss.attack(
+            ss.Model(model, task=ss.Segmentation(share=0.5, ignore=255)),
+            X,
+            labels,
+            threat=ss.linf(0.1),
+            search=ss.Search(loss=loss),
+        )
         for labels in (y, left_out)
     )
     assert isinstance(single.x, Tensor)
@@ -311,8 +331,8 @@ def test_labels_that_are_surely_off_or_on(success: Any) -> None:
         return torch.cat([z, torch.full_like(z[:, :1], -torch.inf), torch.full_like(z[:, :1], torch.inf)], 1)
 
     y = (model(1e4)(X) > 0).long()
-    one = ss.attack(sure, X, y, threat=ss.linf(0.1), task=task, recipe="pgd:steps=3")
-    other = ss.attack(model(1e4), X, y, threat=ss.linf(0.1), task=task, recipe="pgd:steps=3")
+    one = ss.attack(ss.Model(sure, task=task), X, y, threat=ss.linf(0.1), recipe="pgd:steps=3")
+    other = ss.attack(ss.Model(model(1e4), task=task), X, y, threat=ss.linf(0.1), recipe="pgd:steps=3")
     assert torch.equal(one.fooled, other.fooled)
     assert not bool(one.loss.isnan().any())
     if success != "all":

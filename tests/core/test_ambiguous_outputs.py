@@ -58,7 +58,7 @@ def test_what_was_taken_is_said_once(name: str, recipe: str) -> None:
 def test_who_chooses_is_told_nothing(name: str) -> None:
     model, _ = AMBIGUOUS[name]
     key: Any = "aux" if name == "nested" else 1 if name != "logits first" else 0
-    found = ss.attack(model, X, None, threat=ss.linf(0.1), output=key)
+    found = ss.attack(ss.Model(model, output=key), X, None, threat=ss.linf(0.1))
     assert not any("was taken" in note for note in found.notes)
 
 

@@ -21,7 +21,7 @@ from signstep.engine.tree import unit_l1
 SOURCE = Path(signstep.__file__).parent
 
 # Where the engine computes; models are the user's, and what is drawn or printed is no law's business.
-ENGINE = ("core", "auditing", "domains", "api.py", "maximum.py", "transfer.py", "certify.py")
+ENGINE = ("engine", "attacks", "physical", "certify", "model", "auditing", "domains", "api.py", "maximum.py")
 MODELS = (
     "domains/atoms/graph.py",  # a shipped potential
     "domains/control/series_net.py",  # a shipped classifier

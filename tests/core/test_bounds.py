@@ -417,7 +417,9 @@ def test_certified_rows_of_a_linear_model_are_exactly_those_that_no_attack_can_f
     x, y = torch.rand((400, 10), generator=generator), torch.randint(3, (400,), generator=generator)
     y[:300] = model(x[:300]).argmax(1)
     held = ss.certified(model, x, y, threat=ss.linf(0.05))
-    outcome = ss.attack(model, x, y, threat=ss.linf(0.05), recipe="pgd:steps=1,restarts=20", loss="margin")
+    outcome = ss.attack(
+        model, x, y, threat=ss.linf(0.05), recipe="pgd:steps=1,restarts=20", search=ss.Search(loss="margin")
+    )
     assert 20 < int(held.sum()) < 380
     assert not bool((held & outcome.fooled).any())
     # Two classes: FGSM is the exact worst case, and each row is decided.
@@ -439,7 +441,9 @@ def test_a_certificate_of_the_box_around_it_holds_for_a_ball(norm: str) -> None:
     y = model(x).argmax(1)
     held = ss.certified(model, x, y, threat=threat)
     assert 10 < int(held.sum()) < 200
-    assert not bool((held & ss.attack(model, x, y, threat=threat, recipe="pgd", loss="margin").fooled).any())
+    assert not bool(
+        (held & ss.attack(model, x, y, threat=threat, recipe="pgd", search=ss.Search(loss="margin")).fooled).any()
+    )
 
 
 def test_certified_leaves_the_model_alone_and_knows_mean_and_std() -> None:

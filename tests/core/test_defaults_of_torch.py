@@ -15,6 +15,8 @@ from small_nets import fits, mlp, rand, short
 from torch import Tensor
 
 import signstep as ss
+from flat import flat
+from written_down import written_down
 
 X = rand(6, 3, 8, 8, seed=1, dtype=torch.float32)
 NET = mlp(features=192, classes=5, dtype=torch.float32)
@@ -105,7 +107,7 @@ SIZES = {"linf": 0.03, "l2": 0.4, "l1": 2.0, "pixel": 0.1}
 
 @pytest.mark.parametrize(("name", "norm"), PAIRS)
 def test_every_recipe(name: str, norm: str) -> None:
-    threat = ss.threat_model(norm, SIZES[norm], box=(0, 1))
+    threat = ss.threat_model(norm, written_down(SIZES, norm, "the size of a change in the norm"), box=(0, 1))
     _alike(lambda: _read(ss.attack(NET, X, Y, threat=threat, recipe=short(ss.RECIPES[name], 2))))
 
 
@@ -131,7 +133,8 @@ def test_every_way_to_ask(options: dict[str, Any]) -> None:
     x = (X - 0.5) / 0.25 if options.get("inputs") == "normalised" else X
     with torch.no_grad():
         y = NET(x).argmax(1) if "inputs" in options else Y
-    _alike(lambda: _read(ss.attack(NET, x, y, threat=ss.linf("8/255"), **options)))
+    model, rest = flat(NET, options)
+    _alike(lambda: _read(ss.attack(model, x, y, threat=ss.linf("8/255"), **rest)))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def _audit(x: Any, y: Any) -> Tensor:
 def _patch(x: Any, y: Any) -> Tensor:
     dense = isinstance(x, np.ndarray) or (isinstance(x, Tensor) and x.layout == torch.strided and not x.is_nested)
     shaped = x.reshape(len(x), 1, 2, 2) if dense else x
-    return ss.patch(nn.Sequential(nn.Flatten(), NET), (shaped, y), size=1, steps=1, holdout=0, box=(0, 1)).values
+    return ss.patch(nn.Sequential(nn.Flatten(), NET), (shaped, y), size=1, steps=1, holdout=0).values
 
 
 def _fit(x: Any, y: Any) -> Tensor:
@@ -125,14 +125,14 @@ class Sum(nn.Module):
 
 
 def _asserted(x: Any, y: Any) -> Tensor:
-    assert_robust(NET, (x, y), threat=THREAT, at_least=0.0, attacks=["fgsm"], curve=False)
+    assert_robust(NET, (x, y), threat=THREAT, at_least=0.0, attacks=["fgsm"])
     return torch.zeros(1)
 
 
 VERBS: dict[str, Callable[[Any, Any], Tensor]] = {
     "attack": _attack,
     "fgsm": lambda x, y: ss.fgsm(NET, x, y, eps=0.2),
-    "fgsm fast": lambda x, y: ss.fgsm(NET, x, y, eps=0.2, engine="float32"),
+    "fgsm fast": lambda x, y: ss.fgsm(NET, x, y, eps=0.2, search=ss.Search(engine="float32")),
     "audit": _audit,
     "maximise": lambda x, y: ss.maximise(Sum(), x, THREAT, level=y).after,
     "certified": lambda x, y: ss.certified(NET, x, y, threat=ss.linf(0.01)).float(),
@@ -318,7 +318,7 @@ def test_a_mapping_goes_through_an_audit_and_its_halves() -> None:
         for start in range(0, ROWS, 5):
             yield Batch(x=X[start : start + 5], scale=2.0, token=None), Y[start : start + 5]
 
-    found = ss.audit(Model(), data(), threat={"x": THREAT}, curve=False, shard=(0, 1))
+    found = ss.audit(Model(), data(), threat={"x": THREAT}, curve=False, run=ss.Run(shard=(0, 1)))
     plain = ss.audit(Model(), ({"x": X}, Y), threat={"x": THREAT}, curve=False)
     assert found.per_example.verdicts == plain.per_example.verdicts
 
@@ -443,28 +443,30 @@ MARKED = torch.where(torch.arange(ROWS) % 4 == 1, -100, Y)
 def test_rows_with_a_label_to_ignore_are_left_out_and_counted() -> None:
     kept = MARKED != -100
     task = ss.Multiclass(ignore=-100)
-    found = ss.audit(NET, [(X[:7], MARKED[:7]), (X[7:], MARKED[7:])], threat=THREAT, task=task)
+    found = ss.audit(ss.Model(NET, task=task), [(X[:7], MARKED[:7]), (X[7:], MARKED[7:])], threat=THREAT)
     plain = ss.audit(NET, (X[kept], Y[kept]), threat=THREAT)
     assert found.per_example == plain.per_example
     assert found.terms["left_out"] == {"with the label -100, which is to be ignored": 3}
     assert "3 with the label -100" in str(found)
     assert ss.Result.from_json(found.to_json()) == found
-    shards = [ss.audit(NET, (X, MARKED), threat=THREAT, task=task, shard=(part, 2)) for part in range(2)]
+    shards = [
+        ss.audit(ss.Model(NET, task=task), (X, MARKED), threat=THREAT, run=ss.Run(shard=(part, 2))) for part in range(2)
+    ]
     merged = ss.merge(shards)
     assert merged.terms["left_out"] == found.terms["left_out"]
     assert merged.per_example == plain.per_example
-    matrix = ss.transfer({"a": NET}, {"b": NET}, (X, MARKED), threat=THREAT, task=task)
+    matrix = ss.transfer({"a": ss.Model(NET, task=task)}, {"b": ss.Model(NET, task=task)}, (X, MARKED), threat=THREAT)
     assert matrix.cells == ss.transfer({"a": NET}, {"b": NET}, (X[kept], Y[kept]), threat=THREAT).cells
     assert any("3 with the label -100" in note for note in matrix.notes)
-    learnt = ss.universal(NET, (X, MARKED), threat=THREAT, epochs=1, task=task)
+    learnt = ss.universal(ss.Model(NET, task=task), (X, MARKED), threat=THREAT, epochs=1)
     assert torch.equal(learnt.delta, ss.universal(NET, (X[kept], Y[kept]), threat=THREAT, epochs=1).delta)
 
 
 def test_a_batch_with_a_label_to_ignore_is_refused() -> None:
     with pytest.raises(SignstepError, match=r"3 examples with the label -100.*x\[y != -100\]"):
-        ss.attack(NET, X, MARKED, threat=THREAT, task=ss.Multiclass(ignore=-100))
+        ss.attack(ss.Model(NET, task=ss.Multiclass(ignore=-100)), X, MARKED, threat=THREAT)
     with pytest.raises(InputError, match="examples with the label -100 are left out on the way"):
-        ss.audit(NET, (X, MARKED), threat=ss.linf([0.1] * ROWS), task=ss.Multiclass(ignore=-100))
+        ss.audit(ss.Model(NET, task=ss.Multiclass(ignore=-100)), (X, MARKED), threat=ss.linf([0.1] * ROWS))
 
 
 @pytest.mark.parametrize("value", [-100, -1, 255])
@@ -481,8 +483,8 @@ def test_an_image_with_nothing_but_positions_to_ignore_is_left_out() -> None:
     net = nn.Conv2d(1, 3, 1)
     x, y = torch.rand(5, 1, 4, 4), torch.randint(3, (5, 4, 4))
     y[1], y[2, 0] = 255, 255
-    found = ss.audit(net, (x, y), threat=THREAT, task=ss.Segmentation(ignore=255), curve=False)
+    found = ss.audit(ss.Model(net, task=ss.Segmentation(ignore=255)), (x, y), threat=THREAT, curve=False)
     assert found.examples == 4
     assert found.terms["left_out"] == {"with the label 255, which is to be ignored": 1}
     with pytest.raises(SignstepError, match=r"Segmentation\(ignore=255\)"):
-        ss.audit(net, (x, y), threat=THREAT, task="segmentation", curve=False)
+        ss.audit(ss.Model(net, task="segmentation"), (x, y), threat=THREAT, curve=False)

@@ -11,13 +11,23 @@ from torch.nn.functional import cross_entropy
 
 import signstep as ss
 from signstep.attacks.recipes import options_of
+from signstep.engine.norms import NORMS
 from signstep.errors import InputError
+from written_down import written_down
 
 SHAPE = (2, 3, 3)
 ROWS = 8
 SIZES = {"linf": 0.08, "l2": 0.3, "l1": 0.6, "pixel": 0.15}
 SETTINGS = ["box", "no box", "one-sided", "feature box", "mask", "row mask"]
 MASK = torch.tensor([True, False, True, True, False, True]).repeat(3).reshape(SHAPE)
+
+
+def size_of(norm: str) -> float:
+    return written_down(SIZES, norm, "the size of a change for the laws in the norm")
+
+
+def test_every_norm_is_under_these_laws() -> None:
+    assert all(size_of(norm) for norm in NORMS.own)
 
 
 def _fits(name: str, norm: str) -> bool:
@@ -54,7 +64,7 @@ def _row_mask() -> Tensor:
 
 
 def _threat(norm: str, setting: str = "box", eps: float | Tensor | str | None = None) -> ss.ThreatModel:
-    size = SIZES[norm] if eps is None else eps
+    size = size_of(norm) if eps is None else eps
     box: tuple[float | Tensor | None, float | Tensor | None] | None = (0.0, 1.0)
     mask = None
     if setting == "no box":
@@ -76,7 +86,8 @@ def _length(norm: str, change: Tensor) -> Tensor:
     if norm == "pixel":
         return change.square().sum(1).sqrt().flatten(1).amax(1)
     flat = change.flatten(1)
-    return {"linf": flat.abs().amax(1), "l1": flat.abs().sum(1), "l2": flat.square().sum(1).sqrt()}[norm]
+    lengths = {"linf": flat.abs().amax(1), "l1": flat.abs().sum(1), "l2": flat.square().sum(1).sqrt()}
+    return written_down(lengths, norm, "once more the length")
 
 
 def _moved(first: Tensor, second: Tensor) -> Tensor:
@@ -111,7 +122,7 @@ def test_what_is_returned_is_allowed_and_scored(name: str, norm: str, setting: s
     tolerance = 1e-12 if dtype == torch.float64 else 2e-5
     torch.testing.assert_close(outcome.loss, cross_entropy(answer, y, reduction="none"), rtol=tolerance, atol=tolerance)
     change = outcome.x.double() - x.double()
-    assert bool((_length(norm, change) <= SIZES[norm] + torch.finfo(dtype).eps).all())
+    assert bool((_length(norm, change) <= size_of(norm) + torch.finfo(dtype).eps).all())
     torch.testing.assert_close(outcome.distance.double(), _length(norm, change), rtol=1e-6, atol=1e-12)
     assert bool(outcome.verified.all())
     assert not bool(outcome.undetermined.any())
@@ -133,8 +144,8 @@ def test_what_is_returned_is_allowed_and_scored(name: str, norm: str, setting: s
 def test_no_box_is_left_where_there_is_none(norm: str) -> None:
     """Guards the test above: the settings differ, the open sides are used."""
     model, x = mlp(), _batch()
-    crafted = ss.fgsm(model, x, labels(model, x), eps=SIZES[norm], norm=norm, box=(0.0, None))
-    free = ss.fgsm(model, x, labels(model, x), eps=SIZES[norm], norm=norm, box=None)
+    crafted = ss.fgsm(model, x, labels(model, x), eps=size_of(norm), norm=norm, box=(0.0, None))
+    free = ss.fgsm(model, x, labels(model, x), eps=size_of(norm), norm=norm, box=None)
     assert float(crafted.min()) >= 0
     assert float(free.min()) < 0
     assert float(free.max()) > 1
@@ -153,7 +164,7 @@ def test_a_row_gets_the_same_alone_and_in_any_batch(name: str, norm: str, settin
         order = torch.tensor(index)
         threat = _threat(norm, setting)
         if threat.mask is not None and setting == "row mask":
-            threat = ss.threat_model(norm, SIZES[norm], mask=threat.mask[order])
+            threat = ss.threat_model(norm, size_of(norm), mask=threat.mask[order])
         part = ss.attack(model, x[order], y[order], threat=threat, recipe=recipe)
         assert isinstance(part.x, Tensor)
         assert torch.equal(part.x, whole.x[order])
@@ -184,12 +195,12 @@ def test_a_vector_of_eps_is_its_numbers(name: str, norm: str) -> None:
     y, recipe = labels(model, x), _steps(name, 3)
     scalar = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe).x
     same = ss.attack(
-        model, x, y, threat=_threat(norm, eps=torch.full((ROWS,), SIZES[norm], dtype=torch.float64)), recipe=recipe
+        model, x, y, threat=_threat(norm, eps=torch.full((ROWS,), size_of(norm), dtype=torch.float64)), recipe=recipe
     ).x
     assert isinstance(scalar, Tensor)
     assert isinstance(same, Tensor)
     assert torch.equal(scalar, same)
-    sizes = SIZES[norm] * torch.tensor([0.0, 0.5, 1.0, 1.3, 0.0, 0.7, 0.1, 0.01], dtype=torch.float64)
+    sizes = size_of(norm) * torch.tensor([0.0, 0.5, 1.0, 1.3, 0.0, 0.7, 0.1, 0.01], dtype=torch.float64)
     mixed = ss.attack(model, x, y, threat=_threat(norm, eps=sizes), recipe=recipe).x
     assert isinstance(mixed, Tensor)
     for row in (0, 1, 3, 7):
@@ -218,7 +229,7 @@ def test_fgsm_is_the_attack_called_fgsm(norm: str, setting: str) -> None:
     model, x = mlp(), _batch()
     y, threat = labels(model, x), _threat(norm, setting)
     outcome = ss.attack(model, x, y, threat=threat)
-    crafted = ss.fgsm(model, x, y, eps=SIZES[norm], norm=norm, box=threat.box, mask=threat.mask)
+    crafted = ss.fgsm(model, x, y, eps=size_of(norm), norm=norm, box=threat.box, mask=threat.mask)
     assert isinstance(outcome.x, Tensor)
     assert torch.equal(crafted, outcome.x)
 
@@ -254,10 +265,10 @@ def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str) -> None:
 
         return ss.Custom(loss, success)
 
-    one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, task=task(1.0))
+    one = ss.attack(ss.Model(model, task=task(1.0)), x, y, threat=_threat(norm), recipe=recipe)
     assert isinstance(one.x, Tensor)
     for power in (-60, 9):
-        other = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, task=task(2.0**power))
+        other = ss.attack(ss.Model(model, task=task(2.0**power)), x, y, threat=_threat(norm), recipe=recipe)
         assert isinstance(other.x, Tensor)
         assert torch.equal(one.x, other.x), power
         assert torch.equal(one.fooled, other.fooled), power
@@ -269,10 +280,11 @@ def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str
     """For cross-entropy only with two classes: with more, temperature changes what it asks for."""
     model, x = filled(RowNet(classes=classes)), _batch()
     y, recipe = labels(model, x), _steps(name, 3)
-    one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, loss=loss)
+    one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, search=ss.Search(loss=loss))
     assert isinstance(one.x, Tensor)
     for power in (-40, 9):
-        other = ss.attack(Scaled(model, 2.0**power), x, y, threat=_threat(norm), recipe=recipe, loss=loss)
+        scaled = Scaled(model, 2.0**power)
+        other = ss.attack(scaled, x, y, threat=_threat(norm), recipe=recipe, search=ss.Search(loss=loss))
         assert isinstance(other.x, Tensor)
         assert torch.equal(one.x, other.x), power
         assert torch.equal(one.fooled, other.fooled), power
@@ -286,7 +298,7 @@ def test_answers_on_the_grid(name: str, norm: str, dtype: torch.dtype) -> None:
     x = (levels / grid).to(dtype)
     model = mlp(dtype=dtype)
     y = labels(model, x)
-    threat = ss.threat_model(norm, 3 / grid if norm in ("linf", "pixel") else SIZES[norm], grid=grid)
+    threat = ss.threat_model(norm, 3 / grid if norm in ("linf", "pixel") else size_of(norm), grid=grid)
     outcome = ss.attack(model, x, y, threat=threat, recipe=_steps(name, 3))
     assert isinstance(outcome.x, Tensor)
     steps = outcome.x.double() * grid
@@ -406,7 +418,10 @@ def _linear(norm: str, masked: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     mask = MASK if masked else torch.ones(SHAPE, dtype=torch.bool)
     zero = torch.zeros(())
     best = torch.tensor(
-        [_best_gain(norm, w, torch.where(mask, -row, zero), torch.where(mask, 1 - row, zero), SIZES[norm]) for row in x]
+        [
+            _best_gain(norm, w, torch.where(mask, -row, zero), torch.where(mask, 1 - row, zero), size_of(norm))
+            for row in x
+        ]
     )
     return w, x, mask, best
 
@@ -438,7 +453,7 @@ ENOUGH = {
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_linear_model_hides_no_adversarial_point(name: str, norm: str, masked: bool) -> None:
     """sign(w.x + b - c_i) with thresholds just short of and just beyond what the best allowed change can reach."""
-    recipe, slack = ENOUGH[name]
+    recipe, slack = written_down(ENOUGH, name, "options and nearness to the best change on a linear model")
     w, x, mask, best = _linear(norm, masked)
     # The logit of "fooled" is w.(u - x) - best * share; the bound travels as a second input that is left alone. Every
     # example is there twice, with either threshold.
@@ -450,7 +465,7 @@ def test_a_linear_model_hides_no_adversarial_point(name: str, norm: str, masked:
         return torch.stack([-gain, gain], 1)
 
     inputs: dict[str, Tensor] = {"u": x, "bound": (x * w).flatten(1).sum(1) + best * share}
-    threat = {"u": ss.threat_model(norm, SIZES[norm], mask=mask)}
+    threat = {"u": ss.threat_model(norm, size_of(norm), mask=mask)}
     outcome = ss.attack(model, inputs, torch.zeros(len(x), dtype=torch.int64), threat=threat, recipe=recipe)
     assert torch.equal(outcome.fooled, share < 1)
 
@@ -548,7 +563,7 @@ def test_the_seed_decides_and_the_global_one_does_not(name: str) -> None:
     points = []
     for global_seed, seed in ((0, 5), (1, 5), (2, 6)):
         torch.manual_seed(global_seed)
-        points.append(ss.attack(model, x, y, threat=ss.linf(0.05), recipe=recipe, seed=seed).x)
+        points.append(ss.attack(model, x, y, threat=ss.linf(0.05), recipe=recipe, search=ss.Search(seed=seed)).x)
     first, same, other = (point for point in points if isinstance(point, Tensor))
     assert torch.equal(first, same)
     assert torch.equal(first, other) == (not ss.recipe(recipe).draws)

@@ -134,9 +134,11 @@ def test_a_binary_head_and_a_patch(head: int) -> None:
         return out.reshape(len(u), head)
 
     verbs: tuple[Callable[[Any], Tensor], ...] = (
-        lambda model: ss.patch(model, (x, None), size=2, steps=2, holdout=0, outputs="logits").values,
-        lambda model: ss.fgsm(model, x[:1], eps=0.1, outputs="logits"),
-        lambda model: ss.universal(model, (x, None), threat=ss.linf(0.1), epochs=1, rows=4, outputs="logits").delta,
+        lambda model: ss.patch(ss.Model(model, outputs="logits"), (x, None), size=2, steps=2, holdout=0).values,
+        lambda model: ss.fgsm(ss.Model(model, outputs="logits"), x[:1], eps=0.1),
+        lambda model: (
+            ss.universal(ss.Model(model, outputs="logits"), (x, None), threat=ss.linf(0.1), epochs=1, rows=4).delta
+        ),
     )
     for verb in verbs:
         assert torch.equal(verb(Images()), verb(plain))
@@ -226,7 +228,9 @@ def test_draws_do_not_hang_on_how_it_was_found_out(recipe: str, eot: int) -> Non
     y = labels(_net(), X)
     for rows in (COUNT, 1):
         first, second = (
-            ss.attack(Noisy(squeezed=True), X[:rows], y[:rows], threat=ss.linf(0.1), recipe=recipe, eot=eot)
+            ss.attack(
+                Noisy(squeezed=True), X[:rows], y[:rows], threat=ss.linf(0.1), recipe=recipe, search=ss.Search(eot=eot)
+            )
             for _ in range(2)
         )
         assert first.passes == 32

@@ -169,14 +169,14 @@ SPELLINGS: dict[str, Callable[[nn.Module], Any]] = {
 
 
 def _attack(model: Any, mode: Any) -> list[Tensor]:
-    found = ss.attack(model, X, None, threat=ss.linf(0.1), recipe="pgd:steps=3", mode=mode)
+    found = ss.attack(ss.Model(model, mode=mode), X, None, threat=ss.linf(0.1), recipe="pgd:steps=3")
     assert isinstance(found.x, Tensor)
     return [found.x, found.fooled, found.loss]
 
 
 def _audit(model: Any, mode: Any) -> list[Tensor]:
     y = torch.arange(16) % 3
-    found = ss.audit(model, (X, y), threat=ss.linf(0.1), attacks=["fgsm", "pgd:steps=2"], mode=mode)
+    found = ss.audit(ss.Model(model, mode=mode), (X, y), threat=ss.linf(0.1), attacks=["fgsm", "pgd:steps=2"])
     told = [any("was in training mode" in note for note in found.notes)]
     return [torch.tensor([ord(letter) for letter in found.worst_case]), torch.tensor([*told, found.clean_right])]
 
@@ -184,12 +184,13 @@ def _audit(model: Any, mode: Any) -> list[Tensor]:
 def _transfer(model: Any, mode: Any) -> list[Tensor]:
     y, other = torch.arange(16) % 3, nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     filled(other, dtype=torch.float32)
-    found = ss.transfer({"a": model}, {"a": model, "b": other}, (X, y), threat=ss.linf(0.1), mode=mode)
+    one, two = ss.Model(model, mode=mode), ss.Model(other, mode=mode)
+    found = ss.transfer({"a": one}, {"a": one, "b": two}, (X, y), threat=ss.linf(0.1))
     return [torch.tensor([(cell.fooled, cell.right) for cell in found.cells])]
 
 
 def _patch(model: Any, mode: Any) -> list[Tensor]:
-    found = ss.patch(model, (X, None), size=2, steps=2, holdout=0, mode=mode)
+    found = ss.patch(ss.Model(model, mode=mode), (X, None), size=2, steps=2, holdout=0)
     return [found.values, torch.tensor([found.train.hits, found.grey.hits])]
 
 
@@ -198,15 +199,21 @@ VERBS: dict[str, Callable[[Any, Any], list[Tensor]]] = {
     "audit": _audit,
     "transfer": _transfer,
     "patch": _patch,
-    "fgsm": lambda model, mode: [ss.fgsm(model, X, eps=0.1, mode=mode)],
+    "fgsm": lambda model, mode: [ss.fgsm(ss.Model(model, mode=mode), X, eps=0.1)],
     "universal": lambda model, mode: [
-        ss.universal(model, (X, None), threat=ss.linf(0.1), epochs=1, rows=8, holdout=0, mode=mode).delta
+        ss.universal(ss.Model(model, mode=mode), (X, None), threat=ss.linf(0.1), epochs=1, rows=8, holdout=0).delta
     ],
     "surrogate": lambda model, mode: [
-        ss.fgsm(filled(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), dtype=torch.float32), X, eps=0.1, mode=mode,
-                surrogate=model)
+        ss.fgsm(
+            ss.Model(filled(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), dtype=torch.float32), mode=mode),
+            X,
+            eps=0.1,
+            search=ss.Search(surrogate=model),
+        )
     ],
-    "engine": lambda model, mode: [ss.fgsm(model, X, eps=0.1, mode=mode, engine="float32").sign()],
+    "engine": lambda model, mode: [
+        ss.fgsm(ss.Model(model, mode=mode), X, eps=0.1, search=ss.Search(engine="float32")).sign()
+    ],
 }  # fmt: skip
 
 
@@ -257,7 +264,7 @@ def test_every_spelling_gives_what_the_module_gives(spelling: str, verb: str) ->
 def test_kept_in_training_mode_the_module_is_put_back_too(spelling: str) -> None:
     wanted, net = _wanted("attack", "keep"), _net()
     model, before = SPELLINGS[spelling](net), _state(net)
-    found = ss.attack(model, X, None, threat=ss.linf(0.1), recipe="pgd:steps=3", mode="keep")
+    found = ss.attack(ss.Model(model, mode="keep"), X, None, threat=ss.linf(0.1), recipe="pgd:steps=3")
     assert _same(wanted[0], found.x)
     assert _same(before, _state(net))
     assert any("rows depend on each other" in note for note in found.notes)
@@ -325,8 +332,8 @@ class Functional:
 def test_statistics_that_no_module_holds_are_not_overwritten(form: Any, outputs: Any) -> None:
     model = Functional(form)
     with pytest.raises(ModelError, match=r"running statistics that belong to no module .* pass training=False there"):
-        ss.attack(model, X, None, threat=ss.linf(0.1), outputs=outputs)
-    kept = ss.attack(model, X, None, threat=ss.linf(0.1), outputs=outputs, mode="keep")
+        ss.attack(ss.Model(model, outputs=outputs), X, None, threat=ss.linf(0.1))
+    kept = ss.attack(ss.Model(model, outputs=outputs, mode="keep"), X, None, threat=ss.linf(0.1))
     assert torch.equal(model.mean, torch.zeros(16))
     assert torch.equal(model.var, torch.ones(16))
     assert any("rows depend" in note for note in kept.notes) == (form is not functional.instance_norm)

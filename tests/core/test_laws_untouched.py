@@ -146,9 +146,9 @@ def test_model_and_process_are_as_before(recipe: str, mode: Any, as_surrogate: b
     victim = mlp(classes=3, dtype=torch.float32)
     before, x, y = _everything(model), X.clone(), Y.clone()
     if as_surrogate:
-        ss.attack(victim, x, y, threat=ss.linf(0.1), recipe=recipe, surrogate=model)
+        ss.attack(victim, x, y, threat=ss.linf(0.1), recipe=recipe, search=ss.Search(surrogate=model))
     else:
-        ss.attack(model, x, y, threat=ss.linf(0.1), recipe=recipe, mode=mode)
+        ss.attack(ss.Model(model, mode=mode), x, y, threat=ss.linf(0.1), recipe=recipe)
         assert set(seen) == {mode == "keep"}
     _assert_same(before, _everything(model))
     assert torch.equal(x, X)
@@ -162,7 +162,7 @@ def test_each_submodule_keeps_its_mode_during_the_attack(mode: Any) -> None:
     for name, values in seen.items():
         module: nn.Module = getattr(model, name)
         module.register_forward_hook(lambda part, *_, into=values: into.add(part.training))
-    ss.attack(model, X, Y, threat=ss.linf(0.1), recipe="pgd:steps=2", mode=mode)
+    ss.attack(ss.Model(model, mode=mode), X, Y, threat=ss.linf(0.1), recipe="pgd:steps=2")
     assert seen == {"frozen": {False}, "live": {mode == "keep"}}
 
 
@@ -180,7 +180,7 @@ def test_also_after_an_exception(fails_at: int) -> None:
     model.head.register_forward_pre_hook(fail)
     before, x = _everything(model), X.clone()
     with pytest.raises(ZeroDivisionError, match="the model's own"):
-        ss.attack(model, x, Y, threat=ss.linf(0.1), recipe="pgd:steps=5", mode="keep")
+        ss.attack(ss.Model(model, mode="keep"), x, Y, threat=ss.linf(0.1), recipe="pgd:steps=5")
     _assert_same(before, _everything(model))
     assert torch.equal(x, X)
 
@@ -335,7 +335,7 @@ def test_under_autocast_the_verdict_is_the_model_there() -> None:
 def test_the_same_module_twice() -> None:
     model = _mixed()
     before = _everything(model)
-    ss.attack(model, X, Y, threat=ss.linf(0.1), surrogate=[model, deepcopy(model), model])
+    ss.attack(model, X, Y, threat=ss.linf(0.1), search=ss.Search(surrogate=[model, deepcopy(model), model]))
     _assert_same(before, _everything(model))
 
 

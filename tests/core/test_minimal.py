@@ -13,6 +13,7 @@ import signstep as ss
 from signstep.engine.oracles import Twin
 from signstep.errors import InputError
 from signstep.model.predictor import Predictor
+from written_down import written_down
 
 SMALLEST = [name for name, row in ss.RECIPES.items() if row.smallest and row.needs == "gradients"]
 PAIRS = [(name, norm) for name in SMALLEST for norm in ss.RECIPES[name].norms]
@@ -65,7 +66,7 @@ def _nearest(model: nn.Linear, x: Tensor, y: Tensor, norm: str, *, box: bool, ma
 def _spec(name: str, steps: int) -> str:
     """The recipe with this many steps; Adam is slow to leave the corners of the box, and gets four times as many.
 
-    The first of three searches is too weak on most rows, the second strong enough, the third halfway: all that there is.
+    The first of three searches is too weak on most rows, the second strong enough, the third halfway: all there is.
     """
     return f"cw:steps={4 * steps},searches=3" if name == "cw" else f"{name}:steps={steps}"
 
@@ -83,7 +84,7 @@ def _threat(norm: str, eps: float | Tensor | None = None, **options: Tensor | in
 @pytest.mark.parametrize("classes", [1, 2, 4])
 @pytest.mark.parametrize("setting", ["no box", "box", "mask"])
 def test_on_linear_models_the_nearest_point_is_found(name: str, norm: str, classes: int, setting: str) -> None:
-    recipe, slack, loss = ENOUGH[name]
+    recipe, slack, loss = written_down(ENOUGH, name, "options, nearness to the truth and loss")
     model, x, y = _linear(classes)
     mask = torch.arange(FEATURES) % 3 > 0 if setting == "mask" else None
     box = setting != "no box"
@@ -91,7 +92,7 @@ def test_on_linear_models_the_nearest_point_is_found(name: str, norm: str, class
     truth = to_class.amin(1)
     # eps=None needs a box; so large an eps is none.
     threat = ss.threat_model(norm, None if box else 100.0, box=(0, 1) if box else None, mask=mask)
-    outcome = ss.attack(model, x, y, threat=threat, recipe=recipe, loss=loss)
+    outcome = ss.attack(model, x, y, threat=threat, recipe=recipe, search=ss.Search(loss=loss))
     reachable = torch.isfinite(truth)
     assert int(reachable.sum()) >= ROWS // 2
     found = _smallest(outcome)
@@ -157,7 +158,8 @@ def test_box_mask_and_grid_hold(name: str, norm: str, setting: str, dtype: torch
         assert float((level - level.round()).abs().max()) < 1e-4
         free = ss.attack(model, x, y, threat=_threat(norm), recipe=_spec(name, 30))
         # Rounding to the grid costs about half a step where it matters, not the success.
-        cost = {"linf": 1.0, "l2": math.sqrt(18), "l1": 18.0}[norm] / 255
+        costs = {"linf": 1.0, "l2": math.sqrt(18), "l1": 18.0}
+        cost = written_down(costs, norm, "the length of one level everywhere") / 255
         assert bool((_smallest(outcome) <= 1.1 * _smallest(free) + cost).all())
 
 
@@ -255,7 +257,7 @@ def test_confidence_of_a_surrogate_is_its_own() -> None:
     fooled = []
     for confidence in (0, 2):
         recipe = f"cw:steps=50,searches=4,confidence={confidence}"
-        outcome = ss.attack(model, x, y, threat=_threat("l2"), recipe=recipe, surrogate=other)
+        outcome = ss.attack(model, x, y, threat=_threat("l2"), recipe=recipe, search=ss.Search(surrogate=other))
         assert isinstance(outcome.x, Tensor)
         fooled.append(int(outcome.fooled.sum()))
         finite = torch.isfinite(_smallest(outcome))
@@ -311,7 +313,7 @@ def test_the_scale_of_the_logits_hardly_matters(name: str, norm: str) -> None:
     y = labels(model, x)
     loss = "margin" if name == "ddn" else None
     one, large, small = (
-        _smallest(ss.attack(each, x, y, threat=_threat(norm), recipe=_spec(name, 30), loss=loss))
+        _smallest(ss.attack(each, x, y, threat=_threat(norm), recipe=_spec(name, 30), search=ss.Search(loss=loss)))
         for each in (model, Scaled(model, 1e4), Scaled(model, 1e-4))
     )
     for other in (large, small):
@@ -353,15 +355,22 @@ def test_a_surrogate_leads_and_the_model_judges(name: str) -> None:
     x, y = x[keep], y[keep]
     for surrogate in (other, [other, mlp(seed=2, scale=3)]):
         outcome = ss.attack(
-            model, x, y, threat=_threat("l2"), recipe=_spec(name, 20), surrogate=surrogate, loss="margin"
+            model,
+            x,
+            y,
+            threat=_threat("l2"),
+            recipe=_spec(name, 20),
+            search=ss.Search(loss="margin", surrogate=surrogate),
         )
         finite = torch.isfinite(_smallest(outcome))
         assert torch.equal(finite, outcome.fooled)
         assert bool((labels(model, torch.as_tensor(outcome.x)) != y)[finite].all())
     # The model itself is a perfect surrogate; as the surrogate of a model that never errs it finds nothing.
-    same = ss.attack(model, x, y, threat=_threat("l2"), recipe=_spec(name, 20), surrogate=model)
+    same = ss.attack(model, x, y, threat=_threat("l2"), recipe=_spec(name, 20), search=ss.Search(surrogate=model))
     assert bool(same.fooled.all())
-    never = ss.attack(_right_always(y), x, y, threat=_threat("l2"), recipe=_spec(name, 20), surrogate=model)
+    never = ss.attack(
+        _right_always(y), x, y, threat=_threat("l2"), recipe=_spec(name, 20), search=ss.Search(surrogate=model)
+    )
     assert not bool(never.fooled.any())
     assert bool(torch.isinf(_smallest(never)).all())
 
@@ -411,7 +420,7 @@ def test_other_tasks(name: str) -> None:
         ("binary", z[:, 0] > 0, lambda u: two(u)[:, :1]),
     ):
         labels_ = y.to(torch.int64) if y.dtype == torch.bool and y.ndim == 1 else y
-        outcome = ss.attack(model, x, labels_, threat=_threat("l2"), recipe=recipe, task=task)  # type: ignore[arg-type]
+        outcome = ss.attack(ss.Model(model, task=task), x, labels_, threat=_threat("l2"), recipe=recipe)  # type: ignore[arg-type]
         found = int(torch.isfinite(_smallest(outcome)).sum())
         assert found >= (2 if task == ss.Multilabel("all") else 9), task
         assert bool(outcome.verified.all())
@@ -439,9 +448,9 @@ def test_segmentation_is_for_ddn(name: str) -> None:
     y = _Pixels()(x).argmax(1)
     if name != "ddn":
         with pytest.raises(InputError, match=f"{name} follows differences of scores.*ddn"):
-            ss.attack(_Pixels(), x, y, threat=_threat("l2"), recipe=name, task="segmentation")
+            ss.attack(ss.Model(_Pixels(), task="segmentation"), x, y, threat=_threat("l2"), recipe=name)
         return
-    outcome = ss.attack(_Pixels(), x, y, threat=_threat("l2"), recipe=name, task="segmentation")
+    outcome = ss.attack(ss.Model(_Pixels(), task="segmentation"), x, y, threat=_threat("l2"), recipe=name)
     assert bool(torch.isfinite(_smallest(outcome)).all())
 
 
@@ -518,7 +527,8 @@ def test_passes_are_booked(name: str) -> None:
     outcome = ss.attack(model, x, y, threat=_threat("l2"), recipe=f"{name}:steps=7")
     # The pass that checks the labels is the search's first.
     assert sum(calls) == int(outcome.forwards.sum())
-    backwards = {"deepfool": None, "ddn": 7, "fmn": 7, "cw": 6 * 7 + 1, "fab": 3 * 7}[name]
+    booked = {"deepfool": None, "ddn": 7, "fmn": 7, "cw": 6 * 7 + 1, "fab": 3 * 7}
+    backwards = written_down(booked, name, "the backward passes in 7 steps")
     assert backwards is None or outcome.backwards.tolist() == [backwards] * 8
 
 

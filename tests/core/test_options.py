@@ -16,10 +16,10 @@ from torch.nn.functional import pad
 
 import signstep as ss
 from signstep.attacks.minimal.steps import annealed
-from signstep.attacks.recipe import Recipe
+from signstep.attacks.recipe import Option, Recipe, defaults_of
 from signstep.attacks.recipes import options_of
 from signstep.attacks.search.windows import Layout, halving_share
-from signstep.attacks.transfer.smoothing import fitting
+from signstep.attacks.transfer.ti_fgsm import fitting
 from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
@@ -59,11 +59,11 @@ def test_no_check_is_of_an_option_that_is_gone() -> None:
 @pytest.mark.parametrize("name", list(ss.RECIPES))
 def test_every_option_has_a_line_on_its_page(name: str) -> None:
     topic = topic_of(name)
-    assert topic is not None, f"write the page topics/{name}.txt of recipe {name}"
+    assert topic is not None, f"write the page {name}.txt of recipe {name}, beside the function that makes it"
     named, told = set(options_of(ss.RECIPES[name])), set(topic.options)
     missing = ", ".join(sorted(named - told))
-    assert not missing, f"write down in topics/{name}.txt what these options of recipe {name} do: {missing}"
-    assert not told - named, f"topics/{name}.txt tells of options that recipe {name} has not: {sorted(told - named)}"
+    assert not missing, f"write down in {name}.txt what these options of recipe {name} do: {missing}"
+    assert not told - named, f"{name}.txt tells of options that recipe {name} has not: {sorted(told - named)}"
     page = explain(name)
     for option in named:
         default = _defaults(name)[option]
@@ -72,13 +72,17 @@ def test_every_option_has_a_line_on_its_page(name: str) -> None:
         assert default is None or f"({default})" in line
 
 
-def test_a_recipe_from_outside_is_explained_as_far_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    row = replace(ss.RECIPES["pgd"], name="mine", title="PGD of my own", source="me")
-    monkeypatch.setitem(ss.RECIPES, "mine", row)
-    page = explain("mine")
+def test_a_recipe_from_outside_is_explained_as_far_as_it_says() -> None:
+    row = replace(ss.RECIPES["pgd"], name="mine", title="PGD of my own", source="me", build=_mine)
+    with ss.RECIPES.lent(row):
+        page = explain("mine")
     assert page.startswith("mine: PGD of my own")
-    assert "signstep has no page about it" in page
+    assert "a recipe of your own without a page" in page
     assert all(option in page for option in options_of(row))
+
+
+def _mine(*, steps: int = 3) -> ss.Attack:
+    return ss.recipe(f"pgd:steps={steps}")
 
 
 # Inputs far from the ends of the box, and models that are never fooled, so that every run goes to its end.
@@ -136,8 +140,8 @@ def _blind(u: Tensor) -> Tensor:
     return torch.tensor([2.0, 1.0], dtype=u.dtype).expand(len(u), 2) + 0 * u.flatten(1).sum(1, keepdim=True)
 
 
-def _defaults(name: str) -> dict[str, float | int | str | None]:
-    return {key: value for key, value in (ss.RECIPES[name].build.__kwdefaults__ or {}).items() if key != "oracle"}
+def _defaults(name: str) -> dict[str, Option]:
+    return defaults_of(ss.RECIPES[name])
 
 
 def _spec(name: str, **options: object) -> str:
@@ -162,7 +166,7 @@ def _ran(
     model = Model(scores)
     x, threat, begin, audited = (options.pop(key, None) for key in ("x", "threat", "begin", "audited"))
     x = _x() if x is None else x
-    subject = Subject.of(model, outputs="logits", loss=audited)
+    subject = Subject.of(ss.Model(model, outputs="logits"), ss.Search(loss=audited))
     with subject.opened():
         y = torch.zeros(len(x), dtype=torch.int64)
         question = subject.ask(x, y, threat or _threat(ss.RECIPES[name]), key=Key(0))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import signstep as ss
-from signstep.attacks.gradient.fixed_budget import fgsm as fgsm_recipe
+from signstep.attacks.gradient.fgsm import fgsm as fgsm_recipe
 from signstep.errors import GradientError, InputError, LabelError, ModelError, SignstepError
 
 X = rand(12, 2, 3, 3, seed=1)
@@ -28,12 +28,14 @@ def _sign(model: Callable[[Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
 def test_a_surrogate_gives_the_gradient_and_the_victim_the_verdict(as_list: bool) -> None:
     victim, other = mlp(seed=0), mlp(seed=5)
     y = labels(victim, X)
-    outcome = ss.attack(victim, X, y, threat=ss.linf(0.1, box=None), surrogate=[other] if as_list else other)
+    outcome = ss.attack(
+        victim, X, y, threat=ss.linf(0.1, box=None), search=ss.Search(surrogate=[other] if as_list else other)
+    )
     assert isinstance(outcome.x, Tensor)
     torch.testing.assert_close(outcome.x, X + 0.1 * _sign(other, X, y).sign())
     assert torch.equal(outcome.fooled, labels(victim, outcome.x) != y)
     assert not torch.equal(outcome.fooled, labels(other, outcome.x) != y)
-    crafted = ss.fgsm(victim, X, y, eps=0.1, box=None, surrogate=other)
+    crafted = ss.fgsm(victim, X, y, eps=0.1, box=None, search=ss.Search(surrogate=other))
     assert torch.equal(crafted, outcome.x)
 
 
@@ -43,7 +45,7 @@ def test_the_victim_as_its_own_surrogate(recipe: str) -> None:
     victim = mlp()
     y = labels(victim, X)
     white = ss.attack(victim, X, y, threat=ss.linf(0.02), recipe=recipe)
-    black = ss.attack(victim, X, y, threat=ss.linf(0.02), recipe=recipe, surrogate=mlp())
+    black = ss.attack(victim, X, y, threat=ss.linf(0.02), recipe=recipe, search=ss.Search(surrogate=mlp()))
     assert isinstance(white.x, Tensor)
     assert isinstance(black.x, Tensor)
     standing = ~white.fooled
@@ -53,7 +55,7 @@ def test_the_victim_as_its_own_surrogate(recipe: str) -> None:
 
 def test_a_transfer_attack_is_named_in_the_result() -> None:
     victim = mlp()
-    outcome = ss.attack(victim, X, labels(victim, X), threat=ss.linf(0.1), surrogate=mlp(seed=5))
+    outcome = ss.attack(victim, X, labels(victim, X), threat=ss.linf(0.1), search=ss.Search(surrogate=mlp(seed=5)))
     assert any("surrogate" in note for note in outcome.notes)
     assert not any("surrogate" in note for note in ss.attack(victim, X, threat=ss.linf(0.1)).notes)
 
@@ -65,7 +67,7 @@ def test_the_mean_over_surrogates_does_not_depend_on_their_scales() -> None:
     unit = [part / part.abs().flatten(1).sum(1).reshape(-1, 1, 1, 1) for part in parts]
     wanted = X + 0.1 * (unit[0] + unit[1]).sign()
     for loud in (1.0, 2.0**40):
-        crafted = ss.fgsm(victim, X, y, eps=0.1, box=None, surrogate=[first, Scaled(second, loud)])
+        crafted = ss.fgsm(victim, X, y, eps=0.1, box=None, search=ss.Search(surrogate=[first, Scaled(second, loud)]))
         torch.testing.assert_close(crafted, wanted)
     assert not torch.equal(wanted, X + 0.1 * parts[0].sign())
     assert not torch.equal(wanted, X + 0.1 * parts[1].sign())
@@ -74,8 +76,8 @@ def test_the_mean_over_surrogates_does_not_depend_on_their_scales() -> None:
 def test_a_surrogate_goes_with_an_attack_object_too() -> None:
     victim, other = mlp(seed=0), mlp(seed=5)
     y = labels(victim, X)
-    named = ss.attack(victim, X, y, threat=ss.linf(0.1), recipe="fgsm", surrogate=other)
-    built = ss.attack(victim, X, y, threat=ss.linf(0.1), recipe=fgsm_recipe(), surrogate=other)
+    named = ss.attack(victim, X, y, threat=ss.linf(0.1), recipe="fgsm", search=ss.Search(surrogate=other))
+    built = ss.attack(victim, X, y, threat=ss.linf(0.1), recipe=fgsm_recipe(), search=ss.Search(surrogate=other))
     assert isinstance(named.x, Tensor)
     assert isinstance(built.x, Tensor)
     assert torch.equal(named.x, built.x)
@@ -83,19 +85,21 @@ def test_a_surrogate_goes_with_an_attack_object_too() -> None:
 
 def test_no_surrogates_is_a_mistake_not_a_white_box() -> None:
     with pytest.raises(InputError, match="surrogate"):
-        ss.attack(mlp(), X, threat=ss.linf(0.1), surrogate=[])
+        ss.attack(mlp(), X, threat=ss.linf(0.1), search=ss.Search(surrogate=[]))
 
 
 def test_surrogates_in_a_module_list() -> None:
     victim, others = mlp(), [mlp(seed=5), mlp(seed=6)]
     y = labels(victim, X)
-    wanted = ss.fgsm(victim, X, y, eps=0.1, surrogate=others)
-    assert torch.equal(ss.fgsm(victim, X, y, eps=0.1, surrogate=nn.ModuleList(others)), wanted)
+    wanted = ss.fgsm(victim, X, y, eps=0.1, search=ss.Search(surrogate=others))
+    assert torch.equal(ss.fgsm(victim, X, y, eps=0.1, search=ss.Search(surrogate=nn.ModuleList(others))), wanted)
 
 
 def test_a_surrogate_with_other_classes_is_refused() -> None:
     with pytest.raises(SignstepError, match="surrogate"):
-        ss.attack(mlp(classes=4), X, torch.full((12,), 3), threat=ss.linf(0.1), surrogate=mlp(classes=3))
+        ss.attack(
+            mlp(classes=4), X, torch.full((12,), 3), threat=ss.linf(0.1), search=ss.Search(surrogate=mlp(classes=3))
+        )
 
 
 @pytest.mark.usefixtures("no_global_seed")
@@ -106,7 +110,15 @@ def test_a_random_surrogate_is_seeded_by_key(count: int) -> None:
     points = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        points.append(ss.fgsm(victim, X, labels(victim, X), eps=0.1, surrogate=[noisy] * count, mode="keep"))
+        points.append(
+            ss.fgsm(
+                ss.Model(victim, mode="keep"),
+                X,
+                labels(victim, X),
+                eps=0.1,
+                search=ss.Search(surrogate=[noisy] * count),
+            )
+        )
     assert torch.equal(points[0], points[1])
 
 
@@ -136,7 +148,12 @@ def test_no_path_for_the_gradient_is_an_error_with_a_remedy(model: Callable[[Ten
     with pytest.raises(GradientError, match="surrogate"):
         ss.attack(model, X, torch.zeros(12, dtype=torch.int64), threat=ss.linf(0.1), recipe=recipe)
     outcome = ss.attack(
-        model, X, torch.zeros(12, dtype=torch.int64), threat=ss.linf(0.1), recipe=recipe, surrogate=mlp(seed=3)
+        model,
+        X,
+        torch.zeros(12, dtype=torch.int64),
+        threat=ss.linf(0.1),
+        recipe=recipe,
+        search=ss.Search(surrogate=mlp(seed=3)),
     )
     assert bool(outcome.verified.all())
 
@@ -178,7 +195,7 @@ def test_gradients_of_weights_are_never_computed(role: str) -> None:
     model = Weighing()
     _Weighing.asked.clear()
     if role == "surrogate":
-        ss.attack(mlp(), X, threat=ss.linf(0.1), surrogate=model)
+        ss.attack(mlp(), X, threat=ss.linf(0.1), search=ss.Search(surrogate=model))
     else:
         ss.attack(model if role == "victim" else _bare(model), X, threat=ss.linf(0.1))
     if role != "closure":  # the weights behind a bare function are out of reach; autograd alone decides
@@ -207,7 +224,7 @@ def test_checkpointed_models(recipe: str, role: str) -> None:
     _Weighing.asked.clear()
     victim: Any = {"victim": model, "surrogate": plain, "closure": _bare(model)}[role]
     surrogate = model if role == "surrogate" else None
-    outcome = ss.attack(victim, X, y, threat=ss.linf(0.05), recipe=recipe, surrogate=surrogate)
+    outcome = ss.attack(victim, X, y, threat=ss.linf(0.05), recipe=recipe, search=ss.Search(surrogate=surrogate))
     assert isinstance(outcome.x, Tensor)
     assert isinstance(wanted.x, Tensor)
     standing = ~wanted.fooled
@@ -226,7 +243,7 @@ def test_reentrant_checkpoints_are_refused_and_leave_no_weight_gradient(role: st
     model.head.weight.grad = kept
     victim: Any = {"victim": model, "surrogate": mlp(), "closure": _bare(model)}[role]
     with pytest.raises(GradientError, match="use_reentrant=False"):
-        ss.attack(victim, X, threat=ss.linf(0.05), surrogate=model if role == "surrogate" else None)
+        ss.attack(victim, X, threat=ss.linf(0.05), search=ss.Search(surrogate=model if role == "surrogate" else None))
     assert model.body.w.grad is None
     assert model.head.weight.grad is kept
     assert torch.equal(kept, torch.ones_like(kept))

@@ -134,7 +134,9 @@ def test_draws_over_a_gradient_count() -> None:
     attack = recipe("pgd:steps=3", oracle=Eot(5, inner=Autograd()))
     plan = attack.passes(Setting(ways=3, random=True))  # type: ignore[attr-defined]
     x, y = data()
-    result = ss.audit(Noisy(), (x, y), threat=ss.linf(0.01), attacks=["pgd:steps=3"], curve=False, eot=5)
+    result = ss.audit(
+        Noisy(), (x, y), threat=ss.linf(0.01), attacks=["pgd:steps=3"], curve=False, search=ss.Search(eot=5)
+    )
     letters, spent = result.per_example.verdicts["pgd:steps=3"], result.per_example.passes["pgd:steps=3"]
     held = [count for letter, count in zip(letters, spent, strict=True) if letter == "h"]
     assert held

@@ -40,12 +40,12 @@ def _image(count: int = 40, channels: int = 2) -> Tensor:
 
 def test_an_unturned_patch_is_shown_pixel_by_pixel_and_nothing_else_changes() -> None:
     values = 0.5 + torch.rand(1, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 2
-    fixed = Placement((5, 7))(values, _image(), _draws(40))
+    fixed = Placement((5, 7), degrees=0, light=0)(values, _image(), _draws(40))
     assert torch.equal(fixed[:, :, 5:8, 7:11], values.expand(40, -1, -1, -1))
     outside = torch.ones(9, 11, dtype=torch.bool)
     outside[5:8, 7:11] = False
     assert torch.equal(fixed[:, :, outside], _image()[:, :, outside])
-    anywhere = Placement()(values, _image(400), _draws(400))
+    anywhere = Placement(degrees=0, light=0)(values, _image(400), _draws(400))
     places = set()
     for row in anywhere:
         spots = (row[0] != 0.25).nonzero()
@@ -79,7 +79,7 @@ def test_gradients_flow_to_the_values() -> None:
 
 @pytest.mark.parametrize("place", ["random", (2, 2)])
 def test_it_beats_grey_and_noise_on_unseen_digits(net: nn.Module, place: Place) -> None:
-    found = ss.patch(net, (X, Y), size=3, place=place, steps=60)
+    found = ss.patch(net, (X, Y), size=3, placement=ss.Placement(place), steps=60)
     assert found.heldout is not None
     assert found.heldout.of > 150
     for control in (found.grey, found.noise):
@@ -121,7 +121,7 @@ def test_one_image_many_places(net: nn.Module) -> None:
     assert found.heldout is None
     assert found.train.of == found.grey.of == 300
     assert found.train.hits > found.grey.hits
-    again = ss.patch(net, one, size=4, steps=30, holdout=0, draws=300, eot=1)
+    again = ss.patch(net, one, size=4, steps=30, holdout=0, draws=300, search=ss.Search(eot=1))
     assert again.train.of == 300
 
 
@@ -141,7 +141,7 @@ def test_the_loader_and_its_batches_do_not_matter(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("place", ["random", (1, 2)])
 def test_saved_is_loaded(net: nn.Module, tmp_path: Path, place: Place) -> None:
-    found = ss.patch(net, (X, Y), size=(2, 3), place=place, steps=3, target=4)
+    found = ss.patch(net, (X, Y), size=(2, 3), placement=ss.Placement(place), steps=3, target=4)
     path = tmp_path / "patch.safetensors"
     found.save(path)
     again = ss.Patch.load(path)
@@ -159,7 +159,7 @@ def test_what_makes_no_sense_is_said(net: nn.Module) -> None:
     with pytest.raises(InputError, match="does not fit"):
         ss.patch(net, (X, Y), size=9)
     with pytest.raises(InputError, match=r"does not fit|at \(6, 6\)"):
-        ss.patch(net, (X, Y), size=3, place=(6, 6))
+        ss.patch(net, (X, Y), size=3, placement=ss.Placement((6, 6)))
     with pytest.raises(InputError, match=r"images \(R, C, H, W\)"):
         ss.patch(net, (X.flatten(1), Y), size=3)
     with pytest.raises(InputError, match="size=0"):
@@ -167,6 +167,6 @@ def test_what_makes_no_sense_is_said(net: nn.Module) -> None:
     with pytest.raises(InputError, match="steps=0"):
         ss.patch(net, (X, Y), size=2, steps=0)
     with pytest.raises(InputError, match="low below high"):
-        ss.patch(net, (X, Y), size=2, box=(1.0, 0.0))
+        ss.Placement(low=1.0, high=0.0)
     with pytest.raises(InputError, match="place="):
-        ss.patch(net, (X, Y), size=2, place=(-1, 0))
+        ss.Placement((-1, 0))

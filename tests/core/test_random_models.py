@@ -101,7 +101,7 @@ def test_dropout_kept_on(recipe: str) -> None:
         np.random.seed(seed)
         random.seed(seed)
         before = (torch.get_rng_state(), _numpy_state(), random.getstate())
-        outcomes.append(ss.attack(model, X, y, threat=ss.linf(0.1), recipe=recipe, mode="keep"))
+        outcomes.append(ss.attack(ss.Model(model, mode="keep"), X, y, threat=ss.linf(0.1), recipe=recipe))
         assert torch.equal(torch.get_rng_state(), before[0])
         assert _numpy_state() == before[1]
         assert random.getstate() == before[2]
@@ -118,7 +118,7 @@ def test_dropout_kept_on(recipe: str) -> None:
 @pytest.mark.usefixtures("no_global_seed")
 def test_the_rate_is_what_the_user_measures() -> None:
     model = _dropout()
-    outcome = ss.attack(model, X, labels(mlp(), X), threat=ss.linf(0.1), recipe="pgd:steps=4", mode="keep")
+    outcome = ss.attack(ss.Model(model, mode="keep"), X, labels(mlp(), X), threat=ss.linf(0.1), recipe="pgd:steps=4")
     assert isinstance(outcome.x, Tensor)
     torch.manual_seed(3)
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_the_step_of_a_random_model_does_not_depend_on_the_global_seed() -> None
     points = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        points.append(ss.fgsm(_dropout(), X, labels(mlp(), X), eps=0.1, mode="keep"))
+        points.append(ss.fgsm(ss.Model(_dropout(), mode="keep"), X, labels(mlp(), X), eps=0.1))
     assert torch.equal(points[0], points[1])
 
 
@@ -163,6 +163,6 @@ def test_every_pass_of_a_random_model_has_a_seed_of_its_own() -> None:
 def test_rows_that_depend_on_each_other_are_said_aloud() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(3)).train()
     x = torch.rand(6, 3, generator=torch.Generator().manual_seed(0))
-    kept = ss.attack(model, x, None, threat=ss.linf(0.1), mode="keep")
+    kept = ss.attack(ss.Model(model, mode="keep"), x, None, threat=ss.linf(0.1))
     assert any("rows depend on each other" in note for note in kept.notes)
     assert not any("rows depend" in note for note in ss.attack(model, x, None, threat=ss.linf(0.1)).notes)

@@ -38,7 +38,7 @@ class Folded(nn.Module):
 
 
 def ask(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel) -> Question:
-    subject = Subject.of(model)
+    subject = Subject.of(ss.Model(model))
     with subject.opened():
         return subject.ask(x, y, threat, key=Key(0))
 

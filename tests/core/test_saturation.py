@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import signstep as ss
+from written_down import written_down
 
 X = rand(200, 18, seed=1, dtype=torch.float32)
 THREAT = ss.linf(0.06)
@@ -23,11 +24,14 @@ def _share(outcome: ss.Outcome) -> float:
     return float(outcome.fooled.double().mean())
 
 
+SIZES = {"linf": 0.06, "l2": 0.2, "l1": 0.5, "pixel": 0.1}
+
+
 @pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=5", "mi-fgsm:steps=5"])
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_no_success_is_lost_at_ten_thousand_times_the_logits(recipe: str, norm: str) -> None:
     y = labels(_net(), X)
-    threat = ss.threat_model(norm, {"linf": 0.06, "l2": 0.2, "l1": 0.5}[norm])
+    threat = ss.threat_model(norm, written_down(SIZES, norm, "the size of a change in the norm"))
     calm = ss.attack(_net(), X, y, threat=threat, recipe=recipe)
     loud = ss.attack(_net(scale=1e4), X, y, threat=threat, recipe=recipe)
     assert 0.1 < _share(calm) < 0.9
@@ -49,8 +53,8 @@ def test_nor_towards_a_target(target: Any) -> None:
 def test_plain_cross_entropy_loses_and_says_so() -> None:
     """What other tools do; the rows that it cannot move are undetermined, not robust."""
     y = labels(_net(), X)
-    calm = ss.attack(_net(), X, y, threat=THREAT, loss="plain-ce")
-    loud = ss.attack(_net(scale=1e4), X, y, threat=THREAT, loss="plain-ce")
+    calm = ss.attack(_net(), X, y, threat=THREAT, search=ss.Search(loss="plain-ce"))
+    loud = ss.attack(_net(scale=1e4), X, y, threat=THREAT, search=ss.Search(loss="plain-ce"))
     assert _share(calm) > 0.1
     assert _share(loud) < 0.2 * _share(calm)
     assert isinstance(loud.x, Tensor)
@@ -137,8 +141,8 @@ def test_sigmoids_of_several_labels(scale: float) -> None:
     net = _net(classes=3, scale=scale)
     with torch.no_grad():
         y = (net(X) > 0).long()
-    bare = ss.attack(net, X, y, threat=THREAT, task="multilabel")
-    ended = ss.attack(Ending(net, torch.sigmoid), X, y, threat=THREAT, task="multilabel")
+    bare = ss.attack(ss.Model(net, task="multilabel"), X, y, threat=THREAT)
+    ended = ss.attack(ss.Model(Ending(net, torch.sigmoid), task="multilabel"), X, y, threat=THREAT)
     assert isinstance(bare.x, Tensor)
     assert isinstance(ended.x, Tensor)
     assert torch.equal(bare.x, ended.x)
@@ -176,7 +180,7 @@ def test_reachable_probabilities_are_still_attacked() -> None:
         scripted = ss.attack(_scripted(Ending(net, nn.Softmax(1))), X, y, threat=THREAT)
     assert _share(scripted) == pytest.approx(_share(bare), abs=0.02)
     assert not bool(scripted.undetermined.any())
-    summed = ss.attack(Ending(net, SOFTMAX["in two steps"]), X, y, threat=THREAT, outputs="probabilities")
+    summed = ss.attack(ss.Model(Ending(net, SOFTMAX["in two steps"]), outputs="probabilities"), X, y, threat=THREAT)
     assert _share(summed) == pytest.approx(_share(bare), abs=0.02)
 
 
@@ -187,11 +191,13 @@ def test_declared_probabilities_are_cut_at_a_half(task: Any) -> None:
     net = _net(classes=1 if task == "binary" else 3)
     with torch.no_grad():
         y = (net(X) > 0).long()
-    bare = ss.attack(net, X, y, threat=THREAT, task=task)
-    declared = ss.attack(_scripted(Ending(net, torch.sigmoid)), X, y, threat=THREAT, task=task, outputs="probabilities")
+    bare = ss.attack(ss.Model(net, task=task), X, y, threat=THREAT)
+    declared = ss.attack(
+        ss.Model(_scripted(Ending(net, torch.sigmoid)), task=task, outputs="probabilities"), X, y, threat=THREAT
+    )
     assert _share(declared) == pytest.approx(_share(bare), abs=0.02)
     with pytest.warns(ss.SignstepWarning, match=r"\[0, 1\]"):
-        guessed = ss.attack(_scripted(Ending(net, torch.sigmoid)), X, y, threat=THREAT, task=task)
+        guessed = ss.attack(ss.Model(_scripted(Ending(net, torch.sigmoid)), task=task), X, y, threat=THREAT)
     assert torch.equal(guessed.fooled, declared.fooled)
 
 
@@ -199,7 +205,7 @@ def test_logits_in_the_unit_interval_can_be_declared() -> None:
     """A bounded one-logit model whose logits all lie in [0, 1]: class 1 everywhere."""
     net = Ending(_net(classes=1), lambda z: 0.5 + 0.4 * torch.tanh(z))
     ones = torch.ones(200, dtype=torch.int64)
-    declared = ss.attack(net, X, ones, threat=ss.linf(0.0), outputs="logits")
+    declared = ss.attack(ss.Model(net, outputs="logits"), X, ones, threat=ss.linf(0.0))
     assert not bool(declared.fooled.any())
     with pytest.warns(ss.SignstepWarning, match="outputs='logits'"):
         guessed = ss.attack(net, X, ones, threat=ss.linf(0.0))
@@ -235,7 +241,7 @@ def test_planted_faults_are_undetermined_and_stay_with_their_rows(recipe: str, n
     flat = nn.Sequential(nn.Flatten(), model)
     bad = x[:, 0, 0, 0] > 0.5
     y = labels(mlp(dtype=torch.float32), x)
-    threat = ss.threat_model(norm, {"linf": 0.06, "l2": 0.2, "l1": 0.5, "pixel": 0.1}[norm], mask=free)
+    threat = ss.threat_model(norm, written_down(SIZES, norm, "the size of a change in the norm"), mask=free)
     outcome = ss.attack(flat, x, y, threat=threat, recipe=recipe)
     assert isinstance(outcome.x, Tensor)
     assert 10 < int(bad.sum()) < 50

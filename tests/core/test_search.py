@@ -19,6 +19,7 @@ from signstep.engine.tasks import Aim, Custom, Multiclass
 from signstep.errors import InputError, LabelError, ModelError, ThreatError
 from signstep.model.predictor import Predictor
 from signstep.model.subject import Subject
+from written_down import written_down
 
 ASKERS = ["square", "nes", "spsa", "hop-skip-jump", "random-direction"]
 over_askers = pytest.mark.parametrize("name", ASKERS)
@@ -75,7 +76,7 @@ def test_no_row_asks_more_than_its_budget(name: str, queries: int, noise: float)
 def test_a_row_gets_the_same_in_batches_of_any_size_and_order(name: str, norm: str) -> None:
     model, x = filled(RowNet()), _x()
     y, recipe = labels(model, x), f"{name}:queries=330"
-    threat = ss.threat_model(norm, {"linf": 0.05, "l2": 0.15}[norm])
+    threat = ss.threat_model(norm, written_down({"linf": 0.05, "l2": 0.15}, norm, "the size of a change in the norm"))
     whole = ss.attack(model, x, y, threat=threat, recipe=recipe)
     assert isinstance(whole.x, Tensor)
     assert 0 < int(whole.fooled.sum()) < len(x)
@@ -238,8 +239,8 @@ def _margin(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def test_going_on_from_the_best_point_never_loses_ground(norm: str) -> None:
     model, x = mlp(), _x(60, seed=3)
     y = labels(model, x)
-    threat = ss.threat_model(norm, {"linf": 0.03, "l2": 0.1}[norm])
-    subject = Subject.of(model)
+    threat = ss.threat_model(norm, written_down({"linf": 0.03, "l2": 0.1}, norm, "the size of a change in the norm"))
+    subject = Subject.of(ss.Model(model))
     with subject.opened():
         question = subject.ask(x, y, threat, key=Key(0))
         first = question.run(ss.recipe("fgsm"), Key(0))
@@ -317,7 +318,7 @@ def test_patience_leaves_a_task_without_margin_alone() -> None:
         return -z.gather(1, k.unsqueeze(1)).squeeze(1)
 
     task = Custom(loss, lambda z, _: z[:, 0] > 1e9)
-    outcome = ss.attack(net, x, y, threat=ss.linf(0.1), recipe="square:queries=300,patience=20", task=task)
+    outcome = ss.attack(ss.Model(net, task=task), x, y, threat=ss.linf(0.1), recipe="square:queries=300,patience=20")
     assert bool((outcome.forwards > 21).all())
 
 
@@ -481,7 +482,7 @@ def test_hop_skip_jump_goes_on_from_a_point_that_fools() -> None:
     def model(u: Tensor) -> Tensor:  # class 1 only where every input is above 0.9
         return (u.amin(1) > 0.9).long()
 
-    subject = Subject.of(model)
+    subject = Subject.of(ss.Model(model))
     with subject.opened():
         question = subject.ask(x, model(x), ss.linf(0.45), key=Key(0))
         attack = ss.recipe("hop-skip-jump:queries=300")
@@ -557,11 +558,16 @@ def test_attacks_that_need_more_than_labels_say_so(recipe: str) -> None:
 def test_a_surrogate_lends_its_gradients_to_a_model_with_labels() -> None:
     model, x = mlp(), _x()
     y = labels(model, x)
-    lent = ss.attack(_Answering(model), x, y, threat=ss.linf(0.2), recipe="pgd", surrogate=model)
+    lent = ss.attack(_Answering(model), x, y, threat=ss.linf(0.2), recipe="pgd", search=ss.Search(surrogate=model))
     own = ss.attack(model, x, y, threat=ss.linf(0.2), recipe="pgd")
     assert int(lent.fooled.sum()) >= int(own.fooled.sum()) - 1 > 0
     declared = ss.attack(
-        _Answering(model), x, y, threat=ss.linf(0.2), recipe="pgd", surrogate=model, outputs="labels", loss="margin"
+        ss.Model(_Answering(model), outputs="labels"),
+        x,
+        y,
+        threat=ss.linf(0.2),
+        recipe="pgd",
+        search=ss.Search(loss="margin", surrogate=model),
     )
     assert int(declared.fooled.sum()) > 0
 
@@ -573,11 +579,13 @@ def test_labels_that_come_as_other_numbers() -> None:
         lambda u: labels(model, u).double().unsqueeze(1),
         lambda u: labels(model, u).to(torch.uint8),
     ):
-        outcome = ss.attack(answer, x, threat=ss.linf(0.3), recipe="hop-skip-jump:queries=50", outputs="labels")
+        outcome = ss.attack(
+            ss.Model(answer, outputs="labels"), x, threat=ss.linf(0.3), recipe="hop-skip-jump:queries=50"
+        )
         assert outcome.answer.dtype == torch.int64
         assert torch.equal(outcome.answer, labels(model, torch.as_tensor(outcome.x)))
     with pytest.raises(ModelError, match="whole numbers"):
-        ss.attack(model, x, y, threat=ss.linf(0.1), recipe="hop-skip-jump", outputs="labels")
+        ss.attack(ss.Model(model, outputs="labels"), x, y, threat=ss.linf(0.1), recipe="hop-skip-jump")
     with pytest.raises(ModelError, match="whole numbers"):
         ss.attack(lambda u: labels(model, u)[:, None].expand(-1, 3), x, y, threat=ss.linf(0.1), recipe="hop-skip-jump")
     with pytest.raises(LabelError, match="one class index"):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import signstep as ss
-from signstep.attacks.gradient.smooth import Smooth
+from signstep.attacks.gradient.smooth_pgd import Smooth
 from signstep.engine.keys import Key
 from signstep.engine.oracles import Autograd
 from signstep.model.subject import Subject
@@ -45,7 +45,7 @@ class Rectified(nn.Module):
 
 def _gradient(model: nn.Module, x: Tensor, y: Tensor, sharp: float | None) -> tuple[Tensor, Tensor]:
     oracle = Autograd() if sharp is None else Smooth(soft=sharp, sharp=sharp)
-    subject = Subject.of(model)
+    subject = Subject.of(ss.Model(model))
     with subject.opened():
         question = subject.ask(x, y, ss.linf(0.1), key=Key(0))
         problem = question.problem.with_loss("margin")
@@ -76,8 +76,8 @@ def test_what_a_rectifier_changes_in_place_stays_changed(kind: Callable[..., Ten
         return torch.stack([z.sum(1), 1 - z.square().sum(1)], 1)
 
     x, seen = rand(5, 6), []
-    with Subject.of(model).opened():
-        question = Subject.of(model).ask(x, torch.zeros(5, dtype=torch.int64), ss.linf(0.1), key=Key(0))
+    with Subject.of(ss.Model(model)).opened():
+        question = Subject.of(ss.Model(model)).ask(x, torch.zeros(5, dtype=torch.int64), ss.linf(0.1), key=Key(0))
         for oracle in (Autograd(), Smooth()):
             score, gradient = oracle(question.problem, x.clone(), Key(0))
             assert isinstance(gradient, Tensor)
@@ -130,7 +130,7 @@ def test_sharpness_grows_over_the_run() -> None:
     model, x = filled(Rectified("module"), scale=3), rand(4, 2, 3, 3, seed=4)
     y = labels(model, x)
     for progress, sharp in ((0.0, 2.0), (0.5, 8.0), (1.0, 32.0)):
-        subject = Subject.of(model)
+        subject = Subject.of(ss.Model(model))
         with subject.opened():
             problem = subject.ask(x, y, ss.linf(0.1), key=Key(0)).problem.with_loss("margin")
             _, gradient = oracle.at(progress)(problem, x, Key(0))

@@ -8,6 +8,7 @@ from small_nets import Normalised, labels, mlp, rand
 from torch import Tensor
 
 import signstep as ss
+from flat import flat
 from signstep.errors import InputError, ScaleError
 
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
@@ -44,7 +45,8 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
         (x, numbers),
         (_normal(x), {**inside, "inputs": "normalised"}),
     ):
-        outcome = ss.attack(inner, batch, y, threat=threat, recipe=recipe, **options)
+        model, _ = flat(inner, options)
+        outcome = ss.attack(model, batch, y, threat=threat, recipe=recipe)
         assert isinstance(outcome.x, Tensor)
         assert torch.equal(outcome.x, wanted.x)
         assert torch.equal(outcome.fooled, wanted.fooled)
@@ -54,7 +56,7 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
             assert float(change.abs().max()) <= EPS + torch.finfo(dtype).eps
         assert float(outcome.x.min()) >= 0
         assert float(outcome.x.max()) <= 1
-        crafted = ss.fgsm(inner, batch, y, eps=threat.eps, norm=norm, grid=grid, **options)
+        crafted = ss.fgsm(model, batch, y, eps=threat.eps, norm=norm, grid=grid)
         if recipe == "fgsm":
             assert torch.equal(crafted, outcome.x)
 
@@ -62,7 +64,7 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
 def test_a_normalised_loader_is_not_attacked_in_its_own_units_by_accident() -> None:
     """Guards the law above: declared wrongly, the same batch gives other points."""
     inner, x = mlp(features=48, dtype=torch.float32), _images()
-    right = ss.fgsm(inner, _normal(x), eps=EPS, mean=MEAN, std=STD, inputs="normalised")
+    right = ss.fgsm(ss.Model(inner, mean=MEAN, std=STD, inputs="normalised"), _normal(x), eps=EPS)
     wrong = ss.fgsm(inner, _normal(x), eps=EPS, box=None)
     assert float((wrong - _normal(x)).abs().max()) > 0.9 * EPS
     assert float(((_normal(right) - _normal(x)).abs() * STD.reshape(SHAPE)).max()) < 1.01 * EPS
@@ -74,13 +76,10 @@ def test_a_normalised_budget_is_explicit_and_named() -> None:
     ways: list[tuple[Tensor, Literal["raw", "normalised"]]] = [(x, "raw"), (_normal(x), "normalised")]
     for batch, data in ways:
         outcome = ss.attack(
-            inner,
+            ss.Model(inner, mean=MEAN, std=STD, inputs=data),
             batch,
             threat=ss.linf(0.1),
-            mean=MEAN,
-            std=STD,
-            inputs=data,
-            budget="normalised",
+            search=ss.Search(budget="normalised"),
         )
         assert isinstance(outcome.x, Tensor)
         change = (outcome.x - _normal(x)).abs()
@@ -114,13 +113,17 @@ def test_a_batch_on_another_scale_shows_what_was_seen_and_what_fits(
 
 def test_raw_images_declared_as_normalised() -> None:
     with pytest.raises(ScaleError):
-        ss.fgsm(mlp(features=48, dtype=torch.float32), _images() * 10, eps=0.1, mean=MEAN, std=STD, inputs="normalised")
+        ss.fgsm(
+            ss.Model(mlp(features=48, dtype=torch.float32), mean=MEAN, std=STD, inputs="normalised"),
+            _images() * 10,
+            eps=0.1,
+        )
 
 
 def test_rounding_at_the_ends_of_the_box_is_no_error() -> None:
     x = torch.tensor([0.0, 1.0]).repeat(24).reshape(1, 3, 4, 4)
     crafted = ss.fgsm(
-        mlp(features=48, dtype=torch.float32), _normal(x), eps=EPS, mean=MEAN, std=STD, inputs="normalised"
+        ss.Model(mlp(features=48, dtype=torch.float32), mean=MEAN, std=STD, inputs="normalised"), _normal(x), eps=EPS
     )
     assert float(crafted.min()) >= 0
     assert float(crafted.max()) <= 1
@@ -146,8 +149,12 @@ def test_rounding_at_the_ends_of_the_box_is_no_error() -> None:
     ],
 )
 def test_declarations_that_do_not_fit(options: dict[str, Any], message: str) -> None:
+    def attempt() -> object:
+        model, rest = flat(mlp(features=48, dtype=torch.float32), options)
+        return ss.attack(model, _images(), threat=ss.linf(0.1), **rest)
+
     with pytest.raises(InputError, match=message):
-        ss.attack(mlp(features=48, dtype=torch.float32), _images(), threat=ss.linf(0.1), **options)
+        attempt()
 
 
 @pytest.mark.parametrize(

@@ -58,12 +58,20 @@ def test_a_one_logit_model_equals_its_two_logit_twin(name: str, squeezed: bool, 
     assert 0 < int(y.sum()) < 12
     target = 1 - y if targeted else None
     name = short(RECIPES[name], 10)
-    single = ss.attack(model, X, y, threat=THREAT, recipe=name, loss=loss, target=target)
-    double = ss.attack(Twin(one), X, y, threat=THREAT, recipe=name, loss=loss, target=target)
+    single = ss.attack(model, X, y, threat=THREAT, recipe=name, target=target, search=ss.Search(loss=loss))
+    double = ss.attack(Twin(one), X, y, threat=THREAT, recipe=name, target=target, search=ss.Search(loss=loss))
     assert torch.equal(_tensor(single.x), _tensor(double.x))
     assert torch.equal(single.fooled, double.fooled)
     assert torch.equal(single.loss, double.loss)
-    named = ss.attack(model, X, y.reshape(12, 1), threat=THREAT, recipe=name, loss=loss, target=target, task="binary")
+    named = ss.attack(
+        ss.Model(model, task="binary"),
+        X,
+        y.reshape(12, 1),
+        threat=THREAT,
+        recipe=name,
+        target=target,
+        search=ss.Search(loss=loss),
+    )
     assert torch.equal(_tensor(named.x), _tensor(single.x))
 
 
@@ -162,7 +170,14 @@ def test_multilabel(loss: str, success: Any) -> None:
         y = (model(X) > 0).long()
     with pytest.warns(ss.SignstepWarning, match="half"):
         threat = ss.linf(0.6)
-    outcome = ss.attack(model, X, y, threat=threat, recipe="pgd:steps=20", task=ss.Multilabel(success), loss=loss)
+    outcome = ss.attack(
+        ss.Model(model, task=ss.Multilabel(success)),
+        X,
+        y,
+        threat=threat,
+        recipe="pgd:steps=20",
+        search=ss.Search(loss=loss),
+    )
     with torch.no_grad():
         z = model(_tensor(outcome.x))
     flipped = (z > 0) != y.bool()
@@ -185,7 +200,15 @@ def test_multilabel_targets(loss: str) -> None:
     target[:, 1] = ~target[:, 1]
     with pytest.warns(ss.SignstepWarning, match="half"):
         threat = ss.linf(0.6)
-    outcome = ss.attack(model, X, y, target=target, threat=threat, recipe="pgd:steps=30", task="multilabel", loss=loss)
+    outcome = ss.attack(
+        ss.Model(model, task="multilabel"),
+        X,
+        y,
+        target=target,
+        threat=threat,
+        recipe="pgd:steps=30",
+        search=ss.Search(loss=loss),
+    )
     with torch.no_grad():
         reached = ((model(_tensor(outcome.x)) > 0) == target).all(1)
     assert torch.equal(outcome.fooled, reached)
@@ -195,15 +218,15 @@ def test_multilabel_targets(loss: str) -> None:
 def test_multilabel_mistakes() -> None:
     model = mlp(classes=3)
     with pytest.raises(LabelError, match="multilabel"):
-        ss.attack(model, X, torch.zeros(12, dtype=torch.int64), threat=THREAT, task="multilabel")
+        ss.attack(ss.Model(model, task="multilabel"), X, torch.zeros(12, dtype=torch.int64), threat=THREAT)
     with pytest.raises(LabelError, match="0 and 1"):
-        ss.attack(model, X, torch.full((12, 3), 2), threat=THREAT, task="multilabel")
+        ss.attack(ss.Model(model, task="multilabel"), X, torch.full((12, 3), 2), threat=THREAT)
     with pytest.raises(InputError, match="labels 0 to 2"):
-        ss.attack(model, X, torch.zeros(12, 3), threat=THREAT, task=ss.Multilabel(3))
+        ss.attack(ss.Model(model, task=ss.Multilabel(3)), X, torch.zeros(12, 3), threat=THREAT)
     with pytest.raises(InputError, match="'any', 'all'"):
         ss.Multilabel("some")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="classification"):
-        ss.attack(model, X, torch.zeros(12, 3), threat=THREAT, task="multilabel", target="random")
+        ss.attack(ss.Model(model, task="multilabel"), X, torch.zeros(12, 3), threat=THREAT, target="random")
 
 
 def _segmenter() -> nn.Module:
@@ -216,7 +239,14 @@ def test_segmentation(loss: str, share: float) -> None:
     model = _segmenter()
     y = labels(model, X)
     assert y.shape == (12, 3, 3)
-    outcome = ss.attack(model, X, y, threat=ss.linf(0.3), recipe="pgd:steps=15", task=ss.Segmentation(share), loss=loss)
+    outcome = ss.attack(
+        ss.Model(model, task=ss.Segmentation(share)),
+        X,
+        y,
+        threat=ss.linf(0.3),
+        recipe="pgd:steps=15",
+        search=ss.Search(loss=loss),
+    )
     wrong = (labels(model, _tensor(outcome.x)) != y).flatten(1).double().mean(1)
     assert torch.equal(outcome.fooled, wrong >= share)
     assert float(wrong.max()) > 0
@@ -229,8 +259,8 @@ def test_segmentation_leaves_out_what_is_to_be_ignored() -> None:
     y = labels(model, X)
     y[:, :2] = 255
     with pytest.raises(LabelError):
-        ss.attack(model, X, y, threat=THREAT, task="segmentation")
-    outcome = ss.attack(model, X, y, threat=ss.linf(0.2), recipe="pgd", task=ss.Segmentation(0.3, ignore=255))
+        ss.attack(ss.Model(model, task="segmentation"), X, y, threat=THREAT)
+    outcome = ss.attack(ss.Model(model, task=ss.Segmentation(0.3, ignore=255)), X, y, threat=ss.linf(0.2), recipe="pgd")
     counted = (labels(model, _tensor(outcome.x)) != y)[:, 2].double().mean(1)
     assert torch.equal(outcome.fooled, counted >= 0.3)
     assert bool(outcome.fooled.any())
@@ -243,7 +273,7 @@ def test_segmentation_targets_and_mistakes() -> None:
         threat = ss.linf(0.9)
     target = torch.full_like(y, 2)
     task = ss.Segmentation(0.3)
-    outcome = ss.attack(model, X, target=target, threat=threat, recipe="pgd:steps=30", task=task)
+    outcome = ss.attack(ss.Model(model, task=task), X, target=target, threat=threat, recipe="pgd:steps=30")
     hit = (labels(model, _tensor(outcome.x)) == 2).flatten(1).double().mean(1)
     assert torch.equal(outcome.fooled, hit >= 0.3)
     before = (y == 2).flatten(1).double().mean(1)
@@ -251,7 +281,7 @@ def test_segmentation_targets_and_mistakes() -> None:
     with pytest.raises(ModelError, match="segmentation"):
         ss.attack(model, X, y, threat=THREAT)
     with pytest.raises(LabelError, match="positions"):
-        ss.attack(model, X, y[:, :2], threat=THREAT, task="segmentation")
+        ss.attack(ss.Model(model, task="segmentation"), X, y[:, :2], threat=THREAT)
     for share in (0.0, 1.5, -1.0):
         with pytest.raises(InputError, match="share"):
             ss.Segmentation(share)
@@ -263,13 +293,13 @@ def test_regression_on_a_series() -> None:
     x = rand(10, 5, 3, seed=2)
     with torch.no_grad():
         y = model(x) + 0.01
-    outcome = ss.attack(model, x, y, threat=ss.linf(0.2), task=ss.Regression(0.2), recipe="pgd:steps=10")
+    outcome = ss.attack(ss.Model(model, task=ss.Regression(0.2)), x, y, threat=ss.linf(0.2), recipe="pgd:steps=10")
     with torch.no_grad():
         error = model(_tensor(outcome.x)) - y
     assert torch.equal(outcome.fooled, (error.abs() > 0.2).flatten(1).any(1))
     assert bool(outcome.fooled.any())
     torch.testing.assert_close(outcome.loss, error.square().flatten(1).mean(1))
-    clean = ss.attack(model, x, y, threat=ss.linf(0.0), task=ss.Regression(0.2))
+    clean = ss.attack(ss.Model(model, task=ss.Regression(0.2)), x, y, threat=ss.linf(0.0))
     assert bool((outcome.loss > clean.loss).all())
 
 
@@ -280,28 +310,35 @@ def test_regression_targets_and_mistakes() -> None:
         y = model(x)
     reach = 0.2 * model.weight.abs().sum().item()
     outcome = ss.attack(
-        model, x, target=y[:, 0] + reach / 2, threat=ss.linf(0.2, box=None), task=ss.Regression(0.05), recipe="pgd"
+        ss.Model(model, task=ss.Regression(0.05)),
+        x,
+        target=y[:, 0] + reach / 2,
+        threat=ss.linf(0.2, box=None),
+        recipe="pgd",
     )
     with torch.no_grad():
         error = (model(_tensor(outcome.x)) - y - reach / 2).abs()
     assert torch.equal(outcome.fooled, (error <= 0.05).flatten())
     assert bool(outcome.fooled.all())
     with pytest.raises(InputError, match=r"Regression\(tolerance\)"):
-        ss.attack(model, x, y, threat=THREAT, task="regression")
+        ss.attack(ss.Model(model, task="regression"), x, y, threat=THREAT)
     with pytest.raises(InputError, match="tolerance"):
         ss.Regression(0.0)
     with pytest.raises(LabelError, match="same shape"):
-        ss.attack(model, x, torch.zeros(10, 2), threat=THREAT, task=ss.Regression(0.1))
+        ss.attack(ss.Model(model, task=ss.Regression(0.1)), x, torch.zeros(10, 2), threat=THREAT)
     with pytest.raises(LabelError, match="same shape"):  # as many numbers, in another order
         ss.attack(
-            filled(nn.Linear(3, 2)), rand(10, 5, 3), torch.zeros(10, 2, 5), threat=THREAT, task=ss.Regression(0.1)
+            ss.Model(filled(nn.Linear(3, 2)), task=ss.Regression(0.1)),
+            rand(10, 5, 3),
+            torch.zeros(10, 2, 5),
+            threat=THREAT,
         )
 
 
 def test_a_custom_loss_with_its_own_success() -> None:
     model = mlp(classes=2)
     task = ss.Custom(loss=lambda z, _: z[:, 0] - z[:, 1] ** 2, success=lambda z, _: z[:, 0] > 0.5)
-    outcome = ss.attack(model, X, threat=ss.linf(0.3), recipe="pgd", task=task)
+    outcome = ss.attack(ss.Model(model, task=task), X, threat=ss.linf(0.3), recipe="pgd")
     with torch.no_grad():
         z = model(_tensor(outcome.x))
     assert torch.equal(outcome.fooled, z[:, 0] > 0.5)
@@ -318,13 +355,13 @@ def test_a_custom_loss_with_its_own_success() -> None:
 )
 def test_a_custom_loss_must_keep_examples_apart(task: ss.Custom, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ss.attack(mlp(), X, threat=THREAT, task=task)
+        ss.attack(ss.Model(mlp(), task=task), X, threat=THREAT)
 
 
 def test_custom_losses_and_targets_exclude_each_other() -> None:
     task = ss.Custom(lambda z, _: z[:, 0], lambda z, _: z[:, 0] > 0)
     with pytest.raises(InputError, match="target"):
-        ss.attack(mlp(), X, target=torch.zeros(12, dtype=torch.int64), threat=THREAT, task=task)
+        ss.attack(ss.Model(mlp(), task=task), X, target=torch.zeros(12, dtype=torch.int64), threat=THREAT)
 
 
 @pytest.mark.parametrize(
@@ -333,8 +370,8 @@ def test_custom_losses_and_targets_exclude_each_other() -> None:
 def test_dlr_says_when_it_gives_way_to_the_margin(classes: int, target: Any, needed: int) -> None:
     model = mlp(classes=classes)
     with pytest.warns(ss.SignstepWarning, match=f"at least {needed} classes.*margin"):
-        crafted = ss.attack(model, X, threat=THREAT, recipe="pgd:steps=3", loss="dlr", target=target)
-    margin = ss.attack(model, X, threat=THREAT, recipe="pgd:steps=3", loss="margin", target=target)
+        crafted = ss.attack(model, X, threat=THREAT, recipe="pgd:steps=3", target=target, search=ss.Search(loss="dlr"))
+    margin = ss.attack(model, X, threat=THREAT, recipe="pgd:steps=3", target=target, search=ss.Search(loss="margin"))
     assert torch.equal(_tensor(crafted.x), _tensor(margin.x))
 
 
@@ -342,7 +379,7 @@ def test_dlr_by_its_formula() -> None:
     model = mlp(classes=5)
     y = labels(model, X)
     for target in (None, (y + 1) % 5):
-        outcome = ss.attack(model, X, y, threat=THREAT, loss="dlr", target=target)
+        outcome = ss.attack(model, X, y, threat=THREAT, target=target, search=ss.Search(loss="dlr"))
         with torch.no_grad():
             z = model(_tensor(outcome.x))
         top = z.sort(1, descending=True).values
@@ -401,13 +438,13 @@ def _wrapped(kind: str) -> Callable[[Tensor], Any]:
 )
 def test_scores_are_found_in_what_models_return(kind: str, output: Any) -> None:
     wanted = ss.fgsm(mlp(), X, eps=0.1)
-    assert torch.equal(ss.fgsm(_wrapped(kind), X, eps=0.1, output=output), wanted)
+    assert torch.equal(ss.fgsm(ss.Model(_wrapped(kind), output=output), X, eps=0.1), wanted)
 
 
 @pytest.mark.parametrize(("kind", "output"), [("nested", None), ("dict", "logit"), ("tuple", 7), ("tuple", "logits")])
 def test_scores_that_cannot_be_found_list_what_was_returned(kind: str, output: Any) -> None:
     with pytest.raises(ModelError, match=r"output=.*|returned.*output="):
-        ss.fgsm(_wrapped(kind), X, eps=0.1, output=output)
+        ss.fgsm(ss.Model(_wrapped(kind), output=output), X, eps=0.1)
 
 
 class TwoInputs(nn.Module):
@@ -487,7 +524,7 @@ def test_regression_behind_a_final_sigmoid_means_what_the_model_says() -> None:
     model = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
     x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
     y = model(x).detach()
-    outcome = ss.attack(model, x, y, threat=ss.linf(0.001), task=ss.Regression(0.3), recipe="fgsm-rs")
+    outcome = ss.attack(ss.Model(model, task=ss.Regression(0.3)), x, y, threat=ss.linf(0.001), recipe="fgsm-rs")
     assert not bool(outcome.fooled.any())
     seen: list[Tensor] = []
 
@@ -496,7 +533,7 @@ def test_regression_behind_a_final_sigmoid_means_what_the_model_says() -> None:
         return z.sum(1)
 
     task = ss.Custom(loss, lambda z, y: z[:, 0] > 2)  # noqa: ARG005
-    ss.attack(model, x, y, threat=ss.linf(0.001), task=task)
+    ss.attack(ss.Model(model, task=task), x, y, threat=ss.linf(0.001))
     assert all(bool(((z > 0) & (z < 1)).all()) for z in seen)
 
 
@@ -508,14 +545,14 @@ def test_few_one_logit_outputs_between_0_and_1_may_be_either() -> None:
     y = torch.ones(4, dtype=torch.long)
     with pytest.raises(ss.SignstepError, match="logits or probabilities"):
         ss.attack(flat, x, y, threat=ss.linf(0.1))
-    assert len(ss.attack(flat, x, y, threat=ss.linf(0.1), outputs="probabilities")) == 4
+    assert len(ss.attack(ss.Model(flat, outputs="probabilities"), x, y, threat=ss.linf(0.1))) == 4
 
 
 def test_dlr_towards_a_target_without_labels_says_that_it_gives_way() -> None:
     x = torch.rand(3, 6, generator=torch.Generator().manual_seed(0))
     target = torch.tensor([1, 2, 3])
     with pytest.warns(ss.SignstepWarning, match="needs the labels y as well"):
-        ss.attack(lambda u: u - 0.5, x, None, target=target, loss="dlr", threat=ss.linf(0.1))
+        ss.attack(lambda u: u - 0.5, x, None, target=target, threat=ss.linf(0.1), search=ss.Search(loss="dlr"))
 
 
 @pytest.mark.parametrize(
@@ -530,12 +567,14 @@ def test_a_regression_on_its_own_answers_is_not_stuck_at_zero_error() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(3, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2)).double()
     x = torch.rand(20, 3, dtype=torch.float64)
-    outcome = ss.attack(model, x, threat=ss.linf(0.1), recipe="fgsm", task=ss.Regression(0.02))
+    outcome = ss.attack(ss.Model(model, task=ss.Regression(0.02)), x, threat=ss.linf(0.1), recipe="fgsm")
     assert not bool(outcome.undetermined.any())
     assert bool(outcome.fooled.all())
     labels = model(x).detach()
     assert bool(
-        (ss.attack(model, x, labels, threat=ss.linf(0.1), recipe="fgsm", task=ss.Regression(0.02)).fooled).all()
+        (
+            ss.attack(ss.Model(model, task=ss.Regression(0.02)), x, labels, threat=ss.linf(0.1), recipe="fgsm").fooled
+        ).all()
     )
 
 

@@ -8,6 +8,7 @@ from small_nets import mlp, rand
 from torch import Tensor
 
 import signstep as ss
+from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, ThreatError
 
 
@@ -103,7 +104,7 @@ def test_impossible_boxes_are_refused(box: tuple[float, float], message: str) ->
 @pytest.mark.parametrize("end", [[], torch.zeros(5, 0), torch.zeros(0)], ids=["list", "rows", "tensor"])
 @pytest.mark.parametrize("name", ["low", "high"])
 def test_an_end_of_the_box_that_holds_nothing_is_refused(name: str, end: object) -> None:
-    with pytest.raises(ThreatError, match=f"the box's {name} end is empty, shape .*; pass a number, or one for each"):
+    with pytest.raises(ThreatError, match=f"box has a {name} end of shape .*, which is empty; pass a number, or one"):
         ss.linf(0.1, box=(end, 1.0) if name == "low" else (0.0, end))  # type: ignore[arg-type]
 
 
@@ -157,13 +158,13 @@ def test_equality_and_copies() -> None:
 
 
 def test_the_command_lines_form() -> None:
-    assert ss.parse_threat("linf:8/255") == ss.linf("8/255")
-    assert ss.parse_threat("L2:0.5", box=None) == ss.l2(0.5, box=None)
-    assert ss.parse_threat("linf:none") == ss.linf(None)
-    assert ss.parse_threat("pixel:0.1", grid=255) == ss.threat_model("pixel", 0.1, grid=255)
+    assert parse_threat("linf:8/255") == ss.linf("8/255")
+    assert parse_threat("L2:0.5", box=None) == ss.l2(0.5, box=None)
+    assert parse_threat("linf:none") == ss.linf(None)
+    assert parse_threat("pixel:0.1", grid=255) == ss.threat_model("pixel", 0.1, grid=255)
     for text in ("linf", "linf:", "8/255", ":8/255", "l7:0.1", "linf:big"):
         with pytest.raises(ThreatError):
-            ss.parse_threat(text)
+            parse_threat(text)
 
 
 def test_threats_that_are_not_threats() -> None:

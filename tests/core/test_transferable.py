@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, cross_entropy, interpolate, pad
 
 import signstep as ss
-from signstep.attacks.transfer.smoothing import fitting
+from signstep.attacks.transfer.ti_fgsm import fitting
 from signstep.engine.copies import DiverseInput, ScaledCopies
 from signstep.engine.images import resampling
 from signstep.engine.keys import Key
@@ -17,6 +17,7 @@ from signstep.engine.oracles import Autograd, Surrogates
 from signstep.errors import InputError
 from signstep.model.predictor import Predictor
 from signstep.model.subject import Subject
+from written_down import written_down
 
 SHAPE = (2, 5, 5)
 X = rand(24, *SHAPE, seed=14)
@@ -25,7 +26,9 @@ Y = labels(MODEL, X)
 
 
 def _x(recipe: str, *, eps: float = 0.1, surrogate: nn.Module | None = None, threat: str = "linf") -> Tensor:
-    x = ss.attack(MODEL, X, Y, threat=ss.threat_model(threat, eps), recipe=recipe, surrogate=surrogate).x
+    x = ss.attack(
+        MODEL, X, Y, threat=ss.threat_model(threat, eps), recipe=recipe, search=ss.Search(surrogate=surrogate)
+    ).x
     assert isinstance(x, Tensor)
     return x
 
@@ -185,7 +188,7 @@ def test_input_diversity_draws_for_each_row() -> None:
         return torch.stack([z, -z], 1)
 
     x = 0.5 + rand(400, 1, 10, 10, seed=4) / 4
-    subject = Subject.of(model)
+    subject = Subject.of(ss.Model(model))
     with subject.opened():
         problem = subject.ask(x, torch.zeros(400, dtype=torch.int64), ss.linf(0.1), key=Key(0)).problem
         seen.clear()
@@ -221,7 +224,7 @@ def test_smoothing_does_not_leak_through_the_mask() -> None:
 def test_an_attack_object_keeps_its_copies_when_it_gets_a_surrogate() -> None:
     other = mlp(50, seed=5, scale=3)
     for name in ("di-fgsm:prob=1,resize=0.6", "si-fgsm"):
-        built = ss.attack(MODEL, X, Y, threat=ss.linf(0.1), recipe=ss.recipe(name), surrogate=other).x
+        built = ss.attack(MODEL, X, Y, threat=ss.linf(0.1), recipe=ss.recipe(name), search=ss.Search(surrogate=other)).x
         assert isinstance(built, Tensor)
         assert torch.equal(built, _x(name, surrogate=other))
         assert not torch.equal(built, _x("mi-fgsm", surrogate=other))
@@ -286,7 +289,7 @@ def test_the_look_ahead_is_a_step_long_in_every_norm() -> None:
         threat = ss.threat_model(name, eps)
         ss.attack(model, x, torch.tensor([0]), threat=threat, recipe="ni-fgsm:steps=4")
         first, second = asked[0], asked[1]
-        size = {"linf": math.inf, "l2": 2, "l1": 1}[name]
+        size = written_down({"linf": math.inf, "l2": 2.0, "l1": 1.0}, name, "the order")
         length = float(torch.linalg.vector_norm((second - first).flatten(), size))
         # One step was taken and one is looked ahead; in L1 a step goes along one coordinate, the look along all.
         assert length == pytest.approx(2 * eps / 4, rel=1e-9), name

@@ -125,13 +125,13 @@ def test_wrong_sizes_say_what_is_right(make: Any, message: str) -> None:
 )
 def test_a_transform_of_one_argument_is_one_sentence(one: Any) -> None:
     with pytest.raises(InputError, match=r"transform=.* does not take two arguments; .* function of \(u, draws\)"):
-        ss.attack(mlp(), rand(3, 18), None, threat=ss.linf(0.1), transform=one)
+        ss.attack(ss.Model(mlp(), transform=one), rand(3, 18), None, threat=ss.linf(0.1))
 
 
 def test_pixels_are_needed_for_what_moves_pixels() -> None:
     for transform in (T.Blur(1.0), T.Affine(shift=0.1)):
         with pytest.raises(InputError, match=r"needs images \(R, C, H, W\)"):
-            ss.attack(mlp(), rand(4, 18, seed=1), threat=ss.linf(0.1), transform=transform)
+            ss.attack(ss.Model(mlp(), transform=transform), rand(4, 18, seed=1), threat=ss.linf(0.1))
 
 
 @dataclass
@@ -152,7 +152,14 @@ X = rand(20, 18, seed=1)
 @pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=3,restarts=2", "mi-fgsm:steps=3", "vmi-fgsm:steps=3,samples=2"])
 def test_the_verdict_takes_draws_that_no_search_has_used(recipe: str) -> None:
     model, recording = mlp(), Recording()
-    outcome = ss.attack(model, X, labels(model, X), threat=ss.linf(0.1), recipe=recipe, transform=recording, eot=3)
+    outcome = ss.attack(
+        ss.Model(model, transform=recording),
+        X,
+        labels(model, X),
+        threat=ss.linf(0.1),
+        recipe=recipe,
+        search=ss.Search(eot=3),
+    )
     verdict = [path for path in recording.keys if "verdict" in path and "clean" not in path]
     others = {path for path in recording.keys if "verdict" not in path}
     runs = 2 if "restarts" in recipe else 1
@@ -176,7 +183,7 @@ def test_a_success_that_one_draw_shows_and_most_do_not_is_none() -> None:
     x, y = torch.full((8, 1), 0.55, dtype=torch.float64), torch.zeros(8, dtype=torch.int64)
     bare = ss.attack(model, x, y, threat=ss.linf(0.1), recipe="pgd:steps=400,step=0.005")
     assert bool(bare.fooled.any())
-    shaken = ss.attack(model, x, y, threat=ss.linf(0.1), recipe="pgd:steps=100", transform=T.Noise(0.05))
+    shaken = ss.attack(ss.Model(model, transform=T.Noise(0.05)), x, y, threat=ss.linf(0.1), recipe="pgd:steps=100")
     assert not bool(shaken.fooled.any())
     assert 0 <= float(shaken.rate.max()) < 0.5
 
@@ -185,7 +192,9 @@ def test_the_rate_is_what_fresh_draws_give() -> None:
     model = mlp(scale=3)
     y = labels(model, X)
     transform = T.Noise(0.15)
-    outcome = ss.attack(model, X, y, threat=ss.linf(0.05), recipe="pgd:steps=5", transform=transform, eot=4)
+    outcome = ss.attack(
+        ss.Model(model, transform=transform), X, y, threat=ss.linf(0.05), recipe="pgd:steps=5", search=ss.Search(eot=4)
+    )
     assert isinstance(outcome.x, Tensor)
     fresh = [Key(99).fold(number).draws(torch.arange(20), torch.device("cpu")) for number in range(300)]
     wrong = torch.stack([labels(model, transform(outcome.x, draws)) != y for draws in fresh]).double().mean(0)
@@ -198,9 +207,18 @@ def test_the_rate_is_what_fresh_draws_give() -> None:
 def test_the_batch_does_not_matter_under_a_transform() -> None:
     model, transform = mlp(), T.Compose((T.Brightness(0.1), T.Noise(0.1)))
     y = labels(model, X)
-    whole = ss.attack(model, X, y, threat=ss.linf(0.1), recipe="pgd:steps=4", transform=transform, eot=2)
+    whole = ss.attack(
+        ss.Model(model, transform=transform), X, y, threat=ss.linf(0.1), recipe="pgd:steps=4", search=ss.Search(eot=2)
+    )
     for rows in ([3], [7, 1], [19, 18, 17]):
-        part = ss.attack(model, X[rows], y[rows], threat=ss.linf(0.1), recipe="pgd:steps=4", transform=transform, eot=2)
+        part = ss.attack(
+            ss.Model(model, transform=transform),
+            X[rows],
+            y[rows],
+            threat=ss.linf(0.1),
+            recipe="pgd:steps=4",
+            search=ss.Search(eot=2),
+        )
         assert isinstance(part.x, Tensor)
         assert isinstance(whole.x, Tensor)
         assert torch.equal(part.x, whole.x[rows])
@@ -212,7 +230,14 @@ def test_averaging_over_draws_finds_more() -> None:
     model, x = filled(nn.Sequential(nn.Linear(18, 32), nn.Tanh(), nn.Linear(32, 4)), scale=3), rand(60, 18, seed=2)
     y, found = labels(model, x), {}
     for eot in (1, 16):
-        outcome = ss.attack(model, x, y, threat=ss.linf(0.15), recipe="bim:steps=6", transform=T.Noise(0.5), eot=eot)
+        outcome = ss.attack(
+            ss.Model(model, transform=T.Noise(0.5)),
+            x,
+            y,
+            threat=ss.linf(0.15),
+            recipe="bim:steps=6",
+            search=ss.Search(eot=eot),
+        )
         found[eot] = float(outcome.rate.mean())
         standing = ~outcome.fooled
         assert int(outcome.backwards[standing].max()) == 6 * eot
@@ -234,14 +259,14 @@ def test_averaging_over_the_passes_of_a_random_defence() -> None:
     model, x = Noisy(), rand(60, 18, seed=2)
     y = labels(model.net, x)
     rates = [
-        float(ss.attack(model, x, y, threat=ss.linf(0.15), recipe="bim:steps=6", eot=eot).rate.mean())
+        float(ss.attack(model, x, y, threat=ss.linf(0.15), recipe="bim:steps=6", search=ss.Search(eot=eot)).rate.mean())
         for eot in (1, 32)
     ]
     assert rates[1] > rates[0] + 0.03
 
 
 def test_averaging_over_nothing_is_said() -> None:
-    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), eot=4)
+    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), search=ss.Search(eot=4))
     assert any("eot=4 changes nothing" in note for note in outcome.notes)
     plain = ss.attack(mlp(), X, threat=ss.linf(0.1))
     assert isinstance(outcome.x, Tensor)
@@ -253,14 +278,12 @@ def test_eot_with_copies_and_surrogates() -> None:
     model, other = mlp(), mlp(seed=5)
     y = labels(model, X)
     outcome = ss.attack(
-        model,
+        ss.Model(model, transform=T.Noise(0.1)),
         X,
         y,
         threat=ss.linf(0.05),
         recipe="si-fgsm:steps=3,copies=2",
-        transform=T.Noise(0.1),
-        eot=4,
-        surrogate=other,
+        search=ss.Search(surrogate=other, eot=4),
     )
     assert outcome.backwards.tolist() == [3 * 2 * 4] * len(X)
     assert outcome.passes == 32
@@ -268,16 +291,21 @@ def test_eot_with_copies_and_surrogates() -> None:
 
 def test_a_transform_speaks_raw_units() -> None:
     with pytest.raises(InputError, match="budget"):
-        ss.attack(mlp(), X, threat=ss.linf(0.1), mean=0.5, std=0.5, budget="normalised", transform=T.Noise())
+        ss.attack(
+            ss.Model(mlp(), mean=0.5, std=0.5, transform=T.Noise()),
+            X,
+            threat=ss.linf(0.1),
+            search=ss.Search(budget="normalised"),
+        )
     with pytest.raises(InputError, match="transforms"):
-        ss.attack(mlp(), X, threat=ss.linf(0.1), transform="noise")  # type: ignore[arg-type]
+        ss.attack(ss.Model(mlp(), transform="noise"), X, threat=ss.linf(0.1))  # type: ignore[arg-type]
 
 
 def test_a_function_is_a_transform_too() -> None:
     def dimmed(u: Tensor, draws: RowDraws) -> Tensor:
         return u * (0.5 + draws.uniform("dim", (1,)).to(u) / 2)
 
-    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), transform=dimmed)
+    outcome = ss.attack(ss.Model(mlp(), transform=dimmed), X, threat=ss.linf(0.1))
     assert outcome.passes == 32
 
 
@@ -304,14 +332,18 @@ def test_a_print_before_a_camera() -> None:
     (gradient,) = torch.autograd.grad(camera(u, _draws(5)).sum(), u)
     assert bool((gradient.flatten(1).abs().amax(1) > 0).all())
     model = filled(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), dtype=torch.float32)
-    outcome = ss.attack(model, x, threat=ss.linf(0.1), recipe="pgd:steps=3", transform=camera, eot=2)
+    outcome = ss.attack(
+        ss.Model(model, transform=camera), x, threat=ss.linf(0.1), recipe="pgd:steps=3", search=ss.Search(eot=2)
+    )
     assert outcome.passes == 32
 
 
 def test_global_randomness_is_left_alone() -> None:
     model = mlp()
     before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["pos"]
-    ss.attack(model, X, threat=ss.linf(0.1), recipe="pgd:steps=2", transform=T.Noise(), eot=2)
+    ss.attack(
+        ss.Model(model, transform=T.Noise()), X, threat=ss.linf(0.1), recipe="pgd:steps=2", search=ss.Search(eot=2)
+    )
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state(legacy=False)["state"]["pos"] == before[1]
 
@@ -351,9 +383,9 @@ def test_a_transform_that_draws_nothing_is_a_part_of_the_model(name: str, recipe
     y = joined(X).argmax(1)
     counts = []
     outcomes = []
-    for asked, terms in ((joined, {}), (model, {"transform": transform, **extra})):
+    for asked in (joined, ss.Model(model, transform=transform, **extra)):
         calls.clear()
-        outcomes.append(ss.attack(asked, X, y, threat=ss.linf(0.1), recipe=recipe, **terms))
+        outcomes.append(ss.attack(asked, X, y, threat=ss.linf(0.1), recipe=recipe))
         counts.append(len(calls))
     wanted, found = outcomes
     assert isinstance(wanted.x, Tensor)
@@ -368,10 +400,10 @@ def test_a_transform_that_draws_nothing_is_a_part_of_the_model(name: str, recipe
 
 
 def test_two_passes_are_enough_under_a_transform_that_draws_nothing() -> None:
-    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), transform=T.Clip())
+    outcome = ss.attack(ss.Model(mlp(), transform=T.Clip()), X, threat=ss.linf(0.1))
     assert set(outcome.forwards.tolist()) == {2}
     assert set(outcome.backwards.tolist()) == {1}
-    averaged = ss.attack(mlp(), X, threat=ss.linf(0.1), transform=T.Clip(), eot=3)
+    averaged = ss.attack(ss.Model(mlp(), transform=T.Clip()), X, threat=ss.linf(0.1), search=ss.Search(eot=3))
     assert any("eot=3 changes nothing" in note for note in averaged.notes)
 
 
@@ -392,7 +424,7 @@ class Own:
 
 @pytest.mark.parametrize("source", ["global", "own", "key"])
 def test_a_transform_that_draws_otherwise_is_random_too(source: str) -> None:
-    outcome = ss.attack(mlp(), X, threat=ss.linf(0.1), transform=Own(source))
+    outcome = ss.attack(ss.Model(mlp(), transform=Own(source)), X, threat=ss.linf(0.1))
     assert outcome.passes == 32
 
 
@@ -402,7 +434,10 @@ def test_an_audit_says_once_what_is_random(transform: T.Transform) -> None:
     model = mlp()
     y = labels(model, X)
     result = ss.audit(
-        model, [(X[:11], y[:11]), (X[11:], y[11:])], threat=ss.linf(0.1), attacks=["fgsm"], transform=transform
+        ss.Model(model, transform=transform),
+        [(X[:11], y[:11]), (X[11:], y[11:])],
+        threat=ss.linf(0.1),
+        attacks=["fgsm"],
     )
     assert sum("transform" in note for note in result.notes) == 1
     assert not any("the model draws" in note for note in result.notes)

@@ -194,12 +194,12 @@ def test_crafting_on_the_twin_goes_the_same_way() -> None:
     net = _net()
     y = labels(net, X)
     exact = ss.fgsm(net, X, y, eps="4/255")
-    quick = ss.fgsm(net, X, y, eps="4/255", engine="float32")
+    quick = ss.fgsm(net, X, y, eps="4/255", search=ss.Search(engine="float32"))
     assert quick.dtype == exact.dtype
     assert float((exact != quick).float().mean()) < 0.001
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
     exact = ss.fgsm(net, X, y, eps="4/255", mean=mean, std=std)
-    quick = ss.fgsm(net, X, y, eps="4/255", mean=mean, std=std, engine="float32")
+    quick = ss.fgsm(net, X, y, eps="4/255", mean=mean, std=std, search=ss.Search(engine="float32"))
     assert float((exact != quick).float().mean()) < 0.001
 
 

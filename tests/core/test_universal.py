@@ -10,7 +10,9 @@ from torch.nn.functional import cross_entropy
 import signstep as ss
 from signstep.data.digits import digits
 from signstep.engine.counts import Count
+from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, LoadError, ThreatError
+from written_down import written_down
 
 X, Y = digits("test")
 
@@ -33,7 +35,7 @@ def net() -> nn.Module:
 
 @pytest.mark.parametrize(("threat", "gain"), [("linf:0.15", 2), ("l2:1.0", 2), ("l1:5", 2), ("pixel:0.15", 2)])
 def test_it_beats_a_random_change_on_unseen_digits(net: nn.Module, threat: str, gain: float) -> None:
-    found = ss.universal(net, (X, Y), threat=ss.parse_threat(threat))
+    found = ss.universal(net, (X, Y), threat=parse_threat(threat))
     assert found.heldout is not None
     assert found.heldout.of > 150
     assert found.control.of == found.heldout.of
@@ -47,7 +49,8 @@ def test_it_beats_a_random_change_on_unseen_digits(net: nn.Module, threat: str, 
 
 
 def _order(threat: str) -> float:
-    return {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "pixel": float("inf")}[threat.partition(":")[0]]
+    orders = {"linf": float("inf"), "l2": 2.0, "l1": 1.0, "pixel": float("inf")}
+    return written_down(orders, threat.partition(":")[0], "the order")
 
 
 def test_the_counts_are_what_applying_it_gives(net: nn.Module) -> None:
@@ -67,7 +70,9 @@ def test_the_loader_and_its_batches_do_not_matter(net: nn.Module) -> None:
     parts = ss.universal(net, cut, threat=ss.linf(0.15), epochs=3)
     assert torch.equal(whole.delta, parts.delta)
     assert (whole.train, whole.heldout, whole.control) == (parts.train, parts.heldout, parts.control)
-    assert not torch.equal(whole.delta, ss.universal(net, cut, threat=ss.linf(0.15), epochs=3, seed=1).delta)
+    assert not torch.equal(
+        whole.delta, ss.universal(net, cut, threat=ss.linf(0.15), epochs=3, search=ss.Search(seed=1)).delta
+    )
 
 
 def test_who_is_held_out_hangs_on_the_example_and_the_seed(net: nn.Module) -> None:

@@ -7,10 +7,20 @@ from torch import Tensor
 
 import signstep as ss
 from signstep.attacks.recipes import RECIPES
+from signstep.engine.norms import NORMS
 from signstep.engine.verify import verify
+from written_down import written_down
 
 SHAPE = (2, 3, 3)
 SIZES = {"linf": 0.1, "l2": 0.3, "l1": 0.6, "pixel": 0.15}
+
+
+def _size(norm: str) -> float:
+    return written_down(SIZES, norm, "the size of a change in the norm")
+
+
+def test_every_norm_is_checked_here() -> None:
+    assert all(_size(norm) for norm in NORMS.own)
 
 
 def _inside(dtype: torch.dtype = torch.float32) -> Tensor:
@@ -33,12 +43,12 @@ def _direction(norm: str) -> Tensor:
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_ball(norm: str, sign: int) -> None:
     x = _inside(torch.float64)
-    threat = ss.threat_model(norm, SIZES[norm])
+    threat = ss.threat_model(norm, _size(norm))
     for size, ok in ((0.999, True), (1.001, False)):
-        result = verify(x, x + sign * size * SIZES[norm] * _direction(norm), threat.terms())
+        result = verify(x, x + sign * size * _size(norm) * _direction(norm), threat.terms())
         assert result.ok.tolist() == [ok] * 4
         torch.testing.assert_close(
-            result.excess.double(), torch.full((4,), (size - 1) * SIZES[norm], dtype=torch.float64)
+            result.excess.double(), torch.full((4,), (size - 1) * _size(norm), dtype=torch.float64)
         )
 
 
@@ -128,13 +138,13 @@ def test_plain_float32_addition_passes_and_plain_bfloat16_does_not() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_answers_stay_inside(name: str, norm: str, dtype: torch.dtype) -> None:
     model, x = mlp(dtype=dtype), rand(50, *SHAPE, seed=4, dtype=dtype)
-    threat = ss.threat_model(norm, SIZES[norm])
+    threat = ss.threat_model(norm, _size(norm))
     outcome = ss.attack(model, x, labels(model, x), threat=threat, recipe=short(RECIPES[name], 10))
     assert isinstance(outcome.distance, Tensor)
     assert bool(outcome.verified.all())
-    assert float(outcome.distance.max()) <= SIZES[norm] * (1 + 1e-7)
+    assert float(outcome.distance.max()) <= _size(norm) * (1 + 1e-7)
     if not RECIPES[name].smallest and RECIPES[name].needs == "gradients":
-        assert float(outcome.distance.median()) > 0.3 * SIZES[norm]
+        assert float(outcome.distance.median()) > 0.3 * _size(norm)
 
 
 def test_a_box_that_half_precision_cannot_hold() -> None:

@@ -19,7 +19,7 @@ def problem(loss: str) -> ModelProblem:
     def model(x: Tensor) -> Tensor:
         return x @ W.T
 
-    subject = Subject.of(model, loss=loss)
+    subject = Subject.of(ss.Model(model), ss.Search(loss=loss))
     with subject.opened():
         return subject.ask(X, Y, ss.linf(0.1), key=Key(0)).problem
 

@@ -20,7 +20,7 @@ def test_one_step_by_hand(dtype: torch.dtype) -> None:
     def model(u: Tensor) -> Tensor:
         return (u * gradient).sum(1, keepdim=True)
 
-    crafted = ss.fgsm(model, x, torch.zeros(1), eps=0.05, task=task)
+    crafted = ss.fgsm(ss.Model(model, task=task), x, torch.zeros(1), eps=0.05)
     torch.testing.assert_close(crafted, wanted, rtol=0, atol=float(torch.finfo(dtype).eps))
     assert float(crafted[0, 2]) == float(x[0, 2])
     # The same through cross-entropy: class 1 must lose, so its logit falls along -g.

@@ -88,7 +88,7 @@ def test_a_list_with_a_name_for_two_classes(zoo: Path, tmp_path: Path) -> None:
     assert source.labels.tolist() == [0, 2, 3]
     assert source.classes == ("cat", "crane", "dog", "emu", "crane")
     (zoo / "emu").rename(zoo / "crane")
-    with pytest.raises(LoadError, match=r"class folder .*crane: 'crane' is the name of the classes 1 and 4: write 'cr"):
+    with pytest.raises(LoadError, match=r"class folder .*crane: 'crane' is the name of the classes 1 and 4; write 'cr"):
         open_data(zoo, classes=file)
     (zoo / "crane").rename(zoo / "crane (4)")
     assert open_data(zoo, classes=file).labels.tolist() == [0, 2, 4]

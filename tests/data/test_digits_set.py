@@ -27,5 +27,5 @@ def test_the_callers_changes_do_not_reach_the_next_caller() -> None:
 
 
 def test_unknown_split() -> None:
-    with pytest.raises(InputError, match="split must be 'train' or 'test', got 'valid'"):
+    with pytest.raises(InputError, match="split='valid'; pass 'train' or 'test'"):
         digits("valid")

@@ -90,7 +90,7 @@ def test_resize_brings_all_to_one_size(zoo: Path) -> None:
 
 def test_sizes_that_differ(zoo: Path) -> None:
     path = paint(zoo / "dog" / "4.png", height=9, width=5)
-    with pytest.raises(LoadError, match=r"4.png is 9x5 but .*1.png is 4x6 \(height x width\): pass resize="):
+    with pytest.raises(LoadError, match=r"4.png is 9x5 but .*1.png is 4x6 \(height x width\); pass resize="):
         list(open_data(zoo))
     path.unlink()
     list(open_data(zoo))
@@ -112,13 +112,13 @@ def test_images_that_cannot_be_read_are_named(zoo: Path) -> None:
     whole = path.read_bytes()
     for content in (whole[:60], b"not an image", b""):
         path.write_bytes(content)
-        with pytest.raises(LoadError, match=r"the image .*2.PNG cannot be read \(.*\): replace it or remove it"):
+        with pytest.raises(LoadError, match=r"the image .*2.PNG cannot be read \(.*\); replace it or remove it"):
             list(open_data(zoo))
 
 
 def test_a_class_without_images(zoo: Path) -> None:
     (zoo / "emu").mkdir()
-    with pytest.raises(LoadError, match=r"the class folder .*emu holds no images .*: fill it or remove it"):
+    with pytest.raises(LoadError, match=r"the class folder .*emu holds no images .*; fill it or remove it"):
         open_data(zoo)
     (zoo / "emu" / "more").mkdir()
     with pytest.raises(LoadError, match=r"pass .*emu if its folders are the classes"):
@@ -139,5 +139,5 @@ def test_split_means_nothing_here(zoo: Path) -> None:
 def test_without_pillow(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(MissingExtraError, match=r"pillow: pip install 'signstep\[images\]'"):
+    with pytest.raises(MissingExtraError, match=r"pillow; run pip install 'signstep\[images\]'"):
         open_data(zoo)

@@ -88,7 +88,7 @@ def test_a_directory_that_claims_more_than_deflate_can_hold(tmp_path: Path) -> N
     [
         ((2**31, 2, 2), (2**31,), "header asks for"),
         ((2, 2**16, 2**16), (2,), "over 25000000 pixels"),
-        ((2, 2, 2), (2**32 - 1,), "no pair"),
+        ((2, 2, 2), (2**32 - 1,), "put two files that belong together"),
     ],
 )
 def test_packed_idx_files_that_lie(tmp_path: Path, images: tuple[int, ...], labels: tuple[int, ...], said: str) -> None:

@@ -71,7 +71,7 @@ def test_other_spellings_of_the_name_and_unpacked_gz(tmp_path: Path) -> None:
 
 def test_wrong_splits(tmp_path: Path) -> None:
     images = write_pair(tmp_path)
-    with pytest.raises(LoadError, match=r"holds no train-images-idx3-ubyte\[.gz\]: put it there, or pass split='test'"):
+    with pytest.raises(LoadError, match=r"holds no train-images-idx3-ubyte\[.gz\]; put it there, or pass split='test'"):
         open_data(tmp_path, split="train")
     with pytest.raises(InputError, match="split='train' has no meaning for"):
         open_data(images, split="train")
@@ -80,7 +80,7 @@ def test_wrong_splits(tmp_path: Path) -> None:
 def test_missing_labels(tmp_path: Path) -> None:
     images = write_pair(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(LoadError, match=r"has no labels beside it: put t10k-labels-idx1-ubyte\[.gz\]"):
+    with pytest.raises(LoadError, match=r"has no labels beside it; put t10k-labels-idx1-ubyte\[.gz\]"):
         open_data(images)
 
 

@@ -136,16 +136,16 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": BYTES, "b": LABELS}, "holds a, b: save the inputs and labels as x and y"),
-        ({"x": BYTES}, "holds x: save"),
+        ({"a": BYTES, "b": LABELS}, "holds a, b; save the inputs and labels as x and y"),
+        ({"x": BYTES}, "holds x; save"),
         ({"x": BYTES, "y": LABELS[:9]}, "x has 10 rows but y has 9"),
         ({"x": BYTES, "y": LABELS + 0.5}, r"y\[0\] is 0.5, not a class number"),
         ({"x": BYTES, "y": np.full(10, np.nan)}, r"y\[0\] is nan, not a class number"),
-        ({"x": BYTES, "y": LABELS - 1}, r"y\[0\] is -1: save labels as class numbers"),
-        ({"x": BYTES, "y": np.eye(10)}, r"y has shape \(10, 10\): save one class number per row"),
-        ({"x": BYTES, "y": np.array(list("abcdefghij"))}, "y has dtype <U1: save labels as class numbers"),
+        ({"x": BYTES, "y": LABELS - 1}, r"y\[0\] is -1; save labels as class numbers"),
+        ({"x": BYTES, "y": np.eye(10)}, r"y has shape \(10, 10\); save one class number per row"),
+        ({"x": BYTES, "y": np.array(list("abcdefghij"))}, "y has dtype <U1; save labels as class numbers"),
         ({"x": BYTES.astype(np.int64), "y": LABELS}, "x has dtype int64, whose scale is unknown"),
-        ({"x": BYTES[:, 0, 0, 0], "y": LABELS}, r"x has shape \(10,\): save it as"),
+        ({"x": BYTES[:, 0, 0, 0], "y": LABELS}, r"x has shape \(10,\); save it as"),
         ({"x": BYTES[:0], "y": LABELS[:0]}, "nothing to read"),
     ],
 )
@@ -164,7 +164,7 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_split_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path, x_train=BYTES, y_train=LABELS)
-    with pytest.raises(LoadError, match="holds x_train, y_train: save the inputs and labels as x_test and y_test"):
+    with pytest.raises(LoadError, match="holds x_train, y_train; save the inputs and labels as x_test and y_test"):
         open_data(path, split="test")
 
 

@@ -25,30 +25,30 @@ def test_the_built_in_digits_have_a_name() -> None:
 
 
 def test_a_file_that_does_not_exist(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=r"none.npz does not exist: pass a .npz with x and y, .*'digits'"):
+    with pytest.raises(LoadError, match=r"none.npz does not exist; pass a .npz with x and y, .*'digits'"):
         open_data(tmp_path / "none.npz")
 
 
 def test_a_file_of_no_known_kind(tmp_path: Path) -> None:
     path = tmp_path / "table.xlsx"
     path.write_text("1,2")
-    with pytest.raises(LoadError, match=r"table.xlsx is of no known kind: pass a .npz"):
+    with pytest.raises(LoadError, match=r"table.xlsx is of no known kind; pass a .npz"):
         open_data(path)
 
 
 def test_a_folder_of_nothing_known(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("hello")
-    with pytest.raises(LoadError, match=r"holds nothing that can be read: pass a .npz"):
+    with pytest.raises(LoadError, match=r"holds nothing that can be read; pass a .npz"):
         open_data(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size=0: pass at least 1"),
-        ({"limit": 0}, "limit=0: pass at least 1, or leave"),
-        ({"split": "valid"}, "split='valid': pass 'test' or 'train'"),
-        ({"resize": (0, 4)}, r"resize=\(0, 4\): pass \(height, width\) in pixels"),
+        ({"batch_size": 0}, "batch_size=0; pass at least 1"),
+        ({"limit": 0}, "limit=0; pass at least 1, or leave"),
+        ({"split": "valid"}, "split='valid'; pass 'test' or 'train'"),
+        ({"resize": (0, 4)}, r"resize=\(0, 4\); pass \(height, width\) in pixels"),
         ({"resize": (4, 4)}, r"resize=\(4, 4\) works for folders of images only"),
         (
             {"label_column": "y"},
@@ -80,5 +80,5 @@ def test_a_file_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.Monke
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(LoadError, match=r"cannot be read \(.*Permission denied\): check that it may be opened"):
+    with pytest.raises(LoadError, match=r"cannot be read \(.*Permission denied\); check that it may be opened"):
         open_data(tmp_path)

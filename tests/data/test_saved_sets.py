@@ -175,5 +175,5 @@ def test_without_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "datasets", None)
     for name in ("dataset_info.json", "state.json"):
         (tmp_path / name).write_text("{}")
-    with pytest.raises(MissingExtraError, match=r"datasets: pip install 'signstep\[datasets\]'"):
+    with pytest.raises(MissingExtraError, match=r"datasets; run pip install 'signstep\[datasets\]'"):
         open_data(tmp_path)

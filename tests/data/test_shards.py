@@ -58,7 +58,7 @@ def test_the_fingerprint_covers_all_shards(tmp_path: Path) -> None:
         ),
         ({"x": BYTES, "y": LABELS[:9]}, "part-1.npz: x has 10 rows but y has 9"),
         ({"x": BYTES, "y": LABELS + 0.5}, r"part-1.npz: y\[0\] is 0.5, not a class number"),
-        ({"x": BYTES}, "part-1.npz holds x: save the inputs"),
+        ({"x": BYTES}, "part-1.npz holds x; save the inputs"),
     ],
 )
 def test_a_shard_that_does_not_agree_is_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -99,7 +99,7 @@ def test_options_that_mean_nothing_for_archives(tmp_path: Path) -> None:
 
 def test_shards_of_two_kinds(tmp_path: Path) -> None:
     (write(tmp_path) / "part-3.parquet").touch()
-    with pytest.raises(LoadError, match=r"holds part-0.npz and part-3.parquet: keep shards of one kind"):
+    with pytest.raises(LoadError, match=r"holds part-0.npz and part-3.parquet; keep shards of one kind"):
         open_data(tmp_path)
 
 

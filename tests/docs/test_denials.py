@@ -8,6 +8,7 @@ import inspect
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -41,7 +42,10 @@ def tables() -> dict[str, set[str]]:
         "domains": set(DOMAINS),
         "commands": commands,
         "public names": {*ss.__all__, *(name for name in dir(ss.transforms) if name[0].isupper())},
-        "options of attack": set(inspect.signature(ss.attack).parameters),
+        "options of attack": {
+            *inspect.signature(ss.attack).parameters,
+            *(part.name for shared in (ss.Model, ss.Search, ss.Run) for part in fields(shared)),
+        },
         "extras": set(project["optional-dependencies"]),
     }
 
@@ -81,6 +85,8 @@ ORDINARY = set(
     universal patch control atoms tables images docs dev physical datasets certified quick standard thorough binary auto
     outcome result blur clip compose contrast brightness custom objective model loss seed mode mean std output outputs
     inputs budget target task threat engine transform transforms x y ids maximum grouped affine perspective maximise
+    network name data run search curve section device evidence progress placement fit verification open
+    shape notes
         """,
     )
 )

@@ -4,7 +4,7 @@ The blocks of a page share one namespace. A page that carries the comment ``<!--
 those names (and says so to its readers): a small classifier of 10 classes for (B, 1, 8, 8) in [0, 1] with random
 weights, 12 digits with their labels, and the same digits as two batches. A ``text`` block that follows a ``python``
 block is its output. A block after ``<!-- not run -->`` is only compiled, and so are the files of the tutorial, after
-``<!-- file -->``: `test_tutorial` runs those.
+``<!-- file -->``: `test_tutorial` runs those, and `test_contributing` what is marked on that page.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.table import table
 from signstep.cli.candidates import named
 from signstep.data.digits import digits
+from signstep.engine.threat import parse_threat
 from signstep.train import Settings, training_recipe
 from signstep.train.variants import variant
 
@@ -99,8 +100,8 @@ def _commands() -> list[tuple[str, list[str]]]:
     found = []
     for page in PAGES:
         for block in blocks(page.read_text(encoding="utf-8")):
-            if block.kind != "sh":
-                continue
+            if block.kind != "sh" or (page.name == "CONTRIBUTING.md" and block.mark is not None):
+                continue  # those are run, with what they name beside them (`test_contributing`)
             for line in block.body.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True)
                 if words and words[0] == "signstep":
@@ -128,7 +129,7 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
             continue
         value = next(rest)
         if word == "--threat":
-            ss.parse_threat(value)
+            parse_threat(value)
         if word == "--recipe" and words[0] == "train":
             assert training_recipe(value)
         elif word == "--recipe" and words[0] == "compare":
@@ -153,7 +154,7 @@ def test_configurations_name_what_exists(page: Path, tmp_path: Path) -> None:
     from signstep.cli.config import read_config
 
     for block in blocks(page.read_text(encoding="utf-8")):
-        if block.kind == "toml":
+        if block.kind == "toml" and block.mark is None:
             path = tmp_path / "signstep.toml"
             path.write_text(block.body, encoding="utf-8")
             check_ignored(read_config(path, typer.main.get_command(app)).ignore)

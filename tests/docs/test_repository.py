@@ -79,6 +79,13 @@ def test_public_names_are_documented(name: str) -> None:
     assert any(thing is shown for shown in directives()), f"docs/api shows no ::: for {name}"
 
 
+def test_the_overview_of_the_api_names_all_that_is_public() -> None:
+    overview = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert [name for name in ss.__all__ if f"`ss.{name}`" not in overview] == []
+    named = re.findall(r"`ss\.(\w+)`", overview)
+    assert [name for name in named if name not in ss.__all__] == []
+
+
 def test_every_error_is_documented() -> None:
     from signstep import errors
 

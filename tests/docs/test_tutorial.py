@@ -21,6 +21,7 @@ from signstep.testing import assert_robust
 sys.path.insert(0, str(Path(__file__).parent))
 from test_readme_blocks import ROOT, Block, blocks
 
+PROGRAMS = ("train.py", "check.py")
 FOUND = [block for block in blocks((ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")) if block.mark]
 
 
@@ -54,7 +55,7 @@ def _file(block: Block, place: Path) -> None:
     """Write a file of the page, and run it if it is a program."""
     name = block.body.splitlines()[0].removeprefix("# ")
     (place / name).write_text(block.body, encoding="utf-8")
-    if name == "train.py":
+    if name in PROGRAMS:
         with torch.random.fork_rng(devices=[]):
             runpy.run_path(name, run_name="__main__")
     if name.startswith("test_"):

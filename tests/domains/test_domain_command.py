@@ -1,6 +1,7 @@
 """`--domain` on the command line, sections in record, table and page, and `signstep verify` on what was written."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import whole_numbers
 
 from signstep.auditing.merge import merge
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.auditing.sections import Chart, Line, Section
 from signstep.cli import main
 from signstep.domains import DOMAINS, Domain, Request, audit_case
@@ -16,8 +18,9 @@ from signstep.report import write_report
 
 
 @pytest.fixture(autouse=True)
-def few_domain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(DOMAINS, "few", Domain("few", "whole numbers", "whole_numbers"))
+def few_domain() -> Iterator[None]:
+    with DOMAINS.lent(Domain("few", "whole numbers", "whole_numbers")):
+        yield
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_options_reach_the_domain(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--domain", "fwe"], "did you mean few?"),
+        (["--domain", "fwe"], "did you mean 'few'?"),
         (["--domain", "few", "--mean", "0.5"], "--mean has no effect with --domain few"),
         (["--domain", "few", "--goal", "next"], "--goal has no effect"),
         (["--schema", "a.toml"], "--schema has no effect on images"),
@@ -148,7 +151,9 @@ def test_charts_refuse_what_cannot_be_drawn(x: tuple[float, ...], y: tuple[float
 
 def test_merged_shards_say_that_the_domains_words_are_not_joined() -> None:
     whole = audit_case(whole_numbers.case(Request()), attacks=["fgsm"], curve=False)
-    shards = [audit_case(whole_numbers.case(Request()), attacks=["fgsm"], curve=False, shard=(i, 2)) for i in (0, 1)]
+    shards = [
+        audit_case(whole_numbers.case(Request()), attacks=["fgsm"], curve=False, run=Run(shard=(i, 2))) for i in (0, 1)
+    ]
     joined = merge(shards)
     assert joined.per_example == whole.per_example
     assert joined.sections == ()

@@ -74,7 +74,7 @@ def test_options_of_a_domains_own_attacks(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             audit_case(case, attacks=[spec])
     pairs = example("multimodal", tmp_path)
-    with pytest.raises(InputError, match=r"after 'on' come inputs that are attacked, image \+ text"):
+    with pytest.raises(InputError, match=r"after 'on' come inputs that are attacked; pass some of image \+ text"):
         audit_case(pairs, attacks=["pgd on sound"])
 
 

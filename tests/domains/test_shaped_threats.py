@@ -60,7 +60,9 @@ def test_the_curve_follows_the_size_of_the_set() -> None:
 
 def test_saved_points_are_checked_by_the_sets_own_checker() -> None:
     evidence = Evidence()
-    result = ss.audit(Weigher(), records(), threat=few(2.0), attacks=["fgsm"], curve=False, evidence=evidence)
+    result = ss.audit(
+        Weigher(), records(), threat=few(2.0), attacks=["fgsm"], curve=False, run=ss.Run(evidence=evidence)
+    )
     points = evidence.tensors()
     assert points["row"].tolist() == [1, 2, 3]
     assert rescore.allowed(result, points, CHECKERS).holds
@@ -77,7 +79,7 @@ def test_points_of_several_inputs_are_kept_and_scored_again() -> None:
     x = {"a": torch.full((3, 2), 0.2), "b": torch.tensor([[0.1], [0.5], [0.9]]), "c": torch.zeros(3, 2)}
     evidence, data = Evidence(), [(x, torch.zeros(3, dtype=torch.int64))]
     threat = {"a": ss.linf(0.5, box=(-1, 1)), "b": ss.linf(0.6, box=(-1, 1))}
-    result = ss.audit(model, data, threat=threat, attacks=["fgsm"], curve=False, evidence=evidence)
+    result = ss.audit(model, data, threat=threat, attacks=["fgsm"], curve=False, run=ss.Run(evidence=evidence))
     points = evidence.tensors()
     assert points["row"].tolist() == [0, 1, 2]
     assert set(points) >= {"x:a", "x_adv:a", "x:b", "x_adv:b", "x:c"}

@@ -16,6 +16,7 @@ from signstep.engine.shaped import ShapedThreat
 from signstep.engine.tree import Tree
 from signstep.engine.verify import Verification
 from signstep.errors import InputError
+from signstep.model.declaration import Model
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,11 +148,9 @@ def case(request: Request) -> Case:
 
     return Case(
         "few",
-        Weigher(),
+        Model(Weigher(), task="multiclass", name="a weigher"),
         drawn(),
         few(2.0 if request.threat is None else float(request.threat.partition(":")[2])),
-        "multiclass",
-        "a weigher",
         "four records",
         summary,
         attacks=("random-sign", "fgsm", "pgd:steps=3"),

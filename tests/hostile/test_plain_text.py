@@ -95,13 +95,11 @@ def _record() -> Result:
     model = torch.nn.Linear(4, 3).eval()
     x = torch.rand(12, 4, generator=torch.Generator().manual_seed(1))
     return ss.audit(
-        model,
+        ss.Model(model, classes=("a", "b", "c")),
         (x, model(x).argmax(1)),
         threat=ss.linf(0.2),
         attacks=("random-sign", "fgsm"),
-        transfer_to={"other": torch.nn.Linear(4, 3).eval()},
-        classes=("a", "b", "c"),
-        hashes={"weights": "ab", "data": "cd"},
+        run=ss.Run(transfer_to={"other": torch.nn.Linear(4, 3).eval()}, hashes={"weights": "ab", "data": "cd"}),
     )
 
 
@@ -177,14 +175,12 @@ def test_the_plugin_of_pytest() -> None:
     x = torch.rand(4, 4)
     with pytest.raises(AssertionError) as caught:
         assert_robust(
-            model,
+            ss.Model(model, classes=(EVIL, "b", "c"), name=EVIL),
             (x, torch.randint(3, (4,))),
             threat=ss.linf(0.4),
             at_least=1.0,
             attacks=("fgsm",),
-            describe_model=EVIL,
-            describe_data=EVIL,
-            classes=(EVIL, "b", "c"),
+            run=ss.Run(data=EVIL),
         )
     assert not unseen(str(caught.value))
 

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from signstep.errors import LoadError
-from signstep.model.opening import load_model
+from signstep.model.opening import open_model
 from signstep.model.opening.weights import load_weights
 
 
@@ -161,4 +161,4 @@ def test_safetensors_that_lie(tmp_path: Path, content: Callable[[], bytes], said
 
 def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match=r"the name of the weights file .*udcff.* is not UTF-8"):
-        load_model("torch.nn:Identity", weights=tmp_path / "net\udcff.pt")
+        open_model("torch.nn:Identity", weights=tmp_path / "net\udcff.pt")

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from signstep.data import open_data
 from signstep.errors import LoadError
-from signstep.model.opening import load_model
+from signstep.model.opening import open_model
 from signstep.networks.mobilenet import mobilenet_v2
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
@@ -72,15 +72,15 @@ def test_the_operations_by_hand(tiny: Path) -> None:
 
 
 def test_from_a_spec_and_with_weights_of_its_own_names(tiny: Path) -> None:
-    loaded = load_model("signstep.networks.mobilenet:mobilenet_v2", args={"folder": str(tiny), "name": "net"})
-    assert set(loaded.model.state_dict()) == set(arrays())
+    loaded = open_model("signstep.networks.mobilenet:mobilenet_v2", args={"folder": str(tiny), "name": "net"})
+    assert set(loaded.module.state_dict()) == set(arrays())
 
 
 def test_missing_files(tiny: Path) -> None:
-    with pytest.raises(LoadError, match=r"other\.npz does not exist: pass the folder that holds both files"):
+    with pytest.raises(LoadError, match=r"other\.npz does not exist; pass the folder that holds both files"):
         mobilenet_v2(tiny, "other")
     (tiny / "net_ops.json").unlink()
-    with pytest.raises(LoadError, match=r"net_ops\.json does not exist: pass the folder .* --model-arg folder="):
+    with pytest.raises(LoadError, match=r"net_ops\.json does not exist; pass the folder .* --model-arg folder="):
         mobilenet_v2(tiny, "net")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from signstep.model.opening import load_model
+from signstep.model.opening import open_model
 from signstep.model.opening.sources import code_hash, source_files
 
 FILES = {
@@ -34,15 +34,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def again(spec: str) -> str | None:
     for name in FILES:
         sys.modules.pop(name, None)
-    return load_model(spec).code
+    return open_model(spec).hashes.get("code")
 
 
 def test_one_file_has_its_own_hash(place: Path) -> None:
-    assert load_model("srcalone:net").code == hashlib.sha256((place / "srcalone.py").read_bytes()).hexdigest()
+    digest = hashlib.sha256((place / "srcalone.py").read_bytes()).hexdigest()
+    assert open_model("srcalone:net").hashes["code"] == digest
 
 
 def test_imports_are_followed_to_the_preprocessing(place: Path) -> None:
-    model = load_model("srcnets:net").model
+    model = open_model("srcnets:net").module
     files = source_files("srcnets", model)
     assert {name: path.name for name, path in files.items()} == {
         "srcnets": "srcnets.py",
@@ -64,7 +65,7 @@ def test_imports_are_followed_to_the_preprocessing(place: Path) -> None:
 def test_installed_packages_are_told_by_their_versions(place: Path) -> None:
     del place
     assert list(source_files("srcalone", nn.Sequential(nn.Linear(2, 2), nn.ReLU()))) == []  # not imported
-    load_model("srcalone:net")
+    open_model("srcalone:net")
     assert list(source_files("srcalone", nn.Sequential(nn.Linear(2, 2), nn.ReLU()))) == ["srcalone"]
     # The factory's own file counts wherever it lies.
     assert list(source_files("torch.nn.modules.linear", nn.Linear(2, 2))) == ["torch.nn.modules.linear"]
@@ -76,5 +77,5 @@ def test_a_program_has_no_code(tmp_path: Path) -> None:
         nn.Linear(2, 2), (torch.zeros(3, 2),), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},)
     )
     torch.export.save(program, tmp_path / "net.pt2")
-    assert load_model(str(tmp_path / "net.pt2"), trust=True).code is None
+    assert open_model(str(tmp_path / "net.pt2"), trust=True).hashes.get("code") is None
     assert code_hash({}) is None

@@ -6,7 +6,7 @@ from torch import nn
 
 import signstep as ss
 from signstep.errors import InputError
-from signstep.model.opening import load_model
+from signstep.model.opening import open_model
 from signstep.networks.parts import ACTIVATIONS, bounded
 from signstep.networks.preact import preact_resnet18
 from signstep.networks.small import cifar10_small, digits_cnn, mnist_cnn, resnet18_cifar
@@ -62,7 +62,7 @@ def test_networks_of_any_size(channels: int, size: int) -> None:
 @pytest.mark.parametrize(("spec", "more"), KINDS)
 @pytest.mark.parametrize("name", list(ACTIVATIONS))
 def test_activations_by_name(name: str, spec: str, more: dict[str, object]) -> None:
-    model = load_model(f"signstep.networks.{spec}", args={"activation": name, **more}).model
+    model = open_model(f"signstep.networks.{spec}", args={"activation": name, **more}).module
     kinds = {type(part) for part in model.modules()}
     assert type(ACTIVATIONS[name]()) in kinds
     assert kinds & {type(make()) for make in ACTIVATIONS.values()} == {type(ACTIVATIONS[name]())}
@@ -73,7 +73,7 @@ def test_activations_by_name(name: str, spec: str, more: dict[str, object]) -> N
 def test_every_kind_can_be_trained_with_one_and_two_derivatives(
     spectral: bool, spec: str, more: dict[str, object]
 ) -> None:
-    model = load_model(f"signstep.networks.{spec}", args={"spectral": spectral, **more}).model.train()
+    model = open_model(f"signstep.networks.{spec}", args={"spectral": spectral, **more}).module.train()
     x, y = torch.rand(4, 1, 8, 8), torch.arange(4)
     for recipe in ("n-fgsm", "gradalign"):
         model.zero_grad()

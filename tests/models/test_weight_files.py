@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from signstep.data import open_data
 from signstep.errors import InputError, LoadError
-from signstep.model.opening import load_model
+from signstep.model.opening import open_model
 from signstep.model.opening.weights import load_weights
 
 SHARED = Path(__file__).parents[2] / ".." / "shared"
@@ -137,11 +137,11 @@ def test_the_model_is_left_alone_when_the_weights_are_refused(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Net(), r"holds Python objects \(.*Net\) besides tensors, and unpickling those can run code: save the weights"),
+        (Net(), r"holds Python objects \(.*Net\) besides tensors, and unpickling those can run code; save the weights"),
         ({"state_dict": trained(), "args": Path()}, r"holds Python objects \(pathlib.*\) besides tensors"),
-        (torch.ones(3), "holds no named tensors: save the weights alone"),
-        ({"epoch": 3}, "holds no named tensors: save the weights alone"),
-        ({}, "holds no named tensors: save the weights alone"),
+        (torch.ones(3), "holds no named tensors; save the weights alone"),
+        ({"epoch": 3}, "holds no named tensors; save the weights alone"),
+        ({}, "holds no named tensors; save the weights alone"),
     ],
 )
 def test_files_that_hold_something_else(tmp_path: Path, content: object, message: str) -> None:
@@ -154,7 +154,7 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     torch.jit.save(torch.jit.script(nn.Linear(2, 2)), path)
     with pytest.raises(
-        LoadError, match=r"is a TorchScript program, and loading one runs code from it: save the weights"
+        LoadError, match=r"is a TorchScript program, and loading one runs code from it; save the weights"
     ):
         load_weights(nn.Linear(2, 2), path)
 
@@ -175,18 +175,15 @@ def test_damaged_files(tmp_path: Path, suffix: str, kind: str) -> None:
 
 def test_a_missing_file() -> None:
     with pytest.raises(LoadError, match=r"the weights file none.pt does not exist"):
-        load_model("signstep.networks.small:digits_cnn", weights="none.pt")
+        open_model("signstep.networks.small:digits_cnn", weights="none.pt")
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin"])
 def test_weights_need_an_architecture(suffix: str) -> None:
-    with pytest.raises(InputError, match=f"net{suffix} holds weights, which need an architecture: pass --model module"):
-        load_model(f"net{suffix}")
-
-
-def test_onnx_is_refused() -> None:
-    with pytest.raises(InputError, match=r"net.onnx is an ONNX file"):
-        load_model("net.onnx")
+    with pytest.raises(
+        InputError, match=f"net{suffix} holds weights, which need an architecture; pass 'module:factory', weights="
+    ):
+        open_model(f"net{suffix}")
 
 
 @pytest.mark.skipif(not HAS_SHARED, reason="needs ../shared/models and ../shared/data beside the checkout")
@@ -199,11 +196,11 @@ def test_onnx_is_refused() -> None:
 )
 def test_the_reference_models_score_as_documented(factory: str, weights: str, data: str, accuracy: float) -> None:
     path = SHARED / "models" / f"{weights}.safetensors"
-    loaded = load_model(f"signstep.networks.small:{factory}", weights=path)
-    assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (loaded.notes, loaded.description) == ((), f"signstep.networks.small:{factory} with {path}")
+    loaded = open_model(f"signstep.networks.small:{factory}", weights=path)
+    assert loaded.hashes["weights"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (loaded.notes, loaded.title) == ((), f"signstep.networks.small:{factory} with {path}")
     with torch.no_grad():
-        right = [(loaded.model(x).argmax(1) == y) for x, y in open_data(SHARED / "data" / data, batch_size=500)]
+        right = [(loaded.module(x).argmax(1) == y) for x, y in open_data(SHARED / "data" / data, batch_size=500)]
     assert torch.cat(right).double().mean().item() == pytest.approx(accuracy, abs=1e-9)
 
 

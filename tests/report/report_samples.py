@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.auditing.evidence import Evidence
-from signstep.auditing.result import Examples
+from signstep.auditing.record import Examples
 from signstep.engine.tasks import Regression
 from signstep.report import write_report
 
@@ -39,16 +39,12 @@ def images() -> tuple[ss.Result, dict[str, Tensor]]:
     y = model(x).argmax(1)
     y[::7] = (y[::7] + 1) % 5
     result = ss.audit(
-        model,
+        ss.Model(model, classes=(HOSTILE, "cat|dog", "a_b*c", "\u202egnp.exe", "na\u00efve"), name="module:net"),
         (x, y),
         threat=ss.linf("8/255"),
         attacks=("random-sign", "fgsm", "pgd:steps=5"),
-        curve_attacks=("random-sign", "pgd:steps=5"),
-        describe_model="module:net",
-        describe_data=FILE,
-        classes=(HOSTILE, "cat|dog", "a_b*c", "\u202egnp.exe", "na\u00efve"),
-        hashes={"weights": "ab" * 32, "data": "cd" * 32},
-        evidence=kept,
+        curve=ss.Curve(True, ("random-sign", "pgd:steps=5")),
+        run=ss.Run(data=FILE, hashes={"weights": "ab" * 32, "data": "cd" * 32}, evidence=kept),
     )
     assert result.fooled
     return result, kept.tensors()
@@ -59,7 +55,9 @@ def targeted() -> tuple[ss.Result, dict[str, Tensor]]:
     model, x, kept = linear(48, 5), noise(40, 3, 4, 4), Evidence()
     y = model(x).argmax(1)
     y[::7] = (y[::7] + 1) % 5
-    result = ss.audit(model, (x, y), threat=ss.linf("32/255"), target="next", evidence=kept)
+    result = ss.audit(
+        model, (x, y), threat=ss.linf("32/255"), search=ss.Search(target="next"), run=ss.Run(evidence=kept)
+    )
     return result, kept.tensors()
 
 
@@ -80,7 +78,7 @@ def regression() -> ss.Result:
         torch.manual_seed(0)
         model = Stepped(5, 1).eval()
     x = noise(30, 5)
-    return ss.audit(model, (x, model(x).detach()), threat=ss.linf(0.1), task=Regression(0.05))
+    return ss.audit(ss.Model(model, task=Regression(0.05)), (x, model(x).detach()), threat=ss.linf(0.1))
 
 
 @cache
@@ -112,7 +110,7 @@ def ladder() -> tuple[ss.Result, dict[str, Tensor]]:
     y = model(x).argmax(1)
     y[::7] = (y[::7] + 1) % 5
     result = ss.audit(
-        model,
+        ss.Model(model, classes=(HOSTILE, "cat|dog", "a_b*c", "d", "e")),
         (x, y),
         threat=ss.l2(0.08),
         ladder=[
@@ -121,10 +119,8 @@ def ladder() -> tuple[ss.Result, dict[str, Tensor]]:
             "square:queries=40,restarts=2,start=best near<=0.9",
             "apgd:loss=margin,steps=9",
         ],
-        transfer_to={HOSTILE: linear(48, 5, gain=2.0)},
         engine="float32",
-        classes=(HOSTILE, "cat|dog", "a_b*c", "d", "e"),
-        evidence=kept,
+        run=ss.Run(transfer_to={HOSTILE: linear(48, 5, gain=2.0)}, evidence=kept),
     )
     assert 0 < result.held < result.clean_right
     return result, kept.tensors()

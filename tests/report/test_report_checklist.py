@@ -8,7 +8,7 @@ import pytest
 import report_samples as samples
 
 import signstep as ss
-from signstep.auditing.result import UPPER_BOUND
+from signstep.auditing.record import UPPER_BOUND
 from signstep.plain import markdown as escape
 from signstep.report.checklist import checklist
 from signstep.report.markdown import checklist_markdown

@@ -10,7 +10,7 @@ import torch
 
 import signstep as ss
 from signstep.auditing.findings import examine
-from signstep.auditing.result import UPPER_BOUND, CurvePoint
+from signstep.auditing.record import UPPER_BOUND, CurvePoint
 from signstep.auditing.table import sentence
 from signstep.engine.statistics import wilson
 from signstep.errors import InputError

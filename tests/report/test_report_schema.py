@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import report_samples as samples
 
-from signstep.auditing.result import SCHEMA, AttackResult, CurvePoint, Examples, Result
+from signstep.auditing.record import SCHEMA, AttackResult, CurvePoint, Examples
+from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
 
 jsonschema = pytest.importorskip("jsonschema", reason="validating needs jsonschema: pip install 'signstep[dev]'")

@@ -70,7 +70,7 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 
 def stopping_after(steps: int) -> Any:
     answers = iter([*[False] * (steps - 1), True])
-    return lambda: next(answers)
+    return lambda _: next(answers)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_what_goes_on_equals_what_was_never_interrupted(
             recipe=name,
             settings=settings,
             folder=tmp_path,
-            stopping=stopping_after(steps),
+            watch=stopping_after(steps),
         )
         assert interrupted.partial
         broken = fresh()  # nothing of the model that was there is needed
@@ -152,10 +152,11 @@ def test_a_run_gone_on_with_after_a_recovery_looks_when_the_uninterrupted_one_do
     later = one.events[0].step + 3
     done: list[int] = []
 
-    def watch(moment: Moment) -> None:
+    def watch(moment: Moment) -> bool:
         done.append(moment.step)
+        return len(done) >= later
 
-    fit(new(), x, y, folder=tmp_path, watch=watch, stopping=lambda: len(done) >= later, **options)  # type: ignore[arg-type]
+    fit(new(), x, y, folder=tmp_path, watch=watch, **options)  # type: ignore[arg-type]
     two = fit(broken, x, y, folder=tmp_path, **options)  # type: ignore[arg-type]
     assert any(note.startswith("went on") for note in two.notes)
     assert [reading.step for reading in one.readings] == [reading.step for reading in two.readings]
@@ -166,7 +167,7 @@ def test_a_run_gone_on_with_after_a_recovery_looks_when_the_uninterrupted_one_do
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     whole = fresh()
     fit(whole, *data, threat=THREAT, settings=SETTINGS)
-    fit(fresh(), *data, threat=THREAT, settings=SETTINGS, folder=tmp_path, save_seconds=0, stopping=stopping_after(9))
+    fit(fresh(), *data, threat=THREAT, settings=SETTINGS, folder=tmp_path, save_seconds=0, watch=stopping_after(9))
     found = sorted(tmp_path.glob("checkpoint-*.pt"))
     assert [path.name for path in found] == ["checkpoint-00000008.pt", "checkpoint-00000009.pt"]
     content = bytearray(found[1].read_bytes())
@@ -180,7 +181,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(data: tuple[Te
 
 
 def test_a_checkpoint_of_another_run_is_refused(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
-    fit(fresh(), *data, threat=THREAT, settings=SETTINGS, folder=tmp_path, stopping=stopping_after(2))
+    fit(fresh(), *data, threat=THREAT, settings=SETTINGS, folder=tmp_path, watch=stopping_after(2))
     for settings, threat in ((replace(SETTINGS, rate=1e-3), THREAT), (SETTINGS, ss.linf(0.2))):
         with pytest.raises(InputError, match="belongs to a run with other settings, data or model"):
             fit(fresh(), *data, threat=threat, settings=settings, folder=tmp_path)
@@ -195,7 +196,7 @@ def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(
 ) -> None:
     whole = fresh()
     fit(whole, *data, threat=THREAT, settings=SETTINGS)
-    fit(fresh(), *data, threat=THREAT, settings=SETTINGS, folder=tmp_path, stopping=stopping_after(5))
+    fit(fresh(), *data, threat=THREAT, settings=SETTINGS, folder=tmp_path, watch=stopping_after(5))
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -351,7 +351,7 @@ def test_the_average_is_what_is_delivered(data: tuple[Tensor, Tensor]) -> None:
 
 def test_training_stops_where_it_is_asked_to(data: tuple[Tensor, Tensor]) -> None:
     asked = iter([False, False, True])
-    trained = fit(fresh(), *data, threat=THREAT, settings=QUICK, stopping=lambda: next(asked))
+    trained = fit(fresh(), *data, threat=THREAT, settings=QUICK, watch=lambda _: next(asked))
     assert (trained.steps, trained.partial) == (3, True)
 
 
@@ -391,7 +391,7 @@ def test_memory_that_runs_out_ends_in_one_sentence(data: tuple[Tensor, Tensor]) 
         ({"validation": 0.0}, "on_collapse='ignore'"),
         ({"crop": 9}, "crop=9"),
         ({"augment": 0.0}, r"augment=0\.0; pass a share"),
-        ({"augment": 0.5}, r"augment=0\.5; nothing is moved; pass crop or flip too"),
+        ({"augment": 0.5}, r"augment=0\.5 moves nothing; pass crop or flip too"),
         ({"focus": 1.0, "epochs": 1}, r"focus=1, epochs=1: .* pass epochs=2 or more"),
         ({"focus": -1.0}, r"focus=-1\.0; pass a power above 0"),
         ({"focus": float("nan")}, "focus=nan"),

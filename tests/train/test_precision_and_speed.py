@@ -14,7 +14,7 @@ from signstep.errors import InputError
 from signstep.networks.parts import bounded
 from signstep.train import Settings, Trained, fit
 from signstep.train.averaging import Average
-from signstep.train.normalised import Normalised
+from signstep.train.deployed import Deployed
 from signstep.train.recipes import TRAINING_RECIPES, training_recipe
 from signstep.train.run import Run
 
@@ -142,11 +142,11 @@ def test_gradalign_runs_uncompiled(data: tuple[Tensor, Tensor]) -> None:
 def test_declared_normalisation_is_that_of_a_wrapped_model(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     bare, wrapped = network(), network()
     fit(bare, *data, threat=THREAT, settings=QUICK, mean=0.3, std=0.2, folder=tmp_path)
-    fit(Normalised(wrapped, 0.3, 0.2), *data, threat=THREAT, settings=QUICK)
+    fit(Deployed(ss.Model(wrapped, mean=0.3, std=0.2)), *data, threat=THREAT, settings=QUICK)
     assert all(torch.equal(*pair) for pair in zip(bare.parameters(), wrapped.parameters(), strict=True))
     assert not bare.training
     with torch.no_grad():
-        assert torch.equal(Normalised(bare, 0.3, 0.2)(data[0]), bare((data[0] - 0.3) / 0.2))
+        assert torch.equal(Deployed(ss.Model(bare, mean=0.3, std=0.2))(data[0]), bare((data[0] - 0.3) / 0.2))
     # Another mean is another run.
     with pytest.raises(InputError, match="other settings"):
         fit(network(), *data, threat=THREAT, settings=QUICK, mean=0.4, std=0.2, folder=tmp_path)

@@ -80,7 +80,7 @@ def test_a_run_from_a_file_goes_on(data: tuple[Tensor, Tensor], tmp_path: Path) 
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     asked = iter([False, True])
     where = tmp_path / "run"
-    first = fit(model, rows, y, threat=THREAT, settings=QUICK, folder=where, stopping=lambda: next(asked))
+    first = fit(model, rows, y, threat=THREAT, settings=QUICK, folder=where, watch=lambda _: next(asked))
     assert (first.steps, first.partial) == (2, True)
     second = fit(model, rows, y, threat=THREAT, settings=QUICK, folder=where)
     assert (second.steps, second.notes[0]) == (6, "went on from step 2")
@@ -95,7 +95,7 @@ def test_a_run_from_a_file_goes_on(data: tuple[Tensor, Tensor], tmp_path: Path) 
         (np.zeros((9, 4), np.int32), torch.zeros(9).long(), "array of int32"),
         (np.zeros((9, 4), np.float32), torch.zeros(8).long(), "for 9 rows"),
         (TensorDataset(torch.zeros(9, 4), torch.zeros(9)), torch.zeros(9).long(), "leave y out"),
-        (TensorDataset(torch.zeros(9, 4)), None, "must be a pair"),
+        (TensorDataset(torch.zeros(9, 4)), None, "make each a pair"),
         (TensorDataset(torch.zeros(9, 4).long(), torch.zeros(9)), None, "example 0 of x"),
         ([[0.0]], torch.zeros(1).long(), "list"),
     ],
@@ -143,5 +143,5 @@ def test_spooled_rows_are_the_rows(kind: str, data: tuple[Tensor, Tensor], tmp_p
 
 
 def test_a_folder_that_cannot_be_written_is_named(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match="leave --on-disk out"):
+    with pytest.raises(LoadError, match="leave out on_disk="):
         rows_on_disk(Source(*data), tmp_path / "nowhere")

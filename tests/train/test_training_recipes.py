@@ -15,9 +15,9 @@ from signstep.errors import InputError, ModelError, ThreatError
 from signstep.model.layout import ChannelsLast
 from signstep.train import TRAINING_RECIPES, Memory, TrainingRecipe, adversarial_loss, training_recipe
 from signstep.train.craft import ball, craft, started
+from signstep.train.deployed import Deployed
 from signstep.train.draws import BatchDraws
 from signstep.train.loss import losses
-from signstep.train.normalised import Normalised
 from signstep.train.objectives import OBJECTIVES, Batch
 
 EPS = 0.1
@@ -281,7 +281,7 @@ def test_bounds_see_through_a_normalisation_and_through_compiled_code(
     net: nn.Module, data: tuple[Tensor, Tensor]
 ) -> None:
     x, y = data
-    outside = Normalised(net, 0.3, 0.5)
+    outside = Deployed(ss.Model(net, mean=0.3, std=0.5))
     first = nn.Linear(64, 32)
     inside = nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(32, 10))
     inside.load_state_dict(net.state_dict())

@@ -4,10 +4,11 @@ import pytest
 
 from signstep.cli import main
 from signstep.errors import InputError
-from signstep.train.descriptions import explained
+from signstep.train.descriptions import TEXTS, explained
 from signstep.train.recipes import OPTIONS, TRAINING_RECIPES
 from signstep.train.settings import Settings
 from signstep.train.variants import variant, with_knobs
+from written_down import written_down
 
 BASE = Settings(epochs=7)
 
@@ -46,6 +47,7 @@ def test_what_makes_no_sense_is_told(spec: str, words: str) -> None:
 
 @pytest.mark.parametrize("name", list(TRAINING_RECIPES))
 def test_every_recipe_is_explained(name: str) -> None:
+    assert written_down(TEXTS, name, "(in train/descriptions.py) formula and pitfalls")
     text, row = explained(name), TRAINING_RECIPES[name]
     assert row.title in text
     assert row.source in text

@@ -16,7 +16,8 @@ from signstep.attacks.recipes import recipe
 from signstep.auditing.checksums import write_sums
 from signstep.auditing.evidence import write_points
 from signstep.auditing.figures import median_distance, nearest_quartiles, passes_quartiles
-from signstep.auditing.result import Result, worst_case
+from signstep.auditing.record import worst_case
+from signstep.auditing.result import Result
 from signstep.cli import main
 from signstep.cli.report_config import report_config
 from signstep.engine.passes import Setting

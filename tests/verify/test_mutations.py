@@ -15,11 +15,11 @@ from signstep.auditing.checks import Check
 from signstep.auditing.provable import FIELDS, Row, paths, unprovable
 from signstep.auditing.reattack import attacked_again
 from signstep.auditing.result import Result
-from signstep.cli import verify as command
-from signstep.cli.report_config import report_config
+from signstep.cli.report_config import agrees, report_config
 from signstep.cli.verifier import brought
 from signstep.errors import LoadError
 from signstep.model.predictor import Predictor
+from signstep.verifying import of_model, of_record
 
 PER_FIELD, SEED = 3, 0
 EXTRA = {"per_example.answers.clean[]"}
@@ -104,13 +104,15 @@ def test_a_changed_field_is_found_or_printed(
             result = Result.from_json(json.dumps(record))
         except LoadError:
             return True
-        checks: list[Check] = command.of_record(result, stated, forged.points, own)
+        checks: list[Check] = [*of_record(result, forged.points, own), agrees(result, stated)]
         if all(check.holds for check in checks):
-            checks += command.of_model(result, forged.points, own, torch.device("cpu"))
+            checks += of_model(result, forged.points, own, torch.device("cpu"))
         return not all(check.holds for check in checks)
 
     assert not failed(forged.record)
-    check = attacked_again(honest, data, 0, model=own.predictor.model, reading=own.reading, drawn=right)
+    check = attacked_again(
+        honest, data, 0, model=own.case.model, threat=own.case.threat, search=own.case.search, drawn=right
+    )
     assert check.state == "ok", check
     chance = random.Random(SEED)
     fields: dict[str, list[tuple[Any, ...]]] = {}
@@ -135,5 +137,7 @@ def test_a_changed_field_is_found_or_printed(
     for place, _, other, _ in survived:
         result = Result.from_json(json.dumps(changed(forged.record, place, other)))
         assert isinstance(own.predictor, Predictor)
-        check = attacked_again(result, data, 0, model=own.predictor.model, reading=own.reading, drawn=right)
+        check = attacked_again(
+            result, data, 0, model=own.case.model, threat=own.case.threat, search=own.case.search, drawn=right
+        )
         assert check.state != "ok", (place, other)

@@ -165,12 +165,12 @@ def test_no_file_comes_out_of_the_report(
 def test_a_program_that_the_report_trusts_is_not_loaded(
     forged: Forged, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from signstep.model.opening import loading
+    from signstep.model.opening import exported
 
     def loaded(*_: object, **__: object) -> nn.Module:
         raise AssertionError("a program was loaded")
 
-    monkeypatch.setattr(loading, "load_exported", loaded)
+    monkeypatch.setattr(exported, "load_exported", loaded)
     report = configured(forged, '[audit]\nmodel = "evil.pt2"\ntrust = true\ndata = "flat.npz"\n')
     (report / "evil.pt2").write_bytes(b"PK")
     capsys.readouterr()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from signstep.engine.defaults import plain_tensor
 from signstep.errors import ModelError
+from signstep.messages import Arg
 
 
 class Bpda(nn.Module):
@@ -61,8 +62,9 @@ class _Lent(torch.autograd.Function):
         out = out if out.is_floating_point() else out.to(x.dtype)
         if back is None and out.shape != x.shape:
             raise ModelError(
-                f"bpda: forward returned shape {tuple(out.shape)} for an input of {tuple(x.shape)}, and the identity "
-                "cannot stand in for it; pass backward=, a differentiable function with that output"
+                f"bpda: forward returned shape {tuple(out.shape)} for an input of {tuple(x.shape)}, and the "
+                "identity cannot stand in for it",
+                remedy=("pass", Arg("backward"), ", a differentiable function with that output"),
             )
         return out
 
@@ -77,7 +79,7 @@ class _Lent(torch.autograd.Function):
             stand_in = ctx.back(leaf)
         if stand_in.shape != grad.shape:
             raise ModelError(
-                f"bpda: backward returned shape {tuple(stand_in.shape)}, forward {tuple(grad.shape)}; pass a stand-in "
-                "with outputs of the same shape"
+                f"bpda: backward returned shape {tuple(stand_in.shape)}, forward {tuple(grad.shape)}",
+                remedy="pass a stand-in with outputs of the same shape",
             )
         return torch.autograd.grad(stand_in, leaf, grad.to(stand_in.dtype))[0], None, None

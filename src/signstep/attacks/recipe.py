@@ -1,11 +1,15 @@
 """What a recipe is: a name, a function that builds the attack, and what a reader must know about it."""
 
+import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from signstep.engine.attack import Attack, Needs
+from signstep.engine.oracles import Oracle
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -45,39 +49,72 @@ SCORES = "scores of the model for inputs of the attacker's choice"
 LABELS = "the model's answer, a label without scores, for inputs of the attacker's choice"
 
 
+Option: TypeAlias = float | int | str | bool | None
+
+
+def defaults_of(row: Recipe) -> dict[str, Option]:
+    """The options of a recipe and their defaults: those arguments of ``build`` whose defaults can be typed as text."""
+    arguments = inspect.signature(row.build).parameters.values()
+    return {
+        one.name: one.default
+        for one in arguments
+        if one.name != "oracle" and (one.default is None or isinstance(one.default, (float, int, str, bool)))
+    }
+
+
 def options_of(row: Recipe) -> tuple[str, ...]:
     """The options that a recipe takes on the command line."""
-    defaults = row.build.__kwdefaults__ or {}
-    return tuple(name for name in defaults if name != "oracle")
+    return tuple(defaults_of(row))
 
 
-def parse_options(row: Recipe, text: str, said: str) -> dict[str, float | int | str]:
+def built(row: Recipe, options: Mapping[str, Option], said: str, oracle: Oracle | None = None) -> Attack:
+    """The attack of a recipe with these options; ``said`` is the name it was called by, for messages.
+
+    Raises:
+        InputError: a value does not fit; the message names the recipe, whose option it is.
+    """
+    given: dict[str, Any] = dict(options) if oracle is None else {**options, "oracle": oracle}
+    try:
+        return row.build(**given)
+    except InputError as error:
+        if error.where:
+            raise
+        raise error.within(said) from error
+
+
+def parse_options(row: Recipe, text: str, said: str) -> dict[str, Option]:
     """Read "steps=50,restarts=10" for a recipe; ``said`` is the name it was called by, for messages.
 
     Raises:
         InputError: no such option, or not a value for it.
     """
-    defaults = row.build.__kwdefaults__ or {}
-    options: dict[str, float | int | str] = {}
+    defaults = defaults_of(row)
+    options: dict[str, Option] = {}
     for item in filter(None, text.split(",")):
         option, equals, value = (part.strip() for part in item.partition("="))
-        if not equals or option not in options_of(row):
-            known = ", ".join(options_of(row)) or "none"
-            raise InputError(f"recipe {said!r} has no option {item!r}; its options are {known}, written name=value")
-        options[option] = _value(option, value, defaults[option])
+        if not equals or option not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise InputError(
+                f"recipe {said!r} has no option {item!r}", remedy=f"its options are {known}, written NAME=VALUE"
+            )
+        options[option] = _value(option, value, defaults[option], said)
     return options
 
 
-def _value(option: str, value: str, default: object) -> float | int | str:
+def _value(option: str, value: str, default: Option, said: str) -> float | int | str:
     if isinstance(default, str):
         return value
+    if isinstance(default, bool):
+        if value.lower() not in ("true", "false"):
+            raise InputError(Arg(option, value), remedy="pass true or false", where=said)
+        return value.lower() == "true"
     whole = isinstance(default, int)
     try:
         number = int(value) if whole else float(value)
     except ValueError as error:
-        raise InputError(f"{option}={value!r} is not {'a whole number' if whole else 'a number'}") from error
+        raise InputError(Arg(option, value), remedy=f"pass a {'whole ' * whole}number", where=said) from error
     if isinstance(number, float) and math.isinf(number):
-        raise InputError(f"{option}={value!r} is no finite number; pass one")
+        raise InputError(Arg(option, value), remedy="pass a finite number", where=said)
     return number
 
 
@@ -88,5 +125,5 @@ def step_length(step: float | None, whole: float, steps: int) -> float:
         InputError: fewer steps than one.
     """
     if steps < 1:
-        raise InputError(f"steps={steps}; pass at least 1")
+        raise InputError(Arg("steps", steps), remedy="pass at least 1")
     return whole / steps if step is None else step

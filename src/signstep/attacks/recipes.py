@@ -2,41 +2,65 @@
 
 from collections.abc import Sequence
 
-from signstep.attacks import minimal, search
-from signstep.attacks.gradient import fixed_budget
-from signstep.attacks.recipe import Recipe, options_of, parse_options
-from signstep.attacks.transfer import transferable
+from signstep.attacks import gradient, minimal, search, transfer
+from signstep.attacks.external import SPELLING, attack_of, row_of
+from signstep.attacks.recipe import Recipe, built, options_of, parse_options
 from signstep.engine.attack import Attack, Needs, with_oracle
 from signstep.engine.oracles import Oracle
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.importing import name_and_options
+from signstep.messages import Arg
+from signstep.registry import Registry
 
-__all__ = ["RECIPES", "canonical", "defined_for", "needs_of", "options_of", "recipe"]
+__all__ = ["RECIPES", "canonical", "defined_for", "needs_of", "options_of", "recipe", "split"]
 
-RECIPES: dict[str, Recipe] = {
-    row.name: row for row in (*fixed_budget.ROWS, *transferable.ROWS, *minimal.ROWS, *search.ROWS)
-}
+RECIPES: Registry[Recipe] = Registry(
+    "signstep.attacks",
+    SPELLING,
+    row_of,
+    {row.name: row for row in (*gradient.ROWS, *transfer.ROWS, *minimal.ROWS, *search.ROWS)},
+    argument="recipe",
+)
 
 
 def recipe(spec: "str | Attack", *, oracle: Oracle | None = None) -> Attack:
-    """An attack from its name and options, such as "pgd" or "pgd:steps=50,restarts=10".
+    """An attack from its name and options, such as "pgd", "pgd:steps=50,restarts=10" or "my_attacks:mine:steps=5".
+
+    A name of somebody's own is "package.module:name", perhaps with options behind a second colon: a row, a function
+    that makes an attack, or an attack. It is imported, from the current folder too, and the attack is called so.
 
     >>> recipe("pgd:steps=50,restarts=10").steps
     50
 
     Raises:
         InputError: no such recipe or option.
+        LoadError: a module of somebody's own cannot be imported.
     """
     if not isinstance(spec, str):
         if not callable(spec) or not hasattr(spec, "name"):
-            raise InputError(f"recipe={spec!r}; pass the name of one ({', '.join(RECIPES)}) or an attack object")
+            raise InputError(
+                Arg("recipe", spec), remedy=f"pass the name of one ({', '.join(RECIPES)}) or an attack object"
+            )
         return spec if oracle is None else with_oracle(spec, oracle)
-    name, _, tail = canonical(spec).partition(":")
-    row = RECIPES.get(name)
-    if row is None:
-        raise InputError(f"recipe={spec.partition(':')[0]!r} is not one of {', '.join(RECIPES)}")
-    return row.build(**parse_options(row, tail, spec.partition(":")[0]), oracle=oracle)
+    name, options = split(canonical(spec))
+    row = RECIPES.find(name)
+    said = spec.removesuffix(options).rstrip(":") if options else spec
+    given = parse_options(row, options, said)
+    if name in RECIPES.own:
+        return built(row, given, said, oracle)
+    return attack_of(row, name, given, oracle)
+
+
+def split(spec: str) -> tuple[str, str]:
+    """The name of a recipe and its options, as text.
+
+    >>> split("pgd:steps=50"), split("nets.attacks:mine"), split("nets.attacks:mine:steps=5,loss=ce")
+    (('pgd', 'steps=50'), ('nets.attacks:mine', ''), ('nets.attacks:mine', 'steps=5,loss=ce'))
+    """
+    name, _, rest = spec.partition(":")
+    return (name, rest) if name in RECIPES.own else name_and_options(spec)
 
 
 def defined_for(row: Recipe, threats: Sequence[ThreatModel]) -> bool:

@@ -75,13 +75,16 @@ def plain_file(path: Path, largest: int) -> bytes:
         with os.fdopen(handle, "rb") as stream:
             seen = os.fstat(handle)
             if not stat.S_ISREG(seen.st_mode):
-                raise LoadError(f"{path} is no plain file; pass the folder of a report")
+                raise LoadError(f"{path} is no plain file", remedy="pass the folder of a report")
             if seen.st_size > largest:
-                raise LoadError(f"{path} has {seen.st_size} bytes, more than the {largest} it may have")
+                raise LoadError(
+                    f"{path} has {seen.st_size} bytes, more than the {largest} it may have",
+                    remedy="pass the folder of a report",
+                )
             return stream.read()
     except OSError as error:
         said = "it is a link" if path.is_symlink() else error.strerror or error
-        raise LoadError(f"{path} cannot be read ({said}); pass the folder of a report") from error
+        raise LoadError(f"{path} cannot be read ({said})", remedy="pass the folder of a report") from error
 
 
 def sha256(path: Path) -> str:

@@ -1,10 +1,10 @@
 """Paired comparison of two audits of the same examples: who changed side, and is it more than chance?"""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from signstep.auditing.result import Result
+from signstep.engine.statistics import mcnemar
 from signstep.errors import InputError
 from signstep.plain import one_line
 
@@ -61,7 +61,8 @@ def compare(before: Result, after: Result) -> Comparison:
     common = [identity for identity in new if identity in old]
     if not common:
         raise InputError(
-            "the baseline and this result have no example in common: were they made from the same data, box and scale?"
+            "the baseline and this result have no example in common",
+            remedy="were they made from the same data, box and scale?",
         )
     lost = tuple(identity for identity in common if old[identity] and not new[identity])
     won = tuple(identity for identity in common if new[identity] and not old[identity])
@@ -92,25 +93,6 @@ def compare(before: Result, after: Result) -> Comparison:
         clean_won=mended,
         clean_p_value=mcnemar(spoilt, mended),
     )
-
-
-def mcnemar(lost: int, won: int) -> float:
-    """The exact two-sided McNemar test (McNemar 1947): a fair coin thrown for every example that changed side.
-
-    >>> mcnemar(0, 0), round(mcnemar(10, 2), 4)
-    (1.0, 0.0386)
-    """
-    changed = lost + won
-    if changed == 0:
-        return 1.0
-    # In logarithms: 2**-changed underflows from 1,075 changes on.
-    fewer = min(lost, won)
-    tail = math.fsum(math.exp(_log_choose(changed, k) - changed * math.log(2)) for k in range(fewer + 1))
-    return min(1.0, 2 * tail)
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:

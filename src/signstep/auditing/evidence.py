@@ -20,8 +20,8 @@ from signstep.model.subject import Question
 class Evidence:
     """Collects, for each example that was right and then fooled, the first attack's point that did it.
 
-    Pass one to `signstep.audit`; no more than ``limit`` bytes of inputs are kept. Of a model with several inputs each
-    is kept under its name, "x:image" and "x_adv:image"; those that the attack leaves alone as "x:" alone.
+    Pass one as ``evidence`` of an `ss.Run`; no more than ``limit`` bytes of inputs are kept. Of a model with several
+    inputs each is kept under its name, "x:image" and "x_adv:image"; those that the attack leaves alone as "x:" alone.
 
     Attributes:
         limit: bytes of inputs to keep; examples beyond it, and those of another shape than the first, are counted in
@@ -109,7 +109,7 @@ class Evidence:
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise LoadError(f"{path} cannot be read: {error}") from error
+            raise LoadError(f"{path} cannot be read: {error}", remedy="pass the points of a report") from error
 
 
 def write_points(points: Mapping[str, Tensor], path: str | Path) -> None:
@@ -126,7 +126,7 @@ def write_points(points: Mapping[str, Tensor], path: str | Path) -> None:
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise LoadError(f"{path} cannot be written ({error}); pass another folder") from error
+        raise LoadError(f"{path} cannot be written ({error})", remedy="pass another folder") from error
 
 
 def inputs_of(tree: Tree) -> dict[str, Tensor]:
@@ -137,9 +137,9 @@ def inputs_of(tree: Tree) -> dict[str, Tensor]:
 
 
 def _keep_confidence(kept: dict[str, list[Tensor]], question: Question, index: Tensor, x_adv: Tree) -> None:
-    """The probability of each answer, for classes."""
+    """The probability of each answer, for classes that have scores."""
     task, problem = question.problem.task, question.problem.take(index)
-    if not isinstance(task, Multiclass):
+    if not isinstance(task, Multiclass) or question.form == "labels":
         return
     for name, x in (("confidence", take(question.x, index)), ("confidence_adv", take(x_adv, index))):
         with torch.no_grad():

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from signstep.auditing.result import NOT_RUN, Examples, Result, worst_case
+from signstep.auditing.record import NOT_RUN, Examples, Record, worst_case
 from signstep.engine.statistics import quantile
 
 _QUARTERS = (0.25, 0.5, 0.75)
@@ -43,7 +43,7 @@ class Step:
     elapsed: float
 
 
-def steps(result: Result) -> tuple[Step, ...]:
+def steps(result: Record) -> tuple[Step, ...]:
     """The rungs of a ladder in their order; also of attacks that all took all examples, as if they were rungs."""
     found: list[Step] = []
     elapsed = 0.0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from signstep.attacks.recipes import needs_of
-from signstep.auditing.result import aside_note
+from signstep.auditing.record import aside_note
 from signstep.auditing.tally import Tally
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
@@ -20,6 +20,7 @@ from signstep.engine.outcome import Outcome
 from signstep.engine.problem import nearness
 from signstep.engine.tree import Tree, put, take, tree_map
 from signstep.errors import GradientError, InputError, ModelError, VictimError
+from signstep.messages import Arg
 from signstep.model.subject import Question
 
 _COUNTED = re.compile(r" #\d+$")
@@ -59,7 +60,9 @@ class Rung:
         except ValueError:
             near = -1.0
         if not near > 0:
-            raise InputError(f"rung {spec!r}: after the recipe only 'near<=NUMBER' may follow, such as near<=0.25")
+            raise InputError(
+                f"rung {spec!r}: after the recipe only 'near<=NUMBER' may follow", remedy="write near<=0.25, say"
+            )
         return cls(recipe, near)
 
     def __str__(self) -> str:
@@ -130,14 +133,14 @@ def ladder(spec: str | Sequence[str | Attack | Rung]) -> Ladder:
     """
     if not isinstance(spec, str):
         if not spec:
-            raise InputError("ladder has no rungs; pass one or more recipes, or the name of a preset")
+            raise InputError(Arg("ladder"), "has no rungs", remedy="pass one or more recipes, or the name of a preset")
         return Ladder("custom", tuple(Rung.of(rung) for rung in spec), "rungs of one's own")
     if spec in LADDERS:
         return LADDERS[spec]
     latest = [name for name in LADDERS if name.partition("@")[0] == spec]
     if latest:
         return LADDERS[latest[-1]]
-    raise InputError(f"ladder={spec!r} is not one of {', '.join(LADDERS)}; or pass a list of recipes")
+    raise InputError(Arg("ladder", spec), f"is not one of {', '.join(LADDERS)}", remedy="or pass a list of recipes")
 
 
 def climb(
@@ -199,7 +202,7 @@ def climb(
         # Each reason once, with the first rung that it holds for: the last word on what to do may be another's.
         first = {reason: name for name, reason in reversed(aside_.items()) if not reason.startswith(_FOLLOWS)}
         said = "; ".join(aside_note(name, reason) for reason, name in reversed(first.items()))
-        raise InputError(f"no rung of the ladder could be run; {said}")
+        raise InputError(f"no rung of the ladder could be run: {said}", remedy="pass other recipes")
 
 
 def _better(outcome: Outcome, index: Tensor, best: Tree, near: Tensor) -> tuple[Tree, Tensor]:

@@ -102,7 +102,8 @@ class TransferMatrix:
         try:
             if plain.pop("format") != FORMAT:
                 raise LoadError(
-                    f"the transfer record has another format than {FORMAT}; read it with the version that wrote it"
+                    f"the transfer record has another format than {FORMAT}",
+                    remedy="read it with the version that wrote it",
                 )
             found = cls(
                 sources=_names(plain["sources"]),
@@ -121,7 +122,7 @@ class TransferMatrix:
             if isinstance(error, LoadError):
                 raise
             raise LoadError(
-                f"this is no record of a transfer ({error!r}); pass what signstep transfer wrote"
+                f"this is no record of a transfer ({error!r})", remedy="pass what signstep transfer wrote"
             ) from error
 
     def _check(self) -> None:

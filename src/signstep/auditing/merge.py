@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from signstep.auditing.result import CurvePoint, Examples, Result, worst_case
+from signstep.auditing.record import CurvePoint, Examples, worst_case
+from signstep.auditing.result import Result
 from signstep.auditing.tally import Facts, Sums, nearest_curves
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
 
 Item = TypeVar("Item")
 
@@ -17,7 +19,7 @@ _OWN = ("shard", "tolerance")
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """Join the results of ``audit(..., shard=(i, n))`` for all i, in any order.
+    """Join the results of ``audit(..., run=Run(shard=(i, n)))`` for all i, in any order.
 
     Examples stand in the order of the data, counts and passes are added, medians and quartiles taken over all examples.
     The result is the one of a single audit, but for the seconds, which are summed.
@@ -31,7 +33,7 @@ def merge(results: Sequence[Result]) -> Result:
     Example:
         >>> import torch, signstep as ss
         >>> model, data = torch.nn.Linear(4, 3), (torch.rand(9, 4), torch.arange(9) % 3)
-        >>> shards = [ss.audit(model, data, threat=ss.linf(0.1), shard=(i, 2)) for i in range(2)]
+        >>> shards = [ss.audit(model, data, threat=ss.linf(0.1), run=ss.Run(shard=(i, 2))) for i in range(2)]
         >>> ss.merge(shards).examples
         9
     """
@@ -42,7 +44,7 @@ def merge(results: Sequence[Result]) -> Result:
     whole = sum(sizes)
     if sizes != [len(range(place, whole, len(shards))) for place in range(len(shards))]:
         raise InputError(
-            f"the shards have {sizes} examples, which no {whole} examples split into; was the data the same?"
+            f"the shards have {sizes} examples, which no {whole} examples split into", remedy="was the data the same?"
         )
     first = shards[0]
     examples = _woven_examples(shards)
@@ -94,30 +96,33 @@ def merge_points(shards: Sequence[Result], points: Sequence[Mapping[str, Tensor]
 
 def _in_order(results: Sequence[Result]) -> list[Result]:
     if not results:
-        raise InputError("no results to merge; pass one for each shard")
+        raise InputError("no results to merge", remedy="pass one for each shard")
     found: dict[int, Result] = {}
     count = None
     for place, result in enumerate(results):
         shard = result.terms.get("shard")
         if shard is None:
             raise InputError(
-                f"result {place + 1} is of a whole audit; make the parts with shard=(i, n), on the command line "
-                "--shard I/N"
+                f"result {place + 1} is of a whole audit",
+                remedy=(
+                    "make the parts with",
+                    Arg("shard", Blank("i", "n"), python="shard=(i, n), on the command line --shard I/N"),
+                ),
             )
         number, of = shard
         count = of if count is None else count
         if of != count:
             raise InputError(
-                f"result {place + 1} is shard {number}/{of}, the first is one of {count}; pass one audit's"
+                f"result {place + 1} is shard {number}/{of}, the first is one of {count}", remedy="pass one audit's"
             )
         if number in found:
-            raise InputError(f"shard {number}/{of} is there twice; pass each once")
+            raise InputError(f"shard {number}/{of} is there twice", remedy="pass each once")
         if result.partial:
-            raise InputError(f"shard {number}/{of} is partial: it was interrupted; run it to its end")
+            raise InputError(f"shard {number}/{of} is partial: it was interrupted", remedy="run it to its end")
         found[number] = result
     missing = [f"{number}/{count}" for number in range(count or 0) if number not in found]
     if missing:
-        raise InputError(f"shards are missing: {', '.join(missing)}; pass a result for each")
+        raise InputError(f"shards are missing: {', '.join(missing)}", remedy="pass a result for each")
     return [found[number] for number in sorted(found)]
 
 
@@ -137,8 +142,8 @@ def _check_same(first: Result, other: Result) -> None:
     for name in [*one, *(name for name in two if name not in one)]:
         if one.get(name) != two.get(name):
             raise InputError(
-                f"shards {_label(first)} and {_label(other)} differ in {name}: {one.get(name)} and {two.get(name)}; "
-                "make all of them under the same terms"
+                f"shards {_label(first)} and {_label(other)} differ in {name}: {one.get(name)} and {two.get(name)}",
+                remedy="make all of them under the same terms",
             )
 
 

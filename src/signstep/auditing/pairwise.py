@@ -8,6 +8,7 @@ from typing import Any
 from signstep.auditing.compare import Comparison, compare, holm
 from signstep.auditing.result import Result
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.plain import markdown, one_line
 
 LEVEL = 0.05
@@ -175,9 +176,9 @@ def compare_all(
         InputError: fewer than two, no such name, or results without a common example.
     """
     if len(results) < 2:
-        raise InputError(f"compare got {len(results)} result; pass two or more")
+        raise InputError(f"compare got {len(results)} result", remedy="pass two or more")
     if against is not None and against not in results:
-        raise InputError(f"against={against!r} is none of the results; pass one of {', '.join(results)}")
+        raise InputError(Arg("against", against), "is none of the results", remedy=f"pass one of {', '.join(results)}")
     names = (
         list(combinations(results, 2)) if against is None else [(against, name) for name in results if name != against]
     )
@@ -208,7 +209,7 @@ def _compared(results: Mapping[str, Result], one: str, other: str) -> Comparison
         return compare(results[one], results[other])
     except InputError as error:
         raise InputError(
-            f"{one} and {other} have no example in common: audit both on the same data, box and scale"
+            f"{one} and {other} have no example in common", remedy="audit both on the same data, box and scale"
         ) from error
 
 

@@ -4,16 +4,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from signstep.attacks.recipes import RECIPES, canonical, recipe
+from signstep.attacks.recipes import RECIPES, canonical, recipe, split
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.ladder import LADDERS, Rung
-from signstep.auditing.result import NOT_RUN, AttackResult, Result
+from signstep.auditing.record import NOT_RUN, AttackResult
+from signstep.auditing.result import Result
 from signstep.auditing.run import rung_names
 from signstep.auditing.tally import Facts
 from signstep.engine.eot import Eot
 from signstep.engine.oracles import Autograd
 from signstep.engine.passes import Setting
 from signstep.errors import InputError
+from signstep.importing import is_spec
+from signstep.registry import typed_only
 
 _AGAIN = re.compile(r" #\d+$")
 
@@ -55,7 +58,11 @@ def passes(result: Result, own: Mapping[str, Any] | None = None, there: Sequence
         if own is None and "domain" in result.terms and not _is_recipe(entry.name):
             unknown.append(entry.name)
             continue
-        attack = (own or {}).get(entry.name) or _recipe(entry.name, result, book)
+        attack = (own or {}).get(entry.name)
+        if attack is None and (foreign := _foreign(entry.name)) is not None:
+            unknown.append(f"{entry.name}, whose {foreign} is somebody's own (pass it with --attack, if you trust it)")
+            continue
+        attack = attack or _recipe(entry.name, result, book)
         if attack is None:
             continue
         facts = Facts.of(attack)
@@ -97,7 +104,19 @@ def _undefined(attack: Any, result: Result) -> bool:
 
 
 def _is_recipe(name: str) -> bool:
-    return canonical(name).partition(":")[0].partition(" ")[0] in RECIPES and " on " not in name
+    return _base(name) in RECIPES and " on " not in name
+
+
+def _base(name: str) -> str:
+    """What a record calls an attack, without options, the rule of a rung and the number of a repetition."""
+    return split(canonical(name.partition(" ")[0]))[0]
+
+
+def _foreign(name: str) -> str | None:
+    """The "module:name" of an attack that nobody has typed here: a record's word imports nothing."""
+    base = _base(name)
+    with typed_only():
+        return base if is_spec(base) and base not in RECIPES else None
 
 
 def _recipe(name: str, result: Result, book: Book) -> Any:
@@ -106,10 +125,11 @@ def _recipe(name: str, result: Result, book: Book) -> Any:
         rung = Rung.of(_AGAIN.sub("", name))
         assert isinstance(rung.recipe, str)
         if canonical(rung.recipe) != rung.recipe:
-            raise InputError(f"it is written {canonical(rung.recipe)}")
+            raise InputError("it is written otherwise", remedy=f"write {canonical(rung.recipe)}")
         eot = result.terms.get("eot")
         oracle = Eot(eot, inner=Autograd()) if isinstance(eot, int) and eot > 1 else None
-        return recipe(rung.recipe, oracle=oracle)
+        with typed_only():
+            return recipe(rung.recipe, oracle=oracle)
     except InputError as error:
         book.wrong.append(f"{name} is no recipe of this version ({error})")
         return None

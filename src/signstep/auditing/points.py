@@ -4,6 +4,7 @@ Needs no model, and reaches nothing that attacks.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.result import Result
-from signstep.engine.verify import Terms, Verification, verify
+from signstep.engine.verify import KINDS, Terms, Verification, verify
 
 Checker: TypeAlias = Callable[[Mapping[str, Any], Tensor, Tensor], Verification]
 
@@ -134,11 +135,9 @@ def allowed(
         complete &= _told_twice(result, points, part, end, known, book)
         if book.wrong:
             return book.check("threat model", "")
-        checker = (checkers or {}).get(part["kind"])
-        if checker is not None:
-            answer = checker(result.terms, points[f"x{end}"], points[f"x_adv{end}"])
-        else:
-            answer = verify(points[f"x{end}"], points[f"x_adv{end}"], _terms_of(part, points, end))
+        answer = _checked(result, points, part, end, known, (checkers or {}).get(part["kind"]))
+        if answer is None:
+            return Check("threat model", True, f"not checked: {_brought(part['kind'], result)}", complete=False)
         inside, tolerance = inside & answer.ok.cpu(), max(tolerance, answer.tolerance)
         sizes = torch.maximum(sizes, answer.size.cpu().double())
     rows = points["row"][~inside].tolist()
@@ -150,11 +149,8 @@ def allowed(
         f"the record allows a tolerance of {stated:.2g}, the check {tolerance:.2g}",
     )
     check = book.check("threat model", f"{len(inside)} points inside, tolerance {tolerance:.2g}")
-    if complete:
-        return check
-    return Check(
-        check.name, check.holds, f"{check.seen}; bounds for each example are the report's own word", complete=False
-    )
+    own_word = f"{check.seen}; bounds for each example are the report's own word"
+    return check if complete else replace(check, seen=own_word, complete=False)
 
 
 def _told_twice(
@@ -213,6 +209,32 @@ def _distances(result: Result, points: Mapping[str, Tensor], sizes: Tensor, book
         stated = column[row] if column is not None and 0 <= row < len(column) else None
         near = stated is not None and abs(stated - size) <= 1e-5 * max(size, abs(stated)) + 1e-7
         book.need(near, f"the point of example {row} is {size:.6g} away, the record has {stated}")
+
+
+def _checked(
+    result: Result,
+    points: Mapping[str, Tensor],
+    part: Mapping[str, Any],
+    end: str,
+    known: Terms | None,
+    checker: Checker | None,
+) -> Verification | None:
+    """What the checker says of the points of one input; None where nobody here has one for this norm or set."""
+    before, after = points[f"x{end}"], points[f"x_adv{end}"]
+    if checker is not None:
+        return checker(result.terms, before, after)
+    check = known.check if known is not None and known.kind == part["kind"] else None
+    if check is None and part["kind"] not in KINDS:
+        return None
+    return verify(before, after, replace(_terms_of(part, points, end), check=check))
+
+
+def _brought(kind: str, result: Result) -> str:
+    """What is to be brought, so that points in a norm or set that is not Signstep's can be checked."""
+    what = f"{kind!r} is no norm or set of Signstep's, and whoever has it brings its check"
+    if "domain" in result.terms:
+        return f"{what}: pass --domain {result.terms['domain']}, if you trust it"
+    return f"{what}: pass --threat with your own, as module:norm:eps, if you trust it"
 
 
 def _terms_of(terms: Mapping[str, Any], points: Mapping[str, Tensor], end: str) -> Terms:

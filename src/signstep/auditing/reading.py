@@ -38,18 +38,23 @@ def parse(text: str) -> Any:
             more lists and objects; or longer than a record may be.
     """
     if len(text) > LARGEST:
-        raise LoadError(f"this is not a signstep result: {len(text)} characters, more than the {LARGEST} it may have")
+        raise not_a_result(f"{len(text)} characters, more than the {LARGEST} it may have")
     brackets = _BRACKETS.sub("", _STRING.sub("", text))
     if len(brackets) > 2 * MOST:
-        raise LoadError(f"this is not a signstep result: it has more than {MOST} lists and objects")
+        raise not_a_result(f"it has more than {MOST} lists and objects")
     if (depth := _depth(brackets)) > DEEPEST:
-        raise LoadError(f"this is not a signstep result: it nests {depth} deep, records at most {DEEPEST}")
+        raise not_a_result(f"it nests {depth} deep, records at most {DEEPEST}")
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         if isinstance(error, LoadError):
             raise
-        raise LoadError(f"this is not a signstep result ({type(error).__name__}: {error})") from error
+        raise not_a_result(f"{type(error).__name__}: {error}") from error
+
+
+def not_a_result(why: str) -> LoadError:
+    """The error about what is no record of ours."""
+    return LoadError(f"this is not a signstep result: {why}", remedy="pass the result.json of a report")
 
 
 def made(kind: type[Made], plain: Any, where: str = "") -> Made:
@@ -67,12 +72,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise LoadError(f"this is not a signstep result: the name {_short(twice)} comes twice in one object")
+        raise not_a_result(f"the name {_short(twice)} comes twice in one object")
     return found
 
 
 def _no_constant(word: str) -> NoReturn:
-    raise LoadError(f"this is not a signstep result: it has the number {word}, and a record's are finite")
+    raise not_a_result(f"it has the number {word}, and a record's are finite")
 
 
 def _finite(text: str) -> float:
@@ -137,7 +142,7 @@ def _anything(plain: Any, where: str) -> Any:
 
 def _bounded(plain: Any, where: str) -> Any:
     if type(plain) is int and not -_WIDEST <= plain < _WIDEST:
-        raise LoadError(f"this is not a signstep result: {_at(where)} is a whole number beyond 64 bits")
+        raise not_a_result(f"{_at(where)} is a whole number beyond 64 bits")
     return plain
 
 
@@ -198,14 +203,14 @@ def _object(kind: Any) -> Callable[[Any, str], Any]:
         if not isinstance(plain, dict):
             _wrong(where, "an object", plain)
         if unknown := sorted(set(plain) - set(parts)):
-            raise LoadError(f"this is not a signstep result: {_at(where)} has no field {_short(unknown[0])}")
+            raise not_a_result(f"{_at(where)} has no field {_short(unknown[0])}")
         if missing := [name for name in parts if name not in plain]:
-            raise LoadError(f"this is not a signstep result: {_at(where)} lacks {missing[0]}")
+            raise not_a_result(f"{_at(where)} lacks {missing[0]}")
         values = {name: parts[name](part, f"{where}.{name}") for name, part in plain.items()}
         try:
             return kind(**values)
         except SignstepError as error:  # what the class itself does not allow
-            raise LoadError(f"this is not a signstep result: {_at(where)}: {error}") from error
+            raise not_a_result(f"{_at(where)}: {error}") from error
 
     return read
 
@@ -215,7 +220,7 @@ _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 def _wrong(where: str, wanted: str, plain: Any) -> NoReturn:
     seen = _short(json.dumps(plain, default=repr)) if not isinstance(plain, (dict, list)) else type(plain).__name__
-    raise LoadError(f"this is not a signstep result: {_at(where)} is {seen}, not {wanted}")
+    raise not_a_result(f"{_at(where)} is {seen}, not {wanted}")
 
 
 def _at(where: str) -> str:

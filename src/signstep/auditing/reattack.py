@@ -7,6 +7,7 @@ leaves a sample of n untouched with a chance of (1 - s)^n, and none fallen of n 
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,11 +16,15 @@ from torch import Tensor
 from signstep.auditing.checks import Check
 from signstep.auditing.ladder import LADDERS
 from signstep.auditing.result import Result
-from signstep.auditing.run import audit
+from signstep.auditing.run import Curve, Run, audit
 from signstep.engine.statistics import exact_lower, exact_upper
+from signstep.engine.threat import Threat
 from signstep.engine.tree import Tree, rows, take
 from signstep.errors import InputError
-from signstep.model.subject import Model
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.search import Search
+from signstep.registry import NotTypedError, typed_only
 
 # Another machine's rounding, or a recipe whose steps magnify it, lets so many of the held fall without a lie, and
 # changes the step at which so many fall, or how far they lie from the boundary.
@@ -52,7 +57,8 @@ def attacked_again(
     count: int,
     *,
     model: Model,
-    reading: Mapping[str, Any],
+    threat: Threat,
+    search: Search | None = None,
     attacks: Mapping[str, Any] | None = None,
     device: torch.device | None = None,
     drawn: Sequence[int] | None = None,
@@ -66,7 +72,8 @@ def attacked_again(
         data: batches of them.
         count: examples to draw of each kind, at most those that there are.
         model: the verifier's.
-        reading: arguments of `signstep.audit` that say how model and data are read: threat, task, mean, ...
+        threat: in raw units.
+        search: units of the budget and loss; what else there is to a search is the record's.
         attacks: attack objects by name, for names that are no recipes.
         device: where it runs.
         drawn: the sample, for tests; None draws it by the system's secure generator.
@@ -81,18 +88,24 @@ def attacked_again(
     x, y = _rows(data, sample)
     levels = [point.eps for point in result.curves.get("fgsm", ())]
     try:
-        again = audit(
-            model,
-            [(x, y if result.terms.get("labels") == "given" else None)],
-            **{**reading, **_attacks(result, attacks or {})},
-            target=result.terms.get("target"),
-            engine=result.terms.get("engine", "exact"),
-            eot=result.terms.get("eot", 1),
-            seed=result.terms.get("seed", 0),
-            curve=levels or False,
-            curve_attacks=(),
-            device=device,
-        )
+        with typed_only():  # the names of attacks are the record's
+            again = audit(
+                model,
+                [(x, y if result.terms.get("labels") == "given" else None)],
+                threat=threat,
+                **_attacks(result, attacks or {}),
+                curve=Curve(levels or False, ()),
+                search=replace(
+                    search or Search(),
+                    target=result.terms.get("target"),
+                    engine=result.terms.get("engine", "exact"),
+                    eot=result.terms.get("eot", 1),
+                    seed=result.terms.get("seed", 0),
+                ),
+                run=Run(device=device),
+            )
+    except NotTypedError as error:
+        return Check("again", True, f"nothing was attacked: {error}", complete=False)
     except InputError as error:
         return Check("again", False, f"the record's attacks cannot be run ({error})")
     return _outcome(result, again, sample)
@@ -176,7 +189,11 @@ def _rows(data: Iterable[tuple[Tree, Tensor | None]], sample: Sequence[int]) -> 
                 labels.append(y[index])
         start += rows(x)
     if sum(map(rows, parts)) < len(sample):
-        raise InputError(f"the data has {start} examples, and example {sample[-1]} was to be attacked again")
+        raise InputError(
+            Arg("data"),
+            f"has {start} examples, and example {sample[-1]} was to be attacked again",
+            remedy="pass the data of the audit",
+        )
     first = parts[0]
     if isinstance(first, Tensor):
         joined: Tree = torch.cat([part for part in parts if isinstance(part, Tensor)])

@@ -18,7 +18,8 @@ from signstep.auditing.figures import (
     passes_quartiles,
     transferred,
 )
-from signstep.auditing.result import NOT_RUN, AttackResult, CurvePoint, Result, worst_case
+from signstep.auditing.record import NOT_RUN, AttackResult, CurvePoint, worst_case
+from signstep.auditing.result import Result
 
 CLASSES = ("multiclass", "binary")
 """Tasks whose answers are classes, which the record then has for every example."""

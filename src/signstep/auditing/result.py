@@ -3,257 +3,33 @@
 import json
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from signstep.auditing.reading import LARGEST, made, parse
-from signstep.auditing.sections import Section
-from signstep.engine.statistics import wilson
+from signstep.auditing.findings import Finding, examine
+from signstep.auditing.reading import LARGEST, made, not_a_result, parse
+from signstep.auditing.record import SCHEMA, Record
+from signstep.auditing.table import table
 from signstep.errors import LoadError, MissingExtraError
 from signstep.io.files import write_whole
 from signstep.plain import plain_json
 
-SCHEMA = 3
-
 # Records of schema 2 have no sections, and are read as having none.
 _READ = (2, SCHEMA)
 
-# The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
-NOT_RUN = "-"
-
-# The note on a curve that could not be drawn begins so; the reason follows.
-NO_RAY = "the curve of FGSM over sizes was left out"
-
-UPPER_BOUND = (
-    "Robust accuracy is an upper bound on the truth: a stronger attack can only lower it. The interval covers the "
-    "sampling of examples only."
-)
-
-
-_ASIDE = ("rung ", " was not run: ")
-
-
-def aside_note(name: str, reason: str) -> str:
-    """What a record says of a rung of a preset that was set aside; `Result.set_aside` reads it."""
-    return f"{_ASIDE[0]}{name}{_ASIDE[1]}{reason}"
-
 
 @dataclass(frozen=True)
-class AttackResult:
-    """What one attack did to all examples.
-
-    Attributes:
-        name: of the recipe, with options.
-        fooled: examples, right without the attack, on which the model then failed.
-        held: examples, right without the attack, that survived it.
-        undetermined: examples, right without the attack, about which it could find out nothing (vanished gradient, NaN,
-            unverified): counted apart and never as robust.
-        reached: targeted goals: examples that reached the target and were not there before; else None.
-        already: targeted goals: examples that were at the target without the attack; else None.
-        right_after: examples that the model answers rightly at the attacked point; None for targeted goals.
-        distance: median length of the change among the fooled, in the threat's norm; None if none was fooled.
-        forwards: forward passes for each example, mean; the model's and surrogates', verdicts included.
-        backwards: backward passes for each example, mean.
-        seconds: wall-clock time.
-        steps: gradient steps of each run.
-        gradients: gradients looked at.
-        dead_gradients: of these, gradients with no usable coordinate.
-        zero: share of gradient coordinates that were exactly zero.
-        nonfinite: share that was NaN or infinite.
-        underflow: share that was too small for full precision.
-        unverified: returned points that failed the independent check.
-        source: the paper.
-        entered: examples it was run on: all, or those still standing when its turn on a ladder came.
-        coordinates: coordinates of all gradients looked at, which the three shares are shares of.
-        needs: what it asks the model for: "gradients", "scores", "labels" or "nothing".
-        queries: quartiles of the forward passes spent on each example it was run on, verdicts included: what it costs
-            an attacker to succeed or to give up. None if it was run on none.
-        nearest: of attacks that look for the smallest change: quartiles of the length of the nearest point that fools,
-            also beyond eps, over the right examples it was run on; an entry is None where that is nowhere. Else None.
-        transfers: by name of another model: of the examples that it was run on and the other model answers rightly
-            untouched, how many the other model gets wrong at the attacked point, and how many there are.
-    """
-
-    name: str
-    fooled: int
-    held: int
-    undetermined: int
-    reached: int | None
-    already: int | None
-    right_after: int | None
-    distance: float | None
-    forwards: float
-    backwards: float
-    seconds: float
-    steps: int
-    gradients: int
-    dead_gradients: int
-    zero: float
-    nonfinite: float
-    underflow: float
-    unverified: int
-    source: str
-    entered: int
-    needs: str
-    queries: tuple[float, float, float] | None
-    coordinates: int = 0
-    nearest: tuple[float | None, float | None, float | None] | None = None
-    transfers: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class CurvePoint:
-    """An attack at one size: how many of the examples that were right untouched it fools there."""
-
-    eps: float
-    fooled: int
-
-
-@dataclass(frozen=True)
-class Examples:
-    """One entry for each example, in the order of the stream.
-
-    ``clean`` has a letter for each: r right, w wrong. ``verdicts`` has one string for each attack: f fooled, h held,
-    u undetermined, - not run (a rung of a ladder is run on the examples still standing). ``smallest_eps`` is the
-    smallest size that fools along the FGSM ray, None where none was found.
-    For classification ``labels`` and, by "clean" and by attack, the model's ``answers``; else both are empty.
-    By attack: ``passes``, the forward passes spent; ``distances``, the length of the change where it fooled, else None;
-    ``nearest``, of attacks that look for the smallest change, the length of the nearest point that fools, None where
-    none was found. By other model and then by "clean" and by attack, ``transfers`` has letters: r the other model is
-    right there, w wrong, - not run.
-    """
-
-    ids: tuple[str, ...]
-    clean: str
-    verdicts: dict[str, str]
-    smallest_eps: tuple[float | None, ...]
-    labels: tuple[int, ...] = ()
-    answers: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    passes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    distances: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
-    nearest: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
-    transfers: dict[str, dict[str, str]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Result:
-    """Everything an audit found, under the terms it was found.
-
-    Attributes:
-        model: description.
-        data: description.
-        examples: number of examples seen.
-        clean_right: examples that the model answers rightly untouched (the labels' agreement with the model when the
-            labels are its own predictions).
-        held: examples that were right and survived every attack.
-        undetermined: examples that were right, that no attack fooled, and on which none could search, neither by
-            gradients nor by asking.
-        attacks: one entry for each attack.
-        curves: by attack, the same at several sizes. FGSM's come from one gradient, those of an attack that looks for
-            the smallest change from its one run; other attacks keep what they found at a smaller size.
-        terms: threat, goal, labels, loss, input space, model mode, seed, device: what the numbers mean.
-        notes: what the reader must know.
-        versions: of Signstep, Python, torch and NumPy.
-        seconds: wall-clock time.
-        partial: the audit was interrupted, or an attack ended early: the counts cover what was seen until then.
-        per_example: one entry for each example.
-        classes: names of the classes, in the order of the labels, where they are known.
-        hashes: SHA-256 of what went in, where it is known: "weights", "data", "code" (the model's Python files) and
-            "preprocessing" (what Signstep does to the data).
-        ladder: the ladder that the attacks are rungs of, in their order; "" if each attack was run on all examples.
-        sections: what the domain says of it in the words of its users; empty for classifiers of images.
-        schema: version of this record.
-    """
-
-    model: str
-    data: str
-    examples: int
-    clean_right: int
-    held: int
-    undetermined: int
-    attacks: tuple[AttackResult, ...]
-    curves: dict[str, tuple[CurvePoint, ...]]
-    terms: dict[str, Any]
-    notes: tuple[str, ...]
-    versions: dict[str, str]
-    seconds: float
-    partial: bool
-    per_example: Examples
-    classes: tuple[str, ...] = ()
-    hashes: dict[str, str] = field(default_factory=dict)
-    ladder: str = ""
-    sections: tuple[Section, ...] = ()
-    schema: int = SCHEMA
+class Result(Record):
+    """Everything an audit found, under the terms it was found: a `Record` that can be printed, saved and read."""
 
     @property
-    def clean_accuracy(self) -> float:
-        """Share of examples answered rightly untouched."""
-        return self.clean_right / self.examples if self.examples else math.nan
-
-    @property
-    def robust_accuracy(self) -> float:
-        """Share of *all* examples that were right and survived every attack: an upper bound on the truth."""
-        return self.held / self.examples if self.examples else math.nan
-
-    @property
-    def success_rate(self) -> float:
-        """Share of the initially right examples that some attack fooled."""
-        return self.fooled / self.clean_right if self.clean_right else math.nan
-
-    @property
-    def curve(self) -> tuple[CurvePoint, ...]:
-        """FGSM at several sizes."""
-        return self.curves.get("fgsm", ())
-
-    @property
-    def no_curve(self) -> str:
-        """Why there is no curve of FGSM, where there was to be one; else nothing."""
-        return next((note for note in self.notes if note.startswith(NO_RAY)), "")
-
-    @property
-    def set_aside(self) -> dict[str, str]:
-        """By rung, why it was not run: of a preset those that this threat, task or model has no place for."""
-        told = (note[len(_ASIDE[0]) :].partition(_ASIDE[1]) for note in self.notes if note.startswith(_ASIDE[0]))
-        names = {entry.name for entry in self.attacks}
-        return {name: reason for name, found, reason in told if found and name in names}
-
-    @property
-    def tried(self) -> tuple[AttackResult, ...]:
-        """The attacks without those that were set aside."""
-        aside = self.set_aside
-        return tuple(entry for entry in self.attacks if entry.entered or entry.name not in aside)
-
-    @property
-    def fooled(self) -> int:
-        """Examples that were right and that some attack fooled."""
-        return self.clean_right - self.held - self.undetermined
-
-    @property
-    def worst_case(self) -> str:
-        """A letter for each example: w wrong untouched, f fooled by some attack, u undetermined, h held."""
-        return worst_case(self.per_example, self.attacks)
-
-    def attack(self, name: str) -> AttackResult:
-        """The entry of one attack.
-
-        Raises:
-            KeyError: it did not run.
-        """
-        for entry in self.attacks:
-            if entry.name == name:
-                return entry
-        raise KeyError(f"no attack {name!r} in this result; it has {[entry.name for entry in self.attacks]}")
-
-    def interval(self, count: int) -> tuple[float, float]:
-        """The 95 % Wilson interval of ``count`` out of all examples."""
-        return wilson(count, self.examples)
+    def findings(self) -> tuple[Finding, ...]:
+        """What should make the reader doubt or act, in the order of the codes; `examine` can set some aside."""
+        return examine(self)
 
     def __str__(self) -> str:
-        from signstep.auditing.table import table
-
-        return table(self)
+        return "\n".join([table(self), *map(str, self.findings)])
 
     def log(self, prefix: str = "signstep") -> None:
         """Log the figures and the record to the active MLflow run.
@@ -296,14 +72,17 @@ class Result:
         """
         schema = plain.get("schema") if isinstance(plain, dict) else None
         if type(schema) is not int:
-            raise LoadError("this is not a signstep result: it does not say which schema it has")
+            raise not_a_result("it does not say which schema it has")
         if schema not in _READ:
             made_by = plain.get("versions")
             by = f" (signstep {made_by.get('signstep')})" if isinstance(made_by, dict) else ""
-            raise LoadError(f"this record has schema {schema}{by}, this version of signstep reads {SCHEMA}")
+            raise LoadError(
+                f"this record has schema {schema}{by}, this version of signstep reads {SCHEMA}",
+                remedy="read it with the version that wrote it",
+            )
         if schema < SCHEMA:
             if "sections" in plain:
-                raise LoadError(f"this is not a signstep result: it has sections, and schema {schema} has none")
+                raise not_a_result(f"it has sections, and schema {schema} has none")
             plain = {**plain, "schema": SCHEMA, "sections": []}
         return made(cls, plain)
 
@@ -317,7 +96,9 @@ class Result:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LoadError(f"{path} cannot be written ({error.strerror or error}); pass another folder") from error
+            raise LoadError(
+                f"{path} cannot be written ({error.strerror or error})", remedy="pass another folder"
+            ) from error
         write_whole(path, self.to_json() + "\n")
         return path
 
@@ -331,32 +112,12 @@ class Result:
         path = Path(path)
         try:
             if path.exists() and not path.is_dir() and not path.is_file():  # a pipe would keep its reader waiting
-                raise LoadError(f"{path} cannot be read: it is no plain file")
+                raise LoadError(f"{path} cannot be read: it is no plain file", remedy="pass a result.json")
             if path.is_file() and path.stat().st_size > LARGEST:
-                raise LoadError(f"{path} cannot be read: it is larger than the {LARGEST} bytes of the largest record")
+                raise LoadError(
+                    f"{path} cannot be read: it is larger than the {LARGEST} bytes of the largest record",
+                    remedy="pass a result.json",
+                )
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise LoadError(f"{path} cannot be read: {error}") from error
-
-
-def worst_case(examples: Examples, attacks: Sequence[AttackResult]) -> str:
-    """Attacks combined pointwise: one letter for each example.
-
-    An example is undetermined when no attack fooled it and none of those run on it could search: gradients vanished,
-    outputs were NaN, the victim had gone. A search by scores or labels settles it as one by gradients does; a control,
-    which asks the model nothing before its verdict, settles nothing beside them.
-    """
-    columns = list(examples.verdicts.values())
-    # Attacks led by surrogates need nothing of the model, and have searched all the same.
-    searched = (entry for entry in attacks if entry.needs != "nothing" or entry.gradients)
-    informed = [examples.verdicts[entry.name] for entry in searched] or columns
-
-    def letter(row: int, clean: str) -> str:
-        if clean == "w":
-            return "w"
-        if any(column[row] == "f" for column in columns):
-            return "f"
-        seen = [column[row] for column in informed if column[row] != NOT_RUN]
-        return "u" if seen and all(verdict == "u" for verdict in seen) else "h"
-
-    return "".join(letter(row, clean) for row, clean in enumerate(examples.clean))
+            raise LoadError(f"{path} cannot be read: {error}", remedy="check the path") from error

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,8 @@ from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.memory import planned_rows
-from signstep.auditing.result import Result, aside_note
+from signstep.auditing.record import aside_note
+from signstep.auditing.result import Result
 from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown
@@ -25,17 +25,18 @@ from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
 from signstep.engine.oracles import Oracle
 from signstep.engine.origin import contained
-from signstep.engine.shaped import ShapedThreat
-from signstep.engine.tasks import Task, TaskName, ignored
+from signstep.engine.shaped import ShapedThreat, need_check
+from signstep.engine.tasks import ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
-from signstep.engine.transform import Transform
 from signstep.engine.tree import Tree, rows, take, tree_map
-from signstep.engine.untouched import Mode, untouched
+from signstep.engine.untouched import untouched
 from signstep.errors import GradientError, InputError, ThreatError, VictimError
+from signstep.messages import Arg
 from signstep.model.batch_sizes import OUT_OF_MEMORY
-from signstep.model.predictor import Kind, Selector
+from signstep.model.declaration import Callee, Model
+from signstep.model.search import Rule, Search, search_of
 from signstep.model.space import Statistic
-from signstep.model.subject import Model, Question, Subject, Target
+from signstep.model.subject import Question, Subject
 from signstep.model.twin import Engine
 
 __all__ = ["Data", "audit"]
@@ -49,41 +50,62 @@ _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
 _NOISE = ("random-sign",)
 
 
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A security curve: which sizes, and which attacks beside FGSM's step.
+
+    Attributes:
+        levels: True for shares of eps from 1/8 to 2; or sizes, ascending. All sizes of FGSM share one gradient.
+        attacks: of the audit's attacks those to trace over the sizes; gradient attacks cost a run for each size, on the
+            examples that no smaller size has fooled. Attacks that look for the smallest change give their curve in any
+            case, from their one run. Not for ladders, whose rungs meet the survivors.
+    """
+
+    levels: bool | Sequence[float] = True
+    attacks: Sequence[str] = _NOISE
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """How an audit is carried out and what its record says of its origin.
+
+    Attributes:
+        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1; `signstep.merge` joins the n results
+            into the one that a single audit gives.
+        device: move batches there; None is where the model's weights are.
+        transfer_to: other models by name: every attack's points are scored on them too, and the record says how many of
+            the examples that they answer rightly untouched they get wrong there. Bare networks are read like the model
+            itself, an `ss.Model` as it declares.
+        data: what the record calls the data; None for its type.
+        hashes: SHA-256 of "data", "preprocessing", ..., for the record; those of the model are its own.
+        evidence: collects the points that fooled the model.
+        progress: called with the number of examples done after each batch.
+    """
+
+    shard: tuple[int, int] | None = None
+    device: str | torch.device | None = None
+    transfer_to: Mapping[str, Model | Callee] = field(default_factory=dict)
+    data: str | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    evidence: Evidence | None = None
+    progress: Progress | None = None
+
+
 @contained
 def audit(
-    model: Model,
+    model: Model | Callee,
     data: Data,
     *,
     threat: Threat,
     attacks: Sequence[str | Attack] | None = None,
     ladder: str | Sequence[str | Attack | Rung] | None = None,
-    curve: bool | Sequence[float] = True,
-    target: Target = None,
-    transfer_to: Mapping[str, Model] | None = None,
-    task: Task | TaskName = "auto",
-    loss: str | None = None,
+    curve: bool | Sequence[float] | Curve = True,
     mean: Statistic = None,
     std: Statistic = None,
-    inputs: Literal["raw", "normalised"] = "raw",
-    budget: Literal["raw", "normalised"] = "raw",
-    output: Selector = None,
-    outputs: Kind = "auto",
-    mode: Mode = "eval",
-    surrogate: Model | Sequence[Model] | None = None,
-    engine: Engine = "exact",
-    transform: Transform | None = None,
-    eot: int = 1,
-    seed: int = 0,
+    engine: Engine | None = None,
     limit: int | None = None,
-    shard: tuple[int, int] | None = None,
-    device: str | torch.device | None = None,
-    describe_model: str | None = None,
-    describe_data: str | None = None,
-    classes: Sequence[str] = (),
-    hashes: Mapping[str, str] | None = None,
-    curve_attacks: Sequence[str] = ("random-sign",),
-    evidence: Evidence | None = None,
-    progress: Progress | None = None,
+    search: Search | None = None,
+    run: Run | None = None,
 ) -> Result:
     """Attack every example of a data set and return the record of what was found.
 
@@ -92,7 +114,7 @@ def audit(
     With ``ladder``, each attack takes the examples that the ones before it have not fooled.
 
     Args:
-        model: an nn.Module or any callable.
+        model: an `ss.Model`, or a bare nn.Module or callable.
         data: batches ``(x, y)``, such as a DataLoader; y None takes the model's own predictions. Or a pair of tensors,
             or a torch Dataset or a list of single examples. NumPy arrays do for tensors. Each
             example counts once; what is left out is counted in ``terms["left_out"]`` and the notes.
@@ -100,38 +122,15 @@ def audit(
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
             fgsm and pgd.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
-        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; or False. All sizes share one gradient.
-        target: for a targeted audit: "random", "least-likely" or "next".
-        transfer_to: other models by name: every attack's points are scored on them too, and the record says how many of
-            the examples that they answer rightly untouched they get wrong there. Read like the model itself.
-        task: what the outputs mean, see `signstep.attack`.
-        loss: the loss to climb, see `signstep.attack`.
-        mean: see `signstep.attack`.
-        std: see `signstep.attack`.
-        inputs: "normalised" if the batches already are.
-        budget: "normalised" measures eps in the model's coordinates; the record names it.
-        output: where the scores are in what the model returns.
-        outputs: "auto", "logits" or "probabilities".
-        mode: "eval" or "keep".
-        surrogate: take gradients from these models instead.
-        engine: "exact", or "fast" or "float32" to search on a twin of the model; see `signstep.attack`.
-        transform: what happens to inputs on their way to the model, see `signstep.attack`; every verdict is then the
-            majority over draws that no search has used.
-        eot: average each gradient over this many draws of the transform, or passes of a random model.
-        seed: all randomness, together with each example's content.
-        limit: stop after this many examples, counted before ``shard``.
-        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1; `signstep.merge` joins the n results
-            into the one that a single audit gives.
-        device: move batches there; None is where the model's weights are.
-        describe_model: for the record.
-        describe_data: for the record.
-        classes: names of the classes, for the record.
-        hashes: SHA-256 of "weights", "data", "code" and "preprocessing", for the record.
-        curve_attacks: attacks of ``attacks`` to trace over the sizes of the curve beside FGSM; gradient attacks cost a
-            run for each size, on the examples that no smaller size has fooled. Attacks that look for the smallest
-            change give their curve in any case, from their one run. Not for ladders, whose rungs meet the survivors.
-        evidence: collects the points that fooled the model.
-        progress: called with the number of examples done after each batch.
+        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False for none; or a `Curve` that traces
+            other attacks too.
+        mean: of a bare network: it wants (x - mean) / std. Anything else about it is said by an `ss.Model`.
+        std: see ``mean``.
+        engine: "exact", or "fast" or "float32" to search on a twin of the model; see `ss.Search`.
+        limit: stop after this many examples, counted before a shard is taken.
+        search: target ("random", "least-likely" or "next"), loss, surrogates, draws, engine, units of the budget, seed:
+            an `ss.Search`.
+        run: shard, device, other models to score the points on, evidence, progress: an `ss.Run`.
 
     Returns:
         A `Result`: print it for the table; ``.clean_accuracy``, ``.robust_accuracy``, ``.attacks``, ``.save(path)``.
@@ -141,41 +140,30 @@ def audit(
     Raises:
         InputError: the data is empty or does not fit; see `signstep.attack`.
     """
-    read = partial(
-        Subject.of,
-        task=task,
-        loss=loss,
-        mean=mean,
-        std=std,
-        inputs=inputs,
-        budget=budget,
-        output=output,
-        outputs=outputs,
-        mode=mode,
-        transform=transform,
-    )
-    subject = read(model, surrogate=surrogate, engine=engine, eot=eot)
-    others = {name: read(other) for name, other in (transfer_to or {}).items()}
-    if isinstance(target, Tensor):
-        raise InputError("target is a tensor; an audit streams its data: pass 'random', 'least-likely' or 'next'")
-    plan = _plan(attacks, ladder, curve_attacks, subject.oracle, threat)
-    _check_counts(limit, shard)
-    home = Home(model)
-    where = home.device if device is None else torch.device(device)
-    size = _size(model, data, where, mode)
-    stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignored(task))
+    declared, search, run = Model.of(model, mean=mean, std=std), search_of(search, engine=engine), run or Run()
+    subject = Subject.of(declared, search)
+    others = {name: Subject.of(_like(declared, other)) for name, other in run.transfer_to.items()}
+    target = _rule(search)
+    drawn = curve if isinstance(curve, Curve) else Curve(curve)
+    need_check(threat)
+    plan = _plan(attacks, ladder, drawn.attacks, subject.oracle, threat)
+    _check_counts(limit, run.shard)
+    home, ignore = Home(declared.network), ignored(declared.task)
+    where = home.device if run.device is None else torch.device(run.device)
+    size = _size(declared, data, where)
+    stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignore)
     began = time.perf_counter()
     rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
     # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
-    traced = [] if rayless and tuple(curve_attacks) == _NOISE else plan.traced
-    tally = Tally([name for name, _ in plan.chosen], levels_of(curve, threat), [name for name, _ in traced])
+    traced = [] if rayless and tuple(drawn.attacks) == _NOISE else plan.traced
+    tally = Tally([name for name, _ in plan.chosen], levels_of(drawn.levels, threat), [name for name, _ in traced])
     tally.rayless = rayless
-    key = Key(seed)
+    key = Key(search.seed)
     interrupted = False
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
-        _check_places(threat, part, ignored(task))
-        here = _sliced(threat, tally.examples, tally.examples + rows(part), part, shard or (0, 1))
+        _check_places(threat, part, ignore)
+        here = _sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
         question = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
         tally.randomness = question.randomness
         if plan.ladder is None:
@@ -187,11 +175,11 @@ def audit(
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
-        _finish(question, traced, subject.oracle, key, tally, evidence)
+        _finish(question, traced, subject.oracle, key, tally, run.evidence)
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
-        for x, y in batches(stream, limit, shard):
+        for x, y in batches(stream, limit, run.shard):
             with ExitStack() as opened:
                 for part in (subject, *others.values()):
                     opened.enter_context(part.opened())
@@ -201,8 +189,8 @@ def audit(
                     None if y is None else y.to(where),
                     tally,
                 )
-            if progress is not None:
-                progress(tally.examples)
+            if run.progress is not None:
+                run.progress(tally.examples)
             if tally.ended:
                 break
     except (KeyboardInterrupt, VictimError) as error:
@@ -212,24 +200,24 @@ def audit(
         tally.forget()
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
-    _check_seen(tally, shard, stream.left_out)
+    _check_seen(tally, run.shard, stream.left_out)
     return tally.result(
-        model=describe_model or type(model).__name__,
-        data=describe_data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
+        model=declared.title,
+        data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
         attacks=plan.chosen,
         terms={
             **_terms(threat, subject),
             "target": target,
-            "seed": seed,
+            "seed": search.seed,
             "device": str(where),
-            "shard": None if shard is None else list(shard),
+            "shard": None if run.shard is None else list(run.shard),
             **({"left_out": stream.left_out} if stream.left_out else {}),
         },
-        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks),
+        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks, *(f"model: {n}" for n in declared.notes)),
         seconds=time.perf_counter() - began,
         partial=interrupted or tally.ended,
-        classes=tuple(classes),
-        hashes=dict(hashes or {}),
+        classes=tuple(declared.classes),
+        hashes={**declared.hashes, **run.hashes},
         ladder="" if plan.ladder is None else plan.ladder.name,
     )
 
@@ -245,16 +233,16 @@ def _check_places(threat: Threat, x: Tree, ignore: int | None) -> None:
         several = one_example(part, inside.ndim) if isinstance(inside, Tensor) else None
         if ignore is not None and several is not None:
             raise ThreatError(
-                f"{several} is given for each example, and examples with the label {ignore} are left out on the way; "
-                "leave them out of the data, or pass one for all"
+                f"{several} is given for each example, and examples with the label {ignore} are left out on the way",
+                remedy="leave them out of the data, or pass one for all",
             )
 
 
 def _check_counts(limit: int | None, shard: tuple[int, int] | None) -> None:
     if shard is not None and not 0 <= shard[0] < shard[1]:
-        raise InputError(f"shard={shard}; pass (i, n) with 0 <= i < n")
+        raise InputError(Arg("shard", shard), remedy="pass (i, n) with 0 <= i < n")
     if limit is not None and limit < 1:
-        raise InputError(f"limit={limit}; pass the number of examples to audit, at least 1")
+        raise InputError(Arg("limit", limit), remedy="pass the number of examples to audit, at least 1")
 
 
 def _check_seen(tally: Tally, shard: tuple[int, int] | None, left_out: Mapping[str, int]) -> None:
@@ -264,13 +252,19 @@ def _check_seen(tally: Tally, shard: tuple[int, int] | None, left_out: Mapping[s
         InputError: no example was seen.
     """
     if tally.examples == 0 and shard is not None:
-        raise InputError(f"shard {shard[0]}/{shard[1]} has no examples: the data has too few; pass a smaller n")
+        raise InputError(
+            f"shard {shard[0]}/{shard[1]} has no examples: the data has too few", remedy="pass a smaller n"
+        )
     if tally.examples == 0 and left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise InputError(f"data has no examples but those left out: {reasons}; pass others, or leave out fewer")
+        raise InputError(
+            Arg("data"), f"has no examples but those left out: {reasons}", remedy="pass others, or leave out fewer"
+        )
     if tally.examples == 0:
         raise InputError(
-            "data gave no batches; pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)"
+            Arg("data"),
+            "gave no batches",
+            remedy="pass an iterable of (x, y) that is not exhausted (a list or a DataLoader)",
         )
 
 
@@ -307,21 +301,33 @@ def _plan(
         InputError: it makes no sense.
     """
     if attacks is not None and ladder is not None:
-        raise InputError("attacks and ladder are both given; pass one of them (a ladder may be a list of recipes)")
+        raise InputError(
+            Arg("attacks"),
+            "and",
+            Arg("ladder"),
+            "are both given",
+            remedy="pass one of them (a ladder may be a list of recipes)",
+        )
     climbed = None if ladder is None else find_ladder(ladder)
     specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else _DEFAULT if attacks is None else attacks)]
     names = rung_names(specs) if climbed else [_name(rung) for rung in specs]
     chosen = [(name, recipe(rung.recipe, oracle=oracle)) for name, rung in zip(names, specs, strict=True)]
     if not chosen or len(set(names)) < len(chosen):
-        raise InputError(f"attacks={names}; pass one or more different recipes")
+        raise InputError(Arg("attacks", names), remedy="pass one or more different recipes")
     asked = tuple(curve_attacks) != _NOISE
     if climbed and asked and curve_attacks:
         raise InputError(
-            "curve_attacks are traced over all examples, and rungs meet the survivors; drop one of the two"
+            Arg("curve_attacks"),
+            "are traced over all examples, and rungs meet the survivors",
+            remedy="drop one of the two",
         )
     unknown = [name for name in curve_attacks if name not in names]
     if unknown and asked:
-        raise InputError(f"curve_attacks names {unknown}, which are not among the attacks {names}")
+        raise InputError(
+            Arg("curve_attacks"),
+            f"names {unknown}, which are not among the attacks {names}",
+            remedy="pass some of these",
+        )
     traced = [(name, attack) for name, attack in chosen if name in curve_attacks and not _has_curve(attack)]
     aside: dict[str, str] | None = None
     if climbed and climbed.name in LADDERS:
@@ -382,15 +388,30 @@ def _remarks(subject: Subject) -> list[str]:
     return remarks
 
 
-def _size(model: object, data: Data, where: torch.device, mode: Mode) -> int:
+def _size(declared: Model, data: Data, where: torch.device) -> int:
     """Of a batch where the data is two tensors: on a card what its memory has room for."""
-    if where.type != "cuda" or not isinstance(model, nn.Module) or not isinstance(data, tuple):
+    network = declared.network
+    if where.type != "cuda" or not isinstance(network, nn.Module) or not isinstance(data, tuple):
         return ROWS  # of arrays that are no tensors the attempt below fails
     try:
-        with untouched(model, mode=mode):
-            return planned_rows(model, data[0][:2].to(where), of=len(data[0]))
+        with untouched(network, mode=declared.mode):
+            return planned_rows(network, data[0][:2].to(where), of=len(data[0]))
     except Exception:  # the audit itself will say what is wrong with model or data
         return ROWS
+
+
+def _rule(search: Search) -> Rule | None:
+    """The rule by which targets are chosen."""
+    if isinstance(search.target, Tensor):
+        raise InputError(
+            Arg("target"), "is a tensor; an audit streams its data", remedy="pass 'random', 'least-likely' or 'next'"
+        )
+    return search.target
+
+
+def _like(declared: Model, other: Model | Callee) -> Model:
+    """Another model: as it declares, a bare network like the one that is audited."""
+    return other if isinstance(other, Model) else replace(declared, network=other, name=None, hashes={})
 
 
 def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor | None, tally: Tally) -> None:
@@ -414,7 +435,8 @@ def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor
         tally.forget()
         if count == 1:
             raise InputError(
-                "one example does not fit into memory; pass a smaller input, another device, or free memory there"
+                "one example does not fit into memory",
+                remedy="pass a smaller input, another device, or free memory there",
             ) from error
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -503,10 +525,15 @@ def levels_of(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...
         shares = [share for share in _SHARES if not linf or span is None or share * eps <= span]
         return tuple(share * eps for share in shares)
     if not isinstance(threat, ThreatModel) and curve and any(part.eps is None for part in threat.values()):
-        raise InputError("curve needs a size for every input, and some threat has eps=None; pass curve=False")
+        raise InputError(
+            Arg("curve"),
+            "needs a size for every input, and some threat has",
+            Arg("eps", None),
+            remedy=("pass", Arg("curve", False)),
+        )
     levels = tuple(float(level) for level in curve)
     if not all(level > 0 for level in levels) or list(levels) != sorted(set(levels)):
-        raise InputError(f"curve={list(levels)}; pass sizes above 0 in ascending order")
+        raise InputError(Arg("curve", list(levels)), remedy="pass sizes above 0 in ascending order")
     return levels
 
 

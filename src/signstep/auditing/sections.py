@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 # Differences and sums of numbers below are finite, with all that an axis makes of them.
 _LARGEST = 1e300
@@ -48,19 +49,24 @@ class Chart:
 
     def __post_init__(self) -> None:
         if self.kind not in ("lines", "dots", "bars"):
-            raise InputError(f"kind={self.kind!r}; pass lines, dots or bars")
+            raise InputError(Arg("kind", self.kind), remedy="pass lines, dots or bars")
         if any(not abs(level) <= _LARGEST for _, level in self.limits):
-            raise InputError(f"a limit lies beyond {_LARGEST:g}; pass another unit")
+            raise InputError(f"a limit lies beyond {_LARGEST:g}", remedy="pass another unit")
         for line in self.lines:
             if len(line.x) != len(line.y):
-                raise InputError(f"the line {line.name!r} has {len(line.x)} x and {len(line.y)} y; pass as many")
+                raise InputError(
+                    f"the line {line.name!r} has {len(line.x)} x and {len(line.y)} y", remedy="pass as many"
+                )
             numbers = [*line.x, *(value for value in line.y if value is not None)]
             if any(abs(value) > _LARGEST for value in numbers if math.isfinite(value)):
-                raise InputError(f"the line {line.name!r} has numbers beyond {_LARGEST:g}; pass another unit")
+                raise InputError(f"the line {line.name!r} has numbers beyond {_LARGEST:g}", remedy="pass another unit")
             if not all(map(math.isfinite, numbers)):
-                raise InputError(f"the line {line.name!r} has numbers that are not finite; leave gaps as None")
+                raise InputError(f"the line {line.name!r} has numbers that are not finite", remedy="leave gaps as None")
             if self.kind == "bars" and len(line.y) != len(self.categories):
-                raise InputError(f"the bars {line.name!r} are {len(line.y)} for {len(self.categories)} categories")
+                raise InputError(
+                    f"the bars {line.name!r} are {len(line.y)} for {len(self.categories)} categories",
+                    remedy="pass as many",
+                )
 
 
 @dataclass(frozen=True)
@@ -79,4 +85,7 @@ class Section:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.header):
-                raise InputError(f"a row of {self.title!r} has {len(row)} cells, its header {len(self.header)}")
+                raise InputError(
+                    f"a row of {self.title!r} has {len(row)} cells, its header {len(self.header)}",
+                    remedy="pass as many",
+                )

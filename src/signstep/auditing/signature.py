@@ -28,7 +28,7 @@ def new_key(path: Path) -> Path:
     public = path.with_name(f"{path.name}.pub")
     for file in (path, public):
         if file.exists() or file.is_symlink():
-            raise InputError(f"{file} exists, and a key that is lost cannot be made again; pass another file")
+            raise InputError(f"{file} exists, and a key that is lost cannot be made again", remedy="pass another file")
     key = private.generate()
     secret = key.private_bytes(serial.Encoding.PEM, serial.PrivateFormat.PKCS8, serial.NoEncryption())
     try:
@@ -36,7 +36,7 @@ def new_key(path: Path) -> Path:
         path.touch(mode=0o600, exist_ok=False)
         path.write_bytes(secret)
     except OSError as error:
-        raise LoadError(f"{path} cannot be written ({error.strerror or error}); pass another file") from error
+        raise LoadError(f"{path} cannot be written ({error.strerror or error})", remedy="pass another file") from error
     write_whole(public, key.public_key().public_bytes(serial.Encoding.PEM, serial.PublicFormat.SubjectPublicKeyInfo))
     return public
 
@@ -53,9 +53,11 @@ def sign(report: Path, key: Path) -> Path:
     try:
         loaded = serial.load_pem_private_key(content, password=None)
     except (ValueError, TypeError) as error:
-        raise LoadError(f"{key} is no private key without a password; make one with signstep sign --new-key") from error
+        raise LoadError(
+            f"{key} is no private key without a password", remedy="make one with 'signstep sign --new-key'"
+        ) from error
     if not isinstance(loaded, private):
-        raise LoadError(f"{key} is no Ed25519 key; make one with signstep sign --new-key")
+        raise LoadError(f"{key} is no Ed25519 key", remedy="make one with 'signstep sign --new-key'")
     write_whole(report / SIGNATURE, f"{loaded.sign(_content(report)).hex()}\n")
     return report / SIGNATURE
 
@@ -72,9 +74,9 @@ def signed(report: Path, public: Path) -> Check:
     try:
         key = serial.load_pem_public_key(content)
     except ValueError as error:
-        raise LoadError(f"{public} is no public key; pass the .pub file that signstep sign wrote") from error
+        raise LoadError(f"{public} is no public key", remedy="pass the .pub file that signstep sign wrote") from error
     if not isinstance(key, kind):
-        raise LoadError(f"{public} is no Ed25519 key; pass the .pub file that signstep sign wrote")
+        raise LoadError(f"{public} is no Ed25519 key", remedy="pass the .pub file that signstep sign wrote")
     try:
         signature = bytes.fromhex(plain_file(report / SIGNATURE, 1024).decode("ascii").strip())
         key.verify(signature, _content(report))
@@ -94,7 +96,9 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(_LARGEST_KEY)
     except OSError as error:
-        raise LoadError(f"{path} cannot be read ({error.strerror or error}); pass a file with a key") from error
+        raise LoadError(
+            f"{path} cannot be read ({error.strerror or error})", remedy="pass a file with a key"
+        ) from error
 
 
 def _crypto() -> tuple[Any, Any, Any]:

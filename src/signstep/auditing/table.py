@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from signstep.auditing.figures import Step, steps
-from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
+from signstep.auditing.record import UPPER_BOUND, AttackResult, Record
 from signstep.auditing.sections import Section
 from signstep.engine.statistics import quantile
 from signstep.plain import one_line
 
 
-def table(result: Result) -> str:
+def table(result: Record) -> str:
     """The result for a terminal or a log, at most 100 columns."""
     lines = [sentence(result), ""]
     lines += [f"model   {result.model}", f"data    {result.data}"]
@@ -56,7 +56,7 @@ def table(result: Result) -> str:
     return "\n".join(map(one_line, lines))
 
 
-def sentence(result: Result) -> str:
+def sentence(result: Record) -> str:
     """What was found, in one plain sentence."""
     if result.examples == 0:
         return "No example was seen: nothing can be said."
@@ -81,19 +81,19 @@ def sentence(result: Result) -> str:
     return f"{start}{size} an attacker changes {result.fooled} of {result.clean_right} correct answers{tail}."
 
 
-def is_objective(result: Result) -> bool:
+def is_objective(result: Record) -> bool:
     """Whether examples have no right answer, but a value that must stay below its level."""
     return str(result.terms.get("task", "")).startswith("objective")
 
 
-def clean_word(result: Result) -> str:
+def clean_word(result: Record) -> str:
     """What the share of examples that are right untouched is called."""
     if is_objective(result):
         return "Not failed untouched"
     return "Agreement with its own labels" if result.terms.get("labels") == "predicted" else "Clean accuracy"
 
 
-def _checked(result: Result) -> str:
+def _checked(result: Record) -> str:
     bad = sum(entry.unverified for entry in result.attacks)
     if bad:
         return f"{bad} returned points failed verification; they were not counted."
@@ -103,7 +103,7 @@ def _checked(result: Result) -> str:
     )
 
 
-def claim(result: Result) -> str:
+def claim(result: Record) -> str:
     """The attacks that ran, and what their failure would not mean."""
     names = ", ".join(entry.name for entry in result.tried) or "none"
     if (comparable := complete_ladder(result)) is not None:
@@ -135,7 +135,7 @@ def asks(entry: AttackResult) -> bool:
     return entry.needs in ("scores", "labels")
 
 
-def complete_ladder(result: Result) -> str | None:
+def complete_ladder(result: Record) -> str | None:
     """What the figure of a ladder may be set beside; None if it was none of those, or did not run to its end."""
     done = not result.partial and result.terms.get("shard") is None
     done = done and not result.set_aside
@@ -163,7 +163,7 @@ _COMPARABLE = {
 }
 
 
-def _header(result: Result) -> list[str]:
+def _header(result: Record) -> list[str]:
     success = "fooled" if result.terms["goal"] == "untargeted" else "reached"
     return [
         "attack",
@@ -178,7 +178,7 @@ def _header(result: Result) -> list[str]:
     ]
 
 
-def _row(result: Result, entry: AttackResult) -> list[str]:
+def _row(result: Record, entry: AttackResult) -> list[str]:
     if result.terms["goal"] == "untargeted":
         success = _percent(_share(entry.fooled, result.clean_right))
     else:
@@ -202,7 +202,7 @@ _NAME = 25  # letters of a name that leave the table within its width
 _RUNG = ["rung", "entered", "fallen", "robust acc.", "95 % interval", "fwd+bwd each", "seconds", "so far"]
 
 
-def _ladder(result: Result) -> list[str]:
+def _ladder(result: Record) -> list[str]:
     """One row for each rung; long names stand above, under their numbers."""
     climbed, legend = steps(result), []
     names = [step.name for step in climbed]
@@ -214,7 +214,7 @@ def _ladder(result: Result) -> list[str]:
     return [*legend, *_grid(_RUNG, rows)]
 
 
-def _rung(result: Result, step: Step, *, ran: bool) -> list[str]:
+def _rung(result: Record, step: Step, *, ran: bool) -> list[str]:
     """A rung; passes are for each example that entered it."""
     low, high = result.interval(step.held)
     return [
@@ -229,7 +229,7 @@ def _rung(result: Result, step: Step, *, ran: bool) -> list[str]:
     ]
 
 
-def _queries(result: Result) -> list[str]:
+def _queries(result: Record) -> list[str]:
     """What attacks that only ask cost an attacker."""
     rows = [
         [entry.name, str(entry.entered), *(f"{count:.0f}" for count in entry.queries)]
@@ -256,7 +256,7 @@ def _transfers(entry: AttackResult) -> str:
     return f"Points of {entry.name} also fool {', '.join(said)}."
 
 
-def _worst(result: Result) -> list[str]:
+def _worst(result: Record) -> list[str]:
     low, high = result.interval(result.held)
     return [
         "worst case",
@@ -271,7 +271,7 @@ def _worst(result: Result) -> list[str]:
     ]
 
 
-def _smallest(result: Result) -> str:
+def _smallest(result: Record) -> str:
     right = [
         math.inf if eps is None else eps
         for eps, clean in zip(result.per_example.smallest_eps, result.per_example.clean, strict=True)
@@ -285,7 +285,7 @@ def _smallest(result: Result) -> str:
     return f"Half of the {who} fall to FGSM at eps {middle:.4g} or below."
 
 
-def _scales(result: Result) -> str:
+def _scales(result: Record) -> str:
     eps, span = result.terms["eps_value"], result.terms["box_span"]
     if eps is None or span != 1.0 or result.terms["norm"] != "linf":
         return ""

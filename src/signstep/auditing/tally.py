@@ -19,7 +19,8 @@ from signstep.auditing.figures import (
     passes_quartiles,
     transferred,
 )
-from signstep.auditing.result import NO_RAY, NOT_RUN, AttackResult, CurvePoint, Examples, Result, worst_case
+from signstep.auditing.record import NO_RAY, NOT_RUN, AttackResult, CurvePoint, Examples, worst_case
+from signstep.auditing.result import Result
 from signstep.engine.attack import Attack
 from signstep.engine.outcome import Outcome
 from signstep.engine.shaped import ShapedThreat

@@ -3,57 +3,56 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from signstep.attacks.recipe import Recipe
-from signstep.attacks.recipes import RECIPES, canonical
+from signstep.attacks.recipes import needs_of
 from signstep.attacks.recipes import recipe as find_recipe
 from signstep.auditing.matrix import Cell, TransferMatrix
 from signstep.data.pools import Data, Pool
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
 from signstep.engine.counts import Count
+from signstep.engine.eot import Eot
 from signstep.engine.keys import Key
-from signstep.engine.oracles import Surrogates
+from signstep.engine.oracles import Oracle, Surrogates
 from signstep.engine.origin import contained
 from signstep.engine.outcome import Outcome
 from signstep.engine.problem import judge
+from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Task, TaskName, ignored
 from signstep.engine.threat import ThreatModel, one_example
 from signstep.engine.tree import Tree
-from signstep.engine.untouched import Mode
 from signstep.errors import InputError, ThreatError
-from signstep.model.predictor import Kind, Selector
+from signstep.messages import Arg
+from signstep.model.declaration import Callee, Model
+from signstep.model.declaration import same as same_model
+from signstep.model.search import Search, refuse, search_of
 from signstep.model.space import Statistic
-from signstep.model.subject import Model, Question, Subject
+from signstep.model.subject import Question, Subject
 from signstep.version import VERSION
 
 ALL, CONTROL = "all", "random-sign"
 
 
+Models: TypeAlias = Mapping[str, Model | Callee] | Sequence[Model | Callee]
+
+
 @contained
-def transfer(  # noqa: D417 - the arguments it shares with `attack` are described there
-    surrogates: Mapping[str, Model],
-    victims: Mapping[str, Model],
+def transfer(
+    surrogates: Models,
+    victims: Models,
     data: Data,
     *,
     threat: ThreatModel,
     recipe: str | Attack = "mi-fgsm",
     ensemble: bool = True,
-    target: Literal["random", "next"] | None = None,
-    task: Task | TaskName = "auto",
-    loss: str | None = None,
     mean: Statistic = None,
     std: Statistic = None,
-    inputs: Literal["raw", "normalised"] = "raw",
-    output: Selector = None,
-    outputs: Kind = "auto",
-    mode: Mode = "eval",
     rows: int = 128,
-    seed: int = 0,
+    search: Search | None = None,
 ) -> TransferMatrix:
     """Craft on every surrogate, score on every victim.
 
@@ -64,17 +63,17 @@ def transfer(  # noqa: D417 - the arguments it shares with `attack` are describe
     attack, exactly `signstep.attack`.
 
     Args:
-        surrogates: models to craft on, by name.
-        victims: models to score on, by name.
+        surrogates: models to craft on, by name or in a row: each an `ss.Model`, or a bare nn.Module or callable.
+        victims: models to score on, likewise.
         data: batches (x, y) that can be read again, or two tensors; labels are needed, since models would disagree.
         threat: what may change; each part for all examples.
         recipe: the attack: a name with options, or an attack object.
         ensemble: with two surrogates or more also the mean over them as a row "all". The victim's own copy is left out
             of it.
-        target: lead to a random other class, or to the next one; None away from the label.
-        task: see `signstep.attack`, as for the arguments not listed here; the same for all models.
+        mean: of bare networks: they want (x - mean) / std. An `ss.Model` has a mean and std of its own.
+        std: see ``mean``.
         rows: examples at a time.
-        seed: with the content of each example, all randomness.
+        search: loss, draws, engine, seed and target ("random" or "next": other rules differ from model to model).
 
     Returns:
         A `TransferMatrix`: print it for the table; ``.cell(source, victim)``, ``.save(path)``.
@@ -90,33 +89,37 @@ def transfer(  # noqa: D417 - the arguments it shares with `attack` are describe
         >>> matrix.cell("a", "a").white_box, matrix.cell("a", "b").white_box
         (True, False)
     """
-    _check(surrogates, victims)
-    chosen = _recipe(recipe)
-    subjects = {
-        id(model): Subject.of(
-            model,
-            task=task,
-            loss=loss,
-            mean=mean,
-            std=std,
-            inputs=inputs,
-            output=output,
-            outputs=outputs,
-            mode=mode,
+    need_check(threat)
+    search = search_of(search)
+    refuse(
+        search, "transfer", surrogate="surrogates are its first argument", budget="models share the inputs' raw units"
+    )
+    if search.target not in (None, "random", "next"):
+        raise InputError(
+            Arg("target", search.target),
+            "is a rule that differs from model to model",
+            remedy="pass 'random' or 'next'",
         )
-        for model in (*surrogates.values(), *victims.values())
-    }
-    run = _Run(surrogates, victims, subjects, threat, chosen, target, Key(seed), ensemble and len(surrogates) > 1)
-    pool = Pool(data, rows, Home(next(iter(victims.values()))), ignore=ignored(task))
+    declared: list[Model] = []
+    crafting = _declared("surrogates", surrogates, declared, mean, std)
+    sides = (crafting, _declared("victims", victims, declared, mean, std))
+    _check(*sides)
+    task = _common(sides)
+    chosen = _recipe(recipe)
+    subjects = {id(model): Subject.of(model, search) for side in sides for model in side.values()}
+    run = _Run(*sides, subjects, threat, chosen, search, Key(search.seed), ensemble and len(sides[0]) > 1)
+    home = Home(next(iter(sides[1].values())).network)
+    pool = Pool(data, rows, home, ignore=ignored(task))
     interrupted = False
     try:
         for x, y in pool:
             if y is None:
-                raise InputError("data has no labels; models answer differently, so a transfer needs them: (x, y)")
+                raise InputError(Arg("data"), "has no labels, and models answer differently", remedy="pass (x, y)")
             several = one_example(threat, x.ndim)
             if several is not None:
                 raise ThreatError(
-                    f"{several} is given for each example; a transfer cuts batches anew: pass one {several}"
+                    f"{several} is given for each example, and a transfer cuts batches anew",
+                    remedy=f"pass one {several}",
                 )
             run = run.after(x, y)
     except KeyboardInterrupt:
@@ -124,33 +127,85 @@ def transfer(  # noqa: D417 - the arguments it shares with `attack` are describe
             raise
         interrupted = True
     if run.examples == 0:
-        raise InputError("data has no examples; pass at least one batch")
+        raise InputError(Arg("data"), "has no examples", remedy="pass at least one batch")
     said = recipe if isinstance(recipe, str) else recipe.name
-    terms = {"threat": str(threat), "recipe": said, "goal": target or "untargeted", "seed": seed}
+    terms = {"threat": str(threat), "recipe": said, "goal": search.target or "untargeted", "seed": search.seed}
     return run.matrix(terms, pool.batches.said, partial=interrupted)
 
 
 def _recipe(spec: str | Attack) -> Attack:
-    row: Recipe | None = RECIPES.get(canonical(spec).partition(":")[0]) if isinstance(spec, str) else None
-    if row is not None and row.needs in ("labels", "nothing"):
+    found = find_recipe(spec)
+    if isinstance(spec, str) and needs_of(found) in ("labels", "nothing"):
         raise InputError(
-            f"recipe={spec!r} asks the model itself for answers; pass one that takes gradients, such as mi-fgsm"
+            Arg("recipe", spec),
+            "asks the model itself for answers",
+            remedy="pass one that takes gradients, such as mi-fgsm",
         )
-    return find_recipe(spec)
+    return found
+
+
+def _declared(side: str, models: Models, declared: list[Model], mean: Statistic, std: Statistic) -> dict[str, Model]:
+    """The models of one side by name, declared; ``declared`` knows those of both, so that the same one stays the same.
+
+    Raises:
+        InputError: there are none, or one cannot be called.
+    """
+    if isinstance(models, (Model, nn.Module)) or not isinstance(models, (Mapping, Sequence)):
+        raise InputError(
+            f"{side} is a {type(models).__name__}", remedy="pass a dict from names to models, or a list of models"
+        )
+    if not models:
+        raise InputError(f"{side} is empty", remedy="pass a dict from names to models, or a list of models")
+    found: dict[str, Model] = {}
+    for name, model in models.items() if isinstance(models, Mapping) else ((None, model) for model in models):
+        if not callable(model):
+            raise InputError(f"{side} has a {type(model).__name__}, which cannot be called", remedy="pass models")
+        own = isinstance(model, Model)
+        made = Model.of(model) if own else Model.of(model, mean=mean, std=std)
+        made = next((known for known in declared if same_model(known, made)), made)
+        declared.append(made)
+        title = made.title if name is None else name
+        same = sum(other == title or other.startswith(f"{title} #") for other in found)
+        found[title if name is not None or not same else f"{title} #{same + 1}"] = made
+    return found
 
 
 def _check(surrogates: Mapping[str, Model], victims: Mapping[str, Model]) -> None:
-    for name, models in (("surrogates", surrogates), ("victims", victims)):
-        if not models:
-            raise InputError(f"{name} is empty; pass a dict from names to models")
-        for model in models.values():
-            if not callable(model):
-                raise InputError(f"{name} has a {type(model).__name__}, which cannot be called; pass models")
     if len({id(model) for model in surrogates.values()}) < len(surrogates):
-        raise InputError("surrogates has the same model under two names; pass each once")
+        raise InputError(Arg("surrogates"), "has the same model under two names", remedy="pass each once")
     taken = {ALL, CONTROL} & set(surrogates)
     if taken:
-        raise InputError(f"surrogates are named {sorted(taken)}, which are rows of the matrix itself; pass other names")
+        raise InputError(
+            Arg("surrogates"),
+            f"are named {sorted(taken)}, which are rows of the matrix itself",
+            remedy="pass other names",
+        )
+    everyone = {**surrogates, **victims}
+    named = {name: model.space().describe() for name, model in everyone.items() if model.inputs == "normalised"}
+    if named and (len(named) < len(everyone) or any(space != next(iter(named.values())) for space in named.values())):
+        raise InputError(
+            Arg("inputs", "normalised"),
+            f"is declared by {', '.join(named)}, and not by all models with the same mean and std",
+            remedy="pass raw data, and declare each model's own mean and std",
+        )
+
+
+def _common(sides: Sequence[Mapping[str, Model]]) -> Task | TaskName:
+    """The task of all models.
+
+    Raises:
+        InputError: they have different ones.
+    """
+    tasks = {name: model.task for side in sides for name, model in side.items()}
+    first, *others = tasks.items()
+    for name, task in others:
+        if task != first[1]:
+            raise InputError(
+                Arg("task", task),
+                f"is declared by {name}, and {first[1]!r} by {first[0]}",
+                remedy="pass models of one task, which a transfer needs",
+            )
+    return first[1]
 
 
 @dataclass
@@ -162,7 +217,7 @@ class _Run:
     subjects: Mapping[int, Subject]
     threat: ThreatModel
     attack: Attack
-    target: Literal["random", "next"] | None
+    search: Search
     key: Key
     ensemble: bool
     examples: int = 0
@@ -220,8 +275,9 @@ class _Run:
         if len(widths) > 1:
             (few, one), (many, other) = sorted(widths.items())[:2]
             raise InputError(
-                f"{one} has {few} outputs and {other} has {many}; a transfer needs models of the same classes, in the "
-                "same order: pass such, or select outputs with a wrapper"
+                f"{one} has {few} outputs and {other} has {many}; a transfer needs models of the same classes, "
+                "in the same order",
+                remedy="pass such, or select outputs with a wrapper",
             )
 
     def _score(self, victim: str, model: Model, points: dict[str, Tree], x: Tensor, y: Tensor) -> None:
@@ -231,13 +287,15 @@ class _Run:
             # Without naming the attack: rows are then known by their content, with the same draws in every cell.
             question = self._ask(subject, x, y, None)
             right = torch.ones_like(question.clean.fooled) if question.wrong is None else ~question.wrong
-            able = right if self.target is None else right & ~question.clean.fooled
+            able = right if self.search.target is None else right & ~question.clean.fooled
             self.clean[victim] = self.clean.get(victim, 0) + int(right.sum())
             self._add(CONTROL, victim, question.run(noise, self.key.fold(noise.name)).fooled, able)
             for source, point in points.items():
                 if self.surrogates.get(source) is model:
                     white = self._ask(subject, x, y, self.attack)
-                    fooled = white.run(self.attack, self.key.fold(self.attack.name)).fooled
+                    fooled = white.run(
+                        find_recipe(self.attack, oracle=subject.oracle), self.key.fold(self.attack.name)
+                    ).fooled
                 else:
                     fooled = judge(question.problem, point, self.key.fold("judged")).fooled
                     fooled = fooled & question.checked(point)[""].ok.to(fooled.device)
@@ -263,7 +321,7 @@ class _Run:
         )
 
     def _ask(self, subject: Subject, x: Tensor, y: Tensor, attack: Attack | None) -> Question:
-        return subject.ask(x, y, self.threat, target=self.target, key=self.key, attack=attack)
+        return subject.ask(x, y, self.threat, target=self.search.target, key=self.key, attack=attack)
 
     def _add(self, source: str, victim: str, fooled: Tensor, able: Tensor) -> None:
         count = Count(int((fooled & able).sum()), int(able.sum()))
@@ -272,9 +330,12 @@ class _Run:
     def _crafted(self, models: tuple[Model, ...], x: Tensor, y: Tensor) -> Outcome:
         """The points of an attack with all its steps; between restarts the first model says which rows still stand."""
         subjects = [self.subjects[id(model)] for model in models]
-        attack = find_recipe(self.attack, oracle=Surrogates.of([subject.predictor for subject in subjects]))
         with ExitStack() as stack:
             for subject in subjects:
                 stack.enter_context(subject.opened())
+            sources = [subject.searched_on_twin(x).predictor for subject in subjects]
+            oracle: Oracle = Surrogates.of(sources)
+            oracle = oracle if self.search.eot == 1 else Eot(self.search.eot, inner=oracle)
+            attack = find_recipe(self.attack, oracle=oracle)
             question = self._ask(subjects[0], x, y, attack)
             return question.run(attack, self.key.fold(attack.name))

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from signstep.auditing.result import NOT_RUN
+from signstep.auditing.record import NOT_RUN
 from signstep.engine.keys import Key
 from signstep.engine.outcome import Outcome
 from signstep.engine.problem import judge
 from signstep.engine.threat import Threat
 from signstep.engine.tree import Tree
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.subject import Question, Subject
 
 
@@ -42,8 +43,9 @@ def shown(
     there = other.ask(x, labels, threat, key=key)
     if there.classes != question.classes:
         raise InputError(
-            f"transfer_to={name!r} has {there.classes} classes, the model {question.classes}; pass models that answer "
-            "with the same classes"
+            Arg("transfer_to", name),
+            f"has {there.classes} classes, the model {question.classes}",
+            remedy="pass models that answer with the same classes",
         )
     seen = judge(there.problem, there.x, key.fold("transfer"))
     letters = {"clean": _letters(seen.fooled | ~seen.valid, None)}

@@ -12,11 +12,13 @@ from signstep.engine import arrays
 from signstep.engine.defaults import plain_tensor
 from signstep.engine.origin import contained
 from signstep.engine.region import BallRegion
-from signstep.engine.tasks import class_indices
+from signstep.engine.tasks import Multiclass, class_indices
 from signstep.engine.threat import ThreatModel
 from signstep.engine.tree import wide
 from signstep.errors import InputError, LabelError, ModelError
-from signstep.model.space import InputSpace, Statistic
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.space import Statistic
 
 _ROWS = 256
 _ROUNDING = 1e-9  # float64, relative
@@ -25,7 +27,7 @@ _ROUNDING = 1e-9  # float64, relative
 @torch.no_grad()
 @contained
 def certified(
-    model: nn.Module,
+    model: Model | nn.Module,
     x: Tensor | arrays.Array,
     y: Tensor | arrays.Array,
     *,
@@ -46,12 +48,12 @@ def certified(
     layer joined to the differences of classes.
 
     Args:
-        model: layers with a rule (`signstep.certify.bounds.rules`); returns scores (R, K).
-        x: inputs (R, ...), raw.
+        model: layers with a rule (`signstep.certify.bounds.rules`) that return scores (R, K); or an `ss.Model` of such.
+        x: inputs (R, ...), raw, or as the model declares them.
         y: classes (R,).
         threat: a ball with box and mask, ``ss.linf(0.3)``; of another norm the box around it is taken, which is sound
             and loose.
-        mean: the model wants (x - mean) / std.
+        mean: of a bare network: it wants (x - mean) / std.
         std: see ``mean``.
 
     Raises:
@@ -68,22 +70,37 @@ def certified(
         >>> ss.certified(model, x, torch.tensor([0, 0]), threat=ss.linf(0.1))
         tensor([ True, False])
     """
-    network = getattr(model, "_orig_mod", model)  # what torch.compile wraps
-    if not isinstance(network, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; bounds go through layers, pass the nn.Module itself")
+    if not isinstance(model, (Model, nn.Module)):
+        raise InputError(
+            Arg("model"),
+            f"is a {type(model).__name__}, and bounds go through layers",
+            remedy="pass the nn.Module itself",
+        )
+    declared = Model.of(model, mean=mean, std=std)
+    network = _layers(declared)
     if not isinstance(threat, ThreatModel) or threat.eps is None:
-        raise InputError(f"threat={threat!r}: a certificate needs a ball with an eps, such as ss.linf(0.3)")
+        raise InputError(
+            Arg("threat", threat), ": a certificate needs a ball with an eps", remedy="pass one, such as ss.linf(0.3)"
+        )
     x, y = arrays.one_tensor(x, arrays.Home(network)), arrays.labels(y)
     if y is None:
-        raise LabelError("y is None; a certificate is about a class: pass one for each row, such as model(x).argmax(1)")
+        raise LabelError(
+            Arg("y"),
+            "is None, and a certificate is about a class",
+            remedy="pass one for each row, such as model(x).argmax(1)",
+        )
     if not len(x) or x.ndim < 2:
         raise InputError(
-            f"x is empty or has no dimension beside the examples, shape {tuple(x.shape)}; pass at least one example"
+            Arg("x"),
+            f"is empty or has no dimension beside the examples, shape {tuple(x.shape)}",
+            remedy="pass at least one example",
         )
     if y.is_floating_point():
-        raise LabelError(f"y has dtype {y.dtype}; a certificate is about a class: pass whole numbers, y.long()")
-    region = _wide(BallRegion.around(x, replace(threat, grid=None)), threat)
-    space = InputSpace.of(mean, std)
+        raise LabelError(
+            Arg("y", y.dtype, of="dtype"), ", and a certificate is about a class", remedy="pass whole numbers, y.long()"
+        )
+    space = declared.space()
+    region = _wide(BallRegion.around(space.to_search(x, threat), replace(threat, grid=None)), threat)
     low, high = (space.normalise(end) for end in ends(region))
     exact = copy.deepcopy(network).to(low.device).to(low.dtype).eval()
     classes = class_indices(y, len(x), _classes(exact, low[:1], high[:1]), "y").to(low.device)
@@ -92,17 +109,38 @@ def certified(
 
 
 @contained
-def certified_share(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    threat: ThreatModel,
-    mean: Statistic = None,
-    std: Statistic = None,
-) -> float:
+def certified_share(model: Model, batches: Iterable[tuple[Tensor, Tensor]], threat: ThreatModel) -> float:
     """The share of rows in batches of (x, y) that `certified` holds for, on the device of the model."""
-    where = next((part.device for part in model.parameters()), torch.device("cpu"))
-    held = [certified(model, x.to(where), y.to(where), threat=threat, mean=mean, std=std) for x, y in batches]
+    where = arrays.Home(model.network).device
+    held = [certified(model, x.to(where), y.to(where), threat=threat) for x, y in batches]
     return float(torch.cat(held).float().mean())
+
+
+def _layers(declared: Model) -> nn.Module:
+    """The network to go through.
+
+    Raises:
+        InputError: the declaration says something that bounds know nothing of.
+    """
+    network = getattr(declared.network, "_orig_mod", declared.network)  # what torch.compile wraps
+    if not isinstance(network, nn.Module):
+        raise InputError(
+            Arg("model"),
+            f"is a {type(network).__name__}, and bounds go through layers",
+            remedy="pass the nn.Module itself",
+        )
+    for name, fits, reason in (
+        ("transform", declared.transform is None, "a certificate is about the network without it"),
+        ("output", declared.output is None, "bounds go through layers to what the network returns"),
+        ("outputs", declared.outputs in ("auto", "logits"), "no interval goes through a softmax"),
+        ("task", declared.task in ("auto", "multiclass") or type(declared.task) is Multiclass, "it is about one class"),
+        ("mode", declared.mode == "eval", "it is taken in evaluation mode"),
+    ):
+        if not fits:
+            raise InputError(
+                Arg(name, getattr(declared, name)), f"has no meaning for certified: {reason}", remedy="leave it out"
+            )
+    return network
 
 
 def _wide(region: BallRegion, threat: ThreatModel) -> BallRegion:
@@ -123,7 +161,8 @@ def _classes(model: nn.Module, low: Tensor, high: Tensor) -> int:
     shape = tuple(bounds_on(model, low, high).centre.shape)
     if len(shape) != 2 or shape[1] < 2:
         raise ModelError(
-            f"the model's outputs have shape {shape} for one row; a certificate needs scores (R, K), K > 1"
+            f"the model's outputs have shape {shape} for one row",
+            remedy="return scores (R, K), K > 1, as a certificate needs",
         )
     return shape[1]
 
@@ -139,6 +178,7 @@ def _held(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
         if bool(((model(point) - outputs.centre).abs() > outputs.radius + slack).any()):
             raise ModelError(
                 f"{type(model).__name__} leaves its own bounds: a part of it does more than its layers say (a value "
-                "overwritten, a random draw, code outside of the trace), and no certificate can be given"
+                "overwritten, a random draw, code outside of the trace), and no certificate can be given",
+                remedy="pass a model of plain layers",
             )
     return (margins.scatter(1, y.unsqueeze(1), -torch.inf) < 0).all(1)

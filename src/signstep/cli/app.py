@@ -13,13 +13,14 @@ import typer
 from typer.core import TyperGroup
 
 from signstep.cli.config import find_caps, find_config, read_config
-from signstep.cli.option_names import command_of, in_options, options_by_argument, translated
+from signstep.cli.option_names import command_of, in_options, options_by_argument
 from signstep.cli.signals import signals_interrupt
 from signstep.cli.streams import discard, steady
 from signstep.cli.terminal import noted, told, traced
 from signstep.engine.origin import ended, leaves_from, said_of
 from signstep.errors import SignstepError
 from signstep.io.caps import caps
+from signstep.messages import Message
 from signstep.version import VERSION
 
 _INTERRUPTED = 130
@@ -92,8 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _status(arguments: Sequence[str] | None) -> int:
     words, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
     command = typer.main.get_command(app)
-    chosen = command_of(words, command)
-    warnings.showwarning = partial(_show_warning, options_by_argument(chosen))
+    options = options_by_argument(command_of(words, command))
+    warnings.showwarning = partial(_show_warning, options)
     try:
         with caps(**find_caps(words)):
             settings = read_config(find_config(words), command)
@@ -115,7 +116,7 @@ def _status(arguments: Sequence[str] | None) -> int:
             noted(f"error: {said}{'' if debug else '; --debug prints the traceback'}")
             return 3
         if isinstance(error, SignstepError):
-            noted(f"error: {in_options(error, chosen)}")
+            noted(f"error: {in_options(error, options)}")
             return 2
         return _ended(error)
 
@@ -167,7 +168,7 @@ def _show_warning(
     file: TextIO | None = None,  # noqa: ARG001
     line: str | None = None,  # noqa: ARG001
 ) -> None:
-    if category.__module__.startswith("signstep"):
-        noted(f"warning: {translated(str(message), options)}")
+    if isinstance(message, Message):
+        noted(f"warning: {in_options(message, options)}")
     else:
         noted(f"warning: {category.__name__}: {message}")

@@ -4,18 +4,30 @@ import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated
 
 import numpy as np
 import torch
 import typer
 from torch import Tensor
 
-from signstep.attacks.recipes import recipe
+from signstep.attacks.recipes import recipe as find_recipe
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.job import check_classes, job_of, output_folder, progress, sized
+from signstep.cli.groups import (
+    BatchOptions,
+    DataOptions,
+    MachineOptions,
+    ModelOptions,
+    SearchOptions,
+    ThreatOptions,
+    request_of,
+    search_of,
+    spread,
+)
 from signstep.cli.terminal import aside, say, told
+from signstep.cli.work import output_folder, progress
+from signstep.domains import IMAGES
 from signstep.engine.keys import Key
 from signstep.engine.problem import judge
 from signstep.engine.threat import ThreatModel
@@ -23,8 +35,8 @@ from signstep.errors import InputError
 from signstep.export import read_png, write_png
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg, Blank
 from signstep.model.subject import Question, Subject
-from signstep.model.twin import Engine
 
 _HELP = """Craft attacked inputs for the given data and save them.
 
@@ -40,119 +52,61 @@ Examples:
 
 
 @app.command(help=_HELP)
+@spread
 def attack(
-    model: o.Model = None,
-    weights: o.Weights = None,
-    model_arg: o.ModelArg = None,
-    trust: o.Trust = False,
-    data: o.Data = None,
-    label_column: o.LabelColumn = None,
-    classes: o.Classes = None,
-    skip_bad: o.SkipBad = False,
-    ignore_label: o.IgnoreLabel = None,
-    max_pixels: o.MaxPixels = None,
-    split: o.Split = None,
-    resize: o.Resize = None,
-    limit: o.Limit = None,
-    batch_size: o.BatchSize = "auto",
-    threat: o.ThreatText = None,
-    box: o.BoxText = None,
-    grid: o.Grid = None,
+    model: ModelOptions,
+    data: DataOptions,
+    batch: BatchOptions,
+    threat: ThreatOptions,
+    search: SearchOptions,
+    machine: MachineOptions,
     recipe_: Annotated[str, typer.Option("--recipe", help="One recipe, such as fgsm or pgd:steps=50.")] = "fgsm",
     goal: Annotated[
         str, typer.Option(help="untargeted, or towards a class: random, least-likely, next, a class's name or number.")
     ] = "untargeted",
-    predicted_labels: o.PredictedLabels = False,
-    task: o.TaskText = "auto",
-    tolerance: o.Tolerance = None,
-    loss: o.Loss = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    inputs: o.Inputs = "raw",
-    output: o.Output = None,
-    outputs: o.Outputs = "auto",
-    mode: o.Mode = "eval",
-    engine: o.EngineName = "exact",
-    eot: o.Eot = 1,
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
     format_: Annotated[str, typer.Option("--format", help="png (images), or npz (any inputs, exact).")] = "png",
     out: Annotated[Path, typer.Option(help="Folder for the attacked inputs.")] = Path("signstep-attacked"),
 ) -> None:
     """Craft and save."""
-    kind = format_.lower().lstrip(".")
-    if kind in ("jpg", "jpeg"):
-        raise InputError(
-            "--format jpg: JPEG changes every pixel and most attacks die of it; pass png, or npz to keep floats"
-        )
-    if kind not in ("png", "npz"):
-        raise InputError(f"--format {format_!r} is not known; pass png or npz")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    quiet = aside()
-    job = job_of(
-        model,
-        weights,
-        model_arg,
-        data,
-        split,
-        resize,
-        limit,
-        batch_size,
-        real=task == "regression",
-        keep_mode=mode == "keep",
-        label_column=label_column,
-        classes=classes,
-        skip_bad=skip_bad,
-        ignore_label=ignore_label,
-        max_pixels=max_pixels,
-        trust=trust,
-    )
-    where = o.device_of(device)
-    terms = o.threat_of(threat or job.threat, box, grid, job.data.bounds)
+    kind = _format(format_)
+    where, quiet = machine.ready(), aside()
+    rule = o.rule_of(goal) if goal in o.GOALS else None
+    asked = search_of(search, rule=rule, reading=model)
+    chosen, key = find_recipe(recipe_), Key(asked.seed)
+    case = IMAGES.case(request_of(model, data, batch, threat, search=asked))
+    terms = case.threat
+    assert isinstance(terms, ThreatModel)
     if kind == "png" and not (isinstance(terms.low, float) and isinstance(terms.high, float)):
         raise InputError(
-            f"--format png needs a box with two ends, the box is {terms.box}; pass --box LOW,HIGH or --format npz"
+            Arg("format", "png"),
+            f"needs a box with two ends, the box is {terms.box}",
+            remedy=("pass", Arg("box", Blank("low", "high")), "or", Arg("format", "npz")),
         )
-    rule = o.rule_of(goal) if goal in o.GOALS else None
-    single = None if goal in o.GOALS else o.class_of(goal, job.data.classes or ())
-    subject = Subject.of(
-        job.model.to(where),
-        task=o.task_of(task, tolerance, ignore_label),
-        loss=loss,
-        mean=o.numbers(mean, "mean"),
-        std=o.numbers(std, "std"),
-        inputs=cast("o.Side", inputs),
-        output=o.output_of(output),
-        outputs=cast("Literal['auto', 'logits', 'probabilities']", outputs),
-        mode=cast("Literal['eval', 'keep']", mode),
-        engine=cast("Engine", engine),
-        eot=eot,
-    )
-    chosen, key = recipe(recipe_), Key(seed)
+    single = None if goal in o.GOALS else o.class_of(goal, case.model.classes)
+    subject = Subject.of(case.model.to(where), asked)
+    chosen = find_recipe(recipe_, oracle=subject.oracle)
     stopped = False
     with output_folder(out, marks=(_MARK,)) as folder, replaced(folder, _ours) as new:
-        if not predicted_labels:
-            check_classes(job, task, output)
-        say(quiet, *job.opening)
+        say(quiet, *case.said)
         book = _Book(new, kind, terms)
         try:
-            with progress(quiet, job.data.len_hint, "attacking") as advance:
-                for x, y in sized(job, batch_size):
+            with progress(quiet, case.total, "attacking") as advance:
+                for x, y in case.batches:
+                    assert isinstance(x, Tensor)
+                    own = _answers(subject, x.to(where), terms, key) if single is not None and y is None else y
                     # An example of the class that is led to has nowhere to go: it is left out, and counted.
                     kept = (
                         torch.arange(len(x), dtype=torch.int64, device="cpu")
-                        if single is None
-                        else (y != single).nonzero().squeeze(1)
+                        if single is None or own is None
+                        else (own.cpu() != single).nonzero().squeeze(1)
                     )
                     if len(kept):
                         with subject.opened():
                             question = subject.ask(
                                 x[kept].to(where),
-                                None if predicted_labels else y[kept].to(where),
+                                None if y is None else y[kept].to(where),
                                 terms,
-                                target=rule if single is None else torch.full_like(y[kept], single).to(where),
+                                target=rule if single is None else torch.full_like(kept, single).to(where),
                                 key=key,
                                 attack=chosen,
                             )
@@ -168,6 +122,30 @@ def attack(
     say(quiet, f"written: {folder}")
     if stopped:
         raise typer.Exit(130)
+
+
+def _answers(subject: Subject, x: Tensor, threat: ThreatModel, key: Key) -> Tensor:
+    """What the model takes untouched inputs for, (R,)."""
+    with subject.opened():
+        return subject.ask(x, None, threat, key=key).predicted
+
+
+def _format(text: str) -> str:
+    """png or npz.
+
+    Raises:
+        InputError: neither.
+    """
+    kind = text.lower().lstrip(".")
+    if kind in ("jpg", "jpeg"):
+        raise InputError(
+            Arg("format", text),
+            ": JPEG changes every pixel and most attacks die of it",
+            remedy="pass png, or npz to keep floats",
+        )
+    if kind not in ("png", "npz"):
+        raise InputError(Arg("format", text), "is not known", remedy="pass png or npz")
+    return kind
 
 
 # Written into the folder, so that a later run knows its own files from others.

@@ -4,42 +4,46 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from torch import Tensor
 
 from signstep.attacks.recipes import canonical
+from signstep.auditing.added_sections import SECTIONS, with_sections
 from signstep.auditing.checksums import write_sums
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
-from signstep.auditing.findings import check_ignored, examine
+from signstep.auditing.findings import FINDINGS, check_ignored, examine
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.result import Result
-from signstep.auditing.run import audit as run_audit
+from signstep.auditing.run import Curve, Run
+from signstep.auditing.table import table
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, check_written, dump_config
-from signstep.cli.domain import IMAGES, DomainName, SchemaFile, case_of, check_options, check_recipes, described
-from signstep.cli.job import (
-    all_hashes,
-    check_classes,
-    interruptible,
-    job_of,
-    others_of,
-    output_folder,
-    progress,
-    rows_of,
-    sized,
+from signstep.cli.domain import DomainName, SchemaFile, check_options, check_recipes
+from signstep.cli.groups import (
+    BatchOptions,
+    DataOptions,
+    MachineOptions,
+    ModelOptions,
+    SearchOptions,
+    ThreatOptions,
+    request_of,
+    search_of,
+    spread,
 )
 from signstep.cli.terminal import aside, noted, say, told
-from signstep.domains import audit_case
+from signstep.cli.work import interruptible, others_of, output_folder, progress
+from signstep.domains import IMAGES, Case, audit_case
+from signstep.domains import domain as find_domain
+from signstep.domains.image.first_look import WITH_GRADIENTS
 from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
-from signstep.model.twin import Engine
+from signstep.messages import Arg
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -66,28 +70,19 @@ Examples:
 
 
 @app.command(help=_HELP)
+@spread
 def audit(
     context: typer.Context,
-    domain: DomainName = IMAGES,
+    model: ModelOptions,
+    data: DataOptions,
+    batch: BatchOptions,
+    threat: ThreatOptions,
+    search: SearchOptions,
+    machine: MachineOptions,
+    domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
-    model: o.Model = None,
-    weights: o.Weights = None,
-    model_arg: o.ModelArg = None,
-    trust: o.Trust = False,
-    data: o.Data = None,
-    label_column: o.LabelColumn = None,
-    ignore_column: o.IgnoreColumn = None,  # noqa: ARG001  # of domains, which read the context
-    classes: o.Classes = None,
-    skip_bad: o.SkipBad = False,
-    ignore_label: o.IgnoreLabel = None,
-    max_pixels: o.MaxPixels = None,
-    split: o.Split = None,
-    resize: o.Resize = None,
-    limit: o.Limit = None,
-    batch_size: o.BatchSize = "auto",
-    threat: o.ThreatText = None,
-    box: o.BoxText = None,
-    grid: o.Grid = None,
+    ignore_column: o.IgnoreColumn = None,
+    budget: o.Budget = "raw",
     attack: Annotated[
         list[str] | None, typer.Option(help="Recipes, such as fgsm,pgd:steps=50,restarts=10; see signstep list.")
     ] = None,
@@ -98,15 +93,6 @@ def audit(
             "left standing; see signstep list."
         ),
     ] = None,
-    goal: o.Goal = "untargeted",
-    predicted_labels: o.PredictedLabels = False,
-    task: o.TaskText = "auto",
-    tolerance: o.Tolerance = None,
-    loss: o.Loss = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    inputs: o.Inputs = "raw",
-    budget: o.Budget = "raw",
     curve: Annotated[str, typer.Option(help="FGSM at other sizes: auto, none, or sizes such as 0.1,0.2,0.3.")] = "auto",
     curve_attack: Annotated[
         list[str] | None,
@@ -118,17 +104,17 @@ def audit(
         list[str] | None,
         typer.Option(help="Score every point on this model too: NAME=MODEL or NAME=MODEL@WEIGHTS; may be repeated."),
     ] = None,
-    output: o.Output = None,
-    outputs: o.Outputs = "auto",
-    mode: o.Mode = "eval",
-    engine: o.EngineName = "exact",
-    eot: o.Eot = 1,
-    seed: o.Seed = 0,
     shard: Annotated[
         str | None, typer.Option(help="I/N: every N-th example from number I on (0 to N-1); signstep merge joins them.")
     ] = None,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
+    section: Annotated[
+        list[str] | None,
+        typer.Option(help="A section of your own for the report, a function of the result: module:name; repeat."),
+    ] = None,
+    finding: Annotated[
+        list[str] | None,
+        typer.Option(help="A finding of your own to look for: module:name, or the code of an installed one; repeat."),
+    ] = None,
     fail_under: Annotated[
         float | None, typer.Option(help="Gate: exit with status 1 if robust accuracy is below this share.")
     ] = None,
@@ -145,129 +131,51 @@ def audit(
     from signstep.report import check_folder  # slow to import, and other commands do without
 
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
+    for name in finding or ():
+        FINDINGS.find(name)
+    for name in section or ():
+        SECTIONS.find(name)
     check_ignored(settings.ignore)
     check_written("audit", context.params)
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
     check_recipes(domain, [*(attack or ()), *(ladder or ())])
     before = _baseline(fail_under, baseline)
-    rule = o.rule_of(goal)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    quiet = aside()
-    if domain != IMAGES:
-        _gate(_audit_case(context, settings, quiet), fail_under, before)
-        return
-    job = job_of(
-        model,
-        weights,
-        model_arg,
-        data,
-        split,
-        resize,
-        limit,
-        batch_size,
-        real=task == "regression",
-        keep_mode=mode == "keep",
-        label_column=label_column,
-        classes=classes,
-        skip_bad=skip_bad,
-        ignore_label=ignore_label,
-        max_pixels=max_pixels,
-        trust=trust,
-    )
-    where = o.device_of(device)
-    terms = o.threat_of(threat or job.threat, box, grid, job.data.bounds)
-    mean_, std_ = o.numbers(mean, "mean"), o.numbers(std, "std")
+    rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
-    chosen = None if climbed is not None and not attack else o.attacks_of(attack)
-    others = {name: other.to(where) for name, other in others_of(transfer_to, trust=trust).items()}
+    chosen = o.attacks_of(attack) if attack else None
+    where, quiet = machine.ready(), aside()
+    asked = search_of(search, rule=rule, reading=model, budget=budget)
+    case = find_domain(domain).case(
+        replace(request_of(model, data, batch, threat, search=asked, schema=schema), ignore=tuple(ignore_column or ()))
+    )
+    if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
+        context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
+    # Batches are planned on the model where it will be.
+    case.model.to(where)
+    others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
     evidence = Evidence(limit=save_points * 2**20)
     with output_folder(out, marks=("SHA256SUMS", "result.json")) as folder:
         check_folder(folder)
-        if not predicted_labels:
-            check_classes(job, task, output)
-        say(quiet, *job.opening)
-        job.model.to(where)
-        source = sized(job, batch_size)
-        batches = source.unlabelled() if predicted_labels else source
-        total = job.data.len_hint
-        if total is not None and part is not None:
-            total = len(range(part[0], total, part[1]))
-        with progress(quiet, total, "auditing") as advance, interruptible():
-            result = run_audit(
-                job.model,
-                batches,
-                threat=terms,
+        say(quiet, *case.said)
+        with progress(quiet, _count(case.total, part), "auditing") as advance, interruptible():
+            result = audit_case(
+                case,
                 attacks=chosen,
                 ladder=climbed,
-                curve=_curve(curve, job.curve),
-                target=rule,
-                transfer_to=others,
-                task=o.task_of(task, tolerance, ignore_label),
-                loss=loss,
-                mean=mean_,
-                std=std_,
-                inputs=cast("o.Side", inputs),
-                budget=cast("o.Side", budget),
-                output=o.output_of(output),
-                outputs=cast("Literal['auto', 'logits', 'probabilities']", outputs),
-                mode=cast("Literal['eval', 'keep']", mode),
-                engine=cast("Engine", engine),
-                eot=eot,
-                seed=seed,
-                shard=part,
-                device=where,
-                describe_model=job.description,
-                describe_data=job.data.description,
-                classes=job.data.classes or (),
-                hashes=all_hashes(job, mean_, std_, inputs),
-                curve_attacks=_traced(curve_attack, chosen),
-                evidence=evidence,
-                progress=advance,
+                curve=_curve(curve, curve_attack, case, chosen, climbed),
+                run=Run(shard=part, device=where, transfer_to=others, evidence=evidence, progress=advance),
             )
-        # What became of the data on the way belongs to the record, not only to the screen.
-        result = replace(result, notes=(*result.notes, *(f"data: {note}" for note in job.data.notes)))
+        result = with_sections(result, section or ())
         with _told(result, json=json):
             _written(context, result, evidence, folder, settings)
     _said(quiet, result, folder, settings)
     _gate(result, fail_under, before)
 
 
-def _audit_case(context: typer.Context, settings: Settings, quiet: Console) -> Result:
-    """The audit of a domain's case, from the options as they were given; written and printed."""
-    from signstep.report import check_folder
-
-    given = context.params
-    case = case_of(given["domain"], given, rows_of(given["batch_size"]) or 256)
-    where, part = o.device_of(given["device"]), o.shard_of(given["shard"])
-    chosen = o.attacks_of(given["attack"]) if given["attack"] else None
-    others = others_of(given["transfer_to"], trust=given["trust"])
-    evidence = Evidence(limit=given["save_points"] * 2**20)
-    total = case.total if case.total is None or part is None else len(range(part[0], case.total, part[1]))
-    with output_folder(given["out"], marks=("SHA256SUMS", "result.json")) as folder:
-        check_folder(folder)
-        say(quiet, *described(case))
-        with progress(quiet, total, "auditing") as advance, interruptible():
-            result = audit_case(
-                case,
-                attacks=chosen,
-                ladder=o.ladder_of(given["ladder"]),
-                curve=None if given["curve"] == "auto" else _curve(given["curve"], None),
-                curve_attacks=_traced(given["curve_attack"], chosen) if given["curve_attack"] else None,
-                transfer_to={name: other.to(where) for name, other in others.items()},
-                engine=given["engine"],
-                eot=given["eot"],
-                seed=given["seed"],
-                shard=part,
-                device=where,
-                evidence=evidence,
-                progress=advance,
-            )
-        with _told(result, json=given["json"]):
-            _written(context, result, evidence, folder, settings)
-    _said(quiet, result, folder, settings)
-    return result
+def _count(total: int | None, shard: tuple[int, int] | None) -> int | None:
+    """Examples to come, for the progress."""
+    return total if total is None or shard is None else len(range(shard[0], total, shard[1]))
 
 
 def _written(context: typer.Context, result: Result, evidence: Evidence, folder: Path, settings: Settings) -> None:
@@ -281,9 +189,9 @@ def _told(result: Result, *, json: bool) -> Iterator[None]:
     try:
         yield
     except LoadError:
-        told(result.to_json() if json else str(result))
+        told(result.to_json() if json else table(result))
         raise
-    told(result.to_json() if json else str(result))
+    told(result.to_json() if json else table(result))
 
 
 def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
@@ -301,7 +209,7 @@ def write_folder(
     result: Result, points: Mapping[str, Tensor], folder: Path, config: str | None, settings: Settings
 ) -> None:
     """Put the report in the place of an earlier one, whole."""
-    from signstep.report import owned, write_report
+    from signstep.report import owned, write_report  # slow to import, and other commands do without
 
     def of_a_report(where: Path) -> Iterator[Path]:
         yield from owned(where)
@@ -319,7 +227,7 @@ def write_folder(
 
 def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
     if fail_under is not None and not 0 <= fail_under <= 1:
-        raise InputError(f"--fail-under {fail_under}: pass a share between 0 and 1, such as 0.4 for 40 %")
+        raise InputError(Arg("fail_under", fail_under), remedy="pass a share between 0 and 1, such as 0.4 for 40 %")
     return None if baseline is None else Result.load(baseline)
 
 
@@ -336,17 +244,6 @@ def _gate(result: Result, fail_under: float | None, before: Result | None) -> No
             failed = True
     if failed:
         raise typer.Exit(1)
-
-
-def _traced(given: list[str] | None, attacks: Sequence[str] | None) -> Sequence[str]:
-    """Random signs, and the attacks asked for: by default the last of the list, which is to be the strongest."""
-    if given == ["none"]:
-        return []
-    if attacks is None:  # a ladder
-        return o.attacks_of(given) if given else ("random-sign",)
-    names = [canonical(name) for name in (o.attacks_of(given) if given else attacks[-1:])]
-    noise = [name for name in map(canonical, attacks) if name == "random-sign" and name not in names]
-    return [*noise, *names]
 
 
 def _run_by(
@@ -372,9 +269,25 @@ def _run_by(
     return attack, ladder
 
 
-def _curve(text: str, default: tuple[float, ...] | None) -> bool | list[float]:
+def _curve(
+    text: str,
+    traced: Sequence[str] | None,
+    case: Case,
+    chosen: Sequence[str] | None,
+    ladder: str | Sequence[str] | None,
+) -> Curve | bool | list[float] | None:
+    """The curve that was asked for; None for the case's own sizes, with the attacks that are traced by default."""
+    levels: bool | list[float] | None = None
     if text == "none":
-        return False
-    if text == "auto":
-        return True if default is None else list(default)
-    return o.numbers(text, "curve") or False
+        levels = False
+    elif text != "auto":
+        levels = o.numbers(text, "curve") or False
+    if not traced:
+        return levels
+    sizes = case.curve if levels is None else levels
+    if traced == ["none"]:
+        return Curve(sizes, ())
+    names = [canonical(name) for name in o.attacks_of(traced)]
+    given = () if ladder is not None else (chosen or case.attacks)
+    noise = [name for name in given if name == "random-sign" and name not in names]
+    return Curve(sizes, [*noise, *names])

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signstep.errors import InputError
-from signstep.model.opening import LoadedModel, load_model, parse_args
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.opening import open_model, parse_args, spelled
+from signstep.model.opening.table import opener_of
 from signstep.train.recipes import TrainingRecipe
 from signstep.train.settings import Settings
 from signstep.train.variants import variant
@@ -18,19 +21,19 @@ class Network:
 
     Attributes:
         name: for people.
-        factory: "module:function", or a .pt2 file.
-        args: of the factory.
+        spec: what `signstep.open` takes.
+        args: for it.
         weights: a file, or None.
     """
 
     name: str
-    factory: str
+    spec: str
     args: tuple[str, ...] = ()
     weights: Path | None = None
 
-    def load(self, *, trust: bool = False) -> LoadedModel:
+    def load(self, *, trust: bool = False) -> Model:
         """Make it."""
-        return load_model(self.factory, weights=self.weights, args=parse_args(self.args), trust=trust)
+        return open_model(self.spec, weights=self.weights, args=parse_args(self.args), trust=trust)
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,17 @@ def network_of(text: str) -> Network:
         InputError: not written so.
 
     >>> network_of("wide=nets:net:width=32@w.pt")
-    Network(name='wide', factory='nets:net', args=('width=32',), weights=PosixPath('w.pt'))
+    Network(name='wide', spec='nets:net', args=('width=32',), weights=PosixPath('w.pt'))
     """
     name, spec = named(text)
-    body, _, weights = spec.partition("@")
-    if body.lower().endswith(".pt2"):
-        return Network(name, body)
-    module, colon, rest = body.partition(":")
-    function, _, options = rest.partition(":")
-    if not (module and colon and function):
+    found = spelled(spec)
+    if opener_of(found.spec) is None:
         raise InputError(
-            f"--model {text!r} is not NAME=MODULE:FACTORY, perhaps with :OPTION=VALUE,... and @WEIGHTS; such as "
-            "wide=nets:net:width=32@wide.safetensors"
+            Arg("model", text),
+            "is not NAME=MODULE:FACTORY, perhaps with :OPTION=VALUE,... and @WEIGHTS",
+            remedy="write wide=nets:net:width=32@wide.safetensors, say, or NAME=FILE.onnx or NAME=hf:FOLDER",
         )
-    return Network(name, f"{module}:{function}", _options(options), Path(weights) if weights else None)
+    return Network(name, found.spec, found.args, found.weights)
 
 
 def named(text: str) -> tuple[str, str]:
@@ -115,14 +115,8 @@ def candidates_of(
     for candidate in found:
         if candidate.folder.lower() in folders:
             raise InputError(
-                f"the names {folders[candidate.folder.lower()]!r} and {candidate.name!r} are the same as folders; "
-                "write NAME=... with a name of its own for each"
+                f"the names {folders[candidate.folder.lower()]!r} and {candidate.name!r} are the same as folders",
+                remedy="write NAME=... with a name of its own for each",
             )
         folders[candidate.folder.lower()] = candidate.name
     return tuple(found)
-
-
-def _options(text: str) -> tuple[str, ...]:
-    """Pieces at commas outside of brackets: ``mean=(0.5,0.5)`` is one."""
-    pieces = re.split(r",(?![^(\[]*[)\]])", text)
-    return tuple(piece.strip() for piece in pieces if piece.strip())

@@ -2,11 +2,10 @@
 
 import hashlib
 import json as jsonlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from safetensors.torch import save
@@ -18,14 +17,21 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.candidates import Candidate, candidates_of
 from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
-from signstep.cli.job import output_folder
+from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, say, told
-from signstep.data import DataSource, open_data
+from signstep.cli.work import output_folder
+from signstep.data import DataSource
+from signstep.domains.case import Request
+from signstep.domains.image.case import opened_data, threat_of
+from signstep.domains.image.declared import declared_beside, in_order_of
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
-from signstep.train.loop import fit
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.train.loop import Moment, fit
 from signstep.train.settings import Settings
 from signstep.train.variants import with_knobs
 from signstep.train.view import View
@@ -59,7 +65,11 @@ _MARKS = _FILES[:2]
 
 
 @app.command(help=_HELP)
+@spread
 def compare(
+    reading: ReadingOptions,
+    data: DataOptions,
+    machine: MachineOptions,
     results: Annotated[
         list[str] | None, typer.Argument(help="Folders or result.json; NAME=PATH gives one a name.")
     ] = None,
@@ -78,38 +88,23 @@ def compare(
     against: Annotated[
         str | None, typer.Option(help="Compare all with this one, instead of every pair: fewer tests.")
     ] = None,
-    trust: o.Trust = False,
-    data: o.Data = None,
     test: Annotated[
         str | None, typer.Option(help="With --recipe: data to audit on, else the data's test split.")
     ] = None,
-    label_column: o.LabelColumn = None,
-    classes: o.Classes = None,
-    skip_bad: o.SkipBad = False,
-    ignore_label: o.IgnoreLabel = None,
-    max_pixels: o.MaxPixels = None,
-    split: o.Split = None,
-    resize: o.Resize = None,
     limit: Annotated[int | None, typer.Option(help="With --recipe: train on the first so many examples.")] = None,
     threat: o.ThreatText = None,
     box: o.BoxText = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
     ladder: Annotated[str, typer.Option(help="Ladder of the audits.")] = "standard@1",
     audit_limit: Annotated[int, typer.Option(min=1, help="Examples of each audit, at most.")] = 1000,
     seed: o.Seed = 0,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the comparison; with models signstep-compare.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON instead of the table.")] = False,
 ) -> None:
     """Compare."""
-    if threads is not None:
-        torch.set_num_threads(threads)
     found = _read(results or [])
     settings = with_knobs(Settings(epochs=30, seed=seed), set or [])
-    candidates = candidates_of(model or [], recipe or [], settings, _MODEL if recipe and data is None else None)
-    _check(candidates, found, recipe, {"data": data, "test": test, "set": set, "threat": threat, "limit": limit})
+    candidates = candidates_of(model or [], recipe or [], settings, _MODEL if recipe and data.data is None else None)
+    _check(candidates, found, recipe, {"data": data.data, "test": test, "set": set, "threat": threat, "limit": limit})
     quiet = aside()
     if not candidates:
         compared = compare_all(found, against=against)
@@ -120,29 +115,27 @@ def compare(
         return
     if against is not None and against not in (*found, *(candidate.name for candidate in candidates)):
         raise InputError(
-            f"--against {against!r} is none of {', '.join((*found, *(candidate.name for candidate in candidates)))}"
+            Arg("against", against),
+            "is none of the results",
+            remedy=f"pass one of {', '.join((*found, *(candidate.name for candidate in candidates)))}",
         )
-    reading: dict[str, Any] = {"label_column": label_column, "classes": classes, "skip_bad": skip_bad}
-    reading |= {"ignore_label": ignore_label, "max_pixels": max_pixels, "resize": o.size_of(resize)}
+    request = replace(request_of(reading, data), limit=limit, threat=threat, box=o.box_of(box, "of the data"))
+    where = machine.ready()
     if recipe:
-        source = opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
+        asked = replace(request, data=request.data or _DATA, split=request.split or "train")
+        source = opened(asked, asked=request.split is not None)
     else:
-        assert data is not None
-        source = open_data(data, split=split, limit=audit_limit, batch_size=256, **reading)
-    terms = Terms(
-        o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds),
-        o.ladder_of([ladder]),
-        seed,
-        o.device_of(device),
-        o.numbers(mean, "mean"),
-        o.numbers(std, "std"),
-    )
+        source = opened_data(replace(request, limit=audit_limit, batch_size=256))
+    request = replace(request, threat=threat or (_THREAT if request.data is None else None), data=request.data or _DATA)
+    attacked = threat_of(request, source.bounds)
+    assert isinstance(attacked, ThreatModel)
+    terms = Terms(attacked, o.ladder_of([ladder]), seed, where)
     begun = [f"{candidate.folder}/{name}" for candidate in candidates for name in ("log.csv", "report/result.json")]
     with output_folder(out or _OUT, marks=(*_MARKS, *begun)) as folder:
         say(quiet, f"data: {source.description}", *source.notes, f"threat: {terms.threat}")
-        ring = _Ring(source, terms, folder, quiet, audit_limit, trust=trust)
+        ring = _Ring(source, request, terms, folder, quiet, audit_limit)
         if recipe:
-            ring.prepare(candidates, data or _DATA, test, reading)
+            ring.prepare(candidates, test)
         through = all(ring.enter(candidate) for candidate in candidates)
         if not through:
             # Whoever is through is compared; a comparison that was whole before is not given for it.
@@ -164,18 +157,18 @@ class _Ring:
     """Trains and audits one candidate after another on the same rows."""
 
     source: DataSource
+    request: Request
     terms: Terms
     folder: Path
     quiet: Console
     limit: int
-    trust: bool
     train_on: tuple[Tensor, Tensor] | None = None
     held: Held | None = None
     results: dict[str, Result] = field(default_factory=dict)
     trainings: dict[str, Training] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
-    def prepare(self, candidates: tuple[Candidate, ...], data: str, test: str | None, reading: dict[str, Any]) -> None:
+    def prepare(self, candidates: tuple[Candidate, ...], test: str | None) -> None:
         """Rows to train on and rows to audit on.
 
         Raises:
@@ -183,44 +176,40 @@ class _Ring:
         """
         self.train_on = whole(self.source)
         first = candidates[0].settings
-        self.held = held_out(data, test, self.source, self.train_on, first, reading)
+        self.held = held_out(self.request, test, self.source, self.train_on, first)
         kept = {(candidate.settings.seed, candidate.settings.validation) for candidate in candidates}
         if self.held.chosen_by and len(kept) > 1:
             raise InputError(
-                "recipes with other seeds or validation shares hold out other rows, and there is no test data; pass "
-                "--test"
+                "recipes with other seeds or validation shares hold out other rows, and there is no test data",
+                remedy=("pass", Arg("test")),
             )
         ones = "one training run each: the tests say whether these models differ, not whether another seed would agree"
         self.notes = (*self.held.notes, ones)
 
     def enter(self, candidate: Candidate) -> bool:
         """Train, where there is a recipe, and audit; False where that was interrupted."""
-        loaded = candidate.network.load(trust=self.trust)
-        loaded.model.to(self.terms.device)
+        model = self._opened(candidate).to(self.terms.device)
         where = self.folder / candidate.folder
         where.mkdir(exist_ok=True)
-        hashes = {"data": self.source.fingerprint()}
-        description = loaded.description
         if candidate.recipe is None:
-            say(self.quiet, f"{candidate.name}: {loaded.description}", *loaded.notes)
-            hashes |= {} if loaded.sha256 is None else {"weights": loaded.sha256}
+            say(self.quiet, f"{candidate.name}: {model.title}", *model.notes)
         else:
-            if not self._train(candidate, loaded.model, where):
+            if not self._train(candidate, model, where):
                 return False
-            kept = save(kept_weights(loaded.model))
+            kept = save(kept_weights(model.module))
             write_whole(where / "weights.safetensors", kept)
-            hashes["weights"] = hashlib.sha256(kept).hexdigest()
-            description = f"{candidate.name}: {loaded.description}, {candidate.recipe.name}"
+            name = f"{candidate.name}: {model.title}, {candidate.recipe.name}"
+            model = replace(model, name=name, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=())
         held = self.held
         result = audited(
-            loaded.model,
+            model,
             self.source if held is None else held.batches(self.limit),
             self.terms,
             where / "report",
             self.quiet,
             total=min(self.limit, self.source.len_hint if held is None else len(held.x)),
-            describe=(description, self.source.description if held is None else held.description),
-            hashes=hashes,
+            data=self.source.description if held is None else held.description,
+            hashes={"data": self.source.fingerprint()},
             word=f"{candidate.name}: auditing",
         )
         if result is None or result.partial:
@@ -228,22 +217,35 @@ class _Ring:
         self.results[candidate.name] = result
         return True
 
-    def _train(self, candidate: Candidate, model: torch.nn.Module, where: Path) -> bool:
+    def _opened(self, candidate: Candidate) -> Model:
+        """The candidate's model, with the terms of the request where it says nothing itself.
+
+        Raises:
+            InputError: it takes other inputs, or numbers the classes otherwise than the data.
+        """
+        model = declared_beside(self.request, candidate.network.load(trust=self.request.trust))
+        model = in_order_of(self.source, candidate.name, model, self.request)
+        hashes = {name: digest for name, digest in model.hashes.items() if name == "weights"}
+        return replace(model, hashes=hashes)
+
+    def _train(self, candidate: Candidate, model: Model, where: Path) -> bool:
         assert self.train_on is not None
         assert candidate.recipe is not None
         say(self.quiet, f"{candidate.name}: {candidate.recipe.title}")
         with View(self.quiet, brief=True) as view, asked_to_stop() as asked:
+
+            def watch(moment: Moment) -> bool:
+                view(moment)
+                return bool(asked)
+
             trained = fit(
                 model,
                 *self.train_on,
                 threat=self.terms.threat,
                 recipe=candidate.recipe,
                 settings=candidate.settings,
-                mean=self.terms.mean,
-                std=self.terms.std,
                 folder=where,
-                watch=view,
-                stopping=lambda: bool(asked),
+                watch=watch,
             )
         if asked and trained.partial:
             say(self.quiet, f"{candidate.name}: interrupted at step {trained.steps} of {trained.total}")
@@ -264,18 +266,22 @@ def _check(
     candidates: tuple[Candidate, ...], found: dict[str, Result], recipe: list[str] | None, given: dict[str, Any]
 ) -> None:
     if len(candidates) + len(found) < 2:
-        raise InputError(f"compare got {len(candidates) + len(found)} result; pass two or more")
+        raise InputError(f"compare got {len(candidates) + len(found)} result", remedy="pass two or more")
     for candidate in candidates:
         if candidate.name in found:
-            raise InputError(f"the name {candidate.name!r} comes twice; write NAME=... with a name of its own for each")
+            raise InputError(
+                f"the name {candidate.name!r} comes twice", remedy="write NAME=... with a name of its own for each"
+            )
     if not candidates or not recipe:
         useless = ("test", "set", "limit", *(() if candidates else ("data", "threat")))
         for name in useless:
-            if given[name]:
-                needs = "--recipe" if candidates else "--model or --recipe"
-                raise InputError(f"--{name} has no effect without {needs}; pass these, or drop it")
+            if given[name] not in (None, [], ()):
+                needs = (Arg("recipe"),) if candidates else (Arg("model"), "or", Arg("recipe"))
+                raise InputError(Arg(name), "has no effect without", *needs, remedy="pass these, or drop it")
     if candidates and given["data"] is None and (not recipe or given["test"]):
-        raise InputError(f"--model {candidates[0].network.factory} needs data to be audited on; pass --data")
+        raise InputError(
+            Arg("model", candidates[0].network.spec), "needs data to be audited on", remedy=("pass", Arg("data"))
+        )
 
 
 def _read(given: list[str]) -> dict[str, Result]:
@@ -285,7 +291,7 @@ def _read(given: list[str]) -> dict[str, Result]:
         where = Path(path if equals else text)
         name = name if equals else text.rstrip("/")
         if name in found:
-            raise InputError(f"the name {name!r} comes twice; write NAME=PATH with a name of its own for each")
+            raise InputError(f"the name {name!r} comes twice", remedy="write NAME=PATH with a name of its own for each")
         inner = [where / "result.json", where / "report" / "result.json"]
         found[name] = Result.load(next((path for path in inner if path.is_file()), where))
     return found

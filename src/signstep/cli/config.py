@@ -12,6 +12,7 @@ from signstep.errors import InputError, LoadError
 from signstep.io.caps import NAMES, current
 from signstep.io.documents import content_of, toml_table
 from signstep.io.files import is_writable
+from signstep.messages import Arg
 
 # Options that no record holds.
 _NOT_WRITTEN = ("out", "baseline")
@@ -61,7 +62,10 @@ def find_caps(words: Sequence[str]) -> dict[str, int]:
     for text in before_command(words, "--cap"):
         name, _, number = text.partition("=")
         if name not in NAMES or not number.isdecimal() or len(number) > 18:
-            raise InputError(f"--cap {text!r} is not NAME=NUMBER; pass one of {', '.join(NAMES)}, such as names=200000")
+            raise InputError(
+                f"--cap {text!r} is not NAME=NUMBER",
+                remedy=f"pass one of {', '.join(NAMES)}, such as names=200000",
+            )
         found[name] = int(number)
     return found
 
@@ -104,7 +108,9 @@ def read_text(content: bytes, path: Path, command: Any) -> Settings:
     ignore: dict[str, str] = {}
     for name, table in plain.items():
         if name not in command.commands or not isinstance(table, dict):
-            raise InputError(f"{path}: [{name}] is not a command; write a table for {', '.join(command.commands)}")
+            raise InputError(
+                f"{path}: [{name}] is not a command", remedy=f"write a table for {', '.join(command.commands)}"
+            )
         options = {option.name: option for option in command.commands[name].params}
         chosen: dict[str, Any] = {}
         for key, value in table.items():
@@ -113,11 +119,13 @@ def read_text(content: bytes, path: Path, command: Any) -> Settings:
                 continue
             option = options.get(key.replace("-", "_"))
             if option is None and (renamed := _RENAMED.get(key)) in options:
-                raise InputError(f"{path}: [{name}] has no option {key!r} any more; it is called {renamed} now")
+                raise InputError(
+                    f"{path}: [{name}] has no option {key!r} any more", remedy=f"it is called {renamed} now"
+                )
             if option is None:
                 near = difflib.get_close_matches(key.replace("-", "_"), list(options), n=1)
                 hint = f"did you mean {near[0]}?" if near else f"see signstep {name} --help"
-                raise InputError(f"{path}: [{name}] has no option {key!r}; {hint}")
+                raise InputError(f"{path}: [{name}] has no option {key!r}", remedy=hint)
             chosen[option.name] = _shaped(value, several=option.multiple)
         defaults[name] = chosen
     return Settings(path, defaults, ignore)
@@ -136,14 +144,14 @@ def _content(path: Path) -> bytes:
     try:
         return content_of(path, "--config", current().text // 4)
     except LoadError as error:
-        raise InputError(str(error)) from error
+        raise InputError(*error.parts, remedy=error.cure) from error
 
 
 def _parsed(content: bytes, path: Path) -> dict[str, Any]:
     try:
         return toml_table(content, str(path))
     except LoadError as error:
-        raise InputError(str(error)) from error
+        raise InputError(*error.parts, remedy=error.cure) from error
 
 
 def check_written(command: str, options: Mapping[str, Any]) -> None:
@@ -156,8 +164,9 @@ def check_written(command: str, options: Mapping[str, Any]) -> None:
         for part in value if isinstance(value, (list, tuple)) else (value,):
             if name not in _NOT_WRITTEN and isinstance(part, (str, Path)) and not is_writable(str(part)):
                 raise InputError(
-                    f"--{name.replace('_', '-')} {str(part)!a} of {command} is not UTF-8, in which records are "
-                    "written: pass other text, or rename the file"
+                    Arg(name, part, shown=f"{str(part)!a}"),
+                    f"of {command} is not UTF-8, in which records are written",
+                    remedy="pass other text, or rename the file",
                 )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from signstep.attacks.recipes import RECIPES, options_of
-from signstep.auditing.findings import CATALOGUE
+from signstep.auditing.findings import FINDINGS
 from signstep.auditing.ladder import LADDERS
 from signstep.auditing.run import rung_names
 from signstep.cli.app import app
@@ -18,8 +18,8 @@ from signstep.explain import explain as explanation
 from signstep.train.descriptions import explained
 from signstep.train.recipes import TRAINING_RECIPES
 
-_WIDTH = max(12, *map(len, RECIPES))
-_KNOWN = (*RECIPES, *(name for name in TRAINING_RECIPES if name not in RECIPES))
+_WIDTH = max(12, *map(len, RECIPES.own))
+_KNOWN = (*RECIPES.own, *(name for name in TRAINING_RECIPES.own if name not in RECIPES.own))
 
 
 @app.command("list")
@@ -66,8 +66,8 @@ def list_() -> None:
         for line in (made.source, f"start: {made.placed}; projection: {made.projected}; {passes}"):
             told(f"{'':<{_WIDTH + 3}}{line}")
     told("\nFindings (signstep explain CODE)")
-    for rule in CATALOGUE.values():
-        told(f"  {rule.code}  {rule.title}")
+    for found in FINDINGS.values():
+        told(f"  {found.code}  {found.rule.title}")
 
 
 @app.command()
@@ -80,6 +80,7 @@ def explain(
         parts = [explanation(name)]
     except InputError as error:
         if not training:
-            raise InputError(f"{error}; training recipes are {', '.join(TRAINING_RECIPES)}") from error
+            more = f"; training recipes are {', '.join(TRAINING_RECIPES)}"
+            raise InputError(*error.parts, remedy=(*error.cure, more)) from error
         parts = []
     told("\n\n".join([*parts, *([explained(name.strip())] if training else [])]))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,18 @@ from torch import Tensor, nn
 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import Result
-from signstep.auditing.run import audit
+from signstep.auditing.run import Run, audit
 from signstep.cli.audit import write_folder
 from signstep.cli.config import Settings as FileSettings
-from signstep.cli.job import output_folder, progress
-from signstep.data import DataSource, open_data
+from signstep.cli.work import output_folder, progress
+from signstep.data import DataSource
+from signstep.domains.case import Request
+from signstep.domains.image.case import opened_data
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
-from signstep.model.space import Statistic
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.search import Search
 from signstep.train.held_out import common_rows, held_rows
 from signstep.train.rows import Inputs
 from signstep.train.settings import Settings
@@ -74,26 +78,22 @@ class Terms:
         ladder: by name, or rungs.
         seed: all randomness.
         device: where.
-        mean: that the model wants subtracted.
-        std: that it wants divided by.
     """
 
     threat: ThreatModel
     ladder: Any
     seed: int
     device: torch.device
-    mean: Statistic = None
-    std: Statistic = None
 
 
-def opened(path: str, split: str, *, asked: bool, limit: int | None, reading: dict[str, Any]) -> DataSource:
-    """The split of the data; data without splits as it is, unless a split was asked for."""
+def opened(request: Request, *, asked: bool) -> DataSource:
+    """The split of the data that a request names; data without splits as it is, unless a split was asked for."""
     try:
-        return open_data(path, split=split, limit=limit, **reading)
+        return opened_data(request)
     except InputError:
         if asked:
             raise
-        return open_data(path, limit=limit, **reading)
+        return opened_data(replace(request, split=None))
 
 
 def whole(source: DataSource) -> tuple[Tensor, Tensor]:
@@ -103,38 +103,37 @@ def whole(source: DataSource) -> tuple[Tensor, Tensor]:
 
 
 def held_out(
-    data: str,
-    test: str | None,
-    source: DataSource,
-    trained: tuple[Inputs, Tensor],
-    settings: Settings,
-    reading: dict[str, Any],
+    request: Request, test: str | None, source: DataSource, trained: tuple[Inputs, Tensor], settings: Settings
 ) -> Held:
     """The data named by --test, else the data's own test split, else the validation rows."""
-    found = opened(test or data, "test", asked=False, limit=None, reading=reading)
+    found = opened(replace(request, data=test or request.data, split="test", limit=None), asked=False)
     x, y = whole(found)
     common = common_rows(*trained, x)
     if test is not None and common == len(x):
-        raise InputError(f"--test {test}: all of its {len(x)} examples are trained on; pass others")
+        raise InputError(Arg("test", test), f": all of its {len(x)} examples are trained on", remedy="pass others")
     if test is not None or common == 0:
         notes = () if common == 0 else (f"{common} of the {len(x)} examples of the audit were trained on",)
         return Held(x, y, found.description, notes, left_out=found.left_out)
     x, y = held_rows(*trained, settings)
     if len(x) == 0:
-        raise InputError("--validation 0 and no test data leave nothing to audit; pass --test, or --ladder none")
+        raise InputError(
+            Arg("validation", 0),
+            "and no test data leave nothing to audit",
+            remedy=("pass", Arg("test"), ", or", Arg("ladder", "none")),
+        )
     note = "the audit saw the validation rows, by which the weights were chosen; pass --test for rows without a part"
     return Held(x, y, f"{len(x)} examples held out of {source.name}", (note,), True, source.left_out)
 
 
 def audited(
-    model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    model: Model,
+    batches: Iterable[tuple[Tensor, Tensor | None]],
     terms: Terms,
     folder: Path,
     quiet: Console,
     *,
     total: int | None,
-    describe: tuple[str, str],
+    data: str,
     hashes: dict[str, str],
     word: str = "auditing",
 ) -> Result | None:
@@ -147,7 +146,7 @@ def audited(
         folder: for the report.
         quiet: where progress is shown.
         total: examples, for the progress.
-        describe: model and data in words.
+        data: describes the data.
         hashes: for the record.
         word: beside the progress.
     """
@@ -160,15 +159,8 @@ def audited(
             threat=terms.threat,
             ladder=terms.ladder,
             curve=False,
-            mean=terms.mean,
-            std=terms.std,
-            seed=terms.seed,
-            device=terms.device,
-            describe_model=describe[0],
-            describe_data=describe[1],
-            hashes=hashes,
-            evidence=evidence,
-            progress=advance,
+            search=Search(seed=terms.seed),
+            run=Run(device=terms.device, data=data, hashes=hashes, evidence=evidence, progress=advance),
         )
     if result is None:
         return None

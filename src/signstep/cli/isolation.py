@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 from signstep.errors import InputError
+from signstep.messages import Arg
+from signstep.registry import leaving_out
 
 
 def inside(path: str | Path, folder: Path) -> bool:
@@ -27,18 +29,23 @@ def refuse(folder: Path, **given: str | Path | None) -> None:
     for name, value in given.items():
         if value is not None and inside(value, folder):
             raise InputError(
-                f"--{name.replace('_', '-')} {value} lies inside the report {folder}, which is what is being checked; "
-                "pass your own copy, from elsewhere"
+                Arg(name, value),
+                f"lies inside the report {folder}, which is what is being checked",
+                remedy="pass your own copy, from elsewhere",
             )
 
 
 @contextmanager
 def isolated(folder: Path) -> Iterator[None]:
-    """Inside, no module is imported from the folder, whatever leads there: the current folder, a link, PYTHONPATH."""
+    """Inside, no module is imported from the folder, whatever leads there: the current folder, a link, PYTHONPATH.
+
+    Nor does a package count that seems to be installed there.
+    """
     guard = _Guard(folder)
     sys.meta_path.insert(0, guard)
     try:
-        yield
+        with leaving_out(lambda place: inside(place, folder)):
+            yield
     finally:
         sys.meta_path.remove(guard)
 

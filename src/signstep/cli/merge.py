@@ -12,11 +12,12 @@ from signstep.auditing.findings import examine
 from signstep.auditing.merge import merge as merge_results
 from signstep.auditing.merge import merge_points
 from signstep.auditing.result import Result
+from signstep.auditing.table import table
 from signstep.cli.app import app
 from signstep.cli.audit import write_folder
 from signstep.cli.config import Settings, dump_config, read_config
-from signstep.cli.job import output_folder
 from signstep.cli.terminal import aside, say, told
+from signstep.cli.work import output_folder
 
 _HELP = """Join the results of an audit that ran in shards (--shard 0/4, 1/4, ...) into the one of a single audit.
 
@@ -46,7 +47,7 @@ def merge(
         points = merge_points(shards, [_points(path) for path in results])
         config, ignore = _config(results, settings)
         write_folder(result, points, folder, config, Settings(ignore=ignore))
-    told(result.to_json() if json else str(result))
+    told(result.to_json() if json else table(result))
     findings = examine(result, ignore)
     say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
 

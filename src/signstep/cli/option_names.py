@@ -2,8 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from types import TracebackType
+from functools import partial
+from os import PathLike, fspath
 from typing import Any
+
+from signstep.messages import UNSAID, Arg, Blank, Key, Message, in_python
 
 # Arguments of the API that go by another name here: the parameter of the command, the first that it has.
 _OTHERWISE = {
@@ -12,40 +15,36 @@ _OTHERWISE = {
     "attacks": ("attack",),
     "curve_attacks": ("curve_attack",),
     "eps": ("threat",),
+    "norm": ("threat",),
+    "model_args": ("model_arg",),
+    "batch": ("batch_size",),
 }
-# Values that are written otherwise, by argument.
+# Values that are written otherwise, by argument and by the value in Python.
 _VALUES = {
     ("curve", "False"): "none",
     ("target", "None"): "untargeted",
     ("task", "Regression(tolerance)"): "regression --tolerance T",
 }
-_VALUE = r"'[^']*'|\"[^\"]*\"|\([^()]*\)|\[[^\[\]]*\]|[\w+-](?:[\w.:/+-]*[\w/+-])?(?:\([^()]*\))?|"
-# Inside of words, paths, quoted text and code that somebody else wrote nothing is touched.
-_ASSIGNED = re.compile(rf"(?<![^\s(\[])([a-z_]+)=({_VALUE})(?=[\s.,;:)\]]|$)")
-_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _PLAIN = re.compile(r"[\w.,:/+-]+")
-# There every name=value belongs to the user's own function, and messages quote the user's own errors.
-_FOREIGN = "signstep.model.opening.factory"
 
 
-def in_options(error: BaseException, command: Any) -> str:
-    """The message of an error with the options of a command instead of the API's arguments.
+def in_options(message: Message, options: Mapping[str, Any]) -> str:
+    """An error or a warning with the options of a command instead of the API's arguments.
 
     Args:
-        error: Raised by Signstep on purpose.
-        command: The command that ran, as click knows it; None leaves the message as it is.
+        message: raised by Signstep on purpose.
+        options: of the command that ran, by the arguments of the API (`options_by_argument`).
     """
-    if _raised_in(error.__traceback__) == _FOREIGN:
-        return str(error)
-    return translated(str(error), options_by_argument(command))
+    return message.said(partial(_in_options, options), between=" ")
 
 
 def options_by_argument(command: Any) -> dict[str, Any]:
-    """The option behind each argument of the API, from the options of a command."""
+    """The option behind each argument of the API, from the options of a command as click knows it; None has none."""
     options = {
-        option.name.rstrip("_"): option
+        text[2:].replace("-", "_"): option
         for option in getattr(command, "params", ())
-        if any(text.startswith("--") for text in option.opts)
+        for text in option.opts
+        if text.startswith("--")
     }
     for argument, names in _OTHERWISE.items():
         known = [name for name in names if name in options]
@@ -54,65 +53,54 @@ def options_by_argument(command: Any) -> dict[str, Any]:
     return options
 
 
-def translated(text: str, options: Mapping[str, Any]) -> str:
-    """A message in which ``name=value`` is an option, where the name is an argument that has one.
-
-    So is a name of several words (skip_bad), which no sentence has otherwise. Text in quotes stays as it is.
-    """
-
-    def assigned(match: re.Match[str]) -> str:
-        name, value = match[1], match[2]
-        return match[0] if name not in options else _option(name, value, options[name])
-
-    names = sorted((name for name in options if "_" in name), key=len, reverse=True)
-    named = re.compile(rf"(?<![\w/.-])({'|'.join(names) or '(?!)'})(?![\w=/(-]|\.\w)")
-    replaced, end = [], 0
-    for quoted in [*_QUOTED.finditer(text := _ASSIGNED.sub(assigned, text)), None]:
-        start = len(text) if quoted is None else quoted.start()
-        replaced.append(named.sub(lambda match: _flag(options[match[1]]), text[end:start]))
-        if quoted is not None:
-            replaced.append(quoted[0])
-            end = quoted.end()
-    return "".join(replaced)
+def command_of(words: Sequence[str], group: Any) -> Any:
+    """The command among the words typed; None where there is none."""
+    return next((group.commands[word] for word in words if word in group.commands), None)
 
 
-def _option(name: str, value: str, option: Any) -> str:
+def _in_options(options: Mapping[str, Any], argument: Arg, cure: bool) -> str:
+    option = options.get(argument.name)
+    if option is None or isinstance(argument, Key):
+        return in_python(argument, cure)
     flag = _flag(option)
-    if name == "eps":
-        return f"{flag} NORM:{_written(value) or 'EPS'}"
-    if (name, value) in _VALUES:
-        return f"{flag} {_VALUES[name, value]}"
-    if not value or getattr(option, "is_flag", False):
-        return flag
-    return f"{flag} {_written(value, 'x' if name == 'resize' else ',')}"
+    if argument.of:
+        return f"{flag} has {argument.of} {argument.shown}"
+    return " ".join(f"{flag} {value}".rstrip() for value in _typed(argument, option))
 
 
-def _written(value: str, between: str = ",") -> str:
-    """A value as it is typed: sequences with commas, words without quotes, names of values in capitals."""
-    if value[:1] in ("(", "["):
-        parts = [part.strip().strip("'\"") for part in value[1:-1].split(",") if part.strip()]
-        if value[0] == "(":
-            parts = [part.upper() if part.isalpha() else part for part in parts]
-        return between.join(parts)
-    if value == "None":
+def _typed(argument: Arg, option: Any) -> list[str]:
+    """The values as they are typed, one for each time that the option is given; an empty one where none is said."""
+    known = _VALUES.get((argument.name, argument.shown or ""))
+    if known is not None:
+        return [known]
+    if argument.name == "eps":
+        return ["NORM:EPS" if argument.value is UNSAID else f"NORM:{_value(argument)}"]
+    if argument.name == "norm":
+        return ["NORM:EPS" if argument.value is UNSAID else f"{_value(argument)}:EPS"]
+    if argument.value is UNSAID or getattr(option, "is_flag", False):
+        return [""]
+    if getattr(option, "multiple", False) and isinstance(argument.value, (tuple, list)):
+        return [_word(part, ",") for part in argument.value]
+    return [_value(argument, "x" if argument.name == "resize" else ",")]
+
+
+def _value(argument: Arg, between: str = ",") -> str:
+    """A value as it is typed: sequences with commas, words without quotes, what is to be filled in in capitals."""
+    return str(argument.shown) if argument.as_shown else _word(argument.value, between)
+
+
+def _word(value: object, between: str) -> str:
+    if isinstance(value, Blank):
+        return between.join(name.upper() if name.isidentifier() else name for name in value.names)
+    if isinstance(value, (tuple, list)):
+        return between.join(_word(part, between) for part in value)
+    if value is None:
         return "none"
-    bare = value[1:-1] if value[:1] in ("'", '"') else value
-    return bare if _PLAIN.fullmatch(bare) else value
+    if isinstance(value, (str, PathLike)):
+        text = fspath(value) if isinstance(value, PathLike) else value
+        return text if isinstance(text, str) and _PLAIN.fullmatch(text) else repr(text)
+    return repr(value)
 
 
 def _flag(option: Any) -> str:
     return str(next(text for text in option.opts if text.startswith("--")))
-
-
-def _raised_in(trace: TracebackType | None) -> str:
-    """The module whose code raised."""
-    name = ""
-    while trace is not None:
-        name = str(trace.tb_frame.f_globals.get("__name__", ""))
-        trace = trace.tb_next
-    return name
-
-
-def command_of(words: Sequence[str], group: Any) -> Any:
-    """The command among the words typed; None where there is none."""
-    return next((group.commands[word] for word in words if word in group.commands), None)

@@ -4,28 +4,30 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, cast
+from typing import Annotated, Literal, TypeAlias, TypeVar, cast
 
 import torch
 import typer
 
-from signstep.attacks.recipes import RECIPES, canonical
+from signstep.attacks.recipes import RECIPES, canonical, split
 from signstep.data.targets import ClassIndex
-from signstep.engine.tasks import Regression, Segmentation, Task, TaskName
-from signstep.engine.threat import Box, ThreatModel, parse_threat
 from signstep.errors import InputError
+from signstep.importing import is_spec
+from signstep.messages import Arg
 
+Default = TypeVar("Default")
 Side: TypeAlias = Literal["raw", "normalised"]
 Rule: TypeAlias = Literal["random", "least-likely", "next"]
 
 GOALS = ("untargeted", "random", "least-likely", "next")
 
 Model = Annotated[
-    str | None, typer.Option(help="package.module:factory (the current folder is importable), or a .pt2 file.")
+    str | None,
+    typer.Option(help="package.module:factory (the current folder is importable), hf:FOLDER, or a file."),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict (.pt, .pth).")]
 ModelArg = Annotated[list[str] | None, typer.Option(help="Argument of the factory, name=value; may be repeated.")]
-Trust = Annotated[bool, typer.Option(help="Allow a .pt2 program, whose loading can run code.")]
+Trust = Annotated[bool, typer.Option(help="Allow files whose loading can run code: .pt2, .joblib, pickled weights.")]
 Data = Annotated[
     str | None,
     typer.Option(help=".npz, .csv, .parquet, MNIST IDX, images by class, shards, a saved Hugging Face set, or digits."),
@@ -67,6 +69,10 @@ Output = Annotated[str | None, typer.Option(help="Key or index of the scores in 
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
 Mode = Annotated[str, typer.Option(help="eval, or keep to leave the model's modes as they are.")]
 Seed = Annotated[int, typer.Option(help="All randomness, together with each example's content.")]
+Surrogate = Annotated[
+    list[str] | None,
+    typer.Option(help="Take gradients from this model instead, MODEL or MODEL@WEIGHTS; the mean over several."),
+]
 EngineName = Annotated[
     str,
     typer.Option(
@@ -78,13 +84,6 @@ Eot = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for torch.")]
-
-
-def threat_of(text: str | None, box: str | None, grid: int | None, bounds: tuple[float, float] | None) -> ThreatModel:
-    """The threat model from ``--threat``, ``--box`` and ``--grid``; the data may know its bounds."""
-    if text is None:
-        raise InputError("--threat is missing: what may an attacker change? Pass norm:eps, such as --threat linf:8/255")
-    return parse_threat(text, box=_box(box, bounds or (0.0, 1.0)), grid=grid)
 
 
 def attacks_of(given: Sequence[str] | None) -> Sequence[str]:
@@ -109,7 +108,8 @@ def ladder_of(given: Sequence[str] | None) -> str | Sequence[str] | None:
     if not given:
         return None
     rungs = attacks_of(given)
-    if len(rungs) == 1 and canonical(rungs[0]).partition(":")[0].partition(" ")[0] not in RECIPES:
+    name = split(canonical(rungs[0].partition(" ")[0]))[0]
+    if len(rungs) == 1 and name not in RECIPES and not is_spec(name):
         return rungs[0]
     return rungs
 
@@ -120,27 +120,20 @@ def shard_of(text: str | None) -> tuple[int, int] | None:
         return None
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise InputError(f"--shard {text!r} is not I/N with 0 <= I < N; pass for example 0/4, 1/4, 2/4 and 3/4")
+        raise InputError(
+            Arg("shard", text), "is not I/N with 0 <= I < N", remedy="pass for example 0/4, 1/4, 2/4 and 3/4"
+        )
     return int(number), int(count)
-
-
-def task_of(name: str, tolerance: float | None, ignore: int | None = None) -> Task | TaskName:
-    """The task from ``--task``, ``--tolerance`` and, for positions, ``--ignore-label``; rows the data leaves out."""
-    if name == "segmentation" and ignore is not None and tolerance is None:
-        return Segmentation(ignore=ignore)
-    if name == "regression" and tolerance is not None:
-        return Regression(tolerance)
-    if name == "regression":
-        raise InputError("--task regression needs --tolerance, the largest error that still counts as right")
-    if tolerance is not None:
-        raise InputError(f"--tolerance is for --task regression, the task is {name!r}")
-    return cast("TaskName", name)
 
 
 def rule_of(goal: str) -> Rule | None:
     """The target rule from ``--goal``; None for untargeted."""
     if goal not in GOALS:
-        raise InputError(f"--goal {goal!r} is not one of {', '.join(GOALS)}; one class as a goal: signstep attack")
+        raise InputError(
+            Arg("goal", goal),
+            f"is not one of {', '.join(GOALS)}",
+            remedy="pass one of these (one class as a goal: signstep attack)",
+        )
     return None if goal == "untargeted" else cast("Rule", goal)
 
 
@@ -153,7 +146,7 @@ def class_of(goal: str, classes: Sequence[str]) -> int:
         return int(goal)
     near = difflib.get_close_matches(goal, [*GOALS, *classes], n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"pass {', '.join(GOALS)}, or a class by its name or number"
-    raise InputError(f"--goal {goal!r} is neither a goal nor a class; {hint}")
+    raise InputError(Arg("goal", goal), "is neither a goal nor a class", remedy=hint)
 
 
 def output_of(text: str | None) -> str | int | None:
@@ -171,7 +164,9 @@ def numbers(text: str | None, name: str) -> list[float] | None:
         try:
             values.append(float(top) / float(bottom) if slash else float(top))
         except (ValueError, ZeroDivisionError) as error:
-            raise InputError(f"--{name} {text!r}: {piece!r} is not a number; separate numbers by commas") from error
+            raise InputError(
+                Arg(name, text), f": {piece!r} is not a number", remedy="separate numbers by commas"
+            ) from error
     return values
 
 
@@ -181,7 +176,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         return None
     height, cross, width = text.lower().partition("x")
     if not cross or not height.isdigit() or not width.isdigit():
-        raise InputError(f"--resize {text!r} is not HEIGHTxWIDTH; pass for example 224x224")
+        raise InputError(Arg("resize", text), "is not HEIGHTxWIDTH", remedy="pass for example 224x224")
     return int(height), int(width)
 
 
@@ -193,16 +188,26 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device, dtype=torch.float32)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name!r} is not available here; pass cpu or auto") from error
+        raise InputError(Arg("device", name), "is not available here", remedy="pass cpu or auto") from error
     return device
 
 
-def _box(text: str | None, default: Box) -> Box:
+def box_of(text: str | None, default: Default) -> tuple[float, float] | Default | None:
+    """(low, high) from LOW,HIGH; None for "none"; the default where nothing was said."""
     if text is None:
         return default
     if text.lower() == "none":
         return None
     ends = numbers(text, "box")
     if ends is None or len(ends) != 2:
-        raise InputError(f"--box {text!r} is not LOW,HIGH; pass two numbers such as 0,1, or none")
+        raise InputError(Arg("box", text), "is not LOW,HIGH", remedy="pass two numbers such as 0,1, or none")
     return (ends[0], ends[1])
+
+
+def rows_of(batch_size: str | int) -> int | None:
+    """Examples at a time; None for "auto"."""
+    if batch_size == "auto":
+        return None
+    if not str(batch_size).isdigit() or int(batch_size) < 1:
+        raise InputError(Arg("batch_size", batch_size), remedy="pass a number of examples, or auto")
+    return int(batch_size)

@@ -6,21 +6,26 @@ record's own terms and is used as one; code, weights, data and their files come 
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from signstep.attacks.recipes import canonical
+from signstep.attacks.recipes import canonical, split
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.checksums import CONFIG, plain_file
 from signstep.auditing.result import Result
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import read_text
+from signstep.engine.norms import norm
+from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, SignstepError
+from signstep.importing import is_spec
+from signstep.model.declaration import Model
 from signstep.model.space import InputSpace
+from signstep.registry import UnknownNameError, typed_only
 
 LOADED = (
     "domain",
@@ -81,7 +86,7 @@ def report_config(report: Path) -> tuple[ReportConfig, Check | None]:
         settings = read_text(text, report / CONFIG, typer.main.get_command(app))
         others = sorted(set(settings.defaults) - {"audit"})
         if others:
-            raise InputError(f"it has a table [{others[0]}], and that of an audit has [audit] alone")
+            raise InputError(f"it has a table [{others[0]}]", remedy="that of an audit has [audit] alone")
         options = settings.defaults.get("audit", {})
         _plain(options)
         return ReportConfig(options, settings.ignore, there=True), None
@@ -109,7 +114,9 @@ def _plain(options: Mapping[str, Any]) -> None:
         else:
             fine = isinstance(value, str) or (type(value) in (int, float) and -(2**63) <= value < 2**63)
         if not fine:
-            raise InputError(f"{name} is {_said(value)}, which no audit writes")
+            raise InputError(
+                f"{name} is {_said(value)}, which no audit writes", remedy="pass a report that nobody has changed"
+            )
 
 
 def _said(value: object) -> str:
@@ -126,6 +133,7 @@ def proposal(report: Path, stated: ReportConfig) -> str | None:
     names = {name: value for name, value in stated.names.items() if name != "trust"}
     if not names:
         return None
+    names |= {name: value for name, value in _own_words(stated).items() if value}
     words = ["signstep", "verify", str(report)]
     for name, value in names.items():
         option = f"--{name.replace('_', '-')}"
@@ -133,6 +141,30 @@ def proposal(report: Path, stated: ReportConfig) -> str | None:
             # One word each, so that no value can be read as another option.
             words.append(option if part is True else f"{option}={part}")
     return " ".join(shlex.quote(word) for word in words)
+
+
+def _own_words(stated: ReportConfig) -> dict[str, Any]:
+    """Of what the audit ran and measured by, that which is none of Signstep's: it is typed or not checked."""
+    pieces = [o.attacks_of(stated.options[name]) for name in ("attack", "ladder") if stated.options.get(name)]
+    bases = [split(canonical(piece.partition(" ")[0]))[0] for part in pieces for piece in part]
+    said = str(stated.options.get("threat") or "")
+    return {
+        "attack": list(dict.fromkeys(base for base in bases if is_spec(base))),
+        "threat": None if norm_is_known(said) else said,
+        "finding": list(stated.options.get("finding") or ()),
+    }
+
+
+def norm_is_known(threat: str) -> bool:
+    """Whether the norm of "norm:eps" is one that is here: Signstep's, or one that was typed. Nothing is imported."""
+    with typed_only():
+        try:
+            norm(threat.rpartition(":")[0])
+        except UnknownNameError:
+            return False
+        except InputError as error:
+            return not isinstance(error.__cause__, UnknownNameError)
+    return True
 
 
 def read_so(stated: ReportConfig) -> str | None:
@@ -143,19 +175,26 @@ def read_so(stated: ReportConfig) -> str | None:
     return ", ".join(words) or None
 
 
-def agrees(result: Result, stated: ReportConfig) -> Check:
-    """Whether the configuration is that of the record."""
+def agrees(result: Result, stated: ReportConfig, model: Model | None = None) -> Check:
+    """Whether the configuration is that of the record.
+
+    What a model declares itself no option says: it is compared with that of the verifier's own ``model``, where there
+    is one.
+    """
     if not stated.there:
         return Check("configuration", True, f"there is no {CONFIG}: the record's terms stand alone", complete=False)
     book = Book()
+    said = stated.options.get("threat")
+    known = said is None or norm_is_known(str(said)) or "domain" in result.terms
     try:
-        _compare(result, stated.options, book)
+        _compare(result, stated.options if known else {**stated.options, "threat": None}, book, model)
     except (SignstepError, ValueError, TypeError, KeyError, AttributeError) as error:
         book.wrong.append(f"it cannot be read ({error})")
-    return book.check("configuration", "its options are those of the record")
+    check = book.check("configuration", "its options are those of the record")
+    return check if known else replace(check, seen=f"{check.seen}; of {said} nothing is known here", complete=False)
 
 
-def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
+def _compare(result: Result, options: Mapping[str, Any], book: Book, model: Model | None) -> None:
     terms = result.terms
 
     def same(name: str, said: object, recorded: object) -> None:
@@ -166,7 +205,8 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
         same(name, options.get(name, default), terms.get(name))
     # What no option of an audit asks for.
     same("gradients_from", "the model", terms.get("gradients_from"))
-    same("transform", None, terms.get("transform"))
+    if model is not None:
+        same("transform", None if model.transform is None else str(model.transform), terms.get("transform"))
     same(
         "shard", None if options.get("shard") is None else list(o.shard_of(str(options["shard"])) or ()), terms["shard"]
     )
@@ -185,17 +225,13 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
         book.need(result.examples <= limit, f"limit is {limit} in {CONFIG}, the record has {result.examples} examples")
     if terms.get("domain") is not None:
         return  # its schema says the rest, and what it says is compared with the verifier's own
-    same("mode", options.get("mode", "eval"), terms["mode"])
+    mode = options.get("mode", "eval")
+    if model is not None or mode != "eval":
+        same("mode", mode if model is None else model.mode, terms["mode"])
     goal = options.get("goal", "untargeted")
     same("goal", None if goal == "untargeted" else goal, terms["target"])
     same("labels", "predicted" if options.get("predicted_labels") else "given", terms["labels"])
-    space = InputSpace.of(
-        o.numbers(options.get("mean"), "mean"),
-        o.numbers(options.get("std"), "std"),
-        inputs=options.get("inputs", "raw"),
-        budget=options.get("budget", "raw"),
-    )
-    same("input space", space.describe(), terms["input_space"])
+    _compare_spaces(options, terms, book, model)
     if options.get("loss") not in (None, "dlr"):  # too few classes for DLR make it the margin
         same("loss", options["loss"], terms["loss"])
     task = options.get("task", "auto")
@@ -203,8 +239,8 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
         same("task", task, str(terms["task"]).partition(" ")[0])
     if options.get("threat") is not None:
         box = options.get("box")
-        bounds = _ends(terms) if box is None else None
-        threat = o.threat_of(str(options["threat"]), None if box is None else str(box), options.get("grid"), bounds)
+        ends = o.box_of(None if box is None else str(box), _ends(terms) or (0.0, 1.0))
+        threat = parse_threat(str(options["threat"]), box=ends, grid=options.get("grid"))
         same("threat", str(threat), terms["threat"])
     curve = options.get("curve", "auto")
     if curve not in ("auto", "none"):
@@ -213,6 +249,19 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book) -> None:
             not levels or levels == o.numbers(str(curve), "curve"),
             f"curve is {curve} in {CONFIG}, the record's {levels}",
         )
+
+
+def _compare_spaces(options: Mapping[str, Any], terms: Mapping[str, Any], book: Book, model: Model | None) -> None:
+    """The input space: as the options state it, or as the verifier's own model declares it."""
+    budget, recorded = options.get("budget", "raw"), terms["input_space"]
+    if model is not None:
+        said = model.space(budget).describe()
+    elif options.get("mean") is not None:
+        mean, std = (o.numbers(options.get(name), name) for name in ("mean", "std"))
+        said = InputSpace.of(mean, std, inputs=options.get("inputs", "raw"), budget=budget).describe()
+    else:
+        said = {**recorded, "budget": budget}
+    book.need(said == recorded, f"input space is {said!r} in {CONFIG}, {recorded!r} in the record")
 
 
 def _short(name: str) -> str:

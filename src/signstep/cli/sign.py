@@ -11,6 +11,7 @@ from signstep.auditing.signature import sign as sign_report
 from signstep.cli.app import app
 from signstep.cli.terminal import told
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _HELP = """Sign a report with an Ed25519 key, so that others can tell who made it (signstep verify --signed-by).
 
@@ -36,13 +37,18 @@ def sign(
     if new_key_ is not None:
         if report is not None or key is not None:
             raise InputError(
-                "--new-key makes a key and signs nothing; drop the report and --key, and sign with it then"
+                Arg("new_key"),
+                "makes a key and signs nothing",
+                remedy=("drop the report and", Arg("key"), ", and sign with it then"),
             )
         told(f"private key: {new_key_}; give others {new_key(new_key_)}")
         return
     if report is None or key is None:
-        raise InputError("a report and --key are needed to sign; make a key with --new-key")
+        raise InputError("a report and", Arg("key"), "are needed to sign", remedy=("make a key with", Arg("new_key")))
     files = check_sums(report)
     if not files.holds:
-        raise InputError(f"{report} is not signed, since its files are not as they were written: {files.seen}")
+        raise InputError(
+            f"{report} is not signed, since its files are not as they were written: {files.seen}",
+            remedy="sign one that nobody has changed",
+        )
     told(f"signature: {sign_report(report, key)}")

@@ -3,29 +3,36 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
-import torch
 import typer
 from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from signstep.auditing.result import Result
+from signstep.auditing.table import table
 from signstep.certify.certified import certified_share
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import check_written, dump_config
 from signstep.cli.final_audit import Terms, audited, held_out, kept_weights, opened, whole
-from signstep.cli.job import output_folder
+from signstep.cli.groups import DataOptions, MachineOptions, NetworkOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, noted, say, told
+from signstep.cli.work import output_folder
+from signstep.data import DataSource
+from signstep.domains.case import Request
+from signstep.domains.image.case import opened_model, threat_of
+from signstep.domains.image.declared import agreed, declared
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, SignstepError
 from signstep.io.files import write_whole
-from signstep.model.opening import load_model, parse_args
-from signstep.model.space import InputSpace, Statistic
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.train.deployed import trained_module
 from signstep.train.disk_rows import remove_rows, rows_on_disk
 from signstep.train.loop import Moment, fit
 from signstep.train.recipes import TRAINING_RECIPES, training_recipe
@@ -57,21 +64,16 @@ Examples:
 _MODEL, _DATA, _THREAT = "signstep.networks.small:digits_cnn", "digits", "linf:0.1"
 
 
-@app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES)))
+@app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES.own)))
+@spread
 def train(
     context: typer.Context,
-    model: o.Model = None,
+    model: NetworkOptions,
+    data: DataOptions,
+    machine: MachineOptions,
     weights: Annotated[Path | None, typer.Option(help="Weights to begin with, instead of fresh ones.")] = None,
-    model_arg: o.ModelArg = None,
-    data: o.Data = None,
     test: Annotated[str | None, typer.Option(help="Data for the final audit, where --data has no test split.")] = None,
-    label_column: o.LabelColumn = None,
-    classes: o.Classes = None,
-    skip_bad: o.SkipBad = False,
-    ignore_label: o.IgnoreLabel = None,
-    max_pixels: o.MaxPixels = None,
     split: Annotated[str | None, typer.Option(help="Split to train on, where the data has several.")] = None,
-    resize: o.Resize = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first so many examples.")] = None,
     threat: o.ThreatText = None,
     box: o.BoxText = None,
@@ -100,8 +102,6 @@ def train(
     compile: Annotated[  # noqa: A002 - the name that it has in signstep.toml
         bool, typer.Option("--compile", help="Run the network through torch.compile, where that works.")
     ] = False,
-    mean: o.Mean = None,
-    std: o.Std = None,
     on_disk: Annotated[
         bool, typer.Option("--on-disk", help="Keep the training rows in a file beside the checkpoints, not in memory.")
     ] = False,
@@ -115,15 +115,11 @@ def train(
         str | None, typer.Option(help="Besides log.csv: tensorboard, mlflow, or both with a comma.")
     ] = None,
     seed: o.Seed = 0,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
     out: Annotated[Path, typer.Option(help="Folder for weights, card, log and report.")] = Path("signstep-model"),
 ) -> None:
     """Train."""
     from signstep.train.card import card, curves  # slow to import, and other commands do without
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     chosen = training_recipe(recipe)
     settings = Settings(
         epochs=epochs,
@@ -152,48 +148,45 @@ def train(
         check_every=check_every,
         seed=seed,
     )
-    mean_, std_ = o.numbers(mean, "mean"), o.numbers(std, "std")
-    _check(context.params, mean_, std_)
-    reading = {
-        "label_column": label_column,
-        "classes": classes,
-        "skip_bad": skip_bad,
-        "ignore_label": ignore_label,
-        "max_pixels": max_pixels,
-        "resize": o.size_of(resize),
-    }
-    source = opened(data or _DATA, split or "train", asked=split is not None, limit=limit, reading=reading)
-    loaded = load_model(model or _MODEL, weights=weights, args=parse_args(list(model_arg or [])))
-    terms = o.threat_of(threat or (_THREAT if data is None else None), box, None, source.bounds)
-    quiet, where = aside(), o.device_of(device)
+    _check(context.params)
+    request = replace(request_of(model, data), weights=weights, split=split, limit=limit)
+    own = request.data is None
+    request = replace(request, model=request.model or _MODEL, data=request.data or _DATA)
+    declared(request, Model(nn.Identity()))  # what makes no sense is said before the hours that lead to it
+    quiet, where = aside(), machine.ready()
+    source = opened(replace(request, split=split or "train"), asked=split is not None)
+    request, trained_model, source = _agreed(request, source, split)
+    terms = threat_of(
+        replace(request, threat=threat or (_THREAT if own else None), box=o.box_of(box, "of the data")), source.bounds
+    )
+    assert isinstance(terms, ThreatModel)
+    network = trained_model.to(where).network
+    assert isinstance(network, nn.Module)
     with output_folder(out, marks=("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")) as folder:
         x, y = rows_on_disk(source, folder) if on_disk else whole(source)
-        held = None if ladder == "none" else held_out(data or _DATA, test, source, (x, y), settings, reading)
-        notes = () if weights is None else loaded.notes
-        say(quiet, f"model: {loaded.description}", *notes, f"data: {source.description}", *source.notes)
+        held = None if ladder == "none" else held_out(request, test, source, (x, y), settings)
+        notes = () if weights is None else trained_model.notes
+        say(quiet, f"model: {trained_model.title}", *notes, f"data: {source.description}", *source.notes)
         say(quiet, f"recipe: {chosen.name}, {chosen.title} ({chosen.source})", f"threat: {terms}")
-        loaded.model.to(where)
         places = sinks([name for name in (log_to or "").split(",") if name], folder / "tensorboard")
 
-        def watch(moment: Moment) -> None:
+        def watch(moment: Moment) -> bool:
             view(moment)
             if moment.reading is not None:
                 for place in places:
                     place.add(moment.reading)
+            return bool(asked)
 
         with View(quiet) as view, asked_to_stop() as asked, _closing(places):
             trained = fit(
-                loaded.model,
+                trained_model,
                 x,
                 y,
                 threat=terms,
                 recipe=chosen,
                 settings=settings,
-                mean=mean_,
-                std=std_,
                 folder=folder,
                 watch=watch,
-                stopping=lambda: bool(asked),
             )
         say(quiet, *trained.notes)
         if asked and trained.partial:
@@ -201,29 +194,28 @@ def train(
             raise typer.Exit(130)
         if on_disk:
             remove_rows(folder)
-        kept = save(kept_weights(loaded.model))
+        kept = save(kept_weights(network))
         write_whole(folder / "weights.safetensors", kept)
         write_whole(folder / "curves.svg", curves(trained))
         write_whole(folder / "signstep.toml", dump_config("train", {**context.params, "out": None}, {}))
         result = None
         if held is not None:
-            hashes = {"weights": hashlib.sha256(kept).hexdigest()}
             result = audited(
-                loaded.model,
+                replace(trained_model, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=notes),
                 held.batches(audit_limit),
-                Terms(terms, ladder, seed, where, mean_, std_),
+                Terms(terms, ladder, seed, where),
                 folder / "report",
                 quiet,
                 total=min(audit_limit, len(held.x)),
-                describe=(loaded.description, held.description),
-                hashes=hashes,
+                data=held.description,
+                hashes={},
             )
             _told(result, quiet, folder)
         bounded = held is not None and trained.finished_with.objective == "bounded"
-        floor = _floor(loaded.model, held.batches(audit_limit), terms, mean_, std_) if held and bounded else None
+        floor = _floor(trained_model, held.batches(audit_limit), terms) if held and bounded else None
         text = card(
             trained,
-            model=loaded.description,
+            model=trained_model.title,
             data=source.description,
             data_hash=source.fingerprint(),
             audited_on="no rows" if held is None else held.description,
@@ -237,20 +229,31 @@ def train(
         raise typer.Exit(status)  # only a collapse ends a training before its end and leaves weights
 
 
+def _agreed(request: Request, source: DataSource, split: str | None) -> tuple[Request, Model, DataSource]:
+    """The model, and the data with its classes in the model's order.
+
+    Raises:
+        InputError: they do not belong together, or the model cannot be trained.
+    """
+    asked, model = agreed(request, opened_model(request, source.shape), source)
+    trained_module(model)
+    if asked is not request:
+        source = opened(replace(asked, split=split or "train"), asked=split is not None)
+    return asked, model, source
+
+
 def _told(result: Result | None, quiet: Console, folder: Path) -> None:
     """Print the final audit; where it was interrupted before it had anything, the command ends here."""
     if result is None:
         say(quiet, f"interrupted before the audit had a batch: call again to audit, in {folder}")
         raise typer.Exit(130)
-    told(str(result))
+    told(table(result))
 
 
-def _floor(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], threat: ThreatModel, mean: Statistic, std: Statistic
-) -> float | None:
+def _floor(model: Model, batches: Iterable[tuple[Tensor, Tensor]], threat: ThreatModel) -> float | None:
     """The share of the audited rows that bounds hold for, also said aloud; None where there are none."""
     try:
-        share = certified_share(model, batches, threat, mean, std)
+        share = certified_share(model, batches, threat)
     except SignstepError as error:  # after hours of training no reason to lose the card
         noted(f"No bounds were taken: {error}")
         return None
@@ -258,14 +261,15 @@ def _floor(
     return share
 
 
-def _check(given: Mapping[str, Any], mean: Statistic, std: Statistic) -> None:
+def _check(given: Mapping[str, Any]) -> None:
     """What makes no sense is said before the hours that lead to it."""
     check_written("train", given)
     if given["cure"] is not None:
-        training_recipe(given["cure"])
+        training_recipe(given["cure"], argument="cure")
     if (given["model"] is None) != (given["data"] is None):
-        raise InputError("--model and --data belong together; pass both, or neither for the built-in digits")
-    InputSpace.of(mean, std)
+        raise InputError(
+            Arg("model"), "and", Arg("data"), "belong together", remedy="pass both, or neither for the built-in digits"
+        )
 
 
 @contextmanager

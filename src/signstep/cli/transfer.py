@@ -1,23 +1,39 @@
 """``signstep transfer``: craft on some models, score on others."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 import typer
-from torch import nn
 
 from signstep.attacks.recipes import recipe
 from signstep.auditing.matrix import MARK
 from signstep.auditing.transfer import transfer as run_transfer
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.job import interruptible, output_folder
+from signstep.cli.groups import (
+    DataOptions,
+    MachineOptions,
+    ReadingOptions,
+    SearchOptions,
+    ThreatOptions,
+    request_of,
+    search_of,
+    spread,
+)
 from signstep.cli.terminal import aside, say, told
-from signstep.data import open_data
+from signstep.cli.work import interruptible, output_folder
+from signstep.data import DataSource
+from signstep.domains.case import Request
+from signstep.domains.image.case import opened_bare, opened_data, threat_of
+from signstep.domains.image.declared import declared_beside, in_order_of, refuse_unheeded
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
-from signstep.model.opening import load_model
+from signstep.messages import Arg, Blank
+from signstep.model.declaration import Model
+from signstep.model.opening import spelled
 from signstep.report.heatmap import write_transfer
 
 _HELP = """Craft attacked inputs on some models and score them on others.
@@ -37,67 +53,52 @@ _ROWS = 128
 
 
 @app.command(help=_HELP)
+@spread
 def transfer(
+    reading: ReadingOptions,
+    data: DataOptions,
+    threat: ThreatOptions,
+    search: SearchOptions,
+    machine: MachineOptions,
     surrogate: Annotated[list[str] | None, typer.Option(help="Model to craft on, NAME=SPEC[@WEIGHTS]; repeat.")] = None,
     victim: Annotated[list[str] | None, typer.Option(help="Model to score on, NAME=SPEC[@WEIGHTS]; repeat.")] = None,
-    trust: o.Trust = False,
-    data: o.Data = None,
-    label_column: o.LabelColumn = None,
-    classes: o.Classes = None,
-    skip_bad: o.SkipBad = False,
-    ignore_label: o.IgnoreLabel = None,
-    max_pixels: o.MaxPixels = None,
-    split: o.Split = None,
-    resize: o.Resize = None,
-    limit: o.Limit = None,
-    batch_size: Annotated[int, typer.Option(help="Examples at a time.")] = _ROWS,
-    threat: o.ThreatText = None,
-    box: o.BoxText = None,
-    grid: o.Grid = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples at a time.")] = _ROWS,
     attack: Annotated[str, typer.Option(help="One recipe, such as mi-fgsm or di-fgsm:steps=20.")] = "mi-fgsm",
     ensemble: Annotated[bool, typer.Option(help="Also the mean gradient over the surrogates.")] = True,
     goal: Annotated[str, typer.Option(help="untargeted, or towards a class: random or next.")] = "untargeted",
-    task: o.TaskText = "auto",
-    loss: o.Loss = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    inputs: o.Inputs = "raw",
-    output: o.Output = None,
-    outputs: o.Outputs = "auto",
-    mode: o.Mode = "eval",
-    seed: o.Seed = 0,
-    device: o.Device = "auto",
-    threads: o.Threads = None,
     out: Annotated[Path, typer.Option(help="Folder for the page, the table and the record.")] = Path(
         "signstep-transfer"
     ),
 ) -> None:
     """Craft and score."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if not surrogate or not victim or data is None:
-        raise InputError("pass at least one --surrogate NAME=SPEC, one --victim NAME=SPEC, and --data")
+    if not surrogate or not victim or data.data is None:
+        raise InputError(
+            "a transfer has models to craft on, models to score on, and data",
+            remedy=(
+                "pass at least one",
+                Arg("surrogate", Blank("NAME=SPEC")),
+                ", one",
+                Arg("victim", Blank("NAME=SPEC")),
+                ", and",
+                Arg("data"),
+            ),
+        )
     if goal not in ("untargeted", "random", "next"):
-        raise InputError(f"--goal {goal!r}; pass untargeted, random or next: other rules differ from model to model")
+        raise InputError(
+            Arg("goal", goal), remedy="pass untargeted, random or next: other rules differ from model to model"
+        )
     recipe(attack)  # a recipe that does not exist is said before anything is loaded
-    quiet, where = aside(), o.device_of(device)
-    source = open_data(
-        data,
-        batch_size=batch_size,
-        limit=limit,
-        split=split,
-        resize=o.size_of(resize),
-        label_column=label_column,
-        classes=classes,
-        skip_bad=skip_bad,
-        ignore_label=ignore_label,
-        max_pixels=max_pixels,
+    quiet, where = aside(), machine.ready()
+    asked = search_of(
+        replace(search, surrogate=None), rule=None if goal == "untargeted" else o.rule_of(goal), reading=reading
     )
-    loaded: dict[str, nn.Module] = {}
-    sides = [
-        _models(side, name, loaded, trust, mode, where) for side, name in ((surrogate, "surrogate"), (victim, "victim"))
-    ]
-    terms = o.threat_of(threat, box, grid, source.bounds)
+    request = replace(request_of(reading, data, threat, search=asked), batch_size=batch_size)
+    source = opened_data(request)
+    terms = threat_of(request, source.bounds)
+    assert isinstance(terms, ThreatModel)
+    models = _Models(request, source, where)
+    sides = [models.of(side, name) for side, name in ((surrogate, "surrogate"), (victim, "victim"))]
+    refuse_unheeded(request, models.bare)
     with output_folder(out, marks=(MARK,)) as folder:
         say(quiet, f"data: {source.description}", *source.notes)
         with interruptible():
@@ -108,17 +109,8 @@ def transfer(
                 threat=terms,
                 recipe=attack,
                 ensemble=ensemble,
-                target=None if goal == "untargeted" else goal,  # type: ignore[arg-type]
-                task=o.task_of(task, None, ignore_label),
-                loss=loss,
-                mean=o.numbers(mean, "mean"),
-                std=o.numbers(std, "std"),
-                inputs=cast("o.Side", inputs),
-                output=o.output_of(output),
-                outputs=outputs,  # type: ignore[arg-type]
-                mode=mode,  # type: ignore[arg-type]
                 rows=batch_size,
-                seed=seed,
+                search=asked,
             )
         write_transfer(matrix, folder)
     told(str(matrix))
@@ -127,20 +119,39 @@ def transfer(
         raise typer.Exit(130)
 
 
-def _models(
-    given: Sequence[str], side: str, loaded: dict[str, nn.Module], trust: bool, mode: str, where: torch.device
-) -> dict[str, nn.Module]:
-    """Models by name; what was loaded before is used again."""
-    found: dict[str, nn.Module] = {}
-    for item in given:
-        name, equals, spec = item.partition("=")
-        if not name or not equals or not spec:
-            raise InputError(f"--{side} {item!r} is not NAME=SPEC; write small=nets:small@small.safetensors")
-        if name in found:
-            raise InputError(f"--{side} {name!r} is given twice; give each model a name of its own")
-        if spec not in loaded:
-            factory, at, weights = spec.partition("@")
-            made = load_model(factory, weights=weights if at else None, trust=trust, keep_mode=mode == "keep")
-            loaded[spec] = made.model.to(where)
-        found[name] = loaded[spec]
-    return found
+@dataclass
+class _Models:
+    """Models by SPEC; what was opened before is used again, so that it stays one model.
+
+    Attributes:
+        bare: as they were opened, before the request's declarations.
+    """
+
+    request: Request
+    source: DataSource
+    where: torch.device
+    bare: list[Model] = field(default_factory=list)
+    _opened: dict[str, Model] = field(default_factory=dict)
+
+    def of(self, given: Sequence[str], side: str) -> dict[str, Model]:
+        """Those of one side, by name.
+
+        Raises:
+            InputError: not written NAME=SPEC, a name comes twice, or a model does not fit the data.
+            LoadError: one cannot be opened.
+        """
+        found: dict[str, Model] = {}
+        for item in given:
+            name, equals, spec = item.partition("=")
+            if not name or not equals or not spec:
+                raise InputError(Arg(side, item), "is not NAME=SPEC", remedy="write small=nets:small@small.safetensors")
+            if name in found:
+                raise InputError(Arg(side, name), "is given twice", remedy="give each model a name of its own")
+            if spec not in self._opened:
+                parts = spelled(spec)
+                asked = replace(self.request, model=parts.spec, model_args=parts.args, weights=parts.weights)
+                self.bare.append(opened_bare(asked))
+                model = declared_beside(self.request, self.bare[-1])
+                self._opened[spec] = in_order_of(self.source, name, model, self.request).to(self.where)
+            found[name] = self._opened[spec]
+        return found

@@ -1,99 +1,36 @@
 """What the person who verifies a report brings along: model, weights and data, read as the report says they were."""
 
-import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import typer
-from torch import Tensor
 
-from signstep.auditing.checks import Book, Check
+from signstep.attacks.recipes import recipe
+from signstep.auditing.findings import FINDINGS
 from signstep.auditing.result import Result
-from signstep.auditing.run import levels_of, terms_of
-from signstep.auditing.stream import batches
-from signstep.auditing.tally import plain_terms
+from signstep.auditing.run import levels_of
 from signstep.cli import options as o
 from signstep.cli.config import Settings
-from signstep.cli.domain import IMAGES, case_of
+from signstep.cli.groups import request_from
 from signstep.cli.isolation import inside
-from signstep.cli.job import Job, all_hashes, job_of
-from signstep.cli.report_config import LOADED, ReportConfig, stands_for_something
-from signstep.domains import DOMAINS, Case
-from signstep.engine.shaped import ShapedThreat
-from signstep.engine.tasks import Custom, Objective, Regression
-from signstep.engine.threat import Threat, ThreatModel
-from signstep.engine.tree import Tree, tree_map
-from signstep.engine.untouched import Mode
-from signstep.engine.verify import Terms
-from signstep.errors import InputError
-from signstep.model.predictor import Kind, Predictor
-from signstep.model.space import InputSpace
+from signstep.cli.report_config import LOADED, ReportConfig, norm_is_known, stands_for_something
+from signstep.data.sources import format_of
+from signstep.domains import DOMAINS, IMAGES, Case, Domain
+from signstep.domains import domain as find_domain
+from signstep.domains.image.case import Planned
+from signstep.engine.threat import Threat, parse_threat
+from signstep.errors import InputError, LoadError
+from signstep.importing import is_spec
+from signstep.messages import Arg
+from signstep.model.opening import path_of
+from signstep.model.search import Search
+from signstep.verifying import Verifier, verifier_of
 
 _ROWS = 256
-
-
-@dataclass(frozen=True)
-class Verifier:
-    """The verifier's model and data.
-
-    Attributes:
-        predictor: calls the model.
-        task: what its outputs mean.
-        batches: of the examples that the record is of.
-        to_search: from the data's units to those of the budget.
-        threat: in raw units.
-        searched: by input, the threat in the units of the search.
-        total: examples of the data, if known.
-        model: what the model is called.
-        data: what the data may be called, all of it or the first so many.
-        classes: names of the classes.
-        hashes: SHA-256 of what was loaded.
-        mode: of the model.
-        reading: arguments of `signstep.audit` that say how model and data are read.
-        levels: sizes of the security curve, as the options have them; None where the report states no options.
-        case: of a domain.
-        ran: what the record calls its attacks.
-    """
-
-    predictor: Predictor
-    task: Any
-    batches: Iterable[tuple[Tree, Tensor | None]]
-    to_search: Callable[[Tensor], Tensor]
-    threat: Threat
-    searched: Mapping[str, ThreatModel]
-    total: int | None
-    model: str
-    data: tuple[str, ...]
-    classes: tuple[str, ...]
-    hashes: Mapping[str, str]
-    mode: Mode
-    reading: Mapping[str, Any]
-    levels: tuple[float, ...] | None
-    case: Case | None = None
-    ran: tuple[str, ...] = ()
-
-    @property
-    def terms(self) -> dict[str, Terms]:
-        """The threat in numbers by input, of balls in boxes."""
-        return {name: part.terms() for name, part in self.searched.items() if not isinstance(part, ShapedThreat)}
-
-    @property
-    def attacks(self) -> dict[str, Any]:
-        """Attack objects of the domain by the names that the record has, beside the recipes."""
-        if self.case is None:
-            return {}
-        found = {attack.name: attack for attack in self.case.attacks if not isinstance(attack, str)}
-        for name in self.ran:
-            with suppress(InputError):  # no attack has such options, which the check of passes says
-                attack = self.case.named(name)
-                if attack is not None:
-                    found[name] = attack
-        return found
 
 
 def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,8 +45,8 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
     foreign = settings.source is not None and inside(settings.source, report)
     if foreign and settings.defaults.get("verify"):
         raise InputError(
-            f"{settings.source} sets options of verify and lies inside the report, which is what is being checked; run "
-            "from another folder, or pass your own with --config"
+            f"{settings.source} sets options of verify and lies inside the report, which is what is being checked",
+            remedy=("run from another folder, or pass your own with", Arg("config")),
         )
     typed = {name: value for name, value in given.items() if stands_for_something(value)}
     if foreign or "domain" in typed:
@@ -118,20 +55,63 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
     if "model" in typed:  # arguments and weights of another model are none of this one's
         mine = {name: value for name, value in mine.items() if name not in ("model_arg", "weights", "trust", "domain")}
     found = {**mine, **typed}
-    return {name: value for name, value in found.items() if (name, value) != ("domain", IMAGES)}
+    return {name: value for name, value in found.items() if (name, value) != ("domain", IMAGES.name)}
 
 
 def files_of(options: Mapping[str, Any]) -> dict[str, str | Path]:
-    """Of what is to be loaded, the files and folders; a factory is found by import, and "digits" is Signstep's."""
+    """Of what is to be loaded, the files and folders; "digits" is Signstep's, and "module:name" is found by import."""
     files = {name: options[name] for name in ("weights", "schema", "classes", "data") if options.get(name) is not None}
-    if files.get("data") == "digits":
+    if files.get("data") == "digits" or _is_code(files.get("data")):
         del files["data"]
     model = options.get("model")
-    return {**files, "model": model} if model is not None and ":" not in str(model) else files
+    path = None if model is None else path_of(str(model))  # a factory is found by import
+    return files if path is None else {**files, "model": path}
+
+
+def _is_code(data: object) -> bool:
+    """Whether data is code of a person's own."""
+    return data is not None and is_spec(str(data)) and not Path(str(data)).exists()
+
+
+def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None, findings: Sequence[str] = ()) -> None:
+    """Bring what the verifier typed: it is found from then on, also where `typed_only` imports nothing.
+
+    Raises:
+        InputError: something is not what it is named as.
+        LoadError: a module cannot be imported.
+    """
+    for spec in attacks:
+        recipe(spec)
+    for name in findings:
+        FINDINGS.find(name)
+    if threat is not None:
+        parse_threat(threat)
+    domain, data = options.get("domain"), options.get("data")
+    if domain is not None:
+        find_domain(str(domain))
+    if data is not None:
+        with nullcontext() if _is_code(data) else suppress(LoadError):  # a domain may read what no format is
+            format_of(str(data))
+
+
+def not_here(options: Mapping[str, Any], stated: ReportConfig, result: Result, threat: str | None) -> str | None:
+    """What the record is about and nobody here has: a sentence, or None where all is here."""
+    domain = options.get("domain", result.terms.get("domain"))
+    if domain is not None and domain not in DOMAINS:
+        return f"the domain {domain} is none of Signstep's; pass --domain {domain}, if you trust it"
+    said = threat or stated.reading.get("threat") or f"{result.terms.get('norm')}:{result.terms.get('eps')}"
+    if domain is None and not norm_is_known(str(said)):
+        return f"the norm of {said} is none of Signstep's; pass --threat with your own, as module:norm:eps"
+    return None
 
 
 def brought(
-    options: Mapping[str, Any], stated: ReportConfig, result: Result, box: str | None, device: torch.device
+    options: Mapping[str, Any],
+    stated: ReportConfig,
+    result: Result,
+    box: str | None,
+    device: torch.device,
+    threat: str | None = None,
 ) -> Verifier | None:
     """Load what the verifier named; None where nothing was.
 
@@ -146,197 +126,66 @@ def brought(
     own_example = not options and not set(stated.names) - {"domain", "split"}
     if not options and not own_example:
         return None
-    if domain is None:
-        return _of_images(options, stated, result, box, device)
-    if domain not in DOMAINS:
-        raise InputError(f"domain={domain!r} is not one of {', '.join(DOMAINS)}")
-    return _of_case(str(domain), options, stated, result, device)
+    row = IMAGES if domain is None else DOMAINS[str(domain)]
+    return _of(row, options, stated, result, box, device, threat)
 
 
-def names(result: Result, own: Verifier) -> Check:
-    """Whether model, data and classes are called what they are; folders do not count, only the last part of a path."""
-    wrong = []
-    if _OF_WEIGHTS.sub("", result.model) != _OF_WEIGHTS.sub("", own.model):
-        wrong.append(f"the record calls the model {result.model!r}, it is {own.model!r}")
-    if _OF_DATA.sub("", result.data) not in [_OF_DATA.sub("", name) for name in own.data]:
-        wrong.append(f"the record calls the data {result.data!r}, it is {own.data[-1]!r}")
-    if result.classes != own.classes:
-        wrong.append("the names of the classes are not those of the data")
-    return Check("names", not wrong, "; ".join(wrong) or f"model and data are {own.model} and {own.data[-1]}")
-
-
-# Where a path stands in what models and data are called.
-_OF_WEIGHTS, _OF_DATA = re.compile(r"(?<= with )[^:]*/|(?<=^exported program )[^:]*/"), re.compile(r"^[^:]*/")
-
-
-def threat(result: Result, own: Verifier) -> Check:
-    """Whether the threat that the record states is the one that its size means on the verifier's data."""
-    here = terms_of(own.threat)
-    sizes = {tuple(point.eps for point in points) for points in result.curves.values()}
-    if own.levels is not None and sizes - {own.levels}:
-        return Check("threat", False, f"the curves have the sizes {sorted(sizes)[0]}, the options ask for {own.levels}")
-    # Without a gradient there is none; that it gave out on the way stands in the notes.
-    led = any(entry.needs == "gradients" for entry in result.attacks) and result.terms.get("outputs_form") != "labels"
-    if own.levels and not sizes and led and not result.no_curve and not result.partial:
-        return Check("threat", False, f"there is no curve, the options ask for one at the sizes {own.levels}")
-    if result.terms.get("threat") != here["threat"]:
-        said = f"the record has {result.terms.get('threat')}, here it is {here['threat']}"
-        return Check("threat", False, f"{said}; pass --box if another box is meant")
-    for name, value in {**here, "threat_terms": plain_terms(own.searched)}.items():
-        if not _alike(result.terms.get(name), value):
-            return Check("threat", False, f"the record has {name} = {result.terms.get(name)}, here it is {value}")
-    return Check("threat", True, f"{here['threat']}, as on the verifier's data")
-
-
-def domain_terms(result: Result, own: Verifier, case: Case) -> Check:
-    """Whether the record is of the verifier's domain and schema, and states what an audit of a domain can be alone."""
-    book = Book()
-    here = {
-        "domain": case.domain,
-        "domain_terms": dict(case.terms),
-        # What of images the configuration says.
-        "mode": own.mode,
-        "input_space": InputSpace.of(None, None).describe(),
-        "goal": "untargeted",
-    }
-    for name, value in here.items():
-        other = _difference(result.terms.get(name), value, name)
-        book.need(other is None, f"{other}")
-    return book.check("domain", f"{case.domain}, as its schema has it here")
-
-
-_ROUNDED = 1e-9  # relative, of a mean that another machine sums in another order
-
-
-def _alike(stated: object, own: object) -> bool:
-    return _difference(stated, own, "") is None
-
-
-def _difference(stated: object, own: object, where: str) -> str | None:
-    """Where the record's plain values are others than the verifier's own, which may have tuples; None: nowhere."""
-    if isinstance(own, Mapping) and isinstance(stated, Mapping) and set(own) == set(stated):
-        pairs = [(stated[name], own[name], f"{where}.{name}") for name in own]
-    elif isinstance(own, (list, tuple)) and isinstance(stated, (list, tuple)) and len(own) == len(stated):
-        pairs = [(a, b, f"{where}[{place}]") for place, (a, b) in enumerate(zip(stated, own, strict=True))]
-    elif type(own) is float and type(stated) in (int, float):
-        close = math.isclose(float(cast("float", stated)), own, rel_tol=_ROUNDED, abs_tol=_ROUNDED)
-        return None if close else f"{where} is {stated} in the record, {own} here"
-    else:
-        same = type(own) is type(stated) and own == stated
-        return None if same else f"{where} is {_short(stated)} in the record, {_short(own)} here"
-    return next((found for pair in pairs if (found := _difference(*pair)) is not None), None)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _of_images(
-    options: Mapping[str, Any], stated: ReportConfig, result: Result, box: str | None, device: torch.device
+def _of(
+    domain: Domain,
+    options: Mapping[str, Any],
+    stated: ReportConfig,
+    result: Result,
+    box: str | None,
+    device: torch.device,
+    threat: str | None,
 ) -> Verifier:
-    reading = stated.reading
-    job = _job(options, reading)
-    mean, std = o.numbers(reading.get("mean"), "mean"), o.numbers(reading.get("std"), "std")
-    sides = {name: cast("o.Side", reading.get(name, "raw")) for name in ("inputs", "budget")}
-    space = InputSpace.of(mean, std, **sides)
-    said = reading.get("threat") or job.threat or f"{result.terms.get('norm')}:{result.terms.get('eps')}"
-    raw = o.threat_of(str(said), box, reading.get("grid"), job.data.bounds)
-    output = o.output_of(None if reading.get("output") is None else str(reading["output"]))
-    outputs, task = (
-        reading.get("outputs", "auto"),
-        o.task_of(reading.get("task", "auto"), reading.get("tolerance"), options.get("ignore_label")),
-    )
-    mode = cast("Mode", reading.get("mode", "eval"))
-    job.model.to(device)
-    kind = cast("Kind", "logits" if reading.get("task") == "regression" else outputs)
-    return Verifier(
-        Predictor(job.model, output, kind, None if space.mean is None else lambda u: tree_map(space.to_model, u)),
-        task,
-        _audited(job.data, result),
-        lambda x: space.to_search(x, raw),
-        raw,
-        {"": space.threat(raw, next(iter(job.data))[0])},
-        job.data.total,
-        job.description,
-        _called(job, result, stated),
-        job.data.classes or (),
-        all_hashes(job, mean, std, sides["inputs"]),
-        mode,
-        {
-            "threat": raw,
-            "task": task,
-            "loss": stated.options.get("loss"),
-            "mean": mean,
-            "std": std,
-            **sides,
-            "output": output,
-            "outputs": outputs,
-            "mode": mode,
-        },
-        _levels(stated, job.curve, raw),
-    )
-
-
-def _job(options: Mapping[str, Any], reading: Mapping[str, Any]) -> Job:
-    weights, classes = options.get("weights"), options.get("classes")
-    return job_of(
-        options.get("model"),
-        None if weights is None else Path(weights),
-        options.get("model_arg"),
-        options.get("data"),
-        options.get("split"),
-        options.get("resize"),
-        None,
-        "auto",
-        real=reading.get("task") == "regression",
-        keep_mode=reading.get("mode") == "keep",
-        label_column=options.get("label_column"),
-        classes=None if classes is None else Path(classes),
-        skip_bad=bool(options.get("skip_bad", False)),
-        ignore_label=options.get("ignore_label"),
-        max_pixels=options.get("max_pixels"),
-        trust=bool(options.get("trust", False)),
-    )
-
-
-def _called(job: Job, result: Result, stated: ReportConfig) -> tuple[str, ...]:
-    """What data may be called of which all, or the first so many examples were audited."""
-    limits = {result.examples, len(job.data.labels)}
-    if isinstance(stated.options.get("limit"), int):
-        limits.add(min(stated.options["limit"], len(job.data.labels)))
-    return tuple(replace(job.data, labels=job.data.labels[:limit]).description for limit in sorted(limits))
-
-
-def _of_case(
-    domain: str, options: Mapping[str, Any], stated: ReportConfig, result: Result, device: torch.device
-) -> Verifier:
+    """The case that the verifier's options make in a domain, read as the report says."""
+    images = domain is IMAGES
     limit = stated.options.get("limit")
-    said = {name: stated.reading.get(name) for name in ("threat", "task", "tolerance")}
-    wanted = {**options, **said, "seed": result.terms.get("seed", 0)}
-    case = case_of(domain, {**wanted, "limit": limit}, _ROWS)
-    total = case.total if limit is None else case_of(domain, wanted, _ROWS).total
-    if isinstance(case.model, torch.nn.Module):
-        case.model.to(device)
-    numbers = isinstance(case.task, (Objective, Regression, Custom)) or case.task == "regression"
-    return Verifier(
-        Predictor(case.model, None, "logits" if numbers else "auto"),
-        case.task,
-        _audited(case.batches, result),
-        lambda x: x,
-        case.threat,
-        {"": case.threat} if isinstance(case.threat, ThreatModel) else dict(case.threat),
-        total,
-        case.description,
-        (case.data,),
-        tuple(case.classes),
-        case.hashes,
-        "eval",
-        {"threat": case.threat, "task": case.task, "loss": case.loss},
-        _levels(stated, case.curve, case.threat),
-        case,
-        tuple(entry.name for entry in result.attacks),
+    reading = dict(stated.reading) if images else {name: stated.reading.get(name) for name in _OF_SCHEMAS}
+    reading |= {"box": box} if images else {}
+    reading |= {} if threat is None else {"threat": threat}
+    if images and not reading.get("threat") and set(options) & {"model", "data", "weights"}:
+        reading["threat"] = f"{result.terms.get('norm')}:{result.terms.get('eps')}"
+    search = Search(
+        loss=stated.options.get("loss") if images else None,
+        budget=cast("o.Side", reading.get("budget", "raw")),
+        seed=int(result.terms.get("seed", 0)),
     )
+    schema, predicted = options.get("schema"), images and bool(stated.options.get("predicted_labels"))
+
+    def opened(most: int | None) -> Case:
+        given = {**options, **reading, "limit": most, "batch_size": _ROWS, "predicted_labels": predicted}
+        return domain.case(request_from(given, search=search, schema=schema))
+
+    # Of a table the limit decides the schema's own defaults; images are read whole, and cut as they are gone through.
+    case = opened(None if images else limit)
+    total = case.total if images or limit is None else opened(None).total
+    if isinstance(case.batches, Planned):
+        case = replace(case, batches=replace(case.batches, labels=True))  # they are looked at, whoever's labels counted
+    case.model.to(device)
+    return verifier_of(
+        result,
+        case,
+        called=_called(case, result, limit),
+        total=total,
+        levels=_levels(stated, case.curve, case.threat),
+    )
+
+
+def _called(case: Case, result: Result, limit: object) -> tuple[str, ...]:
+    """What data may be called of which all, or the first so many examples were audited."""
+    if not isinstance(case.batches, Planned):
+        return (case.data,)
+    source = case.batches.source
+    limits = {result.examples, len(source.labels)}
+    if isinstance(limit, int):
+        limits.add(min(limit, len(source.labels)))
+    return tuple(replace(source, labels=source.labels[:most]).description for most in sorted(limits))
+
+
+# Of how numbers are to be read, what a domain with a schema leaves open.
+_OF_SCHEMAS = ("threat", "task", "tolerance")
 
 
 def _levels(stated: ReportConfig, default: Any, threat: Threat) -> tuple[float, ...] | None:
@@ -349,9 +198,3 @@ def _levels(stated: ReportConfig, default: Any, threat: Threat) -> tuple[float, 
     if said == "auto":
         return levels_of(True if default is None else default, threat)
     return levels_of(o.numbers(said, "curve") or False, threat)
-
-
-def _audited(data: Any, result: Result) -> Iterator[tuple[Tree, Tensor | None]]:
-    """The data, or the shard of it that the record is of."""
-    shard = result.terms.get("shard")
-    return batches(data, None, None if shard is None else (shard[0], shard[1]))

@@ -1,45 +1,42 @@
 """``signstep verify``: what of a report holds, for somebody who believes nothing that lies in its folder."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor
 
-from signstep.auditing import plans, rescore
 from signstep.auditing.checks import Check, attempted
-from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
-from signstep.auditing.evidence import Evidence
+from signstep.auditing.checksums import RECORD, check_sums, plain_file
 from signstep.auditing.provable import unprovable
-from signstep.auditing.reading import LARGEST, parse
-from signstep.auditing.reattack import attacked_again
-from signstep.auditing.recount import recount
-from signstep.auditing.result import SCHEMA, Result
+from signstep.auditing.reading import LARGEST
+from signstep.auditing.result import Result
 from signstep.auditing.signature import signed
 from signstep.auditing.stated_terms import claims
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.domain import SchemaFile
 from signstep.cli.isolation import isolated, refuse
-from signstep.cli.job import output_folder
-from signstep.cli.report_config import ReportConfig, agrees, proposal, read_so, report_config
+from signstep.cli.report_config import agrees, proposal, read_so, report_config
 from signstep.cli.terminal import aside, say, told
-from signstep.cli.verifier import Verifier, brought, domain_terms, files_of, names, options_of, threat
+from signstep.cli.verifier import brought, files_of, not_here, options_of, typed
+from signstep.cli.work import output_folder
 from signstep.domains import DOMAINS
-from signstep.domains import domain as find_domain
-from signstep.engine.threat import span_of
-from signstep.engine.untouched import untouched
 from signstep.errors import LoadError
 from signstep.plain import one_line
+from signstep.registry import typed_only
+from signstep.verifying import SOUND, of_model, of_record, points_of, record_of
 
 _HELP = """Check a report with your own model, weights and data, believing nothing that lies in its folder.
 
 Everything that follows from the examples, from your data or from your model is derived again; saved points are checked
 against ball, box, mask and grid and scored by your model; files, page, weights, data, code and preprocessing are
 compared. What nobody can check is printed. Model, weights and data are those that you name, or that your own
-signstep.toml names; what the report names is shown as a command, and never loaded.
+signstep.toml names; what the report names is shown as a command, and never loaded. An attack, a norm or a domain of
+somebody's own, module:name, is looked at if you type it, with --attack, --threat or --domain.
 
 --again N attacks a sample of N examples that held once more, drawn by a secret seed of yours; nothing else attacks.
 
@@ -56,10 +53,6 @@ _MISSING = (
 )
 
 
-# Of a record that fails one of these, nothing is asked: it is not known what.
-_SOUND = ("counts", "terms", "points")
-
-
 @app.command(help=_HELP)
 def verify(
     context: typer.Context,
@@ -68,7 +61,9 @@ def verify(
     weights: o.Weights = None,
     model_arg: o.ModelArg = None,
     trust: o.Trust = False,
-    domain: Annotated[str | None, typer.Option(help=f"What the inputs are: {', '.join(DOMAINS)}.")] = None,
+    domain: Annotated[
+        str | None, typer.Option(help=f"What the inputs are: {', '.join(DOMAINS.own)}, or your own package.module.")
+    ] = None,
     schema: SchemaFile = None,
     data: o.Data = None,
     label_column: o.LabelColumn = None,
@@ -82,6 +77,17 @@ def verify(
     box: Annotated[
         str | None, typer.Option(help="Valid inputs, where the report's box is not that of the data.")
     ] = None,
+    threat: Annotated[
+        str | None, typer.Option(help="Where its norm is your own: what the report is about, module:norm:eps.")
+    ] = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option(help="An attack of your own that the report names: module:name, or its name; may be repeated."),
+    ] = None,
+    finding: Annotated[
+        list[str] | None,
+        typer.Option(help="A finding of your own that the report was made with, as it was typed; may be repeated."),
+    ] = None,
     again: Annotated[int, typer.Option(min=0, help="Attack so many of the examples that held once more.")] = 0,
     signed_by: Annotated[
         Path | None, typer.Option(help="A public key, as signstep sign writes it: who made it?")
@@ -90,8 +96,6 @@ def verify(
     device: o.Device = "auto",
 ) -> None:
     """Check a report."""
-    from signstep.report.rendered import same_page  # slow to import, and other commands do without
-
     given = {
         "model": model,
         "weights": weights,
@@ -111,119 +115,82 @@ def verify(
     }
     options = options_of(context, report, given)
     refuse(report, **files_of(options), signed_by=signed_by, render=render)
+    with isolated(report):
+        # What a person typed is imported; from here on nothing is, whatever the report names.
+        typed(options, attack or (), threat, finding or ())
+        with typed_only():
+            _verified(report, options, Ways(box, threat, finding or (), again, signed_by, o.device_of(device), render))
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How to verify, beside what is loaded: the options of those names."""
+
+    box: str | None
+    threat: str | None
+    finding: Sequence[str]
+    again: int
+    signed_by: Path | None
+    device: torch.device
+    render: Path | None
+
+
+def _verified(report: Path, options: Mapping[str, Any], ways: Ways) -> None:
+    """Every check, and the answer."""
+    from signstep.report.rendered import same_page  # slow to import, and other commands do without
+
     text = plain_file(report / RECORD, LARGEST)
     checks = [attempted("files", check_sums, report)]
-    if signed_by is not None:
-        checks.append(signed(report, signed_by))
+    if ways.signed_by is not None:
+        checks.append(signed(report, ways.signed_by))
     try:
-        result, said = _record(text)
-        points = _points(report)
+        result, said = record_of(text)
+        points = points_of(report)
     except LoadError as error:
         _told(None, [*checks, Check("record", False, str(error))], None, asked=False)
         return
     checks.append(Check("record", True, said))
     stated, unreadable = report_config(report)
-    where = o.device_of(device)
-    with isolated(report):
-        # What is loaded is read under these terms; where they are none, nothing is.
-        sane = attempted("terms", claims, result).holds
-        own = brought(options, stated, result, box, where) if sane else None
-        checks += of_record(result, stated, points, own)
-        sound = all(check.holds for check in checks if check.name in _SOUND)
-        checks += [] if unreadable is None else [unreadable]
+    # What is loaded is read under these terms; where they are none, nothing is.
+    sane = attempted("terms", claims, result).holds
+    absent = not_here(options, stated, result, ways.threat) if sane else None
+    own = brought(options, stated, result, ways.box, ways.device, ways.threat) if sane and absent is None else None
+    checks += of_record(result, points, own)
+    checks.append(attempted("configuration", agrees, result, stated, None if own is None else own.case.model))
+    sound = all(check.holds for check in checks if check.name in SOUND)
+    checks += [] if unreadable is None else [unreadable]
+    unlooked = sorted({str(name) for name in stated.options.get("finding") or ()} - set(ways.finding))
+    if unlooked:
+        typed_so = " --finding ".join(unlooked)
+        seen = f"not compared: it has findings of somebody's own; pass --finding {typed_so}, if you trust it"
+        checks.append(Check("page", True, seen, complete=False))
+    else:
         checks.append(attempted("page", same_page, result, points, stated.ignore, report))
-        if own is not None and sound:
-            asked = list(of_model(result, points, own, where, again))
-            named = {check.name for check in asked}
-            checks = [check for check in checks if check.name not in named] + asked
-        elif own is not None or options:
-            checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
-    if render is not None:
-        _rendered(result, points, stated.ignore, render)
+    if own is not None and sound:
+        asked = list(of_model(result, points, own, ways.device, ways.again))
+        named = {check.name for check in asked}
+        checks = [check for check in checks if check.name not in named] + asked
+    elif absent is not None and sound:
+        checks.append(Check("model and data", True, f"not asked: {absent}", complete=False))
+    elif own is not None or options:
+        checks.append(Check("model and data", False, "not asked: the record contradicts itself, see above"))
+    if ways.render is not None:
+        _rendered(result, points, stated.ignore, ways.render)
     asked_ = own is not None or bool(options)
     _told(result, checks, proposal(report, stated), asked=asked_, so=read_so(stated) if asked_ else None)
 
 
-def _record(text: bytes) -> tuple[Result, str]:
-    """The record, and what is to be said of its schema."""
-    try:
-        plain = parse(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise LoadError(f"this is not a signstep result: it is not UTF-8 ({error})") from error
-    result = Result.from_plain(plain)
-    by = f"made by signstep {result.versions.get('signstep')}"
-    old = "" if plain["schema"] == SCHEMA else f", which this version reads as {SCHEMA}"
-    return result, f"schema {plain['schema']}{old}, {by}"
-
-
-def _points(report: Path) -> dict[str, Tensor]:
-    path = report / POINTS
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise LoadError(f"{path} is no plain file")
-    return Evidence.load(path) if path.is_file() else {}
-
-
-def of_record(
-    result: Result, stated: ReportConfig, points: Mapping[str, Tensor], own: Verifier | None = None
-) -> list[Check]:
-    """Every check of record, configuration and points that asks no model."""
-    attacks, terms = (None, None) if own is None else (own.attacks, own.terms)
-    domain = result.terms.get("domain")
-    # Signstep's own code, whichever of its domains the record names.
-    checkers = find_domain(domain).checkers if isinstance(domain, str) and domain in DOMAINS else None
-    checks = [
-        recount(result),
-        attempted("terms", claims, result),
-        plans.ladder(result),
-        attempted("passes", plans.passes, result, attacks),
-        attempted("configuration", agrees, result, stated),
-        attempted("points", rescore.saved, result, points),
-    ]
-    if all(check.holds for check in checks if check.name == "points"):
-        checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
-    return checks
-
-
-def of_model(
-    result: Result, points: Mapping[str, Tensor], own: Verifier, device: torch.device, again: int = 0
-) -> Iterator[Check]:
-    """Every check that needs the verifier's model or data."""
-    yield names(result, own)
-    yield rescore.hashes(result, own.hashes)
-    yield threat(result, own)
-    if own.case is not None:
-        yield domain_terms(result, own, own.case)
-    kept = list(own.batches) if again else own.batches
-    task, model = own.task, own.predictor.model
-    with untouched(model, mode=own.mode), torch.no_grad():
-        checks, there = rescore.of_data(
-            result,
-            points,
-            kept,
-            own.predictor,
-            task,
-            own.to_search,
-            span_of(own.searched),
-            own.total,
-            own.reading.get("loss"),
-        )
-        yield from checks
-        if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
-            yield attempted("passes", plans.passes, result, own.attacks, there)
-        yield attempted("answers", rescore.answers, result, points, own.predictor, task)
-    if again:
-        yield attacked_again(result, kept, again, model=model, reading=own.reading, attacks=own.attacks, device=device)
-
-
 def _rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str, str], render: Path) -> None:
     """The page, the checklist and the pictures, from the record alone."""
-    from signstep.report import write_report
+    from signstep.report import write_report  # slow to import, and other commands do without
 
     with output_folder(render, marks=("index.html",)) as folder:
         try:
             write_report(result, folder, points=points, ignore=ignore)
         except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise LoadError(f"no page can be made of this record ({type(error).__name__}: {error})") from error
+            raise LoadError(
+                f"no page can be made of this record ({type(error).__name__}: {error})", remedy="leave out --render"
+            ) from error
     say(aside(), f"rendered anew: {render / 'index.html'}")
 
 

@@ -35,6 +35,7 @@ class DataSource:
         skipped: Examples left out because they cannot be used (``skip_bad``), among those looked at for the N that
             are. It is known before the first batch, is in the notes too, and counts neither in N nor in ``total``.
         unread: What else there is that is not among the examples, and how much of it; the notes name it.
+        digest: SHA-256 of the numbers, where there are no files behind them.
     """
 
     name: str
@@ -50,6 +51,7 @@ class DataSource:
     treatment: tuple[str, ...] = ("float32",)
     skipped: int = 0
     unread: Mapping[str, int] = field(default_factory=dict)
+    digest: str = ""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         starts = range(0, self.len_hint, self.batch_size)
@@ -79,11 +81,23 @@ class DataSource:
         return f"{self.name}: {count} examples of shape {'x'.join(map(str, self.shape))}"
 
     def fingerprint(self) -> str:
-        """SHA-256 of the file, as ``sha256sum`` prints it; of that listing, sorted by name, if there are several."""
+        """SHA-256 of the file, as ``sha256sum`` prints it; of that listing, sorted by name, if there are several.
+
+        Of data without files it is that of the numbers.
+        """
+        if not self.files:
+            return self.digest or self._digested()
         digests = {name: _sha256(path) for name, path in sorted(self.files.items())}
         if len(digests) == 1:
             return next(iter(digests.values()))
         return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+    def _digested(self) -> str:
+        found = hashlib.sha256(f"{self.shape} {self.labels.dtype}".encode())
+        for x, y in self:
+            for part in (x, y):
+                found.update(part.contiguous().numpy().tobytes())
+        return found.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,9 @@ def without_label(source: DataSource, label: int) -> DataSource:
     if not dropped:
         return source
     if not bool(kept.any()):
-        raise LoadError(f"{source.name}: all {dropped} labels are {label}, which is to be ignored: give another label")
+        raise LoadError(
+            f"{source.name}: all {dropped} labels are {label}, which is to be ignored", remedy="give another label"
+        )
 
     def blocks() -> Iterator[Tensor]:
         starts = range(0, len(kept), source.batch_size)
@@ -139,7 +155,9 @@ def regroup(blocks: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
         while count < size:
             block = next(rest, None)
             if block is None:
-                raise LoadError(f"{size - count} rows are missing: the data changed while it was read; open it again")
+                raise LoadError(
+                    f"{size - count} rows are missing: the data changed while it was read", remedy="open it again"
+                )
             held.append(block)
             count += len(block)
         rows = held[0] if len(held) == 1 else torch.cat(held)

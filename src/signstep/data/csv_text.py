@@ -125,10 +125,12 @@ def open_comma(path: Path) -> CommaFile:
         with _named_lines(path, reader):
             columns = tuple(cell.strip() for cell in next(reader, []))
     if not any(columns):
-        raise LoadError(f"{path} is empty or starts with an empty line: its first line must name the columns")
+        raise LoadError(f"{path} is empty or starts with an empty line", remedy="name the columns in its first line")
     counted = columns == tuple(map(str, range(len(columns))))  # the names that pandas gives to columns without any
     if isinstance(_numbers(list(columns)), list) and not counted:
-        raise LoadError(f"{path} starts with numbers ({first.strip()[:40]}): write a first line that names the columns")
+        raise LoadError(
+            f"{path} starts with numbers ({first.strip()[:40]})", remedy="write a first line that names the columns"
+        )
     refuse_names(path, columns)
     return CommaFile(path, columns, delimiter)
 
@@ -179,8 +181,8 @@ def _named_lines(path: Path, reader: "Reader") -> Iterator[None]:
         yield
     except csv.Error as error:
         raise LoadError(
-            f"{path} cannot be read as a table ({error}) at line {reader.line_num}, where a quote may be missing: "
-            "write it again"
+            f"{path} cannot be read as a table ({error}) at line {reader.line_num}, where a quote may be missing",
+            remedy="write it again",
         ) from error
 
 
@@ -203,14 +205,15 @@ def text_lines(path: Path) -> Iterator[Iterator[str]]:
                 io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text,
             ):
                 if raw.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-                    raise LoadError(f"{path} is UTF-16 text, not UTF-8: save it as UTF-8")
+                    raise LoadError(f"{path} is UTF-16 text, not UTF-8", remedy="save it as UTF-8")
                 yield _lines(path, text, raw, most, count)
     except UnicodeDecodeError as error:
         raise LoadError(
-            f"{path} is no UTF-8 text ({error.reason} after line {count.lines}; Latin-1 perhaps): save it as UTF-8"
+            f"{path} is no UTF-8 text ({error.reason} after line {count.lines}; Latin-1 perhaps)",
+            remedy="save it as UTF-8",
         ) from error
     except (EOFError, OSError, zlib.error) as error:
-        raise LoadError(f"{path} cannot be read as a table ({error}): write it again") from error
+        raise LoadError(f"{path} cannot be read as a table ({error})", remedy="write it again") from error
 
 
 @dataclass
@@ -224,12 +227,12 @@ def _lines(path: Path, text: io.TextIOWrapper, raw: IO[bytes], most: float, coun
         count.lines += 1
         where = f"{path}, line {count.lines}"
         if "\0" in line:
-            raise LoadError(f"{where} holds a zero byte, so it is no text in UTF-8: save it as UTF-8")
+            raise LoadError(f"{where} holds a zero byte, so it is no text in UTF-8", remedy="save it as UTF-8")
         if len(line) == LONGEST:
-            raise LoadError(f"{where} is longer than {LONGEST} characters: break it into rows")
+            raise LoadError(f"{where} is longer than {LONGEST} characters", remedy="break it into rows")
         if most < math.inf and raw.tell() > most:
             raise LoadError(
-                f"{path} grows to more than {most / 2**20:.0f} MiB when it is decompressed: unpack it first, if you "
-                "trust it"
+                f"{path} grows to more than {most / 2**20:.0f} MiB when it is decompressed",
+                remedy="unpack it first, if you trust it",
             )
         yield line

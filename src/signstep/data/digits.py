@@ -19,6 +19,7 @@ from torch import Tensor
 
 from signstep.data.batches import DataSource
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 DIGITS_FILE = Path(__file__).with_name("digits.npz")
 TRAIN_ROWS = 1297
@@ -34,7 +35,7 @@ def digits(split: str = "test") -> tuple[Tensor, Tensor]:
         InputError: For any other split.
     """
     if split not in ("train", "test"):
-        raise InputError(f"split must be 'train' or 'test', got {split!r}")
+        raise InputError(Arg("split", split), remedy="pass 'train' or 'test'")
     rows = slice(TRAIN_ROWS) if split == "train" else slice(TRAIN_ROWS, None)
     counts, labels = _arrays()
     x = torch.from_numpy(counts[rows].astype(np.float32)).unsqueeze(1) / 16

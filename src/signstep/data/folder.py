@@ -71,7 +71,7 @@ def open_folder(
     turns = zip_longest(*([(path, label) for path in paths] for label, paths in enumerate(images)))
     everything = [item for turn in turns for item in turn if item is not None]
     if not everything:
-        raise LoadError(f"all class folders of {root} are empty: put images ({' '.join(SUFFIXES)}) into them")
+        raise LoadError(f"all class folders of {root} are empty", remedy=f"put images ({' '.join(SUFFIXES)}) into them")
     pictures = [Picture(str(path), partial(Path, path)) for path, _ in everything]
     looked = survey(pictures, resize=resize, limit=limit, skip_bad=skip_bad, max_pixels=max_pixels)
     unread = _unread(root, folders)
@@ -218,8 +218,8 @@ def _in_order(root: Path, folders: list[str], classes: tuple[str, ...]) -> dict[
     unlisted = [name for name in folders if name not in index]
     if unlisted:
         raise LoadError(
-            f"the class folder {root / unlisted[0]} is not among the {len(classes)} classes given: "
-            "add its name to them or move the folder away"
+            f"the class folder {root / unlisted[0]} is not among the {len(classes)} classes given",
+            remedy="add its name to them or move the folder away",
         )
     return {index.number(name, f"the class folder {root / name}"): name for name in folders}
 
@@ -232,7 +232,7 @@ def _images(folder: Path, *, may_be_empty: bool) -> list[Path]:
     if not images and (others or not may_be_empty):
         nested = any(path.is_dir() for path in others)
         remedy = f"pass {folder} if its folders are the classes" if nested else "fill it or remove it"
-        raise LoadError(f"the class folder {folder} holds no images ({' '.join(SUFFIXES)}): {remedy}")
+        raise LoadError(f"the class folder {folder} holds no images ({' '.join(SUFFIXES)})", remedy=remedy)
     return images
 
 

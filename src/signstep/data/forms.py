@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from signstep.engine import arrays
 from signstep.engine.tree import Tree, rows, tree_map
 from signstep.errors import InputError, LabelError, SignstepError
+from signstep.messages import Arg
 
 Data: TypeAlias = Iterable[tuple[Any, Any]] | tuple[Any, Any] | Dataset[Any]
 
@@ -82,7 +83,9 @@ class Batches:
                     yield self._together(single)
                     single = []
             elif single:
-                raise InputError(f"data gave a batch as entry {number} after single examples; pass one of the two")
+                raise InputError(
+                    Arg("data"), f"gave a batch as entry {number} after single examples", remedy="pass one of the two"
+                )
             else:
                 yield self._plain(x, y, f"batch {number} of data")
         if single:
@@ -156,13 +159,14 @@ class Batches:
         self.notes = list(dict.fromkeys(self.notes))
         for part in (plain,) if isinstance(plain, Tensor) else plain.values():
             if isinstance(part, Tensor) and part.ndim == 0:
-                raise InputError(f"x of {name} has no dimensions; pass batches, one row for each example")
+                raise InputError(f"x of {name} has no dimensions", remedy="pass batches, one row for each example")
         labels = arrays.labels(y, name=f"y of {name}")
         if labels is not None and (labels.ndim == 0 or len(labels) != rows(plain)):
             count = len(labels) if labels.ndim else "no"
             raise LabelError(
-                f"{name} has {rows(plain)} inputs and {count} labels; pass one label for each input, and single "
-                "examples as (x, number)"
+                Arg(name),
+                f"has {rows(plain)} inputs and {count} labels",
+                remedy="pass one label for each input, and single examples as (x, number)",
             )
         return plain, labels
 
@@ -171,13 +175,17 @@ class Batches:
         xs, ys = [x for x, _ in single], [y for _, y in single]
         unlabelled = [y is None for y in ys]
         if any(unlabelled) and not all(unlabelled):
-            raise LabelError("some examples of data have labels and others None; pass labels for all or for none")
+            raise LabelError(
+                "some examples of data have labels and others None", remedy="pass labels for all or for none"
+            )
         y = None if all(unlabelled) else [arrays.label(y, name="y of an example of data") for y in ys]
         if not isinstance(xs[0], Mapping):
             return self._plain(self._rows(xs, "x"), y, "data")
         names = list(xs[0])
         if any(not isinstance(x, Mapping) or list(x) != names for x in xs):
-            raise InputError(f"data has examples with the inputs {names} and others; give all the same")
+            raise InputError(
+                Arg("data"), f"has examples with the inputs {names} and others", remedy="give all the same"
+            )
         joined: dict[str, Any] = {}
         for name in names:
             parts = [x[name] for x in xs]
@@ -193,7 +201,9 @@ class Batches:
         shapes = {tuple(part.shape) if isinstance(part, Tensor) else () for part in made}
         if len(shapes) > 1:
             raise InputError(
-                f"data has examples of the shapes {sorted(shapes)[:3]}; bring them to one shape, or pass batches"
+                Arg("data"),
+                f"has examples of the shapes {sorted(shapes)[:3]}",
+                remedy="bring them to one shape, or pass batches",
             )
         return torch.stack(made)  # type: ignore[arg-type]
 
@@ -224,14 +234,20 @@ class Batches:
         if arrays.is_array(data):
             kind = "tensor" if isinstance(data, Tensor) else type(data).__name__
             raise InputError(
-                f"data is one {kind}; pass (x, y), with y=None to take the model's own predictions for labels"
+                Arg("data"),
+                f"is one {kind}",
+                remedy=("pass (x, y), with", Arg("y", None), "to take the model's own predictions for labels"),
             )
         if isinstance(data, (str, bytes)):
-            raise InputError(f"data is text ({data[:40]!r}); pass signstep.data.open_data({data[:40]!r})")
+            raise InputError(
+                Arg("data"), f"is text ({data[:40]!r})", remedy=f"pass signstep.data.open_data({data[:40]!r})"
+            )
         if isinstance(data, Mapping):
-            raise InputError(f"data is a dict with the keys {list(data)[:4]}; {asked}, or (inputs, labels) of it")
+            raise InputError(
+                Arg("data"), f"is a dict with the keys {list(data)[:4]}", remedy=f"{asked}, or (inputs, labels) of it"
+            )
         if not isinstance(data, (Iterable, Dataset)) and not hasattr(data, "__getitem__"):
-            raise InputError(f"data is a {type(data).__name__}; {asked}")
+            raise InputError(Arg("data"), f"is a {type(data).__name__}", remedy=asked)
 
 
 def is_once(data: object) -> bool:
@@ -261,7 +277,9 @@ def _pair(entry: object, number: int, word: str) -> tuple[Any, Any]:
     if isinstance(entry, (tuple, list)) and len(entry) == 2:
         return entry[0], entry[1]
     kind = type(entry).__name__ + (f" of length {len(entry)}" if isinstance(entry, (tuple, list)) else "")
-    raise InputError(f"data gave a {kind} as {word} {number}; each {word} must be a pair (x, y), y may be None")
+    raise InputError(
+        Arg("data"), f"gave a {kind} as {word} {number}", remedy=f"make each {word} a pair (x, y), y may be None"
+    )
 
 
 def _by_number(data: "Dataset[Any]") -> Iterator[Any]:
@@ -269,7 +287,9 @@ def _by_number(data: "Dataset[Any]") -> Iterator[Any]:
     try:
         count = len(data)  # type: ignore[arg-type]
     except TypeError as error:
-        raise InputError(f"data is a {type(data).__name__} without a length; pass a DataLoader") from error
+        raise InputError(
+            Arg("data"), f"is a {type(data).__name__} without a length", remedy="pass a DataLoader"
+        ) from error
     for number in range(count):
         yield data[number]
 
@@ -289,5 +309,7 @@ def _own(error: BaseException) -> Exception:
     where = f" ({outside[-1].filename}:{outside[-1].lineno})" if outside else ""
     said = str(error).strip().splitlines()
     return InputError(
-        f"data raised {type(error).__name__}{where}: {said[-1] if said else 'no message'}; correct it there"
+        Arg("data"),
+        f"raised {type(error).__name__}{where}: {said[-1] if said else 'no message'}",
+        remedy="correct it there",
     )

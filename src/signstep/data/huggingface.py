@@ -17,9 +17,10 @@ from signstep.data.batches import DataSource
 from signstep.data.images import MAX_PIXELS, Picture, read_images, survey, treatment
 from signstep.data.parquet import arrow_rows, check_types
 from signstep.data.tables import BLOCK_ROWS, Rows, listed, open_tables
-from signstep.data.targets import Targets, is_missing
+from signstep.data.targets import REAL, Targets, is_missing
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.io.documents import read_json
+from signstep.messages import Arg
 
 
 def is_saved(folder: Path) -> bool:
@@ -58,10 +59,12 @@ def open_saved(
     order = classes or (tuple(names) if names else None)
     images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
     if len(images) > 1:
-        raise LoadError(f"{chosen} has the image columns {listed(images)}: keep one, with datasets' remove_columns")
+        raise LoadError(
+            f"{chosen} has the image columns {listed(images)}", remedy="keep one, with datasets' remove_columns"
+        )
     column = _Saved(chosen, data, target, names)
     if images and real:
-        raise InputError(f"--task regression works for numbers only, and {chosen} holds images: save them as .npz")
+        raise InputError(REAL, f"works for numbers only, and {chosen} holds images", remedy="save them as .npz")
     if images:
         source = _pictures(
             column,
@@ -77,7 +80,9 @@ def open_saved(
     else:
         if resize is not None:
             raise InputError(
-                f"resize={resize} works for images only, and {chosen} has no column of images: leave it out"
+                Arg("resize", resize),
+                f"works for images only, and {chosen} has no column of images",
+                remedy="leave it out",
             )
         source = open_tables(
             [column],
@@ -101,14 +106,16 @@ def _split(folder: Path, split: str | None) -> tuple[Path, tuple[str, ...]]:
     """The folder of a split, and a note where it was not asked for."""
     if _is_one(folder):
         if split is not None:
-            raise InputError(f"split={split!r} has no meaning for {folder}: pass the path of that split instead")
+            raise InputError(
+                Arg("split", split), f"has no meaning for {folder}", remedy="pass the path of that split instead"
+            )
         return folder, ()
     found = sorted(path.name for path in folder.iterdir() if path.is_dir() and _is_one(path))
     chosen = split or next((name for name in ("test", "train") if name in found), None)
     if chosen not in found:
         what = f"no split {split!r}" if split else "neither a test nor a train split"
         raise LoadError(
-            f"{folder} holds {what} but {listed(found) or 'none at all'}: pass the path of one of its splits"
+            f"{folder} holds {what} but {listed(found) or 'none at all'}", remedy="pass the path of one of its splits"
         )
     return folder / chosen, () if split else (f"split not given: {chosen} is used",)
 
@@ -120,7 +127,7 @@ def _load(folder: Path) -> Any:
         raise MissingExtraError("datasets", "datasets") from error
     try:
         if not any(name.endswith(".arrow") for name in files_of(folder)):  # a set without rows is saved without them
-            raise LoadError(f"{folder} holds no rows: save at least one example")
+            raise LoadError(f"{folder} holds no rows", remedy="save at least one example")
         data = datasets.load_from_disk(str(folder))
         for name, feature in data.features.items():
             if type(feature).__name__ == "Image":
@@ -128,9 +135,9 @@ def _load(folder: Path) -> Any:
     except LoadError:
         raise
     except Exception as error:  # a damaged folder makes it raise nearly anything
-        raise LoadError(f"{folder} cannot be read as a saved data set ({error}): save it again") from error
+        raise LoadError(f"{folder} cannot be read as a saved data set ({error})", remedy="save it again") from error
     if not len(data):
-        raise LoadError(f"{folder} holds no rows: save at least one example")
+        raise LoadError(f"{folder} holds no rows", remedy="save at least one example")
     return data
 
 
@@ -140,11 +147,14 @@ def _target(folder: Path, data: Any, target: str | None) -> str:
         labels = [name for name, feature in data.features.items() if type(feature).__name__ == "ClassLabel"]
         if len(labels) != 1:
             raise InputError(
-                f"{folder} has the columns {listed(columns)}: pass label_column= with the one that holds the labels"
+                f"{folder} has the columns {listed(columns)}",
+                remedy=("pass", Arg("label_column"), "with the one that holds the labels"),
             )
         return str(labels[0])
     if target not in columns:
-        raise InputError(f"{folder} has no column {target!r}: pass label_column= with one of {listed(columns)}")
+        raise InputError(
+            f"{folder} has no column {target!r}", remedy=("pass", Arg("label_column"), f"with one of {listed(columns)}")
+        )
     return target
 
 
@@ -188,7 +198,7 @@ def _blocks(folder: Path, data: Any) -> Iterator[Any]:
     try:
         yield from data.with_format("arrow").iter(batch_size=BLOCK_ROWS)
     except (OSError, ValueError) as error:
-        raise LoadError(f"{folder} cannot be read ({error}): save it again") from error
+        raise LoadError(f"{folder} cannot be read ({error})", remedy="save it again") from error
 
 
 def _pictures(
@@ -216,9 +226,9 @@ def _pictures(
             continue
         unlabelled = unlabelled or f"{where()}, column {target!r} holds no label"
         if not skip_bad:
-            raise LoadError(f"{unlabelled}: remove such rows, or skip them (skip_bad)")
+            raise LoadError(unlabelled, remedy=("remove such rows, or skip them (", Arg("skip_bad", True), ")"))
     if not labelled:
-        raise LoadError(f"{unlabelled}, nor does any other row: save labels with the images")
+        raise LoadError(f"{unlabelled}, nor does any other row", remedy="save labels with the images")
     labels = targets.labels(order)
     cells = data.select_columns([image])
     pictures = [Picture(f"{folder}, row {row}", partial(_stored, cells, image, folder, row)) for row in labelled]
@@ -252,8 +262,8 @@ def _stored(cells: Any, image: str, folder: Path, row: int) -> BytesIO:
     if not cell or not cell["bytes"]:
         has = f"points to {cell['path']} instead of holding it" if cell and cell["path"] else "is missing"
         raise LoadError(
-            f"the image {folder}, row {row} {has}: save the data set with its images embedded, or skip such images "
-            "(skip_bad)"
+            f"the image {folder}, row {row} {has}",
+            remedy=("save the data set with its images embedded, or skip such images (", Arg("skip_bad", True), ")"),
         )
     return BytesIO(cell["bytes"])
 
@@ -269,7 +279,9 @@ def files_of(folder: Path) -> dict[str, Path]:
         names = [entry["filename"] for entry in state["_data_files"]]
         inside = all(isinstance(name, str) and not {"/", "\\", ".."} & {name, *name} for name in names)
     except (KeyError, TypeError) as error:
-        raise LoadError(f"{folder / 'state.json'} lists no files ({error!r}): save the data set again") from error
+        raise LoadError(
+            f"{folder / 'state.json'} lists no files ({error!r})", remedy="save the data set again"
+        ) from error
     if not inside:
-        raise LoadError(f"{folder / 'state.json'} lists files outside of its folder: save the data set again")
+        raise LoadError(f"{folder / 'state.json'} lists files outside of its folder", remedy="save the data set again")
     return {name: folder / name for name in ("dataset_info.json", "state.json", *names)}

@@ -20,6 +20,7 @@ from signstep.data.batches import DataSource
 from signstep.errors import InputError, LoadError
 from signstep.io.archives import MOST_RATIO, SLACK, check_unpacked
 from signstep.io.caps import current, how
+from signstep.messages import Arg
 
 IMAGES_NAME = re.compile(r"(?P<prefix>.*)images(?P<dot>[-.])idx3-ubyte(?:\.gz)?")
 _PREFIX = {"test": "t10k-", "train": "train-"}
@@ -31,7 +32,9 @@ def open_idx_folder(folder: Path, *, split: str | None, batch_size: int) -> Data
     found = {name: path for name in _PREFIX if (path := _find_images(folder, name)) is not None}
     chosen = split or next(iter(found))
     if chosen not in found:
-        raise LoadError(f"{folder} holds no {_SHOWN[chosen]}: put it there, or pass split={next(iter(found))!r}")
+        raise LoadError(
+            f"{folder} holds no {_SHOWN[chosen]}", remedy=("put it there, or pass", Arg("split", next(iter(found))))
+        )
     notes = () if split else (f"split not given: the {chosen} images are used",)
     return open_idx(found[chosen], batch_size=batch_size, notes=notes)
 
@@ -52,16 +55,21 @@ def open_idx(images: Path, *, batch_size: int, notes: tuple[str, ...] = ()) -> D
         count, height, width = _header(stream, images, dimensions=3)
     if height * width > current().pixels:
         raise LoadError(
-            f"{images} has images of {height}x{width}, over {current().pixels} pixels: cut them smaller, or "
-            f"{how('pixels')}"
+            f"{images} has images of {height}x{width}, over {current().pixels} pixels",
+            remedy=f"cut them smaller, or {how('pixels')}",
         )
     if count * height * width == 0:
-        raise LoadError(f"{images} holds no pixels: its header says {count} images of {height}x{width}")
+        raise LoadError(
+            f"{images} holds no pixels: its header says {count} images of {height}x{width}", remedy="download it again"
+        )
     _check_size(images, 16 + count * height * width)
     with _open(labels_file) as stream:
         (label_count,) = _header(stream, labels_file, dimensions=1)
         if label_count != count:
-            raise LoadError(f"{images.name} holds {count} images but {labels_file.name} {label_count} labels: no pair")
+            raise LoadError(
+                f"{images.name} holds {count} images but {labels_file.name} {label_count} labels",
+                remedy="put two files that belong together there",
+            )
         _check_claim(labels_file, 8 + count)
         labels = np.frombuffer(_exactly(stream, label_count, labels_file), np.uint8)
 
@@ -94,12 +102,14 @@ def _find_images(folder: Path, split: str) -> Path | None:
 def _find_labels(images: Path) -> Path:
     match = IMAGES_NAME.fullmatch(images.name)
     if match is None:
-        raise InputError(f"expected a file named *images-idx3-ubyte[.gz], got {images.name}: pass the images file")
+        raise InputError(
+            f"expected a file named *images-idx3-ubyte[.gz], got {images.name}", remedy="pass the images file"
+        )
     name = f"{match['prefix']}labels{match['dot']}idx1-ubyte"
     for labels in (images.with_name(name), images.with_name(f"{name}.gz")):
         if labels.is_file():
             return labels
-    raise LoadError(f"{images} has no labels beside it: put {name}[.gz] in the same folder")
+    raise LoadError(f"{images} has no labels beside it", remedy=f"put {name}[.gz] in the same folder")
 
 
 def _open(path: Path) -> io.BufferedIOBase:
@@ -115,7 +125,8 @@ def _header(stream: io.BufferedIOBase, path: Path, *, dimensions: int) -> tuple[
     if magic != expected:
         raise LoadError(
             f"{path} is no IDX file of unsigned bytes with {dimensions} dimension(s): it starts with "
-            f"{magic.hex(' ')} instead of {expected.hex(' ')}; download it again"
+            f"{magic.hex(' ')} instead of {expected.hex(' ')}",
+            remedy="download it again",
         )
     return struct.unpack(f">{dimensions}I", _exactly(stream, 4 * dimensions, path))
 
@@ -126,7 +137,7 @@ def _check_size(path: Path, expected: int) -> None:
         packed = stream.read(2) == b"\x1f\x8b"
     size = path.stat().st_size
     if size != expected and not packed:
-        raise LoadError(f"{path} has {size} bytes but its header asks for {expected}: download it again")
+        raise LoadError(f"{path} has {size} bytes but its header asks for {expected}", remedy="download it again")
     _check_claim(path, expected)
 
 
@@ -134,7 +145,7 @@ def _check_claim(path: Path, expected: int) -> None:
     """No file unpacks to more than that."""
     size = path.stat().st_size
     if expected > MOST_RATIO * size + SLACK:
-        raise LoadError(f"{path} has {size} bytes but its header asks for {expected}: download it again")
+        raise LoadError(f"{path} has {size} bytes but its header asks for {expected}", remedy="download it again")
     if expected > size:
         check_unpacked(path, "the file", expected, size)
 
@@ -143,7 +154,7 @@ def _exactly(stream: io.BufferedIOBase, count: int, path: Path) -> bytes:
     try:
         data = stream.read(count)
     except (EOFError, OSError, zlib.error) as error:
-        raise LoadError(f"{path} is damaged ({error}): download it again") from error
+        raise LoadError(f"{path} is damaged ({error})", remedy="download it again") from error
     if len(data) != count:
-        raise LoadError(f"{path} is truncated: {count} bytes wanted, {len(data)} left; download it again")
+        raise LoadError(f"{path} is truncated: {count} bytes wanted, {len(data)} left", remedy="download it again")
     return data

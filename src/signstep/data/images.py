@@ -34,6 +34,7 @@ from torch import Tensor
 
 from signstep.errors import LoadError, MissingExtraError
 from signstep.io.caps import Caps
+from signstep.messages import Arg, Blank, Part
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -76,9 +77,8 @@ class Picture:
 class _UnusableError(LoadError):
     """An image that cannot be used: what is wrong with it, and what to do where it is not skipped."""
 
-    def __init__(self, fault: str, remedy: str) -> None:
-        super().__init__(f"{fault}: {remedy} (skip_bad)")
-        self.fault = fault
+    def __init__(self, fault: str, *remedy: Part) -> None:
+        super().__init__(fault, remedy=(*remedy, ", or skip such images (", Arg("skip_bad", True), ")"))
 
 
 class _LargeError(Exception):
@@ -86,7 +86,7 @@ class _LargeError(Exception):
 
 
 def _fault(error: LoadError) -> str:
-    return error.fault if isinstance(error, _UnusableError) else str(error)
+    return error.text if isinstance(error, _UnusableError) else str(error)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def survey(
         seen.update(["to colour"] * (grey and shape[0] == 3) + ["to grey"] * (not grey and shape[0] == 1))
         usable.append(position)
     if shape is None:
-        raise LoadError(f"none of {len(bad)} images can be used; the first: {_fault(bad[0])}: save them again")
+        raise LoadError(f"none of {len(bad)} images can be used; the first: {_fault(bad[0])}", remedy="save them again")
     notes = [] if seen["deep grey"] == len(usable) else ["bytes 0..255 divided by 255"]
     if resize is not None:
         notes.append(f"images resized to {resize[0]}x{resize[1]} (bilinear, aspect ratio not kept)")
@@ -206,19 +206,20 @@ def _decoded(picture: Picture, max_pixels: int, *, whole: bool) -> tuple["Image"
     except _LargeError as error:
         raise _UnusableError(
             f"the image {picture.name} is too large ({error})",
-            "make it smaller, pass max_pixels (--max-pixels), or skip such images",
+            "make it smaller, pass",
+            Arg("max_pixels"),
         ) from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise nearly anything
         reason = str(error).replace(f" {str(file)!r}", "") if isinstance(file, Path) else str(error)
         if isinstance(file, BytesIO) and isinstance(error, UnidentifiedImageError):
             reason = "cannot identify image file"
         raise _UnusableError(
-            f"the image {picture.name} cannot be read ({reason})", "replace it or remove it, or skip such images"
+            f"the image {picture.name} cannot be read ({reason})", "replace it or remove it"
         ) from error
     if upright.mode not in _KNOWN and not (upright.mode == "I" and upright.format in _DEEP_AS_I):
         raise _UnusableError(
             f"the image {picture.name} has mode {upright.mode}, whose scale is unknown",
-            "convert it to 8 bits per channel, or skip such images",
+            "convert it to 8 bits per channel",
         )
     return upright, needs
 
@@ -259,8 +260,13 @@ def _pixels(
     image, _ = _decoded(picture, max_pixels, whole=True)
     if resize is None and image.size != (width, height):
         raise LoadError(
-            f"{picture.name} is {image.height}x{image.width} but {first.name} is {height}x{width} (height x width): "
-            f"pass resize=(height, width), e.g. resize=({height}, {width})"
+            f"{picture.name} is {image.height}x{image.width} but {first.name} is {height}x{width} (height x width)",
+            remedy=(
+                "pass",
+                Arg("resize", Blank("height", "width")),
+                ", e.g.",
+                Arg("resize", (height, width)),
+            ),
         )
     deep = image.mode in _DEEP
     flat = _deep(image) if deep else _opaque(image).convert("L" if channels == 1 else "RGB")

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from signstep.data.batches import DataSource
 from signstep.data.csv_text import INFLATED, INFLATED_LEAST
+from signstep.data.targets import REAL
 from signstep.errors import LoadError
 from signstep.io.archives import bytes_of, check_held, check_names, check_unpacked
+from signstep.messages import Arg
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -45,7 +47,9 @@ def open_npz(
         _reals(path, y_name, members[y_name]) if real else _labels(path, y_name, members[y_name], layout.shape, ignore)
     )
     if len(labels) != x.shape[0]:
-        raise LoadError(f"{path}: {x_name} has {x.shape[0]} rows but {y_name} has {len(labels)}: they must pair up")
+        raise LoadError(
+            f"{path}: {x_name} has {x.shape[0]} rows but {y_name} has {len(labels)}", remedy="save as many of each"
+        )
 
     def read(sizes: Sequence[int]) -> Iterator[Tensor]:
         row = 0
@@ -53,7 +57,9 @@ def open_npz(
             tensor = layout.apply(block)
             if not torch.isfinite(tensor).all():
                 bad = row + int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
-                raise LoadError(f"{path}: row {bad} of {x_name} holds NaN or infinity: remove or fill such rows")
+                raise LoadError(
+                    f"{path}: row {bad} of {x_name} holds NaN or infinity", remedy="remove or fill such rows"
+                )
             row += len(tensor)
             yield tensor
 
@@ -121,7 +127,8 @@ def _members(path: Path) -> dict[str, _Member]:
                 if not member.dtype.hasobject and claimed != info.file_size:
                     raise LoadError(
                         f"{path}: {name} has the shape {member.shape} by its header and should have {claimed} bytes, "
-                        f"but has {info.file_size}: write it again with numpy.savez"
+                        f"but has {info.file_size}",
+                        remedy="write it again with numpy.savez",
                     )
     return members
 
@@ -145,20 +152,22 @@ def _pair(path: Path, members: dict[str, _Member], split: str | None) -> tuple[s
             return x, y, () if split or name is None else (f"split not given: {x} and {y} are used",)
     seen = ", ".join(sorted(members)) or "no arrays"
     wanted = f"x_{split} and y_{split}" if split else "x and y"
-    raise LoadError(f"{path} holds {seen}: save the inputs and labels as {wanted} with numpy.savez")
+    raise LoadError(f"{path} holds {seen}", remedy=f"save the inputs and labels as {wanted} with numpy.savez")
 
 
 def _layout(path: Path, name: str, x: _Member) -> tuple[_Member, _Layout]:
     _refuse_objects(path, name, x)
     if x.dtype.kind not in "fb" and x.dtype != np.uint8:
         raise LoadError(
-            f"{path}: {name} has dtype {x.dtype}, whose scale is unknown: "
-            "save it as uint8 (0..255) or as float in the units that the model expects"
+            f"{path}: {name} has dtype {x.dtype}, whose scale is unknown",
+            remedy="save it as uint8 (0..255) or as float in the units that the model expects",
         )
     if len(x.shape) < 2:
-        raise LoadError(f"{path}: {name} has shape {x.shape}: save it as (N, F) or (N, C, H, W)")
+        raise LoadError(f"{path}: {name} has shape {x.shape}", remedy="save it as (N, F) or (N, C, H, W)")
     if 0 in x.shape:
-        raise LoadError(f"{path}: {name} has shape {x.shape}, so there is nothing to read: save at least one example")
+        raise LoadError(
+            f"{path}: {name} has shape {x.shape}, so there is nothing to read", remedy="save at least one example"
+        )
     notes: list[str] = []
     shape = x.shape[1:]
     if x.dtype == np.uint8:
@@ -185,12 +194,12 @@ def _reals(path: Path, name: str, member: _Member) -> tuple[Tensor, list[str]]:
     _refuse_objects(path, name, member)
     _refuse_large(path, name, member)
     if member.dtype.kind not in "iufb":
-        raise LoadError(f"{path}: {name} has dtype {member.dtype}: save the targets as numbers")
+        raise LoadError(f"{path}: {name} has dtype {member.dtype}", remedy="save the targets as numbers")
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
         values = torch.from_numpy(npy.read_array(stream, allow_pickle=False).astype(np.float32))
     bad = (~torch.isfinite(values)).reshape(len(values), -1).any(1).nonzero()
     if len(bad):
-        raise LoadError(f"{path}: {name}[{int(bad[0])}] holds NaN or infinity: remove or fill such rows")
+        raise LoadError(f"{path}: {name}[{int(bad[0])}] holds NaN or infinity", remedy="remove or fill such rows")
     return values, []
 
 
@@ -201,14 +210,16 @@ def _labels(
     _refuse_objects(path, name, member)
     _refuse_large(path, name, member)
     if member.dtype.kind not in "iufb":
-        raise LoadError(f"{path}: {name} has dtype {member.dtype}: save labels as class numbers 0..K-1")
+        raise LoadError(f"{path}: {name} has dtype {member.dtype}", remedy="save labels as class numbers 0..K-1")
     shape, notes = member.shape, []
     if len(shape) == 2 and shape[1] == 1:
         notes.append(f"{name}: {shape} read as ({shape[0]},)")
     elif len(shape) > 2 and shape[1:] == one[1:]:
         notes.append(f"{name}: {shape} read as a class for each position")
     elif len(shape) != 1:
-        raise LoadError(f"{path}: {name} has shape {shape}: save one class number per row, e.g. {name}.argmax(1)")
+        raise LoadError(
+            f"{path}: {name} has shape {shape}", remedy=f"save one class number per row, e.g. {name}.argmax(1)"
+        )
     with _reading(path), zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
         stored: Array = npy.read_array(stream, allow_pickle=False)
     values = stored.reshape(-1)
@@ -217,8 +228,8 @@ def _labels(
         if fractional.size:
             row = int(fractional[0])
             raise LoadError(
-                f"{path}: {name}[{row}] is {values[row]}, not a class number: save labels as integers "
-                "0..K-1, or declare a regression (--task regression --tolerance T)"
+                f"{path}: {name}[{row}] is {values[row]}, not a class number",
+                remedy=("save labels as integers 0..K-1, or declare a regression (", REAL, ")"),
             )
         notes.append(f"{name}: {values.dtype} whole numbers converted to int64")
     labels = torch.from_numpy(values.astype(np.int64))
@@ -226,8 +237,12 @@ def _labels(
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise LoadError(
-            f"{path}: {name}[{row}] is {int(labels[row])}: save labels as class numbers 0..K-1, or leave out what "
-            f"stands for no label (--ignore-label {int(labels[row])})"
+            f"{path}: {name}[{row}] is {int(labels[row])}",
+            remedy=(
+                "save labels as class numbers 0..K-1, or leave out what stands for no label (",
+                Arg("ignore_label", int(labels[row])),
+                ")",
+            ),
         )
     return (labels if len(shape) < 3 else labels.reshape(shape)), notes
 
@@ -256,8 +271,8 @@ def _refuse_large(path: Path, name: str, member: _Member) -> None:
 def _refuse_objects(path: Path, name: str, member: _Member) -> None:
     if member.dtype.hasobject:
         raise LoadError(
-            f"{path}: {name} is an array of Python objects, and unpickling those can run code: "
-            "save it as a plain array of numbers"
+            f"{path}: {name} is an array of Python objects, and unpickling those can run code",
+            remedy="save it as a plain array of numbers",
         )
 
 
@@ -268,10 +283,10 @@ def _reading(path: Path) -> Iterator[None]:
     except LoadError:
         raise
     except MemoryError as error:
-        raise LoadError(f"{path} does not fit into memory: save it in shards") from error
+        raise LoadError(f"{path} does not fit into memory", remedy="save it in shards") from error
     except _UNREADABLE as error:
         raise LoadError(
-            f"{path} cannot be read as a NumPy archive ({error}): write it again with numpy.savez"
+            f"{path} cannot be read as a NumPy archive ({error})", remedy="write it again with numpy.savez"
         ) from error
 
 
@@ -299,8 +314,8 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
             size = math.prod(member.shape) * member.dtype.itemsize
             if size > info.file_size or info.file_size > max(INFLATED_LEAST, INFLATED * info.compress_size):
                 raise LoadError(
-                    f"{path}: {name} says that it holds {size} bytes, of which {info.compress_size} are there: write "
-                    "it again with numpy.savez"
+                    f"{path}: {name} says that it holds {size} bytes, of which {info.compress_size} are there",
+                    remedy="write it again with numpy.savez",
                 )
             with archive.open(info) as stream:
                 found[name] = npy.read_array(stream, allow_pickle=False)

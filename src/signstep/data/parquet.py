@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from signstep.data.tables import BLOCK_ROWS, Rows
+from signstep.data.targets import REAL
 from signstep.errors import LoadError, MissingExtraError
 
 
@@ -72,18 +73,19 @@ def check_types(place: str, fields: Iterable[Any], target: str, *, real: bool = 
         numeric = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind)
         if field.name != target and not numeric:
             raise LoadError(
-                f"{place}: column {field.name!r} holds {kind}, not numbers: encode it as numbers or leave it out"
+                f"{place}: column {field.name!r} holds {kind}, not numbers",
+                remedy="encode it as numbers or leave it out",
             )
         if field.name == target and real and not (numeric and not types.is_boolean(kind)):
             raise LoadError(
-                f"{place}: the target column {target!r} holds {kind}, and a regression needs numbers: name another "
-                "column, or leave out --task regression"
+                f"{place}: the target column {target!r} holds {kind}, and a regression needs numbers",
+                remedy=("name another column, or leave out", REAL),
             )
         inner = kind.value_type if types.is_dictionary(kind) else kind
         text = types.is_string(inner) or types.is_large_string(inner)
         if field.name == target and not (numeric or text or types.is_integer(inner)):
             raise LoadError(
-                f"{place}: the target column {target!r} holds {kind}: labels are class names or class numbers"
+                f"{place}: the target column {target!r} holds {kind}", remedy="write class names or class numbers"
             )
 
 
@@ -113,4 +115,4 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except (importlib.import_module("pyarrow").ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise LoadError(f"{path} cannot be read as a Parquet file ({reason}): write it again") from error
+        raise LoadError(f"{path} cannot be read as a Parquet file ({reason})", remedy="write it again") from error

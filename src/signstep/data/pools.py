@@ -9,6 +9,7 @@ from signstep.data.forms import Batches, Data, is_once
 from signstep.engine.arrays import Home
 from signstep.engine.keys import Key, content_ids
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 __all__ = ["Data", "Keep", "Pool", "pools"]
 
@@ -33,10 +34,12 @@ class Pool:
         self, data: Data, rows: int, home: Home, keep: "Keep | None" = None, *, ignore: int | None = None
     ) -> None:
         if rows < 1:
-            raise InputError(f"rows={rows}: pass the number of examples of a step, at least 1")
+            raise InputError(Arg("rows", rows), remedy="pass the number of examples of a step, at least 1")
         if is_once(data):
             raise InputError(
-                "data is a generator, which can be read once; pass a DataLoader, a list of batches, or (x, y)"
+                Arg("data"),
+                "is a generator, which can be read once",
+                remedy="pass a DataLoader, a list of batches, or (x, y)",
             )
         self.batches = Batches(data, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignore)
         self._rows, self._keep, self._device = rows, keep, home.device
@@ -58,7 +61,9 @@ class Pool:
     def _parts(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         for x, y in self.batches:
             if not isinstance(x, Tensor):
-                raise InputError(f"data has a dict of the inputs {list(x)}; pass examples with one input tensor")
+                raise InputError(
+                    Arg("data"), f"has a dict of the inputs {list(x)}", remedy="pass examples with one input tensor"
+                )
             if self._keep is None:
                 yield x, y
                 continue
@@ -126,7 +131,9 @@ def pools(
     """
     if isinstance(holdout, (int, float)):
         if not 0 <= holdout < 1:
-            raise InputError(f"holdout={holdout}: pass the share of examples to set aside, at least 0 and below 1")
+            raise InputError(
+                Arg("holdout", holdout), remedy="pass the share of examples to set aside, at least 0 and below 1"
+            )
         share = float(holdout)
         apart = Keep(key, share, aside=True, without=without, span=span)
         other = Pool(data, rows, home, apart, ignore=ignore) if share > 0 else None
@@ -140,5 +147,5 @@ def pools(
 def _joined(kept: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor, Tensor | None]:
     ys = [y for _, y in kept if y is not None]
     if ys and len(ys) != len(kept):
-        raise InputError("some batches of data have labels and others None; pass labels for all or for none")
+        raise InputError("some batches of data have labels and others None", remedy="pass labels for all or for none")
     return torch.cat([x for x, _ in kept]), torch.cat(ys) if ys else None

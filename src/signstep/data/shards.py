@@ -13,6 +13,7 @@ from signstep.data.parquet import open_parquet
 from signstep.data.tables import open_tables
 from signstep.errors import InputError, LoadError
 from signstep.io.files import refuse_unwritable
+from signstep.messages import Arg
 
 SUFFIXES = (".npz", ".parquet")
 
@@ -48,11 +49,13 @@ def open_shards(
         refuse_unwritable(path.name, f"in {folder} the name of the shard")
     first, last = shards[0], next((path for path in shards if path.suffix.lower() != shards[0].suffix.lower()), None)
     if last is not None:
-        raise LoadError(f"{folder} holds {first.name} and {last.name}: keep shards of one kind in a folder")
+        raise LoadError(f"{folder} holds {first.name} and {last.name}", remedy="keep shards of one kind in a folder")
     name = f"{folder} ({len(shards)} shards)"
     if first.suffix.lower() == ".parquet":
         if split is not None:
-            raise InputError(f"split={split!r} has no meaning for {folder}: pass the path of that split instead")
+            raise InputError(
+                Arg("split", split), f"has no meaning for {folder}", remedy="pass the path of that split instead"
+            )
         return open_tables(
             [open_parquet(path) for path in shards],
             name=name,
@@ -66,7 +69,9 @@ def open_shards(
         )
     for option, value in (("label_column", target), ("classes", classes), ("skip_bad", skip_bad or None)):
         if value is not None:
-            raise InputError(f"{option}={value!r} has no meaning for the .npz shards in {folder}: leave it out")
+            raise InputError(
+                Arg(option, value), f"has no meaning for the .npz shards in {folder}", remedy="leave it out"
+            )
     return _open_archives(shards, name=name, split=split, batch_size=batch_size, real=real, ignore=ignore)
 
 
@@ -83,7 +88,8 @@ def _open_archives(
         ):
             if here != there:
                 raise LoadError(
-                    f"the shard {source.name} has {what} {here} but {first.name} {there}: all shards must agree"
+                    f"the shard {source.name} has {what} {here} but {first.name} {there}",
+                    remedy="write all shards alike",
                 )
 
     def blocks() -> Iterator[Tensor]:

@@ -1,7 +1,7 @@
 """The one place where a name or a path becomes batches with a declared input space."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from signstep.data.batches import DataSource, without_label
@@ -9,6 +9,7 @@ from signstep.data.csv_text import SUFFIXES as COMMA_SUFFIXES
 from signstep.data.csv_text import open_comma
 from signstep.data.digits import digits_source
 from signstep.data.folder import SUFFIXES, holds_classes, holds_images, is_image, open_folder
+from signstep.data.formats import SPELLING, Asked, DataFormat, row_of
 from signstep.data.huggingface import is_saved, open_saved
 from signstep.data.idx import IMAGES_NAME, holds_idx, open_idx, open_idx_folder
 from signstep.data.npz import open_npz
@@ -17,8 +18,11 @@ from signstep.data.shards import find_shards, open_shards
 from signstep.data.tables import Table, open_tables
 from signstep.data.targets import read_classes
 from signstep.errors import InputError, LoadError
+from signstep.importing import is_spec
 from signstep.io.caps import current
 from signstep.io.files import expanded, refuse_unwritable
+from signstep.messages import Arg
+from signstep.registry import Registry
 
 ACCEPTED = (
     "a .npz with x and y, a .csv, .csv.gz or .parquet with a target column, a folder with .npz or .parquet shards, "
@@ -27,42 +31,16 @@ ACCEPTED = (
     "a folder that Hugging Face's save_to_disk wrote, or 'digits'"
 )
 
-_USES: Mapping[str, frozenset[str]] = {
-    "digits": frozenset({"split"}),
-    "npz": frozenset({"split", "real"}),
-    "idx": frozenset(),
-    "idx folder": frozenset({"split"}),
-    "folder": frozenset({"resize", "classes", "skip_bad", "max_pixels"}),
-    "table": frozenset({"label_column", "classes", "skip_bad", "real"}),
-    "shards": frozenset({"split", "label_column", "classes", "skip_bad", "real"}),
-    "saved": frozenset({"split", "resize", "label_column", "classes", "skip_bad", "real", "max_pixels"}),
+# What each option is for, and what to do where it has no place.
+_LEAVE = "leave it out"
+_MEANT: dict[str, tuple[str, str]] = {
+    "resize": ("works for folders of images only (by class, or a saved data set), and {} is none", _LEAVE),
+    "split": ("has no meaning for {}", "pass the path of that split instead"),
+    "label_column": ("names the label column of a table or saved data set, and {} is none", _LEAVE),
+    "classes": ("gives an order to class names, and {} has no class names of its own", _LEAVE),
+    "skip_bad": ("works for folders of images, tables and saved data sets only, and {} is none", _LEAVE),
+    "max_pixels": ("works for folders of images only (by class, or a saved data set), and {} is none", _LEAVE),
 }
-"""The options that a kind of data knows; shards and saved data sets look closer themselves."""
-
-_REMEDIES = {
-    "resize": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
-    "split": "has no meaning for {path}: pass the path of that split instead",
-    "label_column": "names the label column of a table or saved data set, and {path} is none: leave it out",
-    "classes": "gives an order to class names, and {path} has no class names of its own: leave it out",
-    "skip_bad": "works for folders of images, tables and saved data sets only, and {path} is none: leave it out",
-    "max_pixels": "works for folders of images only (by class, or a saved data set), and {path} is none: leave it out",
-}
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What the caller asked for."""
-
-    batch_size: int
-    limit: int | None
-    split: str | None
-    resize: tuple[int, int] | None
-    label_column: str | None
-    classes: tuple[str, ...] | None
-    skip_bad: bool
-    real: bool
-    max_pixels: int | None = None
-    ignore_label: int | None = None
 
 
 def open_data(
@@ -84,7 +62,8 @@ def open_data(
     Args:
         path: A ``.npz``, a table (``.csv``, ``.csv.gz``, ``.parquet``), a folder of ``.npz`` or ``.parquet`` shards, an
             MNIST IDX file or folder, a folder of images by class, a folder written by the ``save_to_disk`` of Hugging
-            Face's ``datasets``, or "digits" for the built-in set.
+            Face's ``datasets``, or "digits" for the built-in set. Or code of your own, "module:name": an iterable of
+            batches (x, y), or a function that gives one, which may take these arguments by their names.
         batch_size: Rows per batch.
         limit: Use the first few examples only.
         split: "test" or "train", where the path holds both; the test split where it is not given.
@@ -108,18 +87,20 @@ def open_data(
     """
     _check(batch_size=batch_size, limit=limit, split=split, resize=resize, max_pixels=max_pixels)
     if ignore_label is not None and real:
-        raise InputError(f"ignore_label={ignore_label} leaves out a class, and real targets have none: leave it out")
+        raise InputError(
+            Arg("ignore_label", ignore_label), "leaves out a class, and real targets have none", remedy="leave it out"
+        )
     if isinstance(classes, str | Path):
         refuse_unwritable(classes, "the name of the list of classes")
     names = None if classes is None else read_classes(classes)
-    options = _Options(
+    asked = Asked(
         *(batch_size, None if ignore_label is not None else limit, split, resize, label_column, names, skip_bad, real),
         *(max_pixels, ignore_label),
     )
     try:
-        source = _open(path, options)
+        source = _open(path, asked)
     except OSError as error:
-        raise LoadError(f"{path} cannot be read ({error}): check that it may be opened") from error
+        raise LoadError(f"{path} cannot be read ({error})", remedy="check that it may be opened") from error
     if isinstance(classes, str | Path):
         file = expanded(classes)
         source = replace(source, files={**source.files, f"classes: {file.name}": file})
@@ -128,117 +109,173 @@ def open_data(
     return source if limit is None else replace(source, labels=source.labels[:limit])
 
 
-def _open(path: str | Path, options: _Options) -> DataSource:
-    where = expanded(path)
-    refuse_unwritable(where, "the name of the data")
-    kind = "digits" if path == "digits" else _kind(where)
-    for option, remedy in _REMEDIES.items():
-        value = getattr(options, option)
-        if value is not None and value is not False and option not in _USES[kind]:
-            raise InputError(f"{option}={value!r} {remedy.format(path=path)}")
-    if options.real and "real" not in _USES[kind]:
+def _open(path: str | Path, asked: Asked) -> DataSource:
+    row = format_of(path)
+    for option, (text, remedy) in _MEANT.items():
+        value = getattr(asked, option)
+        if value is not None and value is not False and option not in row.uses:
+            raise InputError(Arg(option, value), text.replace("{}", str(path)), remedy=remedy)
+    if asked.real and "real" not in row.uses:
         raise InputError(
-            f"{path} holds classes, and a regression needs real targets: pass a .npz, or a table with its column"
+            f"{path} holds classes, and a regression needs real targets",
+            remedy="pass a .npz, or a table with its column",
         )
-    match kind:
-        case "digits":
-            source = digits_source(options.split, batch_size=options.batch_size)
-        case "npz":
-            source = open_npz(
-                where,
-                split=options.split,
-                batch_size=options.batch_size,
-                real=options.real,
-                ignore=options.ignore_label,
-            )
-        case "idx":
-            source = open_idx(where, batch_size=options.batch_size)
-        case "idx folder":
-            source = open_idx_folder(where, split=options.split, batch_size=options.batch_size)
-        case "table":
-            source = _open_table(where, options)
-        case "shards":
-            source = open_shards(
-                where,
-                split=options.split,
-                target=options.label_column,
-                classes=options.classes,
-                skip_bad=options.skip_bad,
-                batch_size=options.batch_size,
-                real=options.real,
-                ignore=options.ignore_label,
-            )
-        case "saved":
-            source = open_saved(
-                where,
-                split=options.split,
-                resize=options.resize,
-                target=options.label_column,
-                classes=options.classes,
-                skip_bad=options.skip_bad,
-                limit=options.limit,
-                batch_size=options.batch_size,
-                real=options.real,
-                ignore=options.ignore_label,
-                max_pixels=options.max_pixels or current().pixels,
-            )
-        case _:
-            source = open_folder(
-                where,
-                resize=options.resize,
-                batch_size=options.batch_size,
-                limit=options.limit,
-                classes=options.classes,
-                skip_bad=options.skip_bad,
-                max_pixels=options.max_pixels or current().pixels,
-            )
-    return source
+    return row.open(expanded(path), asked)
 
 
-def _open_table(path: Path, options: _Options) -> DataSource:
+def format_of(path: str | Path) -> DataFormat:
+    """The format of what lies at a path, or the set of that name; code of a person's own is imported if it is named.
+
+    Raises:
+        InputError: what is named as "module:name" is no data.
+        LoadError: nothing is there, or it is of no known kind.
+    """
+    text, where = str(path), expanded(path)
+    refuse_unwritable(where, "the name of the data")
+    named = DATA.own.get(text)
+    if named is not None and named.recognises is None:
+        return named
+    if not where.exists():
+        known = DATA.get(text)
+        if is_spec(text) or (known is not None and known.recognises is None):
+            return DATA.find(text)
+        raise LoadError(f"{path} does not exist", remedy=f"pass {ACCEPTED}, or your own, as {SPELLING.example}")
+    # Packages are asked where none of Signstep's own formats is it.
+    for rows in (DATA.own, DATA):
+        found = next((row for row in rows.values() if row.recognises is not None and row.recognises(where)), None)
+        if found is not None:
+            return DATA.find(found.name)
+    raise _unknown(where)
+
+
+def _unknown(path: Path) -> LoadError:
+    if not path.is_dir():
+        return LoadError(f"{path} is of no known kind", remedy=f"pass {ACCEPTED}")
+    if any(is_image(file) for file in path.iterdir()):
+        remedy = "move the images of each class to a folder of its own"
+        return LoadError(f"{path} holds images but no class folders", remedy=remedy)
+    return LoadError(f"the folder {path} holds nothing that can be read", remedy=f"pass {ACCEPTED}")
+
+
+def _npz(path: Path, asked: Asked) -> DataSource:
+    return open_npz(path, split=asked.split, batch_size=asked.batch_size, real=asked.real, ignore=asked.ignore_label)
+
+
+def _table(path: Path, asked: Asked) -> DataSource:
     table: Table = open_parquet(path) if path.suffix.lower() == ".parquet" else open_comma(path)
     return open_tables(
         [table],
         name=str(path),
         files={path.name: path},
-        target=options.label_column,
-        classes=options.classes,
-        skip_bad=options.skip_bad,
-        batch_size=options.batch_size,
-        real=options.real,
-        ignore=options.ignore_label,
+        target=asked.label_column,
+        classes=asked.classes,
+        skip_bad=asked.skip_bad,
+        batch_size=asked.batch_size,
+        real=asked.real,
+        ignore=asked.ignore_label,
     )
 
 
-def _kind(path: Path) -> str:
-    if not path.exists():
-        raise LoadError(f"{path} does not exist: pass {ACCEPTED}")
-    if path.is_dir():
-        return _folder_kind(path)
-    name = path.name.lower()
-    if name.endswith(".npz"):
-        return "npz"
-    if name.endswith((".parquet", *COMMA_SUFFIXES)):
-        return "table"
-    if IMAGES_NAME.fullmatch(path.name):
-        return "idx"
-    raise LoadError(f"{path} is of no known kind: pass {ACCEPTED}")
+def _shards(path: Path, asked: Asked) -> DataSource:
+    return open_shards(
+        path,
+        split=asked.split,
+        target=asked.label_column,
+        classes=asked.classes,
+        skip_bad=asked.skip_bad,
+        batch_size=asked.batch_size,
+        real=asked.real,
+        ignore=asked.ignore_label,
+    )
 
 
-def _folder_kind(path: Path) -> str:
-    if holds_idx(path):
-        return "idx folder"
-    if is_saved(path):
-        return "saved"
-    if find_shards(path) and not holds_images(path):
-        return "shards"
-    if holds_classes(path):
-        return "folder"
-    if any(is_image(file) for file in path.iterdir()):
-        raise LoadError(
-            f"{path} holds images but no class folders: move the images of each class to a folder of its own"
-        )
-    raise LoadError(f"the folder {path} holds nothing that can be read: pass {ACCEPTED}")
+def _saved(path: Path, asked: Asked) -> DataSource:
+    return open_saved(
+        path,
+        split=asked.split,
+        resize=asked.resize,
+        target=asked.label_column,
+        classes=asked.classes,
+        skip_bad=asked.skip_bad,
+        limit=asked.limit,
+        batch_size=asked.batch_size,
+        real=asked.real,
+        ignore=asked.ignore_label,
+        max_pixels=asked.max_pixels or current().pixels,
+    )
+
+
+def _folder(path: Path, asked: Asked) -> DataSource:
+    return open_folder(
+        path,
+        resize=asked.resize,
+        batch_size=asked.batch_size,
+        limit=asked.limit,
+        classes=asked.classes,
+        skip_bad=asked.skip_bad,
+        max_pixels=asked.max_pixels or current().pixels,
+    )
+
+
+def _is_file(path: Path, *ends: str) -> bool:
+    return not path.is_dir() and path.name.lower().endswith(ends)
+
+
+# In the order in which they are asked about a path; shards and saved sets look closer at options themselves.
+_ROWS = (
+    DataFormat(
+        "digits",
+        "1,797 handwritten digits that come with Signstep",
+        lambda _, asked: digits_source(asked.split, batch_size=asked.batch_size),
+        uses=frozenset({"split"}),
+    ),
+    DataFormat("npz", "a .npz with x and y", _npz, lambda path: _is_file(path, ".npz"), frozenset({"split", "real"})),
+    DataFormat(
+        "table",
+        "a .csv, .csv.gz or .parquet with a target column",
+        _table,
+        lambda path: _is_file(path, ".parquet", *COMMA_SUFFIXES),
+        frozenset({"label_column", "classes", "skip_bad", "real"}),
+    ),
+    DataFormat(
+        "idx",
+        "an MNIST *-images-idx3-ubyte[.gz] file",
+        lambda path, asked: open_idx(path, batch_size=asked.batch_size),
+        lambda path: not path.is_dir() and IMAGES_NAME.fullmatch(path.name) is not None,
+    ),
+    DataFormat(
+        "idx-folder",
+        "a folder with such files",
+        lambda path, asked: open_idx_folder(path, split=asked.split, batch_size=asked.batch_size),
+        lambda path: path.is_dir() and holds_idx(path),
+        frozenset({"split"}),
+    ),
+    DataFormat(
+        "saved",
+        "a folder that Hugging Face's save_to_disk wrote",
+        _saved,
+        lambda path: path.is_dir() and is_saved(path),
+        frozenset({"split", "resize", "label_column", "classes", "skip_bad", "real", "max_pixels"}),
+    ),
+    DataFormat(
+        "shards",
+        "a folder with .npz or .parquet shards",
+        _shards,
+        lambda path: path.is_dir() and bool(find_shards(path)) and not holds_images(path),
+        frozenset({"split", "label_column", "classes", "skip_bad", "real"}),
+    ),
+    DataFormat(
+        "folder",
+        f"a folder with one folder of images ({' '.join(SUFFIXES)}) per class",
+        _folder,
+        lambda path: path.is_dir() and holds_classes(path),
+        frozenset({"resize", "classes", "skip_bad", "max_pixels"}),
+    ),
+)
+
+DATA: Registry[DataFormat] = Registry(
+    "signstep.data", SPELLING, row_of, {row.name: row for row in _ROWS}, argument="data"
+)
 
 
 def _check(
@@ -250,12 +287,12 @@ def _check(
     max_pixels: int | None,
 ) -> None:
     if max_pixels is not None and max_pixels < 1:
-        raise InputError(f"max_pixels={max_pixels}: pass at least 1, or leave it out for 25 million")
+        raise InputError(Arg("max_pixels", max_pixels), remedy="pass at least 1, or leave it out for 25 million")
     if batch_size < 1:
-        raise InputError(f"batch_size={batch_size}: pass at least 1")
+        raise InputError(Arg("batch_size", batch_size), remedy="pass at least 1")
     if limit is not None and limit < 1:
-        raise InputError(f"limit={limit}: pass at least 1, or leave it out for all examples")
+        raise InputError(Arg("limit", limit), remedy="pass at least 1, or leave it out for all examples")
     if split not in (None, "test", "train"):
-        raise InputError(f"split={split!r}: pass 'test' or 'train'")
+        raise InputError(Arg("split", split), remedy="pass 'test' or 'train'")
     if resize is not None and min(resize) < 1:
-        raise InputError(f"resize={resize}: pass (height, width) in pixels")
+        raise InputError(Arg("resize", resize), remedy="pass (height, width) in pixels")

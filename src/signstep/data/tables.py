@@ -23,6 +23,7 @@ from torch import Tensor
 from signstep.data.batches import DataSource, regroup
 from signstep.data.targets import Reals, Targets, Value, is_missing, real_number
 from signstep.errors import InputError, LoadError
+from signstep.messages import Arg
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -109,13 +110,15 @@ def open_tables(
                 position = min(faults)
                 first_bad = f"{_row(table, rows.numbers[position])}, {faults[position]}"
             if faults and not skip_bad:
-                raise LoadError(f"{first_bad}: repair or remove such rows, or skip them (skip_bad)")
+                raise LoadError(
+                    first_bad, remedy=("repair or remove such rows, or skip them (", Arg("skip_bad", True), ")")
+                )
             count += len(rows.targets)
             bad += len(faults)
     if count == bad:
         reason = f"; the first: {first_bad}" if bad else ""
         raise LoadError(
-            f"{name}: none of {count} rows can be used{reason}: each row needs numbers and a label or target"
+            f"{name}: none of {count} rows can be used{reason}", remedy="write numbers and a label or target in each"
         )
     labels = targets.labels(classes)
 
@@ -158,12 +161,12 @@ def refuse_names(place: object, columns: Sequence[str]) -> None:
     for number, column in enumerate(columns, 1):
         if not column or (column.startswith("__index_level_") and column.endswith("__")):
             raise LoadError(
-                f"{place}: column {number} is named {column[:80]!r} and looks like an index, not a feature: "
-                "name it, or write the file without its index (pandas: index=False)"
+                f"{place}: column {number} is named {column[:80]!r} and looks like an index, not a feature",
+                remedy="name it, or write the file without its index (pandas: index=False)",
             )
     twice = next((column for column, times in Counter(columns).items() if times > 1), None)
     if twice is not None:
-        raise LoadError(f"{place} has two columns named {twice[:80]!r}: give each column a name of its own")
+        raise LoadError(f"{place} has two columns named {twice[:80]!r}", remedy="give each column a name of its own")
 
 
 def refuse_unknown(ignored: Sequence[str], names: Sequence[str]) -> None:
@@ -175,8 +178,8 @@ def refuse_unknown(ignored: Sequence[str], names: Sequence[str]) -> None:
     unknown = next((name for name in ignored if name not in names), None)
     if unknown is not None:
         raise InputError(
-            f"there is no column {unknown!r} to ignore; the data has {listed(tuple(names))}: pass --ignore-column, or "
-            "ignore in the schema, with one of these"
+            f"there is no column {unknown!r} to ignore; the data has {listed(tuple(names))}",
+            remedy=("pass", Arg("ignore_column"), ", or ignore in the schema, with one of these"),
         )
 
 
@@ -184,22 +187,25 @@ def _refuse_columns(table: Table, columns: tuple[str, ...], first: str) -> None:
     refuse_names(table.place, table.columns)
     if table.columns != columns:
         raise LoadError(
-            f"the shard {table.place} has the columns {listed(table.columns)} but {first} has {listed(columns)}: all "
-            "shards need the same columns in the same order"
+            f"the shard {table.place} has the columns {listed(table.columns)} but {first} has {listed(columns)}",
+            remedy="write all shards with the same columns in the same order",
         )
     if len(columns) < 2:
         raise LoadError(
-            f"{table.place} has only the column {listed(columns)!r}: at least one feature and a target are needed"
+            f"{table.place} has only the column {listed(columns)!r}", remedy="write at least one feature and a target"
         )
 
 
 def _target(place: str, columns: tuple[str, ...], target: str | None) -> str:
     if target is None:
         raise InputError(
-            f"{place} has the columns {listed(columns)}: pass label_column= with the one that holds the labels"
+            f"{place} has the columns {listed(columns)}",
+            remedy=("pass", Arg("label_column"), "with the one that holds the labels"),
         )
     if target not in columns:
-        raise InputError(f"{place} has no column {target!r}: pass label_column= with one of {listed(columns)}")
+        raise InputError(
+            f"{place} has no column {target!r}", remedy=("pass", Arg("label_column"), f"with one of {listed(columns)}")
+        )
     return target
 
 

@@ -15,10 +15,14 @@ from torch import Tensor
 from signstep.errors import InputError, LoadError, SignstepError
 from signstep.io.documents import read_text
 from signstep.io.files import expanded
+from signstep.messages import Arg, Blank
 
 Value: TypeAlias = str | int | float | bool
 
 _LARGEST_CLASS = 2**31 - 1
+# What asks for the targets of a regression.
+REAL = Arg("task", Blank("Regression(tolerance)"), python="real=True")
+
 _MISSING = {"", "na", "n/a", "nan", "null"}
 
 
@@ -64,8 +68,8 @@ class ClassIndex:
         if len(numbers) > 1:
             written = [f"{name} ({number})" for number in numbers]
             raise kind(
-                f"{place}: {name!r} is the name of the classes {_and(list(map(str, numbers)))}: "
-                f"write {' or '.join(map(repr, written))}"
+                f"{place}: {name!r} is the name of the classes {_and(list(map(str, numbers)))}",
+                remedy=f"write {' or '.join(map(repr, written))}",
             )
         return numbers[0]
 
@@ -95,7 +99,9 @@ class Reals:
         """
         if classes is not None:
             raise InputError(
-                "classes= gives an order to class names, and the targets of a regression are numbers: leave it out"
+                Arg("classes"),
+                "gives an order to class names, and the targets of a regression are numbers",
+                remedy="leave it out",
             )
         rows = np.frombuffer(self._rows, np.float32).copy() if self._rows else np.zeros(0, np.float32)
         return Labels(torch.from_numpy(rows), None, (f"column {self.column!r}: real targets as float32",))
@@ -151,15 +157,20 @@ class Targets:
         if names:
             one = next(iter(numbers))
             raise LoadError(
-                f"{self._at(names[0])} is {names[0]!r} but {self._at(one)} is {one!r}: use either class names or class "
-                "numbers throughout"
+                f"{self._at(names[0])} is {names[0]!r} but {self._at(one)} is {one!r}",
+                remedy="use either class names or class numbers throughout",
             )
         for value, number in numbers.items():
             if not number.is_integer() or not 0 <= number <= _LARGEST_CLASS:
                 raise LoadError(
-                    f"{self._at(value)} is {value}, not a class number: write labels as integers 0..K-1 or as class "
-                    "names, leave out what stands for no label (--ignore-label), or declare a regression (--task "
-                    "regression --tolerance T)"
+                    f"{self._at(value)} is {value}, not a class number",
+                    remedy=(
+                        "write labels as integers 0..K-1 or as class names, leave out what stands for no label (",
+                        Arg("ignore_label"),
+                        "), or declare a regression (",
+                        REAL,
+                        ")",
+                    ),
                 )
         return Labels(self._numbered(lambda value: int(numbers[value])), None, ())
 
@@ -171,8 +182,8 @@ class Targets:
         for value in kept:
             if str(value) not in index:
                 raise LoadError(
-                    f"{self._at(value)} is {str(value)!r}, which is not among the {len(classes)} classes given: "
-                    "add it to them or correct the row"
+                    f"{self._at(value)} is {str(value)!r}, which is not among the {len(classes)} classes given",
+                    remedy="add it to them or correct the row",
                 )
         numbers = self._numbered(lambda value: index.number(str(value), self._at(value)))
         return Labels(numbers, classes, (f"column {self.column!r}: classes are numbered in the order given",))
@@ -216,8 +227,9 @@ def read_classes(classes: str | Path | Sequence[str]) -> tuple[str, ...]:
             names = [line.strip() for line in _lines(read_text(path, "the list of classes"))]
         except LoadError as error:
             raise LoadError(
-                f"classes={str(path)!r} cannot be read ({error}): pass a UTF-8 text file with one name per line, or a "
-                "sequence of names"
+                Arg("classes", path),
+                f"cannot be read ({error})",
+                remedy="pass a UTF-8 text file with one name per line, or a sequence of names",
             ) from error
         _refuse_gaps(names, f"{path}", LoadError)
     else:
@@ -231,12 +243,12 @@ def _lines(text: str) -> list[str]:
     return re.split("\r\n|\r|\n", text.rstrip()) if text.strip() else []
 
 
-def _refuse_gaps(names: list[str], where: str, kind: type[Exception]) -> None:
+def _refuse_gaps(names: list[str], where: str, kind: type[SignstepError]) -> None:
     if not names:
-        raise kind(f"{where} holds no names: list the classes in the order of the model's outputs")
+        raise kind(f"{where} holds no names", remedy="list the classes in the order of the model's outputs")
     for number, name in enumerate(names, 1):
         if not name:
-            raise kind(f"{where}: name {number} is empty: list the classes without gaps, one name each")
+            raise kind(f"{where}: name {number} is empty", remedy="list the classes without gaps, one name each")
 
 
 def _number(value: Value) -> float | None:

@@ -4,102 +4,59 @@ A domain is a package that offers ``case(request)``; perhaps ``infer(request)``,
 ``CHECKERS``, by kind, what checks a saved point of a set that is no ball in a box, without any code that searched.
 """
 
-import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from types import ModuleType
-
-from signstep.attacks.recipe import Recipe
-from signstep.auditing.rescore import Checker
-from signstep.domains.case import Case, Request
+from signstep.domains.case import IMAGE, Case, Request
+from signstep.domains.domain import Domain
+from signstep.domains.external import SPELLING, row_of
 from signstep.domains.run import audit_case
-from signstep.errors import InputError
-from signstep.io.files import expanded
+from signstep.registry import Registry
 
-__all__ = ["DOMAINS", "Case", "Domain", "Request", "audit_case", "domain"]
-
-
-@dataclass(frozen=True)
-class Domain:
-    """A row of the table; its package is imported when it is first used.
-
-    Attributes:
-        name: as on the command line.
-        title: in words.
-        package: where it lies.
-        heeds: options of the command line that it heeds, of those that a schema decides in other domains.
-        recipes: the names of attacks of its own, which its package has in ``RECIPES``.
-    """
-
-    name: str
-    title: str
-    package: str
-    heeds: frozenset[str] = frozenset()
-    recipes: tuple[str, ...] = ()
-
-    def case(self, request: Request) -> Case:
-        """The audit that the request asks for.
-
-        Raises:
-            InputError: the data or the schema does not exist, or they do not fit.
-        """
-        for name, path in (("data", request.data), ("schema", request.schema)):
-            # ASE's readers take images of a file as FILE@INDEX.
-            if path is not None and not expanded(str(path).partition("@")[0]).exists():
-                raise InputError(f"{name}={str(path)!r} does not exist; pass a file or folder that does")
-        return self._module().case(request)  # type: ignore[no-any-return]
-
-    @property
-    def infer(self) -> Callable[[Request], str] | None:
-        """Draws a schema from data, as TOML; None where the domain has nothing to infer."""
-        return getattr(self._module(), "infer", None)
-
-    @property
-    def rows(self) -> Mapping[str, Recipe]:
-        """Its own attacks, as rows of a table."""
-        return getattr(self._module(), "RECIPES", {})
-
-    @property
-    def checkers(self) -> Mapping[str, Checker]:
-        """By kind, the checkers of sets that are no balls in boxes."""
-        return getattr(self._module(), "CHECKERS", {})
-
-    def _module(self) -> ModuleType:
-        return import_module(self.package)
+__all__ = ["DOMAINS", "IMAGES", "Case", "Domain", "Request", "audit_case", "domain"]
 
 
-DOMAINS: dict[str, Domain] = {
-    row.name: row
-    for row in (
-        Domain(
-            "tabular",
-            "records with units, whole numbers, categories and rules",
-            "signstep.domains.tabular",
-            frozenset({"label_column", "ignore_column"}),
-            ("coordinate-search",),
-        ),
-        Domain(
-            "control",
-            "sensors, time series and controllers",
-            "signstep.domains.control",
-            frozenset({"label_column", "ignore_column", "task", "tolerance"}),
-            ("causal-fgsm",),
-        ),
-        Domain("atoms", "structures and potentials", "signstep.domains.atoms", recipes=("second-order",)),
-        Domain("multimodal", "image with text, text alone, several inputs", "signstep.domains.multimodal"),
-    )
-}
+_ROWS = (
+    Domain(
+        "tabular",
+        "records with units, whole numbers, categories and rules",
+        "signstep.domains.tabular",
+        frozenset({"label_column", "ignore_column"}),
+        ("coordinate-search",),
+    ),
+    Domain(
+        "control",
+        "sensors, time series and controllers",
+        "signstep.domains.control",
+        frozenset({"label_column", "ignore_column", "task", "tolerance"}),
+        ("causal-fgsm",),
+    ),
+    Domain("atoms", "structures and potentials", "signstep.domains.atoms", recipes=("second-order",)),
+    Domain("multimodal", "image with text, text alone, several inputs", "signstep.domains.multimodal"),
+)
+
+DOMAINS: Registry[Domain] = Registry(
+    "signstep.domains", SPELLING, row_of, {row.name: row for row in _ROWS}, argument="domain", modules=True
+)
+
+
+# Inputs that are one tensor: what a command is about where no domain is named.
+IMAGES = Domain(
+    IMAGE,
+    "images, and other inputs that are one tensor",
+    "signstep.domains.image",
+    frozenset(
+        (
+            *("label_column", "split", "resize", "classes", "ignore_label", "max_pixels", "box", "grid", "goal"),
+            *("predicted_labels", "task", "tolerance", "loss", "mean", "std", "inputs", "budget", "output", "outputs"),
+            *("mode", "surrogate"),
+        )
+    ),
+)
 
 
 def domain(name: str) -> Domain:
-    """The domain of that name.
+    """The domain that a person names; somebody's own is "package.module", or "package.module:ROW".
 
     Raises:
         InputError: there is none.
+        LoadError: a module of somebody's own cannot be imported.
     """
-    if name not in DOMAINS:
-        near = difflib.get_close_matches(name, list(DOMAINS), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"domain={name!r} is not one of {', '.join(DOMAINS)}{hint}")
-    return DOMAINS[name]
+    return IMAGES if name == IMAGES.name else DOMAINS.find(name)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeAlias
 
-from signstep.attacks.recipe import Recipe, parse_options
+from signstep.attacks.recipe import Recipe, built, parse_options
 from signstep.engine.attack import Attack
 
 Named: TypeAlias = Callable[[str], Attack | None]
@@ -22,7 +22,7 @@ def named_in(rows: Mapping[str, Recipe]) -> Named:
         row = rows.get(name)
         if row is None:
             return None
-        made: Any = row.build(**parse_options(row, tail, name))
+        made: Any = built(row, parse_options(row, tail, name), name)
         return replace(made, name=spec.strip())  # type: ignore[no-any-return]
 
     return find

@@ -1,20 +1,17 @@
 """Running a case: the audit that all domains share, then the domain's own words about it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-
-import torch
 
 from signstep.attacks.recipes import canonical
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import Rung
 from signstep.auditing.result import Result
-from signstep.auditing.run import audit
-from signstep.domains.case import Case
+from signstep.auditing.run import Curve, Run, audit
+from signstep.domains.case import IMAGE, Case
 from signstep.engine.attack import Attack
 from signstep.engine.origin import contained
-from signstep.model.subject import Model
-from signstep.model.twin import Engine
+from signstep.model.search import Search
 
 
 @contained
@@ -23,16 +20,9 @@ def audit_case(
     *,
     attacks: Sequence[str | Attack] | None = None,
     ladder: str | Sequence[str | Attack | Rung] | None = None,
-    curve: bool | Sequence[float] | None = None,
-    curve_attacks: Sequence[str] | None = None,
-    transfer_to: Mapping[str, Model] | None = None,
-    engine: Engine = "exact",
-    eot: int = 1,
-    seed: int = 0,
-    shard: tuple[int, int] | None = None,
-    device: str | torch.device | None = None,
-    evidence: Evidence | None = None,
-    progress: Callable[[int], None] | None = None,
+    curve: bool | Sequence[float] | Curve | None = None,
+    search: Search | None = None,
+    run: Run | None = None,
 ) -> Result:
     """Audit a case and let its domain say what was found.
 
@@ -40,21 +30,15 @@ def audit_case(
         case: what a domain made of its data.
         attacks: recipes instead of the case's own.
         ladder: a preset or a list of recipes, each for what the ones before have left standing, instead of ``attacks``.
-        curve: sizes, as for `signstep.audit`; None for the case's own.
-        curve_attacks: as for `signstep.audit`; None for random signs and the strongest.
-        transfer_to: other models by name.
-        engine: see `signstep.attack`.
-        eot: see `signstep.attack`.
-        seed: all randomness, together with each example's content.
-        shard: (i, n) for every n-th example from the i-th on; what the domain says is then about these.
-        device: where the work is done.
-        evidence: collects the points that fooled.
-        progress: called with the number of examples done.
+        curve: as for `signstep.audit`; None, or sizes alone, trace random signs and the strongest attack too.
+        search: how the attacker searches; None for the case's own way.
+        run: as for `signstep.audit`; what the domain says of a shard is about the shard.
 
     Returns:
         A `Result` with the domain's sections.
     """
-    kept = Evidence() if evidence is None else evidence
+    run = run or Run()
+    kept = Evidence() if run.evidence is None else run.evidence
     given = None if ladder is not None else case.attacks if attacks is None else attacks
     chosen = None if given is None else [_own(case, spec) for spec in given]
     if isinstance(ladder, str):
@@ -62,34 +46,30 @@ def audit_case(
         ladder = ladder if found is None else [found]
     elif ladder is not None:
         ladder = [_own_rung(case, spec) for spec in ladder]
-    names = [canonical(spec) for spec in chosen or () if isinstance(spec, str)]
-    traced = [name for name in names if name in ("random-sign", *names[-1:])]
+    if not isinstance(curve, Curve):
+        curve = Curve(case.curve if curve is None else curve, ("random-sign",) if ladder is not None else _last(chosen))
+    model = case.model if run.device is None else case.model.to(run.device)
     result = audit(
-        case.model,
+        model,
         case.batches,
         threat=case.threat,
         attacks=chosen,
         ladder=ladder,
-        curve=case.curve if curve is None else curve,
-        transfer_to=transfer_to,
-        task=case.task,
-        loss=case.loss,
-        engine=engine,
-        eot=eot,
-        seed=seed,
-        shard=shard,
-        device=device,
-        describe_model=case.description,
-        describe_data=case.data,
-        classes=case.classes,
-        hashes=case.hashes,
-        curve_attacks=(("random-sign",) if ladder is not None else traced) if curve_attacks is None else curve_attacks,
-        evidence=kept,
-        progress=progress,
+        curve=curve,
+        search=search or case.search,
+        run=replace(run, data=case.data, hashes={**case.hashes, **run.hashes}, evidence=kept),
     )
-    stated = {**result.terms, "domain": case.domain, "domain_terms": dict(case.terms)}
-    result = replace(result, terms=stated, notes=(*result.notes, *case.notes))
+    if case.domain != IMAGE:
+        stated = {**result.terms, "domain": case.domain, "domain_terms": dict(case.terms)}
+        result = replace(result, terms=stated)
+    result = replace(result, notes=(*result.notes, *case.notes))
     return replace(result, sections=case.summary(result, kept.tensors()))
+
+
+def _last(chosen: Sequence[str | Attack] | None) -> list[str]:
+    """Random signs, where they are run, and the last attack, which is to be the strongest."""
+    names = [canonical(spec) for spec in chosen or () if isinstance(spec, str)]
+    return [name for name in names if name in ("random-sign", *names[-1:])]
 
 
 def _own(case: Case, spec: str | Attack) -> str | Attack:

@@ -21,4 +21,4 @@ def read_toml(path: Path, make: Callable[[dict[str, Any]], Made]) -> Made:
     try:
         return make(plain)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise error.within(str(path)) from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from signstep.engine.tree import Tree
 from signstep.errors import InputError, LabelError, SignstepError
+from signstep.messages import Arg
 
 Array: TypeAlias = Any
 """Tensor, NumPy array, or what NumPy reads; for labels and threats a list of numbers too."""
@@ -64,16 +65,22 @@ def inputs(x: object, notes: list[str], *, name: str = "x", home: Home | None = 
     if not isinstance(x, Mapping):
         if not is_array(x):
             raise InputError(
-                f"{name} has inputs of type {type(x).__name__}; pass a tensor (torch.as_tensor), an array, or a dict"
+                Arg(name),
+                f"has inputs of type {type(x).__name__}",
+                remedy="pass a tensor (torch.as_tensor), an array, or a dict",
             )
         return _checked(_tensor(x, name, home, InputError, notes), name)
     named = {}
     for key, part in x.items():
         if not isinstance(key, str):
-            raise InputError(f"{name} has the key {key!r}, a {type(key).__name__}; pass a dict from input names")
+            raise InputError(
+                Arg(name), f"has the key {key!r}, a {type(key).__name__}", remedy="pass a dict from input names"
+            )
         named[key] = part if is_constant(part) else _checked(_entry(part, name, key, home, notes), f"{name}[{key!r}]")
     if not any(isinstance(part, Tensor) for part in named.values()):
-        raise InputError(f"{name} has the inputs {list(named)}, none of them a tensor; pass one row for each example")
+        raise InputError(
+            Arg(name), f"has the inputs {list(named)}, none of them a tensor", remedy="pass one row for each example"
+        )
     return named
 
 
@@ -85,7 +92,7 @@ def one_tensor(x: object, home: Home | None = None) -> Tensor:
     """
     made = inputs(x, [], home=home)
     if not isinstance(made, Tensor):
-        raise InputError(f"x is a dict of the inputs {list(made)}; pass a single input tensor")
+        raise InputError(Arg("x"), f"is a dict of the inputs {list(made)}", remedy="pass a single input tensor")
     return made
 
 
@@ -99,7 +106,7 @@ def labels(y: object, *, name: str = "y") -> Tensor | None:
         return None
     made = _tensor(y, name, Home(), LabelError, [])
     if made.is_complex():
-        raise LabelError(f"{name} has dtype {made.dtype}; pass numbers without an imaginary part")
+        raise LabelError(Arg(name, made.dtype, of="dtype"), remedy="pass numbers without an imaginary part")
     return made.clone() if made.is_inference() else made.detach()
 
 
@@ -112,7 +119,7 @@ def label(y: object, *, name: str) -> Tensor:
     single = isinstance(y, (bool, int, float, np.number, np.bool_))
     made = labels(np.asarray(y) if single else y, name=name)
     if made is None:
-        raise LabelError(f"{name} is None; pass a label for each example, or for none")
+        raise LabelError(Arg(name), "is None", remedy="pass a label for each example, or for none")
     return made
 
 
@@ -148,7 +155,9 @@ def _entry(part: object, name: str, key: str, home: Home, notes: list[str]) -> T
     made = _tensor(part, f"{name}[{key!r}]", home, InputError, notes)
     if made.ndim == 0:
         raise InputError(
-            f"{name}[{key!r}] is a tensor without dimensions; pass one row for each example, or a plain number for all"
+            Arg(f"{name}[{key!r}]"),
+            "is a tensor without dimensions",
+            remedy="pass one row for each example, or a plain number for all",
         )
     return made
 
@@ -159,18 +168,24 @@ def _tensor(value: object, name: str, home: Home, kind: type[SignstepError], not
     if isinstance(value, (list, tuple)) and value and all(isinstance(part, Tensor) for part in value):
         return _stacked([_dense(part, name, kind, notes) for part in value], name, kind)
     if _plain(value) or not (isinstance(value, (list, tuple)) or _readable(value)):
-        raise kind(f"{name} is {_said(value)}, which cannot be made a tensor; pass a tensor, or an array of numbers")
+        raise kind(
+            Arg(name),
+            f"is {_said(value)}, which cannot be made a tensor",
+            remedy="pass a tensor, or an array of numbers",
+        )
     toarray: Callable[[], Any] | None = None if hasattr(value, "__array__") else getattr(value, "toarray", None)
     if toarray is not None:
         notes.append(_DENSE)
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         masked = int(np.ma.getmaskarray(value).sum())
-        raise kind(f"{name} is a masked array with {masked} masked values; fill or drop them")
+        raise kind(Arg(name), f"is a masked array with {masked} masked values", remedy="fill or drop them")
     try:
         array = np.asarray(value if toarray is None else toarray())
     except Exception as error:  # whatever reads them raises what it likes
         said = str(error).partition("\n")[0]
-        raise kind(f"{name} is a {type(value).__name__} that NumPy cannot read ({said}); pass a tensor") from error
+        raise kind(
+            Arg(name), f"is a {type(value).__name__} that NumPy cannot read ({said})", remedy="pass a tensor"
+        ) from error
     return home.take(readable(array, name, kind))
 
 
@@ -185,8 +200,9 @@ def readable(array: "np.ndarray[Any, Any]", name: str, kind: type[SignstepError]
         shown = f", such as {str(first)[:20]!r}" if isinstance(first, (str, bytes)) else ""
         remedy = "class numbers from 0" if kind is LabelError else "numbers, all rows of the same shape"
         raise kind(
-            f"{name} holds values of type {array.dtype}{shown}, which are no numbers and cannot be made a tensor; pass "
-            f"{remedy}"
+            Arg(name),
+            f"holds values of type {array.dtype}{shown}, which are no numbers and cannot be made a tensor",
+            remedy=f"pass {remedy}",
         )
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.int64)
@@ -202,17 +218,21 @@ def readable(array: "np.ndarray[Any, Any]", name: str, kind: type[SignstepError]
 def _stacked(parts: list[Tensor], name: str, kind: type[SignstepError]) -> Tensor:
     shapes = {tuple(part.shape) for part in parts}
     if len(shapes) > 1:
-        raise kind(f"{name} is a list of tensors of the shapes {sorted(shapes)[:3]}; all must have one shape")
+        raise kind(
+            Arg(name), f"is a list of tensors of the shapes {sorted(shapes)[:3]}", remedy="bring all to one shape"
+        )
     return torch.stack(parts)
 
 
 def _dense(value: Tensor, name: str, kind: type[SignstepError], notes: list[str]) -> Tensor:
     if value.is_nested:
-        raise kind(f"{name} is a nested tensor; pad it (torch.nested.to_padded_tensor), or pass rows of one shape")
+        raise kind(
+            Arg(name), "is a nested tensor", remedy="pad it (torch.nested.to_padded_tensor), or pass rows of one shape"
+        )
     if value.is_meta:
-        raise kind(f"{name} is on the meta device, where tensors have no values; pass one with values")
+        raise kind(Arg(name), "is on the meta device, where tensors have no values", remedy="pass one with values")
     if value.is_quantized:
-        raise kind(f"{name} is quantised ({value.dtype}); dequantize() it, for a model that takes floats")
+        raise kind(Arg(name), f"is quantised ({value.dtype})", remedy="dequantize() it, for a model that takes floats")
     if any(part is not None for part in getattr(value, "names", ())):
         value = value.rename(None)  # type: ignore[attr-defined, unused-ignore]  # newer torch has no names
     if value.layout != torch.strided:
@@ -223,10 +243,14 @@ def _dense(value: Tensor, name: str, kind: type[SignstepError], notes: list[str]
 
 def _checked(x: Tensor, name: str) -> Tensor:
     if x.is_complex():
-        raise InputError(f"{name} has dtype {x.dtype}; pass real and imaginary parts apart (torch.view_as_real)")
+        raise InputError(
+            Arg(name, x.dtype, of="dtype"), remedy="pass real and imaginary parts apart (torch.view_as_real)"
+        )
     if x.is_floating_point() and x.dtype not in _FLOATS:
         raise InputError(
-            f"{name} has dtype {x.dtype}, in which nothing can be added; turn it into float32 first (.float())"
+            Arg(name, x.dtype, of="dtype"),
+            ", in which nothing can be added",
+            remedy="turn it into float32 first (.float())",
         )
     return x
 

@@ -18,6 +18,7 @@ from signstep.engine.region import Region
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree, leaves, per_row, put, rows, search_dtype, take, tree_map
 from signstep.errors import InputError, VictimError
+from signstep.messages import Arg
 
 Start = Literal["clean", "uniform", "vertex", "best"]
 Needs = Literal["nothing", "labels", "scores", "gradients"]
@@ -93,19 +94,30 @@ class GradientAttack:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.restarts < 1:
             raise InputError(
-                f"{self.name}: steps={self.steps}, restarts={self.restarts}; pass steps >= 0 and restarts >= 1"
+                Arg("steps", self.steps),
+                Arg("restarts", self.restarts),
+                remedy="pass steps >= 0 and restarts >= 1",
+                where=self.name,
             )
         if self.targets < 0:
-            raise InputError(f"{self.name}: targets={self.targets}; pass the number of classes to lead to, at least 0")
+            raise InputError(
+                Arg("targets", self.targets),
+                remedy="pass the number of classes to lead to, at least 0",
+                where=self.name,
+            )
         if self.diverse < 0 or not self.jitter >= 0:
             raise InputError(
-                f"{self.name}: diverse={self.diverse}, jitter={self.jitter}; pass a number of steps and a share of eps "
-                "that are at least 0"
+                Arg("diverse", self.diverse),
+                Arg("jitter", self.jitter),
+                remedy="pass a number of steps and a share of eps that are at least 0",
+                where=self.name,
             )
         if self.restarts > 1 and self.start in ("clean", "best"):
             raise InputError(
-                f"{self.name}: restarts={self.restarts} from one point would repeat one run; pass restarts=1 "
-                "or a recipe with a random start (pgd, fgsm-rs)"
+                Arg("restarts", self.restarts),
+                "from one point would repeat one run",
+                remedy=("pass", Arg("restarts", 1), "or a recipe with a random start (pgd, fgsm-rs)"),
+                where=self.name,
             )
 
     @property
@@ -131,7 +143,7 @@ class GradientAttack:
         """What the plan lets one example spend."""
         each, back = self.oracle.gradients, backwards_of(self.oracle)
         led = self.targets > 0 and setting.ways > 0
-        runs = self.restarts * (max(1, setting.led(self.targets)) if led else 1)
+        runs = self.restarts * (max(1, setting.reachable(self.targets)) if led else 1)
         verdict = HELD_OUT if setting.random else 1
         looks = LOOKS if setting.random else 0 if self.oracle.exact and setting.exact else 1
         probes = self.move.probes * max(0, self.steps - 1)
@@ -442,4 +454,7 @@ def with_oracle(attack: Attack, oracle: Oracle) -> Attack:
     """
     if hasattr(attack, "oracle"):
         return replace(attack, oracle=innermost(attack.oracle, lambda _: oracle))  # type: ignore[type-var]
-    raise InputError(f"{attack.name} asks the model itself; surrogates have nothing to give it")
+    raise InputError(
+        f"{attack.name} asks the model itself, and surrogates have nothing to give it",
+        remedy=("leave out", Arg("surrogate"), ", or pass a recipe that takes gradients, such as pgd"),
+    )

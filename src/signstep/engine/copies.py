@@ -13,6 +13,7 @@ from signstep.engine.problem import Problem
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree, leaves, search_dtype, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class ScaledCopies(Around):
 
     def __post_init__(self) -> None:
         if self.copies < 1:
-            raise InputError(f"copies={self.copies}: pass the number of scaled copies, at least 1; 5 is the paper's")
+            raise InputError(
+                Arg("copies", self.copies), remedy="pass the number of scaled copies, at least 1; 5 is the paper's"
+            )
 
     @property
     def gradients(self) -> int:
@@ -68,11 +71,12 @@ class DiverseInput(Around):
     def __post_init__(self) -> None:
         if not 0 <= self.prob <= 1:
             raise InputError(
-                f"prob={self.prob}: pass the probability of a transformed input, 0 to 1; 0.5 is the paper's"
+                Arg("prob", self.prob), remedy="pass the probability of a transformed input, 0 to 1; 0.5 is the paper's"
             )
         if not 0 < self.resize <= 1:
             raise InputError(
-                f"resize={self.resize}: pass the smallest side relative to the input's, above 0 and at most 1"
+                Arg("resize", self.resize),
+                remedy="pass the smallest side relative to the input's, above 0 and at most 1",
             )
 
     @property

@@ -12,6 +12,7 @@ from signstep.engine.problem import Problem
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Eot(Around):
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise InputError(f"eot={self.samples}: pass the number of draws for each gradient, at least 1")
+            raise InputError(Arg("eot", self.samples), remedy="pass the number of draws for each gradient, at least 1")
 
     @property
     def warms(self) -> bool:

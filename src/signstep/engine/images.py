@@ -16,8 +16,8 @@ def check_images(tree: Tree, who: str) -> None:
     for part in leaves(tree):
         if part.ndim != 4:
             raise InputError(
-                f"{who} needs images (R, C, H, W), x has shape {tuple(part.shape)}; pass x.unsqueeze(1) for images "
-                "without channels, or leave it out for other inputs"
+                f"{who} needs images (R, C, H, W), x has shape {tuple(part.shape)}",
+                remedy="pass x.unsqueeze(1) for images without channels, or leave it out for other inputs",
             )
 
 

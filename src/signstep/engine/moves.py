@@ -16,6 +16,7 @@ from signstep.engine.keys import RowDraws
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree, take, tree_map, unit_l1
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 State: TypeAlias = "Tree | tuple[State, ...] | None"
 
@@ -70,7 +71,9 @@ def steepest(relative: float) -> Move:
     the step: it goes to the box.
     """
     if not relative > 0:
-        raise InputError(f"step={relative}: pass a step length relative to eps, above 0 (1 is the whole radius)")
+        raise InputError(
+            Arg("step", relative), remedy="pass a step length relative to eps, above 0 (1 is the whole radius)"
+        )
 
     def update(gradient: Tree, state: State, view: View) -> tuple[Tree, State]:
         here = view.d if view.moved else None
@@ -82,7 +85,9 @@ def steepest(relative: float) -> Move:
 def shrinking(first: float, last: float) -> Move:
     """Steepest steps whose length falls linearly over the run, from ``first * eps`` towards ``last * eps``."""
     if not first >= last > 0:
-        raise InputError(f"step={first}: pass a first step relative to eps of at least the last one, {last}, above 0")
+        raise InputError(
+            Arg("step", first), remedy=f"pass a first step relative to eps of at least the last one, {last}, above 0"
+        )
 
     def update(gradient: Tree, state: State, view: View) -> tuple[Tree, State]:
         here = view.d if view.moved else None
@@ -95,7 +100,7 @@ def shrinking(first: float, last: float) -> Move:
 def momentum(decay: float) -> Move:
     """g_t = decay * g_(t-1) + gradient / its L1 length (MI-FGSM; Dong et al. 2018, algorithm 1)."""
     if not decay >= 0:
-        raise InputError(f"decay={decay}: pass a momentum factor >= 0; 1.0 is the paper's")
+        raise InputError(Arg("decay", decay), remedy="pass a momentum factor >= 0; 1.0 is the paper's")
 
     def init(region: Region, d: Tree) -> State:  # noqa: ARG001
         return tree_map(torch.zeros_like, d)
@@ -138,7 +143,7 @@ def _look_ahead(moves: tuple[Move, ...]) -> Callable[[Tree, State], Tree] | None
     if not looking:
         return None
     if len(looking) > 1:
-        raise InputError("a chain can look ahead once; pass one move with ahead=")
+        raise InputError("a chain can look ahead once", remedy=("pass one move with", Arg("ahead")))
     ahead = moves[looking[0]].ahead
     assert ahead is not None
     return lambda d, state: ahead(d, _parts(state)[looking[0]])

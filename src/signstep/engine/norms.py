@@ -23,8 +23,13 @@ import torch
 from torch import Tensor
 
 from signstep.engine.batch_invariant import line_sum, lines, power
+from signstep.engine.norm_rows import FAMILY, SPELLING, family_of, norm_of, refuse_norm, with_arguments
+from signstep.engine.origin import foreign
 from signstep.engine.tree import per_row
+from signstep.engine.verify import size_of
 from signstep.errors import ThreatError
+from signstep.messages import Arg
+from signstep.registry import NotTypedError, Registry, UnknownNameError
 
 
 class Draws(Protocol):
@@ -73,6 +78,19 @@ class Norm(Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedNorm(Norm, Protocol):
+    """A norm by which a verdict can be given: it can also say how far apart two inputs are, without its geometry."""
+
+    def check(self, before: Tensor, after: Tensor) -> Tensor:
+        """The size of each row's change, (R,) float64, from two inputs (R, ...) in float64.
+
+        In plain arithmetic on the two, sharing no code with the methods that search: a mistake there would approve
+        itself.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Linf:
     """The largest absolute coordinate: max_i |d_i|."""
@@ -104,6 +122,10 @@ class Linf:
     def diameter(self, low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The longest edge of the box."""
         return _diameter(self, low, high, shape)
+
+    def check(self, before: Tensor, after: Tensor) -> Tensor:
+        """The checker's own size of the change, (R,) float64."""
+        return size_of(after.double() - before.double(), "linf")
 
 
 @dataclass(frozen=True)
@@ -146,6 +168,10 @@ class L2:
     def diameter(self, low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The diagonal of the box."""
         return _diameter(self, low, high, shape)
+
+    def check(self, before: Tensor, after: Tensor) -> Tensor:
+        """The checker's own size of the change, (R,) float64."""
+        return size_of(after.double() - before.double(), "l2")
 
 
 @dataclass(frozen=True)
@@ -215,6 +241,10 @@ class L1:
         """The sum of the edges of the box."""
         return _diameter(self, low, high, shape)
 
+    def check(self, before: Tensor, after: Tensor) -> Tensor:
+        """The checker's own size of the change, (R,) float64."""
+        return size_of(after.double() - before.double(), "l1")
+
 
 @dataclass(frozen=True)
 class Grouped:
@@ -231,7 +261,12 @@ class Grouped:
 
     def __post_init__(self) -> None:
         if not self.axes:
-            raise ThreatError("Grouped needs at least one axis, got axes=(); use Linf() for groups of one coordinate")
+            raise ThreatError(
+                Arg("axes", self.axes),
+                "names none, and a group has at least one axis",
+                remedy="use Linf() for groups of one coordinate",
+                where="Grouped",
+            )
 
     @property
     def name(self) -> str:
@@ -265,6 +300,10 @@ class Grouped:
         """The longest diagonal that the box has in a group."""
         return _diameter(self, low, high, shape)
 
+    def check(self, before: Tensor, after: Tensor) -> Tensor:
+        """The checker's own size of the change, (R,) float64."""
+        return size_of(after.double() - before.double(), "grouped", self.axes)
+
     def _each(
         self,
         rule: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor],
@@ -287,7 +326,10 @@ class Grouped:
         """Where the group axes are in ``d`` and where `_grouped` moves them: to the end."""
         ndim = d.ndim - 1
         if not all(-ndim <= axis < ndim for axis in self.axes):
-            raise ThreatError(f"{self.name} groups axes that examples of shape {tuple(d.shape[1:])} do not have")
+            raise ThreatError(
+                f"{self.name} groups axes that examples of shape {tuple(d.shape[1:])} do not have",
+                remedy="pass axes that an example has",
+            )
         dims = sorted({axis % ndim + 1 for axis in self.axes})
         return dims, range(-len(dims), 0)
 
@@ -303,10 +345,18 @@ class Grouped:
         return rows.reshape(like.movedim(dims, tuple(last)).shape).movedim(tuple(last), dims).contiguous()
 
 
-NORMS: dict[str, Norm] = {"linf": Linf(), "l2": L2(), "l1": L1()}
+BUILT_IN = (Linf, L2, L1, Grouped)
 
-_NAMES: dict[str, Norm] = {
-    **NORMS,
+NORMS: Registry[Norm] = Registry(
+    "signstep.norms", SPELLING, norm_of, {"linf": Linf(), "l2": L2(), "l1": L1()}, argument="norm"
+)
+
+
+FAMILIES: Registry[Callable[..., Norm]] = Registry("signstep.norm_families", FAMILY, family_of, argument="norm")
+"""Classes and functions that make norms of arguments, by the name before the bracket."""
+
+BY_NAME: dict[str, Norm] = {
+    **NORMS.own,
     "inf": NORMS["linf"],
     "2": NORMS["l2"],
     "1": NORMS["l1"],
@@ -319,19 +369,49 @@ _NAMES: dict[str, Norm] = {
 def norm(name: str | Norm) -> Norm:
     """The norm of this name, in any case of letters; a norm is returned as it is.
 
-    Names: linf or inf, l2 or 2, l1 or 1, pixel = grouped(0), atom = token = grouped(-1), and grouped(axis,...).
+    Names: linf or inf, l2 or 2, l1 or 1, pixel = grouped(0), atom = token = grouped(-1), and grouped(axis,...). One of
+    somebody's own is "package.module:name", with its arguments behind it where it has some: "my_norms:Weighted(0.5)".
 
     Raises:
-        ThreatError: no norm has this name.
+        ThreatError: no norm has this name, or what has it is none.
     """
-    if isinstance(name, Norm):
-        return name
-    key = str(name).strip().lower()
-    if key in _NAMES:
-        return _NAMES[key]
-    if axes := re.fullmatch(r"grouped\((-?\d+(?:,-?\d+)*)\)", key):
+    given: object = name
+    if isinstance(given, Norm):
+        return given
+    if not isinstance(given, (str, int, float)):
+        refuse_norm(given)
+    key = str(given).strip()
+    if key.lower() in BY_NAME:
+        return BY_NAME[key.lower()]
+    if axes := re.fullmatch(r"grouped\((-?\d+(?:,-?\d+)*)\)", key.lower()):
         return Grouped(tuple(int(axis) for axis in axes[1].split(",")))
-    raise ThreatError(f"norm={name!r} is not known; use one of {', '.join(_NAMES)} or grouped(axis,...)")
+    try:
+        return _brought(key)
+    except NotTypedError:
+        raise
+    except UnknownNameError as error:
+        own = "or your own, as module:name"
+        remedy = f"use one of {', '.join(BY_NAME)} or grouped(axis,...), {own}"
+        raise ThreatError(Arg("norm", name), "is not known", remedy=remedy) from error
+
+
+def _brought(key: str) -> Norm:
+    """A norm that is none of Signstep's.
+
+    Raises:
+        InputError: there is none of this name, or it cannot be made.
+    """
+    if key.lower().startswith("grouped("):
+        raise UnknownNameError(Arg("norm", key), remedy="write grouped(1,2), say, with whole numbers for the axes")
+    called = with_arguments(key)
+    if called is None:
+        return NORMS.find(key)
+    name, values, named = called
+    make = FAMILIES.find(name)
+    with foreign(f"the norm {name}"):
+        made = make(*values, **named)
+    refuse_norm(made)
+    return made
 
 
 def _flat_box(bound: Tensor | None, like: Tensor) -> Tensor | None:

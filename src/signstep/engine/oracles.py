@@ -9,7 +9,7 @@ from torch import Tensor
 
 from signstep.engine.keys import Key
 from signstep.engine.origin import foreign
-from signstep.engine.outputs import NO_PATH, Asked
+from signstep.engine.outputs import Asked, no_path
 from signstep.engine.problem import Problem
 from signstep.engine.region import Region
 from signstep.engine.tasks import Score
@@ -284,20 +284,34 @@ def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
     """
     inputs = leaves(u)
     if not value.requires_grad:
-        raise GradientError(NO_PATH)
+        raise no_path()
     try:
         with foreign("the model's backward pass"):
             found = torch.autograd.grad(value, inputs, allow_unused=True, retain_graph=again)
     except RuntimeError as error:
         if "use_reentrant" in str(error):
-            raise GradientError(_REENTRANT) from error
+            raise GradientError(
+                "the model uses torch.utils.checkpoint with use_reentrant=True, which computes gradients of weights "
+                "whether they are wanted or not",
+                remedy="pass use_reentrant=False there, or switch checkpointing off for the attack",
+            ) from error
         if "backward through the graph a second time" in str(error):
-            raise ModelError(_CARRIED) from error
+            raise ModelError(
+                "the model carries values with their gradient from one call to the next (a hidden state?), so that a "
+                "pass leads back into passes that are done",
+                remedy="detach them, or reset the state at the start of forward()",
+            ) from error
         if "modified by an inplace operation" in str(error):
-            raise GradientError(_OVERWRITTEN) from error
+            raise GradientError(
+                "the model writes in place into values that its own gradient is computed from (p[:, k] = 0, p *= w, "
+                "p.clamp_() after a softmax, sigmoid, exp or the like)",
+                remedy=(
+                    "write into a copy there (p = p.clone()), or use an attack that only asks (square, hop-skip-jump)"
+                ),
+            ) from error
         raise
     if all(part is None for part in found):
-        raise GradientError(NO_PATH)
+        raise no_path()
     gradients = iter(found)
 
     def filled(part: Tensor) -> Tensor:
@@ -305,19 +319,3 @@ def gradient_of(value: Tensor, u: Tree, *, again: bool = False) -> Tree:
         return torch.zeros_like(part) if gradient is None else gradient
 
     return tree_map(filled, u)
-
-
-_CARRIED = (
-    "the model carries values with their gradient from one call to the next (a hidden state?), so that a pass leads "
-    "back into passes that are done; detach them, or reset the state at the start of forward()"
-)
-_OVERWRITTEN = (
-    "the model writes in place into values that its own gradient is computed from (p[:, k] = 0, p *= w, p.clamp_() "
-    "after a softmax, sigmoid, exp or the like); write into a copy there (p = p.clone()), or use an attack that only "
-    "asks (square, hop-skip-jump)"
-)
-
-_REENTRANT = (
-    "the model uses torch.utils.checkpoint with use_reentrant=True, which computes gradients of weights whether they "
-    "are wanted or not; pass use_reentrant=False there, or switch checkpointing off for the attack"
-)

@@ -1,26 +1,17 @@
 """Where in the user's own code an exception began, so that one sentence can say it."""
 
 import functools
-import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-import torch
-
 from signstep.errors import ModelError, SignstepError
+from signstep.frames import HERE, NOBODY, frames, named, place, rank
 
 P = ParamSpec("P")
 Made = TypeVar("Made")
 
 _MARK = "_signstep_origin"
-_NOBODY = 3
-_HERE = str(Path(__file__).resolve().parents[1])
-_TORCH = str(Path(torch.__file__).resolve().parent)
-_PYTHON = tuple({sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")})
-_PACKAGES = tuple({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
 
 
 @contextmanager
@@ -87,9 +78,9 @@ def leaves_from(error: BaseException, known: tuple[str, ...]) -> bool:
         error: as it was caught, where no frame of whoever called us is on the way.
         known: folders of packages that may end a program.
     """
-    files = [file for file, _, _ in _frames(error.__traceback__)]
-    mine = (_HERE, *known)
-    return _leaves(error) and any(not file.startswith(mine) and _rank(file) < _NOBODY for file in files)
+    files = [file for file, _, _ in frames(error.__traceback__)]
+    mine = (HERE, *known)
+    return _leaves(error) and any(not file.startswith(mine) and rank(file) < NOBODY for file in files)
 
 
 def ended(error: BaseException) -> ModelError:
@@ -108,36 +99,3 @@ def said_of(error: BaseException) -> str | None:
 def sentence(what: str, error: BaseException) -> str:
     """What was raised, its first line, and where: file and line of the user's code, if any of it is on the way."""
     return f"{what} raised {named(error)}{place(error)}"
-
-
-def named(error: BaseException) -> str:
-    """The type of an exception and the first line of what it says."""
-    words = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
-
-
-def place(error: BaseException) -> str:
-    """Say " (file, line n, in function)" of the innermost frame of the user's, else of a package's, else of torch's."""
-    best: tuple[int, str] = (_NOBODY, "")
-    for file, line, function in _frames(error.__traceback__):
-        rank = _rank(file)
-        if rank < _NOBODY and rank <= best[0]:
-            best = (rank, f" ({file}, line {line}, in {function})")
-    return best[1]
-
-
-def _rank(file: str) -> int:
-    """Whose a file is: 0 the user's, 1 a package's, 2 torch's, 3 ours, Python's or none at all."""
-    if file.startswith(("<", _HERE)):
-        return _NOBODY
-    for rank, folders in ((2, (_TORCH,)), (1, _PACKAGES), (_NOBODY, _PYTHON)):
-        if file.startswith(folders):
-            return rank
-    return 0
-
-
-def _frames(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]:
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        yield str(Path(code.co_filename)), trace.tb_lineno, code.co_name
-        trace = trace.tb_next

@@ -6,12 +6,21 @@ from typing import Any, Literal, NamedTuple, Protocol
 from torch import Tensor
 
 from signstep.engine.tree import Tree
+from signstep.errors import GradientError
+from signstep.messages import Arg, Blank
 
-NO_PATH = (
-    "the model's output does not depend on its input through differentiable operations (detach(), no_grad(), argmax, "
-    "rounding, NumPy or a quantised layer on the way?); attack a surrogate (surrogate=other_model), use an attack that "
-    "only asks (square, hop-skip-jump), or remove the break"
-)
+
+def no_path() -> GradientError:
+    """The error about an output that no gradient leads back from."""
+    return GradientError(
+        "the model's output does not depend on its input through differentiable operations (detach(), no_grad(), "
+        "argmax, rounding, NumPy or a quantised layer on the way?)",
+        remedy=(
+            "attack a surrogate (",
+            Arg("surrogate", Blank("other_model")),
+            "), use an attack that only asks (square, hop-skip-jump), or remove the break",
+        ),
+    )
 
 
 class Outputs(NamedTuple):

@@ -22,7 +22,7 @@ class Setting(NamedTuple):
     exact: bool = True
     there: int | None = None
 
-    def led(self, targets: int) -> int:
+    def reachable(self, targets: int) -> int:
         """To how many of the ``targets`` nearest classes the row can be led."""
         return min(targets, self.ways if self.there is None else self.there)
 

@@ -119,8 +119,8 @@ class ModelProblem:
         outputs = self.predictor(self.inputs(u, key))
         if self.shape is not None and _columns(outputs.raw.shape) != _columns(self.shape):
             raise ModelError(
-                f"a surrogate's scores have shape {tuple(outputs.raw.shape)}, the model's {tuple(self.shape)}; pass a "
-                "surrogate with the same classes"
+                f"a surrogate's scores have shape {tuple(outputs.raw.shape)}, the model's {tuple(self.shape)}",
+                remedy="pass a surrogate with the same classes",
             )
         return outputs
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from signstep.engine.keys import RowDraws
 from signstep.engine.norms import Linf, Norm
-from signstep.engine.shaped import ShapedThreat
-from signstep.engine.threat import Threat, ThreatModel
+from signstep.engine.threat import ThreatModel
 from signstep.engine.tree import Tree, per_row, search_dtype, wide
 from signstep.errors import InputError, ScaleError, ThreatError
+from signstep.messages import Arg, Blank, Part
 
 
 class Region(Protocol):
@@ -111,7 +111,8 @@ class BallRegion:
         """
         if not x.is_floating_point():
             raise InputError(
-                f"x has dtype {x.dtype}; pass floating point values inside the box, for images x.float() / 255"
+                Arg("x", x.dtype, of="dtype"),
+                remedy="pass floating point values inside the box, for images x.float() / 255",
             )
         dtype = search_dtype(x.dtype)
         start = x.to(dtype)
@@ -182,7 +183,9 @@ class BallRegion:
         if bool(torch.isinf(self.radius).any()):
             share = draws.uniform("box", shape).to(dtype)
             if self.lower is None or self.upper is None:
-                raise ThreatError("a uniform start needs a finite eps or a box with two ends; pass one of them")
+                raise ThreatError(
+                    "a uniform start needs a finite eps or a box with two ends", remedy="pass one of them"
+                )
             return self.lower + share * (self.upper - self.lower)
         unit = self.norm.sample(draws, shape).to(dtype)
         return self.project(unit * per_row(self.radius, unit))
@@ -282,8 +285,9 @@ class BallRegion:
             return
         if self.x.dtype not in (torch.float32, torch.float64):
             raise InputError(
-                f"x has dtype {self.x.dtype}, which cannot hold the {self.grid.steps} steps of the grid; pass "
-                "x.float() (and cast inside the model), or drop grid"
+                Arg("x", self.x.dtype, of="dtype"),
+                f", which cannot hold the {self.grid.steps} steps of the grid",
+                remedy=("pass x.float() (and cast inside the model), or drop", Arg("grid")),
             )
         levels = self.grid.level(self.x)
         off = (
@@ -296,8 +300,11 @@ class BallRegion:
         allowed = min(0.5, last_place)
         if float(off) > allowed:
             raise InputError(
-                f"x is off the grid of {self.grid.steps} steps by up to {float(off):.3g} of a step; with grid= the "
-                "input itself must lie on it: round it first, or drop grid"
+                Arg("x"),
+                f"is off the grid of {self.grid.steps} steps by up to {float(off):.3g} of a step; with",
+                Arg("grid"),
+                "the input itself must lie on it",
+                remedy=("round it first, or drop", Arg("grid")),
             )
 
 
@@ -378,22 +385,6 @@ class ProductRegion:
         )
 
 
-def region_around(x: Tree, threat: Threat) -> Region:
-    """The region that ``threat`` allows around ``x``; a dict of inputs takes a dict of threats with the same names."""
-    if isinstance(x, Tensor):
-        if not isinstance(threat, ThreatModel):
-            raise ThreatError(f"threat names the inputs {sorted(threat)}, but x is one tensor; pass one threat model")
-        return _around(x, threat)
-    if isinstance(threat, ThreatModel):
-        raise ThreatError(f"x has the inputs {sorted(x)}; pass a dict that gives each attacked input its threat model")
-    return ProductRegion({name: _around(x[name], threat[name]) for name in x})
-
-
-def _around(x: Tensor, threat: ThreatModel) -> Region:
-    """A ball in a box, or the set that the threat makes itself."""
-    return threat.around(x) if isinstance(threat, ShapedThreat) else BallRegion.around(x, threat)
-
-
 def ball_of(region: Region, name: str) -> BallRegion:
     """The region as a ball, for attacks that are defined for balls alone.
 
@@ -402,8 +393,8 @@ def ball_of(region: Region, name: str) -> BallRegion:
     """
     if not isinstance(region, BallRegion):
         raise ThreatError(
-            f"{name} is defined for balls around one input, and this threat has a shape of its own; pass a recipe that "
-            "only takes steepest steps: fgsm, bim, pgd, mi-fgsm, apgd"
+            f"{name} is defined for balls around one input, and this threat has a shape of its own",
+            remedy="pass a recipe that only takes steepest steps: fgsm, bim, pgd, mi-fgsm, apgd",
         )
     return region
 
@@ -420,7 +411,7 @@ def _named(tree: Mapping[str, Tensor] | Tensor, name: str) -> Tensor:
     return tree[name]
 
 
-def _fit(part: Tensor, x: Tensor, name: str) -> Tensor:
+def _fit(part: Tensor, x: Tensor, name: str, of: str = "shape") -> Tensor:
     """View ``part`` so that it broadcasts over the batch: it may be given for one example or for the whole batch."""
     shaped = part if part.ndim == x.ndim else part.reshape(1, *([1] * (x.ndim - 1 - part.ndim)), *part.shape)
     try:
@@ -429,8 +420,9 @@ def _fit(part: Tensor, x: Tensor, name: str) -> Tensor:
     except ValueError:
         pass
     raise ThreatError(
-        f"{name} has shape {tuple(part.shape)}, which does not fit examples of shape {tuple(x.shape[1:])}; "
-        "pass one that broadcasts to an example or to the batch"
+        Arg(name, tuple(part.shape), of=of),
+        f", which does not fit examples of shape {tuple(x.shape[1:])}",
+        remedy="pass one that broadcasts to an example or to the batch",
     )
 
 
@@ -438,7 +430,7 @@ def _end(end: float | Tensor | None, x: Tensor, dtype: torch.dtype, name: str) -
     if end is None:
         return None
     tensor = torch.as_tensor(end, dtype=dtype, device=x.device)
-    return tensor if tensor.ndim == 0 else _fit(tensor, x, f"the box's {name} end")
+    return tensor if tensor.ndim == 0 else _fit(tensor, x, "box", f"a {name} end of shape")
 
 
 def _radius(threat: ThreatModel, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -447,40 +439,50 @@ def _radius(threat: ThreatModel, x: Tensor, dtype: torch.dtype) -> Tensor:
     radius = torch.as_tensor(threat.eps, dtype=dtype, device=x.device)
     if radius.ndim and len(radius) != len(x):
         raise ThreatError(
-            f"eps has {len(radius)} entries for a batch of {len(x)}; pass one number or one for each example"
+            Arg("eps"),
+            f"has {len(radius)} entries for a batch of {len(x)}",
+            remedy="pass one number or one for each example",
         )
     return radius.expand(len(x))
 
 
 def _check_inside(x: Tensor, low: Tensor | None, high: Tensor | None) -> None:
     if x.numel() == 0:
-        raise InputError(f"x is empty, shape {tuple(x.shape)}; pass at least one example")
+        raise InputError(Arg("x"), f"is empty, shape {tuple(x.shape)}", remedy="pass at least one example")
     smallest, largest = (float(value) for value in torch.aminmax(x.detach()))
     if math.isnan(smallest) or math.isnan(largest):
-        raise InputError("x has NaN values; remove those examples, a model's answer to them says nothing")
+        raise InputError(
+            Arg("x"), "has NaN values", remedy="remove those examples, a model's answer to them says nothing"
+        )
     if math.isinf(smallest) or math.isinf(largest):
-        raise InputError("x has infinite values; remove those examples")
+        raise InputError(Arg("x"), "has infinite values", remedy="remove those examples")
     below = low is not None and (smallest < float(low) if low.ndim == 0 else bool((x < low).any()))
     above = high is not None and (largest > float(high) if high.ndim == 0 else bool((x > high).any()))
     if below or above:
-        raise ScaleError(_scale_message(smallest, largest, low, high))
+        raise _out_of_scale(smallest, largest, low, high)
 
 
-def _scale_message(smallest: float, largest: float, low: Tensor | None, high: Tensor | None) -> str:
-    box = f"[{_text(low)}, {_text(high)}]"
-    seen = f"x runs from {smallest:.4g} to {largest:.4g}, outside the box {box}"
+def _out_of_scale(smallest: float, largest: float, low: Tensor | None, high: Tensor | None) -> ScaleError:
+    """The error about an x that leaves the box; the question in it is the mistake that such values mostly are."""
+    text, where = f"runs from {smallest:.4g} to {largest:.4g}", f"outside the box [{_text(low)}, {_text(high)}]"
+    remedy: tuple[Part, ...]
     if largest > 4 and largest <= 255 and smallest >= 0:
-        return f"{seen}: is x on the 0..255 scale? Pass x / 255, or box=(0, 255) with eps on that scale"
-    if smallest < 0 and largest <= 1.0001 and smallest >= -1.0001:
-        return (
-            f"{seen}: is x scaled to [-1, 1]? Pass box=(-1, 1), or declare mean=0.5, std=0.5 with inputs='normalised'"
-        )
-    if smallest < 0:
-        return (
-            f"{seen}: values reach {largest:.4g}: normalised? Pass mean=..., std=... with inputs='normalised' if the "
-            "loader yields normalised batches (threat models speak raw units), or box=None if the input has no bounds"
-        )
-    return f"{seen}: pass the box that the inputs live in, box=(low, high), or box=None if they have no bounds"
+        question = "is x on the 0..255 scale?"
+        remedy = ("pass x / 255, or", Arg("box", (0, 255)), "with eps on that scale")
+    elif smallest < 0 and largest <= 1.0001 and smallest >= -1.0001:
+        question = "is x scaled to [-1, 1]?"
+        remedy = ("pass", Arg("box", (-1, 1)), ", or declare", Arg("mean", 0.5), Arg("std", 0.5), "with")
+        remedy = (*remedy, Arg("inputs", "normalised"))
+    elif smallest < 0:
+        question = f"values reach {largest:.4g}: normalised?"
+        remedy = ("pass", Arg("mean", Blank("...")), Arg("std", Blank("...")), "with", Arg("inputs", "normalised"))
+        remedy = (*remedy, "if the loader yields normalised batches (threat models speak raw units), or")
+        remedy = (*remedy, Arg("box", None), "if the input has no bounds")
+    else:
+        question = ""
+        remedy = ("pass the box that the inputs live in,", Arg("box", Blank("low", "high")), ", or")
+        remedy = (*remedy, Arg("box", None), "if they have no bounds")
+    return ScaleError(Arg("x"), f"{text}, {where}{': ' if question else ''}{question}", remedy=remedy)
 
 
 def _text(end: Tensor | None) -> str:

@@ -5,15 +5,15 @@ no code: the checker looks at the two inputs alone.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from signstep.engine.threat import ThreatModel
+from signstep.engine.norms import CheckedNorm
+from signstep.engine.region import Region
+from signstep.engine.threat import Threat, ThreatModel
 from signstep.engine.verify import Verification
-
-if TYPE_CHECKING:
-    from signstep.engine.region import Region
+from signstep.errors import ThreatError
 
 
 class ShapedThreat(ThreatModel, ABC):
@@ -29,7 +29,7 @@ class ShapedThreat(ThreatModel, ABC):
         """The name of the set in records; what `signstep verify` finds its checker by."""
 
     @abstractmethod
-    def around(self, x: Tensor) -> "Region":
+    def around(self, x: Tensor) -> Region:
         """The region around a batch x (R, ...).
 
         Raises:
@@ -39,3 +39,18 @@ class ShapedThreat(ThreatModel, ABC):
     @abstractmethod
     def checked(self, x: Tensor, point: Tensor) -> Verification:
         """What a checker that shares no code with the region says of ``point`` (R, ...)."""
+
+
+def need_check(threat: Threat) -> None:
+    """See that what is found under a threat can be checked without trusting the search.
+
+    Raises:
+        ThreatError: a ball is measured by a norm without a check of its own.
+    """
+    for part in threat.values() if isinstance(threat, Mapping) else (threat,):
+        ball = isinstance(part, ThreatModel) and not isinstance(part, ShapedThreat)
+        if ball and not isinstance(part.norm, CheckedNorm):
+            raise ThreatError(
+                f"norm {part.norm.name!r} has no check(before, after), without which no verdict can be given",
+                remedy="write one that shares no code with its search, or call fgsm, which gives none",
+            )

@@ -7,6 +7,7 @@ from signstep.engine.keys import Key
 from signstep.engine.outputs import Outputs
 from signstep.engine.tasks import Binary, Multiclass, Task
 from signstep.errors import InputError, LabelError
+from signstep.messages import Arg
 
 
 def classes_of(task: Task, outputs: Outputs) -> int | None:
@@ -32,12 +33,16 @@ def choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tenso
         LabelError: an example has no other class than its label.
     """
     if not isinstance(task, Multiclass) or y is None:
-        raise InputError(f"target={rule!r} is for classification; pass the target itself for the task {task.name}")
+        raise InputError(
+            Arg("target", rule), "is for classification", remedy=f"pass the target itself for the task {task.name}"
+        )
     classes = classes_of(task, outputs)
     if classes is None or classes < 2:
-        raise InputError(f"target={rule!r} needs at least two classes, the model has {classes}")
+        raise InputError(
+            Arg("target", rule), f"needs at least two classes, the model has {classes}", remedy="leave it out"
+        )
     if rule not in ("next", "random", "least-likely"):
-        raise InputError(f"target={rule!r}; pass a tensor of classes, or 'random', 'least-likely' or 'next'")
+        raise InputError(Arg("target", rule), remedy="pass a tensor of classes, or 'random', 'least-likely' or 'next'")
     z = task.logits(outputs).detach()
     # Column n holds class y + 1 + n; absent classes (-inf) are no targets, and the last column is the label itself.
     classes_from_y = (y.unsqueeze(1) + 1 + torch.arange(classes, device=y.device, dtype=torch.int64)) % classes
@@ -46,8 +51,10 @@ def choose(rule: str, task: Task, outputs: Outputs, y: Tensor | None, ids: Tenso
     count = there.sum(1)
     if not bool((count > 0).all()):
         raise LabelError(
-            f"target={rule!r} needs another class than y, and {int((count == 0).sum())} of {len(y)} rows have none: "
-            "their other scores are all -inf; attack those rows without a target"
+            Arg("target", rule),
+            f"needs another class than y, and {int((count == 0).sum())} of {len(y)} rows have none: their "
+            "other scores are all -inf",
+            remedy="attack those rows without a target",
         )
     if rule == "least-likely":
         return z.masked_fill(torch.isneginf(z), torch.inf).scatter(1, y.unsqueeze(1), torch.inf).argmin(1)

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from signstep.engine.defaults import plain_tensor
 from signstep.engine.origin import foreign
 from signstep.engine.outputs import Outputs
 from signstep.errors import InputError, LabelError, ModelError, SignstepWarning
+from signstep.messages import Arg, Blank, Part
 
 Goal = Literal["untargeted", "targeted"]
 
@@ -98,8 +99,15 @@ class Multiclass:
         """Integers 0..K-1, shape (R,)."""
         if outputs.ndim != 2:
             raise ModelError(
-                f"the model's scores have shape {tuple(outputs.shape)}, classification needs (examples, classes); pass "
-                "output= to pick them, task='segmentation' for scores at every position, or task='regression'"
+                f"the model's scores have shape {tuple(outputs.shape)}, classification needs (examples, classes)",
+                remedy=(
+                    "pass",
+                    Arg("output"),
+                    "to pick them,",
+                    Arg("task", "segmentation"),
+                    "for scores at every position, or",
+                    Arg("task", "regression"),
+                ),
             )
         self._refuse_ignored(y, name)
         return class_indices(y, outputs.shape[0], outputs.shape[1], name)
@@ -109,8 +117,9 @@ class Multiclass:
         count = 0 if self.ignore is None else int((y == self.ignore).sum())
         if count:
             raise LabelError(
-                f"{name} has {count} examples with the label {self.ignore}, which is to be ignored; leave them out, "
-                f"x[{name} != {self.ignore}], as audits of whole data do"
+                Arg(name),
+                f"has {count} examples with the label {self.ignore}, which is to be ignored",
+                remedy=f"leave them out, x[{name} != {self.ignore}], as audits of whole data do",
             )
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -154,8 +163,9 @@ class Binary(Multiclass):
         """0 or 1, shape (R,)."""
         if not (outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1)):
             raise ModelError(
-                f"task='binary' means one logit for each example, the scores have shape {tuple(outputs.shape)}; "
-                "pass task='multiclass' or 'multilabel'"
+                Arg("task", "binary"),
+                f"means one logit for each example, the scores have shape {tuple(outputs.shape)}",
+                remedy=("pass", Arg("task", "multiclass"), "or 'multilabel'"),
             )
         self._refuse_ignored(y, name)
         return class_indices(y, outputs.shape[0], 2, name)
@@ -224,7 +234,7 @@ class Multilabel:
     def __post_init__(self) -> None:
         if self.success not in ("any", "all") and not isinstance(self.success, int):
             raise InputError(
-                f"success={self.success!r}; pass 'any', 'all' or the index of the one label that must flip"
+                Arg("success", self.success), remedy="pass 'any', 'all' or the index of the one label that must flip"
             )
 
     @property
@@ -236,15 +246,22 @@ class Multilabel:
         """0 or 1, the shape of the scores."""
         if y.shape != outputs.shape or outputs.ndim != 2:
             raise LabelError(
-                f"{name} has shape {tuple(y.shape)}, the model's scores {tuple(outputs.shape)}; multilabel needs one 0 "
-                "or 1 for each score, shape (examples, labels)"
+                Arg(name, tuple(y.shape), of="shape"),
+                f", the model's scores {tuple(outputs.shape)}",
+                remedy="pass one 0 or 1 for each score, shape (examples, labels), as multilabel needs",
             )
         if not bool(((y == 0) | (y == 1)).all()):
             raise LabelError(
-                f"{name} has values other than 0 and 1 (from {float(y.min()):.4g} to {float(y.max()):.4g})"
+                Arg(name),
+                f"has values other than 0 and 1 (from {float(y.min()):.4g} to {float(y.max()):.4g})",
+                remedy="pass 1 for each label that an example has, and 0 for the others",
             )
         if isinstance(self.success, int) and not 0 <= self.success < outputs.shape[1]:
-            raise InputError(f"success={self.success}: the model has labels 0 to {outputs.shape[1] - 1}")
+            raise InputError(
+                Arg("success", self.success),
+                f": the model has labels 0 to {outputs.shape[1] - 1}",
+                remedy="pass one of these",
+            )
         return y.to(outputs.device).bool()
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -300,7 +317,9 @@ class Segmentation:
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
-            raise InputError(f"share={self.share}; pass the share of positions that must be wrong, above 0, at most 1")
+            raise InputError(
+                Arg("share", self.share), remedy="pass the share of positions that must be wrong, above 0, at most 1"
+            )
         _check_ignore(self.ignore)
 
     @property
@@ -312,8 +331,9 @@ class Segmentation:
         """Integers 0..K-1, shape (R, ...)."""
         if outputs.ndim < 3 or y.shape != (outputs.shape[0], *outputs.shape[2:]):
             raise LabelError(
-                f"{name} has shape {tuple(y.shape)}, the model's scores {tuple(outputs.shape)}; segmentation needs "
-                "scores (examples, classes, positions...) and labels (examples, positions...)"
+                Arg(name, tuple(y.shape), of="shape"),
+                f", the model's scores {tuple(outputs.shape)}",
+                remedy="segmentation needs scores (examples, classes, positions...), labels (examples, positions...)",
             )
         counted = y if self.ignore is None else torch.where(y == self.ignore, 0, y)
         class_indices(counted.flatten(), counted.numel(), outputs.shape[1], name, "Segmentation")
@@ -371,7 +391,9 @@ class Regression:
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:
-            raise InputError(f"tolerance={self.tolerance}: pass the largest error that still counts as right, above 0")
+            raise InputError(
+                Arg("tolerance", self.tolerance), remedy="pass the largest error that still counts as right, above 0"
+            )
 
     def labels(self, y: Tensor, outputs: Tensor, name: str) -> Tensor:
         """The shape of the outputs; (R,) and (R, 1) are taken for each other."""
@@ -379,8 +401,9 @@ class Regression:
         if y.shape == outputs.shape or {tuple(y.shape), tuple(outputs.shape)} == columns:
             return y.to(outputs).reshape(outputs.shape)
         raise LabelError(
-            f"{name} has shape {tuple(y.shape)}, the model's outputs {tuple(outputs.shape)}; "
-            "regression needs the same shape"
+            Arg(name, tuple(y.shape), of="shape"),
+            f", the model's outputs {tuple(outputs.shape)}",
+            remedy="pass the same shape, as regression needs",
         )
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -434,7 +457,9 @@ class Custom:
         """Loss and success as given."""
         if aim.target is not None:
             raise InputError(
-                "target= has no meaning for a custom loss; put the target into the loss and its success rule"
+                Arg("target"),
+                "has no meaning for a custom loss",
+                remedy="put the target into the loss and its success rule",
             )
         with foreign("loss="):
             value = self.loss(outputs.scores, aim.y)
@@ -445,8 +470,11 @@ class Custom:
             if not isinstance(part, Tensor) or part.shape != (rows,):
                 got = f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
                 raise InputError(
-                    f"{name} returned {got}; return one value for each example, shape ({rows},): use reduction='none' "
-                    "and sum over the remaining dimensions, never over the batch"
+                    f"{name} returned {got}",
+                    remedy=(
+                        f"return one value for each example, shape ({rows},): use reduction='none' and sum over the "
+                        "remaining dimensions, never over the batch"
+                    ),
                 )
         valid = rows_valid(outputs.raw)
         fooled = fooled.bool() & valid
@@ -473,7 +501,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.level is not None and math.isnan(self.level):
-            raise InputError(f"level={self.level}; pass the value that counts as reached, or None")
+            raise InputError(Arg("level", self.level), remedy="pass the value that counts as reached, or None")
 
     @property
     def name(self) -> str:
@@ -484,7 +512,9 @@ class Objective:
         """A level for each example, (R,)."""
         self._values(outputs)
         if y.shape not in ((len(outputs),), (len(outputs), 1)):
-            raise LabelError(f"{name} has shape {tuple(y.shape)}; pass a level for each example, ({len(outputs)},)")
+            raise LabelError(
+                Arg(name, tuple(y.shape), of="shape"), remedy=f"pass a level for each example, ({len(outputs)},)"
+            )
         return y.to(outputs).reshape(len(outputs))
 
     def predict(self, outputs: Outputs) -> Tensor:
@@ -494,7 +524,9 @@ class Objective:
     def score(self, outputs: Outputs, aim: Aim, loss: str) -> Score:  # noqa: ARG002
         """The one way to fail is to reach the level."""
         if aim.target is not None:
-            raise InputError("target= has no meaning for an objective; put the target into the objective")
+            raise InputError(
+                Arg("target"), "has no meaning for an objective", remedy="put the target into the objective"
+            )
         value, raw, valid = self._values(outputs.scores), self._values(outputs.raw), rows_valid(outputs.raw)
         level = self._level(aim.y, value)
         if level is None:
@@ -515,8 +547,8 @@ class Objective:
         if outputs.ndim == 1 or (outputs.ndim == 2 and outputs.shape[1] == 1):
             return outputs.reshape(len(outputs))
         raise ModelError(
-            f"an objective gives one number for each example, shape (R,); this one gave {tuple(outputs.shape)}: sum or "
-            "take the largest over the other dimensions, never over the examples"
+            f"an objective gives one number for each example, shape (R,), and this one gave {tuple(outputs.shape)}",
+            remedy="sum or take the largest over the other dimensions, never over the examples",
         )
 
 
@@ -574,20 +606,24 @@ def check_loss(task: Task, loss: str | None, classes: int | None, goal: Goal, *,
     if loss is None:
         return task.losses[0]
     if loss not in task.losses:
-        raise InputError(f"loss={loss!r} is not one of {', '.join(task.losses)} for the task {task.name}")
+        raise InputError(
+            Arg("loss", loss),
+            f"is not one of {', '.join(task.losses)} for the task {task.name}",
+            remedy="pass one of these",
+        )
     needed = 3 if goal == "untargeted" else 4
     if loss == "dlr" and classes is not None and classes < needed:
         warnings.warn(
-            f"loss='dlr' needs at least {needed} classes for {goal} attacks, "
-            f"the model has {classes}: the margin loss is used",
-            SignstepWarning,
+            SignstepWarning(
+                Arg("loss", "dlr"),
+                f"needs at least {needed} classes for {goal} attacks, the model has {classes}: the margin loss is used",
+            ),
             stacklevel=3,
         )
         return "margin"
     if loss == "dlr" and goal == "targeted" and not labelled:
         warnings.warn(
-            "loss='dlr' towards a target needs the labels y as well: the margin loss is used",
-            SignstepWarning,
+            SignstepWarning(Arg("loss", "dlr"), "towards a target needs the labels y as well: the margin loss is used"),
             stacklevel=3,
         )
         return "margin"
@@ -601,7 +637,7 @@ def ignored(task: Task | str) -> int | None:
 
 def _check_ignore(ignore: int | None) -> None:
     if ignore is not None and (not isinstance(ignore, int) or isinstance(ignore, bool)):
-        raise InputError(f"ignore={ignore!r}; pass the label to leave out, such as -100 or 255, or None")
+        raise InputError(Arg("ignore", ignore), remedy="pass the label to leave out, such as -100 or 255, or None")
 
 
 # Values that data sets write where there is no label.
@@ -625,47 +661,53 @@ def class_indices(y: Tensor, rows: int, classes: int | None, name: str, task: st
         y = y[:, 0]
     if y.ndim == 2 and y.shape == (rows, classes):
         raise LabelError(
-            f"{name} has shape {tuple(y.shape)}, like the scores: one-hot? Pass {name}.argmax(1), or task='multilabel'"
+            Arg(name, tuple(y.shape), of="shape"),
+            ", like the scores: one-hot?",
+            remedy=(f"pass {name}.argmax(1), or", Arg("task", "multilabel")),
         )
     if y.shape != (rows,):
         raise LabelError(
-            f"{name} has shape {tuple(y.shape)} for {rows} examples; pass one class index for each, ({rows},)"
+            Arg(name, tuple(y.shape), of="shape"),
+            f"for {rows} examples",
+            remedy=f"pass one class index for each, ({rows},)",
         )
     if y.is_floating_point():
         if not bool((y == y.round()).all()):
             raise LabelError(
-                f"{name} has fractions such as {float(y[y != y.round()][0]):.4g}; class labels are whole numbers "
-                "from 0: pass integers, or task='regression'"
+                Arg(name),
+                f"has fractions such as {float(y[y != y.round()][0]):.4g}; class labels are whole numbers from 0",
+                remedy=("pass integers, or", Arg("task", "regression")),
             )
     elif y.is_complex():
-        raise LabelError(f"{name} has dtype {y.dtype}; pass integers")
+        raise LabelError(Arg(name, y.dtype, of="dtype"), remedy="pass integers")
     y = y.long()
     if not len(y):
         return y
     smallest, largest = (int(value) for value in torch.aminmax(y))
     if smallest < 0 or (classes is not None and largest >= classes):
-        hint = _hint(y, smallest, largest, classes, name, task)
+        guess, cure = _hint(y, smallest, largest, classes, name, task)
         known = "classes are numbered from 0"
         if classes is not None:
             known = f"the model has {classes} classes (0 to {classes - 1})"
-        raise LabelError(f"{name} runs from {smallest} to {largest}; {known}: {hint}")
+        text = f"runs from {smallest} to {largest}; {known}{': ' if guess else ''}{guess}"
+        raise LabelError(Arg(name), text, remedy=cure if isinstance(cure, str) else ("pass", cure))
     return y
 
 
-def _hint(y: Tensor, smallest: int, largest: int, classes: int | None, name: str, task: str) -> str:
-    """What may be behind labels that are no classes."""
+def _hint(y: Tensor, smallest: int, largest: int, classes: int | None, name: str, task: str) -> tuple[str, Part]:
+    """A guess at what is behind labels that are no classes, and what to do then."""
     if smallest >= 1 and largest == classes:
-        return f"are they 1-based? Pass {name} - 1"
+        return "are they 1-based?", f"pass {name} - 1"
     if smallest == -1 and largest <= 1 and classes == 2:
-        return f"classes are 0 and 1, not -1 and 1: pass ({name} + 1) // 2"
+        return "the two are 0 and 1, not -1 and 1", f"pass ({name} + 1) // 2"
     outside = [value for value in y.tolist() if value < 0 or (classes is not None and value >= classes)]
     value = outside[0]
     if value in _NO_LABELS and all(other == value for other in outside):
         return (
-            f"are the {len(outside)} with {value} to be ignored? Pass task=signstep.{task}(ignore={value}), on the "
-            f"command line --ignore-label {value}"
+            f"are the {len(outside)} with {value} to be ignored?",
+            Arg("ignore_label", value, python=f"task=signstep.{task}(ignore={value})"),
         )
-    return "check the order of classes"
+    return "", "check the order of classes"
 
 
 def rows_valid(raw: Tensor) -> Tensor:
@@ -698,6 +740,7 @@ def _log_failures(right: Tensor) -> Tensor:
 
 
 TaskName = Literal["auto", "multiclass", "binary", "multilabel", "segmentation", "regression"]
+TASK_NAMES: tuple[str, ...] = get_args(TaskName)
 
 
 def task_for(task: Task | str, outputs: Tensor, tolerance: float | None = None) -> Task:
@@ -716,12 +759,17 @@ def task_for(task: Task | str, outputs: Tensor, tolerance: float | None = None) 
     if task == "regression":
         if tolerance is None:
             raise InputError(
-                "task='regression' needs to know which error counts as failure: pass "
-                "task=Regression(tolerance), on the command line --tolerance"
+                Arg("task", "regression"),
+                "needs to know which error counts as failure",
+                remedy=("pass", Arg("task", Blank("Regression(tolerance)"))),
             )
         return Regression(tolerance)
     if task not in TASKS:
-        raise InputError(f"task={task!r} is not one of auto, {', '.join(TASKS)}, regression, or a task object")
+        raise InputError(
+            Arg("task", task),
+            f"is not one of auto, {', '.join(TASKS)}, regression",
+            remedy="pass one of these, or a task object",
+        )
     return TASKS[task]
 
 

@@ -12,9 +12,12 @@ from torch import Tensor
 
 from signstep.engine import arrays
 from signstep.engine.defaults import plain_tensor
-from signstep.engine.norms import L1, L2, Grouped, Linf, Norm, norm
-from signstep.engine.verify import Terms
+from signstep.engine.norm_rows import refuse_norm
+from signstep.engine.norms import BUILT_IN, BY_NAME, L1, L2, CheckedNorm, Grouped, Linf, Norm, norm
+from signstep.engine.verify import KINDS, Terms
 from signstep.errors import SignstepWarning, ThreatError
+from signstep.importing import is_spec
+from signstep.messages import Arg, Blank
 
 Eps: TypeAlias = float | int | str | Tensor | Sequence[float] | np.ndarray[Any, Any] | None
 Bound: TypeAlias = float | int | Tensor | Sequence[float] | np.ndarray[Any, Any] | None
@@ -55,20 +58,30 @@ class ThreatModel:
         # Frozen, so that it can be shared; arrays and lists become tensors before anything looks at them.
         for name, read in (("eps", read_eps), ("low", _bound), ("high", _bound), ("mask", _mask), ("grid", _whole)):
             object.__setattr__(self, name, read(getattr(self, name)))
+        _check_norm(self.norm)
         _check_box(self.low, self.high)
         _check_eps(self.eps)
         if self.grid is not None:
             if not isinstance(self.low, float) or not isinstance(self.high, float):
-                raise ThreatError(f"grid={self.grid} needs a box with two scalar ends, got {self.box}; pass box=(0, 1)")
+                raise ThreatError(
+                    Arg("grid", self.grid),
+                    f"needs a box with two scalar ends, got {self.box}",
+                    remedy=("pass", Arg("box", (0, 1))),
+                )
             if not isinstance(self.grid, int) or isinstance(self.grid, bool) or self.grid < 1:
-                raise ThreatError(f"grid={self.grid!r}: the number of steps across the box; pass 255 for 8-bit images")
+                raise ThreatError(
+                    Arg("grid", self.grid), "is no number of steps across the box", remedy="pass 255 for 8-bit images"
+                )
         if self.eps is None and (self.low is None or self.high is None):
             raise ThreatError(
-                f"eps=None means that the box alone limits the change, and the box is open ({self.box}); "
-                "pass box=(low, high) or a number for eps"
+                Arg("eps", None),
+                f"means that the box alone limits the change, and the box is open ({self.box})",
+                remedy=("pass", Arg("box", Blank("low", "high")), "or a number for eps"),
             )
         if self.mask is not None and self.mask.dtype != torch.bool:
-            raise ThreatError(f"mask has dtype {self.mask.dtype}; pass a bool tensor, True where the input may change")
+            raise ThreatError(
+                Arg("mask", self.mask.dtype, of="dtype"), remedy="pass a bool tensor, True where the input may change"
+            )
         if not self.label:
             object.__setattr__(self, "label", _label(self.eps))
         if isinstance(self.norm, Linf):  # other norms need the shape of an example; they are checked with the input
@@ -99,9 +112,10 @@ class ThreatModel:
     __hash__ = None  # type: ignore[assignment]  # tensors inside: equal values could not promise equal hashes
 
     def terms(self) -> Terms:
-        """The declared numbers alone, for the independent checker."""
+        """The declared numbers, for the independent checker; of a norm that is not Signstep's its own check beside."""
         kind, axes = ("grouped", self.norm.axes) if isinstance(self.norm, Grouped) else (self.norm.name, ())
-        return Terms(kind, axes, self.eps, self.low, self.high, self.mask, self.grid)
+        check = self.norm.check if kind not in KINDS and isinstance(self.norm, CheckedNorm) else None
+        return Terms(kind, axes, self.eps, self.low, self.high, self.mask, self.grid, check)
 
     def with_eps(self, eps: Eps) -> "ThreatModel":
         """The same threat at another size."""
@@ -124,7 +138,9 @@ class ThreatModel:
                 continue
             if stop > len(part):
                 raise ThreatError(
-                    f"{name} has {len(part)} entries, the data has at least {stop} examples; pass one for each"
+                    Arg(name),
+                    f"has {len(part)} entries, the data has at least {stop} examples",
+                    remedy="pass one for each",
                 )
             parts[name] = part[start:stop]
         return replace(self, **parts) if parts else self  # type: ignore[arg-type]
@@ -150,15 +166,18 @@ class ThreatModel:
         largest = self.eps if isinstance(self.eps, float) else float(plain_tensor(self.eps).max())
         if largest > diameter * (1 + 1e-6):
             raise ThreatError(
-                f"eps={self.label} is beyond the box's own diameter ({diameter:.6g} in {self.norm.name}): "
-                "every input would do. Is eps on another scale than the box (8 instead of 8/255)? "
-                "Pass eps=None to mean the box alone"
+                Arg("eps", self.eps, shown=self.label),
+                f"is beyond the box's own diameter ({diameter:.6g} in {self.norm.name}): every input would do. "
+                "Is eps on another scale than the box (8 instead of 8/255)?",
+                remedy=("pass", Arg("eps", None), "to mean the box alone"),
             )
         if 2 * largest >= diameter > 0:
             warnings.warn(
-                f"eps={self.label} reaches half of the box's diameter ({diameter:.6g} in {self.norm.name}): "
-                "every input can be turned into the middle of the box, so no model can be robust",
-                SignstepWarning,
+                SignstepWarning(
+                    Arg("eps", self.eps, shown=self.label),
+                    f"reaches half of the box's diameter ({diameter:.6g} in {self.norm.name}): every input can be "
+                    "turned into the middle of the box, so no model can be robust",
+                ),
                 stacklevel=2,
             )
 
@@ -224,12 +243,18 @@ def threat_model(
 def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -> ThreatModel:
     """Read a threat from the command line: "linf:8/255", "l2:0.5", "pixel:0.1", "linf:none" (the box alone).
 
+    What stands behind the last colon is eps; a norm of one's own has colons too: "my_norms:Weighted(0.5):0.3".
+
     Raises:
         ThreatError: not of the form norm:eps, or one of the two cannot be read.
     """
-    name, colon, eps = text.partition(":")
+    name, colon, eps = text.rpartition(":")
+    if is_spec(text) and name.lower() not in BY_NAME and eps.lower() != "none":
+        raise ThreatError(f"threat {text!r} names a norm and no size", remedy=f"write {text}:0.3 for a size of 0.3")
     if not colon or not eps:
-        raise ThreatError(f"threat {text!r} is not of the form norm:eps; write linf:8/255, l2:0.5 or l1:12")
+        raise ThreatError(
+            Arg("threat", text), "is not of the form norm:eps", remedy="write linf:8/255, l2:0.5 or l1:12"
+        )
     return threat_model(name, None if eps.lower() == "none" else eps, box=box, grid=grid)
 
 
@@ -249,16 +274,18 @@ def read_eps(eps: Eps) -> float | Tensor | None:
             return float(top) / float(bottom) if slash else float(top)
         return float(eps)
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise ThreatError(f'eps={eps!r} is not a number; write 0.03, "8/255", a tensor, or None') from error
+        raise ThreatError(
+            Arg("eps", eps), "is not a number", remedy='write 0.03, "8/255", a tensor, or None'
+        ) from error
 
 
 def _number(value: object, name: str, remedy: str) -> float | Tensor:
     """Numbers in an array or a list; one alone is a number."""
     if not (isinstance(value, (list, tuple)) or arrays.is_array(value)):
-        raise ThreatError(f"{name}={value!r} is not a number; {remedy}")
+        raise ThreatError(Arg(name, value), "is not a number", remedy=remedy)
     made = arrays.number(value, name, ThreatError)
     if made.dtype == torch.bool or made.is_complex():
-        raise ThreatError(f"{name} holds values of {made.dtype}; {remedy}")
+        raise ThreatError(Arg(name), f"holds values of {made.dtype}", remedy=remedy)
     return made if made.ndim or isinstance(value, Tensor) else float(made)
 
 
@@ -268,7 +295,11 @@ def _ends(box: Box) -> tuple[Bound, Bound]:
     try:
         low, high = box
     except (TypeError, ValueError) as error:
-        raise ThreatError(f"box={box!r} has not two ends; pass box=(low, high), or None for no box") from error
+        raise ThreatError(
+            Arg("box", box),
+            "has not two ends",
+            remedy=("pass", Arg("box", Blank("low", "high")), ", or None for no box"),
+        ) from error
     return low, high
 
 
@@ -292,21 +323,43 @@ def _label(eps: float | Tensor | None) -> str:
     return f"{float(eps):.6g}"
 
 
+def _check_norm(measure: Norm) -> None:
+    """See that a norm of somebody's own is one, under a name of its own.
+
+    Raises:
+        ThreatError: it is not.
+    """
+    if isinstance(measure, BUILT_IN):
+        return
+    refuse_norm(measure)
+    if measure.name.partition("(")[0] in KINDS:
+        raise ThreatError(
+            f"norm {type(measure).__name__} calls itself {measure.name!r}, which is one of Signstep's",
+            remedy="give it a name of its own",
+        )
+
+
 def _check_eps(eps: float | Tensor | None) -> None:
     if eps is None:
         return
     if isinstance(eps, Tensor) and eps.ndim > 1:
-        raise ThreatError(f"eps has shape {tuple(eps.shape)}; pass a number or one radius for each example, shape (R,)")
+        raise ThreatError(
+            Arg("eps", tuple(eps.shape), of="shape"), remedy="pass a number or one radius for each example, shape (R,)"
+        )
     if isinstance(eps, Tensor) and eps.numel() == 0:
-        raise ThreatError("eps is an empty tensor; pass a number or one radius for each example")
+        raise ThreatError(Arg("eps"), "is an empty tensor", remedy="pass a number or one radius for each example")
     if isinstance(eps, float):
         finite, negative = math.isfinite(eps), eps < 0
     else:
         finite, negative = bool(torch.isfinite(eps).all()), bool((eps < 0).any())
     if not finite:
-        raise ThreatError(f"eps={_label(eps)} is not finite; pass a number, or None to mean the box alone")
+        raise ThreatError(
+            Arg("eps", eps, shown=_label(eps)), "is not finite", remedy="pass a number, or None to mean the box alone"
+        )
     if negative:
-        raise ThreatError(f"eps={_label(eps)} is negative; eps is a radius: pass a number >= 0")
+        raise ThreatError(
+            Arg("eps", eps, shown=_label(eps)), "is negative; eps is a radius", remedy="pass a number >= 0"
+        )
 
 
 def _check_box(low: float | Tensor | None, high: float | Tensor | None) -> None:
@@ -315,14 +368,20 @@ def _check_box(low: float | Tensor | None, high: float | Tensor | None) -> None:
     for name, end in (("low", low), ("high", high)):
         if isinstance(end, Tensor) and end.numel() == 0:
             raise ThreatError(
-                f"the box's {name} end is empty, shape {tuple(end.shape)}; pass a number, or one for each feature"
+                Arg("box", tuple(end.shape), of=f"a {name} end of shape"),
+                ", which is empty",
+                remedy="pass a number, or one for each feature",
             )
         if end is not None and bool(torch.isnan(plain_tensor(end)).any()):
-            raise ThreatError(f"the box's {name} end has a NaN; pass numbers or None for an open end")
+            raise ThreatError(Arg("box"), f"has a NaN in its {name} end", remedy="pass numbers or None for an open end")
     if low is not None and high is not None:
         low_, high_ = (plain_tensor(end, dtype=torch.float64).cpu() for end in (low, high))
         if not bool((low_ <= high_).all()):
-            raise ThreatError(f"the box is empty: low={_end(low)} is above high={_end(high)}; pass box=(low, high)")
+            raise ThreatError(
+                Arg("box"),
+                f"is empty: its low end, {_end(low)}, is above its high end, {_end(high)}",
+                remedy=("pass", Arg("box", Blank("low", "high"))),
+            )
 
 
 def _bound(end: Bound) -> float | Tensor | None:
@@ -333,7 +392,7 @@ def _bound(end: Bound) -> float | Tensor | None:
     except (TypeError, ValueError, OverflowError):
         value = None
     if value is None:
-        return _number(end, "an end of the box", "pass a number, one for each feature, or None for an open end")
+        return _number(end, "box", "pass a number, one for each feature, or None for an open end")
     return None if math.isinf(value) else value
 
 

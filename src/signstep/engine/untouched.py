@@ -16,13 +16,17 @@ from torch.overrides import TorchFunctionMode
 
 from signstep.engine.submodules import reached
 from signstep.errors import ModelError
+from signstep.messages import Arg
 
 Mode = Literal["eval", "keep"]
 
-INFERENCE_WEIGHTS = (
-    "the model has weights or buffers made under torch.inference_mode(), which cannot take part in gradients; build or "
-    "load it outside of that, or pass copy.deepcopy(model)"
-)
+
+def inference_weights() -> ModelError:
+    """The error about weights that no gradient can pass."""
+    return ModelError(
+        "the model has weights or buffers made under torch.inference_mode(), which cannot take part in gradients",
+        remedy="build or load it outside of that, or pass copy.deepcopy(model)",
+    )
 
 
 @contextmanager
@@ -109,6 +113,11 @@ class Guard:
         return any(model is one for one in self._models)
 
     @property
+    def held(self) -> tuple[nn.Module, ...]:
+        """All modules that the models can reach or were seen to run."""
+        return tuple(state.module for state in self._states.values())
+
+    @property
     def modules(self) -> tuple[nn.Module, ...]:
         """The modules that have run, or that are models themselves."""
         return tuple(s.module for key, s in self._states.items() if key in self._ran or self.holds(s.module))
@@ -166,9 +175,10 @@ class Guard:
             return
         if self.mode == "eval":
             raise ModelError(
-                "the model calls batch_norm or instance_norm in training mode with running statistics that belong to "
-                "no module that can be reached, so that it cannot be put into evaluation mode and the statistics would "
-                "be overwritten; pass training=False there, or mode='keep' to attack it as it is"
+                "the model calls batch_norm or instance_norm in training mode with running statistics that "
+                "belong to no module that can be reached, so that it cannot be put into evaluation mode and "
+                "the statistics would be overwritten",
+                remedy=("pass training=False there, or", Arg("mode", "keep"), "to attack it as it is"),
             )
         self._lent += [(part, part.detach().clone()) for part in kept if all(part is not old for old, _ in self._lent)]
 
@@ -275,11 +285,12 @@ def _check_ready(module: nn.Module) -> None:
     for parameter in module._parameters.values():
         if parameter is not None and is_lazy(parameter):
             raise ModelError(
-                f"the model's {type(module).__name__} has weights that are not there before the first batch (a lazy "
-                "module); run the model once, model(x[:2]), load its weights if it has any, and pass it then"
+                f"the model's {type(module).__name__} has weights that are not there before the first batch (a "
+                "lazy module)",
+                remedy="run the model once, model(x[:2]), load its weights if it has any, and pass it then",
             )
         if parameter is not None and parameter.is_inference():
-            raise ModelError(INFERENCE_WEIGHTS)
+            raise inference_weights()
 
 
 # What every module has; its tensors are in two of them.

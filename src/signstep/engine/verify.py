@@ -4,12 +4,20 @@ Nothing here is shared with the attack: plain float64 arithmetic on the two inpu
 import-linter keeps it that way.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from signstep.errors import InputError
+
+Sizes: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From a batch (R, ...) before and after to the size of each row's change, (R,) float64."""
+
+KINDS = ("linf", "l2", "l1", "grouped")
+"""The norms whose sizes are taken here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +35,14 @@ class Terms:
     """The declared numbers of a threat model, free of the classes that the attack uses.
 
     Attributes:
-        kind: "linf", "l2", "l1" or "grouped".
+        kind: one of `KINDS`, or the name of a norm of somebody's own, which brings its ``check``.
         axes: for "grouped": the example axes of one group.
         eps: radius, a number or (R,); None: no ball.
         low: lower end of the box, or None.
         high: upper end of the box, or None.
         mask: True where the input may change, or None.
         grid: number of steps across the box, or None.
+        check: of a norm that is none of `KINDS`: from inputs before and after, both float64, to sizes.
     """
 
     kind: str
@@ -43,6 +52,7 @@ class Terms:
     high: float | Tensor | None
     mask: Tensor | None
     grid: int | None
+    check: Sizes | None = None
 
 
 def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
@@ -52,7 +62,10 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
     dtype, but never more than float32's: coarser formats must round towards x.
     """
     if point.shape != x.shape:
-        raise InputError(f"attacked inputs have shape {tuple(point.shape)}, the clean ones {tuple(x.shape)}")
+        raise InputError(
+            f"attacked inputs have shape {tuple(point.shape)}, the clean ones {tuple(x.shape)}",
+            remedy="pass two of one shape",
+        )
     tolerance = _last_place(x, terms)
     device = torch.device("cpu") if x.device.type == "mps" else x.device
     after, before = point.to(device), x.to(device)
@@ -60,7 +73,7 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
         after, before = after.double(), before.double()
     change = after.double()
     change = change - before if change is after else change.sub_(before)
-    size = _size(change, terms)
+    size = _size(change, terms) if terms.check is None else _told(terms.check, before, after, terms.kind)
     eps = float("inf") if terms.eps is None else terms.eps
     excess = size - torch.as_tensor(eps, dtype=torch.float64, device=device)
     ok = (excess <= tolerance) & torch.isfinite(size)
@@ -86,18 +99,45 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
     return Verification(ok.to(x.device), size, excess, tolerance)
 
 
-def _size(change: Tensor, terms: Terms) -> Tensor:
+def size_of(change: Tensor, kind: str, axes: tuple[int, ...] = ()) -> Tensor:
+    """The size of each row's change (R, ...) in one of `KINDS`, (R,) in float64.
+
+    Raises:
+        InputError: the kind is another.
+    """
+    change = change.double()
     flat = change.flatten(1)
-    if terms.kind == "linf":
+    if kind == "linf":
         return torch.maximum(flat.amax(1), -flat.amin(1))
-    if terms.kind == "l2":
+    if kind == "l2":
         return flat.square().sum(1).sqrt()
-    if terms.kind == "l1":
+    if kind == "l1":
         return flat.abs().sum(1)
-    if terms.kind == "grouped":
-        axes = [axis + 1 if axis >= 0 else axis for axis in terms.axes]
-        return change.square().sum(axes).sqrt().reshape(len(change), -1).amax(1)
-    raise InputError(f"cannot verify a threat in the norm {terms.kind!r}: the checker knows linf, l2, l1 and grouped")
+    if kind == "grouped":
+        dims = [axis + 1 if axis >= 0 else axis for axis in axes]
+        return change.square().sum(dims).sqrt().reshape(len(change), -1).amax(1)
+    raise InputError(
+        f"the checker knows no norm {kind!r}", remedy=f"pass one of {', '.join(KINDS)}, or a norm with a check"
+    )
+
+
+def _size(change: Tensor, terms: Terms) -> Tensor:
+    return size_of(change, terms.kind, terms.axes)
+
+
+def _told(check: Sizes, before: Tensor, after: Tensor, kind: str) -> Tensor:
+    """The sizes that a norm's own check gives.
+
+    Raises:
+        InputError: they are not one number for each row.
+    """
+    sizes = check(before.double(), after.double())
+    if not isinstance(sizes, Tensor) or sizes.shape != (len(before),) or sizes.is_complex():
+        shape = f"shape {tuple(sizes.shape)}" if isinstance(sizes, Tensor) else f"a {type(sizes).__name__}"
+        raise InputError(
+            f"the check of norm {kind!r} gave {shape} for {len(before)} rows", remedy="return one size for each"
+        )
+    return sizes.detach().double().to(before.device)
 
 
 def _last_place(x: Tensor, terms: Terms) -> float:

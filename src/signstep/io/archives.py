@@ -28,19 +28,22 @@ def check_names(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
         LoadError: it has.
     """
     if len(entries) > current().names:
-        raise LoadError(f"{path} has {len(entries)} entries, over {current().names}: save fewer, or {how('names')}")
+        raise LoadError(
+            f"{path} has {len(entries)} entries, over {current().names}", remedy=f"save fewer, or {how('names')}"
+        )
     seen: set[str] = set()
     room = path.stat().st_size
     for entry in entries:
         if entry.filename in seen:
-            raise LoadError(f"{path} has two entries named {entry.filename!r}: save it again")
+            raise LoadError(f"{path} has two entries named {entry.filename!r}", remedy="save it again")
         seen.add(entry.filename)
         stored = entry.compress_type == zipfile.ZIP_STORED
         most = room if stored else MOST_RATIO * min(room, entry.compress_size) + SLACK
         if entry.compress_size > room or entry.file_size > most:
             raise LoadError(
-                f"{path}: {entry.filename!r} claims {entry.file_size} bytes, more than the file of {room} bytes can "
-                "hold: save or download it again"
+                f"{path}: {entry.filename!r} claims {entry.file_size} bytes, more than the file of {room} "
+                "bytes can hold",
+                remedy="save or download it again",
             )
 
 
@@ -64,8 +67,8 @@ def check_sums(path: Path, kind: str, most: int) -> None:
             whole = sum(entry.file_size for entry in entries)
             if whole > most:
                 raise LoadError(
-                    f"{path} unpacks to {whole} bytes, over {most}: save it without compression, or "
-                    f"{how('inflated', 'ratio')}"
+                    f"{path} unpacks to {whole} bytes, over {most}",
+                    remedy=f"save it without compression, or {how('inflated', 'ratio')}",
                 )
             for entry in entries:
                 with archive.open(entry) as stream:
@@ -75,8 +78,8 @@ def check_sums(path: Path, kind: str, most: int) -> None:
         raise
     except Exception as error:  # zipfile raises what its parts raise
         raise LoadError(
-            f"{path} is no {kind} or is damaged, an entry does not agree with its checksum ({error}): save or download "
-            "it again"
+            f"{path} is no {kind} or is damaged, an entry does not agree with its checksum ({error})",
+            remedy="save or download it again",
         ) from error
 
 
@@ -95,12 +98,15 @@ def check_safetensors(path: Path) -> None:
                 raise ValueError(f"it claims a header of {length} bytes, more than it can have")
             header = json.loads(file.read(length), object_pairs_hook=_without_twins)
     except OSError as error:
-        raise LoadError(f"{path} cannot be read ({error.strerror or error}): check the path") from error
+        raise LoadError(f"{path} cannot be read ({error.strerror or error})", remedy="check the path") from error
     except (ValueError, RecursionError) as error:
-        raise LoadError(f"{path} is no readable safetensors file ({error}): save or download it again") from error
+        raise LoadError(
+            f"{path} is no readable safetensors file ({error})", remedy="save or download it again"
+        ) from error
     if not isinstance(header, Mapping) or len(header) > current().names:
         raise LoadError(
-            f"{path} has no table of at most {current().names} tensors for a header: save it again, or {how('names')}"
+            f"{path} has no table of at most {current().names} tensors for a header",
+            remedy=f"save it again, or {how('names')}",
         )
 
 
@@ -119,8 +125,8 @@ def check_unpacked(path: Path, name: str, size: int, packed: int) -> None:
     most = current().unpacked(packed)
     if size > most:
         raise LoadError(
-            f"{path}: {name} unpacks from {packed} to {size} bytes, over {most}: save it without compression, or "
-            f"{how('inflated', 'ratio')}"
+            f"{path}: {name} unpacks from {packed} to {size} bytes, over {most}",
+            remedy=f"save it without compression, or {how('inflated', 'ratio')}",
         )
 
 
@@ -131,7 +137,9 @@ def check_held(size: int, name: str) -> None:
         LoadError: it is.
     """
     if size > current().array:
-        raise LoadError(f"{name} has {size} bytes, over {current().array}: save it in parts, or {how('array')}")
+        raise LoadError(
+            f"{name} has {size} bytes, over {current().array}", remedy=f"save it in parts, or {how('array')}"
+        )
 
 
 def bytes_of(shape: Sequence[int], itemsize: int, name: str) -> int:
@@ -141,7 +149,7 @@ def bytes_of(shape: Sequence[int], itemsize: int, name: str) -> int:
         LoadError: the header makes no sense.
     """
     if any(not isinstance(size, int) or size < 0 for size in shape):
-        raise LoadError(f"{name} claims the shape {tuple(shape)}: save it again")
+        raise LoadError(f"{name} claims the shape {tuple(shape)}", remedy="save it again")
     return math.prod(shape) * itemsize
 
 

@@ -38,7 +38,7 @@ class Caps:
         for part in fields(self):
             value = getattr(self, part.name)
             if type(value) is not int or value < 1:
-                raise InputError(f"the cap {part.name}={value!r}: pass a whole number from 1 on")
+                raise InputError(f"the cap {part.name}={value!r}", remedy="pass a whole number from 1 on")
 
     def unpacked(self, packed: int) -> int:
         """Bytes that so many packed ones may become."""
@@ -79,7 +79,7 @@ def caps(**changed: int) -> Iterator[Caps]:
     """
     for name in changed:
         if name not in NAMES:
-            raise InputError(f"there is no cap {name!r}; pass one of {', '.join(NAMES)}")
+            raise InputError(f"there is no cap {name!r}", remedy=f"pass one of {', '.join(NAMES)}")
     token = _now.set(replace(current(), **changed))
     try:
         yield current()

@@ -59,7 +59,7 @@ def json_value(content: bytes | str, what: str, most: int | None = None, *, fini
     except RecursionError:
         _deep(what, "JSON")
     except ValueError as error:  # of UTF-8, of JSON, of numbers too long
-        raise LoadError(f"{what} is not JSON ({error}); write or download it again") from error
+        raise LoadError(f"{what} is not JSON ({error})", remedy="write or download it again") from error
     _check_depth(value, what, "JSON")
     return value
 
@@ -92,7 +92,7 @@ def toml_table(content: bytes | str, what: str) -> dict[str, Any]:
     except LoadError:
         raise
     except ValueError as error:
-        raise LoadError(f"{what} is not TOML ({error}); correct it there") from error
+        raise LoadError(f"{what} is not TOML ({error})", remedy="correct it there") from error
     _check_depth(plain, what, "TOML")
     return plain
 
@@ -109,7 +109,7 @@ def read_text(path: Path, what: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LoadError(f"{what} {path} is no text in UTF-8 ({error}); write it again") from error
+        raise LoadError(f"{what} {path} is no text in UTF-8 ({error})", remedy="write it again") from error
 
 
 def content_of(path: Path, what: str, most: int) -> bytes:
@@ -123,11 +123,11 @@ def content_of(path: Path, what: str, most: int) -> bytes:
         if stat.S_ISREG(seen.st_mode) and seen.st_size > most:
             _long(f"{what} {path}", seen.st_size, most)
         if not (stat.S_ISREG(seen.st_mode) or stat.S_ISDIR(seen.st_mode)):
-            raise LoadError(f"{what} {path} cannot be read: it is no plain file; pass one")
+            raise LoadError(f"{what} {path} cannot be read: it is no plain file", remedy="pass one")
         with path.open("rb") as file:
             return file.read(most + 1)
     except OSError as error:
-        raise LoadError(f"{what} {path} cannot be read ({error.strerror or error}); check the path") from error
+        raise LoadError(f"{what} {path} cannot be read ({error.strerror or error})", remedy="check the path") from error
 
 
 def _check_depth(value: Any, what: str, kind: str) -> None:
@@ -169,9 +169,9 @@ def _no_number(word: str) -> NoReturn:
 
 def _deep(what: str, kind: str) -> NoReturn:
     raise LoadError(
-        f"{what} is not {kind} that is read, it nests deeper than {current().depth}: {how('depth')}"
+        f"{what} is not {kind} that is read, it nests deeper than {current().depth}", remedy=how("depth")
     ) from None
 
 
 def _long(what: str, size: int, most: int) -> NoReturn:
-    raise LoadError(f"{what} has {size} bytes, over {most}; {how('text')}")
+    raise LoadError(f"{what} has {size} bytes, over {most}", remedy=how("text"))

@@ -27,7 +27,7 @@ class WriteError(LoadError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         self.reason = error.strerror or str(error)
-        super().__init__(f"{path} cannot be written ({self.reason}); pass another folder")
+        super().__init__(f"{path} cannot be written ({self.reason})", remedy="pass another folder")
 
 
 def expanded(path: Path | str) -> Path:
@@ -39,7 +39,9 @@ def expanded(path: Path | str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise LoadError(f"{str(path)!r} begins with a home folder that is not known; write the path out") from error
+        raise LoadError(
+            f"{str(path)!r} begins with a home folder that is not known", remedy="write the path out"
+        ) from error
 
 
 def refuse_unwritable(path: Path | str, name: str) -> None:
@@ -49,7 +51,7 @@ def refuse_unwritable(path: Path | str, name: str) -> None:
         LoadError: its bytes are not UTF-8.
     """
     if not is_writable(str(path)):
-        raise LoadError(f"{name} {str(path)!a} is not UTF-8, in which records are written: rename it")
+        raise LoadError(f"{name} {str(path)!a} is not UTF-8, in which records are written", remedy="rename it")
 
 
 def is_writable(text: str) -> bool:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from signstep.errors import LoadError
 from signstep.io.files import STAGING, WriteError, drop_temporary, is_own, made_staging, permissions, sync
 from signstep.io.locks import lock
+from signstep.messages import Part
 
 _NEW, _OLD, _JOURNAL = "new", "old", "moves.json"
 _MOST_JOURNAL = 2**20
@@ -50,7 +51,8 @@ def replaced(folder: Path, owned: Callable[[Path], Iterable[Path]]) -> Iterator[
         except OSError as error:
             raise WriteError(folder, error) from error
         except LoadError as error:  # the reader knows the folder, not where its files are made
-            raise LoadError(str(error).replace(str(new), str(folder))) from error
+            parts, cure = (_renamed(told, str(new), str(folder)) for told in (error.parts, error.cure))
+            raise LoadError(*parts, remedy=cure, where=error.where) from error
     finally:
         # Where even putting back failed, old files are nowhere else.
         if done or not _files(staging / _OLD):
@@ -180,3 +182,7 @@ def _inside(folder: Path, name: str) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _renamed(parts: Sequence[Part], old: str, new: str) -> tuple[Part, ...]:
+    return tuple(part.replace(old, new) if isinstance(part, str) else part for part in parts)

@@ -6,22 +6,27 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from signstep.engine.origin import foreign
-from signstep.engine.outputs import NO_PATH, Outputs
+from signstep.engine.outputs import Outputs, no_path
 from signstep.engine.tree import Tree, leaves, rows, tree_map
-from signstep.engine.untouched import INFERENCE_WEIGHTS, guard_of
-from signstep.errors import GradientError, InputError, ModelError, SignstepWarning
+from signstep.engine.untouched import guard_of, inference_weights
+from signstep.errors import InputError, ModelError, SignstepWarning
+from signstep.messages import Arg, Part
 from signstep.model.batch_sizes import Sizes
 from signstep.model.heads import HeadWatch
+from signstep.model.shapes import Shape, refuse_other
 
 Selector: TypeAlias = str | int | Callable[[Any], Tensor] | None
 Kind: TypeAlias = Literal["auto", "logits", "probabilities", "labels"]
 
 # Fewer one-logit outputs than this, all in [0, 1], may be either.
 _ENOUGH = 8
+_FROM_NUMPY = "pass signstep.model.victims.from_numpy(function) for one that works on NumPy arrays"
+_IF_LOGITS = ("pass", Arg("outputs", "logits"), "if they are logits")
 _NAMED = 8  # parts of what a model returned that a message lists
 
 
@@ -38,6 +43,7 @@ class Predictor:
         prepare: applied to the inputs before the model (normalisation).
         notes: what the reader of a result must know of how the model was read.
         sizes: the batch sizes that the model takes; None to find out as it is called.
+        shape: of one input that the model takes, where that is known.
 
     A model that ends in a softmax or sigmoid saturates: its gradients round to zero and a gradient attack sees
     nothing. Where the output is that of a softmax or sigmoid, unchanged (`model.heads`), its *input* is used for the
@@ -51,26 +57,21 @@ class Predictor:
     prepare: Callable[[Tree], Tree] | None = None
     notes: list[str] = field(default_factory=list)
     sizes: Sizes | None = None
+    shape: Shape = None
     _looks_like_probabilities: bool | None = None
     _chose: bool = False
     _head_proved: bool = False
     _writes_on_heads: bool = False
 
     def __post_init__(self) -> None:
-        if not callable(self.model):
-            raise InputError(
-                f"model is a {type(self.model).__name__}, which cannot be called; pass an nn.Module or a function"
-            )
-        if isinstance(self.model, torch.export.ExportedProgram):
-            raise InputError("model is an ExportedProgram, which cannot be called itself; pass its program.module()")
+        check_network(self.model, self.kind)
         if self.sizes is None:
             self.sizes = Sizes.of(self.model)
-        if self.kind not in ("auto", "logits", "probabilities", "labels"):
-            raise InputError(f"outputs={self.kind!r}; pass 'auto', 'logits', 'probabilities' or 'labels'")
 
     def __call__(self, u: Tree) -> Outputs:
         """Run the model on inputs in search units; differentiable."""
         assert self.sizes is not None
+        refuse_other(self.shape, u)
         raw, *behind = self.sizes.call(self._ask, u)
         if self.kind == "labels" or not (raw.is_floating_point() or raw.is_complex()):
             answers = _answers(raw)
@@ -103,8 +104,9 @@ class Predictor:
                     return self._ask(u)
         if raw.shape[:1] != (rows(inputs),):
             raise ModelError(
-                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}; the first "
-                "dimension must be the examples: return a row for each, or pass output= to pick the right tensor"
+                f"the model returned scores of shape {tuple(raw.shape)} for a batch of {rows(inputs)}, and the "
+                "first dimension must be the examples",
+                remedy=("return a row for each, or pass", Arg("output"), "to pick the right tensor"),
             )
         if self.kind == "logits":
             raw = _numbers(raw)
@@ -132,15 +134,19 @@ class Predictor:
                 return self.model(**inputs) if isinstance(inputs, dict) else self.model(inputs)
         except RuntimeError as error:
             if "numpy() on Tensor that requires grad" in str(error):
-                raise GradientError(NO_PATH) from error
+                raise no_path() from error
             if "Inference tensors cannot be saved" in str(error):
-                raise ModelError(INFERENCE_WEIGHTS) from error
-            hint = self._mismatch(inputs, str(error)) or _misfit(inputs, error)
-            if hint is None:
+                raise inference_weights() from error
+            told = self._mismatch(inputs, str(error)) or _misfit(inputs, error)
+            if told is None:
                 raise
-            raise ModelError(hint) from error
+            raise told from error
+        except (AttributeError, TypeError) as error:
+            if isinstance(self.model, nn.Module) or "Tensor" not in str(error):
+                raise
+            raise ModelError(f"the model cannot be called with tensors ({error})", remedy=_FROM_NUMPY) from error
 
-    def _mismatch(self, inputs: Tree, said: str) -> str | None:
+    def _mismatch(self, inputs: Tree, said: str) -> ModelError | None:
         """What differs between inputs and weights, when the model could not be called and ``said`` why."""
         if not isinstance(self.model, nn.Module):
             return None
@@ -149,10 +155,18 @@ class Predictor:
         if weights is None or values is None:
             return None
         if weights.device != values.device:
-            return f"x is on {values.device}, the model on {weights.device}; pass x.to({str(weights.device)!r})"
+            return ModelError(
+                Arg("x"),
+                f"is on {values.device}, the model on {weights.device}",
+                remedy=f"pass x.to({str(weights.device)!r})",
+            )
         # A model may cast for itself and have failed for another reason.
         if weights.dtype != values.dtype and any(word in said.lower() for word in ("dtype", "type", "double", "half")):
-            return f"x is {values.dtype}, the model's weights {weights.dtype}; pass x.to({weights.dtype})"
+            return ModelError(
+                Arg("x"),
+                f"is {values.dtype}, the model's weights {weights.dtype}",
+                remedy=f"pass x.to({weights.dtype})",
+            )
         return None
 
     def _are_probabilities(self, raw: Tensor, dtype: torch.dtype) -> bool:
@@ -169,24 +183,20 @@ class Predictor:
         if not inside or raw.ndim < 2 or raw.shape[1] < 2:
             if inside and len(raw) < _ENOUGH:
                 raise InputError(
-                    f"the model's {len(raw)} outputs all lie in [0, 1]: logits or probabilities? Too few to tell; pass "
-                    "outputs='logits' or outputs='probabilities'"
+                    f"the model's {len(raw)} outputs all lie in [0, 1]: logits or probabilities? Too few to tell",
+                    remedy=("pass", Arg("outputs", "logits"), "or", Arg("outputs", "probabilities")),
                 )
             if inside:
-                text = (
-                    "every output lies in [0, 1]: taken for probabilities of a one-logit model; pass "
-                    "outputs='logits' if they are logits"
-                )
-                self._say(text, aloud=True)
+                self._doubt("every output lies in [0, 1]: taken for probabilities of a one-logit model", *_IF_LOGITS)
                 return True
             return False
         slack = max(1e-3, 2 * torch.finfo(dtype).eps * raw.shape[1] ** 0.5)
         if bool(((raw.sum(1) - 1).abs() < slack).all()):
-            text = (
+            self._doubt(
                 "the model returns probabilities and the logits behind them cannot be reached: examples whose gradient "
-                "has rounded to zero are undetermined; let the model return logits"
+                "has rounded to zero are undetermined",
+                "let the model return logits",
             )
-            self._say(text, aloud=True)
             return True
         return False
 
@@ -194,19 +204,40 @@ class Predictor:
         """For several independent labels: outputs that all lie in [0, 1] are probabilities, whatever they sum to."""
         if self.kind != "auto" or outputs.form != "logits" or not bool(((outputs.raw >= 0) & (outputs.raw <= 1)).all()):
             return outputs
-        text = (
-            "every output lies in [0, 1]: taken for probabilities of labels; pass outputs='logits' if they are logits"
-        )
-        self._say(text, aloud=True)
+        self._doubt("every output lies in [0, 1]: taken for probabilities of labels", *_IF_LOGITS)
         self._looks_like_probabilities = True
         return outputs._replace(form="lost")
 
-    def _say(self, note: str, *, aloud: bool = False) -> None:
-        """Keep a note for the result; ``aloud`` also warns, since the reading may be wrong."""
+    def _say(self, note: str) -> None:
+        """Keep a note for the result."""
         if note not in self.notes:
             self.notes.append(note)
-        if aloud:
-            warnings.warn(note, SignstepWarning, stacklevel=6)
+
+    def _doubt(self, text: str, *remedy: Part) -> None:
+        """Keep a note, and warn as well, since the reading may be wrong."""
+        warning = SignstepWarning(text, remedy=remedy)
+        self._say(str(warning))
+        warnings.warn(warning, stacklevel=6)
+
+
+def check_network(network: object, kind: Kind) -> None:
+    """See that a network can be called, and that the kind of its outputs is one.
+
+    Raises:
+        InputError: it cannot, or it is none.
+    """
+    if not callable(network):
+        raise InputError(
+            Arg("model"),
+            f"is a {type(network).__name__}, which cannot be called",
+            remedy="pass an nn.Module or a function",
+        )
+    if isinstance(network, torch.export.ExportedProgram):
+        raise InputError(
+            Arg("model"), "is an ExportedProgram, which cannot be called itself", remedy="pass its program.module()"
+        )
+    if kind not in ("auto", "logits", "probabilities", "labels"):
+        raise InputError(Arg("outputs", kind), remedy="pass 'auto', 'logits', 'probabilities' or 'labels'")
 
 
 def _numbers(raw: Tensor) -> Tensor:
@@ -226,21 +257,22 @@ def _answers(raw: Tensor) -> Tensor:
     flat = raw.reshape(len(raw)) if raw.shape[1:] in ((), (1,)) else None
     if flat is None or (flat.is_floating_point() and not bool((flat == flat.round()).all())):
         raise ModelError(
-            f"the model returned {raw.dtype} values of shape {tuple(raw.shape)}; labels are whole numbers, one for "
-            "each example, (R,); scores are floating point, (R, classes): say which they are with outputs= and output="
+            f"the model returned {raw.dtype} values of shape {tuple(raw.shape)}; labels are whole numbers, "
+            "one for each example, (R,); scores are floating point, (R, classes)",
+            remedy=("say which they are with", Arg("outputs"), "and", Arg("output")),
         )
     return flat.detach().long()
 
 
-def _misfit(inputs: Tree, error: RuntimeError) -> str | None:
+def _misfit(inputs: Tree, error: RuntimeError) -> ModelError | None:
     """What to say where torch complains about shapes; None where it complains about something else."""
     said = str(error).partition("\n")[0]
     if not any(word in said for word in ("shapes cannot be multiplied", "channels, but got", "size of tensor")):
         return None
     shapes = " and ".join(str(tuple(part.shape[1:])) for part in leaves(inputs))
-    return (
-        f"the model does not take examples of shape {shapes} ({said}); pass inputs of the shape it was built for, for "
-        "images resize= may bring them there"
+    return ModelError(
+        f"the model does not take examples of shape {shapes} ({said})",
+        remedy=("pass inputs of the shape it was built for, for images", Arg("resize"), "may bring them there"),
     )
 
 
@@ -260,13 +292,17 @@ def select(returned: Any, output: Selector = None) -> Tensor:
                 getattr(returned, output) if isinstance(output, str) and hasattr(returned, output) else returned[output]
             )
         except (KeyError, IndexError, TypeError) as error:
-            raise ModelError(f"output={output!r} is not in what the model returned: {_shape_of(returned)}") from error
+            raise ModelError(
+                Arg("output", output), "is not in what the model returned", remedy=f"pass one of {_shape_of(returned)}"
+            ) from error
     else:
         found = _find(returned)
+    if isinstance(returned, np.ndarray) and output is None:
+        raise ModelError(f"the model returned an array of shape {returned.shape}", remedy=_FROM_NUMPY)
     if not isinstance(found, Tensor):
         raise ModelError(
-            f"the model returned {_shape_of(returned)}, which holds no scores that can be recognised; pass output= "
-            "with a key, an index or a function that picks the tensor of logits"
+            f"the model returned {_shape_of(returned)}, which holds no scores that can be recognised",
+            remedy=("pass", Arg("output"), "with a key, an index or a function that picks the tensor of logits"),
         )
     return found
 

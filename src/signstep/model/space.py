@@ -10,6 +10,7 @@ from torch import Tensor
 from signstep.engine.defaults import plain_tensor
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 Statistic: TypeAlias = float | Sequence[float] | Tensor | None
 
@@ -47,26 +48,37 @@ class InputSpace:
         """
         for name, value in (("inputs", inputs), ("budget", budget)):
             if value not in ("raw", "normalised"):
-                raise InputError(f"{name}={value!r}; pass 'raw' or 'normalised'")
+                raise InputError(Arg(name, value), remedy="pass 'raw' or 'normalised'")
         if (mean is None) != (std is None):
             missing = "std" if std is None else "mean"
             raise InputError(
-                f"{missing} is missing: normalisation needs both mean= and std= (std=1 or mean=0 if unused)"
+                Arg(missing),
+                "is missing: normalisation needs both",
+                Arg("mean"),
+                "and",
+                Arg("std"),
+                remedy=("pass both (", Arg("std", 1), "or", Arg("mean", 0), "if unused)"),
             )
         if mean is None or std is None:
             if inputs == "normalised" or budget == "normalised":
                 raise InputError(
-                    "inputs or budget are declared 'normalised' without mean= and std=; pass the loader's own"
+                    "inputs or budget are declared 'normalised' without",
+                    Arg("mean"),
+                    "and",
+                    Arg("std"),
+                    remedy="pass the loader's own",
                 )
             return cls()
         try:
             mean_, std_ = (plain_tensor(value, dtype=torch.float64).flatten() for value in (mean, std))
         except (TypeError, ValueError) as error:
             raise InputError(
-                f"mean={mean!r}, std={std!r}: pass a number each, or one number for each channel"
+                Arg("mean", mean), Arg("std", std), remedy="pass a number each, or one number for each channel"
             ) from error
         if not bool((std_ > 0).all() and torch.isfinite(std_).all() and torch.isfinite(mean_).all()):
-            raise InputError(f"std={std_.tolist()}, mean={mean_.tolist()}: both must be finite and std positive")
+            raise InputError(
+                Arg("std", std_.tolist()), Arg("mean", mean_.tolist()), remedy="pass finite numbers, and std above 0"
+            )
         return cls(mean_, std_, inputs, budget)
 
     def to_search(self, x: Tensor, threat: ThreatModel) -> Tensor:
@@ -91,6 +103,11 @@ class InputSpace:
         """What the model is called with, for an input in the units of the budget."""
         return self.normalise(u) if self.budget == "raw" and self.mean is not None else u
 
+    def to_raw(self, x: Tensor) -> Tensor:
+        """A batch of the declared inputs in raw units."""
+        mean, std = self._statistics(x)
+        return x if self.inputs == "raw" else x * std + mean
+
     def normalise(self, x: Tensor) -> Tensor:
         """(x - mean) / std, channel by channel."""
         mean, std = self._statistics(x)
@@ -104,7 +121,13 @@ class InputSpace:
         if self.budget == "raw" or self.mean is None or self.std is None:
             return threat
         if threat.grid is not None:
-            raise InputError(f"grid={threat.grid} lies in raw units, budget='normalised' does not; drop one of the two")
+            raise InputError(
+                Arg("grid", threat.grid),
+                "lies in raw units,",
+                Arg("budget", "normalised"),
+                "does not",
+                remedy="drop one of the two",
+            )
         mean, std = self._statistics(torch.empty((1, *x.shape[1:]), dtype=torch.float64, device="cpu"))
 
         def moved(end: float | Tensor | None) -> Tensor | None:
@@ -132,8 +155,9 @@ class InputSpace:
         for name, value in (("mean", self.mean), ("std", self.std)):
             if value.numel() > 1 and (x.ndim < 2 or x.shape[1] != value.numel()):
                 raise InputError(
-                    f"{name} has {value.numel()} values, the input has shape {tuple(x.shape)}; "
-                    "pass one number, or one for each entry of dimension 1"
+                    Arg(name),
+                    f"has {value.numel()} values, the input has shape {tuple(x.shape)}",
+                    remedy="pass one number, or one for each entry of dimension 1",
                 )
             # Declared under torch.inference_mode() it could not be saved for the backward pass of the division.
             plain = (value.clone() if value.is_inference() else value).to(x)

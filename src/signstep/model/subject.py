@@ -1,16 +1,16 @@
 """The model under attack with everything declared about it, and the question it is asked about a batch."""
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from signstep.engine import arrays
+from signstep.engine.around import region_around
 from signstep.engine.attack import Attack
 from signstep.engine.eot import Eot
 from signstep.engine.keys import Key, WatchedDraws, content_ids
@@ -19,16 +19,14 @@ from signstep.engine.origin import foreign
 from signstep.engine.outcome import Health, Outcome
 from signstep.engine.outputs import Outputs
 from signstep.engine.problem import ModelProblem, Warm, judge, nearness
-from signstep.engine.region import Region, region_around
+from signstep.engine.region import Region
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.targets import choose, classes_of
 from signstep.engine.tasks import (
     Aim,
-    Custom,
     Multiclass,
     Multilabel,
     Objective,
-    Regression,
     Score,
     Segmentation,
     Task,
@@ -42,14 +40,18 @@ from signstep.engine.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.engine.untouched import Mode, RandomnessWatch, guard_of, untouched
 from signstep.engine.verify import Verification, verify
 from signstep.errors import InputError, LabelError, ModelError, ThreatError
-from signstep.model.predictor import Kind, Predictor, Selector
-from signstep.model.space import InputSpace, Statistic
-from signstep.model.twin import ENGINES, Engine, prepared
+from signstep.messages import Arg, Blank
+from signstep.model.declaration import Model
+from signstep.model.predictor import Kind, Predictor
+from signstep.model.search import Search, Target
+from signstep.model.space import InputSpace
+from signstep.model.twin import Engine, prepared
+from signstep.model.version import weights_version
 
 Randomness: TypeAlias = Literal["none", "draws", "state", "own"]
 
-# Models that were looked at twice, by mode: whether the two looks differed, and why.
-_SEEN: WeakKeyDictionary[Any, dict[str, Randomness]] = WeakKeyDictionary()
+# Models that were looked at twice, by mode and version of their weights: whether the two looks differed, and why.
+_SEEN: WeakKeyDictionary[Any, dict[str, tuple[object, Randomness]]] = WeakKeyDictionary()
 _FEW = 8
 
 _WHY: dict[Randomness, str] = {
@@ -63,9 +65,6 @@ _WHY: dict[Randomness, str] = {
         "generators: it has random numbers of its own, or keeps state between calls (seed or reset it in forward())"
     ),
 }
-
-Target: TypeAlias = Tensor | Literal["random", "least-likely", "next"] | None
-Model: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +99,12 @@ class Question:
         needs = getattr(attack, "needs", "gradients")
         if self.form == "labels" and needs in ("scores", "gradients"):
             raise ModelError(
-                f"{attack.name} needs {needs}, and this model answers with labels alone; use hop-skip-jump or "
-                "random-direction, pass surrogate=, or let the model return scores"
+                f"{attack.name} needs {needs}, and this model answers with labels alone",
+                remedy=(
+                    "use hop-skip-jump or random-direction, pass",
+                    Arg("surrogate"),
+                    ", or let the model return scores",
+                ),
             )
         found = self.searched_on_twin(attack)(self.problem, self.region, self.x, key, begin)
         verdict = found.verdict
@@ -207,6 +210,11 @@ class Question:
             smallest=smallest,
         )
 
+    def oracle(self, chosen: Oracle | None = None) -> Oracle:
+        """Where gradients come from: as chosen, else the model; on the fast twin where there is one."""
+        oracle = chosen or Autograd()
+        return oracle if self.twin is None else on_twin(oracle, self.twin)
+
     def searched_on_twin(self, attack: Attack) -> Attack:
         """The attack with its search on the fast twin, where there is one and it would have asked the model itself."""
         oracle = getattr(attack, "oracle", None)
@@ -247,46 +255,38 @@ class Subject:
     eot: int = 1
 
     @classmethod
-    def of(
-        cls,
-        model: Model,
-        *,
-        task: Task | TaskName = "auto",
-        loss: str | None = None,
-        mean: Statistic = None,
-        std: Statistic = None,
-        inputs: Literal["raw", "normalised"] = "raw",
-        budget: Literal["raw", "normalised"] = "raw",
-        output: Selector = None,
-        outputs: Kind = "auto",
-        mode: Mode = "eval",
-        surrogate: Model | Sequence[Model] | None = None,
-        engine: Engine = "exact",
-        transform: Transform | None = None,
-        eot: int = 1,
-    ) -> "Subject":
-        """Declare a model; see `signstep.attack` for the arguments."""
-        if engine not in ENGINES:
-            raise InputError(f"engine={engine!r}; pass one of {', '.join(ENGINES)}")
-        if mode not in ("eval", "keep"):
-            raise InputError(f"mode={mode!r}; pass 'eval' or 'keep'")
-        if task == "regression" or isinstance(task, (Regression, Custom, Objective)):
-            outputs = "logits"  # their numbers are meant as they are: nothing is looked for behind a final sigmoid
-        space = InputSpace.of(mean, std, inputs=inputs, budget=budget)
-        prepare = None if space.mean is None else lambda u: tree_map(space.to_model, u)
-        others = _models(surrogate)
-        if surrogate is not None and not others:
-            raise InputError("surrogate is empty; pass a model or several, or None to attack the model itself")
+    def of(cls, model: Model, search: Search | None = None) -> "Subject":
+        """A declared model, searched as `Search` says.
+
+        Raises:
+            InputError: the two do not go together.
+        """
+        search = search or Search()
+        space = model.space(search.budget)
+        if model.transform is not None and space.budget == "normalised":
+            raise InputError(
+                Arg("transform"),
+                "changes raw inputs,",
+                Arg("budget", "normalised"),
+                "searches others",
+                remedy="drop one of the two",
+            )
+        gradients: Kind = "auto" if model.kind == "labels" else model.kind
         return cls(
-            Predictor(model, output, outputs, prepare),
-            tuple(Predictor(other, output, "auto" if outputs == "labels" else outputs, prepare) for other in others),
+            model.predictor(space),
+            tuple(
+                other.predictor(other.space(search.budget))
+                if isinstance(other, Model)
+                else replace(model, network=other).predictor(space, gradients)
+                for other in search.surrogates
+            ),
             space,
-            task,
-            loss,
-            mode,
-            engine,
-            _transform(transform, space),
-            eot,
+            model.task,
+            search.loss,
+            model.mode,
+            search.engine,
+            model.transform,
+            search.eot,
         )
 
     @property
@@ -419,7 +419,9 @@ class Subject:
         made = arrays.inputs(x, notes, home=arrays.Home(self.predictor.model))
         for part in leaves(made):
             if part.ndim and not len(part):
-                raise InputError(f"x has shape {tuple(part.shape)}, which is empty; pass one example or more")
+                raise InputError(
+                    Arg("x", tuple(part.shape), of="shape"), ", which is empty", remedy="pass one example or more"
+                )
         return made
 
     def _twin(self, inputs: Tree) -> tuple[nn.Module | None, list[str]]:
@@ -495,15 +497,16 @@ class Subject:
         """Whether two passes over a few rows differ, though the global generators did not move.
 
         The model has randomness of its own then, or keeps state: put back to what modules kept before, a model that
-        keeps state answers alike. Found out once for each model and mode.
+        keeps state answers alike. Found out once for each mode of a model, until its weights change.
         """
         try:
             known = _SEEN.setdefault(self.predictor.model, {})
         except TypeError:  # neither hashable nor weakly referable
             known = {}
-        if self.mode not in known:
+        guard = guard_of(self.predictor.model)
+        version = weights_version(() if guard is None else guard.held)
+        if self.mode not in known or known[self.mode][0] != version:
             few = tree_map(lambda part: part[:_FEW], inputs)
-            guard = guard_of(self.predictor.model)
 
             def differ(*, rewound: bool) -> bool:
                 looks = []
@@ -518,42 +521,55 @@ class Subject:
 
             with torch.no_grad():
                 if not differ(rewound=False):
-                    known[self.mode] = "none"
+                    found: Randomness = "none"
                 else:
-                    known[self.mode] = "own" if differ(rewound=True) else "state"
-        return known[self.mode]
+                    found = "own" if differ(rewound=True) else "state"
+            known[self.mode] = (version, found)
+        return known[self.mode][1]
 
     def _split(self, x: Tree, threat: Threat) -> tuple[Tree, dict[str, Tensor], dict[str, ThreatModel]]:
         """Attacked inputs in search units, frozen ones, and the threats by name ("" for a single tensor)."""
         if isinstance(x, Mapping):
             if self.space.mean is not None:
                 raise InputError(
-                    "mean= and std= are for a single input tensor; put the normalisation of a dict into the model"
+                    Arg("mean"),
+                    "and",
+                    Arg("std"),
+                    "are for a single input tensor",
+                    remedy="put the normalisation of a dict into the model",
                 )
             if isinstance(threat, ThreatModel):
                 floating = [name for name, part in x.items() if isinstance(part, Tensor) and part.is_floating_point()]
                 if len(floating) != 1:
                     raise ThreatError(
-                        f"x has the floating inputs {floating}; pass threat={{name: threat}} for those that may change"
+                        Arg("x"),
+                        f"has the floating inputs {floating}",
+                        remedy=("pass", Arg("threat", Blank("{name: threat}")), "for those that may change"),
                     )
                 threat = {floating[0]: threat}
             missing = [name for name in threat if name not in x]
             if missing or not threat:
-                raise ThreatError(f"threat names {list(threat)}, the inputs are {list(x)}; name one or more of them")
+                raise ThreatError(
+                    Arg("threat"), f"names {list(threat)}, the inputs are {list(x)}", remedy="name one or more of them"
+                )
             for name in threat:
                 if not isinstance(x[name], Tensor):
-                    raise ThreatError(f"threat names {name!r}, which is {x[name]!r}; name an input with rows")
+                    raise ThreatError(
+                        Arg("threat"), f"names {name!r}, which is {x[name]!r}", remedy="name an input with rows"
+                    )
             _same_rows(x)
             attacked = {name: _plain(x[name]) for name in threat}
             _check_wide(attacked)
             others = {name: part for name, part in x.items() if name not in threat}
             return attacked, named_map(_plain, others), dict(threat)
         if isinstance(threat, Mapping):
-            raise ThreatError(f"threat names the inputs {list(threat)}, but x is one tensor; pass one threat model")
+            raise ThreatError(
+                Arg("threat"), f"names the inputs {list(threat)}, but x is one tensor", remedy="pass one threat model"
+            )
         if not isinstance(threat, ThreatModel):
-            raise ThreatError(f"threat is {threat!r}; pass a threat model such as ss.linf('8/255')")
+            raise ThreatError(Arg("threat"), f"is {threat!r}", remedy="pass a threat model such as ss.linf('8/255')")
         if x.ndim == 0:
-            raise InputError("x has no dimensions; pass a batch, one row for each example")
+            raise InputError(Arg("x"), "has no dimensions", remedy="pass a batch, one row for each example")
         _check_wide({"": x})
         plain = _plain(x)
         if plain.is_floating_point():
@@ -586,13 +602,17 @@ class Subject:
         absent = _absent(task, raw, wanted)
         if absent:
             raise LabelError(
-                f"target is a class that the model gives a score of -inf in {absent} of {wanted.numel()} cases, so "
-                "that it can never be the answer there; pass other targets, or attack those rows without one"
+                Arg("target"),
+                f"is a class that the model gives a score of -inf in {absent} of {wanted.numel()} cases, so "
+                "that it can never be the answer there",
+                remedy="pass other targets, or attack those rows without one",
             )
         if labels is not None and isinstance(task, Multiclass) and bool((wanted == labels).any()):
             raise LabelError(
-                f"target equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
-                "away from y: pass other targets, or target='random', 'least-likely' or 'next'"
+                Arg("target"),
+                f"equals y in {int((wanted == labels).sum())} of {len(wanted)} rows; a targeted attack leads "
+                "away from y",
+                remedy=("pass other targets, or", Arg("target", "random"), ", 'least-likely' or 'next'"),
             )
         return Aim(labels, wanted), notes
 
@@ -615,39 +635,6 @@ def _absent(task: Task, raw: Tensor, wanted: Tensor) -> int:
     return 0
 
 
-def _models(surrogate: Model | Sequence[Model] | None) -> tuple[Model, ...]:
-    if surrogate is None:
-        return ()
-    return tuple(surrogate) if isinstance(surrogate, (Sequence, nn.ModuleList)) else (surrogate,)
-
-
-def _takes_two(function: object) -> bool:
-    """Whether two arguments by place suit a function; those that do not say are taken at their word."""
-    try:
-        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else cast("Any", function))
-    except (TypeError, ValueError):
-        return True
-    try:
-        signature.bind(None, None)
-    except TypeError:
-        return False
-    return True
-
-
-def _transform(transform: Transform | None, space: InputSpace) -> Transform | None:
-    """The declared transform, which speaks raw units."""
-    if transform is not None and not callable(transform):
-        raise InputError(f"transform={transform!r}; pass one of signstep.transforms, or a function of (u, draws)")
-    if transform is not None and not _takes_two(transform):
-        raise InputError(
-            f"transform={transform!r} does not take two arguments; it is called with the inputs and what to draw from: "
-            "pass a function of (u, draws), which need not draw"
-        )
-    if transform is not None and space.budget == "normalised":
-        raise InputError("transform= changes raw inputs, budget='normalised' searches others; drop one of the two")
-    return transform
-
-
 def _plain(x: Tensor) -> Tensor:
     """A tensor that can carry gradients: detached, and copied out of inference mode."""
     return x.clone() if x.is_inference() else x.detach()
@@ -657,7 +644,9 @@ def _check_ids(ids: Tensor | arrays.Array, count: int, device: torch.device) -> 
     ids = arrays.number(ids, "ids", InputError)
     if ids.shape != (count,) or ids.is_floating_point():
         raise InputError(
-            f"ids has shape {tuple(ids.shape)} and dtype {ids.dtype} for {count} examples; pass int64 ({count},)"
+            Arg("ids", tuple(ids.shape), of="shape"),
+            f"and dtype {ids.dtype} for {count} examples",
+            remedy=f"pass int64 ({count},)",
         )
     return ids.long().to(device)
 
@@ -666,8 +655,9 @@ def _check_wide(attacked: Mapping[str, Tensor]) -> None:
     for name, part in attacked.items():
         if part.ndim < 2:
             raise InputError(
-                f"{f'the input {name!r}' if name else 'x'} has shape {tuple(part.shape)}; an input that is attacked "
-                "needs a dimension beside the examples: pass x.unsqueeze(1), and let the model take it"
+                f"{f'the input {name!r}' if name else 'x'} has shape {tuple(part.shape)}, and an input under "
+                "attack needs a dimension beside the examples",
+                remedy="pass x.unsqueeze(1), and let the model take it",
             )
 
 
@@ -675,5 +665,6 @@ def _same_rows(x: Mapping[str, Tensor]) -> None:
     counts = {name: len(part) for name, part in x.items() if isinstance(part, Tensor)}
     if len(set(counts.values())) != 1:
         raise InputError(
-            f"the inputs have different numbers of rows: {counts}; pass one row for each example in every input"
+            f"the inputs have different numbers of rows: {counts}",
+            remedy="pass one row for each example in every input",
         )

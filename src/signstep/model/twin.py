@@ -15,7 +15,9 @@ from torch.nn import functional
 from signstep.engine.submodules import reached
 from signstep.engine.tree import Tree, leaves, take, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.layout import ChannelsLast
+from signstep.model.version import weights_of, weights_version
 
 Engine = Literal["exact", "fast", "float32"]
 ENGINES: tuple[Engine, ...] = ("exact", "fast", "float32")
@@ -67,9 +69,13 @@ def prepare(model: nn.Module, sample: Tree, *, engine: Engine = "fast") -> Prepa
         InputError: ``engine`` is neither, or the model is not an nn.Module.
     """
     if engine not in ("fast", "float32"):
-        raise InputError(f"engine={engine!r}; pass 'fast' or 'float32' ('exact' searches on the model itself)")
+        raise InputError(
+            Arg("engine", engine), remedy="pass 'fast' or 'float32' ('exact' searches on the model itself)"
+        )
     if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; a twin can be made of an nn.Module")
+        raise InputError(
+            Arg("model"), f"is a {type(model).__name__}, and a twin is made of modules", remedy="pass an nn.Module"
+        )
     few = take(
         sample, torch.arange(min(_PROBES, len(leaves(sample)[0])), device=leaves(sample)[0].device, dtype=torch.int64)
     )
@@ -113,15 +119,9 @@ _TWINS: "WeakKeyDictionary[nn.Module, dict[Engine, tuple[object, Prepared]]]" = 
 def prepared(model: nn.Module, sample: Tree, *, engine: Engine) -> Prepared:
     """`prepare`, remembered until a weight or buffer changes or is replaced."""
     modules = reached(model).modules  # also those that it holds without having registered them
-    parts = tuple(
-        part
-        for module in modules
-        for part in (*module._parameters.values(), *(value for _, value in module._buffers.items()))
-        if part is not None
-    )
     now = (
-        tuple((id(part), part.data_ptr(), _version(part)) for part in parts),
-        _sums(parts),
+        weights_version(modules),
+        _sums(modules),
         tuple(getattr(module, "training", None) for module in modules),
     )
     twins = _TWINS.setdefault(model, {})
@@ -130,14 +130,10 @@ def prepared(model: nn.Module, sample: Tree, *, engine: Engine) -> Prepared:
     return twins[engine][1]
 
 
-def _sums(parts: tuple[Tensor, ...]) -> tuple[float, ...]:
+def _sums(modules: tuple[nn.Module, ...]) -> tuple[float, ...]:
     """What tells of changes that torch does not count, such as ``weight.data.copy_(...)``."""
-    numbers = [part.detach().sum() for part in parts if part.is_floating_point()]
+    numbers = [part.detach().sum() for part in weights_of(modules) if part.is_floating_point()]
     return tuple(torch.nan_to_num(torch.stack([n.double().cpu() for n in numbers])).tolist()) if numbers else ()
-
-
-def _version(part: Tensor) -> int:
-    return 0 if part.is_inference() else part._version
 
 
 _Build = Callable[[nn.Module], tuple[nn.Module | None, str]]

@@ -42,7 +42,7 @@ def mobilenet_v2(folder: str | Path, name: str = "mobilenet_v2_1.0_224") -> nn.M
     arrays, ops = where / f"{name}.npz", where / f"{name}_ops.json"
     for path in (arrays, ops):
         if not path.is_file():
-            raise LoadError(f"the file {path} does not exist: {_REMEDY}")
+            raise LoadError(f"the file {path} does not exist", remedy=_REMEDY)
     start, steps = _steps(ops)
     return _Network(start, steps, _convolutions(arrays, steps)).eval()
 
@@ -122,19 +122,19 @@ def _steps(path: Path) -> tuple[int, tuple[_Step, ...]]:
         start, steps = int(content["input"]), tuple(_step(entry) for entry in content["ops"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LoadError(
-            f"{path} is no list of operations ({type(error).__name__}: {error}); download it again"
+            f"{path} is no list of operations ({type(error).__name__}: {error})", remedy="download it again"
         ) from error
     known = {start}
     for place, step in enumerate(steps):
         if not known.issuperset(step.inputs):
             raise LoadError(
-                f"{path}: operation {place} takes a value that none before it gives; download the file again"
+                f"{path}: operation {place} takes a value that none before it gives", remedy="download the file again"
             )
         known.add(step.out)
     if steps and steps[-1].op == "SOFTMAX":
         steps = steps[:-1]
     if not steps or any(step.op == "SOFTMAX" for step in steps):
-        raise LoadError(f"{path}: a softmax must come last, behind other operations; pass another file")
+        raise LoadError(f"{path}: a softmax must come last, behind other operations", remedy="pass another file")
     return start, steps
 
 
@@ -155,7 +155,7 @@ def _convolutions(path: Path, steps: tuple[_Step, ...]) -> dict[str, nn.Module]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: torch.from_numpy(archive[name]) for name in archive.files}
     except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise LoadError(f"{path} cannot be read as a NumPy archive ({error}); download it again") from error
+        raise LoadError(f"{path} cannot be read as a NumPy archive ({error})", remedy="download it again") from error
     return {step.key: _layer(path, step, arrays) for step in steps if step.key}
 
 
@@ -163,14 +163,16 @@ def _layer(path: Path, step: _Step, arrays: Mapping[str, Tensor]) -> nn.Module:
     names = f"{step.key}.weight", f"{step.key}.bias"
     for name in names:
         if name not in arrays:
-            raise LoadError(f"{path} has no {name}, which the list of operations asks for; pass two files that belong")
+            raise LoadError(
+                f"{path} has no {name}, which the list of operations asks for", remedy="pass two files that belong"
+            )
         if not arrays[name].is_floating_point() or not torch.isfinite(arrays[name]).all():
-            raise LoadError(f"{path}: {name} holds something else than finite floats; download the file again")
+            raise LoadError(f"{path}: {name} holds something else than finite floats", remedy="download the file again")
     weight, bias = (arrays[name].float() for name in names)
     depthwise = step.op == "DEPTHWISE_CONV_2D"
     if weight.ndim != 4 or bias.shape != weight.shape[:1] or (depthwise and weight.shape[1] != 1):
         raise LoadError(
-            f"{path}: {names[0]} {tuple(weight.shape)} and {names[1]} {tuple(bias.shape)} do not make a "
-            f"{step.op}; pass two files that belong"
+            f"{path}: {names[0]} {tuple(weight.shape)} and {names[1]} {tuple(bias.shape)} do not make a {step.op}",
+            remedy="pass two files that belong",
         )
     return _SameConv(weight, bias, step.stride, len(weight) if depthwise else 1)

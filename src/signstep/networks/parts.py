@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -28,7 +29,7 @@ def activation(name: str) -> nn.Module:
         InputError: no such name.
     """
     if name not in ACTIVATIONS:
-        raise InputError(f"activation={name!r}; pass one of {', '.join(ACTIVATIONS)}")
+        raise InputError(Arg("activation", name), remedy=f"pass one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()
 
 
@@ -54,4 +55,4 @@ def at_least_one(**given: int) -> None:
     """
     for name, value in given.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise InputError(f"{name}={value!r}; pass a whole number of at least 1")
+            raise InputError(Arg(name, value), remedy="pass a whole number of at least 1")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn, ones, tensor, zeros
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.networks.parts import activation as layer
 from signstep.networks.parts import at_least_one, bounded
 
@@ -42,7 +43,9 @@ def preact_resnet18(
     for name, given in (("mean", mean), ("std", std)):
         values = tensor(given, dtype=model.mean.dtype).flatten()
         if len(values) not in (1, channels) or (name == "std" and not bool((values > 0).all())):
-            raise InputError(f"{name}={given!r}; pass one number or one for each of {channels} channels, std above 0")
+            raise InputError(
+                Arg(name, given), remedy=f"pass one number or one for each of {channels} channels, std above 0"
+            )
         getattr(model, name).copy_(values.reshape(1, -1, 1, 1).expand(1, channels, 1, 1))
     return bounded(model) if spectral else model
 

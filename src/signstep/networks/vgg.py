@@ -3,6 +3,7 @@
 from torch import nn
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.networks.parts import activation as layer
 from signstep.networks.parts import at_least_one, bounded
 
@@ -38,7 +39,7 @@ def vgg(
     """
     at_least_one(channels=channels, size=size, classes=classes, width=width)
     if norm not in ("none", "batch"):
-        raise InputError(f"norm={norm!r}; pass batch or none")
+        raise InputError(Arg("norm", norm), remedy="pass batch or none")
     layers: list[nn.Module] = []
     into, out, side = channels, width, size
     while side > _SMALLEST or not layers:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.networks.parts import activation as layer
 from signstep.networks.parts import at_least_one, bounded
 
@@ -45,7 +46,14 @@ def vit(
     at_least_one(channels=channels, size=size, classes=classes, patch=patch, width=width, depth=depth, heads=heads)
     if size % patch or width % heads:
         raise InputError(
-            f"patch={patch} must divide size={size}, and heads={heads} must divide width={width}; pass others"
+            Arg("patch", patch),
+            "must divide",
+            Arg("size", size),
+            ", and",
+            Arg("heads", heads),
+            "must divide",
+            Arg("width", width),
+            remedy="pass others",
         )
     model = _ViT(channels, size // patch, patch, width, depth, heads, activation, classes)
     return bounded(model) if spectral else model

@@ -1,6 +1,6 @@
 """A small region that may show anything: a sticker, optimised over where it may lie."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -15,15 +15,16 @@ from signstep.engine.counts import Count
 from signstep.engine.keys import Key, content_ids
 from signstep.engine.oracles import gradient_of, leaf_of
 from signstep.engine.origin import contained
+from signstep.engine.outputs import Asked
 from signstep.engine.problem import ModelProblem, judge
-from signstep.engine.tasks import Task, TaskName, ignored
+from signstep.engine.tasks import ignored
 from signstep.engine.threat import linf
 from signstep.engine.tree import Tree, search_dtype, unit_l1
-from signstep.engine.untouched import Mode
 from signstep.errors import InputError
-from signstep.model.predictor import Kind, Selector
-from signstep.model.space import Statistic
-from signstep.model.subject import Model, Question, Subject
+from signstep.messages import Arg
+from signstep.model.declaration import Callee, Model
+from signstep.model.search import Search, refuse, search_of
+from signstep.model.subject import Question, Subject
 from signstep.physical.placement import Place, Placement
 from signstep.physical.storage import count_of, load_kept, save_kept
 
@@ -31,6 +32,7 @@ _KIND = "patch"
 
 # Images that a step should see, and that are judged at once.
 _ENOUGH, _ROOM = 32, 256
+_DECAY = 0.9  # of the memory of gradients
 _APART = 0x1E3779B97F4A7C15
 
 
@@ -128,58 +130,42 @@ class Patch:
 
 
 @contained
-def patch(  # noqa: D417 - the arguments it shares with `attack` are described there
-    model: Model,
+def patch(
+    model: Model | Callee,
     data: Data,
     *,
     size: int | tuple[int, int],
-    place: Place = "random",
+    placement: Placement = Placement(),  # noqa: B008 - frozen
     target: int | None = None,
     steps: int = 200,
     step: float = 0.05,
-    decay: float = 0.9,
     rows: int = 64,
-    eot: int | None = None,
-    degrees: float = 10.0,
-    light: float = 0.1,
     cap: float = 9.0,
     holdout: float | Data = 0.5,
     draws: int = 1,
-    box: tuple[float, float] = (0.0, 1.0),
-    task: Task | TaskName = "auto",
-    loss: str | None = None,
-    mean: Statistic = None,
-    std: Statistic = None,
-    output: Selector = None,
-    outputs: Kind = "auto",
-    mode: Mode = "eval",
-    seed: int = 0,
+    search: Search | None = None,
 ) -> Patch:
     """A patch that fools the model on as many images as it can, wherever it lies, however it is turned and lit.
 
-    p := clip(p + alpha * sign(m), box), m = decay * m + grad / |grad|_1, grad that of the sum of min(loss, cap) over a
+    p := clip(p + alpha * sign(m), box), m = 0.9 * m + grad / |grad|_1, grad that of the sum of min(loss, cap) over a
     batch of images with p put on them at places drawn anew (Brown et al. 2017, arXiv:1712.09665, section 2). The paper
     does not name its optimiser, and draws scales and larger angles too; here alpha falls from ``step`` of the box to
     nothing. For one image, pass a batch of one with ``holdout=0`` and ``draws=100``.
 
     Args:
-        model: see `signstep.attack`, as for the arguments not listed here; it takes images (R, C, H, W).
+        model: an `ss.Model`, or a bare nn.Module or callable, of images (R, C, H, W).
         data: batches (x, y) that can be read again, or two tensors; y None takes the model's predictions.
         size: side in pixels, or (height, width).
-        place: "random", or the row and column of the upper left pixel.
+        placement: where it lies, how it is turned and lit, and the box of images and patch.
         target: a class to lead to; images that have it are left out. None leads away from the label.
         steps: of the search.
-        step: length of the first, as a share of the box.
-        decay: of the memory.
+        step: length of the first, as a share of the width of the box.
         rows: images of a step.
-        eot: draws of each image in a step; None takes enough to make 32 images.
-        degrees: largest turn.
-        light: largest brightness added or taken, in raw units.
         cap: images whose loss is larger push no further.
         holdout: share of the images to judge by, chosen by content and seed; 0 for none; or other data.
         draws: fresh places for each image when it is judged.
-        box: (low, high) of the values it may show.
-        seed: all randomness.
+        search: loss, surrogates, engine, seed: an `ss.Search`. Its ``eot`` is the draws of each image in a step; 1, the
+            default, takes enough to make 32 images.
 
     Returns:
         A `Patch`: ``.values``, ``.apply(x)``, ``.save(path)``, ``.train``, ``.heldout``, ``.grey``, ``.noise``.
@@ -187,54 +173,54 @@ def patch(  # noqa: D417 - the arguments it shares with `attack` are described t
     Raises:
         InputError: inputs are not images, the patch does not fit, or an option makes no sense.
     """
-    if steps < 1 or not step > 0 or draws < 1 or not decay >= 0 or (eot is not None and eot < 1):
+    if steps < 1 or not step > 0 or draws < 1:
         raise InputError(
-            f"steps={steps}, step={step}, decay={decay}, draws={draws}, eot={eot}: pass steps, draws and eot of at "
-            "least 1, step above 0 and decay of at least 0"
+            Arg("steps", steps),
+            Arg("step", step),
+            Arg("draws", draws),
+            remedy="pass steps and draws of at least 1, step above 0",
         )
-    subject = Subject.of(model, task=task, loss=loss, mean=mean, std=std, output=output, outputs=outputs, mode=mode)
-    key = Key(seed).fold("patch")
-    learn, judged = pools(
-        data, holdout, rows=rows, home=arrays.Home(model), key=key, without=target, span=box, ignore=ignored(task)
+    declared, search = Model.of(model), search_of(search)
+    refuse(
+        search,
+        "patch",
+        target="a patch leads all images to one class: pass target= to patch()",
+        budget="the values of a patch are in raw units",
     )
-    search = _Search(subject, Placement(place, degrees, light, *box), target, key)
+    where = placement
+    subject, key = Subject.of(declared, search), Key(search.seed).fold("patch")
+    home, ignore, span = arrays.Home(declared.network), ignored(declared.task), (where.low, where.high)
+    learn, judged = pools(data, holdout, rows=rows, home=home, key=key, without=target, span=span, ignore=ignore)
+    run = _Run(subject, where, target, key, search.eot)
     with subject.opened():
-        values = search.run(learn, size, steps, step, decay, eot, cap)
+        values = run.values(learn, size, steps, step, cap)
         by = learn if judged is None else judged
-        grey = torch.full_like(values, sum(box) / 2)
+        grey = torch.full_like(values, (where.low + where.high) / 2)
         one = key.fold("noise").draws(torch.zeros(1, dtype=torch.int64, device="cpu"), values.device)
-        noise = box[0] + (box[1] - box[0]) * one.uniform("values", tuple(values.shape[1:])).to(values)
+        noise = where.low + (where.high - where.low) * one.uniform("values", tuple(values.shape[1:])).to(values)
         return Patch(
             values[0].cpu(),
-            search.placement,
+            where,
             target,
-            train=search.count(learn, values, draws),
-            heldout=None if judged is None else search.count(judged, values, draws),
-            grey=search.count(by, grey, draws),
-            noise=search.count(by, noise, draws),
-            seed=seed,
+            train=run.count(learn, values, draws),
+            heldout=None if judged is None else run.count(judged, values, draws),
+            grey=run.count(by, grey, draws),
+            noise=run.count(by, noise, draws),
+            seed=search.seed,
         )
 
 
 @dataclass(frozen=True)
-class _Search:
+class _Run:
     """Everything that a step and a verdict share; only while the subject is open."""
 
     subject: Subject
     placement: Placement
     target: int | None
     key: Key
+    eot: int
 
-    def run(
-        self,
-        pool: Pool,
-        size: int | tuple[int, int],
-        steps: int,
-        step: float,
-        decay: float,
-        eot: int | None,
-        cap: float,
-    ) -> Tensor:
+    def values(self, pool: Pool, size: int | tuple[int, int], steps: int, step: float, cap: float) -> Tensor:
         """The values (1, C, h, w) after all steps."""
         low, high = self.placement.low, self.placement.high
         values: Tensor | None = None
@@ -248,17 +234,20 @@ class _Search:
                     values = self._start(question, size)
                     memory = torch.zeros_like(values)
                 assert memory is not None
-                shown = _Draws.of(question, eot or -(-_ENOUGH // len(x)), 0)
-                scaled = unit_l1(self._push(shown, values, cap, self.key.fold("step", done)))
-                assert isinstance(scaled, Tensor)
-                memory = decay * memory + scaled
+                shown = _Draws.of(
+                    question, self.eot if self.eot > 1 else -(-_ENOUGH // len(x)), 0, self.subject.surrogates
+                )
+                scaled = _unit(self._push(shown, values, cap, self.key.fold("step", done)))
+                memory = _DECAY * memory + scaled
                 length = step * (high - low) * (1 - done / steps)
                 values = (values + length * memory.sign()).clamp(low, high)
                 done += 1
                 if done == steps:
                     break
             if done == before:
-                raise InputError("data has no images to learn from; pass at least one batch, or a smaller holdout")
+                raise InputError(
+                    Arg("data"), "has no images to learn from", remedy="pass at least one batch, or a smaller holdout"
+                )
         assert values is not None
         return values
 
@@ -289,7 +278,7 @@ class _Search:
         assert isinstance(x, Tensor)
         tall, broad = (size, size) if isinstance(size, int) else size
         if min(tall, broad) < 1:
-            raise InputError(f"size={size!r}: pass a side of at least 1 pixel, or (height, width)")
+            raise InputError(Arg("size", size), remedy="pass a side of at least 1 pixel, or (height, width)")
         shape = (x.shape[1] if x.ndim == 4 else 1, tall, broad)
         self.placement.check(shape, x)
         grey = (self.placement.low + self.placement.high) / 2
@@ -306,12 +295,17 @@ class _Search:
         return render
 
     def _push(self, many: "_Draws", values: Tensor, cap: float, key: Key) -> Tensor:
-        leaf = leaf_of(values)
-        score = many.problem.through(self._render(many, key))(leaf, key)
-        value = torch.where(score.loss <= cap, score.loss, 0.0).sum()
-        gradient = gradient_of(value, leaf)
-        assert isinstance(gradient, Tensor)
-        return torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+        total = torch.zeros_like(values)
+        for problem in many.sources:
+            leaf = leaf_of(values)
+            score = problem.through(self._render(many, key))(leaf, key)
+            value = torch.where(score.loss <= cap, score.loss, 0.0).sum()
+            gradient = gradient_of(value, leaf)
+            assert isinstance(gradient, Tensor)
+            found = torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+            # Several surrogates count alike, however large their logits are.
+            total += found if len(many.sources) == 1 else _unit(found)
+        return total
 
 
 @dataclass(frozen=True)
@@ -319,17 +313,26 @@ class _Draws:
     """Every image of a batch several times, each time with draws of its own."""
 
     problem: ModelProblem
+    sources: tuple[ModelProblem, ...]
     image: Tensor
     ids: Tensor
     times: int
 
     @classmethod
-    def of(cls, question: Question, times: int, first: int) -> "_Draws":
+    def of(cls, question: Question, times: int, first: int, others: Sequence[Asked] = ()) -> "_Draws":
         """Draws ``first`` to ``first + times``."""
         assert isinstance(question.x, Tensor)
         count = len(question.x)
         index = torch.arange(count, device=question.x.device, dtype=torch.int64).repeat(times)
         number = first + torch.arange(times, device=index.device, dtype=torch.int64).repeat_interleave(count)
         problem = question.problem.take(index)
+        own = problem if question.twin is None else problem.by(question.twin)
+        sources = tuple(problem.on(other) for other in others) or (own,)
         # Far apart, so that no image takes the draws of another; the sum wraps around.
-        return cls(problem, question.x[index], problem.ids + number * _APART, times)
+        return cls(problem, sources, question.x[index], problem.ids + number * _APART, times)
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    scaled = unit_l1(gradient)
+    assert isinstance(scaled, Tensor)
+    return scaled

@@ -10,6 +10,7 @@ from signstep.engine.images import check_images
 from signstep.engine.keys import RowDraws
 from signstep.engine.tree import search_dtype
 from signstep.errors import InputError, MissingExtraError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,11 @@ class Perspective:
 
     def __post_init__(self) -> None:
         if not 0 <= self.most < 0.5:
-            raise InputError(f"Perspective(most={self.most}): pass a share of the side, at least 0 and below 0.5")
+            raise InputError(
+                Arg("most", self.most),
+                remedy="pass a share of the side, at least 0 and below 0.5",
+                where="Perspective",
+            )
         _kornia()
 
     def __call__(self, u: Tensor, draws: RowDraws) -> Tensor:

@@ -12,6 +12,7 @@ from signstep.engine.images import check_images
 from signstep.engine.keys import RowDraws
 from signstep.engine.tree import per_row, search_dtype
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.physical.transforms import turned
 
 Place: TypeAlias = Literal["random"] | tuple[int, int]
@@ -25,23 +26,27 @@ class Placement:
         place: "random", anywhere inside the image; or the row and column of its upper left pixel.
         degrees: turned about its centre by an angle uniform in [-degrees, degrees].
         light: brightness added to it, uniform in [-light, light], in raw units.
-        low: of the values it may show.
-        high: of the values it may show.
+        low: end of the box that images lie in, in raw units; a patch shows nothing below it.
+        high: the other end, likewise.
     """
 
     place: Place = "random"
-    degrees: float = 0.0
-    light: float = 0.0
+    degrees: float = 10.0
+    light: float = 0.1
     low: float = 0.0
     high: float = 1.0
 
     def __post_init__(self) -> None:
         if self.place != "random" and (len(self.place) != 2 or min(self.place) < 0):
-            raise InputError(f"place={self.place!r}: pass 'random', or the row and column of the upper left pixel")
+            raise InputError(
+                Arg("place", self.place), remedy="pass 'random', or the row and column of the upper left pixel"
+            )
         if not self.degrees >= 0 or not self.light >= 0:
-            raise InputError(f"degrees={self.degrees}, light={self.light}: pass numbers of at least 0")
+            raise InputError(
+                Arg("degrees", self.degrees), Arg("light", self.light), remedy="pass numbers of at least 0"
+            )
         if not self.low < self.high:
-            raise InputError(f"box=({self.low}, {self.high}): pass (low, high) with low below high")
+            raise InputError(Arg("box", (self.low, self.high)), remedy="pass (low, high) with low below high")
 
     def check(self, shape: tuple[int, ...], image: Tensor) -> None:
         """Whether a patch of this shape (C, h, w) fits images (R, C, H, W).
@@ -55,8 +60,8 @@ class Placement:
         if shape[0] != image.shape[1] or top + shape[1] > height or left + shape[2] > width:
             where = "" if self.place == "random" else f" at {self.place}"
             raise InputError(
-                f"a patch of {tuple(shape)}{where} does not fit into images of {tuple(image.shape[1:])}; pass a "
-                "smaller size=, or another place="
+                f"a patch of {tuple(shape)}{where} does not fit into images of {tuple(image.shape[1:])}",
+                remedy=("pass a smaller", Arg("size"), ", or another", Arg("place")),
             )
 
     def __call__(self, patch: Tensor, image: Tensor, draws: RowDraws) -> Tensor:

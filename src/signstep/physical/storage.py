@@ -16,6 +16,7 @@ from signstep.errors import LoadError, SignstepError
 from signstep.io.archives import check_safetensors
 from signstep.io.documents import json_value
 from signstep.io.files import write_whole
+from signstep.registry import typed_only
 
 Made = TypeVar("Made")
 
@@ -40,13 +41,15 @@ def load_kept(path: str | Path, kind: str, make: Callable[[Mapping[str, Tensor],
     tensors, terms = _read(path, kind)
     for name, part in tensors.items():
         if not torch.isfinite(part).all():
-            raise LoadError(f"{path}: {name} holds NaN or infinite values; pass a file that signstep saved as a {kind}")
+            raise LoadError(
+                f"{path}: {name} holds NaN or infinite values", remedy=f"pass a file that signstep saved as a {kind}"
+            )
     try:
         return make(tensors, terms)
     except (SignstepError, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         raise LoadError(
-            f"{path} does not hold the parts of a {kind} ({type(error).__name__}: {error}); pass a file that signstep "
-            "saved as one"
+            f"{path} does not hold the parts of a {kind} ({type(error).__name__}: {error})",
+            remedy="pass a file that signstep saved as one",
         ) from error
 
 
@@ -70,9 +73,13 @@ def _read(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         found, terms = said.get("signstep"), json_value(said.get("terms", "null"), "what it says of itself")
     except (OSError, SafetensorError, LoadError) as error:
-        raise LoadError(f"{path} cannot be read: {error}; pass a file that signstep saved as a {kind}") from error
+        raise LoadError(
+            f"{path} cannot be read: {error}", remedy=f"pass a file that signstep saved as a {kind}"
+        ) from error
     if found != kind or not isinstance(terms, dict):
-        raise LoadError(f"{path} holds {found or 'no signstep object'}, not a {kind}; pass a file saved as one")
+        raise LoadError(
+            f"{path} holds {found or 'no signstep object'}, not a {kind}", remedy="pass a file saved as one"
+        )
     return tensors, terms
 
 
@@ -92,7 +99,8 @@ def threat_terms(threat: ThreatModel) -> tuple[dict[str, Any], dict[str, Tensor]
 def threat_from(plain: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> ThreatModel:
     """The threat that `threat_terms` took apart."""
     parts = {**plain, **{name: tensors[name] for name in ("eps", "low", "high", "mask") if name in tensors}}
-    made = threat_model(
-        parts["norm"], parts["eps"], box=(parts["low"], parts["high"]), mask=parts.get("mask"), grid=parts["grid"]
-    )
+    with typed_only():  # the name of the norm is the file's
+        made = threat_model(
+            parts["norm"], parts["eps"], box=(parts["low"], parts["high"]), mask=parts.get("mask"), grid=parts["grid"]
+        )
     return ThreatModel(made.norm, made.eps, made.low, made.high, made.mask, made.grid, parts["label"])

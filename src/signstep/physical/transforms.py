@@ -1,7 +1,7 @@
 """What may happen to an input between the attacker and the model: declared, differentiable, drawn for each row.
 
 A transform maps inputs (R, ...) in raw units and the rows' draws to what the model is shown. Pass one, or a `Compose`
-of several, as ``transform=`` of `signstep.attack`: success is then judged over draws that no search has used.
+of several, as the ``transform`` of an `ss.Model`: success is then judged over draws that no search has used.
 """
 
 import math
@@ -16,6 +16,7 @@ from signstep.engine.keys import RowDraws
 from signstep.engine.transform import Transform
 from signstep.engine.tree import per_row, search_dtype
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.physical.perspective import Perspective
 
 __all__ = [
@@ -233,4 +234,4 @@ def _between(draws: RowDraws, purpose: str, low: float, high: float) -> Tensor:
 def _check(who: str, name: str, value: float, below: float = math.inf) -> None:
     if not 0 <= value < below:
         limit = "" if below == math.inf else f" and below {below:g}"
-        raise InputError(f"{who}({name}={value}): pass a number of at least 0{limit}")
+        raise InputError(Arg(name, value), remedy=f"pass a number of at least 0{limit}", where=who)

@@ -4,27 +4,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from signstep.data.pools import Data, Pool, pools
 from signstep.engine import arrays
+from signstep.engine.around import region_around
 from signstep.engine.counts import Count
 from signstep.engine.keys import Key
-from signstep.engine.oracles import Autograd
 from signstep.engine.origin import contained
 from signstep.engine.problem import judge
-from signstep.engine.region import region_around
-from signstep.engine.tasks import Task, TaskName, ignored
+from signstep.engine.tasks import ignored
 from signstep.engine.threat import ThreatModel, one_example
 from signstep.engine.tree import per_row, search_dtype
-from signstep.engine.untouched import Mode
 from signstep.errors import InputError, ThreatError
-from signstep.model.predictor import Kind, Selector
+from signstep.messages import Arg
+from signstep.model.declaration import Callee, Model
+from signstep.model.search import Search, refuse, search_of
 from signstep.model.space import Statistic
-from signstep.model.subject import Model, Question, Subject
+from signstep.model.subject import Question, Subject
 from signstep.physical.storage import count_of, load_kept, save_kept, threat_from, threat_terms
 
 _KIND = "universal change"
@@ -96,28 +96,25 @@ class Universal:
 
     def success(
         self,
-        model: Model,
+        model: Model | Callee,
         data: Data,
         *,
-        task: Task | TaskName = "auto",
         mean: Statistic = None,
         std: Statistic = None,
-        inputs: Literal["raw", "normalised"] = "raw",
-        output: Selector = None,
-        outputs: Kind = "auto",
-        mode: Mode = "eval",
     ) -> Count:
         """Fooled, of the examples that this model gets right untouched: other data, or another model.
 
-        The arguments are those of `signstep.attack`.
+        Args:
+            model: an `ss.Model`, or a bare nn.Module or callable.
+            data: batches (x, y), or two tensors.
+            mean: of a bare network: it wants (x - mean) / std.
+            std: see ``mean``.
         """
-        subject = Subject.of(
-            model, task=task, mean=mean, std=std, inputs=inputs, output=output, outputs=outputs, mode=mode
-        )
-        key = Key(self.seed).fold("universal")
-        pool, _ = pools(
-            data, 0, rows=256, home=arrays.Home(model), key=key, without=self.target, span=None, ignore=ignored(task)
-        )
+        declared = Model.of(model, mean=mean, std=std)
+        key, home = Key(self.seed).fold("universal"), arrays.Home(declared.network)
+        without, ignore = self.target, ignored(declared.task)
+        pool, _ = pools(data, 0, rows=256, home=home, key=key, without=without, span=None, ignore=ignore)
+        subject = Subject.of(declared)
         return _success(subject, pool, self.delta, self.threat, self.target, key)
 
     def __str__(self) -> str:
@@ -129,8 +126,8 @@ class Universal:
 
 
 @contained
-def universal(  # noqa: D417 - the arguments it shares with `attack` are described there
-    model: Model,
+def universal(
+    model: Model | Callee,
     data: Data,
     *,
     threat: ThreatModel,
@@ -140,15 +137,9 @@ def universal(  # noqa: D417 - the arguments it shares with `attack` are describ
     cap: float = 9.0,
     target: int | None = None,
     holdout: float | Data = 0.5,
-    task: Task | TaskName = "auto",
-    loss: str | None = None,
     mean: Statistic = None,
     std: Statistic = None,
-    inputs: Literal["raw", "normalised"] = "raw",
-    output: Selector = None,
-    outputs: Kind = "auto",
-    mode: Mode = "eval",
-    seed: int = 0,
+    search: Search | None = None,
 ) -> Universal:
     """One displacement that fools the model on as many examples of a data set as it can.
 
@@ -159,7 +150,7 @@ def universal(  # noqa: D417 - the arguments it shares with `attack` are describ
     applied to each example when delta is. All examples count, also those that are wrong untouched.
 
     Args:
-        model: see `signstep.attack`, as for the arguments not listed here.
+        model: an `ss.Model`, or a bare nn.Module or callable.
         data: batches (x, y) that can be read again, or two tensors; y None takes the model's predictions.
         threat: norm, eps, box, mask and grid; each one for all examples.
         epochs: passes over the data.
@@ -168,7 +159,9 @@ def universal(  # noqa: D417 - the arguments it shares with `attack` are describ
         cap: examples whose loss is larger push no further.
         target: a class to lead all examples to; those that have it are left out.
         holdout: share of the examples to judge by, chosen by content and seed; 0 for none; or other data.
-        seed: all randomness.
+        mean: see `signstep.attack`.
+        std: see `signstep.attack`.
+        search: loss, surrogates, draws, engine, seed: an `ss.Search`; ``target`` is an argument of its own here.
 
     Returns:
         A `Universal`: ``.delta``, ``.apply(x)``, ``.save(path)``, ``.train``, ``.heldout``, ``.control``.
@@ -185,21 +178,18 @@ def universal(  # noqa: D417 - the arguments it shares with `attack` are describ
         (torch.Size([4]), True)
     """
     if epochs < 1 or not step > 0:
-        raise InputError(f"epochs={epochs}, step={step}: pass epochs >= 1 and step > 0")
-    subject = Subject.of(
-        model, task=task, loss=loss, mean=mean, std=std, inputs=inputs, output=output, outputs=outputs, mode=mode
+        raise InputError(Arg("epochs", epochs), Arg("step", step), remedy="pass epochs >= 1 and step > 0")
+    declared, search = Model.of(model, mean=mean, std=std), search_of(search)
+    refuse(
+        search,
+        "universal",
+        target="one change leads all examples to one class: pass target= to universal()",
+        budget="the change is kept in raw units",
     )
-    key = Key(seed).fold("universal")
-    learn, judged = pools(
-        data,
-        holdout,
-        rows=rows,
-        home=arrays.Home(model),
-        key=key,
-        without=target,
-        span=_span(threat, inputs),
-        ignore=ignored(task),
-    )
+    subject = Subject.of(declared, search)
+    key, home = Key(search.seed).fold("universal"), arrays.Home(declared.network)
+    span, ignore = _span(threat, declared.inputs), ignored(declared.task)
+    learn, judged = pools(data, holdout, rows=rows, home=home, key=key, without=target, span=span, ignore=ignore)
     delta: Tensor | None = None
     with subject.opened():
         for epoch in range(epochs):
@@ -207,22 +197,26 @@ def universal(  # noqa: D417 - the arguments it shares with `attack` are describ
             for number, (x, y) in enumerate(learn):
                 question = _ask(subject, x, y, threat, target, key)
                 delta = _start(question, threat) if delta is None else delta
-                gradient = _push(question, delta, cap, key.fold("epoch", epoch, "batch", number))
+                gradient = _push(question, subject, delta, cap, key.fold("epoch", epoch, "batch", number))
                 delta = _stepped(delta, gradient, threat, length)
     if delta is None:
-        raise InputError("data has no examples to learn from; pass at least one batch, or a smaller holdout")
+        raise InputError(
+            Arg("data"), "has no examples to learn from", remedy="pass at least one batch, or a smaller holdout"
+        )
     control = _random(delta, threat, key)
     train = _success(subject, learn, delta, threat, target, key)
     heldout = None if judged is None else _success(subject, judged, delta, threat, target, key)
     against = _success(subject, learn if judged is None else judged, control, threat, target, key)
-    return Universal(delta.cpu(), threat, target, train, heldout, against, seed)
+    return Universal(delta.cpu(), threat, target, train, heldout, against, search.seed)
 
 
 def displaced(delta: Tensor, x: Tensor, threat: ThreatModel) -> Tensor:
     """x + delta inside the threat around each row of x."""
     if x.shape[1:] != delta.shape:
         raise InputError(
-            f"x has examples of shape {tuple(x.shape[1:])}, the change {tuple(delta.shape)}; pass its like"
+            Arg("x"),
+            f"has examples of shape {tuple(x.shape[1:])}, the change {tuple(delta.shape)}",
+            remedy="pass its like",
         )
     region = region_around(x, threat)
     moved = region.land(region.project(delta.to(x.device, search_dtype(x.dtype)).expand(x.shape)))
@@ -240,17 +234,19 @@ def _start(question: Question, threat: ThreatModel) -> Tensor:
     assert isinstance(x, Tensor)
     several = one_example(threat, x.ndim)
     if several is not None:
-        raise ThreatError(f"{several} is given for each example; one change for all needs one {several} for all")
+        raise ThreatError(
+            f"{several} is given for each example, and one change is for all", remedy=f"pass one {several} for all"
+        )
     if threat.eps is None:
-        raise ThreatError("eps=None would let one change be any input; pass the length it may have")
+        raise ThreatError(Arg("eps", None), "would let one change be any input", remedy="pass the length it may have")
     return torch.zeros(x.shape[1:], dtype=search_dtype(x.dtype), device=x.device)
 
 
-def _push(question: Question, delta: Tensor, cap: float, key: Key) -> Tensor:
+def _push(question: Question, subject: Subject, delta: Tensor, cap: float, key: Key) -> Tensor:
     """The summed gradient over the examples whose loss is not beyond the cap."""
     assert isinstance(question.x, Tensor)
     point = question.region.land(question.region.project(delta.expand(question.x.shape)))
-    score, gradient = Autograd()(question.problem, point, key)
+    score, gradient = question.oracle(subject.oracle)(question.problem, point, key)
     assert isinstance(gradient, Tensor)
     gradient = question.region.restrict(torch.nan_to_num(gradient.to(delta.dtype), 0.0, 0.0, 0.0))
     assert isinstance(gradient, Tensor)

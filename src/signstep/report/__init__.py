@@ -10,6 +10,7 @@ from signstep.auditing.result import Result
 from signstep.errors import InputError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
+from signstep.messages import Arg
 from signstep.report.markdown import checklist_markdown
 from signstep.report.page import page
 from signstep.report.pictures import gallery, of_a_report, places, save_strips
@@ -49,7 +50,9 @@ def write_report(
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"folder={str(folder)!r} does not exist or is no folder; make it first, or pass another")
+        raise InputError(
+            Arg("folder", folder), "does not exist or is no folder", remedy="make it first, or pass another"
+        )
     check_folder(folder)
     shown = gallery(result, points)
     html = page(result, examine(result, ignore), shown).encode()
@@ -75,7 +78,11 @@ def check_folder(folder: Path) -> None:
     """
     pictures = folder / "pictures"
     if pictures.exists() and not pictures.is_dir():
-        raise InputError(f"{pictures} is a file, and a report puts its folder there; move it, or pass another folder")
+        raise InputError(
+            f"{pictures} is a file, and a report puts its folder there", remedy="move it, or pass another folder"
+        )
     for path in places(pictures):
         if not of_a_report(path):
-            raise InputError(f"{path} is no picture of a report and would be lost; move it, or pass another folder")
+            raise InputError(
+                f"{path} is no picture of a report and would be lost", remedy="move it, or pass another folder"
+            )

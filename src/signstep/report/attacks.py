@@ -2,7 +2,8 @@
 
 import math
 
-from signstep.auditing.result import AttackResult, Result
+from signstep.auditing.record import AttackResult
+from signstep.auditing.result import Result
 from signstep.auditing.table import iterated
 from signstep.engine.statistics import wilson
 from signstep.report.numerals import NONE, fraction, interval, number, percent, seconds, share

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from signstep.auditing.result import UPPER_BOUND, AttackResult, Result
+from signstep.auditing.record import UPPER_BOUND, AttackResult
+from signstep.auditing.result import Result
 from signstep.auditing.table import asks, claim, clean_word
 from signstep.report.attacks import strongest, success, targeted
 from signstep.report.numerals import fraction, interval, percent, seconds, share

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from signstep.auditing.result import NOT_RUN, Result
+from signstep.auditing.record import NOT_RUN
+from signstep.auditing.result import Result
 from signstep.report.attacks import strongest
 from signstep.report.charts import bar
 from signstep.report.numerals import fraction, interval, percent, share

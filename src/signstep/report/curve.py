@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from signstep.auditing.result import CurvePoint, Result
+from signstep.auditing.record import CurvePoint
+from signstep.auditing.result import Result
 from signstep.engine.statistics import wilson
 from signstep.report.attacks import strongest, targeted
 from signstep.report.charts import round_step

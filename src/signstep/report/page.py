@@ -8,7 +8,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from signstep.auditing.findings import Finding
-from signstep.auditing.result import UPPER_BOUND, Result
+from signstep.auditing.record import UPPER_BOUND
+from signstep.auditing.result import Result
 from signstep.auditing.table import claim, clean_word, is_objective, sentence
 from signstep.plain import one_line, plain
 from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted

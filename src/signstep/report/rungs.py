@@ -3,7 +3,8 @@
 from markupsafe import Markup
 
 from signstep.auditing.figures import Step, steps
-from signstep.auditing.result import AttackResult, Result
+from signstep.auditing.record import AttackResult
+from signstep.auditing.result import Result
 from signstep.auditing.table import asks
 from signstep.engine.statistics import quantile, wilson
 from signstep.report.charts import line_chart

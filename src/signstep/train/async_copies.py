@@ -11,7 +11,7 @@ def item_later(number: Tensor) -> Callable[[], float]:
 
     Reading it at once would leave the card without work until the next of it is asked for.
 
-    >>> arriving(torch.tensor(0.5))()
+    >>> item_later(torch.tensor(0.5))()
     0.5
     """
     number = number.detach()

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.train.draws import BatchDraws
 from signstep.train.objectives import Frame
 
@@ -71,6 +72,8 @@ def check_images(x: Tensor, crop: int, *, flip: bool) -> None:
     """
     if (crop or flip) and (x.ndim != 4 or crop >= min(x.shape[-2:])):
         raise InputError(
-            f"crop={crop}, flip={flip} move images (R, C, H, W), the inputs have shape {tuple(x.shape)}; "
-            "leave both out, or pass a crop smaller than the image"
+            Arg("crop", crop),
+            Arg("flip", flip),
+            f"move images (R, C, H, W), the inputs have shape {tuple(x.shape)}",
+            remedy="leave both out, or pass a crop smaller than the image",
         )

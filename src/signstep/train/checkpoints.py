@@ -52,8 +52,8 @@ def latest_checkpoint(folder: Path, terms: str) -> tuple[dict[str, Any] | None, 
             continue
         if state["terms"] != terms:
             raise InputError(
-                f"{path} belongs to a run with other settings, data or model; pass what that run was given, or another "
-                "folder"
+                f"{path} belongs to a run with other settings, data or model",
+                remedy="pass what that run was given, or another folder",
             )
         return state, tuple(notes)
     return None, tuple(notes)

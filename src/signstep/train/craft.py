@@ -18,6 +18,7 @@ from signstep.engine.region import BallRegion
 from signstep.engine.threat import ThreatModel
 from signstep.engine.tree import per_row, search_dtype
 from signstep.errors import GradientError, InputError
+from signstep.messages import Arg
 from signstep.train.draws import BatchDraws
 from signstep.train.recipes import TrainingRecipe
 
@@ -38,7 +39,9 @@ def ball(x: Tensor, threat: ThreatModel, *, share: float = 1.0, check: bool = Tr
         InputError: x or threat cannot be trained on.
     """
     if not isinstance(threat, ThreatModel) or threat.eps is None:
-        raise InputError(f"threat={threat!r}: training needs a ball with an eps, such as ss.linf('8/255')")
+        raise InputError(
+            Arg("threat", threat), ": training needs a ball with an eps", remedy="pass one, such as ss.linf('8/255')"
+        )
     if threat.grid is not None:
         threat = replace(threat, grid=None)  # a grid is for points that are scored, not for those that are learnt from
     x = x.detach()
@@ -129,7 +132,10 @@ def input_gradient(
             loss(outputs), u, retain_graph=keep or twice, create_graph=twice, allow_unused=True
         )
     if gradient is None:
-        raise GradientError("the model's outputs do not depend on its input; training against an attack needs a path")
+        raise GradientError(
+            "the model's outputs do not depend on its input, and training against an attack needs a path",
+            remedy="remove detach, argmax or NumPy on the way",
+        )
     return (finite(gradient) if _halved(point.device.type) else gradient), outputs
 
 

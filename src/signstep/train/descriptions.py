@@ -6,7 +6,7 @@ from signstep.train.recipes import OPTIONS, training_recipe
 
 _SIGN = "the steepest unit step of the norm, sign(g) for L-infinity"
 
-_TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
+TEXTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "natural": (
         "minimise J(x)",
         ("No defence: what the others are compared with. Robust accuracy near 0 at the usual eps is to be expected.",),
@@ -112,12 +112,12 @@ def explained(name: str) -> str:
         InputError: no such recipe.
     """
     row = training_recipe(name)
-    formula, pitfalls = _TEXTS[row.name]
+    formula, pitfalls = TEXTS.get(row.name, ("(a training recipe of your own, of which nothing is written here)", ()))
     lines = [f"{row.name}, a training recipe (signstep train --recipe {row.name})", row.title, ""]
     lines += [textwrap.fill(formula, 96, initial_indent="    ", subsequent_indent="    ")]
     if "s(" in formula:
         lines += [f"    s: {_SIGN}", "    g: gradient of J at a point;  P: projection onto ball and box"]
-    lines += ["", "Pitfalls"]
+    lines += ["", "Pitfalls"] if pitfalls else []
     lines += [textwrap.fill(text, 96, initial_indent="  - ", subsequent_indent="    ") for text in pitfalls]
     options = ", ".join(f"{option}={getattr(row, option)}" for option in OPTIONS)
     lines += ["", f"Start      {row.placed}", f"Projection {row.projected}"]

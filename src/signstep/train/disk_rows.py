@@ -10,6 +10,7 @@ from torch import Tensor
 
 from signstep.errors import LoadError
 from signstep.io.files import WriteError, written
+from signstep.messages import Arg
 
 _NAME = "rows"
 
@@ -55,7 +56,8 @@ def rows_on_disk(source: Source, folder: Path) -> tuple["np.ndarray[Any, Any]", 
             path = _kept(source, folder, "floats", np.float32)
     except WriteError as error:
         raise LoadError(
-            f"{folder} cannot take the training rows ({error.reason}); pass another folder, or leave --on-disk out"
+            f"{folder} cannot take the training rows ({error.reason})",
+            remedy=("pass another folder, or leave out", Arg("on_disk")),
         ) from error
     return np.load(path, mmap_mode="r"), source.labels
 

@@ -13,11 +13,12 @@ from signstep.engine.origin import contained
 from signstep.engine.threat import ThreatModel
 from signstep.engine.untouched import untouched
 from signstep.io.folders import sweep
+from signstep.model.declaration import Model
 from signstep.model.space import Statistic
 from signstep.train.alarm import Event, Reading, judge, parted
 from signstep.train.checkpoints import latest_checkpoint, save_checkpoint
+from signstep.train.deployed import trained_module
 from signstep.train.log import write_log
-from signstep.train.normalised import Normalised
 from signstep.train.prepare import in_memory, most_held
 from signstep.train.probe import cost, cost_of_selection, look, robust_rows
 from signstep.train.recipes import TrainingRecipe, training_recipe
@@ -74,6 +75,8 @@ class Trained:
         training_seconds: of steps.
         checking_seconds: of looks and validations.
         partial: stopped before the end.
+        model: what was trained, declared as it was given: ready for `signstep.audit`.
+        changed: whether the weights of the module that was given are others than before: it is trained in place.
     """
 
     recipe: TrainingRecipe
@@ -91,6 +94,8 @@ class Trained:
     training_seconds: float
     checking_seconds: float
     partial: bool
+    model: Model
+    changed: bool
 
     @property
     def overfitting(self) -> str:
@@ -109,7 +114,7 @@ class Trained:
 
 @contained
 def fit(
-    model: nn.Module,
+    model: Model | nn.Module,
     x: "Inputs | arrays.Array",
     y: Tensor | arrays.Array | None = None,
     *,
@@ -121,8 +126,7 @@ def fit(
     fabric: Fabric | None = None,
     folder: Path | None = None,
     save_seconds: float = 30.0,
-    watch: Callable[[Moment], None] | None = None,
-    stopping: Callable[[], bool] | None = None,
+    watch: Callable[[Moment], bool | None] | None = None,
 ) -> Trained:
     """Train a classifier against an attacker, watch for collapse, and leave the best weights in ``model``.
 
@@ -130,7 +134,7 @@ def fit(
     ``folder`` in between. The process's random state is left as it was.
 
     Args:
-        model: from raw inputs to class scores; trained in place.
+        model: an nn.Module to class scores, or an `ss.Model` of one; trained in place.
         x: training inputs in raw units: a floating point tensor (N, ...); a NumPy array of floats, or of bytes that are
             divided by 255, such as ``numpy.load("x.npy", mmap_mode="r")`` for what does not fit into memory; or a torch
             Dataset of single examples (x, y).
@@ -138,14 +142,13 @@ def fit(
         threat: what may change, with an eps.
         recipe: see `signstep.train.TRAINING_RECIPES`.
         settings: see `Settings`.
-        mean: the model wants (x - mean) / std: a number, or one for each channel. The threat stays in raw units.
+        mean: of a bare module: it wants (x - mean) / std. The threat stays in raw units.
         std: see ``mean``.
         fabric: a ``lightning_fabric.Fabric`` that was launched: each process takes a part of every batch, on its own
             device. Precision stays the affair of ``settings``.
         folder: for checkpoints and the log; a run that lies there is gone on with. None keeps nothing.
         save_seconds: between two checkpoints, about.
-        watch: called after every step.
-        stopping: asked after every step whether to stop there.
+        watch: called after every step; True ends the run there, to be gone on with from ``folder``.
 
     Returns:
         A `Trained` record.
@@ -157,9 +160,10 @@ def fit(
     """
     begun = training_recipe(recipe)
     team = Team(fabric)
+    declared = Model.of(model, mean=mean, std=std)
+    outer = trained_module(declared)
     if fabric is not None:
-        model.to(fabric.device)
-    outer = model if mean is None and std is None else Normalised(model, mean, std)
+        outer.to(fabric.device)
     run = Run(outer, x, y, threat, begun, settings or Settings(), team)
     notes: tuple[str, ...] = ()
     if folder is not None:
@@ -170,7 +174,7 @@ def fit(
             run.load(state)
             notes = (*notes, f"went on from step {run.step}")
     with untouched(), in_memory(run):
-        stopped = _Loop(run, begun, folder, save_seconds, watch).go(stopping or (lambda: False))
+        stopped = _Loop(run, begun, folder, save_seconds, watch).go()
     outer.load_state_dict(run.best["weights"] if run.best else run.delivered.state_dict())
     outer.eval()
     return Trained(
@@ -189,6 +193,8 @@ def fit(
         training_seconds=run.training_seconds,
         checking_seconds=run.checking_seconds,
         partial=stopped,
+        model=declared,
+        changed=run.step > 0,
     )
 
 
@@ -214,7 +220,7 @@ class _Loop:
         begun: TrainingRecipe,
         folder: Path | None,
         save_seconds: float,
-        watch: Callable[[Moment], None] | None,
+        watch: Callable[[Moment], bool | None] | None,
     ) -> None:
         self.run, self.folder, self.save_seconds, self.watch = run, folder, save_seconds, watch
         self.saved = time.perf_counter()
@@ -232,7 +238,7 @@ class _Loop:
             cost_of_selection() * max(least, self.choice_rows), _CHOICE_SHARE * step_cost, run.total // _LEAST_CHOICES
         )
 
-    def go(self, stopping: Callable[[], bool]) -> bool:
+    def go(self) -> bool:
         """Until the end, or until asked or made to stop; whether it was before the end."""
         run = self.run
         if run.events and run.events[-1].action == "stop":
@@ -246,12 +252,11 @@ class _Loop:
             gone_on = event is None or event.action == "ignore"
             if self.choice_rows and gone_on and (step % self.choice_every == 0 or last):
                 self._choose()
-            if self.watch is not None:
-                self.watch(self._moment(loss, reading, event))
+            wish = self.watch is not None and bool(self.watch(self._moment(loss, reading, event)))
             if event is not None and event.action == "stop":
                 self._save(force=True)
                 return True
-            asked = run.team.agreed(stopping())
+            asked = run.team.agreed(wish)
             self._save(force=asked or run.step >= run.total)
             if asked and run.step < run.total:
                 return True

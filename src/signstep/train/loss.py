@@ -9,7 +9,10 @@ from torch.nn import functional as F  # noqa: N812
 from signstep.engine.origin import contained
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.messages import Arg, Blank
+from signstep.model.declaration import Model
 from signstep.train.craft import Forward, ball
+from signstep.train.deployed import trained_module
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory
 from signstep.train.objectives import OBJECTIVES, Batch
@@ -20,7 +23,7 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 
 @contained
 def adversarial_loss(
-    model: Forward,
+    model: Model | Forward,
     x: Tensor,
     y: Tensor,
     recipe: str | TrainingRecipe = "n-fgsm",
@@ -39,7 +42,7 @@ def adversarial_loss(
     and the next call with the same ``memory`` takes the step.
 
     Args:
-        model: from inputs to scores; a module, or a function around one.
+        model: from inputs to scores; a module, a function around one, or an `ss.Model` of a module.
         x: inputs (R, ...), raw; a graph of their own (embeddings) is kept for the update, not for the attack.
         y: labels.
         recipe: "n-fgsm", "pgd-at:steps=7", ... (``signstep.train.TRAINING_RECIPES``) or a recipe.
@@ -66,23 +69,39 @@ def adversarial_loss(
     chosen = training_recipe(recipe)
     if chosen.fade != 1:
         raise InputError(
-            f"recipe={recipe!r}: fade={chosen.fade:g} needs a run of known length; pass another weight= by and by"
+            Arg("recipe", recipe),
+            Arg("fade", chosen.fade, shown=f"{chosen.fade:g}"),
+            "needs a run of known length",
+            remedy=("pass another", Arg("weight"), "by and by"),
         )
     if criterion is not None and chosen.objective == "bounded":
         raise InputError(
-            f"recipe={chosen.name!r} bounds cross-entropy by margins; drop criterion=, or take another recipe"
+            Arg("recipe", chosen.name),
+            "bounds cross-entropy by margins",
+            remedy=("drop", Arg("criterion"), ", or take another recipe"),
         )
     if memory is None and chosen.objective in ("free", "prior"):
         raise InputError(
-            f"recipe={chosen.name!r} remembers; pass memory=signstep.train.Memory(), the same at each call"
+            Arg("recipe", chosen.name),
+            "remembers",
+            remedy=("pass", Arg("memory", Blank("signstep.train.Memory()")), ", the same at each call"),
         )
     if ids is None and chosen.objective == "prior":
-        raise InputError(f"recipe={chosen.name!r} remembers each example; pass ids=, row numbers in the training set")
+        raise InputError(
+            Arg("recipe", chosen.name),
+            "remembers each example",
+            remedy=("pass", Arg("ids"), ", row numbers in the training set"),
+        )
     if smoothing and criterion is not None:
-        raise InputError(f"smoothing={smoothing:g} belongs to cross-entropy; put it into your criterion, or drop one")
+        raise InputError(
+            Arg("smoothing", smoothing, shown=f"{smoothing:g}"),
+            "belongs to cross-entropy",
+            remedy="put it into your criterion, or drop one",
+        )
+    forward: Forward = trained_module(model) if isinstance(model, Model) else model
     rowwise, learnt = losses(smoothing, criterion)
     draws = BatchDraws(len(x), x.device, generator)
-    batch = Batch(model, x, y, chosen, ball(x, threat), draws, rowwise, learnt, memory or Memory(), ids)
+    batch = Batch(forward, x, y, chosen, ball(x, threat), draws, rowwise, learnt, memory or Memory(), ids)
     return OBJECTIVES[chosen.objective](batch)
 
 
@@ -99,8 +118,9 @@ def losses(smoothing: float, criterion: Criterion | None) -> tuple[Criterion, Cr
         value = given(outputs, y)
         if value.shape != (len(y),):
             raise InputError(
-                f"criterion returned shape {tuple(value.shape)} for {len(y)} rows; return one loss for each row, "
-                "such as with reduction='none'"
+                Arg("criterion"),
+                f"returned shape {tuple(value.shape)} for {len(y)} rows",
+                remedy="return one loss for each row, such as with reduction='none'",
             )
         return value
 

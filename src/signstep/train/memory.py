@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 class Memory:
@@ -36,7 +37,9 @@ class Memory:
             InputError: an id is negative, where the rows of the training set are not known.
         """
         if self._rows is None and bool((ids < 0).any()):
-            raise InputError(f"ids has the entry {int(ids.min())}; pass row numbers of the training set, from 0")
+            raise InputError(
+                Arg("ids"), f"has the entry {int(ids.min())}", remedy="pass row numbers of the training set, from 0"
+            )
         prior, drift, seen = self._room(int(ids.max()) + 1 if self._rows is None else self._rows, fresh)
         known = seen[ids].reshape(-1, *([1] * (fresh.ndim - 1)))
         return torch.where(known, prior[ids], fresh), torch.where(known, drift[ids], 0.0)

@@ -14,11 +14,12 @@ from torch.nn import functional as F  # noqa: N812
 from signstep.certify.bounds import ends, worst_margins
 from signstep.engine.region import BallRegion
 from signstep.errors import InputError, ModelError
+from signstep.messages import Arg
 from signstep.model.layout import ChannelsLast
 from signstep.train.craft import Forward, advanced, craft, finite, frozen, inner_mode, input_gradient, noise
+from signstep.train.deployed import Deployed
 from signstep.train.draws import BatchDraws
 from signstep.train.memory import Memory
-from signstep.train.normalised import Normalised
 from signstep.train.recipes import Objective, TrainingRecipe
 
 
@@ -210,7 +211,7 @@ def bounded(batch: Batch) -> Tensor:
     share = batch.recipe.weight
     low, high = ends(batch.region)
     network = network_of(batch.model)
-    if isinstance(network, Normalised):
+    if isinstance(network, Deployed):
         low, high = network.space.normalise(low), network.space.normalise(high)
         network = network_of(network.model)
     kind = batch.x.device.type
@@ -220,7 +221,8 @@ def bounded(batch: Batch) -> Tensor:
         try:
             margins = worst_margins(network, low.to(batch.x.dtype), high.to(batch.x.dtype), batch.y)
         except ModelError as error:
-            raise ModelError(f"{error}; or pass a recipe without bounds, such as n-fgsm") from error
+            instead = "; or pass a recipe without bounds, such as n-fgsm"
+            raise ModelError(*error.parts, remedy=(*error.cure, instead), where=error.where) from error
     bounds = F.cross_entropy(margins, batch.y, reduction="none")
     if share < 1:
         outputs = batch.model(batch.moved(batch.crafted()))
@@ -243,7 +245,11 @@ def network_of(model: object) -> nn.Module:
     while isinstance(network, ChannelsLast) or hasattr(network, "_orig_mod"):
         network = network.model if isinstance(network, ChannelsLast) else network._orig_mod
     if not isinstance(network, nn.Module):
-        raise InputError(f"model is a {type(network).__name__}; bounds go through layers, pass the nn.Module itself")
+        raise InputError(
+            Arg("model"),
+            f"is a {type(network).__name__}, and bounds go through layers",
+            remedy="pass the nn.Module itself",
+        )
     return network
 
 

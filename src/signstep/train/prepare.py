@@ -12,6 +12,7 @@ from signstep.engine import arrays
 from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, ModelError, SignstepError
+from signstep.messages import Arg
 from signstep.train.augment import check_images
 from signstep.train.craft import ball
 from signstep.train.order import split
@@ -54,14 +55,18 @@ def prepare(
     """
     everything, device = rows_of(x, y, home.dtype), home.device
     if len(everything) < 8:
-        raise InputError(f"x has {len(everything)} rows; training needs at least 8")
+        raise InputError(Arg("x"), f"has {len(everything)} rows", remedy="pass at least 8")
     if settings.validation == 0 and settings.on_collapse != "ignore":
         raise InputError(
-            f"validation=0 leaves no rows to see a collapse by, and on_collapse={settings.on_collapse!r}; hold some "
-            "out, or pass on_collapse='ignore'"
+            Arg("validation", 0),
+            "leaves no rows to see a collapse by, with",
+            Arg("on_collapse", settings.on_collapse),
+            remedy=("hold some out, or pass", Arg("on_collapse", "ignore")),
         )
     if isinstance(threat.eps, Tensor) and threat.eps.ndim:
-        raise InputError("eps is given for each example; training takes batches in any order: pass one number")
+        raise InputError(
+            Arg("eps"), "is given for each example, and training takes batches in any order", remedy="pass one number"
+        )
     seen = False
     for part in everything.blocks():
         ball(part, threat)  # says what is wrong with data or threat before any work is done
@@ -91,14 +96,16 @@ def check_team(team: Team, recipe: TrainingRecipe, settings: Settings) -> None:
     """
     if team.size > 1 and settings.focus:
         raise InputError(
-            f"focus={settings.focus:g} goes by the loss of single examples, of which {team.size} processes would each "
-            "know a part; pass focus=0, or one process"
+            Arg("focus", settings.focus, shown=f"{settings.focus:g}"),
+            f"goes by the loss of single examples, of which {team.size} processes would each know a part",
+            remedy=("pass", Arg("focus", 0), ", or one process"),
         )
-    for used in (recipe, *([] if settings.cure is None else [training_recipe(settings.cure)])):
+    for used in (recipe, *([] if settings.cure is None else [training_recipe(settings.cure, argument="cure")])):
         if team.size > 1 and used.start in ("prior", "carried"):
             raise InputError(
-                f"recipe={used.name!r} remembers what it did with single examples, and {team.size} processes would "
-                "each remember a part; pass another recipe, or one process"
+                Arg("recipe", used.name),
+                f"remembers what it did with single examples, and {team.size} processes would each remember a part",
+                remedy="pass another recipe, or one process",
             )
 
 
@@ -110,8 +117,10 @@ def check_passes(recipe: TrainingRecipe, settings: Settings) -> None:
     """
     if settings.focus and settings.epochs <= recipe.replays:
         raise InputError(
-            f"focus={settings.focus:g}, epochs={settings.epochs}: {recipe.name} makes one pass, which sees all rows "
-            f"since no loss is known before it; pass epochs={recipe.replays + 1} or more, or focus=0"
+            Arg("focus", settings.focus, shown=f"{settings.focus:g}"),
+            Arg("epochs", settings.epochs),
+            f": {recipe.name} makes one pass, which sees all rows since no loss is known before it",
+            remedy=("pass", Arg("epochs", recipe.replays + 1), "or more, or", Arg("focus", 0)),
         )
 
 
@@ -139,6 +148,7 @@ def in_memory(run: Going) -> Iterator[None]:
         if isinstance(error, SignstepError):
             raise
         raise ModelError(
-            f"memory ran out at step {run.step} of {run.total} with batch={run.settings.batch}; pass a smaller batch, "
-            "what was saved stays"
+            f"memory ran out at step {run.step} of {run.total} with",
+            Arg("batch", run.settings.batch),
+            remedy="pass a smaller batch, what was saved stays",
         ) from error

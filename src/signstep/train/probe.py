@@ -14,6 +14,7 @@ from signstep.api import attack
 from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
 from signstep.engine.untouched import untouched
+from signstep.model.search import Search
 from signstep.train.craft import ball, input_gradient, noise
 from signstep.train.draws import BatchDraws
 
@@ -47,8 +48,8 @@ def cost_of_selection() -> float:
 
 def look(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, seed: int = 0) -> Look:
     """Look at a model on rows x (R, ...) with labels y (R,)."""
-    weak = attack(model, x, y, threat=threat, recipe="fgsm", seed=seed)
-    strong = attack(model, x, y, threat=threat, recipe=f"pgd:steps={_LOOK_STEPS}", seed=seed)
+    weak = attack(model, x, y, threat=threat, recipe="fgsm", search=Search(seed=seed))
+    strong = attack(model, x, y, threat=threat, recipe=f"pgd:steps={_LOOK_STEPS}", search=Search(seed=seed))
     assert isinstance(weak.x, Tensor)
     assert isinstance(strong.x, Tensor)
     with untouched(model), torch.no_grad():
@@ -72,7 +73,11 @@ def robust_rows(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, *, 
     found = 0
     for part, labels in zip(torch.split(x, 512), torch.split(y, 512), strict=True):
         found += int(
-            (~attack(model, part, labels, threat=threat, recipe=f"pgd:steps={_CHOICE_STEPS}", seed=seed).fooled).sum()
+            (
+                ~attack(
+                    model, part, labels, threat=threat, recipe=f"pgd:steps={_CHOICE_STEPS}", search=Search(seed=seed)
+                ).fooled
+            ).sum()
         )
     return found
 

@@ -4,12 +4,14 @@ A recipe says where the inner attack starts, how far it steps, whether it is bro
 which objective the weights follow. Training may leave the allowed set where its paper does; audits never do.
 """
 
-import difflib
 import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from signstep.errors import InputError
+from signstep.importing import Spelling, is_spec, name_and_options
+from signstep.messages import Arg
+from signstep.registry import Brought, Registry, UnknownNameError
 
 Start = Literal["clean", "uniform", "gaussian", "sign", "prior", "carried"]
 Objective = Literal["clean", "adversarial", "mixed", "trades", "aligned", "prior", "free", "bounded"]
@@ -61,19 +63,38 @@ class TrainingRecipe:
     def __post_init__(self) -> None:
         if self.steps < 0 or self.replays < 1 or not self.step >= 0 or not self.spread >= 0 or self.reset < 0:
             raise InputError(
-                f"{self.name}: steps={self.steps}, step={self.step:g}, spread={self.spread:g}, replays={self.replays}, "
-                f"reset={self.reset}; pass numbers of at least 0, and replays of at least 1"
+                Arg("steps", self.steps),
+                Arg("step", self.step, shown=f"{self.step:g}"),
+                Arg("spread", self.spread, shown=f"{self.spread:g}"),
+                Arg("replays", self.replays),
+                Arg("reset", self.reset),
+                remedy="pass numbers of at least 0, and replays of at least 1",
+                where=self.name,
             )
         if self.mode not in ("train", "eval"):
-            raise InputError(f"{self.name}: mode={self.mode!r}; pass train or eval")
+            raise InputError(Arg("mode", self.mode), remedy="pass train or eval", where=self.name)
         if self.objective == "bounded" and not 0 < self.weight <= self.weight * max(1.0, self.fade) <= 1:
             raise InputError(
-                f"{self.name}: weight={self.weight:g}, fade={self.fade:g}; the bounds have a share above 0, up to 1"
+                Arg("weight", self.weight, shown=f"{self.weight:g}"),
+                Arg("fade", self.fade, shown=f"{self.fade:g}"),
+                remedy="pass a share of the bounds above 0, up to 1",
+                where=self.name,
             )
         if not 0 <= self.fade < math.inf or (self.fade != 1 and self.weight == 0):
-            raise InputError(f"{self.name}: fade={self.fade:g} of weight={self.weight:g}; pass a factor for a weight")
+            raise InputError(
+                Arg("fade", self.fade, shown=f"{self.fade:g}"),
+                "of",
+                Arg("weight", self.weight, shown=f"{self.weight:g}"),
+                remedy="pass a factor for a weight",
+                where=self.name,
+            )
         if self.objective in ("aligned", "prior") and self.steps != 1:
-            raise InputError(f"{self.name}: steps={self.steps}; it shares the gradient of one step, pass steps=1")
+            raise InputError(
+                Arg("steps", self.steps),
+                ": the recipe shares the gradient of one step",
+                remedy=("pass", Arg("steps", 1)),
+                where=self.name,
+            )
 
     @property
     def robust(self) -> bool:
@@ -249,14 +270,37 @@ _ROWS = (
     ),
 )
 
-TRAINING_RECIPES: dict[str, TrainingRecipe] = {row.name: row for row in _ROWS}
+
+def _row_of(brought: Brought) -> TrainingRecipe:
+    """The row that was brought.
+
+    Raises:
+        InputError: it is none, or has another name.
+    """
+    row = brought.thing
+    if not isinstance(row, TrainingRecipe):
+        raise InputError(f"it is a {type(row).__name__}", remedy="name a TrainingRecipe")
+    if row.name != brought.name and not is_spec(brought.name):
+        raise InputError(f"the row calls itself {row.name!r}", remedy=f"give it the name {brought.name!r}")
+    return replace(row, name=brought.name)
+
+
+TRAINING_RECIPES: Registry[TrainingRecipe] = Registry(
+    "signstep.training_recipes",
+    Spelling("the training recipe", "row", "my_training:RECIPE"),
+    _row_of,
+    {row.name: row for row in _ROWS},
+    argument="recipe",
+)
 
 _FIXED = ("name", "title", "source", "objective", "start")
 OPTIONS = tuple(field.name for field in fields(TrainingRecipe) if field.name not in _FIXED)
 
 
-def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
-    """A recipe by its name, perhaps with options: ``"n-fgsm"``, ``"pgd-at:steps=7,step=0.3"``.
+def training_recipe(spec: str | TrainingRecipe, *, argument: str = "recipe") -> TrainingRecipe:
+    """A recipe by its name, perhaps with options: ``"n-fgsm"``, ``"pgd-at:steps=7,step=0.3"``, ``"mine:ROW"``.
+
+    ``argument`` is what it is passed as, for messages.
 
     Raises:
         InputError: no such recipe or option, or a value that does not fit.
@@ -266,27 +310,28 @@ def training_recipe(spec: str | TrainingRecipe) -> TrainingRecipe:
     """
     if isinstance(spec, TrainingRecipe):
         return spec
-    name, _, options = spec.strip().partition(":")
-    if name not in TRAINING_RECIPES:
-        near = difflib.get_close_matches(name, TRAINING_RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"pass one of {', '.join(TRAINING_RECIPES)}"
-        raise InputError(f"recipe={name!r} is not a training recipe; {hint}")
-    row = TRAINING_RECIPES[name]
+    name, options = name_and_options(spec.strip())
+    try:
+        row = TRAINING_RECIPES.find(name)
+    except UnknownNameError as error:
+        raise InputError(Arg(argument, name), *error.parts[1:], remedy=error.cure) from error
     changes: dict[str, Any] = {}
     for piece in filter(None, (part.strip() for part in options.split(","))):
         option, equals, value = piece.partition("=")
         if not equals or option not in OPTIONS:
-            raise InputError(f"recipe={spec!r}: {piece!r} is no option; pass NAME=VALUE with {', '.join(OPTIONS)}")
-        changes[option] = _read(spec, option, value, type(getattr(row, option)))
+            raise InputError(
+                Arg(argument, spec), f": {piece!r} is no option", remedy=f"pass NAME=VALUE with {', '.join(OPTIONS)}"
+            )
+        changes[option] = _read(Arg(argument, spec), option, value, type(getattr(row, option)))
     return replace(row, **changes)
 
 
-def _read(spec: str, option: str, value: str, kind: type) -> Any:
+def _read(said: Arg, option: str, value: str, kind: type) -> Any:
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise InputError(f"recipe={spec!r}: {option}={value!r}; pass true or false")
+            raise InputError(said, f": {option}={value!r} is neither", remedy="pass true or false")
         return value.lower() == "true"
     try:
         return kind(value)
     except ValueError as error:
-        raise InputError(f"recipe={spec!r}: {option}={value!r} is not a number") from error
+        raise InputError(said, f": {option}={value!r} is not a number", remedy="pass one") from error

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from signstep.engine import arrays
 from signstep.engine.tasks import class_indices
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.train.async_copies import sent
 
 Inputs: TypeAlias = "Tensor | np.ndarray[Any, Any] | Dataset[Any]"
@@ -56,22 +57,28 @@ def rows_of(x: Inputs, y: Tensor | arrays.Array | None, dtype: torch.dtype | Non
     """
     if isinstance(x, Dataset):
         if y is not None:
-            raise InputError("x is a Dataset, which has labels of its own; leave y out")
+            raise InputError(Arg("x"), "is a Dataset, which has labels of its own", remedy="leave y out")
         return FromDataset(x)
     if isinstance(x, np.ndarray) and not isinstance(x, np.ma.MaskedArray):
         if x.dtype.kind != "f" and x.dtype != np.uint8:
             raise InputError(
-                f"x is an array of {x.dtype}; pass bytes, which are divided by 255, or floats in raw units"
+                Arg("x"),
+                f"is an array of {x.dtype}",
+                remedy="pass bytes, which are divided by 255, or floats in raw units",
             )
         return Stored(x, _labels(x, y), dtype=dtype)
     if not arrays.is_array(x):
         raise InputError(
-            f"x is {_said(x)}; pass a floating point tensor (N, ...) in raw input units, a NumPy array or a Dataset"
+            Arg("x"),
+            f"is {_said(x)}",
+            remedy="pass a floating point tensor (N, ...) in raw input units, a NumPy array or a Dataset",
         )
     plain = arrays.one_tensor(x, arrays.Home(dtype=dtype)).detach()
     if not plain.is_floating_point():
         raise InputError(
-            f"x is {_said(plain)}; pass a floating point tensor (N, ...) in raw input units, a NumPy array or a Dataset"
+            Arg("x"),
+            f"is {_said(plain)}",
+            remedy="pass a floating point tensor (N, ...) in raw input units, a NumPy array or a Dataset",
         )
     return InMemory(plain, _labels(plain, y))
 
@@ -188,7 +195,9 @@ class FromDataset:
             return len(self.data)  # type: ignore[arg-type]
         except TypeError as error:
             raise InputError(
-                f"x is a {type(self.data).__name__} without a length; pass a Dataset with examples by number"
+                Arg("x"),
+                f"is a {type(self.data).__name__} without a length",
+                remedy="pass a Dataset with examples by number",
             ) from error
 
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,21 +206,22 @@ class FromDataset:
         pairs = [self.data[place] for place in places]
         for place, pair in zip(places, pairs, strict=True):
             if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-                raise InputError(f"example {place} of x is a {type(pair).__name__}; each must be a pair (x, y)")
+                raise InputError(f"example {place} of x is a {type(pair).__name__}", remedy="make each a pair (x, y)")
         home = arrays.Home(dtype=torch.float32)
         xs, ys = [], []
         for place, (x, y) in zip(places, pairs, strict=True):
             plain = arrays.inputs(x, [], name=f"x of example {place}", home=home)
             if not isinstance(plain, Tensor) or not plain.is_floating_point():
                 raise InputError(
-                    f"example {place} of x has {_said(plain)}; make it a floating point tensor in raw input units"
+                    f"example {place} of x has {_said(plain)}",
+                    remedy="make it a floating point tensor in raw input units",
                 )
             label = arrays.label(y, name=f"y of example {place}")
             xs.append(plain)
             ys.append(class_indices(label.reshape(-1), 1, None, f"y of example {place}"))
         shapes = {tuple(x.shape) for x in xs}
         if len(shapes) > 1:
-            raise InputError(f"examples of x have the shapes {sorted(shapes)[:3]}; bring them to one shape")
+            raise InputError(f"examples of x have the shapes {sorted(shapes)[:3]}", remedy="bring them to one shape")
         return torch.stack(xs), torch.cat(ys)
 
     def blocks(self) -> Iterator[Tensor]:
@@ -243,12 +253,16 @@ def _some(rows: Stored) -> bytes:
 def _labels(x: "Tensor | np.ndarray[Any, Any]", y: "Tensor | arrays.Array | None") -> Tensor:
     """Class numbers (N,) int64, one for each row."""
     if x.ndim < 2:
-        raise InputError(f"x has shape {tuple(x.shape)}; pass inputs (N, ...)")
+        raise InputError(Arg("x", tuple(x.shape), of="shape"), remedy="pass inputs (N, ...)")
     labels = arrays.labels(y)
     if labels is None:
-        raise InputError(f"y is missing for {len(x)} rows of x; pass class numbers, int64 ({len(x)},)")
+        raise InputError(
+            Arg("y"), f"is missing for {len(x)} rows of x", remedy=f"pass class numbers, int64 ({len(x)},)"
+        )
     if labels.ndim == 0 or len(labels) != len(x):
-        raise InputError(f"y has shape {tuple(labels.shape)} for {len(x)} rows; pass one class number for each")
+        raise InputError(
+            Arg("y", tuple(labels.shape), of="shape"), f"for {len(x)} rows", remedy="pass one class number for each"
+        )
     return class_indices(labels, len(x), None, "y")
 
 

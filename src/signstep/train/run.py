@@ -19,6 +19,7 @@ from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
 from signstep.engine.untouched import reseed
 from signstep.errors import ModelError, SignstepError
+from signstep.messages import Arg
 from signstep.model.layout import channels_last, overrun, to_channels_first
 from signstep.train.alarm import Event, Reading
 from signstep.train.async_copies import item_later, sent
@@ -212,8 +213,9 @@ class Run:
         value = self.team.mean(arrived(), self.device)
         if not math.isfinite(value):
             raise ModelError(
-                f"the loss became {value} at step {self.step} of {self.total} (epoch {self.epoch:.1f}): training "
-                "diverged; pass a smaller rate, or a longer warm_up"
+                f"the loss became {value} at step {self.step} of {self.total} (epoch {self.epoch:.1f}): "
+                "training diverged",
+                remedy=("pass a smaller", Arg("rate"), ", or a longer", Arg("warm_up")),
             )
         return value
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 Maker: TypeAlias = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 OnCollapse = Literal["stop", "recover", "ignore"]
@@ -91,42 +92,47 @@ class Settings:
     def __post_init__(self) -> None:
         for name, low in (("epochs", 1), ("batch", 1), ("crop", 0)):
             if getattr(self, name) < low:
-                raise InputError(f"{name}={getattr(self, name)}; pass a whole number of at least {low}")
+                raise InputError(Arg(name, getattr(self, name)), remedy=f"pass a whole number of at least {low}")
         if self.check_every is not None and self.check_every < 1:
-            raise InputError(f"check_every={self.check_every}; pass steps of at least 1, or None")
+            raise InputError(Arg("check_every", self.check_every), remedy="pass steps of at least 1, or None")
         for name, top in (("smoothing", 1.0), ("average", 1.0), ("hold", 1.0), ("warm_up", 1.0), ("validation", 0.9)):
             if not 0 <= getattr(self, name) < top:
-                raise InputError(f"{name}={getattr(self, name)}; pass a share of at least 0 and below {top:g}")
+                raise InputError(Arg(name, getattr(self, name)), remedy=f"pass a share of at least 0 and below {top:g}")
         if self.hold + self.warm_up > 1:
             raise InputError(
-                f"hold={self.hold:g}, warm_up={self.warm_up:g}: eps would never be whole; pass shares that "
-                "add up to at most 1"
+                Arg("hold", self.hold, shown=f"{self.hold:g}"),
+                Arg("warm_up", self.warm_up, shown=f"{self.warm_up:g}"),
+                ": eps would never be whole",
+                remedy="pass shares that add up to at most 1",
             )
-        for name, fits, remedy in (
-            ("augment", 0 < self.augment <= 1, "pass a share of the run above 0, up to 1 for all of it"),
+        for name, fits, text, remedy in (
+            ("augment", 0 < self.augment <= 1, "", "pass a share of the run above 0, up to 1 for all of it"),
             (
                 "augment",
                 self.augment == 1 or self.crop or self.flip,
-                "nothing is moved; pass crop or flip too, or drop it",
+                "moves nothing",
+                "pass crop or flip too, or drop it",
             ),
-            ("focus", 0 <= self.focus < math.inf, "pass a power above 0, such as 1, or 0 for none"),
-            ("max_norm", 0 <= self.max_norm < math.inf, "pass a length above 0, or 0 for no limit"),
+            ("focus", 0 <= self.focus < math.inf, "", "pass a power above 0, such as 1, or 0 for none"),
+            ("max_norm", 0 <= self.max_norm < math.inf, "", "pass a length above 0, or 0 for no limit"),
         ):
             if not fits:
-                raise InputError(f"{name}={getattr(self, name)}; {remedy}")
+                raise InputError(Arg(name, getattr(self, name)), text, remedy=remedy)
         if not (self.rate > 0 and math.isfinite(self.rate)) or not 0 < self.peak < 1:
-            raise InputError(f"rate={self.rate}, peak={self.peak}; pass a rate above 0 and a peak between 0 and 1")
+            raise InputError(
+                Arg("rate", self.rate), Arg("peak", self.peak), remedy="pass a rate above 0 and a peak between 0 and 1"
+            )
         for name, known in (
             ("schedule", ("one-cycle", "cosine", "constant")),
             ("on_collapse", ("stop", "recover", "ignore")),
             ("autocast", tuple(_AUTOCAST)),
         ):
             if getattr(self, name) not in known:
-                raise InputError(f"{name}={getattr(self, name)!r}; pass one of {', '.join(known)}")
+                raise InputError(Arg(name, getattr(self, name)), remedy=f"pass one of {', '.join(known)}")
         if isinstance(self.optimiser, str) and self.optimiser not in _OPTIMISERS:
             raise InputError(
-                f"optimiser={self.optimiser!r}; pass one of {', '.join(_OPTIMISERS)}, or a function from the weights "
-                "to an optimiser"
+                Arg("optimiser", self.optimiser),
+                remedy=f"pass one of {', '.join(_OPTIMISERS)}, or a function from the weights to an optimiser",
             )
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from signstep.errors import InputError, LoadError, MissingExtraError, SignstepWarning
+from signstep.messages import Arg
 from signstep.train.alarm import Reading
 
 
@@ -62,8 +63,8 @@ class MLflow:
                 self._module.start_run()
         except Exception as error:  # servers, files and databases fail each in their own way
             raise LoadError(
-                f"mlflow cannot begin a run ({_short(error)}); set MLFLOW_TRACKING_URI to a place that it can write "
-                "to, or leave mlflow out"
+                f"mlflow cannot begin a run ({_short(error)})",
+                remedy="set MLFLOW_TRACKING_URI to a place that it can write to, or leave mlflow out",
             ) from error
         self._lost = False
 
@@ -76,7 +77,7 @@ class MLflow:
         except Exception as error:
             self._lost = True
             text = f"mlflow takes no metrics any more ({_short(error)}); training goes on, and log.csv has them all"
-            warnings.warn(text, SignstepWarning, stacklevel=2)
+            warnings.warn(SignstepWarning(text), stacklevel=2)
 
     def close(self) -> None:
         """The run stays the caller's to end."""
@@ -91,7 +92,7 @@ def sinks(names: Sequence[str], folder: Path) -> list[Sink]:
     """
     for name in names:
         if name not in ("tensorboard", "mlflow"):
-            raise InputError(f"log_to={name!r}; pass tensorboard, mlflow or both")
+            raise InputError(Arg("log_to", name), remedy="pass tensorboard, mlflow or both")
     return [TensorBoard(folder) if name == "tensorboard" else MLflow() for name in names]
 
 

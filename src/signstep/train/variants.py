@@ -5,6 +5,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from signstep.errors import InputError
+from signstep.importing import name_and_options
+from signstep.messages import Arg
 from signstep.train.recipes import OPTIONS, TrainingRecipe, training_recipe
 from signstep.train.settings import Settings
 
@@ -27,14 +29,16 @@ def variant(spec: str, settings: Settings) -> tuple[TrainingRecipe, Settings]:
     >>> recipe.steps, settings.smoothing
     (7, 0.1)
     """
-    name, _, options = spec.strip().partition(":")
+    name, options = name_and_options(spec.strip())
     own: list[str] = []
     knobs: list[str] = []
     for piece in filter(None, (part.strip() for part in options.split(","))):
         option = piece.partition("=")[0].strip()
         if option not in (*OPTIONS, *_KNOBS):
             raise InputError(
-                f"recipe={spec!r}: {piece!r} is no option; pass NAME=VALUE with {', '.join((*OPTIONS, *_KNOBS))}"
+                Arg("recipe", spec),
+                f": {piece!r} is no option",
+                remedy=f"pass NAME=VALUE with {', '.join((*OPTIONS, *_KNOBS))}",
             )
         (knobs if option in _KNOBS else own).append(piece)
     return training_recipe(f"{name}:{','.join(own)}"), with_knobs(settings, knobs)
@@ -53,9 +57,11 @@ def with_knobs(settings: Settings, given: Sequence[str]) -> Settings:
     for text in given:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals or name not in _KNOBS:
-            raise InputError(f"setting {text!r}: pass NAME=VALUE with {', '.join(_KNOBS)}")
+            raise InputError(
+                Arg("set", text, python=f"setting {text!r}"), remedy=f"pass NAME=VALUE with {', '.join(_KNOBS)}"
+            )
         if name in changes:
-            raise InputError(f"setting {name} is given twice; keep one")
+            raise InputError(Arg("set", name, python=f"setting {name}"), "is given twice", remedy="keep one")
         changes[name] = _read(text, value, getattr(settings, name), name)
     return replace(settings, **changes)
 
@@ -65,10 +71,12 @@ def _read(text: str, value: str, now: object, name: str) -> Any:
         return None
     if isinstance(now, bool):
         if value.lower() not in ("true", "false"):
-            raise InputError(f"setting {text!r}: pass true or false")
+            raise InputError(Arg("set", text, python=f"setting {text!r}"), remedy="pass true or false")
         return value.lower() == "true"
     kind: Any = int if name == "check_every" else str if now is None or callable(now) else type(now)
     try:
         return kind(value)
     except ValueError as error:
-        raise InputError(f"setting {text!r}: {value!r} is not a number") from error
+        raise InputError(
+            Arg("set", text, python=f"setting {text!r}"), f": {value!r} is not a number", remedy="pass one"
+        ) from error

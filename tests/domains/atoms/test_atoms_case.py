@@ -15,6 +15,7 @@ from atom_samples import cluster, slab
 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.rescore import allowed
+from signstep.auditing.run import Run
 from signstep.domains.atoms import CHECKERS, case, infer
 from signstep.domains.atoms.potential import as_potential
 from signstep.domains.atoms.schema import read_schema
@@ -57,7 +58,7 @@ def several(path: Path) -> Path:
 def test_the_example_runs_and_its_points_can_be_checked() -> None:
     made = case(Request(limit=1))
     evidence = Evidence()
-    result = audit_case(replace(made, attacks=FAST, curve=False), evidence=evidence)
+    result = audit_case(replace(made, attacks=FAST, curve=False), run=Run(evidence=evidence))
     assert result.examples == 1
     assert result.fooled == 1
     points = evidence.tensors()
@@ -78,7 +79,7 @@ def test_structures_of_several_sizes_in_one_audit(tmp_path: Path) -> None:
     made = case(Request(data=str(several(tmp_path / "s.xyz")), model="emt"))
     assert made.total == 3
     evidence = Evidence()
-    result = audit_case(replace(made, attacks=FAST, curve=False, summary=lambda *_: ()), evidence=evidence)
+    result = audit_case(replace(made, attacks=FAST, curve=False, summary=lambda *_: ()), run=Run(evidence=evidence))
     assert result.examples == 3
     points = evidence.tensors()
     assert allowed(result, points, CHECKERS).holds
@@ -111,7 +112,9 @@ def test_a_structure_has_the_same_answer_in_any_order(tmp_path: Path) -> None:
     for name in ("a.xyz", "b.xyz"):
         made = case(Request(data=str(tmp_path / name), model="emt"))
         evidence = Evidence()
-        audit_case(replace(made, attacks=("pgd:steps=3",), curve=False, summary=lambda *_: ()), evidence=evidence)
+        audit_case(
+            replace(made, attacks=("pgd:steps=3",), curve=False, summary=lambda *_: ()), run=Run(evidence=evidence)
+        )
         points = evidence.tensors()
         found.append({int(x[-1, 0]): point for x, point in zip(points["x"], points["x_adv"], strict=True)})
     assert found[0].keys() == found[1].keys()
@@ -230,9 +233,9 @@ def test_unequal_lengths_are_one_sentence() -> None:
         ('rise = "much"', "rise = 'much'; pass a number in eV"),
         ('norm = "l1"', "norm='l1'; pass linf, atom or l2"),
         ("eps = 0", "eps=0.0; pass a length"),
-        ("steps = 4", "'steps' is not known; a schema of atoms has rise"),
+        ("steps = 4", "'steps' is not known; write one of rise"),
         ("disagreement = 0.1", "disagreement needs a second potential"),
-        ("quiet = 3", "quiet = 3; it has the numbers relative and floor"),
+        ("quiet = 3", "quiet = 3; write the numbers relative and floor"),
         ("potential = 3", "potential = 3; pass a text"),
         ("fmax = -1.0", "fmax=-1.0; pass a share between 0 and 1"),
     ],
@@ -266,12 +269,12 @@ def test_levels_for_each_structure(tmp_path: Path) -> None:
     ("request_", "message"),
     [
         (Request(threat="pixel:0.1"), "norm='pixel'; pass linf, atom or l2"),
-        (Request(threat="linf:far"), "threat 'linf:far'; write linf:0.05"),
+        (Request(threat="linf:far"), "threat='linf:far'; write linf:0.05"),
         (Request(model="emd"), "potential='emd' is not one of emt, lj, morse, graph"),
         (Request(model="nowhere:calc"), "nowhere:calc: the module cannot be imported"),
         (Request(model="ase:nothing"), "the module ase has no function nothing"),
         (Request(model_args=("speed=3",), model="graph"), "takes no arguments, got"),
-        (Request(label_column="y"), "label_column has no meaning"),
+        (Request(label_column="y"), "label_column='y' has no meaning"),
     ],
 )
 def test_requests_that_make_no_sense_are_one_sentence(request_: Request, message: str) -> None:

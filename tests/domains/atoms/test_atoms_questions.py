@@ -159,7 +159,7 @@ def test_the_same_seed_gives_the_same_answer() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "l1"}, "norm=l1 is not for atoms; pass linf, atom"),
+        ({"norm": "l1"}, "norm='l1' is not for atoms; pass linf, atom"),
         ({"eps": -0.1}, "eps=-0.1 is negative"),
         ({"eps": "far"}, "eps='far' is not a number"),
         (
@@ -168,7 +168,7 @@ def test_the_same_seed_gives_the_same_answer() -> None:
         ),
         ({"recipe": "nothing"}, "recipe='nothing' is not one of"),
         ({"which": [99]}, "which names the atom 99, the structure has 13"),
-        ({"which": "Au"}, "has no atoms of 'Au'; it has"),
+        ({"which": "Au"}, "has no atoms of 'Au'; pass one of"),
         ({"which": [True, False]}, "which has 2 entries for the 13 atoms"),
     ],
 )

@@ -36,7 +36,7 @@ def test_attacks_fail_what_random_errors_do_not(loop: ClosedLoop) -> None:
     start, steps = starts(PLANT, 6, seed=11), 200
     x = {"error": torch.zeros(6, steps, 4), "start": start}
     threat = sensor_threat(SENSORS)
-    outcome = ss.attack(loop, x, threat={"error": threat}, task=ss.Objective(0.0), recipe="pgd:steps=20")
+    outcome = ss.attack(ss.Model(loop, task=ss.Objective(0.0)), x, threat={"error": threat}, recipe="pgd:steps=20")
     assert int(outcome.fooled.sum()) >= 5
     assert bool(outcome.verified.all())
     trials = random_trials(loop, start, steps, threat=threat, count=200)
@@ -50,7 +50,7 @@ def test_the_causal_attack_does_not_know_the_future(loop: ClosedLoop) -> None:
     for steps in (40, 60):
         x = {"error": torch.zeros(3, steps, 4), "start": start}
         outcome = ss.attack(
-            loop, x, threat={"error": threat}, task=ss.Objective(0.0), recipe=CausalFgsm(loop, horizon=20)
+            ss.Model(loop, task=ss.Objective(0.0)), x, threat={"error": threat}, recipe=CausalFgsm(loop, horizon=20)
         )
         assert bool(outcome.verified.all())
         assert not bool(outcome.undetermined.any())

@@ -7,6 +7,7 @@ import torch
 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.domains import Request, audit_case
 from signstep.domains.control import CHECKERS, case
 from signstep.errors import InputError, LoadError
@@ -32,7 +33,7 @@ def test_a_loop(tmp_path: Path) -> None:
     path.write_text(LOOP)
     made = case(Request(schema=path, limit=4))
     kept = Evidence()
-    result = audit_case(made, evidence=kept)
+    result = audit_case(made, run=Run(evidence=kept))
     assert (result.examples, result.clean_right) == (4, 4)
     assert result.attack("pgd:steps=20").fooled == 4
     assert result.attack("random-sign").fooled == 0
@@ -160,10 +161,10 @@ def test_skipped_series_are_in_the_notes(tmp_path: Path) -> None:
 def test_halves_that_are_missing(tmp_path: Path) -> None:
     data = waves(tmp_path)
     (tmp_path / "waves_TRAIN.ts").unlink()
-    with pytest.raises(InputError, match=r"there is no waves_TRAIN\.ts to train a model on; pass --model"):
+    with pytest.raises(InputError, match=r"there is no waves_TRAIN\.ts to train a model on; pass model="):
         case(Request(data=str(data)))
     (tmp_path / "a.csv").write_text("a,label\n" + 20 * "1,x\n" + 19 * "2,y\n")
-    with pytest.raises(InputError, match=r"the class 'y' has too few series .* \(1 in all\); pass --model"):
+    with pytest.raises(InputError, match=r"the class 'y' has too few series .* \(1 in all\); pass model="):
         case(Request(data=str(tmp_path / "a.csv")))
     (tmp_path / "empty.csv").touch()
     with pytest.raises(LoadError, match=r"empty\.csv is empty or starts with an empty line"):

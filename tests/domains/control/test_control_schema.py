@@ -91,9 +91,11 @@ def test_requests_that_make_no_sense(tmp_path: Path) -> None:
         case(Request(threat="budget:-1"))
     with pytest.raises(InputError, match="need a model"):
         case(Request(weights=tmp_path / "w.safetensors"))
-    with pytest.raises(InputError, match="label_column has no meaning"):
+    with pytest.raises(InputError, match="label_column='y' has no meaning"):
         case(Request(label_column="y"))
-    with pytest.raises(InputError, match="has plant = 'cart-pole', and --data gives recorded series"):
+    with pytest.raises(
+        InputError, match="plant = 'cart-pole' in the schema is a closed loop, and data= gives recorded series"
+    ):
         case(Request(data=str(tmp_path), schema=written(tmp_path, GOOD)))
 
 

@@ -54,7 +54,7 @@ def test_bad_lines_are_named_or_skipped_and_counted(tmp_path: Path, line: str) -
     path = ts(tmp_path, TS + line + "\n")
     with pytest.raises(InputError) as caught:
         read_ts(path)
-    assert str(caught.value) == f"waves_TEST.ts, {BAD_LINES[line]}; correct it, or pass --skip-bad to leave it out"
+    assert str(caught.value) == f"waves_TEST.ts, {BAD_LINES[line]}; correct it, or pass skip_bad=True to leave it out"
     data = read_ts(path, skip_bad=True)
     assert len(data.x) == 2
     assert data.skipped[0].startswith("1 series left out (--skip-bad); the first: ")
@@ -65,7 +65,7 @@ def test_files_that_are_no_ts(tmp_path: Path) -> None:
         read_ts(ts(tmp_path, "1,2,3"))
     with pytest.raises(LoadError, match="names no class labels"):
         read_ts(ts(tmp_path, "@classLabel false\n@data\n1,2"))
-    with pytest.raises(InputError, match="no usable series is left; 1 series left out"):
+    with pytest.raises(InputError, match="no usable series is left: 1 series left out"):
         read_ts(ts(tmp_path, TS[: TS.index("1,2")] + "1:up\n"), skip_bad=True)
 
 
@@ -107,7 +107,7 @@ def test_bad_rows_of_records(tmp_path: Path, row: str) -> None:
     plant(tmp_path, bad=row)
     with pytest.raises(InputError) as caught:
         read_tennessee(tmp_path, test=True, samples=10, stride=10)
-    assert str(caught.value) == f"{BAD_ROWS[row]}; correct it, or pass --skip-bad to leave it out"
+    assert str(caught.value) == f"{BAD_ROWS[row]}; correct it, or pass skip_bad=True to leave it out"
     kept = read_tennessee(tmp_path, test=True, samples=10, stride=10, skip_bad=True)
     assert torch.bincount(kept.y).tolist() == [35, 14]
     assert kept.skipped[0].startswith("1 rows left out")

@@ -170,7 +170,7 @@ def test_columns_can_be_ignored(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert audit(path, tmp_path / "out") == 2
     said = capsys.readouterr().err
     assert "column 'machine' is 'pump A', not a number, nor is any other of its cells" in said
-    assert "--ignore-column 'machine'" in said
+    assert "--ignore-column machine" in said
     assert audit(path, tmp_path / "out", "--ignore-column", "machine", "--attack", "fgsm", "--curve", "none") == 0
     result = Result.load(tmp_path / "out" / "result.json")
     assert any(note == "columns left out as asked: machine" for note in result.notes)
@@ -270,7 +270,7 @@ def test_files_that_are_no_archives(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--task", "segmentation"), "--task segmentation is none of series; pass multiclass or regression"),
-        (("--tolerance", "1"), "--tolerance is for --task regression, the task is 'auto'"),
+        (("--tolerance", "1"), "--tolerance 1.0 is for --task regression, the task is 'auto'"),
         (("--attack", "causal-fgsm"), "causal-fgsm is played in a closed loop; recorded series have none"),
         (("--attack", "coordinate-search"), "coordinate-search is an attack of --domain tabular alone"),
     ],

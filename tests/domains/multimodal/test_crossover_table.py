@@ -211,7 +211,7 @@ def test_shards_find_what_the_whole_finds() -> None:
 
     def verdicts(shard: tuple[int, int] | None) -> str:
         return audit(
-            victim, [(inputs, y)], threat=threats, attacks=attacks, curve=False, shard=shard
+            victim, [(inputs, y)], threat=threats, attacks=attacks, curve=False, run=ss.Run(shard=shard)
         ).per_example.verdicts["pgd:steps=3 on text"]
 
     assert verdicts((0, 2)) == verdicts(None)[::2]

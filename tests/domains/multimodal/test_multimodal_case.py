@@ -17,6 +17,7 @@ import signstep.domains.multimodal as mm
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.rescore import allowed
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.cli import app
 from signstep.domains import Request, audit_case, domain
 from signstep.domains.multimodal.choices import ids_of
@@ -30,7 +31,7 @@ from signstep.errors import InputError, LoadError
 def example() -> tuple[Result, dict[str, Tensor]]:
     kept = Evidence()
     case = domain("multimodal").case(Request(limit=40))
-    return audit_case(case, evidence=kept), kept.tensors()
+    return audit_case(case, run=Run(evidence=kept)), kept.tensors()
 
 
 def test_the_model_of_the_scenes_is_as_good_as_the_page_says() -> None:
@@ -215,12 +216,12 @@ def test_a_transformers_folder_is_a_model(tmp_path: Path) -> None:
     assert result.attack("pgd on said").unverified == 0
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")
-    with pytest.raises(LoadError, match="holds no model that transformers can read"):
+    with pytest.raises(LoadError, match=r"config.json names no architecture"):
         domain("multimodal").case(replace(request, model=str(tmp_path / "empty")))
 
 
 def test_what_is_missing_is_said() -> None:
-    with pytest.raises(InputError, match="needs --data beside what was given"):
+    with pytest.raises(InputError, match="needs data= beside what was given"):
         domain("multimodal").case(Request(model="a:b"))
 
 

@@ -78,7 +78,7 @@ def test_a_bad_row_is_named_or_left_out_and_counted(tmp_path: Path, column: str,
     rows = _rows(tmp_path)
     rows[1][column] = value
     path = _written(tmp_path, rows)
-    with pytest.raises(InputError, match=rf"pairs.jsonl, row 2, {said}.*, or leave such rows out with --skip-bad"):
+    with pytest.raises(InputError, match=rf"pairs.jsonl, row 2, {said}.*, or leave such rows out with skip_bad=True"):
         read_records(path, SCHEMA, words())
     found = read_records(path, SCHEMA, words(), skip_bad=True)
     assert found.numbers == (1, 3)
@@ -121,17 +121,23 @@ def test_tables_that_are_none(tmp_path: Path) -> None:
 SCHEMAS = [
     ("", "names no inputs"),
     ("[inputs.image]\nkind = 'image'\n", "no input has a threat"),
-    ("[inputs.image]\nkind = 'picture'\n", "kind='picture'; write one of image, text, tensor"),
-    ("[inputs.image]\nkind = 'image'\nthreats = 'linf:1'\n", r"has 'threats'; it takes kind, column"),
-    ("[inputs.image]\nkind = 'image'\nsize = 32\n", r"size=32; write a list"),
+    ("[inputs.image]\nkind = 'picture'\n", "kind = 'picture'; write one of image, text, tensor"),
+    (
+        "[inputs.image]\nkind = 'image'\nthreats = 'linf:1'\n",
+        r"has 'threats', which means nothing here; write one of kind, column",
+    ),
+    ("[inputs.image]\nkind = 'image'\nsize = 32\n", r"size = 32; write a list"),
     ("[inputs.image]\nkind = 'image'\nsize = [32]\n", r"write \[height, width\]"),
     ("[inputs.image]\nthreat = 'linf:1'\n", "is not complete"),
     ("[inputs.text]\nkind = 'text'\nthreat = 'substitutions:1'\n", "has no length"),
-    ("[inputs.text]\nkind = 'text'\nlength = 4\nthreat = 'substitutions:1'\n", "needs a table .tokenizer."),
-    ("[input.text]\nkind = 'text'\n", r"has \[input\]; a schema has inputs, label"),
+    (
+        "[inputs.text]\nkind = 'text'\nlength = 4\nthreat = 'substitutions:1'\n",
+        "needs a tokenizer; write a table .tokenizer.",
+    ),
+    ("[input.text]\nkind = 'text'\n", r"has \[input\], which means nothing here; write inputs, label"),
     ("inputs = 3\n", "write a table .inputs."),
-    ("[tokenizer]\nkind = 'bpe'\npath = 'x'\n", "kind='bpe'; write one of words, wordpiece, folder"),
-    ("[output]\nread = 'softmax'\n", "read='softmax'; write one of scores, pair"),
+    ("[tokenizer]\nkind = 'bpe'\npath = 'x'\n", "kind = 'bpe'; write one of words, wordpiece, folder"),
+    ("[output]\nread = 'softmax'\n", "read = 'softmax'; write one of scores, pair"),
     ("[inputs.image]\nkind = 'image'\nmean = [0.5]\n", "has 1 mean and 0 std"),
 ]
 

@@ -177,7 +177,7 @@ def test_wrong_budgets_words_and_texts_are_one_sentence() -> None:
         substitutions(1.5, words())
     with pytest.raises(ThreatError, match="'wolf'"):
         offers(words(), torch.randn(words().size, 4), protected=["wolf"], groups=[["wolf", "dog"]])
-    with pytest.raises(ThreatError, match="takes the choices of"):
+    with pytest.raises(ThreatError, match="pass the choices of"):
         ss.attack(lambda text: text, {"text": torch.rand(2, 3)}, threat={"text": substitutions(1, words())})
     x = offers(words(), torch.randn(words().size, 4)).choices(ids_of(words(), TEXTS))
     x[0, 0, 0] = x[0, 0, 0].roll(1)

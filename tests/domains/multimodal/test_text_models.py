@@ -8,7 +8,16 @@ from small_pairs import TEXTS, bert, clip, images, pair, pieces, words
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.domains.multimodal import Channel, Victim, ids_of, pair_scores, substitute, text_input, tokens_of
+from signstep.domains.multimodal import (
+    Channel,
+    TokenArguments,
+    Victim,
+    ids_of,
+    pair_scores,
+    substitute,
+    text_input,
+    tokens_of,
+)
 from signstep.errors import GradientError, InputError, ModelError, ThreatError
 
 pytest.importorskip("transformers", reason="needs the extra multimodal")
@@ -181,4 +190,4 @@ def test_without_a_path_to_the_text_there_is_no_gradient() -> None:
             return found
 
     with pytest.raises(GradientError):
-        substitute(Deaf(), TEXTS, torch.zeros(6, dtype=torch.int64), tokenizer, argument="text", mask="")
+        substitute(Deaf(), TEXTS, torch.zeros(6, dtype=torch.int64), tokenizer, reads=TokenArguments("text", mask=""))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from signstep.domains.tabular import Feature, Layout, Schema, TabularNet, Target
 from signstep.domains.tabular.check import check_rows
 from signstep.domains.tabular.forms import estimator_model
-from signstep.model.subject import Model
+from signstep.model.declaration import Callee
 
 TARGET = Target("y", ("no", "yes"), "yes")
 
@@ -123,7 +123,7 @@ def records(schema: Schema, count: int, seed: int = 0) -> Tensor:
     return people(schema, count, seed) if schema.relations else table(schema, count, seed)
 
 
-def fitted(kind: str, schema: Schema, seed: int = 0) -> Model:
+def fitted(kind: str, schema: Schema, seed: int = 0) -> Callee:
     """A fitted scikit-learn classifier as a model of wide rows."""
     module, _, name = kind.rpartition(".")
     options: dict[str, Any] = {"RandomForestClassifier": {"n_estimators": 5}}.get(name, {})
@@ -143,13 +143,13 @@ def fitted(kind: str, schema: Schema, seed: int = 0) -> Model:
     return estimator_model(made, schema)
 
 
-def labels_alone(schema: Schema, seed: int = 0) -> Model:
+def labels_alone(schema: Schema, seed: int = 0) -> Callee:
     """A function that says the class and nothing else."""
     inner = relu_net(schema, seed)
     return lambda wide: inner(wide).argmax(1)
 
 
-NETS: dict[str, Callable[[Schema], Model]] = {
+NETS: dict[str, Callable[[Schema], Callee]] = {
     "relu": relu_net,
     "relu, islands": lambda schema: relu_net(schema, 3, (20, 10), 2.5),
     "tanh": tanh_net,
@@ -167,14 +167,14 @@ TREES = (
 READ = ("relu", "relu, islands", "linear", *TREES[:4])
 
 
-def model_of(kind: str, schema: Schema) -> Model:
+def model_of(kind: str, schema: Schema) -> Callee:
     return NETS[kind](schema) if kind in NETS else fitted(kind, schema)
 
 
 SCHEMAS: dict[str, Callable[[], Schema]] = {"credit": credit, "numbers": numbers, "tiny": tiny}
 
 
-def granted(model: Model, schema: Schema, decoded: Tensor) -> Tensor:
+def granted(model: Callee, schema: Schema, decoded: Tensor) -> Tensor:
     """The decision for each record (R,) bool."""
     with torch.no_grad():
         said: Tensor = model(Layout(schema).widen(decoded))
@@ -197,7 +197,7 @@ def price(schema: Schema, before: Tensor, after: Tensor) -> Tensor:
     return change @ torch.tensor([feature.price for feature in schema.features], dtype=torch.float64)
 
 
-def scan(model: Model, schema: Schema, record: Tensor, grid: int = 400) -> float:
+def scan(model: Callee, schema: Schema, record: Tensor, grid: int = 400) -> float:
     """The cheapest flip of a record (F,) that changes one feature: every discrete value, others on a fine grid."""
     tried = []
     for number, feature in enumerate(schema.features):
@@ -211,13 +211,13 @@ def scan(model: Model, schema: Schema, record: Tensor, grid: int = 400) -> float
     return _cheapest(model, schema, record, torch.cat(tried))
 
 
-def every(model: Model, schema: Schema, record: Tensor) -> float:
+def every(model: Callee, schema: Schema, record: Tensor) -> float:
     """The cheapest flip of a record of a discrete schema, of all its records."""
     ranges = [torch.arange(f.low, f.high + f.step / 2, f.step).tolist() for f in schema.features]
     return _cheapest(model, schema, record, torch.tensor(list(product(*ranges)), dtype=torch.float64))
 
 
-def _cheapest(model: Model, schema: Schema, record: Tensor, tried: Tensor) -> float:
+def _cheapest(model: Callee, schema: Schema, record: Tensor, tried: Tensor) -> float:
     before = record.expand_as(tried)
     fits = allowed(schema, before, tried)
     tried, before = tried[fits], before[fits]

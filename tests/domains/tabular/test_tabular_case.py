@@ -9,6 +9,7 @@ from small_credit import credit, network, people
 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.domains.case import Request
 from signstep.domains.run import audit_case
 from signstep.domains.tabular import CoordinateSearch, Layout, case, check, infer, parse_schema, schema_text
@@ -54,7 +55,7 @@ def credit_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
 def test_an_audit_from_files_tells_its_story_and_its_points_check_again(credit_files: Request) -> None:
     evidence = Evidence()
     made = case(credit_files)
-    result = audit_case(made, evidence=evidence)
+    result = audit_case(made, run=Run(evidence=evidence))
     assert result.clean_accuracy == 1.0
     assert result.fooled > 0
     assert all(entry.unverified == 0 for entry in result.attacks)
@@ -128,13 +129,13 @@ def test_without_labels_the_decisions_count_as_right(credit_files: Request) -> N
     ("change", "kind", "said"),
     [
         ({"schema": None}, InputError, "signstep schema --domain tabular --data people.csv"),
-        ({"data": None}, InputError, "--data is missing"),
-        ({"model": None, "data": None}, InputError, "--model and --data are missing"),
+        ({"data": None}, InputError, "data is missing"),
+        ({"model": None, "data": None}, InputError, "model and data are missing"),
         ({"schema": Path("none.toml")}, LoadError, "cannot be read"),
         ({"data": "none.csv"}, LoadError, "cannot be read"),
         ({"model": "tabular_nets_for_tests:nothing"}, InputError, "must return a torch.nn.Module"),
         ({"model": "no_such_module:build"}, InputError, "there is no module no_such_module"),
-        ({"model": "trees.joblib"}, InputError, "pass --trust"),
+        ({"model": "trees.joblib", "weights": None}, InputError, "pass trust=True"),
         ({"limit": 0}, InputError, "limit=0"),
         ({"label_column": "sum"}, InputError, "sum"),
     ],
@@ -165,7 +166,7 @@ def test_a_schema_is_inferred_from_the_data_of_a_request(credit_files: Request) 
     assert schema.target.column == "granted"
     assert schema["age"].change == "none"
     assert schema["purpose"].kind == "categorical"
-    with pytest.raises(InputError, match="pass --data"):
+    with pytest.raises(InputError, match="pass data="):
         infer(Request())
 
 
@@ -177,7 +178,7 @@ def test_a_pickled_pipeline_with_trust(credit_files: Request) -> None:
     fitted = linear.LogisticRegression(max_iter=500).fit(layout.standardise(layout.widen(decoded)).numpy(), labels)
     joblib.dump(fitted, "model.joblib")
     made = case(replace(credit_files, model="model.joblib", weights=None, trust=True, limit=5))
-    assert "LogisticRegression" in made.description
+    assert "LogisticRegression" in made.model.title
     x, _ = next(iter(made.batches))
     assert isinstance(x, torch.Tensor)
     assert made.model(x).shape == (5, 2)

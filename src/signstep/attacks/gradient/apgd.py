@@ -3,9 +3,14 @@
 import torch
 from torch import Tensor
 
+from signstep.attacks.recipe import WHITE_BOX, Recipe, step_length
+from signstep.engine.attack import GradientAttack
 from signstep.engine.moves import Move, State, View, rose
+from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree, per_row, tree_map
+from signstep.errors import InputError
+from signstep.messages import Arg
 
 _MOMENTUM = 0.75
 _RISES = 0.75
@@ -70,3 +75,42 @@ def _parts(state: State) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tree]:
     if not isinstance(state, tuple) or len(state) != 6:
         raise TypeError("the state of an adaptive move has six parts")
     return state  # type: ignore[return-value]
+
+
+def apgd(
+    *, steps: int = 100, restarts: int = 1, loss: str = "own", targets: int = 0, oracle: Oracle | None = None
+) -> GradientAttack:
+    """Auto-PGD: no step size to choose, back to the best point when the loss stops rising (Croce & Hein 2020, sec. 3).
+
+    ``loss``: "ce", "margin" or "dlr"; "own" climbs what the audit was asked to climb. ``targets=9`` leads each row
+    towards the nine closest classes one after the other, as APGD-T does.
+    """
+    step_length(None, 1.0, steps)
+    if loss not in ("own", "ce", "margin", "dlr"):
+        raise InputError(
+            Arg("loss", loss),
+            remedy="pass 'ce', 'margin' or 'dlr', or 'own' for that of the audit",
+            where="apgd",
+        )
+    climbed = None if loss == "own" else loss
+    return GradientAttack(
+        "apgd",
+        adaptive(steps),
+        steps,
+        "uniform",
+        restarts,
+        oracle or Autograd(),
+        loss=climbed,
+        targets=targets,
+        keep="best",
+    )
+
+
+ROW = Recipe(
+    "apgd",
+    apgd,
+    "auto-PGD: adaptive step, momentum, best point",
+    "Croce & Hein 2020 (arXiv:2003.01690), section 3",
+    WHITE_BOX,
+    "steps + 2 forwards, steps backwards; with targets those of each, and 1 forward",
+)

@@ -14,6 +14,7 @@ from signstep.engine.problem import HELD_OUT, LOOKS, Problem
 from signstep.engine.region import ProductRegion, Region, ball_of
 from signstep.engine.tree import Tree
 from signstep.errors import InputError, VictimError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class MinimalAttack:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise InputError(f"{self.name}: steps={self.steps}; pass at least 1")
+            raise InputError(Arg("steps", self.steps), remedy="pass at least 1", where=self.name)
 
     @property
     def draws(self) -> bool:
@@ -83,14 +84,14 @@ class MinimalAttack:
             return found._replace(x=named(found.x))
         if isinstance(region, ProductRegion) or not isinstance(clean, Tensor):
             raise InputError(
-                f"{self.name} measures one change of one input, and several inputs are attacked; let the threat name "
-                "one of them, or pass a recipe for a given eps such as pgd"
+                f"{self.name} measures one change of one input, and several inputs are attacked",
+                remedy="let the threat name one of them, or pass a recipe for a given eps such as pgd",
             )
         region = ball_of(region, self.name)
         if region.norm.name not in self.norms:
             raise InputError(
-                f"{self.name} is defined for {', '.join(self.norms)}, the threat is in {region.norm.name}; pass a "
-                "threat in one of those norms, or another recipe"
+                f"{self.name} is defined for {', '.join(self.norms)}, the threat is in {region.norm.name}",
+                remedy="pass a threat in one of those norms, or another recipe",
             )
         hunt = NearestSearch(self.name, problem, region, clean, key, self.oracle)
         ended = None
@@ -109,4 +110,4 @@ def positive(name: str, **options: float) -> None:
     """
     for option, value in options.items():
         if not value > 0:
-            raise InputError(f"{name}: {option}={value}; pass a number above 0")
+            raise InputError(Arg(option, value), remedy="pass a number above 0", where=name)

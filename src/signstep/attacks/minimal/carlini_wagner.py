@@ -14,6 +14,7 @@ from signstep.engine.norms import L2
 from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.tree import per_row
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _BETAS, _TINY = (0.9, 0.999), 1e-8  # of Adam
 _SHORT = 0.999  # arctanh is infinite at the ends of the box, and tanh so flat near them that nothing would move
@@ -42,8 +43,9 @@ def carlini_wagner(
     positive("cw", rate=rate, c=c, searches=searches)
     if not (confidence >= 0 and math.isfinite(confidence)):
         raise InputError(
-            f"cw: confidence={confidence}; pass how far beyond the boundary to go, in units of the margin untouched, a "
-            "number of at least 0"
+            Arg("confidence", confidence),
+            remedy=("pass how far beyond the boundary to go, in units of the margin untouched, a number of at least 0"),
+            where="cw",
         )
     search = partial(_search, steps=steps, searches=searches, rate=rate, first=c, confidence=confidence)
     looks = searches * steps + 1

@@ -10,6 +10,7 @@ from signstep.attacks.minimal.steps import annealed, direction
 from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.tree import per_row
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _FARTHEST = 1e6  # in units: where nothing fools the length would grow without end
 
@@ -24,7 +25,9 @@ def ddn(*, steps: int = 100, gamma: float = 0.05, init: float = 1.0, oracle: Ora
     """
     positive("ddn", init=init)
     if not 0 < gamma < 1:
-        raise InputError(f"ddn: gamma={gamma}; pass the share by which the length changes, between 0 and 1")
+        raise InputError(
+            Arg("gamma", gamma), remedy="pass the share by which the length changes, between 0 and 1", where="ddn"
+        )
     search = partial(_search, steps=steps, gamma=gamma, init=init)
     return MinimalAttack("ddn", search, steps, ("l2",), lambda _: (steps + 1, steps + 1), oracle or Autograd())
 

@@ -13,6 +13,7 @@ from signstep.engine.norms import Norm
 from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.tree import per_row
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _LEAST = (
     0.1  # of the overshoot: where the box clips the steps, ever smaller ones would come to the boundary, never over
@@ -33,7 +34,9 @@ def deepfool(
     """
     positive("deepfool", candidates=candidates)
     if not overshoot >= 0:
-        raise InputError(f"deepfool: overshoot={overshoot}; pass the share to go beyond the boundary, at least 0")
+        raise InputError(
+            Arg("overshoot", overshoot), remedy="pass the share to go beyond the boundary, at least 0", where="deepfool"
+        )
     search = partial(_search, steps=steps, candidates=candidates, overshoot=overshoot)
     return MinimalAttack("deepfool", search, steps, ("l2", "linf"), lambda _: (2, steps + 1), oracle or Autograd())
 

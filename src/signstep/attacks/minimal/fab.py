@@ -14,6 +14,7 @@ from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.passes import Setting
 from signstep.engine.tree import per_row
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _FINAL = 3
 _BEYOND = 1 / 16
@@ -42,10 +43,12 @@ def fab(
     """
     positive("fab", restarts=restarts, candidates=candidates, overshoot=overshoot)
     if targets < 0:
-        raise InputError(f"fab: targets={targets}; pass the number of classes to lead to, at least 0")
+        raise InputError(
+            Arg("targets", targets), remedy="pass the number of classes to lead to, at least 0", where="fab"
+        )
     for option, value in (("bias", bias), ("backward", backward)):
         if not 0 <= value <= 1:
-            raise InputError(f"fab: {option}={value}; pass a share between 0 and 1")
+            raise InputError(Arg(option, value), remedy="pass a share between 0 and 1", where="fab")
     search = partial(
         _search,
         steps=steps,
@@ -57,7 +60,7 @@ def fab(
 
     def looks(setting: Setting) -> tuple[int, int]:
         led = targets > 0 and setting.ways > 0
-        count = int(led) + restarts * (setting.led(targets) if led else 1) * (2 * steps + 1 + _FINAL)
+        count = int(led) + restarts * (setting.reachable(targets) if led else 1) * (2 * steps + 1 + _FINAL)
         return count, count
 
     return MinimalAttack("fab", search, steps, ("linf", "l2", "l1"), looks, oracle or Autograd(), random=restarts > 1)

@@ -10,6 +10,7 @@ from signstep.attacks.minimal.steps import annealed, direction
 from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.tree import per_row
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _BEYOND = 0.01  # of the gap: on the plane itself rounding would say whether a point fools, and so would the batch
 
@@ -26,7 +27,9 @@ def fmn(*, steps: int = 100, step: float = 3.0, gamma: float = 0.05, oracle: Ora
     """
     positive("fmn", step=step)
     if not 0 < gamma < 1:
-        raise InputError(f"fmn: gamma={gamma}; pass the share by which the ball changes, between 0 and 1")
+        raise InputError(
+            Arg("gamma", gamma), remedy="pass the share by which the ball changes, between 0 and 1", where="fmn"
+        )
     search = partial(_search, steps=steps, step_size=step, gamma=gamma)
     return MinimalAttack("fmn", search, steps, ("linf", "l2", "l1"), lambda _: (steps, steps), oracle or Autograd())
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from signstep.engine.batch_invariant import row_sum
 from signstep.engine.norms import Norm, largest
 from signstep.engine.tree import per_row
+from signstep.errors import ThreatError
 
 
 def onto(norm: Norm, slope: Tensor, gain: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
@@ -23,6 +24,9 @@ def onto(norm: Norm, slope: Tensor, gain: Tensor, low: Tensor | None = None, hig
         gain: (R,), of any sign.
         low: at most 0, broadcastable to ``slope``, or None.
         high: at least 0, likewise.
+
+    Raises:
+        ThreatError: the norm is another.
     """
     sign = slope.sign() * per_row(torch.where(gain < 0, -1.0, 1.0).to(slope.dtype), slope)
     size = slope.abs().flatten(1)
@@ -32,6 +36,11 @@ def onto(norm: Norm, slope: Tensor, gain: Tensor, low: Tensor | None = None, hig
     size, most = size / peak, torch.finfo(slope.dtype).max
     wanted = torch.where(flat, 0.0, gain.abs().to(slope.dtype)[:, None] / peak).clamp_max(most)
     room = _room(sign, low, high)
+    if norm.name not in _CURVES:
+        raise ThreatError(
+            f"norm {norm.name}: the point of a plane that is nearest is known for {', '.join(_CURVES)}; write down its "
+            "curve in attacks/minimal/hyperplane.py"
+        )
     return sign * _CURVES[norm.name](size, wanted, room).reshape(slope.shape)
 
 

@@ -12,6 +12,7 @@ from signstep.engine.problem import Problem
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 Pick = Callable[[Score], Tensor]
 
@@ -69,8 +70,9 @@ def differentiated(oracle: Oracle, problem: Problem, point: Tree, key: Key, pick
     passes = [_forward(one, point, key) for one in asked]
     if any(score.loss.requires_grad and not score.ways.requires_grad for _, score in passes):
         raise InputError(
-            f"{name} follows differences of scores, and this task has none that could be differentiated (segmentation "
-            "and custom losses); pass recipe='ddn', which follows the loss"
+            f"{name} follows differences of scores, and this task has none that could be differentiated "
+            "(segmentation and custom losses)",
+            remedy=("pass", Arg("recipe", "ddn"), ", which follows the loss"),
         )
     score = mean_score([Score(*(part.detach() for part in score)) for _, score in passes])
     ways = pick(score)

@@ -16,6 +16,7 @@ from signstep.engine.problem import HELD_OUT, Problem
 from signstep.engine.region import Region
 from signstep.engine.tree import Tree, leaves, take
 from signstep.errors import InputError, VictimError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Blind:
 
     def __post_init__(self) -> None:
         if self.queries < 1:
-            raise InputError(f"random-direction: queries={self.queries}; pass at least 1")
+            raise InputError(Arg("queries", self.queries), remedy="pass at least 1", where="random-direction")
 
     def passes(self, setting: Setting) -> Passes:
         """What the plan lets one example spend: the budget and the verdict."""

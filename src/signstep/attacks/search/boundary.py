@@ -21,6 +21,7 @@ from signstep.engine.problem import HELD_OUT, LOOKS, Problem
 from signstep.engine.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.engine.tree import Tree, per_row, search_dtype
 from signstep.errors import InputError, ThreatError, VictimError
+from signstep.messages import Arg
 
 _FINEST = 10  # halvings of a search on a line, at least
 _TOGETHER = 32  # probes of a row that are asked at once, fewer of large inputs, so that few rows keep a model busy
@@ -57,7 +58,10 @@ class HopSkipJump:
     def __post_init__(self) -> None:
         if self.queries < 1 or self.samples < 2:
             raise InputError(
-                f"hop-skip-jump: queries={self.queries}, samples={self.samples}; pass at least 1 query and 2 samples"
+                Arg("queries", self.queries),
+                Arg("samples", self.samples),
+                remedy="pass at least 1 query and 2 samples",
+                where="hop-skip-jump",
             )
 
     def passes(self, setting: Setting) -> Passes:
@@ -292,12 +296,13 @@ def _alone(region: Region) -> tuple[BallRegion, str | None]:
     if isinstance(region, ProductRegion):
         if len(region.parts) != 1:
             raise ThreatError(
-                f"hop-skip-jump measures the change of one input, the threat names {list(region.parts)}; attack one"
+                f"hop-skip-jump measures the change of one input, the threat names {list(region.parts)}",
+                remedy="attack one",
             )
         ((name, region),) = region.parts.items()
     ball = ball_of(region, "hop-skip-jump")
     if not isinstance(ball.norm, (Linf, L2)):
-        raise ThreatError(f"norm {ball.norm.name}: hop-skip-jump is defined for linf and l2; pass one of them")
+        raise ThreatError(f"norm {ball.norm.name}: hop-skip-jump is defined for linf and l2", remedy="pass one of them")
     return ball, name
 
 

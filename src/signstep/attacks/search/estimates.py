@@ -16,6 +16,7 @@ from signstep.engine.region import BallRegion, ProductRegion, Region, ball_of
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree, leaves, per_row, search_dtype, tree_map
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _ROOM = 2**22  # coordinates of queries that are asked at once
 
@@ -49,9 +50,11 @@ class Differences:
 
     def __post_init__(self) -> None:
         if self.samples < 2 or self.samples % 2:
-            raise InputError(f"samples={self.samples}; pass an even number of queries for each estimate, at least 2")
+            raise InputError(
+                Arg("samples", self.samples), remedy="pass an even number of queries for each estimate, at least 2"
+            )
         if not self.sigma > 0:
-            raise InputError(f"sigma={self.sigma}; pass the length of a probe in input units, above 0")
+            raise InputError(Arg("sigma", self.sigma), remedy="pass the length of a probe in input units, above 0")
 
     @property
     def gradients(self) -> int:
@@ -169,7 +172,9 @@ def _estimated(
     name: str, directions: Literal["normal", "signs"], queries: int, samples: int, sigma: float, step: float | None
 ) -> GradientAttack:
     if queries < 3:
-        raise InputError(f"{name}: queries={queries}; pass at least 3, one for the point and two for a direction")
+        raise InputError(
+            Arg("queries", queries), remedy="pass at least 3, one for the point and two for a direction", where=name
+        )
     source = Differences(min(samples, (queries - 1) // 2 * 2), sigma, directions)
     steps = queries // source.gradients
     return GradientAttack(name, steepest(step_length(step, 2.5, steps)), steps, oracle=source)

@@ -66,7 +66,7 @@ def _painted(region: BallRegion, begin: Tensor) -> Painted:
     if isinstance(region.norm, L2):
         return Bumps.on(region, begin)
     raise ThreatError(
-        f"norm {region.norm.name}: square is defined for linf and l2; pass one of them, or another attack"
+        f"norm {region.norm.name}: square is defined for linf and l2", remedy="pass one of them, or another attack"
     )
 
 

@@ -22,6 +22,7 @@ from signstep.engine.region import Region
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree
 from signstep.errors import InputError, VictimError
+from signstep.messages import Arg
 
 _BLOCK = 100  # queries whose random numbers are drawn at once, so that drawing costs little for each
 _ROUNDING = 16  # units in the last place
@@ -63,13 +64,20 @@ class Square:
     def __post_init__(self) -> None:
         if self.queries < 1 or self.restarts < 1 or self.patience < 0:
             raise InputError(
-                f"square: queries={self.queries}, restarts={self.restarts}, patience={self.patience}; pass at least 1 "
-                "query and 1 restart, and patience 0 or more"
+                Arg("queries", self.queries),
+                Arg("restarts", self.restarts),
+                Arg("patience", self.patience),
+                remedy="pass at least 1 query and 1 restart, and patience 0 or more",
+                where="square",
             )
         if not 0 < self.p <= 1:
-            raise InputError(f"square: p={self.p}; pass the share that the first windows cover, above 0, at most 1")
+            raise InputError(
+                Arg("p", self.p),
+                remedy="pass the share that the first windows cover, above 0, at most 1",
+                where="square",
+            )
         if self.start not in ("stripes", "best"):
-            raise InputError(f"square: start={self.start!r}; pass 'stripes' or 'best'")
+            raise InputError(Arg("start", self.start), remedy="pass 'stripes' or 'best'", where="square")
 
     def passes(self, setting: Setting) -> Passes:
         """What the plan lets one example spend: the budget, or what it had spent when it gave up."""
@@ -229,5 +237,5 @@ def square(
     "halving" as in the paper, or "constant" for windows of the share ``p`` throughout.
     """
     if schedule not in SCHEDULES:
-        raise InputError(f"square: schedule={schedule!r}; pass one of {', '.join(SCHEDULES)}")
+        raise InputError(Arg("schedule", schedule), remedy=f"pass one of {', '.join(SCHEDULES)}", where="square")
     return Square(queries, p, restarts, start, patience, SCHEDULES[schedule])

@@ -57,7 +57,10 @@ def worst_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Ten
         return middle - middle.gather(1, y.unsqueeze(1)) + _reach(head.weight, inner.radius, y)
     outputs = inner if head is None else _through(head, inner)
     if outputs.centre.ndim != 2:
-        raise ModelError(f"the model's outputs have shape {tuple(outputs.centre.shape)}; margins need (R, K) scores")
+        raise ModelError(
+            f"the model's outputs have shape {tuple(outputs.centre.shape)}",
+            remedy="return scores (R, K), which have margins",
+        )
     margins = outputs.high - outputs.low.gather(1, y.unsqueeze(1))
     return margins.scatter(1, y.unsqueeze(1), 0.0)
 
@@ -143,7 +146,7 @@ class _Plan:
                 values[node] = self._attribute(model, str(node.target), given.centre)
             elif node.op == "output":
                 if not isinstance(args[0], Interval):
-                    raise ModelError(f"the model returns {type(args[0]).__name__}, not scores; {_REMEDY}")
+                    raise ModelError(f"the model returns {type(args[0]).__name__}, not scores", remedy=_REMEDY)
                 return args[0]
             else:
                 values[node] = _called(node, model, args, kwargs)
@@ -182,13 +185,14 @@ def _trace(model: nn.Module, kinds: tuple[tuple[type, bool], ...]) -> _Plan:
     except Exception as error:  # code that looks at values fails in as many ways as there are
         reason = (str(error).strip().splitlines() or [""])[0][:160]
         raise ModelError(
-            f"{type(model).__name__} cannot be traced ({type(error).__name__}: {reason}); {_REMEDY}, whose forward "
-            "does not branch on values"
+            f"{type(model).__name__} cannot be traced ({type(error).__name__}: {reason})",
+            remedy=f"{_REMEDY}, whose forward does not branch on values",
         ) from error
     if not torch.equal(before, torch.get_rng_state()):
         torch.set_rng_state(before)
         raise ModelError(
-            f"{type(model).__name__} draws random numbers; bounds hold for a network that always does the same"
+            f"{type(model).__name__} draws random numbers, and bounds hold for a network that always does the same",
+            remedy="switch them off",
         )
     constants = {
         str(node.target): getattr(whole, str(node.target))
@@ -227,13 +231,13 @@ def _called(node: fx.Node, model: nn.Module, args: Any, kwargs: Any) -> Any:
         return getattr(args[0].centre, what)(*args[1:], **kwargs)
     name, rule = _rule(node, what)
     if rule is None:
-        raise ModelError(f"no interval goes through {name}; {_REMEDY}")
+        raise ModelError(f"no interval goes through {name}", remedy=_REMEDY)
     if _overwrites(node, what) and any(len(used.users) > 1 for used in node.all_input_nodes):
-        raise ModelError(f"{name} overwrites a value that is used again; pass inplace=False there")
+        raise ModelError(f"{name} overwrites a value that is used again", remedy="pass inplace=False there")
     try:
         return rule(what, *args, **kwargs) if node.op == "call_module" else rule(*args, **kwargs)
     except TypeError as error:
-        raise ModelError(f"no interval goes through {name} here ({error}); {_REMEDY}") from error
+        raise ModelError(f"no interval goes through {name} here ({error})", remedy=_REMEDY) from error
 
 
 def _rule(node: fx.Node, what: Any) -> tuple[str, Any]:

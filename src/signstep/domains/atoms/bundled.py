@@ -41,8 +41,8 @@ def facts(path: str | Path | None = None) -> dict[str, Any]:
             return dict(json_value((file.metadata() or {})["signstep"], "what it says of itself"))
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise LoadError(
-            f"{place} does not hold a graph potential ({type(error).__name__}); write one with "
-            "examples/atoms/train_potential.py"
+            f"{place} does not hold a graph potential ({type(error).__name__})",
+            remedy="write one with examples/atoms/train_potential.py",
         ) from error
 
 
@@ -61,7 +61,7 @@ def _loaded(path: Path) -> GraphPotential:
         model = GraphPotential(tuple(stated["elements"]), **stated["shape"])
         model.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise LoadError(f"{path} does not fit the graph network ({error}); train it again") from error
+        raise LoadError(f"{path} does not fit the graph network ({error})", remedy="train it again") from error
     return model.double().eval().requires_grad_(requires_grad=False)
 
 

@@ -23,6 +23,8 @@ from signstep.domains.case import Case, Request
 from signstep.domains.own_attacks import named_in
 from signstep.engine.tasks import Objective
 from signstep.errors import InputError
+from signstep.messages import Arg
+from signstep.model.declaration import Model
 from signstep.model.opening import parse_args
 
 
@@ -53,12 +55,14 @@ def case(request: Request) -> Case:
     threat = atoms_threat(schema.norm, schema.eps, held, tags)
     return Case(
         domain="atoms",
-        model=surface,
+        model=Model(
+            surface,
+            task=Objective(levels if isinstance(levels, float) else None),
+            name=f"the {_quantity(schema)} by {potential.name}"
+            + ("" if reference is None or schema.disagreement is None else f" and {reference.name}"),
+        ),
         batches=_Rows(surface),
         threat=threat,
-        task=Objective(levels if isinstance(levels, float) else None),
-        description=f"the {_quantity(schema)} by {potential.name}"
-        + ("" if reference is None or schema.disagreement is None else f" and {reference.name}"),
         data=_described(request, kept),
         summary=partial(summary, surface=surface, threat=threat, schema=schema, reference=reference, seed=request.seed),
         attacks=_attacks(schema, threat),
@@ -66,6 +70,7 @@ def case(request: Request) -> Case:
         opening=_opening(schema, threat, kept),
         notes=_notes(kept, unread),
         hashes=_hashes(request, schema),
+        search=request.search,
         total=len(kept.structures),
         terms={
             **threat.plain().to_plain(),
@@ -109,7 +114,7 @@ def _stated(request: Request) -> Schema:
     if request.model_args:
         schema = replace(schema, arguments=parse_args(request.model_args))
     if request.label_column is not None:
-        raise InputError("label_column has no meaning for structures; drop it")
+        raise InputError(Arg("label_column", request.label_column), "has no meaning for structures", remedy="drop it")
     if request.threat is not None:
         name, _, size = request.threat.partition(":")
         try:
@@ -117,7 +122,9 @@ def _stated(request: Request) -> Schema:
         except ValueError as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"threat {request.threat!r}; write linf:0.05, atom:0.1 or l2:0.3, in Angstrom") from error
+            raise InputError(
+                Arg("threat", request.threat), remedy="write linf:0.05, atom:0.1 or l2:0.3, in Angstrom"
+            ) from error
     return schema
 
 

@@ -76,7 +76,9 @@ def check(terms: Mapping[str, Any], before: Tensor, after: Tensor) -> Verificati
         ]
         declared = terms_of(str(terms["norm"]), float(terms["eps"]), structures)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"the record's terms about atoms cannot be read ({error}); was it made by hand?") from error
+        raise InputError(
+            f"the record's terms about atoms cannot be read ({error})", remedy="was it made by hand?"
+        ) from error
     return check_rows(before, after, declared)
 
 
@@ -87,7 +89,10 @@ def check_rows(before: Tensor, after: Tensor, terms: Terms) -> Verification:
     off by 1e-9 Angstrom. eps may be exceeded by one unit in the last place of the largest coordinate.
     """
     if before.shape != after.shape or before.ndim != 3 or before.shape[2] != 3:
-        raise InputError(f"displaced atoms have shape {tuple(after.shape)}, the structures {tuple(before.shape)}")
+        raise InputError(
+            f"displaced atoms have shape {tuple(after.shape)}, the structures {tuple(before.shape)}",
+            remedy="pass two of one shape",
+        )
     start, end = before.detach().cpu().double(), after.detach().cpu().double()
     change = end - start
     flat = change.reshape(len(change), -1)
@@ -98,7 +103,7 @@ def check_rows(before: Tensor, after: Tensor, terms: Terms) -> Verification:
     elif terms.norm == "l2":
         size = (flat**2).sum(1).sqrt()
     else:
-        raise InputError(f"the norm {terms.norm!r} is not one of linf, atom and l2")
+        raise InputError(f"the norm {terms.norm!r} is unknown to the checker", remedy="pass linf, atom or l2")
     tolerance = 2.0**-52 * float(start[:, :-1].abs().max())
     known = {held.tag: held for held in terms.structures}
     excess = size - plain_tensor(terms.eps, dtype=torch.float64)
@@ -106,7 +111,9 @@ def check_rows(before: Tensor, after: Tensor, terms: Terms) -> Verification:
     for row in range(len(change)):
         held = known.get(int(start[row, -1, 0]))
         if held is None:
-            raise InputError(f"row {row} names a structure that is not among the {len(known)} of the terms")
+            raise InputError(
+                f"row {row} names a structure that is not among the {len(known)} of the terms", remedy="pass their rows"
+            )
         still = not bool((change[row, held.size :] != 0).any())
         still = still and all(float(change[row, atom, axis]) == 0 for atom, axis in held.fixed)
         level = all(

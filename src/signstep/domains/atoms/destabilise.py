@@ -19,6 +19,8 @@ from signstep.domains.own_attacks import named_in
 from signstep.engine.attack import Attack
 from signstep.errors import InputError
 from signstep.maximum import Maximum, maximise
+from signstep.messages import Arg
+from signstep.model.search import Search
 
 NormName = Literal["linf", "atom", "l2"]
 
@@ -103,14 +105,14 @@ def surface_of(atoms: Any, potential: Any, which: Sequence[int] | str | None, qu
     need_ase()
     given = getattr(atoms, "calc", None) if potential is None else potential
     if given is None:
-        raise InputError("the structure has no calculator; set atoms.calc, or pass potential=")
+        raise InputError("the structure has no calculator", remedy=("set atoms.calc, or pass", Arg("potential")))
     read = as_potential(given)
     return Surface(gather([atoms], read, which=which).structures, read, quiet or Quiet())
 
 
 def climb(surface: Surface, threat: AtomsThreat, recipe: str | Attack, seed: int) -> Maximum:
     """One recipe on the surface's first structure."""
-    return maximise(surface, surface.rows([0]), threat, attack_of(recipe), seed=seed)
+    return maximise(surface, surface.rows([0]), threat, attack_of(recipe), search=Search(seed=seed))
 
 
 def attack_of(recipe: str | Attack) -> Attack:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _AXES = np.eye(3)
 # A direction whose other components are below this share of the largest counts as one of the axes.
@@ -74,7 +75,9 @@ def freedom_of(atoms: Any, which: Sequence[int] | None = None) -> Freedom:
         wrong = [atom for atom in which if not 0 <= atom < size]
         if wrong:
             raise InputError(
-                f"which names the atom {wrong[0]}, the structure has {size}; pass indices from 0 to {size - 1}"
+                Arg("which"),
+                f"names the atom {wrong[0]}, the structure has {size}",
+                remedy=f"pass indices from 0 to {size - 1}",
             )
         fixed |= {(atom, axis) for atom in set(range(size)) - set(which) for axis in range(3)}
     return Freedom(size, tuple(sorted(fixed)), tuple(normals))
@@ -97,8 +100,11 @@ def _held(constraint: Any, atoms: Any) -> "Iterator[tuple[int, np.ndarray[Any, A
         directions = list(_complement([constraint.dir]))
     else:
         raise InputError(
-            f"the structure has the constraint {name}, which does not hold single atoms along fixed directions; remove "
-            "it (atoms.set_constraint()), or hold atoms by FixAtoms, FixCartesian, FixScaled, FixedPlane or FixedLine"
+            f"the structure has the constraint {name}, which does not hold single atoms along fixed directions",
+            remedy=(
+                "remove it (atoms.set_constraint()), or hold atoms by FixAtoms, FixCartesian, FixScaled, "
+                "FixedPlane or FixedLine"
+            ),
         )
     for atom in np.atleast_1d(constraint.index):
         for direction in directions:

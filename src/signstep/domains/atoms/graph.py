@@ -112,8 +112,9 @@ class GraphPotential(nn.Module):
         if bool((kinds < 0).any()):
             unknown = sorted({int(number) for number in np.asarray(numbers)} - set(self.elements))
             raise InputError(
-                f"the graph potential was trained on the atomic numbers {list(self.elements)}, the structure has "
-                f"{unknown}; pass another potential, or train one with examples/atoms/train_potential.py"
+                f"the graph potential was trained on the atomic numbers {list(self.elements)}, the structure "
+                f"has {unknown}",
+                remedy="pass another potential, or train one with examples/atoms/train_potential.py",
             )
         return kinds
 

@@ -11,6 +11,7 @@ from signstep.domains.atoms.potential import Potential, as_potential
 from signstep.domains.atoms.structures import need_ase
 from signstep.engine.origin import foreign
 from signstep.errors import InputError, LoadError, SignstepError
+from signstep.messages import Arg
 
 NAMES = ("emt", "lj", "morse", "graph")
 
@@ -30,19 +31,23 @@ def potential_named(name: str, args: Mapping[str, Any] | None = None, weights: P
     need_ase()
     given = dict(args or {})
     if weights is not None and name != "graph":
-        raise InputError(f"weights have no effect on the potential {name!r}; load them in your factory")
+        raise InputError(
+            Arg("weights"), f"have no effect on the potential {name!r}", remedy="load them in your factory"
+        )
     if name == "graph":
         if given:
-            raise InputError(f"the potential graph takes no arguments, got {sorted(given)}; drop them")
+            raise InputError(f"the potential graph takes no arguments, got {sorted(given)}", remedy="drop them")
         return graph_potential(weights)
     try:
         return as_potential(_factory(name)(**given))
     except SignstepError:
         raise
     except TypeError as error:
-        raise InputError(f"the potential {name} does not take {given or 'no arguments'} ({error})") from error
+        raise InputError(
+            f"the potential {name} does not take {given or 'no arguments'} ({error})", remedy="pass what it takes"
+        ) from error
     except Exception as error:
-        raise LoadError(f"{name} failed with {type(error).__name__}: {error}; fix it there") from error
+        raise LoadError(f"{name} failed with {type(error).__name__}: {error}", remedy="fix it there") from error
 
 
 def _factory(name: str) -> Any:
@@ -60,16 +65,24 @@ def _factory(name: str) -> Any:
         return MorsePotential
     module, colon, attribute = name.partition(":")
     if not colon or not attribute.isidentifier():
-        raise InputError(f"potential={name!r} is not one of {', '.join(NAMES)}, and not module:factory")
+        raise InputError(
+            Arg("potential", name),
+            f"is not one of {', '.join(NAMES)}",
+            remedy="pass one of these, or your own as module:factory",
+        )
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:
         with foreign(f"importing {module}"):
             found = getattr(importlib.import_module(module), attribute, None)
     except ImportError as error:
-        raise InputError(f"{name}: the module cannot be imported from {folder} ({error}); check the name") from error
+        raise InputError(
+            f"{name}: the module cannot be imported from {folder} ({error})", remedy="check the name"
+        ) from error
     finally:
         sys.path.remove(folder)
     if found is None or not callable(found):
-        raise InputError(f"{name}: the module {module} has no function {attribute}; name one that returns a potential")
+        raise InputError(
+            f"{name}: the module {module} has no function {attribute}", remedy="name one that returns a potential"
+        )
     return found

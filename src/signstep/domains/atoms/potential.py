@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from signstep.engine.defaults import plain_tensor
 from signstep.errors import ModelError
+from signstep.messages import Arg
 
 TorchEnergy: TypeAlias = Callable[[Tensor, Any], Tensor]
 
@@ -43,13 +44,14 @@ class AseCalculator:
         known = getattr(self.calculator, "implemented_properties", None)
         if known is None:
             raise ModelError(
-                f"{type(self.calculator).__name__} is not an ASE calculator (it has no implemented_properties); pass "
-                "one, or a torch function of (positions, atoms)"
+                f"{type(self.calculator).__name__} is not an ASE calculator (it has no implemented_properties)",
+                remedy="pass one, or a torch function of (positions, atoms)",
             )
         if "forces" not in known:
             raise ModelError(
-                f"the calculator {self.name} gives {', '.join(known) or 'nothing'} but no forces, and the step goes "
-                "against the forces; pass a calculator that has them, or a torch potential"
+                f"the calculator {self.name} gives {', '.join(known) or 'nothing'} but no forces, and the step "
+                "goes against the forces",
+                remedy="pass a calculator that has them, or a torch potential",
             )
 
     @property
@@ -78,8 +80,9 @@ class AseCalculator:
                 energies.append(float(self.calculator.get_property(kind, here)))
             except Exception as error:
                 raise ModelError(
-                    f"the calculator {self.name} failed on {atoms.get_chemical_formula()} with {type(error).__name__}: "
-                    f"{error}; check that it works on the structure as it is"
+                    f"the calculator {self.name} failed on {atoms.get_chemical_formula()} with "
+                    f"{type(error).__name__}: {error}",
+                    remedy="check that it works on the structure as it is",
                 ) from error
         return torch.tensor(energies, dtype=torch.float64, device="cpu"), plain_tensor(np.array(all_forces))
 
@@ -108,8 +111,8 @@ class TorchPotential:
             energies = self._ask(leaf, atoms)
             if not energies.requires_grad:
                 raise ModelError(
-                    f"the energy of {self.name} does not depend on the positions through torch operations; keep to "
-                    "torch inside it, or wrap it as an ASE calculator with forces"
+                    f"the energy of {self.name} does not depend on the positions through torch operations",
+                    remedy="keep to torch inside it, or wrap it as an ASE calculator with forces",
                 )
             (slope,) = torch.autograd.grad(energies.sum(), leaf)
         return energies.detach().double().cpu(), -slope.double().cpu()
@@ -119,8 +122,8 @@ class TorchPotential:
         if not isinstance(energies, Tensor) or energies.shape != (len(positions),):
             got = tuple(energies.shape) if isinstance(energies, Tensor) else type(energies).__name__
             raise ModelError(
-                f"the potential {self.name} returned {got} for {len(positions)} copies of a structure; return one "
-                f"energy for each, shape ({len(positions)},)"
+                f"the potential {self.name} returned {got} for {len(positions)} copies of a structure",
+                remedy=f"return one energy for each, shape ({len(positions)},)",
             )
         return energies
 
@@ -142,8 +145,9 @@ def as_potential(given: Any) -> Potential:
     if callable(given):
         return TorchPotential(given)
     raise ModelError(
-        f"potential={given!r} is neither an ASE calculator nor a torch function of (positions, atoms); pass one, or "
-        "set atoms.calc"
+        Arg("potential", given),
+        "is neither an ASE calculator nor a torch function of (positions, atoms)",
+        remedy="pass one, or set atoms.calc",
     )
 
 

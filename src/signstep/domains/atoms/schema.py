@@ -8,6 +8,7 @@ from typing import Any, Literal
 from signstep.domains.atoms.potential import Quiet
 from signstep.domains.schemas import read_toml
 from signstep.errors import InputError
+from signstep.messages import Arg, Key
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,19 @@ class Schema:
     def __post_init__(self) -> None:
         levels = self.rise if isinstance(self.rise, tuple) else (self.rise,)
         if not levels or not all(math.isfinite(level) and level > 0 for level in levels):
-            raise InputError(f"rise={self.rise}; pass energies in eV above 0")
+            raise InputError(Arg("rise", self.rise), remedy="pass energies in eV above 0")
         if self.disagreement is not None and not self.disagreement > 0:
-            raise InputError(f"disagreement={self.disagreement}; pass an energy in eV above 0")
+            raise InputError(Arg("disagreement", self.disagreement), remedy="pass an energy in eV above 0")
         if self.disagreement is not None and self.reference is None:
-            raise InputError('disagreement needs a second potential; add reference = "emt", say')
+            raise InputError("disagreement needs a second potential", remedy='add reference = "emt", say')
         if self.norm not in ("linf", "atom", "l2"):
-            raise InputError(f"norm={self.norm!r}; pass linf, atom or l2")
+            raise InputError(Arg("norm", self.norm), remedy="pass linf, atom or l2")
         if not (math.isfinite(self.eps) and self.eps > 0):
-            raise InputError(f"eps={self.eps}; pass a length in Angstrom above 0")
+            raise InputError(Arg("eps", self.eps), remedy="pass a length in Angstrom above 0")
         if not 0 < self.fmax < 1:
-            raise InputError(f"fmax={self.fmax}; pass a share between 0 and 1 of the displaced structure's forces")
+            raise InputError(
+                Arg("fmax", self.fmax), remedy="pass a share between 0 and 1 of the displaced structure's forces"
+            )
 
 
 TEMPLATE = """\
@@ -87,26 +90,26 @@ def _schema(plain: dict[str, Any]) -> Schema:
     known = {part.name: part for part in fields(Schema)}
     unknown = sorted(set(plain) - set(known))
     if unknown:
-        raise InputError(f"{unknown[0]!r} is not known; a schema of atoms has {', '.join(known)}")
+        raise InputError(f"{unknown[0]!r} is not known", remedy=f"write one of {', '.join(known)}")
     numbers = ("eps", "fmax", "disagreement")
     wrong = [name for name in numbers if name in plain and not _number(plain[name])]
     words = [name for name in ("norm", "potential", "reference") if name in plain and not isinstance(plain[name], str)]
     if wrong or words:
         name = (wrong or words)[0]
-        raise InputError(f"{name} = {plain[name]!r}; pass {'a number' if wrong else 'a text'}")
+        raise InputError(Key(name, plain[name]), remedy=f"pass {'a number' if wrong else 'a text'}")
     read: dict[str, Any] = {name: float(value) if name in numbers else value for name, value in plain.items()}
     if "rise" in plain:
         given = plain["rise"]
         values = given if isinstance(given, list) else [given]
         if not all(map(_number, values)):
-            raise InputError(f"rise = {given!r}; pass a number in eV, or a list of them")
+            raise InputError(Key("rise", given), remedy="pass a number in eV, or a list of them")
         read["rise"] = tuple(map(float, given)) if isinstance(given, list) else float(given)
     if isinstance(plain.get("which"), list):
         read["which"] = tuple(plain["which"])
     if "quiet" in plain:
         quiet = plain["quiet"]
         if not isinstance(quiet, dict) or set(quiet) - {"relative", "floor"} or not all(map(_number, quiet.values())):
-            raise InputError(f"quiet = {quiet!r}; it has the numbers relative and floor")
+            raise InputError(Key("quiet", quiet), remedy="write the numbers relative and floor")
         read["quiet"] = Quiet(**quiet)
     return Schema(**read)
 

@@ -19,6 +19,8 @@ from signstep.engine.defaults import plain_tensor
 from signstep.engine.keys import Key
 from signstep.errors import InputError
 from signstep.maximum import maximise
+from signstep.messages import Arg
+from signstep.model.search import Search
 
 # Attacks of the engine that look for the smallest change, by norm; they need what a mask can say.
 _PAPERS = {"linf": ("fmn:step=0.3",), "l2": ("fmn:step=0.3", "ddn:init=0.1"), "atom": ()}
@@ -64,9 +66,9 @@ def smallest_rise(
         ModelError: the potential has no forces, or fails.
     """
     if not (math.isfinite(rise) and rise > 0):
-        raise InputError(f"rise={rise}; pass the energy to be gained in eV, above 0")
+        raise InputError(Arg("rise", rise), remedy="pass the energy to be gained in eV, above 0")
     if not (math.isfinite(largest) and largest > 0):
-        raise InputError(f"largest={largest}; pass the longest displacement to try in Angstrom, above 0")
+        raise InputError(Arg("largest", largest), remedy="pass the longest displacement to try in Angstrom, above 0")
     surface = surface_of(atoms, potential, which, quiet)
     threat = atoms_threat(norm, largest, (surface.structures[0].freedom,), (surface.structures[0].tag,))
     here = before(surface, threat, 0)
@@ -148,14 +150,14 @@ class _Hunt:
 
     def paper(self, recipe: str) -> Tensor | None:
         """The nearest point that an attack for the smallest change comes upon."""
-        found = maximise(self.surface, self.start, self.threat, recipe, level=self.rise, seed=self.seed)
+        found = maximise(self.surface, self.start, self.threat, recipe, level=self.rise, search=Search(seed=self.seed))
         self.spent += int(found.forwards[0])
         assert isinstance(found.x, Tensor)
         return self._shortened(found.x, _HALVINGS) if bool(found.reached[0]) else None
 
     def farthest(self) -> Tensor:
         """The point at the largest size that pgd gains the most by, where nothing reaches."""
-        found = maximise(self.surface, self.start, self.threat, attack_of("pgd"), seed=self.seed)
+        found = maximise(self.surface, self.start, self.threat, attack_of("pgd"), search=Search(seed=self.seed))
         self.spent += int(found.forwards[0])
         assert isinstance(found.x, Tensor)
         return found.x
@@ -188,7 +190,9 @@ class _Hunt:
 
     def _at(self, recipe: str, size: float) -> Tensor | None:
         threat = replace(self.threat, eps=size, label="")
-        found = maximise(self.surface, self.start, threat, attack_of(recipe), level=self.rise, seed=self.seed)
+        found = maximise(
+            self.surface, self.start, threat, attack_of(recipe), level=self.rise, search=Search(seed=self.seed)
+        )
         self.spent += int(found.forwards[0])
         assert isinstance(found.x, Tensor)
         return found.x if bool(found.reached[0]) else None

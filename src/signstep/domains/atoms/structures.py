@@ -12,6 +12,7 @@ from signstep.domains.atoms.potential import Potential
 from signstep.domains.atoms.surface import Structure
 from signstep.engine.defaults import plain_tensor
 from signstep.errors import InputError, LoadError, MissingExtraError, SignstepError
+from signstep.messages import Arg
 
 
 def need_ase() -> None:
@@ -57,9 +58,15 @@ def gather(
         InputError: nothing is left, the lengths do not fit, or a structure cannot be used and ``skip_bad`` is False.
     """
     if names is not None and len(names) != len(given):
-        raise InputError(f"names has {len(names)} entries for {len(given)} structures; pass one for each")
+        raise InputError(
+            Arg("names"), f"has {len(names)} entries for {len(given)} structures", remedy="pass one for each"
+        )
     if rise is not None and not isinstance(rise, (int, float)) and len(rise) != len(given):
-        raise InputError(f"rise has {len(rise)} entries for {len(given)} structures; pass one number, or one for each")
+        raise InputError(
+            Arg("rise"),
+            f"has {len(rise)} entries for {len(given)} structures",
+            remedy="pass one number, or one for each",
+        )
     good: list[Structure] = []
     skipped: list[str] = []
     for number, atoms in enumerate(given):
@@ -73,7 +80,10 @@ def gather(
             skipped.append(str(error))
     if not good:
         reason = f"; the first: {skipped[0]}" if skipped else ""
-        raise InputError(f"there is no structure to use: {len(given)} were given, {len(skipped)} left out{reason}")
+        raise InputError(
+            f"there is no structure to use: {len(given)} were given, {len(skipped)} left out{reason}",
+            remedy="pass others",
+        )
     return Gathered(tuple(good), tuple(skipped))
 
 
@@ -89,7 +99,9 @@ def read_structures(path: str | Path, *, skip_bad: bool = False) -> tuple[list[A
     need_ase()
     path = Path(path)
     if not path.exists():
-        raise LoadError(f"{path} does not exist; pass a file of structures that ASE reads, or a folder of them")
+        raise LoadError(
+            f"{path} does not exist", remedy="pass a file of structures that ASE reads, or a folder of them"
+        )
     files = sorted(part for part in path.iterdir() if part.is_file()) if path.is_dir() else [path]
     found: list[Any] = []
     skipped: list[str] = []
@@ -101,7 +113,8 @@ def read_structures(path: str | Path, *, skip_bad: bool = False) -> tuple[list[A
                 raise
             skipped.append(str(error))
     if not found:
-        raise LoadError(f"{path} holds no structure that ASE can read{'; ' + skipped[0] if skipped else ''}")
+        first = f": {skipped[0]}" if skipped else ""
+        raise LoadError(f"{path} holds no structure that ASE can read{first}", remedy="pass others")
     return found, tuple(skipped)
 
 
@@ -113,7 +126,8 @@ def _read(file: Path) -> list[Any]:
     except Exception as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0]}" if str(error) else type(error).__name__
         raise LoadError(
-            f"{file} cannot be read as structures ({reason}); check it with `ase gui`, or write it as extended XYZ"
+            f"{file} cannot be read as structures ({reason})",
+            remedy="check it with `ase gui`, or write it as extended XYZ",
         ) from error
     return list(found)
 
@@ -125,30 +139,34 @@ def _checked(
     from ase import Atoms
 
     if not isinstance(atoms, Atoms):
-        raise InputError(f"the structure {name} is a {type(atoms).__name__}; pass an ase.Atoms")
+        raise InputError(f"the structure {name} is a {type(atoms).__name__}", remedy="pass an ase.Atoms")
     if len(atoms) == 0:
-        raise InputError(f"the structure {name} has no atoms; leave it out")
+        raise InputError(f"the structure {name} has no atoms", remedy="leave it out")
     for what, values in (("positions", atoms.positions), ("a cell", np.asarray(atoms.cell))):
         bad = ~np.isfinite(values)
         if bad.any():
             row, axis = (int(part) for part in np.argwhere(bad)[0])
             raise InputError(
-                f"the structure {name} has {what} with {values[row, axis]} at row {row}, {'xyz'[axis]}; correct it, or "
-                "leave bad structures out with skip_bad=True (--skip-bad)"
+                f"the structure {name} has {what} with {values[row, axis]} at row {row}, {'xyz'[axis]}",
+                remedy=(
+                    "correct it, or leave bad structures out with",
+                    Arg("skip_bad", True),
+                ),
             )
     freedom = freedom_of(atoms, _chosen(which, atoms, name))
     if freedom.coordinates == 0:
-        raise InputError(f"no atom of the structure {name} may move; free some, or leave it out")
+        raise InputError(f"no atom of the structure {name} may move", remedy="free some, or leave it out")
     energies, forces = potential.forces(plain_tensor(np.asarray(atoms.positions, dtype=np.float64))[None], atoms)
     if forces.shape != (1, len(atoms), 3):
         raise InputError(
-            f"the potential gave forces of shape {tuple(forces.shape[1:])} for the {len(atoms)} atoms of {name}; "
-            "return one row of three for each atom"
+            f"the potential gave forces of shape {tuple(forces.shape[1:])} for the {len(atoms)} atoms of {name}",
+            remedy="return one row of three for each atom",
         )
     if not bool(torch.isfinite(energies).all() and torch.isfinite(forces).all()):
         raise InputError(
             f"the potential gives {float(energies[0]):.6g} eV for {name}, or forces that are not finite; do atoms lie "
-            "on each other? Correct the structure, or leave it out"
+            "on each other?",
+            remedy="correct the structure, or leave it out",
         )
     return Structure(name, atoms, freedom, rise)
 
@@ -160,14 +178,17 @@ def _chosen(which: Sequence[int] | str | None, atoms: Any, name: str) -> list[in
         wanted = {part.strip() for part in which.split(",") if part.strip()}
         chosen = [number for number, symbol in enumerate(atoms.get_chemical_symbols()) if symbol in wanted]
         if not chosen:
-            raise InputError(f"the structure {name} has no atoms of {which!r}; it has {sorted(set(atoms.symbols))}")
+            raise InputError(
+                f"the structure {name} has no atoms of {which!r}", remedy=f"pass one of {sorted(set(atoms.symbols))}"
+            )
         return chosen
     flags = list(which)
     if any(isinstance(flag, (bool, np.bool_)) for flag in flags):
         if len(flags) != len(atoms):
             raise InputError(
-                f"which has {len(flags)} entries for the {len(atoms)} atoms of {name}; pass True or False for each, or "
-                "a list of indices"
+                Arg("which"),
+                f"has {len(flags)} entries for the {len(atoms)} atoms of {name}",
+                remedy="pass True or False for each, or a list of indices",
             )
         return [number for number, flag in enumerate(flags) if flag]
     return [int(flag) for flag in flags]

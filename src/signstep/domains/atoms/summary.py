@@ -16,6 +16,7 @@ from signstep.domains.atoms.schema import Schema
 from signstep.domains.atoms.surface import Surface
 from signstep.domains.atoms.threat import AtomsThreat
 from signstep.maximum import maximise
+from signstep.model.search import Search
 
 # Structures told of in full; all are in the table of the audit.
 _MOST = 8
@@ -62,7 +63,9 @@ def summary(
 def _told(surface: Surface, threat: AtomsThreat, number: int, seed: int) -> Told:
     here = before(surface, threat, number)
     x = surface.rows([number])
-    found = {name_of(recipe): maximise(surface, x, threat, attack_of(recipe), seed=seed) for recipe in AUTO}
+    found = {
+        name_of(recipe): maximise(surface, x, threat, attack_of(recipe), search=Search(seed=seed)) for recipe in AUTO
+    }
     gains = {name: float(one.gain[0]) for name, one in found.items()}
     best = found[max(gains, key=lambda name: gains[name])].x
     assert isinstance(best, Tensor)
@@ -175,7 +178,7 @@ def _along_eps(surface: Surface, threat: AtomsThreat, schema: Schema, one: Told,
         promised.append(share * one.here.promise)
         random.append(float(random_gains(surface, there, one.number, 16, seed).mean()))
         for recipe in AUTO:
-            found = maximise(surface, x, there, attack_of(recipe), seed=seed)
+            found = maximise(surface, x, there, attack_of(recipe), search=Search(seed=seed))
             by[name_of(recipe)].append(float(found.gain[0]))
     # The first line is the one to look at.
     named = {**dict(reversed(by.items())), "first order": promised, "random, mean": random}

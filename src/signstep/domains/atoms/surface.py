@@ -63,7 +63,7 @@ class Surface:
 
     def __post_init__(self) -> None:
         if not self.structures:
-            raise InputError("there are no structures; pass at least one")
+            raise InputError("there are no structures", remedy="pass at least one")
         object.__setattr__(self, "_start", {})
         places = {part.tag: number for number, part in reversed(list(enumerate(self.structures)))}
         object.__setattr__(self, "_places", places)
@@ -97,7 +97,10 @@ class Surface:
         tags = x[:, -1, 0].detach().long().tolist()
         strange = [tag for tag in tags if tag not in places]
         if strange:
-            raise InputError(f"a row names the structure {strange[0]}, which is not among these {len(places)}")
+            raise InputError(
+                f"a row names the structure {strange[0]}, which is not among these {len(places)}",
+                remedy="pass their rows",
+            )
         numbers = [places[tag] for tag in tags]
         value = x.new_zeros(len(x))
         for number in dict.fromkeys(numbers):

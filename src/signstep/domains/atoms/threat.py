@@ -15,6 +15,7 @@ from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import Eps, ThreatModel, read_eps
 from signstep.engine.verify import Verification
 from signstep.errors import ThreatError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,7 +62,9 @@ class AtomsThreat(ShapedThreat):
         mask = torch.zeros(x.shape, dtype=torch.bool, device=x.device)
         for row, tag in enumerate(x[:, -1, 0].tolist()):
             if tag not in places:
-                raise ThreatError("a row names a structure that the threat does not know; make rows with Surface.rows")
+                raise ThreatError(
+                    "a row names a structure that the threat does not know", remedy="make rows with Surface.rows"
+                )
             free = plain_tensor(self.freedoms[places[tag]].mask())
             mask[row, : len(free)] = free.to(x.device)
         ball = MaskedBall.around(x, ThreatModel(self.norm, self.eps, None, None, mask, label=self.label))
@@ -88,8 +91,12 @@ def atoms_threat(
     """
     measure = norm(norm_or_name)
     if measure not in (Linf(), L2(), Grouped((-1,))):
-        raise ThreatError(f"norm={measure.name} is not for atoms; pass linf, atom (each atom by at most eps) or l2")
+        raise ThreatError(
+            Arg("norm", measure.name), "is not for atoms", remedy="pass linf, atom (each atom by at most eps) or l2"
+        )
     size = read_eps(eps)
     if size is None:
-        raise ThreatError("eps=None has no meaning for atoms, which no box holds; pass a length in Angstrom")
+        raise ThreatError(
+            Arg("eps", None), "has no meaning for atoms, which no box holds", remedy="pass a length in Angstrom"
+        )
     return AtomsThreat(measure, size, None, None, freedoms=freedoms, tags=tags)

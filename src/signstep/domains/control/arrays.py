@@ -20,6 +20,7 @@ from signstep.data.tables import listed
 from signstep.data.targets import Targets, is_missing
 from signstep.domains.control.series import Faults, Series, classes_of
 from signstep.errors import LoadError
+from signstep.messages import Arg
 
 _X, _Y = ("x", "X"), ("y", "Y", "labels", "label")
 _NAMES, _CLASSES = ("names", "feature_names", "channels", "channel_names"), ("classes", "class_names")
@@ -61,8 +62,12 @@ def read_npz(
     if archive.first(_X, test) is None or archive.first(labels, test) is None:
         missing = "x" if archive.first(_X, test) is None else label or "y"
         raise LoadError(
-            f"{path} has no array {missing!r}, it has {listed(known) or 'none'}; save x (examples, samples, channels) "
-            "and y, or x_train, y_train, x_test and y_test, with numpy.savez, or name the labels with --label-column"
+            f"{path} has no array {missing!r}, it has {listed(known) or 'none'}",
+            remedy=(
+                "save x (examples, samples, channels) and y, or x_train, y_train, x_test and y_test, with "
+                "numpy.savez, or name the labels with",
+                Arg("label_column"),
+            ),
         )
     tested = _series(archive, labels, test, skip_bad=skip_bad, real=real, classes=None)
     if test == "" or archive.first(_X, "_train") is None or archive.first(labels, "_train") is None:
@@ -70,8 +75,8 @@ def read_npz(
     trained = _series(archive, labels, "_train", skip_bad=skip_bad, real=real, classes=tested.classes)
     if trained.x.shape[1:] != tested.x.shape[1:]:
         raise LoadError(
-            f"{path}: x_train has series of {tuple(trained.x.shape[1:])} and x_test of {tuple(tested.x.shape[1:])}; "
-            "save two halves of one set"
+            f"{path}: x_train has series of {tuple(trained.x.shape[1:])} and x_test of {tuple(tested.x.shape[1:])}",
+            remedy="save two halves of one set",
         )
     return tested, trained
 
@@ -91,15 +96,21 @@ def _series(
     (name, x), (label, y) = found, said
     where = f"{archive.path}: {name}"
     if x.dtype.kind not in "iufb":
-        raise LoadError(f"{where} has dtype {x.dtype}; save the series as numbers, in the units of the sensors")
+        raise LoadError(
+            f"{where} has dtype {x.dtype}", remedy="save the series as numbers, in the units of the sensors"
+        )
     if x.ndim == 2:
         x = x[:, :, None]
     if x.ndim != 3 or 0 in x.shape:
-        raise LoadError(f"{where} has shape {x.shape}; save it as (examples, samples, channels), none of them 0")
+        raise LoadError(
+            f"{where} has shape {x.shape}", remedy="save it as (examples, samples, channels), none of them 0"
+        )
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.shape != (len(x),):
-        raise LoadError(f"{archive.path}: {label} has shape {y.shape} for {len(x)} series; save one label for each")
+        raise LoadError(
+            f"{archive.path}: {label} has shape {y.shape} for {len(x)} series", remedy="save one label for each"
+        )
     faults, bad = Faults(skip=skip_bad), np.zeros(len(x), dtype=bool)
     wide = x.astype(np.float64)
     for row in np.flatnonzero(~(np.abs(wide) <= _MOST).all((1, 2))).tolist():
@@ -124,7 +135,7 @@ def _reals(
     archive: _Archive, label: str, y: NDArray[Any], faults: Faults, bad: NDArray[np.bool_]
 ) -> tuple[NDArray[Any], tuple[str, ...]]:
     if y.dtype.kind not in "iuf":
-        raise LoadError(f"{archive.path}: {label} has dtype {y.dtype}; a regression needs numbers")
+        raise LoadError(f"{archive.path}: {label} has dtype {y.dtype}", remedy="save numbers, as a regression needs")
     for row in np.flatnonzero(~(np.abs(y.astype(np.float64)) <= _MOST) & ~bad).tolist():
         faults.add(f"{archive.path.name}, {label}[{row}] is {y[row]}, no finite number that float32 can hold")
         bad[row] = True
@@ -137,11 +148,11 @@ def _classes(
 ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Class numbers, which ``classes`` may name, or the positions of names."""
     if y.dtype.kind not in "iubfUS":
-        raise LoadError(f"{archive.path}: {label} has dtype {y.dtype}; save class numbers or names")
+        raise LoadError(f"{archive.path}: {label} has dtype {y.dtype}", remedy="save class numbers or names")
     targets = Targets(label)
     for row, value in enumerate(np.char.decode(y, "utf-8", "replace").tolist() if y.dtype.kind == "S" else y.tolist()):
         if is_missing(value):
-            raise LoadError(f"{archive.path}: {label}[{row}] holds no label; save one for each series")
+            raise LoadError(f"{archive.path}: {label}[{row}] holds no label", remedy="save one for each series")
         targets.add(int(value) if isinstance(value, bool) else value, partial(_place, archive, label, row))
     numbers, names = classes_of(targets, archive.path.name)
     given = archive.first(_CLASSES)
@@ -149,12 +160,15 @@ def _classes(
         named = tuple(map(str, given[1].reshape(-1).tolist()))
         if len(named) < len(names):
             raise LoadError(
-                f"{archive.path}: {label} goes up to {len(names) - 1}, and {given[0]} has {len(named)} names; save a "
-                "name for each class, counted from 0"
+                f"{archive.path}: {label} goes up to {len(names) - 1}, and {given[0]} has {len(named)} names",
+                remedy="save a name for each class, counted from 0",
             )
         names = named
     if known is not None and y.dtype.kind in "US" and names != known:
-        raise LoadError(f"{archive.path}: {label} holds {listed(names)}, the half to audit {listed(known)}")
+        raise LoadError(
+            f"{archive.path}: {label} holds {listed(names)}, the half to audit {listed(known)}",
+            remedy="save two halves of one set",
+        )
     return numbers.numpy(), names if known is None else max(names, known, key=len)
 
 
@@ -169,7 +183,7 @@ def _channels(archive: _Archive, count: int) -> tuple[str, ...]:
     names = tuple(map(str, given[1].reshape(-1).tolist()))
     if len(names) != count or len(set(names)) != count or "" in names:
         raise LoadError(
-            f"{archive.path}: {given[0]} has {len(set(names) - {''})} different names for {count} channels; save one "
-            "for each"
+            f"{archive.path}: {given[0]} has {len(set(names) - {''})} different names for {count} channels",
+            remedy="save one for each",
         )
     return names

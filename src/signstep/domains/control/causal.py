@@ -28,6 +28,7 @@ from signstep.engine.tasks import Aim, Objective
 from signstep.engine.threat import threat_model
 from signstep.engine.tree import Tree
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.predictor import Predictor
 
 _LONGEST = 10**6  # samples of a game: the schema says how many there are, not the attack
@@ -72,7 +73,12 @@ class CausalFgsm:
 
     def __post_init__(self) -> None:
         if not 1 <= self.held <= self.horizon:
-            raise InputError(f"causal-fgsm: horizon={self.horizon}, held={self.held}; pass 1 <= held <= horizon")
+            raise InputError(
+                Arg("horizon", self.horizon),
+                Arg("held", self.held),
+                remedy="pass 1 <= held <= horizon",
+                where="causal-fgsm",
+            )
 
     def __str__(self) -> str:
         return self.name
@@ -93,7 +99,9 @@ class CausalFgsm:
         """Attack every row, the start of which is the problem's frozen input "start"."""
         here = _sensors(region)
         if not isinstance(problem, ModelProblem) or not isinstance(clean, dict):
-            raise InputError("causal-fgsm needs a closed loop with the inputs error and start; attack a ClosedLoop")
+            raise InputError(
+                "causal-fgsm needs a closed loop with the inputs error and start", remedy="attack a ClosedLoop"
+            )
         start = problem.frozen["start"]
         ledger = Ledger(problem.ids)
         everyone = torch.arange(len(start), device=start.device, dtype=torch.int64)
@@ -151,7 +159,9 @@ class _AheadProblem:
 def _sensors(region: Region) -> SensorRegion:
     part: Any = region.parts.get("error") if isinstance(region, ProductRegion) else region
     if not isinstance(part, SensorRegion):
-        raise InputError("causal-fgsm needs the errors of sensors; pass sensor_threat(...) for the input error")
+        raise InputError(
+            "causal-fgsm needs the errors of sensors", remedy="pass sensor_threat(...) for the input error"
+        )
     return part
 
 
@@ -160,7 +170,7 @@ def causal_row(loop: ClosedLoop | None = None) -> Recipe:
 
     def build(*, horizon: int = 30, held: int = 1) -> CausalFgsm:
         if loop is None:
-            raise InputError("causal-fgsm is played in a closed loop; recorded series have none: drop it")
+            raise InputError("causal-fgsm is played in a closed loop; recorded series have none", remedy="drop it")
         return CausalFgsm(loop, horizon, held)
 
     return Recipe(

@@ -38,8 +38,8 @@ def check(terms: Mapping[str, Any], before: Tensor, after: Tensor) -> Verificati
     sensors = Sensors.of(terms)
     if before.shape != after.shape or before.ndim != 3 or before.shape[2] != len(sensors):
         raise InputError(
-            f"attacked series have shape {tuple(after.shape)}, the clean ones {tuple(before.shape)}; pass two of "
-            f"(examples, samples, {len(sensors)})"
+            f"attacked series have shape {tuple(after.shape)}, the clean ones {tuple(before.shape)}",
+            remedy=f"pass two of (examples, samples, {len(sensors)})",
         )
     eps = plain_tensor(1.0 if terms.get("eps") is None else terms["eps"], dtype=torch.float64).expand(len(before))
     place = torch.finfo(before.dtype if before.dtype != torch.float64 else torch.float64).eps

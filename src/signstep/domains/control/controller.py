@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from signstep.domains.control.plants import CartPole, Pendulum, Plant
 from signstep.engine.defaults import plain_torch
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 # For each plant: the weights on the squared state and action, and how far from rest the network is taught.
 _TASTE: dict[str, tuple[tuple[float, ...], float, tuple[float, ...]]] = {
@@ -60,7 +61,9 @@ def regulator(plant: Plant, weights: tuple[float, ...], effort: float) -> Tensor
             best: Tensor = gain[0]
             return best
         value = after
-    raise InputError(f"no regulator was found for {plant.name}: it cannot be balanced from rest")
+    raise InputError(
+        f"no regulator was found for {plant.name}: it cannot be balanced from rest", remedy="pass another plant"
+    )
 
 
 @plain_torch()
@@ -83,7 +86,9 @@ def weights_of(plant: Plant) -> Path:
 
 def _taste(plant: Plant) -> tuple[tuple[float, ...], float, tuple[float, ...]]:
     if plant.name not in _TASTE:
-        raise InputError(f"there is no controller for {plant.name}; pass one with --model module:factory")
+        raise InputError(
+            f"there is no controller for {plant.name}", remedy=("pass one with", Arg("model", "module:factory"))
+        )
     return _TASTE[plant.name]
 
 

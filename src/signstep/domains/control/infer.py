@@ -8,6 +8,7 @@ from signstep.domains.control.schema import Schema
 from signstep.domains.control.sensors import Sensor, Sensors
 from signstep.domains.control.series_case import declared
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 def infer(request: Request) -> str:
@@ -18,7 +19,7 @@ def infer(request: Request) -> str:
         LoadError: a file cannot be read.
     """
     if request.schema is not None:
-        raise InputError(f"schema={request.schema}: it is there already; drop it to have one made")
+        raise InputError(Arg("schema", request.schema), ": it is there already", remedy="drop it to have one made")
     if request.data is not None:
         sensors = declared(request, Schema())
         head = [f"interval = {sensors.interval:.9g}  # seconds between two samples"]

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from signstep.domains.bare import bare_module
 from signstep.domains.case import Case, Request
 from signstep.domains.control.causal import causal_row
 from signstep.domains.control.controller import controller_for, weights_of
@@ -20,7 +21,8 @@ from signstep.domains.control.threat_size import size_of
 from signstep.domains.own_attacks import named_in
 from signstep.engine.tasks import Objective
 from signstep.errors import InputError
-from signstep.model.opening import load_model, parse_args
+from signstep.messages import Arg, Key
+from signstep.model.declaration import Model
 
 # What the shipped examples allow: each sensor so much that its share of the controller's action is about the same.
 EXAMPLES: dict[str, tuple[Sensor, ...]] = {
@@ -44,13 +46,19 @@ def loop_case(request: Request, schema: Schema) -> Case:
         LoadError: a file or the user's module cannot be used.
     """
     if request.data is not None:
-        raise InputError(f"data={request.data!r} has no meaning for a plant, whose starts are drawn; drop --data")
+        raise InputError(
+            Arg("data", request.data),
+            "has no meaning for a plant, whose starts are drawn",
+            remedy="drop it",
+        )
     if request.label_column is not None:
-        raise InputError("label_column has no meaning for a plant; drop it")
+        raise InputError(Arg("label_column", request.label_column), "has no meaning for a plant", remedy="drop it")
     if request.ignore or schema.ignore:
-        raise InputError("columns to ignore have no meaning for a plant; drop them")
+        raise InputError("columns to ignore have no meaning for a plant", remedy="drop them")
     if request.task != "auto" or request.tolerance is not None:
-        raise InputError("task and tolerance have no meaning for a plant, which fails at its limits; drop them")
+        raise InputError(
+            "task and tolerance have no meaning for a plant, which fails at its limits", remedy="drop them"
+        )
     loop, description, notes, hashes = _loop(request, schema)
     loop, known = loop.eval(), loop.plant
     sensors = Sensors(_sensors(known, schema), known.interval)
@@ -60,17 +68,15 @@ def loop_case(request: Request, schema: Schema) -> Case:
     threat = sensor_threat(sensors, size_of(request.threat))
     zeros = torch.zeros(count, steps, len(sensors), dtype=torch.float32, device="cpu")
     batches = [
-        ({"error": zeros[first : first + request.batch_size], "start": start[first : first + request.batch_size]}, None)
-        for first in range(0, count, request.batch_size)
+        ({"error": zeros[first : first + request.rows], "start": start[first : first + request.rows]}, None)
+        for first in range(0, count, request.rows)
     ]
     free = any(sensor.compromised and sensor.shape == "free" for sensor in sensors.parts)
     return Case(
         domain="control",
-        model=loop,
+        model=Model(loop, task=Objective(0.0), name=description),
         batches=batches,
         threat={"error": threat},
-        task=Objective(0.0),
-        description=description,
         data=f"{count} starts of {known.name}, {steps} samples of {known.interval:g} s, drawn with seed {request.seed}",
         summary=partial(summary, loop=loop, start=start, steps=steps, threat=threat, seed=request.seed),
         named=named_in({"causal-fgsm": causal_row(loop)}),
@@ -88,6 +94,7 @@ def loop_case(request: Request, schema: Schema) -> Case:
             "verdicts are exact",
         ),
         hashes=hashes,
+        search=request.search,
         total=count,
         terms={
             **sensors.plain(),
@@ -110,49 +117,51 @@ def _loop(request: Request, schema: Schema) -> tuple[ClosedLoop, str, tuple[str,
     known = plant(schema.plant or CartPole().name)
     if request.model is None:
         if request.weights is not None or request.model_args:
-            raise InputError("weights and model arguments need a model; pass --model module:factory")
+            raise InputError(
+                "weights and model arguments need a model", remedy=("pass", Arg("model", "module:factory"))
+            )
         digest = hashlib.sha256(weights_of(known).read_bytes()).hexdigest()
         loop = ClosedLoop(known, controller_for(known))
         return loop, f"the shipped neural controller of the {known.name}", (), {"weights": digest}
-    loaded = load_model(
-        request.model, weights=request.weights, args=parse_args(request.model_args), trust=request.trust
-    )
-    hashes = {name: part for name, part in (("weights", loaded.sha256), ("code", loaded.code)) if part}
-    if not isinstance(loaded.model, ClosedLoop):
-        return (
-            ClosedLoop(known, loaded.model),
-            f"{loaded.description}, which controls the {known.name}",
-            loaded.notes,
-            hashes,
-        )
-    if schema.plant is not None and schema.plant != loaded.model.plant.name:
+    network, model = bare_module(request)
+    said, notes, hashes = model.title, tuple(model.notes), dict(model.hashes)
+    if not isinstance(network, ClosedLoop):
+        return ClosedLoop(known, network), f"{said}, which controls the {known.name}", notes, hashes
+    if schema.plant is not None and schema.plant != network.plant.name:
         raise InputError(
-            f"plant = {schema.plant!r}, and {request.model} is a loop with the plant {loaded.model.plant.name!r}; drop "
-            "one of the two"
+            Key("plant", schema.plant),
+            f", and {request.model} is a loop with the plant {network.plant.name!r}",
+            remedy="drop one of the two",
         )
-    return loaded.model, loaded.description, loaded.notes, hashes
+    return network, said, notes, hashes
 
 
 def _sensors(known: Plant, schema: Schema) -> tuple[Sensor, ...]:
     """A sensor for each coordinate of the state, in its order; those that the schema does not name can be trusted."""
     if not schema.sensors:
         if known.name not in EXAMPLES:  # the user's own
-            raise InputError(f"the schema names no sensors of {known.name}; write a [[sensor]] with a budget for one")
+            raise InputError(
+                f"the schema names no sensors of {known.name}", remedy="write a [[sensor]] with a budget for one"
+            )
         return EXAMPLES[known.name]
     names = [part.name for part in known.state]
     given = {sensor.name: sensor for sensor in schema.sensors}
     unknown = [name for name in given if name not in names]
     if unknown:
-        raise InputError(f"sensor {unknown[0]!r} is not one of {known.name}, which has {', '.join(names)}; correct it")
+        raise InputError(
+            f"sensor {unknown[0]!r} is not one of {known.name}, which has {', '.join(names)}", remedy="correct it"
+        )
     found = []
     for part in known.state:
         sensor = given.get(part.name, Sensor(part.name, part.unit))
         if sensor.unit and sensor.unit != part.unit:
             raise InputError(
-                f"sensor {part.name!r} is given in {sensor.unit}, and {known.name} has it in {part.unit}; convert "
-                "budget and rate"
+                f"sensor {part.name!r} is given in {sensor.unit}, and {known.name} has it in {part.unit}",
+                remedy="convert budget and rate",
             )
         if part.name in given and not sensor.compromised and part.name not in schema.trusted:
-            raise InputError(f"sensor {part.name!r} has no budget; write one in {part.unit}, or compromised = false")
+            raise InputError(
+                f"sensor {part.name!r} has no budget", remedy=f"write one in {part.unit}, or compromised = false"
+            )
         found.append(replace(sensor, unit=part.unit))
     return tuple(found)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -127,5 +128,7 @@ def plant(name: str) -> Plant:
         InputError: there is none of that name.
     """
     if name not in PLANTS:
-        raise InputError(f"plant={name!r} is not one of {', '.join(PLANTS)}; correct it, or write module:factory")
+        raise InputError(
+            Arg("plant", name), f"is not one of {', '.join(PLANTS)}", remedy="correct it, or write module:factory"
+        )
     return PLANTS[name]()

@@ -15,6 +15,7 @@ from signstep.data.times import Times, breaks_of, interval_of, read_times
 from signstep.domains.control.series import Faults, Series, classes_of
 from signstep.domains.control.windows import Record, windows
 from signstep.errors import InputError, LoadError
+from signstep.messages import Arg
 
 _MOST = float(np.finfo(np.float32).max)
 
@@ -50,12 +51,13 @@ def read_csv(
     table = open_comma(path)
     if label not in table.columns:
         raise InputError(
-            f"{path.name} has no column {label!r} of labels, it has {listed(table.columns)}; pass --label-column"
+            f"{path.name} has no column {label!r} of labels, it has {listed(table.columns)}",
+            remedy=("pass", Arg("label_column")),
         )
     refuse_unknown(ignore, [name for name in table.columns if name != label])
     lines = list(table.lines())
     if not lines:
-        raise LoadError(f"{path} has no rows; pass a table whose first line names the columns")
+        raise LoadError(f"{path} has no rows", remedy="pass a table whose first line names the columns")
     faults, bad = Faults(skip=skip_bad), np.zeros(len(lines), dtype=bool)
     columns = _columns(lines, len(table.columns))
     cells = dict(zip(table.columns, columns, strict=True))
@@ -100,14 +102,20 @@ def _columns(lines: Sequence[Line], width: int) -> list[list[str]]:
 def _refuse_texts(path: Path, cells: dict[str, list[str]], lines: Sequence[Line], ignored: Sequence[str]) -> None:
     """A column without a single number is no sensor with bad rows: it is another kind of column."""
     if not cells:
-        raise InputError(f"{path.name} has no column of numbers beside the label; leave at least one for a sensor")
+        raise InputError(
+            f"{path.name} has no column of numbers beside the label", remedy="leave at least one for a sensor"
+        )
     for name, texts in cells.items():
         first = next((row for row, text in enumerate(texts) if text), None)
         if first is not None and number_of(texts[first]) is None and all(number_of(text) is None for text in texts):
-            option = " ".join(f"--ignore-column {one!r}" for one in (*ignored, name))
             raise InputError(
-                f"{path.name}, line {lines[first].number}, column {name!r} {no_number(texts[first])}, nor is any other "
-                f"of its cells; leave the column out with {option} (or ignore in the schema)"
+                f"{path.name}, line {lines[first].number}, column {name!r} {no_number(texts[first])}, nor is "
+                "any other of its cells",
+                remedy=(
+                    "leave the column out with",
+                    Arg("ignore_column", [*ignored, name]),
+                    "(or ignore in the schema)",
+                ),
             )
 
 

@@ -65,8 +65,8 @@ class ClosedLoop(nn.Module):
         if not isinstance(answer, Tensor) or answer.numel() != len(reading):
             got = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
             raise ModelError(
-                f"the controller gave {got} for readings {tuple(reading.shape)}; return one action for each row, "
-                f"({len(reading)},) or ({len(reading)}, 1)"
+                f"the controller gave {got} for readings {tuple(reading.shape)}",
+                remedy=f"return one action for each row, ({len(reading)},) or ({len(reading)}, 1)",
             )
         return answer.reshape(len(reading)).to(reading.dtype)
 

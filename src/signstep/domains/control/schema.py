@@ -9,6 +9,7 @@ from typing import Any
 from signstep.domains.control.sensors import Sensor
 from signstep.domains.schemas import read_toml
 from signstep.errors import InputError
+from signstep.messages import Key
 
 _TOP = ("plant", "seconds", "starts", "interval", "budget_std", "window", "stride", "ignore", "sensor")
 _SENSOR = ("name", "unit", "budget", "rate", "shape", "windows", "compromised")
@@ -63,22 +64,25 @@ def schema_of(plain: Mapping[str, Any]) -> Schema:
     _known(plain, _TOP, "the schema")
     plant = plain.get("plant")
     if plant is not None and not isinstance(plant, str):
-        raise InputError(f"plant = {plant!r}; write the name of a plant, such as 'cart-pole'")
+        raise InputError(Key("plant", plant), remedy="write the name of a plant, such as 'cart-pole'")
     loop = [name for name in ("plant", *_LOOP) if name in plain]
     series = [name for name in _SERIES if name in plain]
     if loop and series:
         raise InputError(
-            f"{loop[0]} = {plain[loop[0]]!r} belongs to a closed loop and {series[0]} = {plain[series[0]]!r} to "
-            "recorded series; drop one of the two"
+            Key(loop[0], plain[loop[0]]),
+            "belongs to a closed loop and",
+            Key(series[0], plain[series[0]]),
+            "to recorded series",
+            remedy="drop one of the two",
         )
     entries = plain.get("sensor", [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise InputError("sensor is not a list of tables; write [[sensor]], with two brackets, above each")
+        raise InputError("sensor is not a list of tables", remedy="write [[sensor]], with two brackets, above each")
     sensors, trusted = list[Sensor](), set()
     for number, entry in enumerate(entries, 1):
         sensor = _sensor(entry, number)
         if sensor.name in {other.name for other in sensors}:
-            raise InputError(f"two sensors are called {sensor.name!r}; give each a name of its own")
+            raise InputError(f"two sensors are called {sensor.name!r}", remedy="give each a name of its own")
         sensors.append(sensor)
         if entry.get("compromised", True) is False or entry.get("budget") == 0:
             trusted.add(sensors[-1].name)
@@ -99,22 +103,22 @@ def schema_of(plain: Mapping[str, Any]) -> Schema:
 def _sensor(entry: Mapping[str, Any], number: int) -> Sensor:
     name = entry.get("name")
     if not isinstance(name, str) or not name:
-        raise InputError(f'sensor {number} has no name; write name = "..." in it')
+        raise InputError(f"sensor {number} has no name", remedy='write name = "..." in it')
     where = f"sensor {name!r}"
     _known(entry, _SENSOR, where)
     compromised = entry.get("compromised", True)
     if not isinstance(compromised, bool):
-        raise InputError(f"{where}: compromised = {compromised!r}; write true or false")
+        raise InputError(Key("compromised", compromised), remedy="write true or false", where=where)
     written = [part for part in ("budget", "rate", "windows") if part in entry and entry[part] != 0]
     if not compromised and written:
         raise InputError(
-            f"{where} is not compromised and yet has {written[0]} = {entry[written[0]]!r}; drop one of the two"
+            f"{where} is not compromised and yet has {written[0]} = {entry[written[0]]!r}", remedy="drop one of the two"
         )
     if "rate" in entry and entry.get("budget") == 0:
-        raise InputError(f"{where} has a rate and a budget of 0, so nothing may change; drop one of the two")
+        raise InputError(f"{where} has a rate and a budget of 0, so nothing may change", remedy="drop one of the two")
     for part in ("unit", "shape"):
         if part in entry and not isinstance(entry[part], str):
-            raise InputError(f"{where}: {part} = {entry[part]!r}; write a text")
+            raise InputError(Key(part, entry[part]), remedy="write a text", where=where)
     return Sensor(
         name,
         entry.get("unit", ""),
@@ -128,7 +132,7 @@ def _sensor(entry: Mapping[str, Any], number: int) -> Sensor:
 def _names(plain: Mapping[str, Any], name: str) -> tuple[str, ...]:
     value = plain.get(name, [])
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise InputError(f'the schema: {name} = {value!r}; write a list of names, such as ["machine"]')
+        raise InputError(Key(name, value), remedy='write a list of names, such as ["machine"]', where="the schema")
     return tuple(value)
 
 
@@ -137,7 +141,7 @@ def _windows(given: object, where: str) -> tuple[tuple[float, float], ...]:
         isinstance(pair, list) and len(pair) == 2 and all(map(_is_number, pair)) for pair in given
     )
     if not fits:
-        raise InputError(f"{where}: windows = {given!r}; write pairs of seconds, such as [[0.5, 2.0]]")
+        raise InputError(Key("windows", given), remedy="write pairs of seconds, such as [[0.5, 2.0]]", where=where)
     assert isinstance(given, list)
     return tuple((float(first), float(last)) for first, last in given)
 
@@ -145,7 +149,7 @@ def _windows(given: object, where: str) -> tuple[tuple[float, float], ...]:
 def _known(plain: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
     unknown = sorted(set(plain) - set(names))
     if unknown:
-        raise InputError(f"{where} has {unknown[0]!r}, which is not known; it may have {', '.join(names)}")
+        raise InputError(f"{where} has {unknown[0]!r}, which is not known", remedy=f"write one of {', '.join(names)}")
 
 
 def _number(plain: Mapping[str, Any], name: str, where: str, *, least: float | None = None) -> float | None:
@@ -155,7 +159,7 @@ def _number(plain: Mapping[str, Any], name: str, where: str, *, least: float | N
     good = _is_number(value) and math.isfinite(value) and (value > 0 if least is None else value >= least)
     if not good:
         raise InputError(
-            f"{where}: {name} = {value!r}; write a number {'above 0' if least is None else 'of 0 or more'}"
+            Key(name, value), remedy=f"write a number {'above 0' if least is None else 'of 0 or more'}", where=where
         )
     return float(value)
 
@@ -163,7 +167,7 @@ def _number(plain: Mapping[str, Any], name: str, where: str, *, least: float | N
 def _count(plain: Mapping[str, Any], name: str) -> int | None:
     value = plain.get(name)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InputError(f"the schema: {name} = {value!r}; write a whole number from 1")
+        raise InputError(Key(name, value), remedy="write a whole number from 1", where="the schema")
     return value
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.plain import one_line
 
 Shape = Literal["free", "bias", "drift"]
@@ -43,23 +44,28 @@ class Sensor:
     def __post_init__(self) -> None:
         where = f"sensor {self.name!r}"
         if not self.name:
-            raise InputError("a sensor has no name; give each a name of its own")
+            raise InputError("a sensor has no name", remedy="give each a name of its own")
         if not math.isfinite(self.budget) or self.budget < 0:
-            raise InputError(f"{where}: budget={self.budget}; give the largest error in {self._unit}, 0 or more")
+            raise InputError(
+                Arg("budget", self.budget), remedy=f"give the largest error in {self._unit}, 0 or more", where=where
+            )
         if self.rate is not None and not (math.isfinite(self.rate) and self.rate > 0):
             raise InputError(
-                f"{where}: rate={self.rate}; give the largest change in {self._unit} per second, above 0, or leave it "
-                "out for no limit"
+                Arg("rate", self.rate),
+                remedy=f"give the largest change in {self._unit} per second, above 0, or leave it out for no limit",
+                where=where,
             )
         if self.shape not in get_args(Shape):
-            raise InputError(f"{where}: shape={self.shape!r}; give one of {', '.join(get_args(Shape))}")
+            raise InputError(Arg("shape", self.shape), remedy=f"give one of {', '.join(get_args(Shape))}", where=where)
         end = 0.0
         for first, last in self.windows:
             if not 0 <= first < last < math.inf:
-                raise InputError(f"{where}: the window [{first}, {last}] is not 0 <= from < to, in seconds; correct it")
+                raise InputError(
+                    f"{where}: the window [{first}, {last}] is not 0 <= from < to, in seconds", remedy="correct it"
+                )
             if first < end:
                 raise InputError(
-                    f"{where}: the window [{first}, {last}] begins before the one before it ends; sort them"
+                    f"{where}: the window [{first}, {last}] begins before the one before it ends", remedy="sort them"
                 )
             end = last
 
@@ -98,15 +104,17 @@ class Sensors:
 
     def __post_init__(self) -> None:
         if not self.parts:
-            raise InputError("there are no sensors; describe each channel with a [[sensor]] of its own")
+            raise InputError("there are no sensors", remedy="describe each channel with a [[sensor]] of its own")
         names = [sensor.name for sensor in self.parts]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise InputError(f"two sensors are called {twice[0]!r}; give each a name of its own")
+            raise InputError(f"two sensors are called {twice[0]!r}", remedy="give each a name of its own")
         if not (math.isfinite(self.interval) and self.interval > 0):
-            raise InputError(f"interval={self.interval}; give the seconds between two samples, above 0")
+            raise InputError(Arg("interval", self.interval), remedy="give the seconds between two samples, above 0")
         if not any(sensor.compromised for sensor in self.parts):
-            raise InputError("no sensor has a budget above 0, so nothing may change; give a budget to one of them")
+            raise InputError(
+                "no sensor has a budget above 0, so nothing may change", remedy="give a budget to one of them"
+            )
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -13,8 +13,12 @@ from signstep.data.csv_text import number_of, text_lines
 from signstep.data.tables import listed, refuse_unknown
 from signstep.data.targets import Targets
 from signstep.errors import InputError, LoadError
+from signstep.messages import Arg, Blank
 
 _MOST_CLASSES = 10_000
+
+# What asks for a model that answers with a number.
+REGRESSION = (Arg("task", "regression"), Arg("tolerance", Blank("T")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,8 @@ class Series:
 
     def __post_init__(self) -> None:
         if len(self.x) == 0:
-            raise InputError(f"no usable series is left; {'; '.join(self.skipped[:2]) or 'the file has none'}")
+            left_out = "; ".join(self.skipped[:2]) or "the file has none"
+            raise InputError(f"no usable series is left: {left_out}", remedy="pass other data")
 
     @property
     def real(self) -> bool:
@@ -71,7 +76,7 @@ class Series:
         refuse_unknown(ignored, self.names)
         kept = [place for place, name in enumerate(self.names) if name not in ignored]
         if not kept:
-            raise InputError(f"all {len(self.names)} channels are to be ignored; leave at least one")
+            raise InputError(f"all {len(self.names)} channels are to be ignored", remedy="leave at least one")
         note = f"channels left out as asked: {listed(tuple(ignored))}"
         names = tuple(self.names[place] for place in kept)
         return replace(self, x=self.x[..., kept], names=names, skipped=(*self.skipped, note))
@@ -89,8 +94,11 @@ def classes_of(targets: Targets, place: str) -> tuple[Tensor, tuple[str, ...]]:
     largest = int(labels.numbers.max()) if len(labels.numbers) else -1
     if largest >= _MOST_CLASSES:
         raise LoadError(
-            f"{place}: the labels in {targets.column!r} count classes up to {largest}; number them from 0, write "
-            "names, or for a model that answers with a number pass --task regression --tolerance T"
+            f"{place}: the labels in {targets.column!r} count classes up to {largest}",
+            remedy=(
+                "number them from 0, write names, or for a model that answers with a number pass",
+                *REGRESSION,
+            ),
         )
     return labels.numbers, tuple(map(str, range(largest + 1)))
 
@@ -120,8 +128,9 @@ def halves(series: Series) -> tuple[Series, Series]:
         if rows and not rest:
             what = "the data" if series.real else f"the class {series.classes[label]!r}"
             raise InputError(
-                f"{what} has too few series to train a model on some and to audit it on others that share no rows "
-                f"with them ({len(rows)} in all); pass --model, or more data"
+                f"{what} has too few series to train a model on some and to audit it on others that share no "
+                f"rows with them ({len(rows)} in all)",
+                remedy=("pass", Arg("model"), ", or more data"),
             )
         test += rest
     parts = (torch.tensor(sorted(rows), dtype=torch.int64, device="cpu") for rows in (train, test))
@@ -141,7 +150,7 @@ class Faults:
             InputError: rows are not to be skipped.
         """
         if not self.skip:
-            raise InputError(f"{sentence}; correct it, or pass --skip-bad to leave it out")
+            raise InputError(sentence, remedy=("correct it, or pass", Arg("skip_bad", True), "to leave it out"))
         self.said.append(sentence)
 
     def notes(self, what: str) -> tuple[str, ...]:
@@ -168,10 +177,10 @@ def read_ts(path: Path, *, skip_bad: bool = False) -> Series:
                 begin = number
                 break
     if begin is None:
-        raise LoadError(f"{path} has no line @data; pass a file of the UCR .ts format")
+        raise LoadError(f"{path} has no line @data", remedy="pass a file of the UCR .ts format")
     named = stated.get("@classlabel", ["false"])
     if named[0].lower() != "true" or len(named) < 3:
-        raise LoadError(f"{path} names no class labels; the line must read: @classLabel true first second ...")
+        raise LoadError(f"{path} names no class labels", remedy="write a line such as: @classLabel true first second")
     classes = named[1:]
     channels = int(stated["@dimensions"][0]) if "@dimensions" in stated else None
     faults, parts, labels, shape = Faults(skip=skip_bad), list[NDArray[np.float64]](), list[int](), None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from signstep.data.csv_text import SUFFIXES
+from signstep.domains.bare import bare_module
 from signstep.domains.case import Case, Request
 from signstep.domains.control.arrays import read_npz
 from signstep.domains.control.causal import RECIPES
@@ -26,7 +27,8 @@ from signstep.domains.own_attacks import named_in
 from signstep.engine.tasks import Regression, Task, TaskName
 from signstep.errors import InputError, LoadError
 from signstep.io.files import expanded
-from signstep.model.opening import load_model, parse_args
+from signstep.messages import Arg, Key
+from signstep.model.declaration import Model
 
 # Where a schema says nothing.
 BUDGET_STD = 0.5
@@ -61,17 +63,13 @@ def series_case(request: Request, schema: Schema) -> Case:
     test = _first(data.test, request.limit)
     threat = sensor_threat(sensors, size_of(request.threat))
     _, samples, channels = test.x.shape
-    firsts = range(0, len(test.x), request.batch_size)
-    pieces = [
-        (test.x[first : first + request.batch_size], test.y[first : first + request.batch_size]) for first in firsts
-    ]
+    firsts = range(0, len(test.x), request.rows)
+    pieces = [(test.x[first : first + request.rows], test.y[first : first + request.rows]) for first in firsts]
     return Case(
         domain="control",
-        model=model,
+        model=Model(model, task=task, name=description, classes=test.classes),
         batches=pieces,
         threat=threat,
-        task=task,
-        description=description,
         data=f"{Path(str(request.data)).name} ({len(test.x)} series of {samples} samples, {channels} sensors)",
         summary=partial(summary, series=test, sensors=sensors, alarm=data.alarm),
         attacks=("random-sign", "fgsm", "pgd:steps=20"),
@@ -79,8 +77,8 @@ def series_case(request: Request, schema: Schema) -> Case:
         curve=(0.125, 0.25, 0.5, 1.0, 2.0),
         opening=(f"sensors: {sensors}",),
         notes=(*notes, *test.skipped),
-        classes=test.classes,
         hashes={**hashes, "data": _digest(test)},
+        search=request.search,
         total=len(test.x),
         terms={**sensors.plain(), "eps": threat.eps, "samples": test.x.shape[1]},
     )
@@ -99,11 +97,21 @@ def declared(request: Request, schema: Schema) -> Sensors:
 def _declared(request: Request, schema: Schema) -> tuple[_Data, Sensors]:
     assert request.data is not None
     if schema.plant is not None:
-        raise InputError(f"the schema has plant = {schema.plant!r}, and --data gives recorded series; drop one of them")
+        raise InputError(
+            Key("plant", schema.plant),
+            "in the schema is a closed loop, and",
+            Arg("data"),
+            "gives recorded series",
+            remedy="drop one of them",
+        )
     for name in ("seconds", "starts"):
         if getattr(schema, name) is not None:
             raise InputError(
-                f"{name} = {getattr(schema, name):g} belongs to a closed loop, and --data gives series; drop it"
+                Key(name, getattr(schema, name), shown=f"{getattr(schema, name):g}"),
+                "belongs to a closed loop, and",
+                Arg("data"),
+                "gives series",
+                remedy="drop it",
             )
     data = _data(expanded(request.data), request, schema)
     return data, Sensors(_sensors(schema, data), schema.interval or data.interval)
@@ -112,12 +120,23 @@ def _declared(request: Request, schema: Schema) -> tuple[_Data, Sensors]:
 def _task(request: Request) -> Task | TaskName:
     if request.task == "regression":
         if request.tolerance is None:
-            raise InputError("--task regression needs --tolerance, the largest error that still counts as right")
+            raise InputError(
+                Arg("task", "regression"),
+                "needs",
+                Arg("tolerance"),
+                remedy="pass the largest error that still counts as right",
+            )
         return Regression(request.tolerance)
     if request.tolerance is not None:
-        raise InputError(f"--tolerance is for --task regression, the task is {request.task!r}")
+        raise InputError(
+            Arg("tolerance", request.tolerance),
+            "is for",
+            Arg("task", "regression"),
+            f", the task is {request.task!r}",
+            remedy="drop it",
+        )
     if request.task not in ("auto", "multiclass"):
-        raise InputError(f"--task {request.task} is none of series; pass multiclass or regression")
+        raise InputError(Arg("task", request.task), "is none of series", remedy="pass multiclass or regression")
     return "multiclass"
 
 
@@ -127,14 +146,28 @@ def _data(path: Path, request: Request, schema: Schema) -> _Data:
     real, ignore = request.task == "regression", tuple(dict.fromkeys((*schema.ignore, *request.ignore)))
     kind = "folder" if path.is_dir() else path.name.lower()
     if request.label_column is not None and not kind.endswith((*SUFFIXES, ".npz")):
-        raise InputError(f"--label-column names a column of a .csv or an array of a .npz, and {path.name} is none")
+        raise InputError(
+            Arg("label_column", request.label_column),
+            f"names a column of a .csv or an array of a .npz, and {path.name} is none",
+            remedy="drop it",
+        )
     if real and not kind.endswith((*SUFFIXES, ".npz")):
-        raise InputError(f"--task regression takes labels from a .csv or .npz; {path.name} has classes")
+        raise InputError(
+            Arg("task", "regression"),
+            f"takes labels from a .csv or .npz, and {path.name} has classes",
+            remedy="drop it, or pass other data",
+        )
     if (schema.window or schema.stride) and kind.endswith((".ts", ".npz")):
-        raise InputError(f"window and stride cut long records; a {path.suffix} file has finished series: drop them")
+        raise InputError(
+            f"window and stride cut long records; a {path.suffix} file has finished series", remedy="drop them"
+        )
     if path.is_dir():
         if schema.interval not in (None, TENNESSEE_INTERVAL):
-            raise InputError(f"interval = {schema.interval:g}; Tennessee Eastman is sampled every 180 s: drop it")
+            raise InputError(
+                Key("interval", schema.interval, shown=f"{schema.interval:g}"),
+                ": Tennessee Eastman is sampled every 180 s",
+                remedy="drop it",
+            )
         read = partial(read_tennessee, path, samples=samples, skip_bad=request.skip_bad)
         train = read(test=False, stride=max(1, stride // 5)).without(ignore) if request.model is None else None
         return _Data(read(test=True, stride=stride).without(ignore), train, True, TENNESSEE_INTERVAL)
@@ -142,7 +175,8 @@ def _data(path: Path, request: Request, schema: Schema) -> _Data:
         test, train = _pair(path, request, partial(read_ts, skip_bad=request.skip_bad))
         if request.model is None and train is None:
             raise InputError(
-                f"there is no {_other(path).name} to train a model on; pass --model, or put it beside {path.name}"
+                f"there is no {_other(path).name} to train a model on",
+                remedy=("pass", Arg("model"), f", or put it beside {path.name}"),
             )
         return _parted(test, train, request, ignore)
     if kind.endswith(".npz"):
@@ -161,7 +195,7 @@ def _data(path: Path, request: Request, schema: Schema) -> _Data:
         test, train = _pair(path, request, table)
         return _parted(test, train, request)
     raise LoadError(
-        f"{path} is not a .ts, .csv or .npz file, nor a folder of Tennessee Eastman records; pass one of these"
+        f"{path} is not a .ts, .csv or .npz file, nor a folder of Tennessee Eastman records", remedy="pass one of these"
     )
 
 
@@ -178,7 +212,7 @@ def _pair(path: Path, request: Request, read: Callable[[Path], Series]) -> tuple
     train = read(other)
     if (train.classes, train.names, train.x.shape[1:]) != (test.classes, test.names, test.x.shape[1:]):
         raise InputError(
-            f"{other.name} and {path.name} differ in classes, channels or length; pass two halves of one set"
+            f"{other.name} and {path.name} differ in classes, channels or length", remedy="pass two halves of one set"
         )
     return test, train
 
@@ -198,13 +232,10 @@ def _parted(test: Series, train: Series | None, request: Request, ignore: Sequen
 
 def _model(request: Request, data: _Data) -> tuple[nn.Module, str, tuple[str, ...], Mapping[str, str]]:
     if request.model is not None:
-        loaded = load_model(
-            request.model, weights=request.weights, args=parse_args(request.model_args), trust=request.trust
-        )
-        hashes = {name: part for name, part in (("weights", loaded.sha256), ("code", loaded.code)) if part}
-        return loaded.model, loaded.description, loaded.notes, hashes
+        network, model = bare_module(request)
+        return network, model.title, tuple(model.notes), model.hashes
     if request.weights is not None or request.model_args:
-        raise InputError("weights and model arguments need a model; pass --model module:factory")
+        raise InputError("weights and model arguments need a model", remedy=("pass", Arg("model", "module:factory")))
     assert data.train is not None
     said = f"trained on {len(data.train.x)} series of the training half"
     if data.alarm:
@@ -224,8 +255,8 @@ def _sensors(schema: Schema, data: _Data) -> tuple[Sensor, ...]:
     unknown = [name for name in given if name not in names]
     if unknown:
         raise InputError(
-            f"the schema has the sensor {unknown[0]!r}, which is no column of the data; these are "
-            f"{', '.join(names[:8])}{', ...' if len(names) > 8 else ''}"
+            f"the schema has the sensor {unknown[0]!r}, which is no column of the data",
+            remedy=f"write one of {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}",
         )
     source = data.test if data.train is None else data.train
     calm = source.x[source.y == 0] if data.alarm else source.x
@@ -240,8 +271,8 @@ def _sensors(schema: Schema, data: _Data) -> tuple[Sensor, ...]:
             found.append(replace(sensor, budget=float(f"{share * std:.6g}")))
         else:
             raise InputError(
-                f"sensor {name!r} has no budget; write one in {sensor.unit or 'its unit'}, compromised = false, or a "
-                "budget_std for all"
+                f"sensor {name!r} has no budget",
+                remedy=f"write one in {sensor.unit or 'its unit'}, compromised = false, or a budget_std for all",
             )
     return tuple(found)
 

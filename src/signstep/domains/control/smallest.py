@@ -10,6 +10,8 @@ from signstep.domains.control.rollout import ClosedLoop
 from signstep.domains.control.threat import SensorThreat
 from signstep.engine.attack import Attack
 from signstep.engine.tasks import Objective
+from signstep.model.declaration import Model
+from signstep.model.search import Search
 
 
 class Smallest(NamedTuple):
@@ -54,7 +56,12 @@ def smallest_error(
         part = {"error": error[todo], "start": start[todo]}
         sized = threat.sized(size[todo])
         outcome = attack(
-            loop, part, threat={"error": sized}, recipe=recipe, task=Objective(0.0), seed=seed, ids=todo.clone()
+            Model(loop, task=Objective(0.0)),
+            part,
+            threat={"error": sized},
+            recipe=recipe,
+            ids=todo.clone(),
+            search=Search(seed=seed),
         )
         hit = outcome.fooled
         assert isinstance(outcome.x, dict)

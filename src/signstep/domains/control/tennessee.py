@@ -31,7 +31,9 @@ def read_tennessee(folder: Path, *, test: bool, samples: int, stride: int, skip_
     ]
     if not any(path.name.startswith("d00") for path in found) or len(found) < 2:
         kind = "d00_te.dat and d01_te.dat" if test else "d00.dat and d01.dat"
-        raise LoadError(f"{folder} has no Tennessee Eastman records such as {kind} (.gz as well); pass their folder")
+        raise LoadError(
+            f"{folder} has no Tennessee Eastman records such as {kind} (.gz as well)", remedy="pass their folder"
+        )
     faults = Faults(skip=skip_bad)
     records = []
     for path in found:
@@ -51,7 +53,10 @@ def _numbers(path: Path, faults: Faults) -> tuple[NDArray[np.float64], NDArray[n
     if len(lines) == wanted and len(lines[0]) != wanted:
         lengths = {len(line) for line in lines}
         if len(lengths) > 1:
-            raise InputError(f"{path.name} is transposed, and its lines have {min(lengths)} to {max(lengths)} numbers")
+            raise InputError(
+                f"{path.name} is transposed, and its lines have {min(lengths)} to {max(lengths)} numbers",
+                remedy="download it again",
+            )
         lines = [list(cells) for cells in zip(*lines, strict=True)]
     values, bad = np.zeros((len(lines), wanted)), np.zeros(len(lines), dtype=bool)
     for number, cells in enumerate(lines):

@@ -19,6 +19,7 @@ from signstep.engine.threat import Eps, read_eps
 from signstep.engine.tree import Tree, per_row, search_dtype
 from signstep.engine.verify import Verification
 from signstep.errors import InputError, ThreatError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,23 +54,25 @@ class SensorThreat(ShapedThreat):
         """
         if x.ndim != 3 or x.shape[2] != len(self.sensors):
             raise ThreatError(
-                f"the series have shape {tuple(x.shape)}, the schema {len(self.sensors)} sensors; pass (examples, "
-                f"samples, {len(self.sensors)})"
+                f"the series have shape {tuple(x.shape)}, the schema {len(self.sensors)} sensors",
+                remedy=f"pass (examples, samples, {len(self.sensors)})",
             )
         if not x.is_floating_point() or not bool(torch.isfinite(x).all()):
-            raise InputError("the series have values that are not finite numbers; remove those examples")
+            raise InputError("the series have values that are not finite numbers", remedy="remove those examples")
         if self.eps is None:
-            raise ThreatError("eps=None has no meaning for sensors; pass 1 for the declared budgets")
+            raise ThreatError(Arg("eps", None), "has no meaning for sensors", remedy="pass 1 for the declared budgets")
         profiles = [profile(sensor, x.shape[1], self.sensors.interval) for sensor in self.sensors.parts]
         bound = torch.stack(profiles, 1).to(x.device)
         if not bool((bound > 0).any()):
             raise ThreatError(
-                f"no sample of the {x.shape[1]} lies in a window of a compromised sensor; move the windows, or remove "
-                "them"
+                f"no sample of the {x.shape[1]} lies in a window of a compromised sensor",
+                remedy="move the windows, or remove them",
             )
         radius = torch.as_tensor(self.eps, dtype=torch.float64, device=x.device)
         if radius.ndim and len(radius) != len(x):
-            raise ThreatError(f"eps has {len(radius)} entries for {len(x)} series; pass one number or one for each")
+            raise ThreatError(
+                Arg("eps"), f"has {len(radius)} entries for {len(x)} series", remedy="pass one number or one for each"
+            )
         return SensorRegion(self.sensors, x, radius.expand(len(x)), bound)
 
     def checked(self, x: Tensor, point: Tensor) -> Verification:

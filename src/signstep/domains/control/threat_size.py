@@ -2,6 +2,7 @@
 
 from signstep.engine.threat import read_eps
 from signstep.errors import ThreatError
+from signstep.messages import Arg
 
 
 def size_of(threat: str | None) -> float:
@@ -15,5 +16,7 @@ def size_of(threat: str | None) -> float:
     name, _, size = threat.partition(":")
     value = read_eps(size) if name == "budget" and size else None
     if not isinstance(value, float) or not value > 0:
-        raise ThreatError(f"threat {threat!r}; the schema has the budgets: write budget:0.5 for half of them")
+        raise ThreatError(
+            Arg("threat", threat), ": the schema has the budgets", remedy="write budget:0.5 for half of them"
+        )
     return value

@@ -16,6 +16,7 @@ from signstep.domains.control.threat import SensorRegion, SensorThreat
 from signstep.engine.keys import Key, RowDraws, content_ids
 from signstep.engine.tree import per_row
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 Kind = Literal["noise", "signs", "held", "bias"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -72,7 +73,7 @@ def random_trials(
         InputError: count is not a multiple of the kinds.
     """
     if count < 1 or count % len(KINDS):
-        raise InputError(f"count={count}; pass a multiple of {len(KINDS)}, the kinds of random error")
+        raise InputError(Arg("count", count), remedy=f"pass a multiple of {len(KINDS)}, the kinds of random error")
     each = count // len(KINDS)
     ids = content_ids(start)
     failed = {}

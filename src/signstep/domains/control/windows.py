@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from signstep.domains.control.series import Faults, Series
+from signstep.domains.control.series import REGRESSION, Faults, Series
 from signstep.errors import InputError
 
 
@@ -62,10 +62,11 @@ def windows(
         longest = max((len(record.values) for record in records), default=0)
         why = f"{longest} rows at most"
         if mixed:
-            why = f"the label changes in each of {mixed}; real numbers are read with --task regression --tolerance T"
+            why = f"the label changes in each of {mixed}"
         elif lost:
             why = f"each of {lost} has a row that cannot be used"
-        raise InputError(f"no window of {samples} samples fits ({why}); write a smaller window")
+        real = (", or read real numbers with", *REGRESSION) if mixed else ()
+        raise InputError(f"no window of {samples} samples fits ({why})", remedy=("write a smaller window", *real))
     x = torch.from_numpy(np.stack(parts)).float()
     dtype = torch.float32 if records[0].real else torch.int64
     y = torch.from_numpy(np.array(labels)).to(dtype)

@@ -6,7 +6,7 @@ from signstep.domains.multimodal.check import check
 from signstep.domains.multimodal.choices import Offers, choices_of, ids_of, offers, tokens_of
 from signstep.domains.multimodal.crossover import Cross, Crossover, crossover
 from signstep.domains.multimodal.prepare import Text, text_input
-from signstep.domains.multimodal.substitute import Substituted, substitute
+from signstep.domains.multimodal.substitute import Substituted, TokenArguments, substitute
 from signstep.domains.multimodal.threat import KIND, TokenThreat, substitutions
 from signstep.domains.multimodal.tokens import PretrainedTokenizer, Tokenizer, WordTokenizer
 from signstep.domains.multimodal.victim import Channel, Victim, pair_scores
@@ -23,6 +23,7 @@ __all__ = [
     "PretrainedTokenizer",
     "Substituted",
     "Text",
+    "TokenArguments",
     "TokenThreat",
     "Tokenizer",
     "Victim",

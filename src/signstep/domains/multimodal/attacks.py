@@ -17,6 +17,7 @@ from signstep.engine.problem import ModelProblem, Problem, nearness
 from signstep.engine.region import ProductRegion, Region
 from signstep.engine.tree import Tree
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +45,17 @@ class Partial(GradientAttack):
     def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:
         """Attack every row in these inputs alone; for the others no gradient is computed."""
         if not isinstance(region, ProductRegion) or not isinstance(clean, dict):
-            raise InputError(f"{self.name} is for models of several named inputs; pass x as a dict")
+            raise InputError(f"{self.name} is for models of several named inputs", remedy="pass x as a dict")
         missing = [name for name in self.inputs if name not in region.parts]
         if missing:
-            raise InputError(f"{self.name}: {missing[0]!r} is not attacked; threats name {sorted(region.parts)}")
+            raise InputError(
+                f"{self.name}: {missing[0]!r} is not attacked", remedy=f"name some of {sorted(region.parts)}"
+            )
         if not isinstance(problem, ModelProblem) or problem.transform is not None:
-            raise InputError(f"{self.name} attacks some inputs of a model itself; drop transform= or attack all inputs")
+            raise InputError(
+                f"{self.name} attacks some inputs of a model itself",
+                remedy=("drop", Arg("transform"), "or attack all inputs"),
+            )
         still = {name: part for name, part in clean.items() if name not in self.inputs}
         found = super().__call__(
             replace(problem, frozen={**problem.frozen, **still}, warm=None),
@@ -81,7 +87,7 @@ def on(spec: str, inputs: Sequence[str], witness: "Witness | None" = None, *, la
     """
     found = recipe(spec)
     if not isinstance(found, GradientAttack):
-        raise InputError(f"{spec} is not a gradient attack; pass random-sign, fgsm, pgd, mi-fgsm or apgd")
+        raise InputError(f"{spec} is not a gradient attack", remedy="pass random-sign, fgsm, pgd, mi-fgsm or apgd")
     own = {part.name: getattr(found, part.name) for part in fields(GradientAttack)}
     if found.steps > 1:
         own["keep"] = "best"  # steps among texts do not shrink: the last one is not the best one

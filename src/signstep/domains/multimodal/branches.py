@@ -23,7 +23,9 @@ def _captured(model: nn.Module, paths: Mapping[str, str], kept: dict[str, Tensor
                 continue
             if path not in modules or path == "":
                 some = ", ".join(key for key in list(modules)[1:9])
-                raise ModelError(f"branch {name!r}: the model has no module {path!r}; name one of {some}, ...")
+                raise ModelError(
+                    f"branch {name!r}: the model has no module {path!r}", remedy=f"name one of {some}, ..."
+                )
 
             def hook(_: nn.Module, __: Any, output: Any, name: str = name) -> None:
                 kept[name] = _vector(output, name)
@@ -57,7 +59,9 @@ def embeddings(victim: Victim, inputs: Mapping[str, Tensor], paths: Mapping[str,
     for name in paths:
         if name not in kept or len(kept[name]) != rows:
             got = f"{len(kept[name])} rows" if name in kept else "nothing"
-            raise ModelError(f"branch {name!r} ({paths[name]}) gave {got} for {rows} examples; name another module")
+            raise ModelError(
+                f"branch {name!r} ({paths[name]}) gave {got} for {rows} examples", remedy="name another module"
+            )
     return kept
 
 
@@ -84,5 +88,7 @@ def _vector(output: Any, name: str) -> Tensor:
             else None
         )
     if not isinstance(found, Tensor) or found.ndim < 1:
-        raise ModelError(f"branch {name!r} gives a {type(output).__name__} without a tensor; name another module")
+        raise ModelError(
+            f"branch {name!r} gives a {type(output).__name__} without a tensor", remedy="name another module"
+        )
     return found.detach().flatten(1)

@@ -1,6 +1,7 @@
 """From what a person asked for to an audit of a model of several inputs."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,8 @@ from signstep.domains.multimodal.victim import Channel, Victim, pair_scores
 from signstep.engine.threat import ThreatModel, parse_threat
 from signstep.errors import InputError
 from signstep.io.files import expanded
+from signstep.messages import Arg
+from signstep.model.declaration import Model
 
 DOMAIN = "multimodal"
 _SCENES = 200
@@ -41,8 +44,19 @@ def case(request: Request) -> Case:
     if request.schema is None or request.data is None or request.model is None:
         missing = [name for name in ("model", "data", "schema") if getattr(request, name) is None]
         raise InputError(
-            f"--domain {DOMAIN} needs --{missing[0]} beside what was given: --model module:factory (or a folder of "
-            "transformers), --data pairs.jsonl and --schema schema.toml; or none of them for the built-in example"
+            Arg("domain", DOMAIN),
+            "needs",
+            Arg(missing[0]),
+            "beside what was given",
+            remedy=(
+                "pass",
+                Arg("model", "module:factory"),
+                "(or a folder of transformers),",
+                Arg("data", "pairs.jsonl"),
+                "and",
+                Arg("schema", "schema.toml"),
+                ", or none of them for the built-in example",
+            ),
         )
     return _own(request, read_schema(request.schema))
 
@@ -70,12 +84,13 @@ def _example(request: Request) -> Case:
         {**threats, **_given("text", text)},
         pairs.labels,
         {"image": "image_branch", "text": "text_branch", "fused": "fusion"},
-        data=f"{len(ids)} rendered scenes with sentences, drawn from seed {request.seed}; synthetic",
-        classes=("false", "true"),
+        _Origin(
+            f"{len(ids)} rendered scenes with sentences, drawn from seed {request.seed}; synthetic",
+            ("false", "true"),
+            ("the scenes are drawn by Signstep itself: the figures are of this example, not of any real task",),
+            ("Words are replaced within groups that say the same here by construction (picture, image, drawing).",),
+        ),
         words=words,
-        hashes={},
-        notes=("the scenes are drawn by Signstep itself: the figures are of this example, not of any real task",),
-        remarks=("Words are replaced within groups that say the same here by construction (picture, image, drawing).",),
     )
 
 
@@ -128,20 +143,35 @@ def _own(request: Request, schema: Schema) -> Case:
         threats,
         records.labels,
         schema.branches or {},
-        data=f"{len(records.labels)} rows of {path.name}",
-        classes=schema.label.classes,
-        words=words,
-        hashes={"data": sha256(path), "schema": sha256(request.schema)},
-        notes=records.notes,
-        remarks=(
-            "Words are replaced within the groups that the schema declares to say the same."
-            if grouped
-            else "Words are replaced by their nearest in the model's embedding. Near is not the same in meaning: where "
-            "a substitution changes what is true, the model is right to change its answer. Read the examples, and "
-            "protect the words that carry the label.",
+        _Origin(
+            f"{len(records.labels)} rows of {path.name}",
+            schema.label.classes,
+            records.notes,
+            (_GROUPED if grouped else _NEAREST,),
+            {"data": sha256(path), "schema": sha256(request.schema)},
         ),
+        words=words,
         output=pair_scores(schema.output.threshold) if schema.output.read == "pair" else None,
     )
+
+
+_GROUPED = "Words are replaced within the groups that the schema declares to say the same."
+_NEAREST = (
+    "Words are replaced by their nearest in the model's embedding. Near is not the same in meaning: where a "
+    "substitution changes what is true, the model is right to change its answer. Read the examples, and protect the "
+    "words that carry the label."
+)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where the pairs come from, and what is to be said of that."""
+
+    data: str
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    remarks: tuple[str, ...]
+    hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 def _case(
@@ -152,36 +182,32 @@ def _case(
     threats: Mapping[str, ThreatModel],
     labels: Tensor,
     branches: Mapping[str, str],
+    origin: "_Origin",
     *,
-    data: str,
-    classes: tuple[str, ...],
     words: Tokenizer | None,
-    hashes: Mapping[str, str],
-    notes: tuple[str, ...],
-    remarks: tuple[str, ...],
     output: Any = None,
 ) -> Case:
     if not threats:
-        raise InputError("no input has a threat; write one into the schema or pass --threat image=linf:4/255")
+        raise InputError(
+            "no input has a threat", remedy=("write one into the schema or pass", Arg("threat", "image=linf:4/255"))
+        )
     victim = Victim(loaded.model, channels, output=output)
     witness = Witness(victim, dict(branches))
     texts = tuple(name for name, threat in threats.items() if isinstance(threat, TokenThreat))
     return Case(
         domain=DOMAIN,
-        model=victim,
-        batches=_batches(inputs, labels, request.batch_size),
+        model=Model(victim, name=loaded.description, classes=origin.classes, hashes=loaded.hashes),
+        batches=_batches(inputs, labels, request.rows),
         threat=dict(threats),
-        task="auto",
-        description=loaded.description,
-        data=data,
-        summary=Teller(victim, witness, words, texts, remarks),
+        data=origin.data,
+        summary=Teller(victim, witness, words, texts, origin.remarks),
         attacks=tuple(everywhere(RECIPES, list(threats), witness)),
         named=partial(on_some, list(threats), witness),
         curve=False,
         opening=tuple(f"{name}: {threat}" for name, threat in threats.items()),
-        notes=(*loaded.notes, *notes),
-        classes=classes,
-        hashes={**loaded.hashes, **hashes},
+        notes=(*loaded.notes, *origin.notes),
+        hashes=origin.hashes,
+        search=request.search,
         total=len(labels),
         terms={
             "inputs": {channel.name: channel.form for channel in channels},
@@ -214,8 +240,11 @@ def _threats(request: Request, names: tuple[str, ...], declared: Mapping[str, st
             name, threat = names[0], name
         if name not in said or not threat:
             raise InputError(
-                f"--threat {request.threat!r}: name the inputs, as in "
-                f"{';'.join(f'{key}=...' for key in names)}; those that are not named stay untouched"
+                Arg("threat", request.threat),
+                remedy=(
+                    f"name the inputs, as in {';'.join(f'{key}=...' for key in names)}; those that are not named "
+                    "stay untouched"
+                ),
             )
         said[name] = threat
     return said

@@ -36,7 +36,9 @@ def check_choices(
         typed: tokens -> text -> tokens.
     """
     if before.shape != after.shape or before.ndim != 4 or before.shape[2] != 2:
-        raise InputError(f"texts have the shapes {tuple(before.shape)} and {tuple(after.shape)}; pass equal (R,L,2,C)")
+        raise InputError(
+            f"texts have the shapes {tuple(before.shape)} and {tuple(after.shape)}", remedy="pass equal (R,L,2,C)"
+        )
     allowed = plain_tensor(float("inf") if eps is None else eps, dtype=torch.float64).expand(len(before))
     ok = torch.zeros(len(before), dtype=torch.bool, device="cpu")
     size = torch.full((len(before),), torch.inf, dtype=torch.float64, device="cpu")
@@ -62,7 +64,9 @@ def check(terms: Mapping[str, Any], before: Tensor, after: Tensor) -> Verificati
         for text in terms["domain_terms"]["texts"].values()
     ]
     if not found:
-        raise InputError("the record names no text under substitution; it cannot be checked")
+        raise InputError(
+            "the record names no text under substitution, and cannot be checked", remedy="pass another record"
+        )
     ok = torch.stack([part.ok for part in found]).any(0)
     return Verification(ok, found[0].size, torch.stack([part.excess for part in found]).amin(0), 0.0)
 

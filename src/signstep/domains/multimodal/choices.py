@@ -14,6 +14,7 @@ from torch import Tensor
 
 from signstep.domains.multimodal.tokens import Tokenizer, fitted, whole
 from signstep.errors import InputError, ThreatError
+from signstep.messages import Arg
 
 
 def choices_of(ids: Tensor, offers: Tensor) -> Tensor:
@@ -76,14 +77,16 @@ def offers(
         ThreatError: a protected or grouped word is not a token of its own, or nothing may be replaced.
     """
     if nearest < 1:
-        raise ThreatError(f"nearest={nearest}; pass the number of substitutes for each token, at least 1")
+        raise ThreatError(Arg("nearest", nearest), remedy="pass the number of substitutes for each token, at least 1")
     kept = frozenset(tokenizer.special) | {token for word in protected for token in _tokens(tokenizer, word, weight)}
     count = min(tokenizer.size, len(weight))
     free = torch.tensor(
         [token not in kept and whole(tokenizer, token) for token in range(count)], dtype=torch.bool, device="cpu"
     )
     if not bool(free.any()):
-        raise ThreatError(f"none of the {count} tokens may be replaced; protect fewer words than {len(protected)}")
+        raise ThreatError(
+            f"none of the {count} tokens may be replaced", remedy=f"protect fewer words than {len(protected)}"
+        )
     table = torch.full((len(weight), nearest), -1, dtype=torch.int64, device="cpu")
     unit = torch.nn.functional.normalize(weight.detach().float().cpu(), dim=1)
     if groups:
@@ -111,22 +114,25 @@ def ids_of(tokenizer: Tokenizer, texts: Sequence[str], length: int | None = None
     for number, (text, row) in enumerate(zip(texts, rows, strict=True)):
         wrong = fault(tokenizer, text, row, longest)
         if wrong is not None:
-            raise InputError(f"text {number}: {wrong}")
+            raise InputError(f"text {number}: {wrong[0]}", remedy=wrong[1])
     return torch.tensor([fitted(row, longest, tokenizer.pad) for row in rows], dtype=torch.int64, device="cpu")
 
 
-def fault(tokenizer: Tokenizer, text: str, ids: Sequence[int], length: int) -> str | None:
-    """What is wrong with a text, with the remedy; None if it can be used."""
+def fault(tokenizer: Tokenizer, text: str, ids: Sequence[int], length: int) -> tuple[str, str] | None:
+    """What is wrong with a text, and the remedy; None if it can be used."""
     if all(token in tokenizer.special and token != tokenizer.unknown for token in ids):
-        return f"{text!r} has no words; write a sentence"
+        return f"{text!r} has no words", "write a sentence"
     if tokenizer.unknown is not None and tokenizer.unknown in ids:
         unknown = next((word for word in text.split() if tokenizer.unknown in tokenizer.encode(word)), text)
-        return f"the vocabulary has no {unknown!r}; correct the word, or add it to the vocabulary and the model"
+        return f"the vocabulary has no {unknown!r}", "correct the word, or add it to the vocabulary and the model"
     if len(ids) > length:
-        return f"the text has {len(ids)} tokens, the model takes {length}; shorten it or raise length"
+        return f"the text has {len(ids)} tokens, the model takes {length}", "shorten it or raise length"
     if tokenizer.encode(tokenizer.decode(ids)) != list(ids):
         typed = tokenizer.decode(ids)
-        return f"{text!r} is read otherwise when its tokens are typed again ({typed!r}); write it as the tokenizer does"
+        return (
+            f"{text!r} is read otherwise when its tokens are typed again ({typed!r})",
+            "write it as the tokenizer does",
+        )
     return None
 
 
@@ -143,12 +149,17 @@ def _fill(table: Tensor, unit: Tensor, members: Tensor, nearest: int) -> None:
 def _tokens(tokenizer: Tokenizer, word: str, weight: Tensor) -> list[int]:
     found = [token for token in tokenizer.encode(word) if token not in tokenizer.special]
     if not found or max(found) >= len(weight):
-        raise ThreatError(f"the word {word!r} is not in the vocabulary; correct it or leave it out of the list")
+        raise ThreatError(
+            f"the word {word!r} is not in the vocabulary", remedy="correct it or leave it out of the list"
+        )
     return found
 
 
 def _one(tokenizer: Tokenizer, word: str, weight: Tensor) -> int:
     found = _tokens(tokenizer, word, weight)
     if len(found) > 1 or not whole(tokenizer, found[0]):
-        raise ThreatError(f"the word {word!r} is {len(found)} tokens; only words of one token can stand for others")
+        raise ThreatError(
+            f"the word {word!r} is {len(found)} tokens, and only words of one token can stand for others",
+            remedy="leave it out of the list",
+        )
     return found[0]

@@ -7,13 +7,16 @@ from statistics import median
 from torch import Tensor, nn
 
 from signstep.auditing.result import Result
-from signstep.auditing.run import audit
+from signstep.auditing.run import Run, audit
 from signstep.domains.multimodal.attacks import Partial, Witness, on, subsets
 from signstep.domains.multimodal.victim import Channel, Victim
 from signstep.engine.statistics import wilson
 from signstep.engine.tasks import Task, TaskName
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.search import Search
 
 # What the attacks are called, and what they are: among texts one start of PGD too easily ends where it began.
 RECIPES: Mapping[str, str] = {"random": "random-sign", "fgsm": "fgsm", "pgd": "pgd:restarts=3"}
@@ -130,7 +133,7 @@ def crossover(
         attacks: gradient recipes, or by the names that the table shall give them. Those of several steps return the
             best point they saw.
         branches: names of the model's parts to look at, with module paths, or ``returned:FIELD``.
-        task: what the outputs mean, see `signstep.attack`.
+        task: what the outputs mean, see `signstep.Model`.
         batch_size: examples at a time.
         seed: all randomness.
 
@@ -139,10 +142,14 @@ def crossover(
     """
     counts = {name: len(part) for name, part in inputs.items()}
     if len(set(counts.values())) != 1:
-        raise InputError(f"the inputs have different numbers of rows: {counts}; pass one row of each for an example")
+        raise InputError(
+            f"the inputs have different numbers of rows: {counts}", remedy="pass one row of each for an example"
+        )
     missing = sorted(set(threats) - set(inputs))
     if missing or not threats:
-        raise InputError(f"threats name {missing or 'nothing'}, the inputs are {sorted(inputs)}; name one or more")
+        raise InputError(
+            f"threats name {missing or 'nothing'}, the inputs are {sorted(inputs)}", remedy="name one or more"
+        )
     victim = model if isinstance(model, Victim) else Victim(model, [Channel(name, name) for name in inputs])
     witness = Witness(victim, dict(branches or {}))
     count = next(iter(counts.values()))
@@ -152,15 +159,13 @@ def crossover(
         ({name: part[place] for name, part in inputs.items()}, None if y is None else y[place]) for place in places
     ]
     result = audit(
-        victim,
+        Model(victim, task=task, name=type(victim.model).__name__),
         batches,
         threat=dict(threats),
         attacks=everywhere(named, list(threats), witness),
         curve=False,
-        task=task,
-        seed=seed,
-        describe_model=type(victim.model).__name__,
-        describe_data="tensors",
+        search=Search(seed=seed),
+        run=Run(data="tensors"),
     )
     return crossed(result, witness)
 
@@ -182,7 +187,11 @@ def on_some(inputs: Sequence[str], witness: Witness, spec: str) -> Partial | Non
     group = [name.strip() for name in said.split("+")]
     unknown = next((name for name in group if name not in inputs), None)
     if unknown is not None or len(set(group)) < len(group):
-        raise InputError(f"attack {spec!r}: after 'on' come inputs that are attacked, {' + '.join(inputs)}")
+        raise InputError(
+            Arg("attacks", spec),
+            ": after 'on' come inputs that are attacked",
+            remedy=f"pass some of {' + '.join(inputs)}",
+        )
     return on(RECIPES.get(recipe, recipe), group, witness, label=recipe)
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from signstep.domains.multimodal.boxes import BoxesNet
+from signstep.domains.multimodal.scenes import tokenizer
 from signstep.engine.defaults import plain_torch
 from signstep.errors import InputError
 
@@ -94,8 +95,6 @@ class _TextBranch(nn.Module):
 @plain_torch()
 def scenes_model() -> FusionNet:
     """The model of `scenes`, with the weights that travel with the package (examples/multimodal/train_scenes.py)."""
-    from signstep.domains.multimodal.scenes import tokenizer
-
     return _loaded(FusionNet(tokenizer().size), "scenes")
 
 
@@ -122,5 +121,5 @@ def _loaded(model: _Net, name: str) -> _Net:
 def _weights(name: str) -> dict[str, Tensor]:
     path = FOLDER / f"{name}.safetensors"
     if not path.is_file():
-        raise InputError(f"the weights {path.name} are not there; reinstall signstep")
+        raise InputError(f"the weights {path.name} are not there", remedy="reinstall signstep")
     return dict(load_file(path))

@@ -78,7 +78,9 @@ def text_input(
         declared = substitutions(_whole(size, threat), tokenizer, protected=found.protected)
         return Text({name: found.choices(ids)}, channel, declared, found)
     if protected or groups:
-        raise ThreatError(f"{name}: protected and groups are for substitutions, the threat is {threat!r}; drop them")
+        raise ThreatError(
+            f"{name}: protected and groups are for substitutions, the threat is {threat!r}", remedy="drop them"
+        )
     with torch.no_grad():
         vectors = module(ids).detach()
     free = ~torch.isin(ids, torch.tensor(sorted(tokenizer.special), dtype=torch.int64, device="cpu"))
@@ -89,5 +91,5 @@ def text_input(
 
 def _whole(size: str, threat: str) -> int:
     if not size.isdecimal():
-        raise ThreatError(f"threat {threat!r}: pass a whole number of substitutions, such as substitutions:2")
+        raise ThreatError(f"threat {threat!r}", remedy="pass a whole number of substitutions, such as substitutions:2")
     return int(size)

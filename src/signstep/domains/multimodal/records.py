@@ -16,12 +16,17 @@ from signstep.domains.multimodal.tokens import Tokenizer, fitted
 from signstep.engine.defaults import plain_tensor
 from signstep.errors import InputError, LoadError
 from signstep.io.documents import json_value
+from signstep.messages import Arg
 
-_REMEDY = "or leave such rows out with --skip-bad"
+_REMEDY = (", or leave such rows out with", Arg("skip_bad", True))
 
 
 class _BadError(Exception):
     """What is wrong with a row, and what to do about it."""
+
+    def __init__(self, fault: str, remedy: str) -> None:
+        super().__init__(f"{fault}; {remedy}")
+        self.fault, self.remedy = fault, remedy
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,14 +74,15 @@ def read_records(
             values = {part.name: _value(row, part, path.parent, tokenizer, shapes) for part in schema.inputs}
         except _BadError as error:
             if not skip_bad:
-                raise InputError(f"{path.name}, row {number}, {error}, {_REMEDY}") from error
+                fault = f"{path.name}, row {number}, {error.fault}"
+                raise InputError(fault, remedy=(error.remedy, *_REMEDY)) from error
             bad.append(f"row {number}, {error}")
             continue
         shapes.update({name: tuple(value.shape) for name, value in values.items()})
         kept.append((number, values, label))
     if not kept:
         seen = f"none of its {len(bad)} rows can be used; the first: {bad[0]}" if bad else "it has no rows"
-        raise InputError(f"{path.name}: {seen}; pass another table")
+        raise InputError(f"{path.name}: {seen}", remedy="pass another table")
     inputs = {part.name: torch.stack([values[part.name] for _, values, _ in kept]) for part in schema.inputs}
     labels = plain_tensor([label for _, _, label in kept])
     return Records(inputs, labels, tuple(number for number, _, _ in kept), tuple(bad))
@@ -92,19 +98,21 @@ def _table(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         return
     if not name.endswith((".jsonl", ".jsonl.gz")):
         suffix = path.suffix or "file without suffix"
-        raise LoadError(f"{path} is a {suffix}; pass a table .jsonl or .csv, a row a pair")
+        raise LoadError(f"{path} is a {suffix}", remedy="pass a table .jsonl or .csv, a row a pair")
     with text_lines(path) as texts:
         for number, text in enumerate((text for text in texts if text.strip()), 1):
             row = json_value(text, f"{path.name}, row {number}", finite=False)  # such a row is bad by itself
             if not isinstance(row, dict):
-                raise LoadError(f"{path.name}, row {number} is a {type(row).__name__}; write one object on each line")
+                raise LoadError(
+                    f"{path.name}, row {number} is a {type(row).__name__}", remedy="write one object on each line"
+                )
             yield number, row
 
 
 def _cell(row: Mapping[str, Any], column: str) -> Any:
     found = row.get(column)
     if found is None or found == "":
-        raise _BadError(f"column {column!r} is missing; fill it in")
+        raise _BadError(f"column {column!r} is missing", "fill it in")
     return found
 
 
@@ -113,11 +121,11 @@ def _label(row: Mapping[str, Any], label: LabelRow) -> int:
     if label.classes:
         if found.lower() not in [name.lower() for name in label.classes]:
             raise _BadError(
-                f"column {label.column!r}: {found!r} is not one of {', '.join(label.classes)}; write one of them"
+                f"column {label.column!r}: {found!r} is not one of {', '.join(label.classes)}", "write one of them"
             )
         return [name.lower() for name in label.classes].index(found.lower())
     if not found.isdecimal():
-        raise _BadError(f"column {label.column!r}: {found!r} is not a class; write 0, 1, ... or name them in [label]")
+        raise _BadError(f"column {label.column!r}: {found!r} is not a class", "write 0, 1, ... or name them in [label]")
     return int(found)
 
 
@@ -135,13 +143,13 @@ def _value(
         ids = tokenizer.encode(str(cell))
         wrong = fault(tokenizer, str(cell), ids, part.length)
         if wrong is not None:
-            raise _BadError(f"column {column!r}: {wrong}")
+            raise _BadError(f"column {column!r}: {wrong[0]}", wrong[1])
         return torch.tensor(fitted(ids, part.length, tokenizer.pad), dtype=torch.int64, device="cpu")
     found = _image(str(cell), part, folder, shapes.get(part.name)) if part.kind == "image" else _numbers(cell, column)
     known = shapes.get(part.name, tuple(found.shape))
     if tuple(found.shape) != known:
         raise _BadError(
-            f"column {column!r} has the shape {tuple(found.shape)}, the rows before {known}; make them equally long"
+            f"column {column!r} has the shape {tuple(found.shape)}, the rows before {known}", "make them equally long"
         )
     return found
 
@@ -150,7 +158,7 @@ def _image(cell: str, part: InputRow, folder: Path, known: tuple[int, ...] | Non
     """An image (3, H, W), in colour."""
     file = folder / cell
     if not file.is_file():
-        raise _BadError(f"column {part.column or part.name!r}: there is no file {cell!r}; put it there")
+        raise _BadError(f"column {part.column or part.name!r}: there is no file {cell!r}", "put it there")
     size = (part.size[0], part.size[1]) if part.size else None
     shape = (3, *(size or (_size(file, part) if known is None else known[1:])))
     try:
@@ -158,10 +166,10 @@ def _image(cell: str, part: InputRow, folder: Path, known: tuple[int, ...] | Non
     except LoadError as error:
         if known is not None and size is None and "cannot be read" not in str(error):
             raise _BadError(
-                f"column {part.column or part.name!r}: {cell!r} is not as large as the images before; set size in the "
-                "schema"
+                f"column {part.column or part.name!r}: {cell!r} is not as large as the images before",
+                "set size in the schema",
             ) from error
-        raise _BadError(f"column {part.column or part.name!r}: {str(error).rstrip(' (skip_bad)')}") from error
+        raise _BadError(f"column {part.column or part.name!r}: {error.text}", "replace it or remove it") from error
 
 
 def _size(file: Path, part: InputRow) -> tuple[int, int]:
@@ -171,7 +179,7 @@ def _size(file: Path, part: InputRow) -> tuple[int, int]:
         with Image.open(file) as image:
             return image.height, image.width
     except OSError as error:
-        raise _BadError(f"column {part.column or part.name!r}: {file.name!r} is not an image; replace it") from error
+        raise _BadError(f"column {part.column or part.name!r}: {file.name!r} is not an image", "replace it") from error
 
 
 def _numbers(cell: Any, column: str) -> Tensor:
@@ -179,7 +187,7 @@ def _numbers(cell: Any, column: str) -> Tensor:
         plain = json_value(cell, "a cell") if isinstance(cell, str) else cell
         found = torch.tensor(plain, dtype=torch.float32, device="cpu")
     except (ValueError, TypeError) as error:
-        raise _BadError(f"column {column!r}: {str(cell)[:40]!r} is not a list of numbers; write [0.1, 2]") from error
+        raise _BadError(f"column {column!r}: {str(cell)[:40]!r} is not a list of numbers", "write [0.1, 2]") from error
     if found.ndim == 0 or not bool(torch.isfinite(found).all()):
-        raise _BadError(f"column {column!r}: {str(cell)[:40]!r} is not a list of finite numbers; write [0.1, 2]")
+        raise _BadError(f"column {column!r}: {str(cell)[:40]!r} is not a list of finite numbers", "write [0.1, 2]")
     return found

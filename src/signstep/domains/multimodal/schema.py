@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from signstep.errors import InputError
 from signstep.io.documents import read_toml
+from signstep.messages import Key
 
 KINDS = ("image", "text", "tensor")
 TOKENIZERS = ("words", "wordpiece", "folder")
@@ -57,15 +58,23 @@ class InputRow:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise InputError(f"[inputs.{self.name}] kind={self.kind!r}; write one of {', '.join(KINDS)}")
+            raise InputError(
+                Key("kind", self.kind), remedy=f"write one of {', '.join(KINDS)}", where=f"[inputs.{self.name}]"
+            )
         if self.kind == "text" and self.length < 1:
-            raise InputError(f"[inputs.{self.name}] has no length; write the number of tokens that the model takes")
+            raise InputError(
+                f"[inputs.{self.name}] has no length", remedy="write the number of tokens that the model takes"
+            )
         if self.size and (len(self.size) != 2 or min(self.size) < 1):
-            raise InputError(f"[inputs.{self.name}] size={list(self.size)}; write [height, width]")
+            raise InputError(
+                Key("size", list(self.size)), remedy="write [height, width]", where=f"[inputs.{self.name}]"
+            )
         if self.box and len(self.box) != 2:
-            raise InputError(f"[inputs.{self.name}] box={list(self.box)}; write [low, high]")
+            raise InputError(Key("box", list(self.box)), remedy="write [low, high]", where=f"[inputs.{self.name}]")
         if len(self.mean) != len(self.std):
-            raise InputError(f"[inputs.{self.name}] has {len(self.mean)} mean and {len(self.std)} std; write as many")
+            raise InputError(
+                f"[inputs.{self.name}] has {len(self.mean)} mean and {len(self.std)} std", remedy="write as many"
+            )
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,9 @@ class TokenizerRow:
 
     def __post_init__(self) -> None:
         if self.kind not in TOKENIZERS:
-            raise InputError(f"[tokenizer] kind={self.kind!r}; write one of {', '.join(TOKENIZERS)}")
+            raise InputError(
+                Key("kind", self.kind), remedy=f"write one of {', '.join(TOKENIZERS)}", where="[tokenizer]"
+            )
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class OutputRow:
 
     def __post_init__(self) -> None:
         if self.read not in READINGS:
-            raise InputError(f"[output] read={self.read!r}; write one of {', '.join(READINGS)}")
+            raise InputError(Key("read", self.read), remedy=f"write one of {', '.join(READINGS)}", where="[output]")
 
 
 @dataclass(frozen=True)
@@ -132,11 +143,13 @@ class Schema:
 
     def __post_init__(self) -> None:
         if not self.inputs:
-            raise InputError("the schema names no inputs; write a table [inputs.NAME] for each")
+            raise InputError("the schema names no inputs", remedy="write a table [inputs.NAME] for each")
         if not any(row.threat for row in self.inputs):
-            raise InputError("no input has a threat; write threat = 'linf:4/255' or 'substitutions:2' into one or more")
+            raise InputError(
+                "no input has a threat", remedy="write threat = 'linf:4/255' or 'substitutions:2' into one or more"
+            )
         if any(row.kind == "text" for row in self.inputs) and self.tokenizer is None:
-            raise InputError("a text input needs a table [tokenizer] with kind and path")
+            raise InputError("a text input needs a tokenizer", remedy="write a table [tokenizer] with kind and path")
 
     @property
     def attacked(self) -> tuple[InputRow, ...]:
@@ -154,7 +167,10 @@ def read_schema(path: Path) -> Schema:
     plain = read_toml(path, "the schema")
     unknown = sorted(set(plain) - {"inputs", "label", "tokenizer", "output", "branches"})
     if unknown:
-        raise InputError(f"{path} has [{unknown[0]}]; a schema has inputs, label, tokenizer, output and branches")
+        raise InputError(
+            f"{path} has [{unknown[0]}], which means nothing here",
+            remedy="write inputs, label, tokenizer, output or branches",
+        )
     inputs = tuple(_row(InputRow, {"name": name, **part}, name) for name, part in _table(plain, "inputs").items())
     return Schema(
         inputs,
@@ -169,25 +185,26 @@ def read_schema(path: Path) -> Schema:
 def _table(plain: dict[str, Any], name: str) -> dict[str, Any]:
     found = plain.get(name, {})
     if not isinstance(found, dict):
-        raise InputError(f"{name}={found!r} in the schema; write a table [{name}]")
+        raise InputError(Key(name, found), remedy=f"write a table [{name}]", where="the schema")
     return found
 
 
 def _row(form: type[_Row], plain: Any, name: str) -> _Row:
     """A table as a row; lists become tuples, whole numbers may stand for others."""
     if not isinstance(plain, dict):
-        raise InputError(f"[{name}] is {plain!r} in the schema; write a table")
+        raise InputError(Key(name, plain), remedy=f"write a table [{name}]", where="the schema")
     known = {part.name: part for part in fields(form)}  # type: ignore[arg-type]
     for key, value in plain.items():
         if key not in known:
-            raise InputError(f"[{name}] has {key!r}; it takes {', '.join(part for part in known if part != 'name')}")
+            names = ", ".join(part for part in known if part != "name")
+            raise InputError(f"[{name}] has {key!r}, which means nothing here", remedy=f"write one of {names}")
         wanted = getattr(known[key].type, "__name__", "str")
         if not isinstance(value, _TAKEN[wanted]):
-            raise InputError(f"[{name}] {key}={value!r}; write a {_SAID[wanted]}")
+            raise InputError(Key(key, value), remedy=f"write a {_SAID[wanted]}", where=f"[{name}]")
     try:
         return form(**{key: _plain(value) for key, value in plain.items()})
     except TypeError as error:
-        raise InputError(f"[{name}] is not complete ({error}); write what is missing") from error
+        raise InputError(f"[{name}] is not complete ({error})", remedy="write what is missing") from error
 
 
 _TAKEN: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "tuple": (list,)}

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 from torch import nn
 
+from signstep.domains.bare import bare_module
 from signstep.domains.case import Request
 from signstep.domains.multimodal.schema import Schema
 from signstep.domains.multimodal.tokens import PretrainedTokenizer, Tokenizer, WordTokenizer
-from signstep.errors import LoadError, MissingExtraError
 from signstep.io.files import expanded
-from signstep.model.opening.arguments import parse_args
-from signstep.model.opening.loading import load_model
+from signstep.model.opening.huggingface import folder_of
+from signstep.model.opening.pretrained import CONFIG, Pretrained
 
 
 class Loaded(NamedTuple):
@@ -39,45 +39,16 @@ def tokenizer_of(schema: Schema) -> Tokenizer | None:
 
 
 def model_of(request: Request) -> Loaded:
-    """The user's model: module:factory, or a folder of the transformers library."""
+    """The user's model: what `signstep.open` takes, or a folder of the transformers library, as FOLDER or hf:FOLDER."""
     assert request.model is not None
-    folder = expanded(request.model)
-    if (folder / "config.json").is_file():
-        return Loaded(_pretrained(folder), f"{folder.name} (transformers)", (), {"weights": _sha256_of(folder)})
-    loaded = load_model(
-        request.model, weights=request.weights, args=parse_args(list(request.model_args)), trust=request.trust
-    )
-    hashes = {"weights": loaded.sha256, "code": loaded.code}
-    return Loaded(
-        loaded.model,
-        loaded.description,
-        loaded.notes,
-        {name: part for name, part in hashes.items() if part is not None},
-    )
-
-
-def _pretrained(folder: Path) -> nn.Module:
-    """The model that a folder's config names, from safetensors; nothing is downloaded."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("transformers", "multimodal") from error
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
-        kind = getattr(transformers, (config.architectures or ["none"])[0])
-        model: nn.Module = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, AttributeError) as error:
-        said = str(error).partition("\n")[0]
-        raise LoadError(f"{folder} holds no model that transformers can read ({said}); save it there anew") from error
-    return model.eval()
-
-
-def _sha256_of(folder: Path) -> str:
-    """Of all weights in a folder, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    name = request.model.removeprefix("hf:")
+    if name != request.model or (expanded(name) / CONFIG).is_file():
+        folder, title = folder_of(name, trust=request.trust)
+        found = Pretrained.of(folder, trust=request.trust, weightless=request.weights is not None)
+        network, notes, hashes = found.loaded(request.weights)
+        return Loaded(network, f"{title} (transformers)", notes, hashes)
+    network, model = bare_module(request)
+    return Loaded(network, model.title, tuple(model.notes), dict(model.hashes))
 
 
 def sha256(path: Path) -> str:

@@ -13,9 +13,11 @@ from signstep.domains.multimodal.prepare import SUBSTITUTIONS, text_input
 from signstep.domains.multimodal.tokens import Tokenizer, fitted
 from signstep.domains.multimodal.victim import Channel, Victim
 from signstep.engine.outcome import Outcome
-from signstep.engine.tasks import Task, TaskName
 from signstep.engine.untouched import untouched
-from signstep.model.predictor import Selector
+from signstep.errors import InputError
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.search import Search
 
 _NAME = "text"
 
@@ -42,67 +44,83 @@ class Substituted:
         return f"{int(self.fooled.sum())} of {len(self.fooled)} texts fooled, as typed"
 
 
+@dataclass(frozen=True)
+class TokenArguments:
+    """How a text model takes its tokens.
+
+    Attributes:
+        argument: of its forward that takes them (N, L).
+        mask: argument for 1 at tokens and 0 at padding; "" for none.
+        embedding: path of its nn.Embedding; "" finds it by calling the model once.
+    """
+
+    argument: str = "input_ids"
+    mask: str = "attention_mask"
+    embedding: str = ""
+
+
 def substitute(
-    model: nn.Module,
+    model: Model | nn.Module,
     texts: Sequence[str],
     y: Tensor,
     tokenizer: Tokenizer,
     *,
     substitutions: int = 2,
     recipe: str = "pgd",
-    argument: str = "input_ids",
-    mask: str = "attention_mask",
-    embedding: str = "",
+    reads: TokenArguments = TokenArguments(),
     length: int | None = None,
     nearest: int = 8,
     protected: Sequence[str] = (),
     groups: Sequence[Sequence[str]] = (),
-    output: Selector = None,
-    task: Task | TaskName = "auto",
-    seed: int = 0,
+    search: Search | None = None,
 ) -> Substituted:
     """Replace a few tokens of each text so that the model fails.
 
     Args:
-        model: takes tokens (N, L) as ``argument``.
+        model: takes tokens (N, L) as an argument that ``reads`` names; an `ss.Model` says where its scores are.
         texts: sentences.
         y: labels (N,).
         tokenizer: of the model.
         substitutions: tokens that may be replaced in each text.
         recipe: "fgsm" takes the best from one gradient, "pgd" searches on, "random-sign" is the control.
-        argument: see `prepare.text_input`.
-        mask: likewise.
-        embedding: likewise.
+        reads: how the model takes tokens.
         length: tokens that the model takes; None for those of the longest text.
         nearest: see `choices.offers`.
         protected: likewise.
         groups: likewise.
-        output: where the scores are in what the model returns, see `signstep.attack`.
-        task: what the outputs mean, likewise.
-        seed: all randomness.
+        search: as for `signstep.attack`.
 
     Raises:
         InputError: a text cannot be used; the sentence says which and why.
     """
+    declared = Model.of(model)
+    if declared.mean is not None or declared.transform is not None:
+        raise InputError(
+            Arg("mean"),
+            "or",
+            Arg("transform"),
+            "is declared, and tokens have neither units nor pixels",
+            remedy="leave both out",
+        )
+    assert isinstance(declared.network, nn.Module)
     ids = ids_of(tokenizer, texts, length)
     text = text_input(
-        model,
+        declared.network,
         _NAME,
         ids,
         tokenizer,
         f"{SUBSTITUTIONS}:{substitutions}",
-        argument=argument,
-        mask=mask,
-        embedding=embedding,
+        argument=reads.argument,
+        mask=reads.mask,
+        embedding=reads.embedding,
         nearest=nearest,
         protected=protected,
         groups=groups,
     )
     assert text.threat is not None
-    victim = Victim(model, [text.channel], output=output)
-    outcome = run_attack(
-        victim, text.inputs, y, threat={_NAME: text.threat}, recipe=on(recipe, [_NAME]), task=task, seed=seed
-    )
+    victim = Victim(declared.network, [text.channel], output=declared.output)
+    asked = replace(declared, network=victim, output=None)
+    outcome = run_attack(asked, text.inputs, y, threat={_NAME: text.threat}, recipe=on(recipe, [_NAME]), search=search)
     assert isinstance(outcome.x, dict)
     found = tokens_of(outcome.x[_NAME])
     after = tuple(tokenizer.decode(row) for row in found.tolist())

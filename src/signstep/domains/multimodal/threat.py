@@ -16,6 +16,7 @@ from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import Eps, read_eps
 from signstep.engine.verify import Verification
 from signstep.errors import InputError, ThreatError
+from signstep.messages import Arg
 
 KIND = "substitutions"
 _NOTHING = WordTokenizer.of(())
@@ -78,12 +79,14 @@ class TokenThreat(ShapedThreat):
         """
         if x.ndim != 4 or x.shape[2] != 2 or not x.is_floating_point():
             raise ThreatError(
-                f"the text has shape {tuple(x.shape)} and dtype {x.dtype}; a TokenThreat takes the choices of "
-                "Offers.choices(ids), floating (R, L, 2, C)"
+                f"the text has shape {tuple(x.shape)} and dtype {x.dtype}",
+                remedy="pass the choices of Offers.choices(ids), floating (R, L, 2, C)",
             )
         slots = x[:, :, 0]
         if not bool((slots[..., 0] == 1).all()) or not bool((slots[..., 1:] == 0).all()):
-            raise InputError("the text already has substitutions; pass the untouched choices of Offers.choices(ids)")
+            raise InputError(
+                "the text already has substitutions", remedy="pass the untouched choices of Offers.choices(ids)"
+            )
         radius = torch.as_tensor(self.eps, dtype=torch.float32, device=x.device)
         return TokenRegion.around(x, radius.expand(len(x)).clone(), self.tokenizer)
 
@@ -104,6 +107,6 @@ def substitutions(eps: Eps, tokenizer: Tokenizer, *, protected: frozenset[int] =
     """
     size = read_eps(eps)
     if size is None or (isinstance(size, float) and size != round(size)):
-        raise ThreatError(f"eps={eps!r}: pass a whole number of substitutions, such as 2")
+        raise ThreatError(Arg("eps", eps), remedy="pass a whole number of substitutions, such as 2")
     label = f"{size:g}" if isinstance(size, float) else ""
     return TokenThreat(Substitutions(), size, None, None, None, None, label, tokenizer, protected)

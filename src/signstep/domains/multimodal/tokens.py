@@ -58,14 +58,17 @@ class WordTokenizer:
     def __post_init__(self) -> None:
         if self.words[:2] != (PAD, UNKNOWN):
             raise InputError(
-                f"the vocabulary begins with {self.words[:2]}; its first two lines are {PAD} and {UNKNOWN}"
+                f"the vocabulary begins with {self.words[:2]}",
+                remedy=f"write {PAD} and {UNKNOWN} as its first two lines",
             )
         if len(set(self.words)) < len(self.words):
             twice = next(word for word in self.words if self.words.count(word) > 1)
-            raise InputError(f"the vocabulary has {twice!r} twice; leave one out")
+            raise InputError(f"the vocabulary has {twice!r} twice", remedy="leave one out")
         odd = [word for word in self.words[2:] if _WORD.fullmatch(word) is None or word != word.lower()]
         if odd:
-            raise InputError(f"the vocabulary has {odd[0]!r}, which is not one word in lower case; write it so")
+            raise InputError(
+                f"the vocabulary has {odd[0]!r}, which is not one word in lower case", remedy="write it so"
+            )
 
     @classmethod
     def of(cls, words: Sequence[str]) -> "WordTokenizer":
@@ -131,7 +134,10 @@ class PretrainedTokenizer:
         pieces = read_text(vocabulary, "the vocabulary").splitlines()
         missing = [piece for piece in (PAD, UNKNOWN, "[CLS]", "[SEP]", "[MASK]") if piece not in pieces]
         if missing:
-            raise LoadError(f"the vocabulary {vocabulary} has no {missing[0]}; BERT's tokenizer needs a line with it")
+            raise LoadError(
+                f"the vocabulary {vocabulary} has no {missing[0]}",
+                remedy="write a line with it, as BERT's tokenizer needs",
+            )
         numbers = {piece: number for number, piece in enumerate(pieces)}
         return cls(_transformers().BertTokenizer(vocab=numbers))
 
@@ -148,7 +154,7 @@ class PretrainedTokenizer:
         except (OSError, ValueError, KeyError) as error:
             said = str(error).partition("\n")[0]
             raise LoadError(
-                f"{path} holds no tokenizer that transformers can read ({said}); pass its folder"
+                f"{path} holds no tokenizer that transformers can read ({said})", remedy="pass its folder"
             ) from error
 
     @property
@@ -162,7 +168,7 @@ class PretrainedTokenizer:
         for token in (self.inner.pad_token_id, self.inner.eos_token_id):
             if token is not None:
                 return int(token)
-        raise InputError("the tokenizer has no padding token; set tokenizer.pad_token")
+        raise InputError("the tokenizer has no padding token", remedy="set tokenizer.pad_token")
 
     @property
     def unknown(self) -> int | None:

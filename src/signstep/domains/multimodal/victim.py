@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from signstep.domains.multimodal.choices import tokens_of
 from signstep.errors import InputError, ModelError
+from signstep.messages import Arg
 from signstep.model.predictor import Selector, select
 
 Form = Literal["plain", "tokens", "choices", "embedding"]
@@ -61,7 +62,7 @@ class Victim(nn.Module):
     Attributes:
         model: the user's own.
         channels: one for each input.
-        output: where the scores are in what it returns, see `signstep.attack`.
+        output: where the scores are in what it returns, see `signstep.Model`.
     """
 
     def __init__(self, model: nn.Module, channels: Sequence[Channel], *, output: Selector = None) -> None:
@@ -125,8 +126,12 @@ class Victim(nn.Module):
             handle.remove()
         if not used:
             raise ModelError(
-                f"the input {channel.name!r} did not pass through the embedding {channel.embedding!r}; name the "
-                f"nn.Embedding of its tokens with embedding=: {', '.join(embeddings_of(self.model)) or 'there is none'}"
+                f"the input {channel.name!r} did not pass through the embedding {channel.embedding!r}",
+                remedy=(
+                    "name the nn.Embedding of its tokens with",
+                    Arg("embedding"),
+                    f": {', '.join(embeddings_of(self.model)) or 'there is none'}",
+                ),
             )
 
 
@@ -168,7 +173,9 @@ def embedding_at(model: nn.Module, path: str) -> nn.Embedding:
     if isinstance(found, nn.Embedding):
         return found
     there = ", ".join(embeddings_of(model)) or "it has none"
-    raise ModelError(f"the model has no nn.Embedding {path!r}; name one of its own with embedding=: {there}")
+    raise ModelError(
+        f"the model has no nn.Embedding {path!r}", remedy=("name one of its own with", Arg("embedding"), f": {there}")
+    )
 
 
 def find_embedding(model: nn.Module, run: Callable[[], Any], ids: Tensor) -> str:
@@ -195,26 +202,31 @@ def find_embedding(model: nn.Module, run: Callable[[], Any], ids: Tensor) -> str
         return seen[0]
     which = f"{len(seen)} embeddings ({', '.join(seen)})" if seen else "no nn.Embedding"
     there = ", ".join(embeddings_of(model)) or "it has none"
-    raise ModelError(f"the tokens pass through {which} of the model; name one with embedding=: {there}")
+    raise ModelError(
+        f"the tokens pass through {which} of the model", remedy=("name one with", Arg("embedding"), f": {there}")
+    )
 
 
 def _input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in inputs:
-        raise InputError(f"the input {name!r} is missing; the inputs given are {sorted(inputs)}")
+        raise InputError(f"the input {name!r} is missing", remedy=f"pass it beside {sorted(inputs)}")
     return inputs[name]
 
 
 def pair_scores(threshold: float) -> Callable[[Any], Tensor]:
-    """For CLIP-like models, as ``output=``: does the text of a row fit its image? Scores (R, 2) for no and yes.
+    """For CLIP-like models, as the ``output`` of a `Victim`: does the text of a row fit its image?
 
-    Yes is the row's own entry of ``logits_per_image`` less the threshold, no is 0. Other rows' texts do not enter.
+    Scores (R, 2) for no and yes. Yes is the row's own entry of ``logits_per_image`` less the threshold, no is 0. Other
+    rows' texts do not enter.
     """
 
     def read(returned: Any) -> Tensor:
         square = getattr(returned, "logits_per_image", None)
         if not isinstance(square, Tensor) or square.ndim != 2 or square.shape[0] != square.shape[1]:
             raise ModelError(
-                "read='pair' needs a model that returns logits_per_image, one text for each image, as CLIPModel does"
+                Arg("read", "pair"),
+                "reads logits_per_image, one text for each image",
+                remedy="pass a model that returns it, as CLIPModel does",
             )
         yes = square.diagonal() - threshold
         return torch.stack([torch.zeros_like(yes), yes], 1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from signstep.errors import InputError
+from signstep.messages import Key
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,11 @@ def read_budget(text: str, where: str, *, named: bool) -> Budget:
     except ValueError:
         amount = -1.0
     if not 0 <= amount < float("inf"):
-        raise InputError(f'{where}: budget = {text!r}; write a number in its unit, "2 %" or "0.1 sd", at least 0')
+        raise InputError(
+            Key("budget", text), remedy='write a number in its unit, "2 %" or "0.1 sd", at least 0', where=where
+        )
     if named and of != "unit":
-        raise InputError(f"{where}: budget = {text!r}, but its values are levels; write how many levels, such as 1")
+        raise InputError(
+            Key("budget", text), ", but its values are levels", remedy="write how many levels, such as 1", where=where
+        )
     return Budget(amount, of)

@@ -26,6 +26,8 @@ from signstep.domains.tabular.threat import tabular_threat
 from signstep.engine.threat import Eps
 from signstep.errors import InputError, ThreatError
 from signstep.io.files import expanded
+from signstep.messages import Arg, Blank
+from signstep.model.declaration import Model
 
 _WITH_GRADIENTS: tuple[Any, ...] = ("random-sign", "fgsm", "mi-fgsm", "pgd", "coordinate-search:queries=200")
 _BY_QUERIES: tuple[Any, ...] = ("random-direction:queries=100", "coordinate-search:queries=500")
@@ -40,19 +42,24 @@ def case(request: Request) -> Case:
         LoadError: a file, or a row without skip_bad, cannot be used.
         MissingExtraError: the example needs scikit-learn.
     """
-    asked = {"--model": request.model, "--data": request.data, "--schema": request.schema}
-    missing = [name for name, value in asked.items() if value is None]
+    missing = [name for name in ("model", "data", "schema") if getattr(request, name) is None]
     if len(missing) == 3:
         return _example(request)
-    if missing == ["--schema"]:
+    if missing == ["schema"]:
         raise InputError(
-            "no schema says what the columns mean: write a first one with 'signstep schema --domain tabular --data "
-            f"{request.data} > schema.toml', correct it, and pass --schema schema.toml"
+            "no schema says what the columns mean",
+            remedy=(
+                f"write a first one with 'signstep schema --domain tabular --data {request.data} > "
+                "schema.toml', correct it, and pass",
+                Arg("schema", "schema.toml"),
+            ),
         )
     if missing:
+        first, *rest = (Arg(name, python=name) for name in missing)
         raise InputError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing: an audit of a table takes "
-            "--model, --data and --schema, or none of them for the example"
+            *(first, *(part for other in rest for part in ("and", other))),
+            "is missing" if len(missing) == 1 else "are missing",
+            remedy=("pass", Arg("model"), ",", Arg("data"), "and", Arg("schema"), ", or none of them for the example"),
         )
     assert request.data is not None
     assert request.schema is not None
@@ -79,7 +86,9 @@ def infer(request: Request) -> str:
         InputError: no data, or a column that cannot be told.
     """
     if request.data is None:
-        raise InputError("a schema is inferred from data; pass --data FILE.csv or FILE.parquet")
+        raise InputError(
+            "a schema is inferred from data", remedy=("pass", Arg("data", Blank("FILE")), ".csv or FILE.parquet")
+        )
     return schema_text(infer_schema(read_cells(request.data), request.label_column, request.ignore))
 
 
@@ -103,19 +112,17 @@ def _case(request: Request, schema: Schema, records: Records, given: Given, data
     gradients = isinstance(given.model, TabularNet)
     return Case(
         domain="tabular",
-        model=given.model,
-        batches=_batches(x, y, request.batch_size),
+        model=Model(given.model, name=given.description, classes=schema.target.classes),
+        batches=_batches(x, y, request.rows),
         threat=tabular_threat(schema, _size(request.threat)),
-        task="auto",
-        description=given.description,
         data=data,
         summary=Teller(schema, records, given.model, gradients, _ASKED[gradients]),
         attacks=_WITH_GRADIENTS if gradients else _BY_QUERIES,
         named=named_in(RECIPES),
         curve=gradients,
         notes=(*records.notes, *given.notes),
-        classes=schema.target.classes,
         hashes=given.hashes,
+        search=request.search,
         total=len(records),
         terms={"schema": schema.plain(), "columns": list(layout.names), "bad_rows": records.bad},
     )
@@ -128,7 +135,7 @@ def _batches(x: Tensor, y: Tensor | None, size: int) -> list[tuple[Tensor, Tenso
 
 def _first(records: Records, limit: int) -> Records:
     if limit < 1:
-        raise InputError(f"limit={limit}; pass the number of records to audit, at least 1")
+        raise InputError(Arg("limit", limit), remedy="pass the number of records to audit, at least 1")
     return replace(
         records,
         values=records.values[:limit],
@@ -145,7 +152,8 @@ def _size(threat: str | None) -> Eps:
     name, colon, eps = threat.rpartition(":")
     if colon and name != "budget":
         raise ThreatError(
-            f"threat {threat!r}: a table has budgets for each feature, in the schema; pass budget:0.5 for half of them"
+            f"threat {threat!r}: a table has budgets for each feature, in the schema",
+            remedy="pass budget:0.5 for half of them",
         )
     return eps
 

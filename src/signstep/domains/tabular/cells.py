@@ -9,6 +9,7 @@ from signstep.data.csv_text import SUFFIXES, open_comma
 from signstep.data.tables import refuse_names
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.io.files import expanded
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def read_cells(path: str | Path, limit: int | None = None) -> Cells:
         return _comma(path, limit)
     if path.suffix.lower() == ".parquet":
         return _parquet(path, limit)
-    raise InputError(f"data={str(path)!r} is no table that can be read; pass a .csv, .csv.gz or .parquet file")
+    raise InputError(
+        Arg("data", str(path)), "is no table that can be read", remedy="pass a .csv, .csv.gz or .parquet file"
+    )
 
 
 def _comma(path: Path, limit: int | None) -> Cells:
@@ -72,7 +75,7 @@ def _parquet(path: Path, limit: int | None) -> Cells:
         table = parquet.read_table(path)
     except (importlib.import_module("pyarrow").ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise LoadError(f"{path} cannot be read as a Parquet file ({reason}): write it again") from error
+        raise LoadError(f"{path} cannot be read as a Parquet file ({reason})", remedy="write it again") from error
     table = table if limit is None else table.slice(0, limit)
     refuse_names(path, table.schema.names)
     columns = {name: list(map(_cell, table.column(name).to_pylist())) for name in table.schema.names}

@@ -40,7 +40,10 @@ def check(terms: Mapping[str, Any], before: Tensor, after: Tensor) -> Verificati
 def check_rows(schema: Schema, eps: float | Tensor, before: Tensor, after: Tensor) -> Verification:
     """`check` with the schema itself, and ``eps`` a number or one for each row."""
     if before.shape != after.shape or before.ndim != 2:
-        raise InputError(f"attacked records have shape {tuple(after.shape)}, the clean ones {tuple(before.shape)}")
+        raise InputError(
+            f"attacked records have shape {tuple(after.shape)}, the clean ones {tuple(before.shape)}",
+            remedy="pass two of one shape",
+        )
     old, new = (part.detach().cpu().to(torch.float64).numpy() for part in (before, after))
     rows = len(old)
     ok = np.isfinite(new).all(1)
@@ -67,7 +70,7 @@ def check_rows(schema: Schema, eps: float | Tensor, before: Tensor, after: Tenso
             ok &= ~moved
         size = np.maximum(size, np.where(moved, _share(feature, share, old, column), 0.0))
     if column != old.shape[1]:
-        raise InputError(f"records have {old.shape[1]} columns, the schema {column}; pass rows of this schema")
+        raise InputError(f"records have {old.shape[1]} columns, the schema {column}", remedy="pass rows of this schema")
     for relation in schema.relations:
         total, scale = np.zeros(rows), np.full(rows, 1.0 + abs(relation.bound))
         for name, weight in relation.weights:

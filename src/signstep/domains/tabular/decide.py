@@ -6,8 +6,8 @@ from torch import Tensor
 from signstep.domains.tabular.encode import Layout
 from signstep.engine.outputs import Outputs
 from signstep.engine.tasks import task_for
+from signstep.model.declaration import Callee
 from signstep.model.predictor import Predictor
-from signstep.model.subject import Model
 
 _PIECE = 32768
 _ROUNDED = 32.0  # places in the last of the largest score
@@ -23,7 +23,7 @@ class Decider:
         labels: whether the model has answered with labels alone, so that no lead says how near it was.
     """
 
-    def __init__(self, model: Model, layout: Layout) -> None:
+    def __init__(self, model: Callee, layout: Layout) -> None:
         self.model, self.layout, self.good = model, layout, layout.schema.target.good
         self._predictor = Predictor(model)
         self.forwards = self.backwards = 0

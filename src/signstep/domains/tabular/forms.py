@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from signstep.domains.tabular.encode import Layout
 from signstep.domains.tabular.schema import Form, Schema
 from signstep.errors import InputError, MissingExtraError, ModelError
+from signstep.messages import Key
 from signstep.model.victims.estimator import from_sklearn
 
 
@@ -22,8 +23,10 @@ class TabularNet(nn.Module):
         super().__init__()
         if schema.form not in ("encoded", "wide"):
             raise InputError(
-                f"[model]: input = {schema.form!r} has no gradient for categories, and the model is a torch module; "
-                "write encoded or wide"
+                Key("input", schema.form),
+                "has no gradient for categories, and the model is a torch module",
+                remedy="write encoded or wide",
+                where="[model]",
             )
         self.net = net
         self._layout, self._standard = Layout(schema), schema.form == "encoded"
@@ -72,8 +75,8 @@ def estimator_model(estimator: Any, schema: Schema) -> TabularEstimator:
         except (ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())
             raise ModelError(
-                f"the {type(estimator).__name__} refused records that the schema allows ({reason}); correct [model] "
-                "input or the levels in the schema, or let the pipeline pass unknown categories"
+                f"the {type(estimator).__name__} refused records that the schema allows ({reason})",
+                remedy="correct [model] input or the levels in the schema, or let the pipeline pass unknown categories",
             ) from error
         if scores.ndim == 2:
             return scores[:, order]
@@ -127,7 +130,7 @@ def _class_order(known: list[str], schema: Schema) -> list[int]:
         if spelled == [str(number) for number in range(len(wanted))]:
             return list(range(len(wanted)))
         raise InputError(
-            f"the model knows the classes {', '.join(known)}, [target] names {', '.join(schema.target.classes)}; write "
-            "the model's"
+            f"the model knows the classes {', '.join(known)}, [target] names {', '.join(schema.target.classes)}",
+            remedy="write the model's",
         )
     return [spelled.index(name) for name in wanted] if known else list(range(len(wanted)))

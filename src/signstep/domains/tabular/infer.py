@@ -10,6 +10,7 @@ from signstep.data.times import read_times
 from signstep.domains.tabular.cells import Cells
 from signstep.domains.tabular.schema import Change, Feature, Kind, Schema, Target
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 _EMPTY = ("", "na", "n/a", "nan", "null")
 _IMMUTABLE = {"age", "sex", "gender", "race", "ethnicity", "nationality", "birthday", "foreignworker", "single"}
@@ -34,13 +35,13 @@ def infer_schema(cells: Cells, target: str | None = None, ignore: Sequence[str] 
         InputError: no such column, or one that cannot be told (too many texts, nothing in it).
     """
     if len(cells) == 0:
-        raise InputError(f"{cells.place} has no rows; a schema is inferred from rows")
+        raise InputError(f"{cells.place} has no rows", remedy="pass a table with some, which a schema is inferred from")
     column = _target(cells, target)
     classes = tuple(sorted(set(_filled(cells.columns[column])), key=_by_number))
     if not 2 <= len(classes) <= _MOST_LEVELS:
         raise InputError(
-            f"{cells.place}: the column {column!r} has {len(classes)} different values and cannot be the decision; "
-            "name another with --label-column"
+            f"{cells.place}: the column {column!r} has {len(classes)} different values and cannot be the decision",
+            remedy=("name another with", Arg("label_column")),
         )
     refuse_unknown(ignore, [name for name in cells.columns if name != column])
     ignored = tuple(name for name in cells.columns if name != column and (name in ignore or _no_feature(name, cells)))
@@ -61,7 +62,7 @@ def _no_feature(name: str, cells: Cells) -> bool:
 def _feature(name: str, cells: Cells) -> Feature:
     texts = _filled(cells.columns[name])
     if not texts:
-        raise InputError(f"{cells.place}: the column {name!r} is empty; remove it from the file")
+        raise InputError(f"{cells.place}: the column {name!r} is empty", remedy="remove it from the file")
     change: Change = "none" if any(part in _IMMUTABLE for part in (_bare(name), *_words(name))) else "both"
     different = tuple(sorted(set(texts), key=_by_number))
     if len(different) == 2:
@@ -72,12 +73,12 @@ def _feature(name: str, cells: Cells) -> Feature:
         if len(different) > _MOST_LEVELS:
             raise InputError(
                 f"{cells.place}: the column {name!r} has {len(different)} different texts, more than the "
-                f"{_MOST_LEVELS} of a category; encode it as numbers, merge rare ones, or leave it out with "
-                "--ignore-column"
+                f"{_MOST_LEVELS} of a category",
+                remedy=("encode it as numbers, merge rare ones, or leave it out with", Arg("ignore_column")),
             )
         if len(different) == 1:
             raise InputError(
-                f"{cells.place}: the column {name!r} holds {different[0]!r} alone; remove it from the file"
+                f"{cells.place}: the column {name!r} holds {different[0]!r} alone", remedy="remove it from the file"
             )
         return Feature(name, "categorical", levels=different, change=change)
     kind: Kind = "integer" if all(value.is_integer() for value in values) else "continuous"
@@ -102,7 +103,10 @@ def _rounded(value: float) -> float:
 def _target(cells: Cells, target: str | None) -> str:
     if target is not None:
         if target not in cells.columns:
-            raise InputError(f"{cells.place} has no column {target!r}; it has {', '.join(cells.columns)}")
+            raise InputError(
+                f"{cells.place} has no column {target!r}",
+                remedy=("pass", Arg("label_column"), f"with one of {', '.join(cells.columns)}"),
+            )
         return target
     for name in _NAMES:
         for column in cells.columns:

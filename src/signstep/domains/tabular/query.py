@@ -19,6 +19,7 @@ from signstep.engine.region import Region
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree
 from signstep.errors import InputError, ThreatError, VictimError
+from signstep.messages import Arg
 
 _SHARES = (1.0, 0.5, 0.2, 0.05, 0.0)  # of the longest move; 0 is one unit, or a hundredth
 _BLOCK = 64
@@ -47,7 +48,7 @@ class CoordinateSearch:
 
     def __post_init__(self) -> None:
         if self.queries < 1:
-            raise InputError(f"coordinate-search: queries={self.queries}; pass at least 1")
+            raise InputError(Arg("queries", self.queries), remedy="pass at least 1", where="coordinate-search")
 
     def passes(self, setting: Setting) -> Passes:
         """What the plan lets one example spend; where no move is left it ends before its budget does."""
@@ -68,7 +69,9 @@ class CoordinateSearch:
             ThreatError: the region is not that of a table.
         """
         if not isinstance(region, TabularRegion):
-            raise ThreatError("coordinate-search moves in tables; pass a TabularThreat, or the recipe square elsewhere")
+            raise ThreatError(
+                "coordinate-search moves in tables", remedy="pass a TabularThreat, or the recipe square elsewhere"
+            )
         return restarted(problem, region, clean, key, None, 1, self._search)
 
     @torch.no_grad()

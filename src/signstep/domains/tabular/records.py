@@ -12,6 +12,7 @@ from signstep.data.tables import listed
 from signstep.domains.tabular.cells import Cells
 from signstep.domains.tabular.schema import Feature, Schema
 from signstep.errors import LoadError
+from signstep.messages import Arg
 
 Array = NDArray[np.float64]
 _SLACK = 1e-6  # of what relations and steps may be off: written decimals do not add up to the last bit
@@ -52,8 +53,8 @@ def read_records(cells: Cells, schema: Schema, *, skip_bad: bool = False, labell
     for name in [*needed, *([schema.target.column] if labelled else []), *(name for name, _ in cuts)]:
         if name not in cells.columns:
             raise LoadError(
-                f"{cells.place} has no column {name!r}, which the schema names: add it to the file or remove it from "
-                f"the schema; the file has {listed(tuple(cells.columns))}"
+                f"{cells.place} has no column {name!r}, which the schema names",
+                remedy=f"add it to the file or remove it from the schema; the file has {listed(tuple(cells.columns))}",
             )
     faults = dict(cells.faults)
     values = np.zeros((len(cells), len(needed)))
@@ -63,11 +64,15 @@ def read_records(cells: Cells, schema: Schema, *, skip_bad: bool = False, labell
     _relations(values, schema, faults)
     if faults and not skip_bad:
         first = min(faults)
-        raise LoadError(f"{cells.row(first)} {faults[first]}; or skip such rows (--skip-bad)")
+        raise LoadError(
+            f"{cells.row(first)} {faults[first]}", remedy=("or skip such rows (", Arg("skip_bad", True), ")")
+        )
     good = np.array([row not in faults for row in range(len(cells))], dtype=bool)
     if not good.any():
         why = f"; the first: {cells.row(min(faults))} {faults[min(faults)]}" if faults else ""
-        raise LoadError(f"{cells.place}: none of {len(cells)} rows can be used{why}")
+        raise LoadError(
+            f"{cells.place}: none of {len(cells)} rows can be used{why}", remedy="correct rows, or the schema"
+        )
     kept = np.flatnonzero(good)
     notes = []
     if faults:

@@ -12,6 +12,7 @@ from signstep.domains.tabular.reach import Set, budgets
 from signstep.engine.keys import RowDraws
 from signstep.engine.tree import Tree
 from signstep.errors import InputError, ThreatError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,13 +38,19 @@ class TabularRegion:
         """
         if x.ndim != 2 or x.shape[1] != layout.width:
             raise ThreatError(
-                f"x has shape {tuple(x.shape)}, the schema's records have {layout.width} columns; pass Layout.widen()"
+                Arg("x", tuple(x.shape), of="shape"),
+                f", the schema's records have {layout.width} columns",
+                remedy="pass Layout.widen()",
             )
         if x.dtype != torch.float64:
-            raise InputError(f"x has dtype {x.dtype}, which cannot hold amounts to the last unit; pass x.double()")
+            raise InputError(
+                Arg("x", x.dtype, of="dtype"), ", which cannot hold amounts to the last unit", remedy="pass x.double()"
+            )
         if radius.shape != (len(x),):
             raise ThreatError(
-                f"eps has shape {tuple(radius.shape)} for {len(x)} records; pass a number or one for each"
+                Arg("eps", tuple(radius.shape), of="shape"),
+                f"for {len(x)} records",
+                remedy="pass a number or one for each",
             )
         start = layout.narrow(x)
         region = cls(layout, moves, x, start, radius)
@@ -54,8 +61,8 @@ class TabularRegion:
         bad = (~(inside & whole.holds(start[:, layout.numeric]))).nonzero().squeeze(1)
         if len(bad):
             raise InputError(
-                f"row {int(bad[0])} of the batch is no record of the schema (bounds, one category each, relations); "
-                "leave such rows out: read_records(..., skip_bad=True)"
+                f"row {int(bad[0])} of the batch is no record of the schema (bounds, one category each, relations)",
+                remedy=("leave such rows out, read_records() with", Arg("skip_bad", True)),
             )
         return region
 

@@ -35,7 +35,9 @@ def read_relation(rule: str) -> Relation:
     outside = re.sub(r"'[^']*'", lambda found: "_" * len(found.group()), rule)
     signs = re.findall(r"<=|>=|==|=|<|>", outside)
     if len(signs) != 1 or signs[0] in ("<", ">"):
-        raise InputError(f'the relation {rule!r} has not exactly one of <=, >= and =; write it as "a + b <= c"')
+        raise InputError(
+            f"the relation {rule!r} has not exactly one of <=, >= and =", remedy='write it as "a + b <= c"'
+        )
     at = outside.index(signs[0])
     weights: dict[str, float] = {}
     bound = 0.0
@@ -47,7 +49,7 @@ def read_relation(rule: str) -> Relation:
                 weights[name] = weights.get(name, 0.0) + factor * weight
     weights = {name: weight for name, weight in weights.items() if weight != 0}
     if not weights:
-        raise InputError(f"the relation {rule!r} leaves no feature; name at least one")
+        raise InputError(f"the relation {rule!r} leaves no feature", remedy="name at least one")
     turn = -1.0 if signs[0] == ">=" else 1.0
     return Relation(
         rule, tuple((name, turn * weight) for name, weight in weights.items()), turn * bound + 0.0, signs[0][0] == "="
@@ -86,13 +88,17 @@ def _terms(side: str, rule: str) -> list[tuple[str | None, float]]:
 
     def close() -> None:
         if empty or starred:
-            raise InputError(f'the relation {rule!r} cannot be read near {side!r}; write sums such as "2 * a - b"')
+            raise InputError(
+                f"the relation {rule!r} cannot be read near {side!r}", remedy='write sums such as "2 * a - b"'
+            )
         found.append((name, sign * weight))
 
     while at < len(side):
         token = _TOKEN.match(side, at)
         if token is None:
-            raise InputError(f"the relation {rule!r} cannot be read at {side[at:]!r}; quote such names: 'my column'")
+            raise InputError(
+                f"the relation {rule!r} cannot be read at {side[at:]!r}", remedy="quote such names: 'my column'"
+            )
         at = token.end()
         mark = token["sign"]
         if mark in ("+", "-"):
@@ -104,12 +110,14 @@ def _terms(side: str, rule: str) -> list[tuple[str | None, float]]:
         elif mark == "*":
             if starred:
                 raise InputError(
-                    f"the relation {rule!r} has * without a factor before it; write sums such as 2 * a - b"
+                    f"the relation {rule!r} has * without a factor before it", remedy="write sums such as 2 * a - b"
                 )
             starred = True
         else:
             if not starred or (token["number"] is None and name is not None):
-                raise InputError(f"the relation {rule!r} cannot be read at {side!r}; put + - or * between the terms")
+                raise InputError(
+                    f"the relation {rule!r} cannot be read at {side!r}", remedy="put + - or * between the terms"
+                )
             empty, starred = False, False
             if token["number"] is not None:
                 weight *= float(token["number"])

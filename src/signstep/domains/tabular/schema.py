@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from signstep.domains.tabular.budgets import Budget, read_budget
 from signstep.domains.tabular.relations import Relation, propagated, read_relation
 from signstep.errors import InputError
+from signstep.messages import Key
 
 Kind = Literal["continuous", "integer", "ordinal", "categorical", "binary"]
 Change = Literal["both", "up", "down", "none"]
@@ -62,7 +63,7 @@ class Feature:
         where = f"[feature.{self.name}]"
         for option, value, known in (("kind", self.kind, get_args(Kind)), ("change", self.change, get_args(Change))):
             if value not in known:
-                raise InputError(f"{where}: {option} = {value!r}; write one of {', '.join(known)}")
+                raise InputError(Key(option, value), remedy=f"write one of {', '.join(known)}", where=where)
         if self.named:
             _check_levels(self, where)
             object.__setattr__(self, "low", 0.0)
@@ -72,17 +73,31 @@ class Feature:
             object.__setattr__(self, "step", 1.0)
         if self.kind == "integer" and not float(self.step).is_integer():
             raise InputError(
-                f"{where}: step = {self.step:g} for whole numbers; write a whole step, or kind = continuous"
+                Key("step", self.step, shown=f"{self.step:g}"),
+                "for whole numbers",
+                remedy="write a whole step, or kind = continuous",
+                where=where,
             )
         if not self.low <= self.high:
-            raise InputError(f"{where}: low = {self.low:g} is above high = {self.high:g}; exchange or correct them")
+            raise InputError(
+                Key("low", self.low, shown=f"{self.low:g}"),
+                "is above",
+                Key("high", self.high, shown=f"{self.high:g}"),
+                remedy="exchange or correct them",
+                where=where,
+            )
         if self.step < 0 or not self.spread > 0 or (self.cost is not None and not self.cost > 0):
             raise InputError(
-                f"{where}: step = {self.step:g}, spread = {self.spread:g}, cost = {self.cost}; step is at least 0, "
-                "spread and cost are above 0"
+                Key("step", self.step, shown=f"{self.step:g}"),
+                Key("spread", self.spread, shown=f"{self.spread:g}"),
+                Key("cost", self.cost),
+                remedy="write a step of at least 0, and spread and cost above 0",
+                where=where,
             )
         if self.kind == "categorical" and self.change in ("up", "down"):
-            raise InputError(f"{where}: change = {self.change!r}, but categories have no order; write both or none")
+            raise InputError(
+                Key("change", self.change), ", but categories have no order", remedy="write both or none", where=where
+            )
         if not self.budget:
             object.__setattr__(self, "budget", self._usual_budget())
         read_budget(self.budget, where, named=self.named)
@@ -142,11 +157,15 @@ class Target:
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) < max(2, len(self.classes)):
-            raise InputError(f"[target]: classes = {list(self.classes)}; write two or more different labels")
+            raise InputError(
+                Key("classes", list(self.classes)), remedy="write two or more different labels", where="[target]"
+            )
         if self.favourable not in self.classes:
             raise InputError(
-                f"[target]: favourable = {self.favourable!r} is not among the classes {list(self.classes)}; write one "
-                "of them"
+                Key("favourable", self.favourable),
+                f"is not among the classes {list(self.classes)}",
+                remedy="write one of them",
+                where="[target]",
             )
 
     @property
@@ -186,21 +205,29 @@ class Schema:
     def __post_init__(self) -> None:
         names = [feature.name for feature in self.features]
         if not names:
-            raise InputError("the schema has no features; write one [feature.NAME] for each column the model sees")
+            raise InputError(
+                "the schema has no features", remedy="write one [feature.NAME] for each column the model sees"
+            )
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"the schema names the feature {twice!r} twice; keep one")
+            raise InputError(f"the schema names the feature {twice!r} twice", remedy="keep one")
         if self.target.column in names:
             raise InputError(
-                f"{self.target.column!r} is the target and a feature; remove [feature.{self.target.column}]"
+                f"{self.target.column!r} is the target and a feature", remedy=f"remove [feature.{self.target.column}]"
             )
         both = next((name for name in self.ignore if name in names), None)
         if both is not None:
-            raise InputError(f"ignore names {both!r}, which is a feature; remove one of the two")
+            raise InputError(f"ignore names {both!r}, which is a feature", remedy="remove one of the two")
         if self.form not in get_args(Form):
-            raise InputError(f"[model]: input = {self.form!r}; write one of {', '.join(get_args(Form))}")
+            raise InputError(
+                Key("input", self.form), remedy=f"write one of {', '.join(get_args(Form))}", where="[model]"
+            )
         if self.changes < 0:
-            raise InputError(f"[audit]: changes = {self.changes}; write how many features may differ, 0 for any number")
+            raise InputError(
+                Key("changes", self.changes),
+                remedy="write how many features may differ, 0 for any number",
+                where="[audit]",
+            )
         self._numbers.update({name: number for number, name in enumerate(names)})
         self._check_relations()
 
@@ -240,17 +267,21 @@ class Schema:
         for relation in self.relations:
             for name, _ in relation.weights:
                 if name not in self._numbers:
-                    raise InputError(f"the relation {relation.rule!r} names {name!r}, which is no feature; correct it")
+                    raise InputError(
+                        f"the relation {relation.rule!r} names {name!r}, which is no feature", remedy="correct it"
+                    )
                 if self[name].kind == "categorical":
                     raise InputError(
-                        f"the relation {relation.rule!r} names {name!r}, whose categories are no numbers; remove it"
+                        f"the relation {relation.rule!r} names {name!r}, whose categories are no numbers",
+                        remedy="remove it",
                     )
         ends = {feature.name: (feature.low, feature.high) for feature in self.features}
         broken = propagated(self.relations, ends)
         if broken is not None:
             raise InputError(
-                f"no record can satisfy the relation {broken.rule!r} within the bounds of its features and the other "
-                "relations; correct the relation, or low and high"
+                f"no record can satisfy the relation {broken.rule!r} within the bounds of its features and the "
+                "other relations",
+                remedy="correct the relation, or low and high",
             )
 
 
@@ -262,10 +293,12 @@ def read_relations(rules: Iterable[str]) -> tuple[Relation, ...]:
 def _check_levels(feature: Feature, where: str) -> None:
     if len(feature.levels) < 2 or (feature.kind == "binary" and len(feature.levels) != 2):
         needed = "two levels" if feature.kind == "binary" else "two or more levels"
-        raise InputError(f"{where}: levels = {list(feature.levels)}, a {feature.kind} feature has {needed}")
+        raise InputError(
+            Key("levels", list(feature.levels)), remedy=f"write {needed} for a {feature.kind} feature", where=where
+        )
     twice = next((level for level in feature.levels if feature.levels.count(level) > 1), None)
     if twice is not None:
-        raise InputError(f"{where}: the level {twice!r} is named twice; keep one")
+        raise InputError(f"{where}: the level {twice!r} is named twice", remedy="keep one")
 
 
 def _check_sentence(text: str, where: str) -> None:
@@ -273,5 +306,5 @@ def _check_sentence(text: str, where: str) -> None:
         text.format(by="1", before="1", after="2", label="x", s="", are="is")
     except (KeyError, IndexError, ValueError) as error:
         raise InputError(
-            f"{where} = {text!r} cannot be filled ({error}); use {{by}} {{before}} {{after}} {{label}} {{s}} {{are}}"
+            Key(where, text), f"cannot be filled ({error})", remedy="use {by} {before} {after} {label} {s} {are}"
         ) from error

@@ -12,6 +12,7 @@ from signstep.domains.tabular.schema import Feature, Schema, Target, read_relati
 from signstep.errors import InputError
 from signstep.io.documents import read_toml, toml_table
 from signstep.io.files import expanded
+from signstep.messages import Key
 
 _HEAD = """\
 # What the columns mean and what may change in them. Edit freely.
@@ -49,7 +50,7 @@ def _read(plain: dict[str, Any], place: str) -> Schema:
     try:
         return _schema(plain)
     except InputError as error:
-        raise InputError(f"{place}: {error}") from error
+        raise error.within(place) from error
 
 
 def schema_text(schema: Schema) -> str:
@@ -96,25 +97,25 @@ def _schema(plain: Mapping[str, Any]) -> Schema:
     _refuse_unknown(plain, _PARTS, "the top of the file")
     for part in ("target", "feature"):
         if not isinstance(plain.get(part), dict):
-            raise InputError(f"there is no [{part}{'.NAME' if part == 'feature' else ''}]; write it")
+            raise InputError(f"there is no [{part}{'.NAME' if part == 'feature' else ''}]", remedy="write it")
     target = _table(plain, "target", ("column", "classes", "favourable", "granted", "denied"))
     for name in ("column", "classes", "favourable"):
         if name not in target:
-            raise InputError(f"[target] has no {name}; write {name} = ...")
+            raise InputError(f"[target] has no {name}", remedy=f"write {name} = ...")
     audit = _table(plain, "audit", ("ignore", "groups", "changes"))
     return Schema(
         tuple(_feature(name, part) for name, part in plain["feature"].items()),
         Target(
             **{
                 **target,
-                "classes": _texts(target["classes"], "[target]: classes"),
+                "classes": _texts(target["classes"], "classes", "[target]"),
                 "favourable": str(target["favourable"]),
             }
         ),
-        read_relations(_texts(plain.get("relations", []), "relations")),
-        _whole(audit.get("changes", 0), "[audit]: changes"),
-        _texts(audit.get("ignore", []), "[audit]: ignore"),
-        _texts(audit.get("groups", []), "[audit]: groups"),
+        read_relations(_texts(plain.get("relations", []), "relations", "the top of the schema")),
+        _whole(audit.get("changes", 0), "changes", "[audit]"),
+        _texts(audit.get("ignore", []), "ignore", "[audit]"),
+        _texts(audit.get("groups", []), "groups", "[audit]"),
         _table(plain, "model", ("input",)).get("input", "encoded"),
     )
 
@@ -122,34 +123,38 @@ def _schema(plain: Mapping[str, Any]) -> Schema:
 def _feature(name: str, part: Any) -> Feature:
     where = f"[feature.{name}]"
     if not isinstance(part, dict):
-        raise InputError(f"feature.{name} = {part!r}; write a table {where}")
+        raise InputError(Key(f"feature.{name}", part), remedy=f"write a table {where}")
     known = tuple(item.name for item in fields(Feature) if item.name != "name")
     _refuse_unknown(part, known, where)
     if "kind" not in part:
-        raise InputError(f'{where} has no kind; write kind = "continuous", integer, ordinal, categorical or binary')
+        raise InputError(
+            f"{where} has no kind", remedy='write kind = "continuous", integer, ordinal, categorical or binary'
+        )
     values = dict(part)
     for option in _NUMBERS:
         value = values.get(option, 0.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{where}: {option} = {value!r}; write a finite number")
+            raise InputError(Key(option, value), remedy="write a finite number", where=where)
         if option in values:
             values[option] = float(value)
     if values["kind"] in ("continuous", "integer") and not {"low", "high"} <= set(values):
-        raise InputError(f"{where} needs low and high, the smallest and largest value that a record may have")
+        raise InputError(
+            f"{where} has no low or no high", remedy="write both, the smallest and largest value that a record may have"
+        )
     if "levels" in values:
-        values["levels"] = _texts(values["levels"], f"{where}: levels")
+        values["levels"] = _texts(values["levels"], "levels", where)
     if "budget" in values:
         values["budget"] = str(values["budget"])
     for option in ("kind", "change", "unit", "label", "rises", "falls"):
         if not isinstance(values.get(option, ""), str):
-            raise InputError(f"{where}: {option} = {values[option]!r}; write a text in quotes")
+            raise InputError(Key(option, values[option]), remedy="write a text in quotes", where=where)
     return Feature(name, **values)
 
 
 def _table(plain: Mapping[str, Any], name: str, known: tuple[str, ...]) -> dict[str, Any]:
     part = plain.get(name, {})
     if not isinstance(part, dict):
-        raise InputError(f"{name} = {part!r}; write a table [{name}]")
+        raise InputError(Key(name, part), remedy=f"write a table [{name}]")
     _refuse_unknown(part, known, f"[{name}]")
     return part
 
@@ -157,16 +162,18 @@ def _table(plain: Mapping[str, Any], name: str, known: tuple[str, ...]) -> dict[
 def _refuse_unknown(part: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
     for name in part:
         if name not in known:
-            raise InputError(f"{where} has {name!r}, which means nothing here; the names are {', '.join(known)}")
+            raise InputError(
+                f"{where} has {name!r}, which means nothing here", remedy=f"write one of {', '.join(known)}"
+            )
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
+def _texts(value: Any, name: str, where: str) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise InputError(f"{where} = {value!r}; write a list of texts")
+        raise InputError(Key(name, value), remedy="write a list of texts", where=where)
     return tuple(map(str, value))
 
 
-def _whole(value: Any, where: str) -> int:
+def _whole(value: Any, name: str, where: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InputError(f"{where} = {value!r}; write a whole number")
+        raise InputError(Key(name, value), remedy="write a whole number", where=where)
     return value

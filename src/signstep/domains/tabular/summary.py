@@ -22,7 +22,7 @@ from signstep.domains.tabular.schema import Schema
 from signstep.domains.tabular.sentences import decision_words
 from signstep.domains.tabular.smallest import Cheapest, cheapest_flips
 from signstep.engine.statistics import quantile, wilson
-from signstep.model.subject import Model
+from signstep.model.declaration import Callee
 
 _SHOWN = 12
 _POINTS = 40
@@ -42,7 +42,7 @@ class Teller:
 
     schema: Schema
     records: Records
-    model: Model
+    model: Callee
     gradients: bool
     most: int
 

@@ -17,6 +17,7 @@ from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import Eps, read_eps
 from signstep.engine.verify import Verification
 from signstep.errors import ThreatError
+from signstep.messages import Arg
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,9 +35,11 @@ class TabularThreat(ShapedThreat):
 
     def __post_init__(self) -> None:
         if self.schema is None:
-            raise ThreatError("a TabularThreat needs a schema; pass tabular_threat(schema)")
+            raise ThreatError("a TabularThreat needs a schema", remedy="pass tabular_threat(schema)")
         if self.eps is None:
-            raise ThreatError("eps=None has no meaning for budgets; pass a number, 1 is the declared budgets")
+            raise ThreatError(
+                Arg("eps", None), "has no meaning for budgets", remedy="pass a number, 1 is the declared budgets"
+            )
         super().__post_init__()
 
     @property

@@ -1,6 +1,8 @@
-"""From a name or a file to a model that can be called."""
+"""From a name or a file to a model that can be asked: rows of a table, one file each."""
 
 from signstep.model.opening.arguments import parse_args
-from signstep.model.opening.loading import LoadedModel, load_model
+from signstep.model.opening.opener import Opener, Wanted
+from signstep.model.opening.spelling import Spelled, spelled
+from signstep.model.opening.table import OPENERS, open_model, path_of
 
-__all__ = ["LoadedModel", "load_model", "parse_args"]
+__all__ = ["OPENERS", "Opener", "Spelled", "Wanted", "open_model", "parse_args", "path_of", "spelled"]

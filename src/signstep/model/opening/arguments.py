@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Sequence
 
 from signstep.errors import InputError
+from signstep.messages import Arg
 
 
 def parse_args(pairs: Sequence[str]) -> dict[str, object]:
@@ -20,9 +21,11 @@ def parse_args(pairs: Sequence[str]) -> dict[str, object]:
         name, equals, value = pair.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
-            raise InputError(f"a model argument must look like name=value, got {pair!r}")
+            raise InputError(Arg("model_args", pair), "is not NAME=VALUE", remedy="write width=32, say")
         if name in args:
-            raise InputError(f"the model argument {name} is given twice: {args[name]!r} and {value!r}; keep one")
+            raise InputError(
+                Arg("model_args", name), f"is given twice: {args[name]!r} and {value!r}", remedy="keep one"
+            )
         args[name] = _value(value.strip())
     return args
 

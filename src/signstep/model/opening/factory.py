@@ -1,105 +1,80 @@
 """A model from ``module:factory``: the user's own Python, found from the current folder."""
 
-import difflib
-import importlib
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
 
-from signstep.engine.origin import named, place
 from signstep.errors import InputError, LoadError, SignstepError
+from signstep.frames import named, place
+from signstep.importing import current_folder_importable, imported_object, split
+from signstep.io.files import refuse_unwritable
+from signstep.model.declaration import Model
+from signstep.model.opening.adopting import adopted, asks_for_inputs, finished, module_from
+from signstep.model.opening.hashing import file_hash
+from signstep.model.opening.opener import Opener, Wanted
+from signstep.model.opening.sources import code_hash, source_files
+from signstep.model.opening.weights import load_weights
 
 
-def build(spec: str, args: Mapping[str, object]) -> nn.Module:
-    """Call the factory that ``spec`` names, or return the module that it names.
+def build(spec: str, args: Mapping[str, object]) -> Model:
+    """The model that a factory returns, or that a name stands for.
 
     The current folder can be imported from, as with ``python -m``. Initial weights are drawn with seed 0, and the
     global random state is left as it was.
 
     Args:
-        spec: "package.module:name", where the name is a function, a class or an ``nn.Module`` that exists already.
+        spec: "package.module:name", where the name is a function or class that makes a model, or a model: an
+            ``nn.Module``, a victim (`signstep.model.victims`), a scikit-learn estimator, an `ss.Model`.
         args: Keyword arguments for the factory.
 
     Raises:
-        InputError: If the spec or the arguments do not fit.
-        LoadError: If the user's code fails or gives something else than a model.
+        InputError: If the spec or the arguments do not fit, or what came is no model.
+        LoadError: If the user's code fails.
     """
-    module_name, name = _split(spec)
-    with _current_folder_importable(), torch.random.fork_rng(devices=[]):
+    with current_folder_importable(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        found = _attribute(_import(module_name), name, spec)
-        if isinstance(found, nn.Module):
+        found = imported_object(spec)
+        if finished(found):
             if args:
                 raise InputError(
-                    f"{spec} is a finished model and takes no arguments, got {_shown(args)}: leave them out"
+                    f"{spec} is a finished model and takes no arguments, got {_shown(args)}", remedy="leave them out"
                 )
-            return found
+            return adopted(found, spec)
         if not callable(found):
-            raise InputError(f"{spec} is a {type(found).__name__}: name a function or class that returns an nn.Module")
-        model = _call(found, args, spec)
-    if not isinstance(model, nn.Module):
-        raise InputError(f"{spec} returned a {type(model).__name__}: the factory must return a torch.nn.Module")
-    return model
-
-
-def module_of(spec: str) -> str:
-    """The module that a spec names.
-
-    Raises:
-        InputError: If the spec does not fit.
-    """
-    return _split(spec)[0]
-
-
-def _split(spec: str) -> tuple[str, str]:
-    module_name, _, name = spec.partition(":")
-    if not name.isidentifier():
-        raise InputError(f"a model is written module:factory, e.g. my_model:build, got {spec!r}")
-    if "/" in module_name or "\\" in module_name or module_name.endswith(".py"):
-        dotted = ".".join(part for part in Path(module_name).with_suffix("").parts if part not in ("/", "."))
-        raise InputError(f"name the module as Python imports it, e.g. {dotted}:{name}, got {spec!r}")
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise InputError(f"a model is written module:factory, e.g. my_model:build, got {spec!r}")
-    return module_name, name
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if name == missing or name.startswith(f"{missing}."):
             raise InputError(
-                f"there is no module {missing} to import from {Path.cwd()}{_near_modules(missing)}"
-            ) from error
-        raise LoadError(f"the module {name} imports {missing}, which is not installed: install it first") from error
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # sys.exit() in a script must not end this process as if all were well
-        raise LoadError(f"importing {name} failed with {named(error)}; fix it there{place(error)}") from error
+                f"{spec} is a {type(found).__name__}", remedy="name a function or class that returns an nn.Module"
+            )
+        return adopted(_call(found, args, spec), spec)
 
 
-def _near_modules(missing: str) -> str:
-    here = [path.stem for path in Path.cwd().iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
-    near = difflib.get_close_matches(missing, here, n=3)
-    return f": did you mean {' or '.join(near)}?" if near else ": run from the folder that holds it, or install it"
+def opened(wanted: Wanted) -> Model:
+    """The row's model, with the hash of the code behind it, and of the weights where they come from a file."""
+    model = build(wanted.spec, wanted.args)
+    code = code_hash(source_files(split(wanted.spec)[0], model.network))
+    hashes = {**({} if code is None else {"code": code}), **model.hashes}
+    if wanted.weights is None:
+        made = isinstance(model.network, nn.Module) and "weights" not in hashes
+        said = ("no file of weights given: the model is as the factory made it",) if made else ()
+        return replace(model, name=model.name or wanted.spec, hashes=hashes, notes=(*model.notes, *said))
+    path = wanted.weights
+    refuse_unwritable(path, "the name of the weights file")
+    notes = load_weights(module_from(model, wanted.spec, path), path)
+    hashes |= {"weights": file_hash(path)}
+    name = f"{model.name or wanted.spec} with {path}"
+    return replace(model, name=name, hashes=hashes, notes=(*model.notes, *notes))
 
 
-def _attribute(module: ModuleType, name: str, spec: str) -> object:
-    if hasattr(module, name):
-        found: object = getattr(module, name)
-        return found
-    public = [key for key, value in vars(module).items() if not key.startswith("_") and callable(value)]
-    near = difflib.get_close_matches(name, public, n=3)
-    own = [key for key in public if getattr(vars(module)[key], "__module__", None) == module.__name__]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it defines {', '.join(own[:8]) or 'no factory'}"
-    raise InputError(f"{spec}: the module {module.__name__} has no {name}: {hint}")
+ROW = Opener(
+    "factory",
+    "your own Python: a function, a class or a finished model, found from the current folder",
+    "module:factory",
+    opened,
+    weights=True,
+    args="of the function",
+)
 
 
 def _call(factory: Callable[..., object], args: Mapping[str, object], spec: str) -> object:
@@ -111,28 +86,24 @@ def _call(factory: Callable[..., object], args: Mapping[str, object], spec: str)
         try:
             signature.bind(**args)
         except TypeError as error:
-            raise InputError(f"{spec} takes {signature}, got {_shown(args)} ({error}): pass what it takes") from error
+            remedy = "pass what it takes"
+            if not args and asks_for_inputs(factory):
+                remedy += (
+                    "; if it answers inputs itself, name a function that returns it, or that returns "
+                    "signstep.model.victims.from_numpy of it where it works on arrays"
+                )
+            raise InputError(f"{spec} takes {signature}, got {_shown(args)} ({error})", remedy=remedy) from error
     try:
         torch.default_generator.manual_seed(0)  # again: the import may have drawn, and happens only once
         return factory(**args)
-    except (SignstepError, KeyboardInterrupt):
+    except SignstepError as error:
+        raise error if error.where else error.within(spec) from error  # its arguments are the factory's own
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
-        said = f"{spec} raised {named(error)}; called with {_shown(args)}, fix it there{place(error)}"
-        raise LoadError(said) from error
+        said = f"{spec} raised {named(error)}; called with {_shown(args)}"
+        raise LoadError(said, remedy=f"fix it there{place(error)}") from error
 
 
 def _shown(args: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in args.items()) or "no arguments"
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            sys.path.remove(folder)

@@ -16,7 +16,7 @@ from signstep.errors import LoadError
 _OWN = __name__.partition(".")[0]
 
 
-def source_files(module: str, model: nn.Module) -> dict[str, Path]:
+def source_files(module: str, model: object) -> dict[str, Path]:
     """The source files of a factory's module, of the model's classes, and of what these import, by module name.
 
     The factory's own module is there wherever it lies. Of the others, those that are installed (Python's own, packages
@@ -25,13 +25,14 @@ def source_files(module: str, model: nn.Module) -> dict[str, Path]:
 
     Args:
         module: The module that the model's spec names, already imported.
-        model: What the factory made.
+        model: What the factory made, a module or another callable.
     """
     found: dict[str, Path] = {}
     first = sys.modules.get(module)
     if first is not None and (path := _source(first)) is not None:
         found[module] = path
-    waiting = [module, *sorted({type(part).__module__ for part in model.modules()})]
+    parts = model.modules() if isinstance(model, nn.Module) else [model]
+    waiting = [module, *sorted({_module_of(part) for part in parts})]
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
@@ -56,10 +57,17 @@ def code_hash(files: Mapping[str, Path]) -> str | None:
     try:
         digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}
     except OSError as error:
-        raise LoadError(f"{error.filename} cannot be read ({error.strerror}): check its permissions") from error
+        raise LoadError(
+            f"{error.filename} cannot be read ({error.strerror})", remedy="check its permissions"
+        ) from error
     if len(digests) < 2:
         return next(iter(digests.values()), None)
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
+
+
+def _module_of(part: object) -> str:
+    """Where the code of a model is: that of its class, or the function itself."""
+    return str(part.__module__) if inspect.isroutine(part) else type(part).__module__
 
 
 def _source(module: ModuleType) -> Path | None:

@@ -34,10 +34,12 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     expected = model.state_dict()
     candidates = [_Candidate.of(weights, notes, expected) for weights, notes in _readings(_read(path))]
     if not candidates:
-        raise LoadError(f"{path} holds no named tensors: {_REMEDY}")
+        raise LoadError(f"{path} holds no named tensors", remedy=_REMEDY)
     best = min(candidates, key=lambda candidate: candidate.misfits)
     if best.misfits:
-        raise LoadError(f"{path} does not fit the model: {best.complaint()}; pass the architecture it was trained with")
+        raise LoadError(
+            f"{path} does not fit the model: {best.complaint()}", remedy="pass the architecture it was trained with"
+        )
     for name, tensor in best.weights.items():
         check_held(tensor.numel() * tensor.element_size(), f"{path}: {name}")
     _refuse_odd(path, best.weights, expected)
@@ -48,15 +50,17 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
 
 def _read(path: Path) -> object:
     if not path.is_file():
-        raise LoadError(f"the weights file {path} does not exist: check the path")
+        raise LoadError(f"the weights file {path} does not exist", remedy="check the path")
     if path.suffix.lower() == ".safetensors":
         check_safetensors(path)
         try:
             return load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
-            raise LoadError(f"{path} is no readable safetensors file ({error}): save or download it again") from error
+            raise LoadError(
+                f"{path} is no readable safetensors file ({error})", remedy="save or download it again"
+            ) from error
     if _is_torchscript(path):
-        raise LoadError(f"{path} is a TorchScript program, and loading one runs code from it: {_REMEDY}")
+        raise LoadError(f"{path} is a TorchScript program, and loading one runs code from it", remedy=_REMEDY)
     if _is_zip(path):
         check_sums(path, "PyTorch weights file", current().unpacked_weights(path.stat().st_size))
     try:
@@ -65,12 +69,15 @@ def _read(path: Path) -> object:
         # A whole model, or a checkpoint with other objects beside the weights.
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found is None:
-            raise LoadError(f"{path} is no PyTorch weights file or is damaged: {_REMEDY}") from error
+            raise LoadError(f"{path} is no PyTorch weights file or is damaged", remedy=_REMEDY) from error
         raise LoadError(
-            f"{path} holds Python objects ({found[1]}) besides tensors, and unpickling those can run code: {_REMEDY}"
+            f"{path} holds Python objects ({found[1]}) besides tensors, and unpickling those can run code",
+            remedy=_REMEDY,
         ) from error
     except Exception as error:  # PyTorch's reader raises whatever its parts raise
-        raise LoadError(f"{path} is no PyTorch weights file or is damaged: save or download it again") from error
+        raise LoadError(
+            f"{path} is no PyTorch weights file or is damaged", remedy="save or download it again"
+        ) from error
 
 
 def _is_zip(path: Path) -> bool:
@@ -186,7 +193,7 @@ def _refuse_odd(path: Path, weights: Mapping[str, Tensor], expected: Mapping[str
         kind = next(kinds, None)
         if kind is not None:
             raise LoadError(
-                f"{path}: {name} is a {kind} tensor: save plain ones, of floating point numbers or integers"
+                f"{path}: {name} is a {kind} tensor", remedy="save plain ones, of floating point numbers or integers"
             )
 
 
@@ -209,6 +216,7 @@ def refuse_non_finite(path: Path | str, weights: Mapping[str, Tensor]) -> None:
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             bad = int((~torch.isfinite(tensor)).sum())
             raise LoadError(
-                f"{path}: {name} holds {bad} NaN or infinite value(s) of {tensor.numel()}: "
-                "the training diverged or the file is damaged, pass another checkpoint"
+                f"{path}: {name} holds {bad} NaN or infinite value(s) of {tensor.numel()}: the training diverged or "
+                "the file is damaged",
+                remedy="pass another checkpoint",
             )

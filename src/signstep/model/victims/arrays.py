@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from signstep.errors import InputError, ModelError
+from signstep.messages import Arg
 
 Array = NDArray[Any]
 
@@ -24,6 +25,7 @@ class ArrayVictim:
         dtype: of the arrays that the function is given, or None for that of the tensor.
     """
 
+    gradients: ClassVar[bool] = False
     function: Callable[[Array], Any]
     batch: int | None = None
     dtype: str | None = None
@@ -46,8 +48,9 @@ class ArrayVictim:
         answer = np.asarray(self.function(np.ascontiguousarray(part)))
         if answer.shape[:1] != (len(part),) or answer.dtype.kind not in "fiub":
             raise ModelError(
-                f"the function returned an array of shape {answer.shape} and type {answer.dtype} for {len(part)} "
-                "inputs; return scores (inputs, classes) or whole-number labels (inputs,)"
+                f"the function returned an array of shape {answer.shape} and type {answer.dtype} for "
+                f"{len(part)} inputs",
+                remedy="return scores (inputs, classes) or whole-number labels (inputs,)",
             )
         # Unsigned and boolean labels have no counterpart that torch indexes with.
         return answer if answer.dtype.kind == "f" else answer.astype(np.int64)
@@ -71,7 +74,18 @@ def from_numpy(function: Callable[[Array], Any], *, batch: int | None = None, dt
         tensor([0, 1, 2])
     """
     if not callable(function):
-        raise InputError(f"function is a {type(function).__name__}; pass a function from arrays to arrays")
-    if batch is not None and batch < 1:
-        raise InputError(f"batch={batch}; pass the number of rows of a call, at least 1, or None")
+        raise InputError(
+            Arg("function"), f"is a {type(function).__name__}", remedy="pass a function from arrays to arrays"
+        )
+    checked_batch(batch)
     return ArrayVictim(function, batch, dtype)
+
+
+def checked_batch(batch: int | None) -> None:
+    """See that a number of rows is one.
+
+    Raises:
+        InputError: it is not.
+    """
+    if batch is not None and batch < 1:
+        raise InputError(Arg("batch", batch), remedy="pass the number of rows of a call, at least 1, or None")

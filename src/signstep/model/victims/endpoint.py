@@ -6,13 +6,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from http.client import HTTPException
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from signstep.errors import InputError, ModelError, VictimError
 from signstep.io.documents import json_value
+from signstep.messages import Arg
 from signstep.model.victims.arrays import Array, ArrayVictim
 
 Encode = Callable[[Array], bytes]
@@ -32,6 +33,8 @@ class HttpVictim:
         requests: HTTP requests sent so far, repeated ones included.
         dead: why it has given up, or None.
     """
+
+    gradients: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -145,14 +148,17 @@ def from_http(
         InputError: a number out of range, or not an http address.
     """
     if not url.startswith(("http://", "https://")):
-        raise InputError(f"url={url!r}; pass an address that begins with http:// or https://")
+        raise InputError(Arg("url", url), remedy="pass an address that begins with http:// or https://")
     if batch < 1 or retries < 0 or not timeout > 0 or backoff < 0:
         raise InputError(
-            f"batch={batch}, timeout={timeout}, retries={retries}, backoff={backoff}; pass batch >= 1, timeout > 0, "
-            "retries >= 0 and backoff >= 0"
+            Arg("batch", batch),
+            Arg("timeout", timeout),
+            Arg("retries", retries),
+            Arg("backoff", backoff),
+            remedy="pass batch >= 1, timeout > 0, retries >= 0 and backoff >= 0",
         )
     if max_requests is not None and max_requests < 1:
-        raise InputError(f"max_requests={max_requests}; pass at least 1, or None for no bound")
+        raise InputError(Arg("max_requests", max_requests), remedy="pass at least 1, or None for no bound")
     return HttpVictim(
         url,
         encode=encode or _to_json,

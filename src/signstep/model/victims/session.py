@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.messages import Arg
 from signstep.model.victims.arrays import Array, ArrayVictim, from_numpy
 
 _TYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
@@ -41,15 +42,17 @@ def from_onnx(
         raise MissingExtraError("onnxruntime", "onnx") from error
     path = Path(path)
     if not path.is_file():
-        raise LoadError(f"the model {path} does not exist: check the path")
+        raise LoadError(f"the model {path} does not exist", remedy="check the path")
     try:
         session = onnxruntime.InferenceSession(str(path), providers=list(providers))
     except Exception as error:
-        raise LoadError(f"{path} cannot be loaded as an ONNX model ({type(error).__name__}: {error})") from error
+        raise LoadError(
+            f"{path} cannot be loaded as an ONNX model ({type(error).__name__}: {error})", remedy="export it again"
+        ) from error
     inputs = session.get_inputs()
     if len(inputs) != 1 or inputs[0].type not in _TYPES:
         listed = ", ".join(f"{part.name} {part.type}" for part in inputs)
-        raise InputError(f"{path} takes the inputs {listed}; attack a model with one floating-point input")
+        raise InputError(f"{path} takes the inputs {listed}", remedy="attack a model with one floating-point input")
     rows = inputs[0].shape[0] if inputs[0].shape else None
     fixed = rows if isinstance(rows, int) else None
     ask = _asked(session, inputs[0].name, _output(session, output, path), fixed)
@@ -66,7 +69,9 @@ def _output(session: Any, output: str | int | None, path: Path) -> str:
         return str(names[output])
     if output in names:
         return str(output)
-    raise InputError(f"output={output!r}: {path} has the outputs {', '.join(names)}; pass one of them or its position")
+    raise InputError(
+        Arg("output", output), f": {path} has the outputs {', '.join(names)}", remedy="pass one of them or its position"
+    )
 
 
 def _asked(session: Any, name: str, output: str, fixed: int | None) -> Callable[[Array], Array]:

@@ -1,0 +1,128 @@
+"""Fitted scikit-learn classifiers, which are asked and not differentiated: of a factory, or of files of pickles."""
+
+import importlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.frames import named
+from signstep.io.files import refuse_unwritable
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.opening.hashing import file_hash
+from signstep.model.opening.opener import Opener, Wanted
+from signstep.model.victims.estimator import from_sklearn
+
+
+def is_estimator(thing: object) -> bool:
+    """Whether something is built like scikit-learn's estimators."""
+    return (
+        not isinstance(thing, type)
+        and callable(getattr(thing, "predict", None))
+        and (hasattr(thing, "fit") or hasattr(thing, "classes_"))
+    )
+
+
+def estimator_model(estimator: Any) -> Model:
+    """The model of an estimator; classes that have names are named.
+
+    Raises:
+        InputError: it is not fitted, or no classifier.
+    """
+    victim = from_sklearn(estimator)
+    known = [*getattr(estimator, "classes_", ())]
+    notes = [f"{type(estimator).__name__} gives no gradients: it is asked, and may be less robust than queries find"]
+    names = all(isinstance(name, str) for name in known)
+    if not names and [str(name).removesuffix(".0") for name in known] != [str(number) for number in range(len(known))]:
+        notes.append(f"labels count positions in its classes_: {', '.join(map(str, known))}")
+    return Model(victim, classes=[str(name) for name in known] if names else (), notes=notes)
+
+
+def opened_pickle(wanted: Wanted) -> Model:
+    """The model of a pickle, as joblib and pickle write them: of a file that the user trusts.
+
+    Raises:
+        InputError: it is not trusted, or holds no fitted classifier.
+        LoadError: it cannot be read.
+    """
+    path = wanted.path
+    if not wanted.trust:
+        raise InputError(
+            f"{wanted.spec} is a pickle, and loading one can run any code",
+            remedy=(
+                "pass",
+                Arg("trust", True),
+                "if you know who wrote it, or save it with skops, which needs no trust",
+            ),
+        )
+    joblib = library("joblib")
+    return estimator_of(path, lambda: joblib.load(path), "write it with joblib.dump")
+
+
+def estimator_of(path: Path, load: Callable[[], Any], remedy: str) -> Model:
+    """The model of an estimator in a file, with the file's hash, and a note where another version wrote it.
+
+    Raises:
+        InputError: it holds no fitted classifier.
+        LoadError: it cannot be read.
+    """
+    if not path.is_file():
+        raise LoadError(f"the model {path} does not exist", remedy="check the path")
+    refuse_unwritable(path, "the name of the model")
+    digest = file_hash(path)
+    notes: list[str] = []
+    try:
+        with _of_versions(notes):
+            found = load()
+    except (KeyboardInterrupt, InputError):
+        raise
+    except BaseException as error:  # a pickle runs code, and that may exit
+        raise LoadError(f"{path} cannot be loaded ({named(error)})", remedy=remedy) from error
+    if not is_estimator(found):
+        raise InputError(
+            f"{path} holds a {type(found).__name__}", remedy="save a fitted classifier of scikit-learn there"
+        )
+    model = estimator_model(found)
+    title = f"{path.name} ({type(found).__name__})"
+    return replace(model, name=title, hashes={"weights": digest}, notes=(*model.notes, *notes))
+
+
+def library(name: str) -> Any:
+    """A library that comes with scikit-learn or for it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtraError("scikit-learn" if name == "joblib" else name, "tabular") from error
+
+
+PICKLE = Opener(
+    "pickle",
+    "a fitted scikit-learn classifier as joblib or pickle wrote it; with --trust",
+    "FILE.joblib",
+    opened_pickle,
+    suffixes=(".joblib", ".pkl", ".pickle"),
+    extra="tabular",
+)
+
+
+@contextmanager
+def _of_versions(notes: list[str]) -> Iterator[None]:
+    """Inside, scikit-learn's warning that another version of it wrote a file becomes a note."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for one in caught:
+        if type(one.message).__name__ == "InconsistentVersionWarning":
+            wrote = getattr(one.message, "original_sklearn_version", "another version")
+            notes.append(f"scikit-learn {wrote} wrote it, not the version that reads it: it may answer otherwise")
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    notes[:] = dict.fromkeys(notes)

@@ -1,0 +1,162 @@
+"""For each row of the table of openers a small model made on the spot, and the same model by a factory.
+
+A row without a sample fails the laws: whoever adds one adds how it is tried.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import signstep as ss
+from signstep.model import victims
+from signstep.model.opening.pretrained import quiet
+
+SHAPE, CLASSES = (3, 6, 6), 3
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a row opens.
+
+    Attributes:
+        spec: as it is typed.
+        twin: the same model, made without the table.
+        options: of `signstep.open`.
+        broken: spoils the file or folder; None where the row reads none.
+    """
+
+    spec: str
+    twin: ss.Model
+    options: Mapping[str, Any] = field(default_factory=dict)
+    broken: Callable[[], None] | None = None
+
+
+class Net(nn.Module):
+    """A convolution, a batch normalisation, two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(SHAPE[0], 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, CLASSES)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.body(x)
+        return scores
+
+
+def net() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Net().eval()
+
+
+def data(rows: int = 24) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(rows, *SHAPE, generator=generator, dtype=torch.float32)
+    return (x * 255).round() / 255, torch.arange(rows, dtype=torch.int64) % CLASSES
+
+
+def needs(*packages: str) -> None:
+    """Skip, visibly, where a package is missing."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs the package {package}")
+
+
+def factory(folder: Path) -> Sample:
+    (folder / "opened_by_name.py").write_text("from samples import net\n")
+    return Sample("opened_by_name:net", ss.Model(net()))
+
+
+def exported(folder: Path) -> Sample:
+    shapes = ({0: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(net(), (torch.zeros(4, *SHAPE, dtype=torch.float32),), dynamic_shapes=shapes)
+    path = folder / "net.pt2"
+    torch.export.save(program, path)
+    return Sample("net.pt2", ss.Model(net()), {"trust": True}, lambda: halved(path))
+
+
+def fitted() -> Any:
+    needs("sklearn")
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = data(60)
+    return LogisticRegression(C=100.0).fit(x.flatten(1).numpy(), np.array(["ape", "bee", "cat"])[y.numpy()])
+
+
+def pickle(folder: Path) -> Sample:
+    estimator = fitted()
+    import joblib
+
+    path = folder / "trees.joblib"
+    joblib.dump(estimator, path)
+    return Sample("trees.joblib", ss.Model(victims.from_sklearn(estimator)), {"trust": True}, lambda: halved(path))
+
+
+def vit() -> nn.Module:
+    """A vision transformer of a few hundred weights, from a configuration."""
+    needs("transformers", "PIL")
+    import transformers
+
+    names = dict(enumerate(("ape", "bee", "cat")))
+    config = transformers.ViTConfig(
+        image_size=SHAPE[1],
+        patch_size=3,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        id2label=names,
+        label2id={name: number for number, name in names.items()},
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: Any = transformers.ViTForImageClassification(config)
+        network.eval()
+        with torch.no_grad():  # else all answers are alike
+            for part in network.parameters():
+                if part.ndim > 1:
+                    part.normal_(std=0.3)
+            network.classifier.bias.sub_(network(data()[0]).logits.mean(0))
+    made: nn.Module = network
+    return made
+
+
+def saved_vit(folder: Path, **processor: Any) -> nn.Module:
+    """The same as a folder, with a processor."""
+    network = vit()
+    import transformers
+
+    settings = {"size": {"height": SHAPE[1], "width": SHAPE[2]}, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.5] * 3}
+    with quiet():
+        network.save_pretrained(folder)  # type: ignore[operator]
+        transformers.ViTImageProcessor(**(settings | processor)).save_pretrained(folder)
+    return network
+
+
+def huggingface(folder: Path) -> Sample:
+    network, place = saved_vit(folder / "vit"), folder / "vit" / "model.safetensors"
+    twin = ss.Model(network, mean=(0.4, 0.5, 0.6), std=(0.5, 0.5, 0.5))
+    return Sample("hf:vit", twin, broken=lambda: halved(place))
+
+
+SAMPLES: dict[str, Callable[[Path], Sample]] = {
+    "factory": factory,
+    "hf": huggingface,
+    "exported": exported,
+    "pickle": pickle,
+}
+
+
+def halved(path: Path) -> None:
+    """Cut a file in the middle, as a download that broke off does."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
