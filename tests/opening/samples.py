@@ -92,6 +92,16 @@ def fitted() -> Any:
     return LogisticRegression(C=100.0).fit(x.flatten(1).numpy(), np.array(["ape", "bee", "cat"])[y.numpy()])
 
 
+def skops(folder: Path) -> Sample:
+    needs("skops")
+    estimator = fitted()
+    import skops.io
+
+    path = folder / "trees.skops"
+    skops.io.dump(estimator, path)
+    return Sample("trees.skops", ss.Model(victims.from_sklearn(estimator)), broken=lambda: halved(path))
+
+
 def pickle(folder: Path) -> Sample:
     estimator = fitted()
     import joblib
@@ -148,10 +158,42 @@ def huggingface(folder: Path) -> Sample:
     return Sample("hf:vit", twin, broken=lambda: halved(place))
 
 
+def onnx_model(rows: int | str = "rows") -> Any:
+    """The network of the samples as a graph, written node by node."""
+    needs("onnx", "onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = {name.removeprefix("body."): part.numpy() for name, part in net().state_dict().items()}
+    nodes = [
+        helper.make_node("Conv", ["x", "0.weight", "0.bias"], ["a"], kernel_shape=[3, 3]),
+        helper.make_node("BatchNormalization", ["a", *(f"1.{n}" for n in _STATISTICS)], ["b"]),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("Flatten", ["c"], ["d"]),
+        helper.make_node("Gemm", ["d", "4.weight", "4.bias"], ["scores"], transB=1),
+    ]
+    ends = (("x", [rows, *SHAPE]), ("scores", [rows, CLASSES]))
+    given, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
+    kept = [numpy_helper.from_array(part, name) for name, part in weights.items() if part.ndim]
+    graph = helper.make_graph(nodes, "net", [given], [out], kept)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+_STATISTICS = ("weight", "bias", "running_mean", "running_var")
+
+
+def onnx_file(folder: Path) -> Sample:
+    model = onnx_model()
+    path = folder / "net.onnx"
+    path.write_bytes(model.SerializeToString())
+    return Sample("net.onnx", ss.Model(net()), broken=lambda: halved(path))
+
+
 SAMPLES: dict[str, Callable[[Path], Sample]] = {
     "factory": factory,
     "hf": huggingface,
     "exported": exported,
+    "onnx": onnx_file,
+    "skops": skops,
     "pickle": pickle,
 }
 

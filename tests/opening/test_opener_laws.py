@@ -23,13 +23,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Counts the forward passes of modules that are no part of another one that is running."""
+def rows_passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts the rows that pass through modules which are no part of another one that is running."""
     counted, depth = [0], [0]
     inner = torch.nn.Module.__call__
 
     def call(self: torch.nn.Module, *args: Any, **named: Any) -> Any:
-        counted[0] += depth[0] == 0
+        counted[0] += len(args[0]) if depth[0] == 0 else 0
         depth[0] += 1
         try:
             return inner(self, *args, **named)
@@ -75,13 +75,13 @@ def test_what_is_opened_says_where_it_came_from(name: str, here: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_opening_costs_one_forward_pass_at_most_and_leaves_the_generators(
+def test_opening_costs_one_pass_over_few_rows_at_most_and_leaves_the_generators(
     name: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sample, counted = SAMPLES[name](here), calls(monkeypatch)
+    sample, counted = SAMPLES[name](here), rows_passed(monkeypatch)
     before = torch.get_rng_state()
     ss.open(sample.spec, **sample.options)
-    assert counted[0] <= 1
+    assert counted[0] <= (64 if name == "onnx" else 0)
     assert torch.equal(before, torch.get_rng_state())
 
 

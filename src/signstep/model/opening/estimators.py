@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.errors import InputError, LoadError, MissingExtraError, SignstepError
 from signstep.frames import named
+from signstep.io.archives import check_sums
+from signstep.io.caps import current
 from signstep.io.files import refuse_unwritable
 from signstep.messages import Arg
 from signstep.model.declaration import Model
@@ -63,6 +65,38 @@ def opened_pickle(wanted: Wanted) -> Model:
     return estimator_of(path, lambda: joblib.load(path), "write it with joblib.dump")
 
 
+def opened_skops(wanted: Wanted) -> Model:
+    """The model of a file of skops, which makes known types alone as it is read; others only where they are trusted.
+
+    Raises:
+        InputError: it has other types, or holds no fitted classifier.
+        LoadError: it is damaged, or unpacks to more than it may.
+    """
+    path = wanted.path
+    unknown = set(wanted.args) - {"trusted"}
+    if unknown:
+        raise InputError(f"{wanted.spec} takes no argument {min(unknown)!r}: pass trusted=TYPE for types, or none")
+    skops = library("skops.io")
+    if not path.is_file():
+        raise LoadError(f"the model {path} does not exist: check the path")
+    check_sums(path, "file of skops", current().unpacked(path.stat().st_size))
+
+    def load() -> Any:
+        types = skops.get_untrusted_types(file=path)
+        given = wanted.args.get("trusted", ())
+        named = {str(name).strip() for name in (given.split(",") if isinstance(given, str) else given)}
+        strange = [] if wanted.trust else [name for name in types if name not in named]
+        if strange:
+            few = f"{', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''}"
+            raise InputError(
+                f"{wanted.spec} has types that skops does not know as harmless, {few}; pass --model-arg "
+                f"trusted={','.join(strange[:3])} or --trust if you know who wrote it"
+            )
+        return skops.load(path, trusted=types)
+
+    return estimator_of(path, load, "write it with skops.io.dump")
+
+
 def estimator_of(path: Path, load: Callable[[], Any], remedy: str) -> Model:
     """The model of an estimator in a file, with the file's hash, and a note where another version wrote it.
 
@@ -78,7 +112,7 @@ def estimator_of(path: Path, load: Callable[[], Any], remedy: str) -> Model:
     try:
         with _of_versions(notes):
             found = load()
-    except (KeyboardInterrupt, InputError):
+    except (KeyboardInterrupt, SignstepError):
         raise
     except BaseException as error:  # a pickle runs code, and that may exit
         raise LoadError(f"{path} cannot be loaded ({named(error)})", remedy=remedy) from error
@@ -100,9 +134,18 @@ def library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError("scikit-learn" if name == "joblib" else name, "tabular") from error
+        raise MissingExtraError("scikit-learn" if name == "joblib" else name.partition(".")[0], "tabular") from error
 
 
+SKOPS = Opener(
+    "skops",
+    "a fitted scikit-learn classifier as skops writes it, which needs no trust",
+    "FILE.skops",
+    opened_skops,
+    suffixes=(".skops",),
+    args="trusted=TYPE,... for types that skops does not know as harmless",
+    extra="tabular",
+)
 PICKLE = Opener(
     "pickle",
     "a fitted scikit-learn classifier as joblib or pickle wrote it; with --trust",

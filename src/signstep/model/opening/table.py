@@ -13,7 +13,7 @@ from signstep.importing import is_spec, split
 from signstep.io.files import expanded
 from signstep.messages import Arg
 from signstep.model.declaration import Model
-from signstep.model.opening import estimators, exported, factory, huggingface
+from signstep.model.opening import estimators, exported, factory, huggingface, onnx_file
 from signstep.model.opening.advice import advice
 from signstep.model.opening.opener import SPELLING, Opener, Wanted, row_of
 from signstep.model.opening.weights import refuse_non_finite
@@ -21,12 +21,16 @@ from signstep.model.shapes import Shape, checked_shape, refuse_shape
 from signstep.registry import Registry
 
 _FACTORY = factory.ROW
+_ROWS = (_FACTORY, huggingface.ROW, exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE)
 
 OPENERS: Registry[Opener] = Registry(
     "signstep.openers",
     SPELLING,
     row_of,
-    {row.name: row for row in (_FACTORY, huggingface.ROW, exported.ROW, estimators.PICKLE)},
+    {
+        row.name: row
+        for row in (_FACTORY, huggingface.ROW, exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE)
+    },
     argument="opener",
 )
 

@@ -1,6 +1,7 @@
 """A model in an ONNX file, run by ONNX Runtime."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +37,79 @@ def from_onnx(
         LoadError: there is no such file, or it is not a model that can be read.
         InputError: the model has several inputs, or one that is not floating point, or no such output.
     """
+    return Session.of(path, output=output, providers=providers).victim(batch)
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """A file that ONNX Runtime has opened, with one input and one output chosen.
+
+    Attributes:
+        session: of ONNX Runtime.
+        given: the name of the input.
+        shape: of the input with its rows; names and None where a size is free.
+        kind: of the numbers that go in, such as "float32".
+        output: the name of the output.
+        others: the names of all outputs.
+    """
+
+    session: Any
+    given: str
+    shape: tuple[int | str | None, ...]
+    kind: str
+    output: str
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        path: str | Path,
+        *,
+        output: str | int | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> "Session":
+        """Open a file; see `from_onnx`."""
+        runtime = library()
+        path = Path(path)
+        if not path.is_file():
+            raise LoadError(f"the model {path} does not exist: check the path")
+        try:
+            session = runtime.InferenceSession(str(path), providers=list(providers))
+        except Exception as error:
+            said = " ".join(str(error).split())[:200]
+            raise LoadError(f"{path} cannot be loaded as an ONNX model ({type(error).__name__}: {said})") from error
+        inputs = session.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in _TYPES:
+            listed = ", ".join(f"{part.name} {part.type}" for part in inputs)
+            raise InputError(f"{path} takes the inputs {listed}; attack a model with one floating-point input")
+        names = tuple(str(part.name) for part in session.get_outputs())
+        given = inputs[0]
+        chosen = _output(session, output, path)
+        return cls(session, given.name, tuple(given.shape or ()), _TYPES[given.type], chosen, names)
+
+    @property
+    def rows(self) -> int | None:
+        """The number of rows that it was exported for; None where that is free."""
+        first = self.shape[0] if self.shape else None
+        return first if isinstance(first, int) else None
+
+    def victim(self, batch: int | None = None) -> ArrayVictim:
+        """The model that asks it, at most so many rows at once."""
+        ask = _asked(self.session, self.given, self.output, self.rows)
+        return from_numpy(ask, batch=self.rows or batch, dtype=self.kind)
+
+
+def library() -> Any:
+    """ONNX Runtime.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx") from error
-    path = Path(path)
-    if not path.is_file():
-        raise LoadError(f"the model {path} does not exist", remedy="check the path")
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=list(providers))
-    except Exception as error:
-        raise LoadError(
-            f"{path} cannot be loaded as an ONNX model ({type(error).__name__}: {error})", remedy="export it again"
-        ) from error
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or inputs[0].type not in _TYPES:
-        listed = ", ".join(f"{part.name} {part.type}" for part in inputs)
-        raise InputError(f"{path} takes the inputs {listed}", remedy="attack a model with one floating-point input")
-    rows = inputs[0].shape[0] if inputs[0].shape else None
-    fixed = rows if isinstance(rows, int) else None
-    ask = _asked(session, inputs[0].name, _output(session, output, path), fixed)
-    return from_numpy(ask, batch=fixed or batch, dtype=_TYPES[inputs[0].type])
+    return onnxruntime
 
 
 def _output(session: Any, output: str | int | None, path: Path) -> str:
