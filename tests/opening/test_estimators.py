@@ -49,7 +49,7 @@ def test_types_that_skops_does_not_know_are_refused_by_name() -> None:
     x, _ = data()
     wanted = torch.from_numpy(pipeline.predict(x.flatten(1).numpy()))
     for options in ({"args": {"trusted": ",".join(types)}}, {"args": {"trusted": tuple(types)}}, {"trust": True}):
-        model = ss.open("forest.skops", **options)  # type: ignore[arg-type]
+        model = ss.open("forest.skops", **options)
         assert torch.equal(model(x).argmax(1), wanted)
         assert model.title == "forest.skops (Pipeline)"
     with pytest.raises(InputError, match="takes no argument 'width'"):
