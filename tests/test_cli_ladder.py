@@ -100,7 +100,7 @@ def test_a_ladder_in_toml_is_a_name_or_a_list(capsys: pytest.CaptureFixture[str]
         (["--ladder", "strong@1"], "--ladder 'strong@1' is not one of quick@1"),
         (["--ladder", "fgsm", "--attack", "pgd"], "are both given"),
         (["--ladder", "fgsm,pgd", "--curve-attack", "pgd"], "rungs meet the survivors"),
-        (["--shard", "4/4"], "--shard '4/4' is not I/N with 0 <= I < N"),
+        (["--shard", "4/4"], "--shard 4/4 is not I/N with 0 <= I < N"),
         (["--shard", "1"], "is not I/N"),
         (["--engine", "slow"], "pass one of exact, fast, float32"),
         (["--transfer-to", "nets:net"], "is not NAME=MODEL"),
