@@ -21,6 +21,7 @@ from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.provable import FIELDS
 from signstep.cli import app
 from signstep.model.opening import OPENERS
+from signstep.registry import typed_only
 from signstep.train import TRAINING_RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +63,7 @@ def training_table() -> str:
         "| recipe | what it is | start | inner step | projection | BatchNorm | passes | source |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in TRAINING_RECIPES.values():
+    for row in TRAINING_RECIPES.own.values():
         step = f"{row.steps} x {row.step:g} eps" if row.steps else "none"
         forwards, backwards = row.passes
         mode = row.mode if row.steps else "-"
@@ -209,9 +210,10 @@ def _audit(arguments: list[str], cache: str | None = None) -> tuple[str, list[st
 
 def _run(*arguments: str) -> str:
     environment = {"COLUMNS": str(_WIDTH), "TERM": "dumb", "NO_COLOR": "1", "FORCE_COLOR": None}
-    done = CliRunner().invoke(
-        app, list(arguments), prog_name="signstep", terminal_width=_WIDTH, max_content_width=_WIDTH, env=environment
-    )
+    with typed_only():  # what is installed here beside Signstep is on no page
+        done = CliRunner().invoke(
+            app, list(arguments), prog_name="signstep", terminal_width=_WIDTH, max_content_width=_WIDTH, env=environment
+        )
     if done.exit_code != 0:
         raise SystemExit(f"signstep {' '.join(arguments)} failed: {done.output}")
     return "\n".join(line.rstrip() for line in done.output.strip().splitlines())

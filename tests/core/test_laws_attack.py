@@ -1,5 +1,6 @@
 """Laws that every recipe obeys, over the table of recipes: a new row is tested by being there."""
 
+from functools import cache
 from itertools import product
 
 import pytest
@@ -159,7 +160,7 @@ def test_a_row_gets_the_same_alone_and_in_any_batch(name: str, norm: str, settin
     recipe = _steps(name, 4)
     whole = ss.attack(model, x, y, threat=_threat(norm, setting), recipe=recipe)
     assert isinstance(whole.x, Tensor)
-    for index in ([3], [0], [6, 2, 5], [7, 6, 5, 4, 3, 2, 1, 0], [1, 1]):
+    for index in ([3], [6, 2, 5], [7, 6, 5, 4, 3, 2, 1, 0], [1, 1]):
         order = torch.tensor(index)
         threat = _threat(norm, setting)
         if threat.mask is not None and setting == "row mask":
@@ -179,7 +180,7 @@ def test_batches_agree_on_a_network_with_matrix_products(name: str) -> None:
     recipe = _steps(name, 3)
     whole = ss.attack(model, x, y, threat=_threat("linf"), recipe=recipe)
     assert isinstance(whole.x, Tensor)
-    for row in range(ROWS):
+    for row in range(0, ROWS, 2):
         alone = ss.attack(model, x[row : row + 1], y[row : row + 1], threat=_threat("linf"), recipe=recipe)
         assert isinstance(alone.x, Tensor)
         # A row may leave at the place a look-ahead led to, which moves with the gradient's last bit; signs do not.
@@ -202,7 +203,7 @@ def test_a_vector_of_eps_is_its_numbers(name: str, norm: str) -> None:
     sizes = size_of(norm) * torch.tensor([0.0, 0.5, 1.0, 1.3, 0.0, 0.7, 0.1, 0.01], dtype=torch.float64)
     mixed = ss.attack(model, x, y, threat=_threat(norm, eps=sizes), recipe=recipe).x
     assert isinstance(mixed, Tensor)
-    for row in range(ROWS):
+    for row in (0, 1, 3, 7):
         part = slice(row, row + 1)
         alone = ss.attack(model, x[part], y[part], threat=_threat(norm, eps=float(sizes[row])), recipe=recipe).x
         assert isinstance(alone, Tensor)
@@ -249,8 +250,7 @@ def test_fgsm_follows_the_signs_of_the_float64_cross_entropy(dtype: torch.dtype)
 
 
 @over_fixed_pairs
-@pytest.mark.parametrize("power", [-60, 9])
-def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str, power: int) -> None:
+def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str) -> None:
     model, x = filled(RowNet()), _batch()
     y, recipe = labels(model, x), _steps(name, 3)
 
@@ -266,26 +266,28 @@ def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str, power: int)
         return ss.Custom(loss, success)
 
     one = ss.attack(ss.Model(model, task=task(1.0)), x, y, threat=_threat(norm), recipe=recipe)
-    other = ss.attack(ss.Model(model, task=task(2.0**power)), x, y, threat=_threat(norm), recipe=recipe)
     assert isinstance(one.x, Tensor)
-    assert isinstance(other.x, Tensor)
-    assert torch.equal(one.x, other.x)
-    assert torch.equal(one.fooled, other.fooled)
+    for power in (-60, 9):
+        other = ss.attack(ss.Model(model, task=task(2.0**power)), x, y, threat=_threat(norm), recipe=recipe)
+        assert isinstance(other.x, Tensor)
+        assert torch.equal(one.x, other.x), power
+        assert torch.equal(one.fooled, other.fooled), power
 
 
 @over_fixed_pairs
 @pytest.mark.parametrize(("loss", "classes"), [("ce", 2), ("margin", 4), ("dlr", 4)])
-@pytest.mark.parametrize("power", [-40, 9])
-def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str, classes: int, power: int) -> None:
+def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str, classes: int) -> None:
     """For cross-entropy only with two classes: with more, temperature changes what it asks for."""
     model, x = filled(RowNet(classes=classes)), _batch()
     y, recipe = labels(model, x), _steps(name, 3)
     one = ss.attack(model, x, y, threat=_threat(norm), recipe=recipe, search=ss.Search(loss=loss))
-    other = ss.attack(Scaled(model, 2.0**power), x, y, threat=_threat(norm), recipe=recipe, search=ss.Search(loss=loss))
     assert isinstance(one.x, Tensor)
-    assert isinstance(other.x, Tensor)
-    assert torch.equal(one.x, other.x)
-    assert torch.equal(one.fooled, other.fooled)
+    for power in (-40, 9):
+        scaled = Scaled(model, 2.0**power)
+        other = ss.attack(scaled, x, y, threat=_threat(norm), recipe=recipe, search=ss.Search(loss=loss))
+        assert isinstance(other.x, Tensor)
+        assert torch.equal(one.x, other.x), power
+        assert torch.equal(one.fooled, other.fooled), power
 
 
 @over_pairs
@@ -407,6 +409,23 @@ def _best_gain(norm: str, w: Tensor, low: Tensor, high: Tensor, eps: float) -> f
     return float((w.abs() * torch.minimum(w.abs() * small, room)).sum())
 
 
+@cache
+def _linear(norm: str, masked: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights, examples, what may change, and the best gain of each example; the same for every recipe."""
+    w = rand(*SHAPE, seed=9) - 0.5
+    x = rand(8, *SHAPE, seed=10)
+    x[:2] = x[:2].round()
+    mask = MASK if masked else torch.ones(SHAPE, dtype=torch.bool)
+    zero = torch.zeros(())
+    best = torch.tensor(
+        [
+            _best_gain(norm, w, torch.where(mask, -row, zero), torch.where(mask, 1 - row, zero), size_of(norm))
+            for row in x
+        ]
+    )
+    return w, x, mask, best
+
+
 # Single steps from the clean input are exact on a linear model; iterated ones hover within a few of their steps.
 ENOUGH = {
     "fgsm": ("fgsm", 1e-9),
@@ -414,7 +433,7 @@ ENOUGH = {
     "bim": ("bim:steps=40,step=0.1", 0.05),
     "mi-fgsm": ("mi-fgsm:steps=40,step=0.1", 0.05),
     "pgd": ("pgd:steps=40,step=0.1", 0.05),
-    "apgd": ("apgd:steps=100", 0.03),
+    "apgd": ("apgd:steps=60", 0.03),
     "smooth-pgd": ("smooth-pgd:steps=40", 0.06),
     "odi-pgd": ("odi-pgd:steps=40,step=0.1", 0.05),
     "mt-pgd": ("mt-pgd:steps=40,step=0.1", 0.05),
@@ -435,28 +454,20 @@ ENOUGH = {
 def test_a_linear_model_hides_no_adversarial_point(name: str, norm: str, masked: bool) -> None:
     """sign(w.x + b - c_i) with thresholds just short of and just beyond what the best allowed change can reach."""
     recipe, slack = written_down(ENOUGH, name, "options and nearness to the best change on a linear model")
-    w = rand(*SHAPE, seed=9) - 0.5
-    x = rand(8, *SHAPE, seed=10)
-    x[:2] = x[:2].round()
-    mask = MASK if masked else torch.ones(SHAPE, dtype=torch.bool)
-    zero = torch.zeros(())
-    best = torch.tensor(
-        [
-            _best_gain(norm, w, torch.where(mask, -row, zero), torch.where(mask, 1 - row, zero), size_of(norm))
-            for row in x
-        ]
-    )
-    # The logit of "fooled" is w.(u - x) - best * share; the bound travels as a second input that is left alone.
-    for share, possible in ((1 - slack - 1e-6, True), (1 + 1e-6, False)):
+    w, x, mask, best = _linear(norm, masked)
+    # The logit of "fooled" is w.(u - x) - best * share; the bound travels as a second input that is left alone. Every
+    # example is there twice, with either threshold.
+    share = torch.tensor([1 - slack - 1e-6, 1 + 1e-6], dtype=torch.float64).repeat_interleave(len(x))
+    x, best = x.repeat(2, 1, 1, 1), best.repeat(2)
 
-        def model(u: Tensor, bound: Tensor) -> Tensor:
-            gain = (u * w).flatten(1).sum(1) - bound
-            return torch.stack([-gain, gain], 1)
+    def model(u: Tensor, bound: Tensor) -> Tensor:
+        gain = (u * w).flatten(1).sum(1) - bound
+        return torch.stack([-gain, gain], 1)
 
-        inputs: dict[str, Tensor] = {"u": x, "bound": (x * w).flatten(1).sum(1) + best * share}
-        threat = {"u": ss.threat_model(norm, size_of(norm), mask=mask)}
-        outcome = ss.attack(model, inputs, torch.zeros(len(x), dtype=torch.int64), threat=threat, recipe=recipe)
-        assert outcome.fooled.tolist() == [possible] * len(x), share
+    inputs: dict[str, Tensor] = {"u": x, "bound": (x * w).flatten(1).sum(1) + best * share}
+    threat = {"u": ss.threat_model(norm, size_of(norm), mask=mask)}
+    outcome = ss.attack(model, inputs, torch.zeros(len(x), dtype=torch.int64), threat=threat, recipe=recipe)
+    assert torch.equal(outcome.fooled, share < 1)
 
 
 def _by_hand(model: nn.Module, x: Tensor, y: int, rule: str, steps: int, eps: float) -> Tensor:

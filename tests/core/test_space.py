@@ -134,8 +134,8 @@ def test_rounding_at_the_ends_of_the_box_is_no_error() -> None:
     [
         ({"mean": 0.5}, "std is missing"),
         ({"std": 0.5}, "mean is missing"),
-        ({"mean": 0.5, "std": 0.0}, "positive"),
-        ({"mean": 0.5, "std": -1.0}, "positive"),
+        ({"mean": 0.5, "std": 0.0}, "std above 0"),
+        ({"mean": 0.5, "std": -1.0}, "std above 0"),
         ({"mean": float("nan"), "std": 1.0}, "finite"),
         ({"inputs": "normalised"}, "without mean"),
         ({"budget": "normalised"}, "without mean"),

@@ -511,7 +511,7 @@ def test_dicts_that_do_not_fit() -> None:
     inputs["vector"] = rand(12, 5)
     with pytest.raises(InputError, match="floating point"):
         ss.attack(model, inputs, threat={"tokens": THREAT})
-    with pytest.raises(InputError, match="mean="):
+    with pytest.raises(InputError, match="mean and std are for a single input"):
         ss.attack(model, inputs, threat={"image": THREAT}, mean=0.5, std=0.5)
     one = {"image": X, "vector": torch.zeros(12, 5, dtype=torch.int64)}
     single = ss.attack(lambda image, vector: mlp()(image), one, threat=THREAT)  # noqa: ARG005

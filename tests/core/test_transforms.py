@@ -124,7 +124,9 @@ def test_wrong_sizes_say_what_is_right(make: Any, message: str) -> None:
     "one", [lambda u: u, nn.Identity(), lambda u, *, draws: u + draws], ids=["function", "module", "named"]
 )
 def test_a_transform_of_one_argument_is_one_sentence(one: Any) -> None:
-    with pytest.raises(InputError, match=r"transform=.* does not take two arguments; .* function of \(u, draws\)"):
+    with pytest.raises(
+        InputError, match=r"transform=.* does not take two arguments, .*; pass a function of \(u, draws\)"
+    ):
         ss.attack(ss.Model(mlp(), transform=one), rand(3, 18), None, threat=ss.linf(0.1))
 
 

@@ -1,6 +1,8 @@
 """One test per rule in the docstring of signstep.data.images."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -237,3 +239,15 @@ def test_the_digest_is_over_all_images_whatever_the_limit(folder: Path) -> None:
     assert part.fingerprint() == before
     Image.fromarray(noise(4, 4, 3)).save(folder / "2.png")
     assert open_data(folder.parent, limit=1).fingerprint() != before
+
+
+def test_the_first_that_reads_images_in_a_process_can(tmp_path: Path) -> None:
+    """Pillow knows no format by itself: whoever comes first has to make it learn them."""
+    Image.new("RGB", (3, 3), (255, 0, 0)).save(tmp_path / "a.png")
+    code = (
+        "from pathlib import Path\n"
+        "from signstep.data.images import Picture, read_images\n"
+        "print(next(read_images([Picture('a', lambda: Path('a.png'))], (3, 3, 3), None, [1])).amax().item())\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.stdout.strip() == "1.0", ended.stderr

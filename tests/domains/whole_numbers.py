@@ -16,6 +16,7 @@ from signstep.engine.shaped import ShapedThreat
 from signstep.engine.tree import Tree
 from signstep.engine.verify import Verification
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
 
 
@@ -125,7 +126,11 @@ def records() -> tuple[Tensor, Tensor]:
 def case(request: Request) -> Case:
     """Four records."""
     if request.data == "broken":
-        raise InputError("data='broken': row 3, column b is empty; fill it, or pass skip_bad=True")
+        raise InputError(
+            Arg("data", "broken"),
+            ": row 3, column b is empty",
+            remedy=("fill it, or pass", Arg("skip_bad", True)),
+        )
     x, y = records()
 
     def drawn() -> Iterator[tuple[Tree, Tensor | None]]:

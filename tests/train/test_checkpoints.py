@@ -50,7 +50,7 @@ model = torch.nn.Sequential(*parts)
 x, y = digits("train")
 settings = Settings(epochs=6, batch=32, average=0.9, crop=1, flip=True)
 fit(model, x[:300], y[:300], threat=ss.linf(0.1), recipe=sys.argv[2], settings=settings, folder=Path(sys.argv[1]),
-    save_seconds=0, stopping=lambda: os.read(0, 1) == b"stop")  # a byte for each step; at their end it runs freely
+    save_seconds=0, watch=lambda _: os.read(0, 1) == b"stop")  # a byte for each step; at their end it runs freely
 save_file(model.state_dict(), Path(sys.argv[1]) / "end.safetensors")
 """
 

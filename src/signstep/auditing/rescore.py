@@ -519,7 +519,7 @@ def hashes(result: Result, now: Mapping[str, str]) -> Check:
     wrong = [name for name, digest in result.hashes.items() if name in now and now[name] != digest]
     unknown = sorted(set(result.hashes) - set(now))
     same = ", ".join(sorted(set(result.hashes) & set(now)))
-    seen = f"{same} unchanged" if same else "none was recorded"
+    seen = f"{same} unchanged" if same else "none was recorded" if not result.hashes else "none is known here"
     missing = sorted(set(now) - set(result.hashes))
     if missing:
         seen += f"; not recorded: {', '.join(missing)}"

@@ -84,7 +84,10 @@ def audit(
     ignore_column: o.IgnoreColumn = None,
     budget: o.Budget = "raw",
     attack: Annotated[
-        list[str] | None, typer.Option(help="Recipes, such as fgsm,pgd:steps=50,restarts=10; see signstep list.")
+        list[str] | None,
+        typer.Option(
+            help="Recipes, such as fgsm,pgd:steps=50,restarts=10, or your own module:name; see signstep list."
+        ),
     ] = None,
     ladder: Annotated[
         list[str] | None,

@@ -30,7 +30,10 @@ ModelArg = Annotated[list[str] | None, typer.Option(help="Argument of the factor
 Trust = Annotated[bool, typer.Option(help="Allow files whose loading can run code: .pt2, .joblib, pickled weights.")]
 Data = Annotated[
     str | None,
-    typer.Option(help=".npz, .csv, .parquet, MNIST IDX, images by class, shards, a saved Hugging Face set, or digits."),
+    typer.Option(
+        help=".npz, .csv, .parquet, MNIST IDX, images by class, shards, a saved Hugging Face set, digits, or your own "
+        "module:name."
+    ),
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Tables: the column that holds the label.")]
 IgnoreColumn = Annotated[
@@ -50,7 +53,11 @@ Resize = Annotated[str | None, typer.Option(help="Bring images to HEIGHTxWIDTH, 
 Limit = Annotated[int | None, typer.Option(help="Use the first so many examples.")]
 BatchSize = Annotated[str, typer.Option(help="Examples at a time; auto plans from measured bytes.")]
 ThreatText = Annotated[
-    str | None, typer.Option(help="norm:eps in raw input units: linf:8/255, l2:0.5, l1:12, pixel:0.1, linf:none.")
+    str | None,
+    typer.Option(
+        help="norm:eps in raw input units: linf:8/255, l2:0.5, l1:12, pixel:0.1, linf:none; or your own "
+        "module:norm:eps."
+    ),
 ]
 BoxText = Annotated[str | None, typer.Option(help="Valid inputs: LOW,HIGH or none; 0,1 if the data does not say.")]
 Grid = Annotated[int | None, typer.Option(help="255 keeps attacked images on the 8-bit grid.")]

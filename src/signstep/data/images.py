@@ -169,6 +169,7 @@ def read_images(
     Raises:
         LoadError: If an image cannot be decoded to its end, or is not as large as the first one and there is no resize.
     """
+    _require_pillow()
     rest = iter(pictures)
     for size in sizes:
         block = np.empty((size, *shape), np.float32)  # NumPy: torch's threads cost more than they gain on one image

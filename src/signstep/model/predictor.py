@@ -293,7 +293,9 @@ def select(returned: Any, output: Selector = None) -> Tensor:
             )
         except (KeyError, IndexError, TypeError) as error:
             raise ModelError(
-                Arg("output", output), "is not in what the model returned", remedy=f"pass one of {_shape_of(returned)}"
+                Arg("output", output),
+                f"is not in what the model returned: {_shape_of(returned)}",
+                remedy="pass what is",
             ) from error
     else:
         found = _find(returned)

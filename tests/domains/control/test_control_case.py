@@ -143,7 +143,7 @@ def test_a_schema_of_series(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'budget_std', which is not known"):
         case(Request(data=str(data), schema=path))
     path.write_text('[[sensor]]\nname = "left"\nbudget = 0.5\n')
-    with pytest.raises(InputError, match="'left', which is no column of the data; these are channel 1, channel 2"):
+    with pytest.raises(InputError, match="'left', which is no column of the data; write one of channel 1, channel 2"):
         case(Request(data=str(data), schema=path))
     path.write_text('seconds = 2.0\n[[sensor]]\nname = "channel 1"\nbudget = 0.5\n')
     with pytest.raises(InputError, match="seconds = 2 belongs to a closed loop"):

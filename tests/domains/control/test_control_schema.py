@@ -94,7 +94,7 @@ def test_requests_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="label_column='y' has no meaning"):
         case(Request(label_column="y"))
     with pytest.raises(
-        InputError, match="plant = 'cart-pole' in the schema is a closed loop, and data= gives recorded series"
+        InputError, match="plant = 'cart-pole' in the schema is a closed loop, and data gives recorded series"
     ):
         case(Request(data=str(tmp_path), schema=written(tmp_path, GOOD)))
 

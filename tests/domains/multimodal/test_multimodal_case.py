@@ -221,7 +221,7 @@ def test_a_transformers_folder_is_a_model(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said() -> None:
-    with pytest.raises(InputError, match="needs data= beside what was given"):
+    with pytest.raises(InputError, match="needs data beside what was given"):
         domain("multimodal").case(Request(model="a:b"))
 
 

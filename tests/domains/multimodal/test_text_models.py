@@ -172,7 +172,7 @@ def test_what_cannot_be_hooked_is_said() -> None:
     victim = Victim(model, [Channel("image", "image"), Channel("text", "text", "tokens")])
     with pytest.raises(InputError, match="the input 'text' is missing"):
         victim(image=images(6))
-    with pytest.raises(ModelError, match="needs a model that returns logits_per_image"):
+    with pytest.raises(ModelError, match=r"reads logits_per_image, .*; pass a model that returns it"):
         pair_scores(0.0)(torch.zeros(2, 2))
 
 

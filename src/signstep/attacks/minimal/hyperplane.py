@@ -38,8 +38,8 @@ def onto(norm: Norm, slope: Tensor, gain: Tensor, low: Tensor | None = None, hig
     room = _room(sign, low, high)
     if norm.name not in _CURVES:
         raise ThreatError(
-            f"norm {norm.name}: the point of a plane that is nearest is known for {', '.join(_CURVES)}; write down its "
-            "curve in attacks/minimal/hyperplane.py"
+            f"norm {norm.name}: the point of a plane that is nearest is known for {', '.join(_CURVES)}",
+            remedy="write down its curve in attacks/minimal/hyperplane.py",
         )
     return sign * _CURVES[norm.name](size, wanted, room).reshape(slope.shape)
 
