@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: audit test lint types unit kernels docs bench clean
+# torchvision and timm import beside the torch that they were made for alone.
+VISION := .venv-vision
+VISION_READY := $(VISION)/.ready
+
+.PHONY: audit test lint types unit kernels docs test-vision bench clean
 
 audit: $(READY)
 	$(BIN)/signstep audit
@@ -35,6 +39,15 @@ kernels: $(READY)
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# Not part of `make test`: some five gigabytes on first use.
+test-vision: $(VISION_READY)
+	OMP_NUM_THREADS=1 $(VISION)/bin/python -m pytest -m vision tests/opening
+
+$(VISION_READY): pyproject.toml
+	test -x $(VISION)/bin/python || $(PYTHON) -m venv $(VISION)
+	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.14.1 torchvision==0.29.1 timm==1.0.31 pytest -e '.[images]'
+	touch $(VISION_READY)
+
 bench: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/fgsm_speed.py
@@ -45,4 +58,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/verify_speed.py
 
 clean:
-	rm -rf $(VENV) site
+	rm -rf $(VENV) $(VISION) site

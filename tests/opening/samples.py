@@ -30,12 +30,14 @@ class Sample:
         twin: the same model, made without the table.
         options: of `signstep.open`.
         broken: spoils the file or folder; None where the row reads none.
+        shape: of one input.
     """
 
     spec: str
     twin: ss.Model
     options: Mapping[str, Any] = field(default_factory=dict)
     broken: Callable[[], None] | None = None
+    shape: tuple[int, ...] = SHAPE
 
 
 class Net(nn.Module):
@@ -58,9 +60,9 @@ def net() -> nn.Module:
         return Net().eval()
 
 
-def data(rows: int = 24) -> tuple[Tensor, Tensor]:
+def data(rows: int = 24, shape: tuple[int, ...] = SHAPE) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
-    x = torch.rand(rows, *SHAPE, generator=generator, dtype=torch.float32)
+    x = torch.rand(rows, *shape, generator=generator, dtype=torch.float32)
     return (x * 255).round() / 255, torch.arange(rows, dtype=torch.int64) % CLASSES
 
 
@@ -188,7 +190,38 @@ def onnx_file(folder: Path) -> Sample:
     return Sample("net.onnx", ss.Model(net()), broken=lambda: halved(path))
 
 
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def torchvision(folder: Path) -> Sample:  # noqa: ARG001 - it reads none
+    needs("torchvision")
+    import torchvision.models
+
+    network = seeded(lambda: torchvision.models.get_model("mobilenet_v3_small", weights=None))
+    options = {"args": {"weights": None}}
+    return Sample("torchvision:mobilenet_v3_small", ss.Model(network, **IMAGENET), options, shape=(3, 224, 224))
+
+
+def timm(folder: Path) -> Sample:  # noqa: ARG001 - it reads none
+    needs("timm")
+    import timm
+
+    network = seeded(lambda: timm.create_model("test_resnet", pretrained=False))
+    options = {"args": {"pretrained": False}}
+    half = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return Sample("timm:test_resnet", ss.Model(network, **half), options, shape=(3, 160, 160))
+
+
+def seeded(make: Callable[[], Any]) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network: nn.Module = make()
+    return network.eval()
+
+
 SAMPLES: dict[str, Callable[[Path], Sample]] = {
+    "torchvision": torchvision,
+    "timm": timm,
     "factory": factory,
     "hf": huggingface,
     "exported": exported,

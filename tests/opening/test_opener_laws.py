@@ -15,6 +15,8 @@ from signstep.model.opening.table import opener_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of libraries
 ROWS = list(OPENERS.own)
+OF_VISION = ("torchvision", "timm")  # they import beside another torch than that of the other tests
+EACH = [pytest.param(name, marks=pytest.mark.vision) if name in OF_VISION else name for name in ROWS]
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +46,11 @@ def test_every_row_has_a_sample() -> None:
     assert set(SAMPLES) == set(ROWS)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", EACH)
 def test_an_opened_model_audits_as_the_same_model_by_factory(name: str, here: Path) -> None:
     sample = SAMPLES[name](here)
     opened = ss.open(sample.spec, **sample.options)
-    x, y = data()
+    x, y = data(shape=sample.shape) if sample.shape == SHAPE else data(4, sample.shape)
     asked = getattr(opened.network, "gradients", True) is False
     attacks, eps = (["square:queries=100"], 0.1) if asked else (["fgsm", "pgd:steps=4"], 0.05)
     found, wanted = (
@@ -60,7 +62,7 @@ def test_an_opened_model_audits_as_the_same_model_by_factory(name: str, here: Pa
     torch.testing.assert_close(opened(x), sample.twin(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", EACH)
 def test_what_is_opened_says_where_it_came_from(name: str, here: Path) -> None:
     sample = SAMPLES[name](here)
     first, again = (ss.open(sample.spec, **sample.options) for _ in range(2))
@@ -74,7 +76,7 @@ def test_what_is_opened_says_where_it_came_from(name: str, here: Path) -> None:
     assert opener_of(sample.spec) is OPENERS.own[name]
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", EACH)
 def test_opening_costs_one_pass_over_few_rows_at_most_and_leaves_the_generators(
     name: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +87,7 @@ def test_opening_costs_one_pass_over_few_rows_at_most_and_leaves_the_generators(
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_file_that_broke_off_is_one_sentence_before_any_work(name: str, here: Path) -> None:
     sample = SAMPLES[name](here)
     if sample.broken is None:
@@ -96,7 +98,7 @@ def test_a_file_that_broke_off_is_one_sentence_before_any_work(name: str, here: 
     one_sentence(caught.value)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", EACH)
 def test_what_a_row_does_not_take_is_refused_by_name(name: str, here: Path) -> None:
     sample, row = SAMPLES[name](here), OPENERS.own[name]
     if not row.weights:
@@ -107,18 +109,18 @@ def test_what_a_row_does_not_take_is_refused_by_name(name: str, here: Path) -> N
             ss.open(sample.spec, args={"a": 1}, **sample.options)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", EACH)
 def test_data_of_another_shape_is_refused_where_the_shape_is_known(name: str, here: Path) -> None:
     sample = SAMPLES[name](here)
-    model = ss.open(sample.spec, shape=SHAPE, **sample.options)
+    model = ss.open(sample.spec, shape=sample.shape, **sample.options)
     if model.shape is None:
         return
     with pytest.raises(InputError) as caught:
-        ss.open(sample.spec, shape=(SHAPE[0], 60, 60), **sample.options)
+        ss.open(sample.spec, shape=(sample.shape[0], 60, 60), **sample.options)
     one_sentence(caught.value)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", EACH)
 def test_rows_say_what_they_are(name: str) -> None:
     row = OPENERS.own[name]
     assert row.name == name

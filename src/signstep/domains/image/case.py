@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, nn
 
 from signstep.auditing.memory import planned_rows
@@ -22,6 +21,7 @@ from signstep.errors import InputError
 from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.model.opening import open_model, parse_args
+from signstep.model.opening.hashing import state_hash
 from signstep.model.opening.sources import code_hash, source_files
 from signstep.networks.small import digits_cnn
 
@@ -102,9 +102,9 @@ def opened_model(request: Request, shape: tuple[int, ...] | None = None) -> Mode
 
 
 def opened_bare(request: Request, shape: tuple[int, ...] | None = None) -> Model:
-    """The same as it comes, with the hash of its weights."""
+    """The same as it comes."""
     assert request.model is not None
-    model = open_model(
+    return open_model(
         request.model,
         weights=request.weights,
         args=parse_args(request.model_args),
@@ -112,9 +112,6 @@ def opened_bare(request: Request, shape: tuple[int, ...] | None = None) -> Model
         mode=request.mode,
         shape=shape,
     )
-    if "weights" in model.hashes or not isinstance(model.network, nn.Module):
-        return model
-    return replace(model, hashes={"weights": weights_hash(model.network), **model.hashes})
 
 
 def _demonstration(request: Request) -> Case:
@@ -134,7 +131,7 @@ def _demonstration(request: Request) -> Case:
     if request.limit is not None:
         source = open_data("digits", batch_size=request.rows, limit=request.limit, split="test")
     code = code_hash(source_files(digits_cnn.__module__, show.model))
-    hashes = {"weights": weights_hash(show.model), **({} if code is None else {"code": code})}
+    hashes = {"weights": state_hash(show.model), **({} if code is None else {"code": code})}
     model = declared(request, Model(show.model, classes=source.classes or (), name=show.description, hashes=hashes))
     opening = (
         f"Demonstration: {show.description}.",
@@ -253,13 +250,3 @@ def _treated(source: DataSource, model: Model) -> str:
     stated = {"data": list(source.treatment), **space}
     text = json.dumps(stated, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def weights_hash(model: nn.Module) -> str:
-    """SHA-256 of the weights as they are in memory, for models that come without a file of them."""
-    digest = hashlib.sha256()
-    for name, part in sorted(model.state_dict().items()):
-        if isinstance(part, Tensor):
-            digest.update(f"{name} {part.dtype} {tuple(part.shape)}\n".encode())
-            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -4,6 +4,10 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
 from signstep.errors import LoadError
 
 
@@ -32,4 +36,16 @@ def files_hash(paths: Iterable[Path]) -> str:
             raise LoadError(
                 f"{path} cannot be read ({error.strerror or error})", remedy="check its permissions"
             ) from error
+    return digest.hexdigest()
+
+
+def state_hash(model: nn.Module) -> str | None:
+    """Of the weights as they are in memory, for models that come without a file of them; None where one is to come."""
+    digest = hashlib.sha256()
+    for name, part in sorted(model.state_dict().items()):
+        if is_lazy(part):
+            return None
+        if isinstance(part, Tensor):
+            digest.update(f"{name} {part.dtype} {tuple(part.shape)}\n".encode())
+            digest.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -1,6 +1,7 @@
 """The table of openers, and the one place where a name or a file becomes a `Model`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,25 @@ from signstep.importing import is_spec, split
 from signstep.io.files import expanded
 from signstep.messages import Arg
 from signstep.model.declaration import Model
-from signstep.model.opening import estimators, exported, factory, huggingface, onnx_file
+from signstep.model.opening import estimators, exported, factory, huggingface, onnx_file, vision
 from signstep.model.opening.advice import advice
+from signstep.model.opening.hashing import state_hash
 from signstep.model.opening.opener import SPELLING, Opener, Wanted, row_of
 from signstep.model.opening.weights import refuse_non_finite
 from signstep.model.shapes import Shape, checked_shape, refuse_shape
 from signstep.registry import Registry
 
 _FACTORY = factory.ROW
-_ROWS = (_FACTORY, huggingface.ROW, exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE)
+_ROWS = (
+    *(_FACTORY, huggingface.ROW, vision.TORCHVISION, vision.TIMM),
+    *(exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE),
+)
 
 OPENERS: Registry[Opener] = Registry(
     "signstep.openers",
     SPELLING,
     row_of,
-    {
-        row.name: row
-        for row in (_FACTORY, huggingface.ROW, exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE)
-    },
+    {row.name: row for row in _ROWS},
     argument="opener",
 )
 
@@ -98,6 +100,8 @@ def open_model(
         if mode == "eval" and model.mode == "eval":
             model.network.eval()
         refuse_non_finite(weights or spec, model.network.state_dict())
+        if "weights" not in model.hashes and (digest := state_hash(model.network)) is not None:
+            model = replace(model, hashes={**model.hashes, "weights": digest})
     return model
 
 
