@@ -199,7 +199,12 @@ def torchvision(folder: Path) -> Sample:  # noqa: ARG001 - it reads none
 
     network = seeded(lambda: torchvision.models.get_model("mobilenet_v3_small", weights=None))
     options = {"args": {"weights": None}}
-    return Sample("torchvision:mobilenet_v3_small", ss.Model(network, **IMAGENET), options, shape=(3, 224, 224))
+    return Sample(
+        "torchvision:mobilenet_v3_small",
+        ss.Model(network, mean=IMAGENET["mean"], std=IMAGENET["std"]),
+        options,
+        shape=(3, 224, 224),
+    )
 
 
 def timm(folder: Path) -> Sample:  # noqa: ARG001 - it reads none
@@ -208,8 +213,8 @@ def timm(folder: Path) -> Sample:  # noqa: ARG001 - it reads none
 
     network = seeded(lambda: timm.create_model("test_resnet", pretrained=False))
     options = {"args": {"pretrained": False}}
-    half = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    return Sample("timm:test_resnet", ss.Model(network, **half), options, shape=(3, 160, 160))
+    twin = ss.Model(network, mean=0.5, std=0.5)
+    return Sample("timm:test_resnet", twin, options, shape=(3, 160, 160))
 
 
 def seeded(make: Callable[[], Any]) -> nn.Module:

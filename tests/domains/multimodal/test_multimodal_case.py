@@ -214,6 +214,9 @@ def test_a_transformers_folder_is_a_model(tmp_path: Path) -> None:
     assert result.clean_right == len(TEXTS)
     assert result.attack("pgd on said").fooled > 0
     assert result.attack("pgd on said").unverified == 0
+    spelled = domain("multimodal").case(replace(request, model=f"hf:{tmp_path / 'bert'}"))
+    assert spelled.model.title == "bert (transformers)"
+    assert spelled.model.hashes == domain("multimodal").case(request).model.hashes
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(LoadError, match=r"config.json names no architecture"):

@@ -131,7 +131,8 @@ def _demonstration(request: Request) -> Case:
     if request.limit is not None:
         source = open_data("digits", batch_size=request.rows, limit=request.limit, split="test")
     code = code_hash(source_files(digits_cnn.__module__, show.model))
-    hashes = {"weights": state_hash(show.model), **({} if code is None else {"code": code})}
+    digests = {"weights": state_hash(show.model), "code": code}
+    hashes = {name: digest for name, digest in digests.items() if digest is not None}
     model = declared(request, Model(show.model, classes=source.classes or (), name=show.description, hashes=hashes))
     opening = (
         f"Demonstration: {show.description}.",
