@@ -121,8 +121,8 @@ def test_mean_and_std_are_those_of_the_file_to_the_last_bit() -> None:
 @pytest.mark.parametrize(
     ("kind", "settings", "said"),
     [
-        ("ImageGPTImageProcessor", {"clusters": [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]}, "no pixel_values: pass a factory"),
-        ("DonutImageProcessor", {"size": {"height": 48, "width": 32}}, "so it pads or masks: pass a factory"),
+        ("ImageGPTImageProcessor", {"clusters": [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]]}, "no pixel_values; pass a factory"),
+        ("DonutImageProcessor", {"size": {"height": 48, "width": 32}}, "so it pads or masks; pass a factory"),
     ],
 )
 def test_a_processor_that_does_something_else_is_refused(kind: str, settings: Mapping[str, Any], said: str) -> None:
@@ -223,14 +223,14 @@ def no_head(place: Path) -> None:
 
 
 SPOILED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
-    "no config": (lambda p: (p / "config.json").unlink(), LoadError, "vit has no config.json: pass a folder"),
+    "no config": (lambda p: (p / "config.json").unlink(), LoadError, "vit has no config.json; pass a folder"),
     "no JSON": (lambda p: (p / "config.json").write_text("{"), LoadError, "is not JSON"),
     "no object": (lambda p: (p / "config.json").write_text("[]"), LoadError, "holds no JSON object"),
     "no architecture": (lambda p: edited(p / "config.json", architectures=None), LoadError, "names no architecture"),
     "an unknown one": (
         lambda p: edited(p / "config.json", architectures=["NewForImageClassification"]),
         LoadError,
-        r"names NewForImageClassification, which transformers [\d.]+ does not have: install",
+        r"names NewForImageClassification, which transformers [\d.]+ does not have; install",
     ),
     "an unknown type": (
         lambda p: edited(p / "config.json", model_type="nope"),
@@ -240,7 +240,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "no processor": (
         lambda p: (p / "preprocessor_config.json").unlink(),
         LoadError,
-        r"vit has no preprocessor_config.json, which says how images are normalised: download it too, or pass",
+        r"vit has no preprocessor_config.json, which says how images are normalised; download it too, or pass",
     ),
     "half a processor": (
         lambda p: halved(p / "preprocessor_config.json"),
@@ -250,7 +250,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     "no weights": (
         lambda p: (p / "model.safetensors").unlink(),
         LoadError,
-        "has no model.safetensors: download",
+        "has no model.safetensors; download",
     ),
     "half the weights": (
         lambda p: halved(p / "model.safetensors"),
@@ -267,11 +267,11 @@ SPOILED: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
     ),
     "labels with a gap": (renumbered, LoadError, r"id2label in vit/config.json has the numbers 0, 1, 3, and 3 outputs"),
     "labels in two orders": (contradicting, LoadError, r"'ape' is 0 in id2label, 2 in label2id; correct it"),
-    "no classifier": (no_head, InputError, "holds a ViTModel, which is no classifier of images: pass one whose name"),
+    "no classifier": (no_head, InputError, "holds a ViTModel, which is no classifier of images; pass one whose name"),
     "code of its own": (
         lambda p: edited(p / "config.json", auto_map={"AutoModel": "net.Net"}),
         InputError,
-        r"names Python code of the folder's own \(auto_map\), which loading would run: pass --trust",
+        r"names Python code of the folder's own \(auto_map\), which loading would run; pass trust=True",
     ),
 }
 
@@ -291,10 +291,10 @@ def test_a_partial_or_damaged_folder_is_one_sentence(name: str, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("architecture", "said"),
     [
-        ("BertForSequenceClassification", "which reads text: pass --domain multimodal"),
-        ("CLIPModel", "which reads images with text: pass --domain multimodal"),
-        ("DetrForObjectDetection", "which finds objects: pass a factory"),
-        ("SegformerForSemanticSegmentation", "which labels pixels: pass a factory"),
+        ("BertForSequenceClassification", "which reads text; pass the domain multimodal"),
+        ("CLIPModel", "which reads images with text; pass the domain multimodal"),
+        ("DetrForObjectDetection", "which finds objects; pass a factory"),
+        ("SegformerForSemanticSegmentation", "which labels pixels; pass a factory"),
         ("LlamaForCausalLM", "which writes text"),
     ],
 )
@@ -309,7 +309,7 @@ def test_pickled_weights_need_trust() -> None:
     network = saved_vit(PLACE)
     (PLACE / "model.safetensors").unlink()
     torch.save(network.state_dict(), PLACE / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"pytorch_model.bin is a pickle, and loading one can run code: .*--trust"):
+    with pytest.raises(InputError, match=r"pytorch_model.bin is a pickle, and loading one can run code; .*trust=True"):
         ss.open("hf:vit")
     x, _ = data()
     torch.testing.assert_close(ss.open("hf:vit", trust=True).module(x).logits, network(x).logits)
@@ -358,7 +358,7 @@ def test_what_the_hub_has_left_in_its_cache_is_used_offline(here: Path, monkeypa
 
 @pytest.mark.parametrize("name", ["./none", "a/b/c", "~/none", "", "x y"])
 def test_a_path_that_is_none_is_not_looked_for_on_the_hub(name: str) -> None:
-    with pytest.raises(LoadError, match=r"there is no folder .*: pass one that transformers' save_pretrained"):
+    with pytest.raises(LoadError, match=r"there is no folder .*; pass one that transformers' save_pretrained"):
         ss.open(f"hf:{name}")
 
 
@@ -368,7 +368,7 @@ def test_what_the_hub_answers_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -
     for kind, said in (
         ("RepositoryNotFoundError", "the hub has no model a/b"),
         ("RevisionNotFoundError", "the hub's a/b has no revision c"),
-        ("GatedRepoError", "is gated: accept its terms there, and set HF_TOKEN"),
+        ("GatedRepoError", "is gated; accept its terms there, and set HF_TOKEN"),
         ("ConnectError", r"the hub cannot be asked for one \(ConnectError\)"),
     ):
 

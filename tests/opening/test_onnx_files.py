@@ -199,7 +199,7 @@ def test_one_of_several_outputs_is_chosen_by_name() -> None:
     assert "it answers with labels" in labels.notes[0]
     with pytest.raises(InputError, match=r"output='none': net.onnx has the outputs label, scores"):
         ss.open("net.onnx", args={"output": "none"})
-    with pytest.raises(InputError, match="takes no argument 'width': pass output=NAME"):
+    with pytest.raises(InputError, match="takes no argument 'width'; the name of the scores is given as output"):
         ss.open("net.onnx", args={"width": 3})
 
 
@@ -347,11 +347,11 @@ HOSTILE: dict[str, tuple[Callable[[], Any], str]] = {
     "a folder above": (above, r"lies in '../outside.bin', outside of the model's folder"),
     "a link": (linked, "lies in 'link.bin', outside of the model's folder"),
     "no place": (lambda: external(""), "lies in '', outside of the model's folder"),
-    "a file that is not there": (lambda: external("none.bin"), "which is missing: copy that file beside net.onnx too"),
+    "a file that is not there": (lambda: external("none.bin"), "which is missing; copy that file beside net.onnx too"),
     "a longer file": (lambda: external("part.bin", length="99999999"), "bytes of part.bin, which has fewer"),
     "an offset behind the end": (lambda: external("part.bin", offset="4"), "bytes of part.bin, which has fewer"),
     "an offset in words": (lambda: external("part.bin", offset="-1"), "bytes of part.bin, which has fewer"),
-    "a huge tensor": (huge, "over 8589934592: save it in parts"),
+    "a huge tensor": (huge, "over 8589934592; save it in parts"),
     "a negative size": (negative, "claims the shape"),
     "an unknown type": (typeless, r"has no type that there is \(99\)"),
     "a spread constant": (bomb, "what ConstantOfShape makes has .* bytes, over"),

@@ -100,10 +100,10 @@ def test_a_file_that_broke_off_is_one_sentence_before_any_work(name: str, here: 
 def test_what_a_row_does_not_take_is_refused_by_name(name: str, here: Path) -> None:
     sample, row = SAMPLES[name](here), OPENERS.own[name]
     if not row.weights:
-        with pytest.raises(InputError, match=r"got weights=w\.pt: leave them out"):
+        with pytest.raises(InputError, match=r"got weights=w\.pt; leave them out"):
             ss.open(sample.spec, weights="w.pt", **sample.options)
     if not row.args:
-        with pytest.raises(InputError, match=r"got arguments \{'a': 1\}: leave them out"):
+        with pytest.raises(InputError, match=r"got arguments \{'a': 1\}; leave them out"):
             ss.open(sample.spec, args={"a": 1}, **sample.options)
 
 
@@ -183,7 +183,7 @@ def test_a_model_that_is_open_is_not_opened() -> None:
     def net(x: Tensor) -> Tensor:
         return x
 
-    with pytest.raises(InputError, match=r"spec is a function: pass a name or a path, or ss.Model"):
+    with pytest.raises(InputError, match=r"spec is a function; pass a name or a path, or ss.Model"):
         open_model(net)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="mode='train'"):
         open_model("torch.nn:Identity", mode="train")  # type: ignore[arg-type]

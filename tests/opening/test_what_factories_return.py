@@ -108,7 +108,7 @@ def test_weights_go_into_the_network_of_a_declaration(mine: str) -> None:
     x, _ = data()
     torch.testing.assert_close(model(x), network((x - 0.5) / 0.25))
     assert model.title == "mine with w.safetensors"
-    with pytest.raises(InputError, match=r"weights=w.safetensors need an nn.Module, and .* a ArrayVictim"):
+    with pytest.raises(InputError, match=r"weights='w.safetensors' need an nn.Module, and .* a ArrayVictim"):
         open_model(f"{mine}:asked", weights="w.safetensors")
 
 
@@ -150,7 +150,7 @@ def test_labels_that_are_no_positions_are_said() -> None:
         "def unfitted():\n    return DummyClassifier()\n"
     )
     assert open_model("oddlabels:build").notes[1] == "labels count positions in its classes_: 3, 7"
-    with pytest.raises(InputError, match="has no classes_: fit it first"):
+    with pytest.raises(InputError, match="has no classes_; fit it first"):
         open_model("oddlabels:unfitted")
 
 
@@ -161,11 +161,11 @@ def test_labels_that_are_no_positions_are_said() -> None:
             "answers",
             r"takes \(x\), got no arguments .* signstep.model.victims.from_numpy of it where it works on arrays",
         ),
-        ("state", r"returned a state dict: return the module with these weights, or pass --weights FILE"),
-        ("nothing", "returned a NoneType: the factory must return a torch.nn.Module"),
-        ("keras", "is a Keras of keras: export it to ONNX"),
-        ("pipe", "is a transformers pipeline, which hides its gradients: pass --model hf:FOLDER"),
-        ("W", "is a ndarray: name a function or class that returns an nn.Module"),
+        ("state", r"returned a state dict; return the module with these weights, or pass weights=FILE"),
+        ("nothing", "returned a NoneType; the factory must return a torch.nn.Module"),
+        ("keras", "is a Keras of keras; export it to ONNX"),
+        ("pipe", "is a transformers pipeline, which hides its gradients; pass 'hf:FOLDER'"),
+        ("W", "is a ndarray; name a function or class that returns an nn.Module"),
     ],
 )
 def test_what_is_no_model_is_named_with_the_way_out(mine: str, name: str, said: str) -> None:

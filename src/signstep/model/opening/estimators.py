@@ -75,10 +75,13 @@ def opened_skops(wanted: Wanted) -> Model:
     path = wanted.path
     unknown = set(wanted.args) - {"trusted"}
     if unknown:
-        raise InputError(f"{wanted.spec} takes no argument {min(unknown)!r}: pass trusted=TYPE for types, or none")
+        raise InputError(
+            f"{wanted.spec} takes no argument {min(unknown)!r}",
+            remedy="types that you trust are given as trusted, no more",
+        )
     skops = library("skops.io")
     if not path.is_file():
-        raise LoadError(f"the model {path} does not exist: check the path")
+        raise LoadError(f"the model {path} does not exist", remedy="check the path")
     check_sums(path, "file of skops", current().unpacked(path.stat().st_size))
 
     def load() -> Any:
@@ -88,9 +91,10 @@ def opened_skops(wanted: Wanted) -> Model:
         strange = [] if wanted.trust else [name for name in types if name not in named]
         if strange:
             few = f"{', '.join(strange[:3])}{' and more' if len(strange) > 3 else ''}"
+            trusted = Arg("model_args", f"trusted={','.join(strange)}", python=f"args={{'trusted': {strange}}}")
             raise InputError(
-                f"{wanted.spec} has types that skops does not know as harmless, {few}; pass --model-arg "
-                f"trusted={','.join(strange[:3])} or --trust if you know who wrote it"
+                f"{wanted.spec} has types that skops does not know as harmless, {few}",
+                remedy=("pass", trusted, "or", Arg("trust", True), "if you know who wrote it"),
             )
         return skops.load(path, trusted=types)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from signstep.engine.tasks import TaskName
 from signstep.errors import InputError, LoadError
 from signstep.io.files import refuse_unwritable
+from signstep.messages import Arg, Part
 from signstep.model.declaration import Model
 from signstep.model.opening.image_processor import preparation
 from signstep.model.opening.opener import Opener, Wanted
@@ -20,13 +21,20 @@ _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\w[\w./-]*)?")
 _PATTERNS = ("*.json", "*.txt", "model.safetensors", "model-*.safetensors")
 _TRUSTED = ("pytorch_model*.bin", "*.py")
 _UNNAMED = re.compile(r"LABEL_\d+|\d+")
-_OTHERS = {
-    "ForSequenceClassification": "reads text: pass --domain multimodal and a schema that names its tokenizer",
-    "ForTokenClassification": "labels words, which Signstep does not attack: pass a classifier",
-    "ForObjectDetection": "finds objects: pass a factory that returns what is to fall, and see signstep.maximise",
-    "ForSemanticSegmentation": "labels pixels: pass a factory of a network that scores every pixel, and --task",
-    "ForCausalLM": "writes text: Signstep attacks models that decide",
-    "ForConditionalGeneration": "writes text: Signstep attacks models that decide",
+_MULTIMODAL = Arg("domain", "multimodal", python="the domain multimodal")
+_WRITES: tuple[Part, ...] = ("which writes text", "pass a model that decides, which is what is attacked")
+# What else an architecture is, by a part of its name, and what to do.
+_OTHERS: dict[str, tuple[Part, ...]] = {
+    "ForSequenceClassification": ("which reads text", "pass", _MULTIMODAL, "and a schema that names its tokenizer"),
+    "ForTokenClassification": ("which labels words", "pass a classifier, which is what is attacked"),
+    "ForObjectDetection": ("which finds objects", "pass a factory that returns what is to fall; see signstep.maximise"),
+    "ForSemanticSegmentation": (
+        "which labels pixels",
+        "pass a factory of a network that scores each, and",
+        Arg("task"),
+    ),
+    "ForCausalLM": _WRITES,
+    "ForConditionalGeneration": _WRITES,
 }
 
 
@@ -89,7 +97,9 @@ def folder_of(name: str, *, trust: bool) -> tuple[Path, str]:
         refuse_unwritable(folder, "the name of the folder")
         return folder, folder.resolve().name
     if not _NAME.fullmatch(name) or folder.exists():
-        raise LoadError(f"there is no folder {name}: pass one that transformers' save_pretrained wrote, or org/name")
+        raise LoadError(
+            f"there is no folder {name}", remedy="pass one that transformers' save_pretrained wrote, or org/name"
+        )
     return _fetched(name, trust=trust), name
 
 
@@ -107,15 +117,15 @@ def class_names(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     wanted = [str(number) for number in range(len(names))]
     if sorted(names) != sorted(wanted):
         raise LoadError(
-            f"id2label in {where} has the numbers {_some(list(names))}, and {len(names)} outputs are numbered from 0: "
-            "correct it"
+            f"id2label in {where} has the numbers {_some(list(names))}, and {len(names)} outputs are numbered from 0",
+            remedy="correct it",
         )
     back = config.get("label2id")
     for number, name in names.items():
         other = back.get(name, number) if isinstance(back, dict) else number
         if list(names.values()).count(name) == 1 and str(other) != number:
             said = f"{name!r} is {number} in id2label, {other} in label2id"
-            raise LoadError(f"{where} contradicts itself: {said}; correct it")
+            raise LoadError(f"{where} contradicts itself: {said}", remedy="correct it")
     listed = tuple(names[number] for number in wanted)
     return () if all(_UNNAMED.fullmatch(name) for name in listed) else listed
 
@@ -146,15 +156,16 @@ def _fetched(name: str, *, trust: bool) -> Path:
         raise
     except Exception as error:  # of the hub's library, its client and the network
         kind = type(error).__name__
-        if kind in ("RepositoryNotFoundError", "HFValidationError"):
-            said = f"the hub has no model {repository} (or it is private): check the name, or set HF_TOKEN"
-        elif kind == "RevisionNotFoundError":
-            said = f"the hub's {repository} has no revision {revision}: check it"
-        elif kind == "GatedRepoError":
-            said = f"the hub's {repository} is gated: accept its terms there, and set HF_TOKEN"
-        else:
-            said = f"the hub cannot be asked for one ({kind}): download the model, and pass hf:FOLDER"
-        raise LoadError(f"there is no folder {repository}, and {said}") from error
+        said, remedy = {
+            "RepositoryNotFoundError": (
+                f"the hub has no model {repository}, or it is private",
+                "check it, or log in",
+            ),
+            "HFValidationError": (f"{repository} is no name of the hub's", "write org/name, or pass hf:FOLDER"),
+            "RevisionNotFoundError": (f"the hub's {repository} has no revision {revision}", "check it"),
+            "GatedRepoError": (f"the hub's {repository} is gated", "accept its terms there, and set HF_TOKEN"),
+        }.get(kind, (f"the hub cannot be asked for one ({kind})", "download the model, and pass hf:FOLDER"))
+        raise LoadError(f"there is no folder {repository}, and {said}", remedy=remedy) from error
 
 
 def _refuse_others(found: Pretrained) -> None:
@@ -165,17 +176,14 @@ def _refuse_others(found: Pretrained) -> None:
     """
     if "ForImageClassification" in found.architecture:
         return
-    for part, said in _OTHERS.items():
-        if part in found.architecture:
-            raise InputError(f"{found.folder} holds a {found.architecture}, which {said}")
-    if "text_config" in found.config or "CLIP" in found.architecture:
-        raise InputError(
-            f"{found.folder} holds a {found.architecture}, which reads images with text: pass --domain multimodal and "
-            "a schema that names its tokenizer"
-        )
+    others = next((said for part, said in _OTHERS.items() if part in found.architecture), None)
+    if others is None and ("text_config" in found.config or "CLIP" in found.architecture):
+        others = ("which reads images with text", "pass", _MULTIMODAL, "and a schema that names its tokenizer")
+    if others is not None:
+        raise InputError(f"{found.folder} holds a {found.architecture}, {others[0]}", remedy=others[1:])
     raise InputError(
-        f"{found.folder} holds a {found.architecture}, which is no classifier of images: pass one whose name ends in "
-        "ForImageClassification, or a factory"
+        f"{found.folder} holds a {found.architecture}, which is no classifier of images",
+        remedy="pass one whose name ends in ForImageClassification, or a factory",
     )
 
 

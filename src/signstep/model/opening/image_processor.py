@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from signstep.errors import LoadError, MissingExtraError
 from signstep.frames import named
+from signstep.messages import Arg
 from signstep.model.opening.pretrained import quiet, transformers
 
 FILES = ("preprocessor_config.json", "processor_config.json")
@@ -56,24 +57,22 @@ def preparation(folder: Path, channels: int, *, trust: bool) -> Preparation:
     """
     if not any((folder / name).is_file() for name in FILES):
         raise LoadError(
-            f"{folder} has no {FILES[0]}, which says how images are normalised: download it too, or pass a factory and "
-            "--mean and --std"
+            f"{folder} has no {FILES[0]}, which says how images are normalised",
+            remedy=("download it too, or pass a factory with", Arg("mean"), "and", Arg("std")),
         )
     try:
         with quiet():
             processor = transformers().AutoImageProcessor.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=trust
             )
-            seen = [_seen(processor, *given, channels) for given in zip(_SIZES, _COLOURS, strict=True)]
-    except MissingExtraError:
+            seen = [_seen(processor, folder, *given, channels) for given in zip(_SIZES, _COLOURS, strict=True)]
+    except (LoadError, MissingExtraError):
         raise
-    except LoadError as error:
-        raise LoadError(f"the image processor of {folder} {error}") from error
     except ImportError as error:
-        raise LoadError(f"the image processor of {folder} needs more ({named(error)}): install it") from error
+        raise LoadError(f"the image processor of {folder} needs more ({named(error)})", remedy="install it") from error
     except Exception as error:
         raise LoadError(
-            f"the image processor of {folder} cannot be read ({named(error)}): save or download it again"
+            f"the image processor of {folder} cannot be read ({named(error)})", remedy="save or download it again"
         ) from error
     mean, std, flipped = _arithmetic(processor, seen, channels, folder)
     sizes = {one.shape[1:] for one in seen}
@@ -89,22 +88,27 @@ def preparation(folder: Path, channels: int, *, trust: bool) -> Preparation:
     )
 
 
-def _seen(processor: Any, size: tuple[int, int], colour: Sequence[int], channels: int) -> NDArray[np.float64]:
+def _seen(
+    processor: Any, folder: Path, size: tuple[int, int], colour: Sequence[int], channels: int
+) -> NDArray[np.float64]:
     """What comes of an image of one colour, (C, H, W).
 
     Raises:
         LoadError: no image.
     """
+    whose = f"the image processor of {folder}"
     image = np.empty((*size, channels), dtype=np.uint8)
     image[:] = [colour[number % len(colour)] for number in range(channels)]
     made = processor(images=image, return_tensors="pt", input_data_format="channels_last")
     if "pixel_values" not in made:
-        raise LoadError(f"makes {', '.join(made)} of images, and no pixel_values: pass a factory")
+        raise LoadError(f"{whose} makes {', '.join(made)} of images, and no pixel_values", remedy="pass a factory")
     values: NDArray[np.float64] = np.asarray(made["pixel_values"], dtype=np.float64)
     if values.ndim != 4 or len(values) != 1:
-        raise LoadError(f"makes pixel_values of shape {values.shape} of one image: pass a factory")
+        raise LoadError(f"{whose} makes pixel_values of shape {values.shape} of one image", remedy="pass a factory")
     if np.ptp(values[0], axis=(1, 2)).max() > _ROUNDED:
-        raise LoadError("does not leave an image of one colour at one colour, so it pads or masks: pass a factory")
+        raise LoadError(
+            f"{whose} does not leave an image of one colour at one colour, so it pads or masks", remedy="pass a factory"
+        )
     image_seen: NDArray[np.float64] = values[0]
     return image_seen
 
@@ -116,8 +120,8 @@ def _arithmetic(
     levels = np.array([one[:, 0, 0] for one in seen])  # (probe, channel)
     if levels.shape[1] != channels:
         raise LoadError(
-            f"the image processor of {folder} makes {levels.shape[1]} channels, and the network takes {channels}: pass "
-            "a factory"
+            f"the image processor of {folder} makes {levels.shape[1]} channels, and the network takes {channels}",
+            remedy="pass a factory",
         )
     raw = np.array([[colour[number % len(colour)] / 255 for number in range(channels)] for colour in _COLOURS])
     stated = _stated(processor, channels)
@@ -131,8 +135,8 @@ def _arithmetic(
         if bool((slope > 0).all()) and _agree(slope * raw + start, shown):
             return _short(-start / slope), _short(1 / slope), flipped
     raise LoadError(
-        f"the image processor of {folder} does something else to colours than (x - mean) / std: pass a factory whose "
-        "network does it"
+        f"the image processor of {folder} does something else to colours than (x - mean) / std",
+        remedy="pass a factory whose network does it",
     )
 
 

@@ -40,7 +40,10 @@ def opened(wanted: Wanted) -> Model:
     refuse_unwritable(path, "the name of the model")
     unknown = set(wanted.args) - {"output"}
     if unknown:
-        raise InputError(f"{wanted.spec} takes no argument {min(unknown)!r}: pass output=NAME of the scores, or none")
+        raise InputError(
+            f"{wanted.spec} takes no argument {min(unknown)!r}",
+            remedy="the name of the scores is given as output, nothing else",
+        )
     library()
     graph, files = read(path)
     session = Session.of(path, output=wanted.args.get("output"))

@@ -26,19 +26,19 @@ def read(path: Path) -> tuple[Any, tuple[Path, ...]]:
     except ImportError as error:
         raise MissingExtraError("onnx", "onnx") from error
     if not path.is_file():
-        raise LoadError(f"the model {path} does not exist: check the path")
+        raise LoadError(f"the model {path} does not exist", remedy="check the path")
     check_held(path.stat().st_size, str(path))
     try:
         graph = onnx.load_model(str(path), load_external_data=False)
     except Exception as error:  # of protobuf, of every kind
         raise LoadError(
-            f"{path} cannot be loaded as an ONNX model ({type(error).__name__}): export it again"
+            f"{path} cannot be loaded as an ONNX model ({type(error).__name__})", remedy="export it again"
         ) from error
     if not graph.graph.node:
-        raise LoadError(f"{path} holds no graph of ONNX: export the model again")
+        raise LoadError(f"{path} holds no graph of ONNX", remedy="export the model again")
     tensors = list(_tensors(graph.graph))
     if len(graph.graph.node) + len(tensors) > current().names:
-        raise LoadError(f"{path} has over {current().names} nodes and tensors: {how('names')}")
+        raise LoadError(f"{path} has over {current().names} nodes and tensors", remedy=how("names"))
     _refuse_bombs(graph.graph, path)
     files = [_checked(part, path) for part in tensors]
     outside = tuple(dict.fromkeys(file for file in files if file is not None))
@@ -79,11 +79,13 @@ def _checked(tensor: Any, path: Path) -> Path | None:
 
     name = f"{path}: the tensor {tensor.name[:60]!r}"
     if any(size < 0 for size in tensor.dims):
-        raise LoadError(f"{name} claims the shape {tuple(tensor.dims)}: export the model again")
+        raise LoadError(f"{name} claims the shape {tuple(tensor.dims)}", remedy="export the model again")
     try:
         wide = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
     except (KeyError, ValueError) as error:
-        raise LoadError(f"{name} has no type that there is ({tensor.data_type}): export the model again") from error
+        raise LoadError(
+            f"{name} has no type that there is ({tensor.data_type})", remedy="export the model again"
+        ) from error
     size = math.prod(tensor.dims) * wide
     check_held(size, name)
     if tensor.data_location != tensor.EXTERNAL:
@@ -93,14 +95,12 @@ def _checked(tensor: Any, path: Path) -> Path | None:
     file: Path = (path.parent / place).resolve()
     folder = path.parent.resolve()
     if not place or Path(place).is_absolute() or not file.is_relative_to(folder):
-        raise LoadError(
-            f"{name} lies in {place!r}, outside of the model's folder, which is not opened: export it again"
-        )
+        raise LoadError(f"{name} lies in {place!r}, outside of the model's folder", remedy="export the model again")
     if not file.is_file():
-        raise LoadError(f"{name} lies in {place}, which is missing: copy that file beside {path.name} too")
+        raise LoadError(f"{name} lies in {place}, which is missing", remedy=f"copy that file beside {path.name} too")
     begin, length = (told.get(key, default) for key, default in (("offset", "0"), ("length", str(size))))
     if not (begin.isdecimal() and length.isdecimal()) or int(begin) + max(int(length), size) > file.stat().st_size:
-        raise LoadError(f"{name} claims {size} bytes of {place}, which has fewer: copy or export it again")
+        raise LoadError(f"{name} claims {size} bytes of {place}, which has fewer", remedy="copy or export it again")
     return file
 
 
@@ -128,6 +128,6 @@ def _refuse_bombs(graph: Any, path: Path) -> None:
                 sizes = [int(size) for size in numpy_helper.to_array(given).reshape(-1)]
             except Exception as error:  # a tensor that is none
                 raise LoadError(
-                    f"{path}: the shape of {node.op_type} cannot be read: export the model again"
+                    f"{path}: the shape of {node.op_type} cannot be read", remedy="export the model again"
                 ) from error
             check_held(4 * math.prod(max(1, size) for size in sizes), f"{path}: what {node.op_type} makes")

@@ -14,6 +14,7 @@ from signstep.frames import named
 from signstep.io.archives import check_safetensors
 from signstep.io.documents import read_json
 from signstep.io.files import refuse_unwritable
+from signstep.messages import Arg
 from signstep.model.opening.hashing import file_hash, files_hash
 from signstep.model.opening.weights import load_weights
 
@@ -56,16 +57,18 @@ class Pretrained:
         """
         path = folder / CONFIG
         if not path.is_file():
-            raise LoadError(f"{folder} has no {CONFIG}: pass a folder that transformers' save_pretrained wrote")
+            raise LoadError(
+                f"{folder} has no {CONFIG}", remedy="pass a folder that transformers' save_pretrained wrote"
+            )
         config = json_of(path)
         if config.get("auto_map") and not trust:
             raise InputError(
-                f"{path} names Python code of the folder's own (auto_map), which loading would run: pass --trust if "
-                "you trust it"
+                f"{path} names Python code of the folder's own (auto_map), which loading would run",
+                remedy=("pass", Arg("trust", True), "if you trust it"),
             )
         names = config.get("architectures")
         if not isinstance(names, list) or not names or not isinstance(names[0], str):
-            raise LoadError(f"{path} names no architecture: save the model with its save_pretrained")
+            raise LoadError(f"{path} names no architecture", remedy="save the model with its save_pretrained")
         weights, pickled = ((), False) if weightless else _weights(folder, trust=trust)
         return cls(folder, config, names[0], weights, pickled)
 
@@ -106,8 +109,8 @@ class Pretrained:
             raise
         except Exception as error:  # of every kind that transformers, safetensors and torch have
             raise LoadError(
-                f"{self.folder} holds no {self.architecture} that transformers can read ({named(error)}): save or "
-                "download it again"
+                f"{self.folder} holds no {self.architecture} that transformers can read ({named(error)})",
+                remedy="save or download it again",
             ) from error
         network, info = loaded
         self._refuse_partial(info)
@@ -126,7 +129,8 @@ class Pretrained:
                 network: nn.Module = kind(config)
         except Exception as error:
             raise LoadError(
-                f"{self.folder / CONFIG} describes no {self.architecture} ({named(error)}): save the model again"
+                f"{self.folder / CONFIG} describes no {self.architecture} ({named(error)})",
+                remedy="save the model again",
             ) from error
         return self._single(network.eval())[0]
 
@@ -137,9 +141,10 @@ class Pretrained:
             auto = (name for name in self.config["auto_map"] if name.startswith("AutoModel"))
             kind = next((getattr(library, name, None) for name in auto), None)
         if kind is None:
+            version = f"transformers {library.__version__}"
             raise LoadError(
-                f"{self.folder / CONFIG} names {self.architecture}, which transformers {library.__version__} does not "
-                "have: install the version that the model was made for"
+                f"{self.folder / CONFIG} names {self.architecture}, which {version} does not have",
+                remedy="install the version that the model was made for",
             )
         return kind
 
@@ -149,7 +154,8 @@ class Pretrained:
                 return transformers().AutoConfig.from_pretrained(self.folder, local_files_only=True, **self._own_code())
         except Exception as error:
             raise LoadError(
-                f"{self.folder / CONFIG} cannot be read by transformers ({named(error)}): save or download it again"
+                f"{self.folder / CONFIG} cannot be read by transformers ({named(error)})",
+                remedy="save or download it again",
             ) from error
 
     def _own_code(self) -> dict[str, bool]:
@@ -166,8 +172,9 @@ class Pretrained:
         if missing:
             shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise LoadError(
-                f"the weights in {self.folder} lack {len(missing)} tensors of {self.architecture} ({shown}), which "
-                "would be random: pass a folder whose model was trained with its head"
+                f"the weights in {self.folder} lack {len(missing)} tensors of {self.architecture} ({shown}), "
+                "which would be random",
+                remedy="pass a folder whose model was trained with its head",
             )
 
     def _single(self, network: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
@@ -214,7 +221,7 @@ def json_of(path: Path) -> dict[str, Any]:
     """
     found = read_json(path, "the description of a model")
     if not isinstance(found, dict):
-        raise LoadError(f"{path} holds no JSON object: save or download it again")
+        raise LoadError(f"{path} holds no JSON object", remedy="save or download it again")
     return found
 
 
@@ -233,11 +240,13 @@ def _weights(folder: Path, *, trust: bool) -> tuple[tuple[Path, ...], bool]:
     else:
         pickled = [folder / name for name in _PICKLED if (folder / name).is_file()]
         if not pickled:
-            raise LoadError(f"{folder} has no {_WHOLE}: download the whole model, or save it with save_pretrained")
+            raise LoadError(
+                f"{folder} has no {_WHOLE}", remedy="download the whole model, or save it with save_pretrained"
+            )
         if not trust:
             raise InputError(
-                f"{pickled[0]} is a pickle, and loading one can run code: save the model with safetensors "
-                "(save_pretrained does), or pass --trust"
+                f"{pickled[0]} is a pickle, and loading one can run code",
+                remedy=("save the model with safetensors (save_pretrained does), or pass", Arg("trust", True)),
             )
         return tuple(sorted(folder.glob("pytorch_model*.bin"))), True
     for path in files:
@@ -248,12 +257,16 @@ def _weights(folder: Path, *, trust: bool) -> tuple[tuple[Path, ...], bool]:
 def _shards(index: Path) -> tuple[Path, ...]:
     table = json_of(index).get("weight_map")
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
-        raise LoadError(f"{index} lists no files of weights: save or download the model again")
+        raise LoadError(f"{index} lists no files of weights", remedy="save or download the model again")
     names = sorted(set(table.values()))
     outside = [name for name in names if Path(name).name != name]
     if outside:
-        raise LoadError(f"{index} names {outside[0]!r}, which is no file of its own folder: download the model again")
+        raise LoadError(
+            f"{index} names {outside[0]!r}, which is no file of its own folder", remedy="download the model again"
+        )
     missing = [name for name in names if not (index.parent / name).is_file()]
     if missing:
-        raise LoadError(f"{index.parent} lacks {missing[0]}, one of {len(names)} files of weights: download the rest")
+        raise LoadError(
+            f"{index.parent} lacks {missing[0]}, one of {len(names)} files of weights", remedy="download the rest"
+        )
     return tuple(index.parent / name for name in names)

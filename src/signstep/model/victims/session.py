@@ -72,16 +72,18 @@ class Session:
         runtime = library()
         path = Path(path)
         if not path.is_file():
-            raise LoadError(f"the model {path} does not exist: check the path")
+            raise LoadError(f"the model {path} does not exist", remedy="check the path")
         try:
             session = runtime.InferenceSession(str(path), providers=list(providers))
         except Exception as error:
             said = " ".join(str(error).split())[:200]
-            raise LoadError(f"{path} cannot be loaded as an ONNX model ({type(error).__name__}: {said})") from error
+            raise LoadError(
+                f"{path} cannot be loaded as an ONNX model ({type(error).__name__}: {said})", remedy="export it again"
+            ) from error
         inputs = session.get_inputs()
         if len(inputs) != 1 or inputs[0].type not in _TYPES:
             listed = ", ".join(f"{part.name} {part.type}" for part in inputs)
-            raise InputError(f"{path} takes the inputs {listed}; attack a model with one floating-point input")
+            raise InputError(f"{path} takes the inputs {listed}", remedy="attack a model with one floating-point input")
         names = tuple(str(part.name) for part in session.get_outputs())
         given = inputs[0]
         chosen = _output(session, output, path)
