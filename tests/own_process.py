@@ -42,15 +42,20 @@ class Running:
         return self.process.exitcode
 
 
-def started(place: Path, words: Sequence[str], prepare: Callable[..., None] | None = None, *given: Any) -> Running:
-    """Begin ``signstep WORDS`` in a folder, after ``prepare(*given)`` in its process."""
+def called(function: Callable[..., None], *given: Any) -> BaseProcess:
+    """Begin ``function(*given)``, a function of a module."""
     assert FORKED is not None
     FORKED.set_forkserver_preload(["signstep.cli", "signstep.report", "signstep.train"])
+    process = FORKED.Process(target=function, args=given)
+    process.start()
+    return process
+
+
+def started(place: Path, words: Sequence[str], prepare: Callable[..., None] | None = None, *given: Any) -> Running:
+    """Begin ``signstep WORDS`` in a folder, after ``prepare(*given)`` in its process."""
     number = len(list(place.glob("*.stderr")))
     out, err = place / f"{number}.stdout", place / f"{number}.stderr"
-    process = FORKED.Process(target=_run, args=(str(place), list(words), str(out), str(err), prepare, given))
-    process.start()
-    return Running(process, out, err)
+    return Running(called(_run, str(place), list(words), str(out), str(err), prepare, given), out, err)
 
 
 def _run(

@@ -25,6 +25,7 @@ ENGINE = ("engine", "attacks", "physical", "certify", "model", "auditing", "doma
 MODELS = (
     "domains/atoms/graph.py",  # a shipped potential
     "domains/control/series_net.py",  # a shipped classifier
+    "model/opening/onnx_operators.py",  # the operators of the user's own graph
 )
 
 Function = Callable[[Tensor], Tensor]

@@ -1,58 +1,41 @@
 """A run that was killed goes on as if nothing had happened, and a damaged checkpoint is named and passed over."""
 
+import contextlib
 import errno
 import random
-import signal
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import signstep as ss
+from own_process import FORKED, called
 from signstep.data.digits import digits
 from signstep.errors import InputError, LoadError
-from signstep.networks.small import digits_cnn
 from signstep.train import Moment, Settings, fit
+from signstep.train.loop import _Loop
+from signstep.train.probe import Look
+from signstep.train.recipes import training_recipe
+from signstep.train.run import Run
 
 THREAT = ss.linf(0.1)
-SETTINGS = Settings(epochs=4, batch=32, average=0.9, crop=1, flip=True)
+SETTINGS = Settings(epochs=4, batch=32, average=0.9, crop=1, flip=True, check_every=3)
 
 
 @pytest.fixture(scope="module")
 def data() -> tuple[Tensor, Tensor]:
     x, y = digits("train")
     return x[:200], y[:200]
-
-
-SCRIPT = """
-import os
-import sys
-from pathlib import Path
-import torch
-from safetensors.torch import save_file
-import signstep as ss
-from signstep.data.digits import digits
-from signstep.networks.small import digits_cnn
-from signstep.train import Moment, Settings, fit
-
-torch.set_num_threads(1)
-torch.manual_seed(0)
-parts = (torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.BatchNorm1d(32), torch.nn.ReLU(), torch.nn.Dropout(0.2),
-         torch.nn.Linear(32, 10))
-model = torch.nn.Sequential(*parts)
-x, y = digits("train")
-settings = Settings(epochs=6, batch=32, average=0.9, crop=1, flip=True)
-fit(model, x[:300], y[:300], threat=ss.linf(0.1), recipe=sys.argv[2], settings=settings, folder=Path(sys.argv[1]),
-    save_seconds=0, watch=lambda _: os.read(0, 1) == b"stop")  # a byte for each step; at their end it runs freely
-save_file(model.state_dict(), Path(sys.argv[1]) / "end.safetensors")
-"""
 
 
 def fresh() -> nn.Sequential:
@@ -104,61 +87,93 @@ def test_what_goes_on_equals_what_was_never_interrupted(
     assert equal(broken, whole)
 
 
+def _train(folder: Path, steps: Connection) -> None:
+    """In a process of its own: a step for each byte that comes, and all that are left once none can come any more."""
+    torch.set_num_threads(1)
+    x, y = digits("train")
+    model = fresh()
+
+    def watch(_: Moment) -> None:
+        with contextlib.suppress(EOFError):
+            steps.recv_bytes()
+
+    recipe = "fgsm-pgi"  # the recipe that remembers most
+    settings = replace(SETTINGS, epochs=6)
+    data = (x[:300], y[:300])
+    fit(model, *data, threat=THREAT, recipe=recipe, settings=settings, folder=folder, save_seconds=0, watch=watch)
+    save_file(model.state_dict(), folder / "end.safetensors")
+
+
+@pytest.mark.skipif(FORKED is None, reason="there is no fork here")
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     """Each step waits for a byte from here, so that a run is alive when it is killed, on whatever machine."""
-    name = "fgsm-pgi"  # the recipe that remembers most
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT, encoding="utf-8")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    subprocess.run([sys.executable, script, whole, name], check=True, stdin=subprocess.DEVNULL)
-    rng = random.Random(name)
+
+    def begun(folder: Path, steps: int) -> tuple[BaseProcess, Connection]:
+        folder.mkdir(exist_ok=True)
+        theirs, ours = Pipe(duplex=False)
+        for _ in range(steps):
+            ours.send_bytes(b".")
+        process = called(_train, folder, theirs)
+        theirs.close()
+        return process, ours
+
+    def to_its_end(folder: Path) -> bytes:
+        process, steps = begun(folder, 0)
+        steps.close()
+        process.join(60)
+        assert process.exitcode == 0
+        return (folder / "end.safetensors").read_bytes()
+
+    rng = random.Random(0)
     for _ in range(2):
         reached = _latest(broken)
-        with subprocess.Popen([sys.executable, script, broken, name], stdin=subprocess.PIPE) as process:
-            assert process.stdin is not None
-            process.stdin.write(bytes(rng.randrange(8, 20)))  # of 60 steps
-            process.stdin.flush()
-            while _latest(broken) <= reached and process.poll() is None:
-                time.sleep(0.005)
-            time.sleep(rng.random() * 0.1)  # anywhere between two bytes of a file and between two steps
-            assert process.poll() is None
-            process.send_signal(signal.SIGKILL)
+        process, steps = begun(broken, rng.randrange(8, 20))  # of 54
+        while _latest(broken) <= reached and process.is_alive():
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.1)  # anywhere between two bytes of a file and between two steps
+        assert process.is_alive()
+        process.kill()
+        process.join()
+        steps.close()
     assert not (broken / "end.safetensors").exists()
-    subprocess.run([sys.executable, script, broken, name], check=True, stdin=subprocess.DEVNULL)
-    assert (broken / "end.safetensors").read_bytes() == (whole / "end.safetensors").read_bytes()
+    assert to_its_end(broken) == to_its_end(whole)
 
 
 def _latest(folder: Path) -> str:
     return max((path.name for path in folder.glob("checkpoint-*")), default="")
 
 
-def test_a_run_gone_on_with_after_a_recovery_looks_when_the_uninterrupted_one_does(tmp_path: Path) -> None:
+def _looks(*standing: int) -> Callable[..., Look]:
+    """In the place of real looks: so many rows stand against PGD at one after the other, and then as many as ever."""
+    left = iter(standing)
+    found = Look(64, 0.9, 1.5, clean=60, fgsm=31, pgd=31, weight_cosine=0.5, input_cosine=0.5)
+    return lambda *_, **__: replace(found, pgd=next(left, found.pgd))
+
+
+def test_a_run_gone_on_with_after_a_recovery_looks_when_the_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     x, y = digits("train")
-    settings = Settings(
-        epochs=12, rate=5e-3, cure="pgd-at"
-    )  # costs ten times as much, and would be looked at less often
-
-    def new() -> nn.Sequential:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return digits_cnn()
-
-    options = {"threat": ss.linf(0.3), "recipe": "fgsm", "settings": settings}
-    whole, broken = new(), new()
-    one = fit(whole, x, y, **options)  # type: ignore[arg-type]
-    assert one.events
+    data = x[:640], y[:640]
+    settings = Settings(epochs=80, batch=600, cure="pgd-at")
+    every = [
+        _Loop(Run(fresh(), *data, THREAT, recipe, settings), recipe, None, 30.0, None).alarm_every
+        for recipe in (training_recipe("fgsm"), training_recipe("pgd-at"))
+    ]
+    assert every[0] != every[1]  # the cure costs ten times as much, and would be looked at at other times
+    options: dict[str, Any] = {"threat": THREAT, "recipe": "fgsm", "settings": settings}
+    whole, broken = fresh(), fresh()
+    monkeypatch.setattr("signstep.train.loop.look", _looks(31, 31, 1))
+    one = fit(whole, *data, **options)
+    assert [event.before for event in one.events] == ["fgsm"]
     later = one.events[0].step + 3
-    done: list[int] = []
-
-    def watch(moment: Moment) -> bool:
-        done.append(moment.step)
-        return len(done) >= later
-
-    fit(new(), x, y, folder=tmp_path, watch=watch, **options)  # type: ignore[arg-type]
-    two = fit(broken, x, y, folder=tmp_path, **options)  # type: ignore[arg-type]
+    monkeypatch.setattr("signstep.train.loop.look", _looks(31, 31, 1))
+    fit(fresh(), *data, folder=tmp_path, watch=stopping_after(later), **options)
+    monkeypatch.setattr("signstep.train.loop.look", _looks())
+    two = fit(broken, *data, folder=tmp_path, **options)
     assert any(note.startswith("went on") for note in two.notes)
+    assert len(one.readings) > 6
     assert [reading.step for reading in one.readings] == [reading.step for reading in two.readings]
     assert one.selections == two.selections
     assert equal(whole, broken)

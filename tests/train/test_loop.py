@@ -22,7 +22,7 @@ from signstep.train.recipes import training_recipe
 from signstep.train.run import Run
 
 THREAT = ss.linf(0.1)
-QUICK = Settings(epochs=2, batch=64)
+QUICK = Settings(epochs=2, batch=64, check_every=3)
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +212,7 @@ def test_in_the_warm_up_no_look_is_doubled(data: tuple[Tensor, Tensor], monkeypa
     assert [reading.step for reading in trained.readings] == [20, 40, 60, 65, 80]
 
 
-def test_what_is_ignored_is_looked_at_in_turn_alone(
+def test_what_is_ignored_is_recorded_once_and_looked_at_in_turn_alone(
     data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = Look(64, 0.9, 1.5, clean=60, fgsm=31, pgd=1, weight_cosine=0.5, input_cosine=0.5)
@@ -220,28 +220,26 @@ def test_what_is_ignored_is_looked_at_in_turn_alone(
     settings = Settings(epochs=40, batch=90, check_every=20, on_collapse="ignore")
     trained = fit(fresh(), *data, threat=THREAT, recipe="fgsm", settings=settings)
     assert [reading.step for reading in trained.readings] == [20, 25, 40, 60, 80]
-
-
-def test_a_run_that_a_collapse_has_ended_stays_ended(tmp_path: Path) -> None:
-    settings = Settings(epochs=14, rate=5e-3, on_collapse="stop", check_every=10)
-    ends = []
-    for _ in range(2):
-        model, x, y = _collapsing()
-        trained = fit(model, x, y, threat=ss.linf(0.3), recipe="fgsm", settings=settings, folder=tmp_path)
-        assert trained.partial
-        ends.append((model, trained.steps))
-    assert ends[0][1] == ends[1][1]
-    assert equal(ends[0][0], ends[1][0])
-
-
-def test_what_is_ignored_is_recorded_once() -> None:
-    model, x, y = _collapsing()
-    settings = Settings(epochs=14, rate=5e-3, on_collapse="ignore", check_every=10)
-    trained = fit(model, x, y, threat=ss.linf(0.3), recipe="fgsm", settings=settings)
     assert [event.action for event in trained.events] == ["ignore"]
-    assert trained.steps == trained.total
+    assert trained.steps == trained.total == 80
     assert trained.last is not None
     assert trained.last.step == trained.total
+
+
+def test_a_run_that_a_collapse_has_ended_stays_ended(
+    data: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Look(64, 0.9, 1.5, clean=60, fgsm=31, pgd=1, weight_cosine=0.5, input_cosine=0.5)
+    monkeypatch.setattr("signstep.train.loop.look", lambda *_, **__: found)
+    settings = Settings(epochs=40, batch=90, check_every=20, on_collapse="stop")
+    ends = []
+    for _ in range(2):
+        model = fresh()
+        trained = fit(model, *data, threat=THREAT, recipe="fgsm", settings=settings, folder=tmp_path)
+        assert trained.partial
+        ends.append((model, trained.steps))
+    assert ends[0][1] == ends[1][1] == 25
+    assert equal(ends[0][0], ends[1][0])
 
 
 def test_focus_hears_the_loss_of_each_row(data: tuple[Tensor, Tensor]) -> None:

@@ -18,7 +18,7 @@ from signstep.train.deployed import Deployed
 from signstep.train.recipes import TRAINING_RECIPES, training_recipe
 from signstep.train.run import Run
 
-THREAT, QUICK = ss.linf(0.1), Settings(epochs=2, batch=64)
+THREAT, QUICK = ss.linf(0.1), Settings(epochs=2, batch=64, check_every=3)
 
 
 @pytest.fixture(scope="module")
