@@ -1,6 +1,7 @@
 """Every command opens models through the one table: what a model declares is used, and nothing is declared twice."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,7 +111,6 @@ def test_a_mode_of_its_own_is_verified(capsys: pytest.CaptureFixture[str]) -> No
     [
         ("declared", MEAN, r"--mean 0.4,0.5,0.6 says again what ours declares itself, 0.4, 0.5, 0.6; drop it"),
         ("declared", ("--mean", "0", "--std", "1"), r"--mean 0.0 says again what ours declares itself, 0.4, 0.5, 0.6"),
-        ("kept", ("--mode", "keep"), "--mode keep says again what commanded:kept declares itself"),
         (
             "wide",
             (),
@@ -122,8 +122,6 @@ def test_a_mode_of_its_own_is_verified(capsys: pytest.CaptureFixture[str]) -> No
 def test_what_is_said_twice_or_does_not_fit_is_refused_by_every_command(
     command: str, model: str, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if command == "train" and "--mode" in words:
-        return  # it has no such option
     assert said in refused(capsys, command, "--model", f"commanded:{model}", *THREAT, *words)
 
 
@@ -240,3 +238,21 @@ def test_another_order_than_the_models_is_refused(
 def test_names_that_have_nothing_in_common_are_noted(folders: Callable[..., tuple[str, ...]]) -> None:
     plain = audited("out", "--model", "commanded:strangers", *folders(("ape", "bee", "cat")), "--attack", "fgsm")
     assert any("no class of the data ('ape', ...) has a name of the model's ('n01', ...)" in n for n in plain["notes"])
+
+
+def test_classes_that_are_fewer_and_have_no_name_of_the_models_are_refused(
+    folders: Callable[..., tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A class folder that is missing would shift the numbers of all that follow."""
+    words = folders(("ape", "bee", "cat"))
+    shutil.rmtree("photos/bee")
+    said = refused(capsys, "audit", "--model", "commanded:strangers", *words)
+    assert (
+        "has 2 classes, and none of them has a name of the model's 3 ('ape' beside 'n01'); pass --classes FILE" in said
+    )
+
+
+def test_a_mode_that_is_typed_holds_for_modules_and_is_in_the_record() -> None:
+    for name, model in (("a", "commanded:bare"), ("b", "commanded:kept")):
+        plain = audited(name, "--model", model, "--mode", "keep", *THREAT, "--attack", "fgsm")
+        assert plain["terms"]["mode"] == "keep"

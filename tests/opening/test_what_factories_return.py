@@ -95,7 +95,7 @@ def test_a_declaration_holds(mine: str) -> None:
         "keep",
     )
     assert model.module.training, "mode='keep' is declared"
-    assert set(model.hashes) == {"code"}
+    assert set(model.hashes) == {"code", "weights"}
     assert open_model(f"{mine}:ready").mean == (0.5, 0.5, 0.5)
 
 

@@ -195,8 +195,11 @@ def other_model(text: str, reading: ReadingOptions, *, option: str) -> Model:
         raise InputError(
             Arg(option, text), "is not MODEL or MODEL@WEIGHTS", remedy="write nets:net@net.safetensors, say"
         )
-    model = open_model(found.spec, weights=found.weights, args=parse_args(found.args), trust=reading.trust)
-    return declared_beside(request_of(reading), model)
+    request = request_of(reading)
+    model = open_model(
+        found.spec, weights=found.weights, args=parse_args(found.args), trust=request.trust, mode=request.mode
+    )
+    return declared_beside(request, model)
 
 
 def request_of(*groups: Any, search: Search | None = None, schema: Path | None = None) -> Request:

@@ -133,7 +133,8 @@ def _demonstration(request: Request) -> Case:
     code = code_hash(source_files(digits_cnn.__module__, show.model))
     digests = {"weights": state_hash(show.model), "code": code}
     hashes = {name: digest for name, digest in digests.items() if digest is not None}
-    model = declared(request, Model(show.model, classes=source.classes or (), name=show.description, hashes=hashes))
+    shown = Model(show.model, mode=request.mode, classes=source.classes or (), name=show.description, hashes=hashes)
+    model = declared(request, shown)
     opening = (
         f"Demonstration: {show.description}.",
         "For yours: signstep audit --model package.module:factory --weights FILE --data PATH --threat linf:8/255",

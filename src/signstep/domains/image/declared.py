@@ -38,8 +38,6 @@ def declared_beside(request: Request, model: Model) -> Model:
     given = {name: value for name, value in _given(request).items() if not model.says(name)}
     if given.get("outputs") == "labels":  # of the model that is attacked; gradients need scores
         del given["outputs"]
-    if "std" not in given or "mean" not in given:
-        given = {name: value for name, value in given.items() if name not in ("mean", "std")}
     return replace(model, **given)
 
 
@@ -53,11 +51,14 @@ def shown(value: object) -> str:
 
 
 def _given(request: Request) -> dict[str, Any]:
-    """What the request says, by the model's own names; what it leaves at its default it does not say."""
+    """What the request says, by the model's own names; what it leaves at its default it does not say.
+
+    The mode is none of it: a model is opened in it.
+    """
     plain = Request()
     said = {
         name: getattr(request, name)
-        for name in ("mean", "std", "inputs", "output", "outputs", "mode")
+        for name in ("mean", "std", "inputs", "output", "outputs")
         if getattr(request, name) is not None and getattr(request, name) != getattr(plain, name)
     }
     task = task_of(request)
@@ -120,6 +121,12 @@ def agreed(request: Request, model: Model, source: DataSource) -> tuple[Request,
         raise InputError(
             f"{source.name} has the class {strange[0]!r}, which is none of the model's {len(known)} ({known[0]!r})",
             remedy="name it as the model does",
+        )
+    if len(there) != len(known):
+        raise InputError(
+            f"{source.name} has {len(there)} classes, and none of them has a name of the model's {len(known)} "
+            f"({there[0]!r} beside {known[0]!r})",
+            remedy=("pass", Arg("classes", Blank("FILE")), f"with {len(known)} names in the order of the outputs"),
         )
     note = (
         f"no class of the data ({there[0]!r}, ...) has a name of the model's ({known[0]!r}, ...): the data's are "

@@ -11,7 +11,7 @@ from signstep.domains.case import Request
 from signstep.domains.multimodal.schema import Schema
 from signstep.domains.multimodal.tokens import PretrainedTokenizer, Tokenizer, WordTokenizer
 from signstep.io.files import expanded
-from signstep.model.opening.huggingface import folder_of
+from signstep.model.opening.huggingface import place_of
 from signstep.model.opening.pretrained import CONFIG, Pretrained
 
 
@@ -43,10 +43,10 @@ def model_of(request: Request) -> Loaded:
     assert request.model is not None
     name = request.model.removeprefix("hf:")
     if name != request.model or (expanded(name) / CONFIG).is_file():
-        folder, title = folder_of(name, trust=request.trust)
+        folder, title, origin = place_of(name, trust=request.trust)
         found = Pretrained.of(folder, trust=request.trust, weightless=request.weights is not None)
         network, notes, hashes = found.loaded(request.weights)
-        return Loaded(network, f"{title} (transformers)", notes, hashes)
+        return Loaded(network, f"{title} (transformers)", (*origin, *notes), hashes)
     network, model = bare_module(request)
     return Loaded(network, model.title, tuple(model.notes), dict(model.hashes))
 

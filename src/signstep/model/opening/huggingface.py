@@ -3,13 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from signstep.engine.tasks import TaskName
 from signstep.errors import InputError, LoadError
-from signstep.io.files import refuse_unwritable
+from signstep.io.files import expanded, refuse_unwritable
 from signstep.messages import Arg, Part
 from signstep.model.declaration import Model
 from signstep.model.opening.image_processor import preparation
@@ -58,7 +58,7 @@ def opened(wanted: Wanted) -> Model:
         LoadError: a part is missing or damaged, or does not fit the others.
         MissingExtraError: transformers is not installed.
     """
-    folder, title = folder_of(wanted.rest, trust=wanted.trust)
+    folder, title, origin = place_of(wanted.rest, trust=wanted.trust)
     found = Pretrained.of(folder, trust=wanted.trust, weightless=wanted.weights is not None)
     _refuse_others(found)
     channels = _channels(found.config)
@@ -68,8 +68,6 @@ def opened(wanted: Wanted) -> Model:
     if wanted.shape is not None:
         refuse_shape(shape, wanted.shape)
     network, notes, hashes = found.loaded(wanted.weights)
-    if title == wanted.rest and not Path(title).is_dir():
-        notes = (f"from the hub, revision {folder.name}", *notes)
     title = f"{title} ({found.architecture})" + ("" if wanted.weights is None else f" with {wanted.weights}")
     if made.flipped:
         network, notes = Flipped(network), (*notes, "its network wants blue first: channels are put in that order")
@@ -82,25 +80,34 @@ def opened(wanted: Wanted) -> Model:
         shape=shape,
         name=title,
         hashes=hashes,
-        notes=(_said(made.mean, made.std), *made.notes, *notes),
+        notes=(*origin, _said(made.mean, made.std), *made.notes, *notes),
     )
 
 
-def folder_of(name: str, *, trust: bool) -> tuple[Path, str]:
-    """The folder of that name, else what the hub has under it; and what it is called.
+class Place(NamedTuple):
+    """Where a model of transformers lies: its folder, what it is called, and notes on where it came from."""
+
+    folder: Path
+    title: str
+    notes: tuple[str, ...] = ()
+
+
+def place_of(name: str, *, trust: bool) -> Place:
+    """The folder of that name, else what the hub has under it.
 
     Raises:
         LoadError: there is neither, or the hub cannot be asked.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if folder.is_dir():
         refuse_unwritable(folder, "the name of the folder")
-        return folder, folder.resolve().name
+        return Place(folder, folder.resolve().name)
     if not _NAME.fullmatch(name) or folder.exists():
         raise LoadError(
             f"there is no folder {name}", remedy="pass one that transformers' save_pretrained wrote, or org/name"
         )
-    return _fetched(name, trust=trust), name
+    fetched = _fetched(name, trust=trust)
+    return Place(fetched, name, (f"from the hub, revision {fetched.name}",))
 
 
 def class_names(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:

@@ -96,13 +96,22 @@ def open_model(
     model = row.opens(wanted)
     if shape is not None:
         refuse_shape(model.shape, checked_shape(shape) or ())
-    if isinstance(model.network, nn.Module):
-        if mode == "eval" and model.mode == "eval":
-            model.network.eval()
-        refuse_non_finite(weights or spec, model.network.state_dict())
-        if "weights" not in model.hashes and (digest := state_hash(model.network)) is not None:
-            model = replace(model, hashes={**model.hashes, "weights": digest})
-    return model
+    return _ready(model, mode, weights or spec) if isinstance(model.network, nn.Module) else model
+
+
+def _ready(model: Model, mode: Mode, origin: str | Path) -> Model:
+    """A module in its mode, whose weights are numbers and have a hash.
+
+    Raises:
+        LoadError: a weight is NaN or infinite.
+    """
+    if mode == "keep":
+        model = replace(model, mode=mode)
+    elif model.mode == "eval":
+        model.module.eval()
+    refuse_non_finite(origin, model.module.state_dict())
+    digest = None if "weights" in model.hashes else state_hash(model.module)
+    return model if digest is None else replace(model, hashes={**model.hashes, "weights": digest})
 
 
 def opener_of(spec: str) -> Opener | None:
