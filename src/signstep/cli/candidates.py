@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from signstep.engine.untouched import Mode
 from signstep.errors import InputError
 from signstep.messages import Arg
 from signstep.model.declaration import Model
@@ -31,9 +32,9 @@ class Network:
     args: tuple[str, ...] = ()
     weights: Path | None = None
 
-    def load(self, *, trust: bool = False) -> Model:
-        """Make it."""
-        return open_model(self.spec, weights=self.weights, args=parse_args(self.args), trust=trust)
+    def load(self, *, trust: bool = False, mode: Mode = "eval") -> Model:
+        """Make it, in the mode in which it is read."""
+        return open_model(self.spec, weights=self.weights, args=parse_args(self.args), trust=trust, mode=mode)
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ class _Ring:
         Raises:
             InputError: it takes other inputs, or numbers the classes otherwise than the data.
         """
-        model = declared_beside(self.request, candidate.network.load(trust=self.request.trust))
+        model = declared_beside(self.request, candidate.network.load(trust=self.request.trust, mode=self.request.mode))
         model = in_order_of(self.source, candidate.name, model, self.request)
         hashes = {name: digest for name, digest in model.hashes.items() if name == "weights"}
         return replace(model, hashes=hashes)
