@@ -119,7 +119,7 @@ def onnx(_: Path) -> None:
         helper.make_node("Flatten", ["a"], ["b"]),
         helper.make_node("Gemm", ["b", "head.weight", "head.bias"], ["y"], transB=1),
     ]
-    ends = (("x", ["n", 3, 32, 32]), ("y", ["n", 3]))
+    ends: tuple[tuple[str, list[str | int | None]], ...] = (("x", ["n", 3, 32, 32]), ("y", ["n", 3]))
     given, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ends)
     graph = helper.make_graph(nodes, "net", [given], [out], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
