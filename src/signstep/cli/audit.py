@@ -27,6 +27,7 @@ from signstep.cli.domain import DomainName, SchemaFile, check_options, check_rec
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    EndpointOptions,
     MachineOptions,
     ModelOptions,
     SearchOptions,
@@ -35,11 +36,13 @@ from signstep.cli.groups import (
     search_of,
     spread,
 )
+from signstep.cli.requests import shown_once
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
 from signstep.domains import IMAGES, Case, audit_case
 from signstep.domains import domain as find_domain
 from signstep.domains.image.first_look import WITH_GRADIENTS
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
@@ -74,6 +77,7 @@ Examples:
 def audit(
     context: typer.Context,
     model: ModelOptions,
+    endpoint: EndpointOptions,
     data: DataOptions,
     batch: BatchOptions,
     threat: ThreatOptions,
@@ -150,10 +154,18 @@ def audit(
     where, quiet = machine.ready(), aside()
     asked = search_of(search, rule=rule, reading=model, budget=budget)
     case = find_domain(domain).case(
-        replace(request_of(model, data, batch, threat, search=asked, schema=schema), ignore=tuple(ignore_column or ()))
+        replace(
+            request_of(model, endpoint, data, batch, threat, search=asked, schema=schema),
+            ignore=tuple(ignore_column or ()),
+        )
     )
     if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
         context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
+    if isinstance(case.threat, ThreatModel) and context.params.get("grid") is None:
+        context.params["grid"] = case.threat.grid  # which an endpoint may have decided
+    if endpoint.dry_run:
+        shown_once([case.model], case.batches)
+        raise typer.Exit
     # Batches are planned on the model where it will be.
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
@@ -204,7 +216,7 @@ def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> N
         raise typer.Exit(130)
 
 
-_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under")
+_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under", "dry_run")
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
 
