@@ -4,6 +4,7 @@ import select
 import socket
 import ssl
 import time
+import weakref
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
@@ -65,7 +66,8 @@ class Wire:
 
     def __init__(self, address: Address, method: str, timeout: float) -> None:
         self.address, self.method, self.timeout = address, method, timeout
-        self._open: HTTPConnection | None = None
+        self._open: list[HTTPConnection] = []
+        weakref.finalize(self, _closed, self._open)
 
     def send(self, body: bytes, headers: Mapping[str, str], query: Mapping[str, str]) -> Reply:
         """Send one request, once, and read its answer, whatever its status.
@@ -91,19 +93,16 @@ class Wire:
 
     def close(self) -> None:
         """Leave the connection."""
-        if self._open is not None:
-            with suppress(OSError):
-                self._open.close()
-            self._open = None
+        _closed(self._open)
 
     def _connection(self) -> HTTPConnection:
         """The one that is open; another where the server has closed it meanwhile."""
-        if self._open is not None and (self._open.sock is None or _readable(self._open.sock)):
+        if self._open and (self._open[0].sock is None or _readable(self._open[0].sock)):
             self.close()
-        if self._open is None:
-            self._open = self._made()
-            self._open.connect()
-        return self._open
+        if not self._open:
+            self._open.append(self._made())
+            self._open[0].connect()
+        return self._open[0]
 
     def _made(self) -> HTTPConnection:
         parts = urlsplit(self.address.url)
@@ -123,9 +122,10 @@ class Wire:
         return through
 
     def _read(self, response: HTTPResponse, ends: float) -> Reply:
-        most, parts, size = current().text, [], 0
-        while size <= most:
-            piece = response.read1(_PIECE)
+        # ``read1`` does not count down the length in every version of Python.
+        most, whole, size, parts = current().text, response.length, 0, list[bytes]()
+        while size <= most and (whole is None or size < whole):
+            piece = response.read1(_PIECE if whole is None else min(_PIECE, whole - size))
             if not piece:
                 break
             parts.append(piece)
@@ -135,9 +135,17 @@ class Wire:
         given = {name.lower(): value for name, value in response.headers.items()}
         if size > most or response.will_close:
             self.close()
-        if (response.length or 0) > 0 and size <= most:
-            raise IncompleteRead(b"", response.length)
+        response.close()  # so that the connection takes the next request
+        if whole is not None and size < whole and size <= most:
+            raise IncompleteRead(b"", whole - size)
         return Reply(response.status, response.reason or "", given, b"".join(parts)[: most + 1])
+
+
+def _closed(connections: list[HTTPConnection]) -> None:
+    """Close what is open."""
+    while connections:
+        with suppress(OSError):
+            connections.pop().close()
 
 
 def _readable(there: socket.socket) -> bool:
