@@ -17,7 +17,7 @@ SHAPE = (3, 4, 4)
 CLASSES = ("cat", "dog", "fox")
 WEIGHTS = np.random.default_rng(0).normal(size=(48, 3))
 FIELDS = [f"f{number}" for number in range(48)]
-SECRET = "tok-5eCr3t/+="  # noqa: S105
+SECRET = "tok-5eCr3t/+="
 
 # By form, the [request] of a description and the place of its answers.
 FORMS: dict[str, dict[str, Any]] = {

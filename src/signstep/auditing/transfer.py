@@ -216,10 +216,6 @@ def _common(sides: Sequence[Mapping[str, Model]]) -> Task | TaskName:
     return first[1]
 
 
-class _EndedError(Exception):
-    """An endpoint stopped answering while a control was shown to it."""
-
-
 @dataclass
 class _Run:
     """Counts that grow batch by batch."""
@@ -318,7 +314,7 @@ class _Run:
             part = points if size >= len(x) else {name: take(point, index) for name, point in points.items()}
             try:
                 self._show(victim, model, part, x[index], y[index.to(y.device)])
-            except (VictimError, _EndedError) as error:
+            except VictimError as error:
                 if not self.seen.get(victim):
                     if isinstance(network, HttpVictim) and network.interrupted:
                         raise KeyboardInterrupt from error
@@ -339,7 +335,8 @@ class _Run:
             else:
                 control = question.run(noise, self.key.fold(noise.name))
                 if control.ended is not None:
-                    raise _EndedError(control.ended)
+                    what, _, cure = control.ended.partition("; ")
+                    raise VictimError(what, remedy=cure)
                 found[CONTROL] = control.fooled
             for source, point in points.items():
                 if self.surrogates.get(source) is model:

@@ -299,7 +299,7 @@ def _curve(
         levels = o.numbers(text, "curve") or False
     if not traced:
         return levels
-    sizes = case.curve if levels is None else levels
+    sizes = (case.curve or True) if levels is None else levels  # of an endpoint none are traced unasked
     if traced == ["none"]:
         return Curve(sizes, ())
     names = [canonical(name) for name in o.attacks_of(traced)]

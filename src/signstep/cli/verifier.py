@@ -171,7 +171,9 @@ def _of(
         case,
         called=_called(case, result, limit),
         total=total,
-        levels=_levels(stated, case.curve, case.threat),
+        levels=_levels(
+            stated, case.curve or stated.options.get("curve_attack") not in (None, [], ["none"]), case.threat
+        ),
     )
 
 

@@ -24,6 +24,7 @@ from signstep.model.declaration import Model
 from signstep.model.opening import is_address, open_model, parse_args
 from signstep.model.opening.hashing import state_hash
 from signstep.model.opening.sources import code_hash, source_files
+from signstep.model.victims.endpoint import HttpVictim
 from signstep.networks.small import digits_cnn
 
 # Options that say how data and model are to be opened, and so say nothing of the demonstration.
@@ -179,6 +180,7 @@ def _case(request: Request, model: Model, source: DataSource, *, opening: tuple[
         data=source.description,
         summary=no_summary,
         attacks=BY_QUERIES[seen.labels] if asked else WITH_GRADIENTS,
+        curve=not isinstance(model.network, HttpVictim),  # a run for each size is paid for where it is asked for
         search=request.search,
         opening=(*model.notes, *opening),
         notes=tuple(f"data: {note}" for note in source.notes),

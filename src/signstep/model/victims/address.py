@@ -36,18 +36,18 @@ class Address:
         """
         if not url.startswith(SCHEMES):
             raise InputError(Arg("url", url), remedy="pass an address that begins with http:// or https://")
+        shown = bare(url)
+        if "@" in url:  # wherever it stands: a password may have any characters
+            raise InputError(
+                f"the address {shown} has a user or a password before an @, which records would repeat",
+                remedy=("write it as a header in the file of", Arg("endpoint"), ", Authorization = 'Basic $NAME'"),
+            )
         try:
             parts = urlsplit(url)
             host, port = parts.hostname or "", parts.port
         except ValueError as error:
             raise _none(url) from error
         del port
-        shown = bare(url)
-        if "@" in parts.netloc:
-            raise InputError(
-                f"the address {shown} has a user or a password in it, which records would repeat",
-                remedy=("write it as a header of the file of", Arg("endpoint"), ", Authorization = 'Basic $NAME'"),
-            )
         if parts.query or parts.fragment or url.endswith(("?", "#")):
             raise InputError(
                 f"the address {shown} has a query or a fragment, which records would repeat",
@@ -71,9 +71,8 @@ class Address:
 def bare(url: str) -> str:
     """An address without whatever in it may be secret, for messages: scheme, host and path."""
     scheme, mark, rest = url.partition("://") if "://" in url else ("", "", url)
-    rest = re.split(r"[?#]", rest, maxsplit=1)[0]
-    place, slash, path = rest.partition("/")
-    return one_line(f"{scheme}{mark}{place.rpartition('@')[2]}{slash}{path}")[:200]
+    rest = re.split(r"[?#]", rest.rpartition("@")[2], maxsplit=1)[0]
+    return one_line(f"{scheme}{mark}{rest}")[:200]
 
 
 def refuse_secrets(text: str) -> None:
@@ -83,7 +82,7 @@ def refuse_secrets(text: str) -> None:
         InputError: one has.
     """
     found = re.search(r"https?://\S*", text)
-    if found and ("@" in re.split("[/?#]", found[0][found[0].index("://") + 3 :])[0] or re.search("[?#]", found[0])):
+    if found and re.search("[@?#]", found[0]):
         Address.of(found[0])
 
 
