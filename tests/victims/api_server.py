@@ -1,4 +1,4 @@
-"""An API on this machine: a linear classifier of small images behind HTTP, in every form that inputs go, with faults."""
+"""An API on this machine: a linear classifier of small images, in every form that inputs go, with faults."""
 
 import base64
 import io

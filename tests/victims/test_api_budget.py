@@ -1,7 +1,9 @@
 """The bound on requests is never exceeded: whatever fails, whatever is retried, however often it is asked."""
 
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,10 @@ from signstep.model.victims.endpoint import HttpVictim
 from signstep.model.victims.pace import Limits, Pace
 
 pytestmark = pytest.mark.filterwarnings("ignore:eps=")
+
+
+def constant(answered: Any) -> Callable[[Any], Any]:
+    return lambda _: answered
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -47,8 +53,10 @@ def test_an_audit_keeps_to_it_and_counts_everybody(most: int, recipe: str) -> No
         model = ss.open(api.url, endpoint=plain)
         try:
             result = ss.audit(model, (x, y), threat=ss.linf("24/255", grid=255), attacks=[recipe], curve=False)
-        except VictimError as error:
-            assert most < 5 + 3, error  # not even the untouched examples could be asked about
+        except VictimError:
+            result = None
+        if result is None:
+            assert most < 5 + 3  # not even the untouched examples could be asked about
             assert api.count <= most
             return
         assert api.count == result.terms["requests"]["sent"] <= most
@@ -160,9 +168,9 @@ def test_secrets_are_in_no_message_whatever_the_server_repeats(monkeypatch: pyte
     plain["query"] = {"key": "${API_TOKEN}"}
     plain["request"]["with"] = {"auth": {"token": "$API_TOKEN"}, "price": "5$$"}
     for form in (*forms, "literal-secret-99"):
-        for says in (lambda text: {"scores": text}, lambda text: {text: 1}, lambda text: {"scores": {text: 1.0}}):
+        for answered in ({"scores": form}, {form: 1}, {"scores": {form: 1.0}}):
             with served() as api:
-                api.answer = lambda _, says=says, form=form: says(form)
+                api.answer = constant(answered)
                 model = ss.open(api.url, endpoint=plain)
                 with pytest.raises(VictimError) as caught:
                     model(data(2)[0])

@@ -96,11 +96,11 @@ def test_an_audit_of_an_address_is_one_command_and_its_report_holds(api: Api, ru
     points = Evidence.load(Path("report/adversarial.safetensors"))["x_adv"]
     levels = (points * 255).round()
     assert torch.allclose(levels / 255, points)
-    sent = {image.tobytes() for image in decoded([body for body in api.bodies])}
+    sent = {image.tobytes() for image in decoded(list(api.bodies))}
     assert all((level / 255).double().numpy().tobytes() in sent for level in levels.double())
 
 
-def test_a_report_is_run_again_from_its_configuration(api: Api, run: Run) -> None:
+def test_a_report_is_run_again_from_its_configuration(run: Run) -> None:
     write()
     words = ("--data", "set.npz", *THREAT, "--attack", "square:queries=40")
     assert run("audit", *words, "--out", "one")[0] == 0
@@ -204,7 +204,7 @@ def test_an_api_that_goes_down_leaves_what_was_found(api: Api, run: Run) -> None
 
 @pytest.mark.parametrize("at", [3, 40])
 def test_an_interruption_during_a_request_keeps_what_was_found(
-    api: Api, run: Run, at: int, monkeypatch: pytest.MonkeyPatch
+    run: Run, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from signstep.model.victims.wire import Wire
 
@@ -292,7 +292,7 @@ def test_several_victims_and_descriptions_in_one_word(api: Api, run: Run) -> Non
 
 def test_an_attack_saves_the_images_that_were_sent(api: Api, run: Run) -> None:
     write()
-    status, out, err = run("attack", "--data", "set.npz", *THREAT, "--recipe", "square:queries=80", "--out", "made")
+    status, _, err = run("attack", "--data", "set.npz", *THREAT, "--recipe", "square:queries=80", "--out", "made")
     assert status == 0, err
     told = json.loads(Path("made/attacked.json").read_text())
     assert told["requests"]["sent"] == api.count

@@ -1,4 +1,4 @@
-"""Laws over (kind of fault x form of the input): what is wrong for good costs one request, what passes is waited out."""
+"""Laws over (kind of fault x form of the input): what is wrong for good costs one request, the rest is waited out."""
 
 import json
 from collections.abc import Iterator
@@ -239,7 +239,7 @@ def test_gradients_are_refused_before_anything_is_asked(api: Api) -> None:
         one_sentence(caught.value)
         with pytest.raises(GradientError):
             ss.audit(model, (x, y), threat=ss.linf(0.1), attacks=[recipe])
-    with pytest.raises(ModelError, match="needs scores.*use hop-skip-jump"):
+    with pytest.raises(ModelError, match=r"needs scores.*use hop-skip-jump"):
         ss.audit(of_labels, (x, y), threat=ss.linf(0.1), attacks=["square"])
     with pytest.raises(GradientError):
         ss.transfer([model], [model], (x, y), threat=ss.linf(0.1))

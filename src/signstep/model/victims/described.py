@@ -25,7 +25,7 @@ _TEXT, _WHOLE, _REAL, _TEXTS, _NUMBERS, _TABLE = (
     *("text", "a whole number", "a number", "a list of texts", "a list of numbers"),
     "a table of texts, finite numbers, true and false",
 )
-_KEYS: dict[str, dict[str, str]] = {
+KEYS: dict[str, dict[str, str]] = {
     "request": {
         "method": _TEXT,
         "as": _TEXT,
@@ -170,14 +170,14 @@ def _check(plain: Mapping[str, Any]) -> None:
         InputError: one is not.
     """
     for table, values in plain.items():
-        if table not in _KEYS and table not in _FREE:
-            raise _unknown(table, [*_KEYS, *_FREE], "")
+        if table not in KEYS and table not in _FREE:
+            raise _unknown(table, [*KEYS, *_FREE], "")
         if not isinstance(values, dict):
             raise InputError(Key(table), "is no table", remedy=f"write [{table}] above its keys")
         for key, value in values.items():
-            kind = _TEXT if table in _FREE else _KEYS[table].get(key)
+            kind = _TEXT if table in _FREE else KEYS[table].get(key)
             if kind is None:
-                raise _unknown(key, list(_KEYS[table]), f"{table}.")
+                raise _unknown(key, list(KEYS[table]), f"{table}.")
             if not _is(value, kind):
                 shown = Key(f"{table}.{key}") if table in _FREE else Key(f"{table}.{key}", value)
                 raise InputError(shown, f"is not {kind}", remedy=f"write {kind}")
