@@ -324,7 +324,7 @@ def test_trouble_that_passes_is_waited_out(server: _Server, trouble: str, monkey
 def test_an_answer_that_cannot_be_read_ends_it_at_once_unless_one_could_be(server: _Server, trouble: str) -> None:
     server.plan = {1: trouble, 3: trouble}
     victim = victims.from_http(server.url, backoff=0)
-    with pytest.raises(VictimError, match="decode=|has the shape"):
+    with pytest.raises(VictimError, match=r"decode=|has the shape"):
         victim(X)
     assert len(server.sizes) == 1
     victim.revive()

@@ -16,6 +16,7 @@ from signstep.auditing.matrix import TransferMatrix
 from signstep.cli import main
 from signstep.export import write_png
 from signstep.model.victims import described
+from signstep.model.victims.pace import Limits
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "api-victims.md").read_text(encoding="utf-8")
 FILES = re.findall(r"<!-- file -->\n\n```\w+\n# (\S+)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
@@ -78,7 +79,7 @@ def test_the_page_has_every_key_and_no_other() -> None:
 
 
 def test_the_limits_that_the_page_states_are_those() -> None:
-    limits = described.Limits()
+    limits = Limits()
     assert (limits.timeout, limits.retries, limits.backoff, limits.longest_wait) == (10.0, 3, 0.5, 60.0)
     for said in ("take (10 s)", "one request (3)", "the first (0.5)", "at most (60)"):
         assert said in TEXT
