@@ -36,7 +36,7 @@ from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
-from signstep.model.opening import is_address, spelled
+from signstep.model.opening import is_address, opener_of, spelled
 from signstep.model.victims.address import refuse_secrets
 from signstep.report.heatmap import write_transfer
 
@@ -143,7 +143,8 @@ def _named(item: str) -> tuple[str, str]:
     name, equals, spec = item.partition("=")
     if equals and not any(mark in name for mark in ":/@"):
         return name, spec
-    return spelled(item).spec, item
+    found = spelled(item).spec
+    return ("" if opener_of(found) is None else found), item
 
 
 @dataclass

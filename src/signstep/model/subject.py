@@ -635,12 +635,10 @@ class Subject:
 def refuse_unanswerable(predictor: object, attack: Attack) -> None:
     """See `Subject.refuse`."""
     victim, needs = getattr(predictor, "model", None), getattr(attack, "needs", "gradients")
-    if (
-        not isinstance(predictor, Predictor)
-        or not isinstance(victim, HttpVictim)
-        or needs not in ("scores", "gradients")
-    ):
+    if not isinstance(predictor, Predictor) or not isinstance(victim, HttpVictim):
         return
+    if needs == "gradients" and not getattr(getattr(attack, "oracle", None), "sees_victim", True):
+        return  # surrogates lend theirs
     by_asking = "hop-skip-jump" if predictor.kind == "labels" else "square or hop-skip-jump"
     remedy = (f"use {by_asking}, which ask for what it has, or pass", Arg("surrogate"))
     if needs == "gradients":

@@ -75,7 +75,7 @@ class Exchange:
             VictimError: it has been given up.
         """
         if self.dead is not None:
-            raise self.dead
+            raise self.dead.with_traceback(None)
         said = ""
         for number in range(self.limits.retries + 1):
             self._afford(1)
@@ -108,7 +108,7 @@ class Exchange:
             VictimError: they may not; none was sent. A smaller question may still be asked.
         """
         if self.dead is not None:
-            raise self.dead
+            raise self.dead.with_traceback(None)
         self._afford(requests)
 
     def _afford(self, requests: int) -> None:
