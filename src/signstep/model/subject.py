@@ -645,7 +645,7 @@ def refuse_unanswerable(predictor: object, attack: Attack) -> None:
         raise GradientError(
             f"{attack.name} needs gradients, and {victim.address} answers requests alone", remedy=remedy
         )
-    if predictor.kind == "labels":
+    if needs == "scores" and predictor.kind == "labels":
         raise ModelError(f"{attack.name} needs scores, and {victim.address} answers with labels alone", remedy=remedy)
 
 
