@@ -20,6 +20,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown
+from signstep.auditing.turning import with_knob
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
@@ -201,24 +202,36 @@ def audit(
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
     _check_seen(tally, run.shard, stream.left_out)
-    return tally.result(
-        model=declared.title,
-        data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
-        attacks=plan.chosen,
-        terms={
-            **_terms(threat, subject),
-            "target": target,
-            "seed": search.seed,
-            "device": str(where),
-            "shard": None if run.shard is None else list(run.shard),
-            **({"left_out": stream.left_out} if stream.left_out else {}),
-        },
-        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks, *(f"model: {n}" for n in declared.notes)),
-        seconds=time.perf_counter() - began,
-        partial=interrupted or tally.ended,
-        classes=tuple(declared.classes),
-        hashes={**declared.hashes, **run.hashes},
-        ladder="" if plan.ladder is None else plan.ladder.name,
+    return with_knob(
+        tally.result(
+            model=declared.title,
+            data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
+            attacks=plan.chosen,
+            terms={
+                **_terms(threat, subject),
+                "target": target,
+                "seed": search.seed,
+                "device": str(where),
+                "shard": None if run.shard is None else list(run.shard),
+                **({"left_out": stream.left_out} if stream.left_out else {}),
+            },
+            notes=(
+                *tally.notes,
+                *stream.said,
+                *_remarks(subject),
+                *plan.remarks,
+                *(f"model: {n}" for n in declared.notes),
+            ),
+            seconds=time.perf_counter() - began,
+            partial=interrupted or tally.ended,
+            classes=tuple(declared.classes),
+            hashes={**declared.hashes, **run.hashes},
+            ladder="" if plan.ladder is None else plan.ladder.name,
+        ),
+        run.evidence,
+        subject,
+        where,
+        tally.most,
     )
 
 

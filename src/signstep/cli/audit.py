@@ -16,6 +16,7 @@ from signstep.auditing.checksums import write_sums
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
 from signstep.auditing.findings import FINDINGS, check_ignored, examine
+from signstep.auditing.gates import Gate, reaches
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.result import Result
 from signstep.auditing.run import Curve, Run
@@ -169,7 +170,7 @@ def audit(
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
                 run=Run(shard=part, device=where, transfer_to=others, evidence=evidence, progress=advance),
             )
-        result = with_sections(result, section or ())
+        result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))
         with _told(result, json=json):
             _written(context, result, evidence, folder, settings)
     _said(quiet, result, folder, settings)
@@ -234,9 +235,20 @@ def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
     return None if baseline is None else Result.load(baseline)
 
 
+def _gates(result: Result, fail_under: float | None, before: Result | None) -> tuple[Gate, ...]:
+    """What was asked of the result, for its record."""
+    found = []
+    if fail_under is not None:
+        passed = reaches(result.robust_accuracy, fail_under, partial=result.partial)
+        found.append(Gate("fail-under", fail_under, passed))
+    if before is not None:
+        found.append(Gate("baseline", None, not result.partial and not compare(before, result).worse()))
+    return tuple(found)
+
+
 def _gate(result: Result, fail_under: float | None, before: Result | None) -> None:
     failed = False
-    if fail_under is not None and not result.robust_accuracy >= fail_under:
+    if fail_under is not None and not reaches(result.robust_accuracy, fail_under, partial=result.partial):
         noted(f"gate failed: robust accuracy {result.robust_accuracy:.4f} is under {fail_under}")
         failed = True
     if before is not None:
