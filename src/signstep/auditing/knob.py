@@ -40,27 +40,29 @@ class Knob:
     confidence: tuple[float, ...] = ()
 
 
-def unfit(terms: Mapping[str, Any], answers: Mapping[str, Any], x: Tensor | None) -> str:
+def unfit(terms: Mapping[str, Any], answers: Mapping[str, Any]) -> str:
     """Why no example can be asked so: nothing where one can.
 
     Args:
         terms: of the record.
         answers: of the record's examples; empty where answers are no classes.
-        x: saved inputs (n, ...).
     """
     numbers = terms.get("threat_terms") or {}
-    image = x is not None and x.ndim == 4 and x.shape[1] in (1, 3) and x.is_floating_point()
     drawn = terms.get("random_model") or terms.get("transform") or terms.get("mode") != "eval"
     boxed = numbers.get("low") is not None and numbers.get("high") is not None
     reasons = {
-        "no example that fell was saved": x is None or len(x) == 0,
-        "the inputs are no images": not image or "domain" in terms,
+        "the inputs are no images": "domain" in terms,
         "the answers are no classes": not answers,
         "the model answers the same input differently from time to time": drawn,
         "the threat has no single size to turn": numbers.get("kind") not in _NORMS or not terms.get("eps_value"),
         "the grid has no single box to lie in": numbers.get("grid") and not boxed,
     }
     return next((why for why, so in reasons.items() if so), "")
+
+
+def pictured(x: Tensor | None) -> bool:
+    """Whether saved inputs (n, ...) are images, and there are any."""
+    return x is not None and len(x) > 0 and x.ndim == 4 and x.shape[1] in (1, 3) and x.is_floating_point()
 
 
 def preferred(smallest: float | None, eps: float) -> bool:

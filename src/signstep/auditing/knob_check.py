@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from signstep.auditing.checks import Book, Check
-from signstep.auditing.knob import answered, chosen, sizes_of, turned, unfit
+from signstep.auditing.knob import answered, chosen, pictured, sizes_of, turned, unfit
 from signstep.auditing.rescore import home
 from signstep.auditing.result import Result
 from signstep.engine.tasks import Task, TaskName
@@ -28,7 +28,8 @@ def knob(
         return Check("knob", True, "no example was asked at several sizes")
     if not points:
         return Check("knob", True, "the point that it turns was not saved", complete=False)
-    why = unfit(result.terms, result.per_example.answers, points.get("x"))
+    why = unfit(result.terms, result.per_example.answers)
+    why = why or ("" if pictured(points.get("x")) else "no image was saved")
     rows = points["row"].tolist()
     if not book.need(not why, f"an example was asked at several sizes, and {why}"):
         return book.check("knob", "")

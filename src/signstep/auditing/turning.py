@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from signstep.auditing.evidence import Evidence
-from signstep.auditing.knob import Knob, answered, chosen, sizes_of, turned, unfit
+from signstep.auditing.knob import Knob, answered, chosen, pictured, sizes_of, turned, unfit
 from signstep.auditing.result import Result
 from signstep.errors import SignstepError
 from signstep.model.subject import Subject
@@ -22,7 +22,7 @@ def with_knob(
     if evidence is None or result.partial:
         return result
     rows_ = evidence.rows()
-    if unfit(result.terms, result.per_example.answers, evidence.at(0).get("x")) or eps is None:
+    if not pictured(evidence.at(0).get("x")) or unfit(result.terms, result.per_example.answers) or eps is None:
         return result
     place = chosen(rows_, result.per_example.smallest_eps, eps)
     point, row = evidence.at(place), rows_[place]
