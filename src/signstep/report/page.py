@@ -30,7 +30,7 @@ from signstep.report.numerals import NONE, fraction, interval, percent, share, s
 from signstep.report.pictures import Gallery
 from signstep.report.rungs import ladder_table, nearest_table, queries_table, settled, time_chart, time_table
 from signstep.report.section import parts
-from signstep.report.triple import Triple, knob_table, knob_words
+from signstep.report.triple import Triple, knob_choice, knob_cost, knob_table
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery, example:
         measure=measure(result),
         unclear=max((entry.undetermined for entry in result.attacks), default=0),
         knob_table=knob_table(result),
-        knob_words=knob_words(result),
+        knob_choice=knob_choice(result),
+        knob_cost=knob_cost(result),
         gallery=shown,
         confusion=confusion(result),
         by_class=classes,

@@ -222,7 +222,7 @@ def answer_at(result: Result, points: Mapping[str, Tensor], name: str, confidenc
         return ""
     text = class_name(result, numbers[row])
     sure = points.get(confidence)
-    return text if sure is None or sure.ndim != 1 else f"{text} ({100 * float(sure[row]):.0f} %)"
+    return text if sure is None or sure.ndim != 1 else f"{text} ({100 * float(sure[row]):.0f}\u00a0%)"
 
 
 def column(points: Mapping[str, Tensor], name: str, default: list[int]) -> list[int]:

@@ -142,7 +142,7 @@ def _of_picture(result: Result, shown: Gallery) -> Triple:
 
 def _with_confidence(result: Result, knob: Knob, place: int) -> str:
     name = class_name(result, knob.answers[place])
-    return f"{name} ({100 * knob.confidence[place]:.0f} %)" if knob.confidence else name
+    return f"{name} ({100 * knob.confidence[place]:.0f}\u00a0%)" if knob.confidence else name
 
 
 def knob_table(result: Result) -> Table | None:
@@ -151,7 +151,7 @@ def knob_table(result: Result) -> Table | None:
     clean = result.per_example.answers.get("clean", ())
     if knob is None or not _whole(knob) or not 0 <= knob.row < len(clean):
         return None
-    sure = [f"{100 * value:.0f} %" for value in knob.confidence] or [NONE] * len(SHARES)
+    sure = [f"{100 * value:.0f}\u00a0%" for value in knob.confidence] or [NONE] * len(SHARES)
     rows = [("untouched", size(0.0, label), class_name(result, clean[knob.row]), NONE, NONE)]
     rows += [
         (name, size(eps, label), class_name(result, answer), share, "yes" if answer != clean[knob.row] else "no")
@@ -167,15 +167,24 @@ def knob_table(result: Result) -> Table | None:
     return Table("table-knob", f"Example {knob.row}, asked at several sizes of its change.", columns, tuple(rows))
 
 
-def knob_words(result: Result) -> str:
-    """How the example was chosen, and what that cost."""
+def knob_choice(result: Result) -> str:
+    """How the example was chosen."""
     knob, eps = result.knob, result.terms.get("eps_value")
     if knob is None or not eps or not 0 <= knob.row < len(result.per_example.smallest_eps):
         return ""
-    chosen = (
-        "It is the first that fell whose answer, along the FGSM step, turns between the sizes, so that there is "
-        "something to see: it stands for no other."
-        if preferred(result.per_example.smallest_eps[knob.row], eps)
-        else "It is the first that fell, and stands for no other."
+    if preferred(result.per_example.smallest_eps[knob.row], eps):
+        return (
+            "It is the first that fell whose answer turns between these sizes along the FGSM step, so that there is "
+            "something to see; it stands for no other."
+        )
+    return "It is the first that fell, and stands for no other."
+
+
+def knob_cost(result: Result) -> str:
+    """How the answers came about, and what they cost."""
+    if result.knob is None:
+        return ""
+    return (
+        "The change that was found was made shorter and longer along its own line, and cut by the box. Asking cost "
+        f"{len(result.knob.eps)} forward passes more, on this example alone."
     )
-    return f"{chosen} The change that was found is made shorter and longer; asking cost {len(knob.eps)} forward passes."
