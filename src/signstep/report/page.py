@@ -54,7 +54,7 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery, example:
         "attacks": "Attacks",
         **({"time": "Time"} if result.ladder and result.examples else {}),
         **({"queries": "Queries"} if queries_table(result) else {}),
-        **({"curve": "Security curve"} if lines or result.knob else {}),
+        **({"curve": "Security curve"} if lines or knob_table(result) else {}),
         **({"pictures": "Pictures"} if shown.pictures else {}),
         **({"answers": "Answers"} if confusion(result) else {}),
         **({"classes": "Classes"} if classes else {}),
