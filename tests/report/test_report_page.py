@@ -37,11 +37,8 @@ def test_every_kind_of_record_renders(kind: str, tmp_path: Path) -> None:
     headings = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
     assert headings == [name for name in SECTIONS if name in headings]
     assert set(headings) >= ALWAYS | ({"time", "queries"} if result.ladder else set())
-    linked = [
-        attributes["href"][1:] for tag, attributes in page.tags if tag == "a" and "#" in (attributes["href"] or "")
-    ]
-    assert linked[1:] == headings[1:]
-    assert linked[0] == headings[0]
+    links = [attributes.get("href") or "" for tag, attributes in page.tags if tag == "a"]
+    assert [link[1:] for link in links if link.startswith("#")] == headings
     for wrong in ("nan", "None", "inf %", "Markup(", "tensor("):
         assert not re.search(rf"(?<![\w-]){re.escape(wrong)}(?![\w-]| of| but)", page.text), wrong
 
@@ -84,8 +81,8 @@ def test_the_page_is_accessible(kind: str, tmp_path: Path) -> None:
     assert all(after <= before + 1 for before, after in pairwise(levels))
     labels = {attributes.get("for") for tag, attributes in page.tags if tag == "label"}
     radios = [attributes for tag, attributes in page.tags if tag == "input"]
-    assert {radio["id"] for radio in radios} == labels
-    assert all(radio["type"] == "radio" and radio["name"] == "knob" for radio in radios)
+    assert {radio.get("id") for radio in radios} == labels
+    assert all((radio.get("type"), radio.get("name")) == ("radio", "knob") for radio in radios)
     assert sum("checked" in radio for radio in radios) == (1 if radios else 0)
     assert ("fieldset" in tags) == ("legend" in tags) == bool(radios)
     for tag, attributes in page.tags:

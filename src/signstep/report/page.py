@@ -43,8 +43,8 @@ class Figure:
     interval: str
 
 
-def page(result: Result, findings: tuple[Finding, ...], shown: Gallery, example: Triple | None) -> str:
-    """The whole page as HTML."""
+def page(result: Result, findings: tuple[Finding, ...], shown: Gallery, example: Triple | None = None) -> str:
+    """The whole page as HTML; ``example`` is the one at its head."""
     lines, bins, classes = series(result), histogram(result), by_class(result)
     own = parts(result.sections)
     absent = _absent(result, shown, example)
