@@ -51,7 +51,7 @@ Examples:
 """
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Craft attacked inputs, save them, score the files.", help=_HELP)
 @spread
 def attack(
     model: ModelOptions,

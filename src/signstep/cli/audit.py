@@ -69,7 +69,7 @@ Examples:
 """
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Attack a data set, print what was found, write a report.", help=_HELP)
 @spread
 def audit(
     context: typer.Context,

@@ -64,7 +64,7 @@ _FILES = ("compare.json", "compare.md", "compare.svg")
 _MARKS = _FILES[:2]
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Models, recipes or results side by side, with tests.", help=_HELP)
 @spread
 def compare(
     reading: ReadingOptions,

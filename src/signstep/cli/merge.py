@@ -31,7 +31,7 @@ Example:
 """
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Join the results of shards into one.", help=_HELP)
 def merge(
     context: typer.Context,
     results: Annotated[list[Path], typer.Argument(help="Folders that signstep audit wrote, or their result.json.")],

@@ -64,7 +64,7 @@ Examples:
 _MODEL, _DATA, _THREAT = "signstep.networks.small:digits_cnn", "digits", "linf:0.1"
 
 
-@app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES.own)))
+@app.command(short_help="Train a robust model, watched for collapse, and audit it.", help=_HELP.format(recipes=", ".join(TRAINING_RECIPES.own)))
 @spread
 def train(
     context: typer.Context,

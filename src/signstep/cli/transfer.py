@@ -52,7 +52,7 @@ Example:
 _ROWS = 128
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Craft on some models, score on others.", help=_HELP)
 @spread
 def transfer(
     reading: ReadingOptions,

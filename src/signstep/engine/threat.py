@@ -94,7 +94,8 @@ class ThreatModel:
         return None if self.low is None and self.high is None else (self.low, self.high)
 
     def __str__(self) -> str:
-        parts = [f"{self.norm.name} eps={self.label}"]
+        called = self.norm.called if isinstance(self.norm, Grouped) else ""
+        parts = [f"{called or self.norm.name} eps={self.label}"]
         parts.append("no box" if self.box is None else f"box=[{_end(self.low)}, {_end(self.high)}]")
         if self.mask is not None:
             parts.append(f"mask ({self.mask.float().mean():.0%} free)")
