@@ -289,13 +289,18 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     >>> nearest("FSGM", ["fgsm", "pgd"]), nearest("standrad", ["quick@1", "standard@1"]), nearest("zap", ["fgsm"])
     ('fgsm', 'standard@1', None)
+    >>> nearest("--modle", ["--mode", "--model"])
+    '--model'
     """
     folded = {other.lower(): other for other in known}
-    near = difflib.get_close_matches(name.lower(), folded, n=1)
-    if not near:  # without the version of a preset
-        folded = {other.partition("@")[0]: whole for other, whole in folded.items()}
-        near = difflib.get_close_matches(name.lower(), folded, n=1)
-    return folded[near[0]] if near else None
+    # And without the version of a preset.
+    for names in (folded, {other.partition("@")[0]: whole for other, whole in folded.items()}):
+        near = difflib.get_close_matches(name.lower(), names)
+        if near:
+            # Letters in another order are the commonest slip of all.
+            same = [other for other in near if sorted(other) == sorted(name.lower())]
+            return names[(same or near)[0]]
+    return None
 
 
 @contextmanager

@@ -45,6 +45,12 @@ def recipe(spec: "str | Attack", *, oracle: Oracle | None = None) -> Attack:
             )
         return spec if oracle is None else with_oracle(spec, oracle)
     name, options = split(canonical(spec))
+    if "," in name and "=" in name:
+        raise InputError(
+            Arg("recipe", spec),
+            "has options behind a comma",
+            remedy=f"write the first of them behind a colon: {spec.replace(',', ':', 1)}",
+        )
     row = RECIPES.find(name)
     said = spec.removesuffix(options).rstrip(":") if options else spec
     given = parse_options(row, options, said)

@@ -1,6 +1,5 @@
 """What typer's commands lack: help under headings, a guess for a misspelt option, and an output that is ours alone."""
 
-import difflib
 import functools
 import inspect
 import re
@@ -15,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from signstep.cli.panels import OWN, in_panels
 from signstep.cli.streams import answers_alone
 from signstep.engine.origin import ended, leaves_from
+from signstep.registry import nearest
 
 # Where commands may end: typer, and the click that it is made of, which newer versions carry along.
 _TYPER = tuple(
@@ -71,7 +71,7 @@ class Command(TyperCommand):
         """The help; no line ends within a word that has a hyphen, such as --fail-under."""
         return str(super().get_help(ctx)).replace(_HELD, "-")
 
-    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - as click calls it
         """What the command does; its examples can be copied, whatever the width."""
         formatter.write_paragraph()
         with formatter.indentation():
@@ -168,7 +168,9 @@ def laid_out(text: str, width: int) -> str:
 
 def _shown(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Rows of help with plainer words for kinds, and held together at hyphens."""
-    return [(functools.reduce(lambda text, kind: text.replace(*kind), _PLAINER, name), _held(said)) for name, said in rows]
+    return [
+        (functools.reduce(lambda text, kind: text.replace(*kind), _PLAINER, name), _held(said)) for name, said in rows
+    ]
 
 
 def _held(text: str) -> str:
@@ -188,13 +190,10 @@ def _reword(error: Any, params: Sequence[Any], typed: Sequence[str]) -> None:
         error.message = f"No such option: {name}{_instead(name, flags)}"
         return
     param = getattr(error, "param", None)
-    kind = _KINDS.get(str(getattr(getattr(param, "type", None), "name", "")))
-    if type(error).__name__ == "BadParameter" and kind is not None and not _is_argument(param):
-        flag, value = _last(param.opts, typed)
-        low, high = (getattr(param.type, end, None) for end in ("min", "max"))
-        ends = [f"of at least {low}" if low is not None else "", f"of at most {high}" if high is not None else ""]
-        error.message = f"{flag} {value!r} is not {' '.join([kind, *filter(None, ends)])}"
-        error.param = error.param_hint = None
+    kind = None if param is None or _is_argument(param) else _kind(param)
+    if kind is not None and type(error).__name__ == "BadParameter":
+        flag, value = _last(param.opts, typed)  # type: ignore[union-attr]
+        error.message = f"{flag} {value!r} is not {kind}"
         error.format_message = lambda: error.message
         return
     if str(error.message).startswith("Got unexpected extra argument"):
@@ -204,13 +203,23 @@ def _reword(error: Any, params: Sequence[Any], typed: Sequence[str]) -> None:
         error.message = f"{stray or 'an argument'} stands behind no option; write {like}, say"
 
 
+def _kind(param: Any) -> str | None:
+    """What a number has to be, in words; None for what is no number."""
+    kind = getattr(getattr(param, "type", param), "name", "") if hasattr(param, "type") else param.bare_type.__name__
+    word = _KINDS.get(str(kind).partition(" ")[0])
+    ends = param.type if hasattr(param, "type") else param
+    low, high = getattr(ends, "min", None), getattr(ends, "max", None)
+    bounds = [f"of at least {low}"] * (low is not None) + [f"of at most {high}"] * (high is not None)
+    return None if word is None else " ".join([word, *bounds])
+
+
 def _instead(name: str, flags: Sequence[str]) -> str:
     """What was meant, as the end of a sentence; empty where nothing is near."""
     for other in _ELSEWHERE.get(name, ()):
         if other.partition(" ")[0] in flags:
             return f"; pass {other}"
-    near = difflib.get_close_matches(name, flags, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
+    near = nearest(name, flags)
+    return f"; did you mean {near}?" if near else ""
 
 
 def _last(opts: Sequence[str], typed: Sequence[str]) -> tuple[str, str]:

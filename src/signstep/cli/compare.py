@@ -2,6 +2,7 @@
 
 import hashlib
 import json as jsonlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.candidates import Candidate, candidates_of
 from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
+from signstep.cli.first import look_first, refuse_missing
 from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, say, told
@@ -24,13 +26,15 @@ from signstep.cli.work import output_folder
 from signstep.data import DataSource
 from signstep.domains.case import Request
 from signstep.domains.image.case import opened_data, threat_of
-from signstep.domains.image.declared import declared_beside, in_order_of
+from signstep.domains.image.declared import declared_beside, in_order_of, refuse_unheeded, said
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
+from signstep.importing import current_folder_importable, imported_object, is_spec
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
 from signstep.messages import Arg
 from signstep.model.declaration import Model
+from signstep.registry import nearest
 from signstep.train.loop import Moment, fit
 from signstep.train.settings import Settings
 from signstep.train.variants import with_knobs
@@ -67,6 +71,7 @@ _MARKS = _FILES[:2]
 @app.command(short_help="Models, recipes or results side by side, with tests.", help=_HELP)
 @spread
 def compare(
+    context: typer.Context,
     reading: ReadingOptions,
     data: DataOptions,
     machine: MachineOptions,
@@ -101,6 +106,8 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON instead of the table.")] = False,
 ) -> None:
     """Compare."""
+    if not model and not recipe:
+        _refuse_all_but(context, ("results", "against", "out", "json"))
     found = _read(results or [])
     settings = with_knobs(Settings(epochs=30, seed=seed), set or [])
     candidates = candidates_of(model or [], recipe or [], settings, _MODEL if recipe and data.data is None else None)
@@ -113,14 +120,14 @@ def compare(
                 _write(compared, folder)
         told(_text(compared, as_json=json))
         return
-    if against is not None and against not in (*found, *(candidate.name for candidate in candidates)):
-        raise InputError(
-            Arg("against", against),
-            "is none of the results",
-            remedy=f"pass one of {', '.join((*found, *(candidate.name for candidate in candidates)))}",
-        )
+    _check_against(against, (*found, *(candidate.name for candidate in candidates)))
     request = replace(request_of(reading, data), limit=limit, threat=threat, box=o.box_of(box, "of the data"))
+    climbed = o.ladder_of([ladder])
+    begun = [f"{candidate.folder}/{name}" for candidate in candidates for name in ("log.csv", "report/result.json")]
+    marks = (*_MARKS, *begun)
+    look_first(request, ladder=climbed, out=(out or _OUT, marks))
     where = machine.ready()
+    _refuse_useless(request, candidates)
     if recipe:
         asked = replace(request, data=request.data or _DATA, split=request.split or "train")
         source = opened(asked, asked=request.split is not None)
@@ -129,9 +136,8 @@ def compare(
     request = replace(request, threat=threat or (_THREAT if request.data is None else None), data=request.data or _DATA)
     attacked = threat_of(request, source.bounds)
     assert isinstance(attacked, ThreatModel)
-    terms = Terms(attacked, o.ladder_of([ladder]), seed, where)
-    begun = [f"{candidate.folder}/{name}" for candidate in candidates for name in ("log.csv", "report/result.json")]
-    with output_folder(out or _OUT, marks=(*_MARKS, *begun)) as folder:
+    terms = Terms(attacked, climbed, seed, where)
+    with output_folder(out or _OUT, marks=marks) as folder:
         say(quiet, f"data: {source.description}", *source.notes, f"threat: {terms.threat}")
         ring = _Ring(source, request, terms, folder, quiet, audit_limit)
         if recipe:
@@ -284,6 +290,52 @@ def _check(
         )
 
 
+def _refuse_all_but(context: typer.Context, heeded: Sequence[str]) -> None:
+    """See that no option is typed that has no effect where results alone are compared.
+
+    Raises:
+        InputError: one is.
+    """
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name not in heeded and source is not None and source.name == "COMMANDLINE":
+            raise InputError(
+                Arg(name),
+                "has no effect without",
+                Arg("model"),
+                "or",
+                Arg("recipe"),
+                remedy="pass these, or drop it: results are compared as they are",
+            )
+
+
+def _check_against(against: str | None, names: Sequence[str]) -> None:
+    if against is not None and against not in names:
+        near = nearest(against, names)
+        remedy = f"did you mean {near!r}?" if near else f"pass one of {', '.join(names)}"
+        raise InputError(Arg("against", against), "is none of the results", remedy=remedy)
+
+
+def _refuse_useless(request: Request, candidates: Sequence[Candidate]) -> None:
+    """See that weights are there, and that what the options declare is of use for one of the models at least.
+
+    All that before the first is audited.
+
+    Raises:
+        InputError: all declare it themselves.
+        LoadError: a model cannot be opened.
+    """
+    networks = dict.fromkeys(candidate.network for candidate in candidates)
+    for network in networks:
+        if network.weights is not None:
+            refuse_missing("", network.weights)
+        if is_spec(network.spec):
+            with current_folder_importable():
+                imported_object(network.spec)  # raises: a name that is not there is said before hours of work
+    if said(request):
+        refuse_unheeded(request, [one.load(trust=request.trust, mode=request.mode) for one in networks])
+
+
 def _read(given: list[str]) -> dict[str, Result]:
     found: dict[str, Result] = {}
     for text in given:
@@ -292,6 +344,7 @@ def _read(given: list[str]) -> dict[str, Result]:
         name = name if equals else text.rstrip("/")
         if name in found:
             raise InputError(f"the name {name!r} comes twice", remedy="write NAME=PATH with a name of its own for each")
+        refuse_missing("", where)
         inner = [where / "result.json", where / "report" / "result.json"]
         found[name] = Result.load(next((path for path in inner if path.is_file()), where))
     return found

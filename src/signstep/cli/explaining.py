@@ -85,9 +85,7 @@ def tables() -> dict[str, Any]:
             {"name": row.name, "title": row.title, "recipes": [_recipe(own) for own in row.rows.values()]}
             for row in (IMAGES, *DOMAINS.values())
         ],
-        "ladders": [
-            {"name": row.name, "about": row.about, "rungs": rung_names(row.rungs)} for row in LADDERS.values()
-        ],
+        "ladders": [{"name": row.name, "about": row.about, "rungs": rung_names(row.rungs)} for row in LADDERS.values()],
         "norms": [*NORMS, *_GROUPED],
         "tasks": [*TASKS, "regression"],
         "losses": {**{name: list(task.losses) for name, task in TASKS.items()}, "regression": ["mse"]},
@@ -107,7 +105,7 @@ def _recipe(row: Recipe) -> dict[str, Any]:
         "needs": row.needs,
         "norms": list(row.norms),
         "smallest": row.smallest,
-        "options": {name: default for name, default in defaults_of(row).items()},
+        "options": dict(defaults_of(row)),
         "cost": row.cost,
     }
 

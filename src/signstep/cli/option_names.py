@@ -104,6 +104,8 @@ def _in_options(options: Options, argument: Arg, cure: bool) -> str:
 
 def _blamed(options: Options, argument: Arg, first: Any) -> Any:
     """Of the options that an argument may come from the one in which its value was typed, else the first there is."""
+    if argument.value is UNSAID:
+        return first
     known = [options[name] for name in _OTHERWISE.get(argument.name, ()) if name in options]
     value = argument.value if isinstance(argument.value, str) else None
     for option in known:
@@ -117,19 +119,22 @@ def _typed(argument: Arg, option: Any, options: Options, *, cure: bool) -> list[
     known = _VALUES.get((argument.name, argument.shown or ""))
     if known is not None:
         return [known]
-    whole = options.written(option)[-1:] if argument.name in ("eps", "norm") else []
-    if whole and not cure:
-        return whole  # as it was typed
-    if argument.name == "eps":
-        measure = whole[0].rpartition(":")[0] if whole and ":" in whole[0] else "NORM"
-        return [f"{measure}:EPS" if argument.value is UNSAID else f"{measure}:{_value(argument)}"]
-    if argument.name == "norm":
-        return ["NORM:EPS" if argument.value is UNSAID else f"{_value(argument)}:EPS"]
+    if argument.name in ("eps", "norm"):
+        whole = options.written(option)[-1:]
+        return whole if whole and not cure else [_threat(argument, "".join(whole))]
     if argument.value is UNSAID or getattr(option, "is_flag", False):
         return [""]
     if getattr(option, "multiple", False) and isinstance(argument.value, (tuple, list)):
         return [_word(part, ",") for part in argument.value]
     return [_value(argument, "x" if argument.name == "resize" else ",")]
+
+
+def _threat(argument: Arg, whole: str) -> str:
+    """A threat with a norm or a size; the norm is that of the one that was typed, where one was."""
+    measure, size = whole.rpartition(":")[0] or "NORM", "EPS"
+    if argument.value is not UNSAID:
+        measure, size = (measure, _value(argument)) if argument.name == "eps" else (_value(argument), size)
+    return f"{measure}:{size}"
 
 
 def _value(argument: Arg, between: str = ",") -> str:

@@ -1,4 +1,4 @@
-"""Under which heading the help of a command shows an option; those of no heading are the command's own, and come first."""
+"""Under which heading help shows an option; those of no heading are the command's own, and come first."""
 
 from collections.abc import Iterable
 from dataclasses import fields

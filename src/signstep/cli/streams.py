@@ -73,9 +73,9 @@ def whole_process(whole: bool) -> Iterator[None]:
 
 @contextmanager
 def answers_alone() -> Iterator[None]:
-    """Within the block standard output is `answers` alone: what a model, a reader of data or a process of theirs prints
-    goes to standard error, so that one JSON document is one JSON document.
+    """Within the block standard output is `answers` alone, so that one JSON document is one JSON document.
 
+    What a model, a reader of data or a process of theirs prints goes to standard error.
     Where the stream is the descriptor of the process, that one is led away too: what is started from here inherits it.
     """
     before, own = sys.stdout, None

@@ -18,7 +18,7 @@ _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 
 @contextmanager
 def hushed(quiet: bool) -> Iterator[None]:
-    """Within the block, whether what is said beside the answer is left out: what was loaded, progress, where it lies."""
+    """Within the block, whether what is said beside the answer is left out: what was loaded, progress, places."""
     token = _QUIET.set(quiet)
     try:
         yield

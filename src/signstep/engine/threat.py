@@ -256,7 +256,13 @@ def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -
         raise ThreatError(
             Arg("threat", text), "is not of the form norm:eps", remedy="write linf:8/255, l2:0.5 or l1:12"
         )
-    return threat_model(name, None if eps.lower() == "none" else eps, box=box, grid=grid)
+    size = None if eps.lower() == "none" else eps
+    measure = norm(name)
+    try:
+        read_eps(size)
+    except ThreatError as error:
+        raise ThreatError(Arg("eps", eps), "is not a number", remedy="write 8/255 or 0.03, say") from error
+    return threat_model(measure, size, box=box, grid=grid)
 
 
 def read_eps(eps: Eps) -> float | Tensor | None:
