@@ -61,7 +61,7 @@ _FIRST = ("audit", "attack", "verify", "compare", "train", "transfer", "merge", 
 _HELD = "\u2011"
 _SPACE = "\u00a0"
 _PLAINER = (("<list[str]>", "<str>"), ("<int range>", "<int>"), ("<float range>", "<float>"))
-_KINDS = {"integer": "a whole number", "int": "a whole number", "float": "a number"}
+_KINDS = {"<int": "a whole number", "integer": "a whole number", "<float": "a number", " float": "a number"}
 
 
 class Command(TyperCommand):
@@ -100,7 +100,7 @@ class Command(TyperCommand):
             return super().parse_args(ctx, args)
         except Exception as error:
             if getattr(error, "message", None) is not None:
-                _reword(error, self.get_params(ctx), typed)
+                _reword(error, ctx, self.get_params(ctx), typed)
             raise
 
     def invoke(self, ctx: Any) -> Any:
@@ -181,7 +181,7 @@ def _is_argument(part: Any) -> bool:
     return str(part.param_type_name) == "argument"
 
 
-def _reword(error: Any, params: Sequence[Any], typed: Sequence[str]) -> None:
+def _reword(error: Any, ctx: Any, params: Sequence[Any], typed: Sequence[str]) -> None:
     """Say what click found wrong in words that say what to type instead; its class and status stay."""
     flags = [text for part in params if not _is_argument(part) for text in (*part.opts, *part.secondary_opts)]
     name = getattr(error, "option_name", None)
@@ -190,7 +190,7 @@ def _reword(error: Any, params: Sequence[Any], typed: Sequence[str]) -> None:
         error.message = f"No such option: {name}{_instead(name, flags)}"
         return
     param = getattr(error, "param", None)
-    kind = None if param is None or _is_argument(param) else _kind(param)
+    kind = None if param is None or _is_argument(param) else _kind(param, ctx)
     if kind is not None and type(error).__name__ == "BadParameter":
         flag, value = _last(param.opts, typed)  # type: ignore[union-attr]
         error.message = f"{flag} {value!r} is not {kind}"
@@ -203,11 +203,11 @@ def _reword(error: Any, params: Sequence[Any], typed: Sequence[str]) -> None:
         error.message = f"{stray or 'an argument'} stands behind no option; write {like}, say"
 
 
-def _kind(param: Any) -> str | None:
-    """What a number has to be, in words; None for what is no number."""
-    kind = getattr(getattr(param, "type", param), "name", "") if hasattr(param, "type") else param.bare_type.__name__
-    word = _KINDS.get(str(kind).partition(" ")[0])
-    ends = param.type if hasattr(param, "type") else param
+def _kind(param: Any, ctx: Any) -> str | None:
+    """What a number has to be, in words; None for what is no number. Its kind is known by how help shows it."""
+    shown = (param.get_help_record(ctx) or ("", ""))[0].lower()
+    word = next((word for sign, word in _KINDS.items() if sign in shown), None)
+    ends = getattr(param, "type", param)
     low, high = getattr(ends, "min", None), getattr(ends, "max", None)
     bounds = [f"of at least {low}"] * (low is not None) + [f"of at most {high}"] * (high is not None)
     return None if word is None else " ".join([word, *bounds])

@@ -68,22 +68,28 @@ def look_first(
         if isinstance(path, Path):
             refuse_missing(argument, path)
     if own.name == IMAGES.name:
-        if request.threat is None and request.model is not None and request.data is not None:
-            threat_of(request, None)  # raises
-        if request.threat is not None:
-            ends = (0.0, 1.0) if request.threat.lower().endswith(":none") else None
-            parse_threat(request.threat, box=ends)
-        _one_of("task", request.task, ("auto", *TASKS, "regression"))
-        declared(request, Model(nn.Identity()))
-        if search is not None and search.loss is not None:
-            losses = dict.fromkeys(loss for task in TASKS.values() for loss in task.losses)
-            _one_of("loss", search.loss, (*losses, "mse"))
+        _of_images(request, search)
     if search is not None:
         _one_of("engine", search.engine, ENGINES)
         _near_data(request)
     if out is not None:
         with output_folder(out[0], marks=out[1]):
             pass
+
+
+def _of_images(request: Request, search: SearchOptions | None) -> None:
+    """What a schema says elsewhere: the threat, what outputs mean, the loss."""
+    if request.threat is not None:
+        # Without the box of the data, by which it is measured then.
+        parse_threat(request.threat, box=(0.0, 1.0) if request.threat.lower().endswith(":none") else None)
+    elif request.model is not None and request.data is not None:
+        threat_of(request, None)  # raises
+    _one_of("task", request.task, ("auto", *TASKS, "regression"))
+    declared(request, Model(nn.Identity()))
+    if search is not None and search.loss is not None:
+        losses = dict.fromkeys(loss for task in TASKS.values() for loss in task.losses)
+        _one_of("loss", search.loss, (*losses, "mse"))
+    _near_data(request)
 
 
 def _one_of(argument: str, value: str, known: Sequence[str]) -> None:

@@ -157,9 +157,7 @@ def train(
     request = replace(_asked(request_of(model, data)), weights=weights, split=split, limit=limit)
     climbed = None if ladder == "none" else o.ladder_of([ladder])
     # What makes no sense is said before the hours that lead to it.
-    request = replace(
-        request, threat=threat or (_THREAT if data.data is None else None), box=o.box_of(box, "of the data")
-    )
+    request = replace(request, threat=threat or request.threat, box=o.box_of(box, "of the data"))
     look_first(request, ladder=climbed, out=(out, _MARKS))
     quiet, where = aside(), machine.ready()
     source = opened(replace(request, split=split or "train"), asked=split is not None)
@@ -268,8 +266,9 @@ def _floor(model: Model, batches: Iterable[tuple[Tensor, Tensor]], threat: Threa
 
 
 def _asked(request: Request) -> Request:
-    """The same, of the built-in digits where nothing is named."""
-    return replace(request, model=request.model or _MODEL, data=request.data or _DATA)
+    """The same, of the built-in digits where no data is named."""
+    size = _THREAT if request.data is None else None
+    return replace(request, model=request.model or _MODEL, data=request.data or _DATA, threat=size)
 
 
 def _check(given: Mapping[str, Any]) -> None:
