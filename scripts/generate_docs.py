@@ -202,7 +202,11 @@ def main(arguments: list[str]) -> int:
             pages[name] = {part: make for part, make in parts.items() if here or part in ("demo", "answer")}
     elif arguments:
         raise SystemExit("usage: python scripts/generate_docs.py [--runs]")
-    for name, page in help_pages().items():
+    made = help_pages()
+    for stale in sorted({path.stem for path in PAGES.glob("*.txt")} - set(made) - {"start"}):
+        (PAGES / f"{stale}.txt").unlink()
+        print(f"removed: {stale}.txt")
+    for name, page in made.items():
         kept = PAGES / f"{name}.txt"
         if not kept.exists() or kept.read_text(encoding="utf-8") != page:
             kept.write_text(page, encoding="utf-8")
