@@ -49,11 +49,21 @@ def test_help_and_version_import_no_torch() -> None:
         assert done.stdout.count(PAGES[name]) == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_help_that_cannot_be_printed_is_one_sentence() -> None:
+    code = "import sys; from signstep_entry import main; sys.exit(main(['-h']))"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: help cannot be printed")
+
+
 @pytest.mark.parametrize("name", ["signstep", *COMMANDS])
 def test_help_fits_80_columns_and_has_no_colour(name: str) -> None:
     lines = PAGES[name].splitlines()
     assert lines[0].startswith("Usage: signstep")
     assert max(map(len, lines)) <= 80
+    assert PAGES[name].isascii()
     assert "\x1b" not in PAGES[name]
     assert any(line.lstrip().startswith("-h, --help") for line in lines)
 

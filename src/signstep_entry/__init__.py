@@ -4,8 +4,10 @@
 lies in ``pages``, written by ``scripts/generate_docs.py`` from the command line itself, and a test compares the two.
 """
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from signstep_entry.version import VERSION
@@ -31,9 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2  # nothing was asked for
     try:
         print(page, flush=True)
-    except BrokenPipeError:
-        sys.stderr.close()  # nor is there anybody for what the interpreter would say about it at its end
-        return 141
+    except OSError as error:
+        with suppress(OSError, ValueError):  # so that the interpreter does not try once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return 141  # as "| head" ends any program
+        print(f"error: help cannot be printed ({error.strerror})", file=sys.stderr)
+        return 2
     return 0
 
 
