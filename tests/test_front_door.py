@@ -5,16 +5,19 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import typer
 
 import signstep as ss
 import signstep_entry
 from signstep.auditing.ladder import LADDERS, ladder
+from signstep.auditing.stated_terms import claims
 from signstep.cli import app, main
 from signstep.cli.option_names import in_options, options_by_argument
 from signstep.cli.panels import PANELS, in_panels
@@ -225,6 +228,20 @@ def test_a_threat_is_printed_as_it_was_typed() -> None:
     assert str(parse_threat("grouped(-1):0.5")).startswith("grouped(-1) eps=0.5")
 
 
+@pytest.mark.parametrize("name", [name for name, norm in BY_NAME.items() if isinstance(norm, ss.Grouped)])
+def test_a_record_under_a_name_that_was_typed_agrees_with_itself(name: str) -> None:
+    threat = parse_threat(f"{name}:0.1")
+    record = ss.audit(lambda x: x.flatten(1), _batch(), threat=threat, attacks=["fgsm"], curve=False)
+    assert record.terms["threat"].startswith(f"{name} eps=0.1")
+    assert claims(record).holds, claims(record)
+    other = replace(record, terms={**record.terms, "threat": record.terms["threat"].replace(name, "linf")})
+    assert not claims(other).holds
+
+
+def _batch() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.linspace(0.2, 0.8, 24).reshape(4, 3, 2), torch.tensor([5, 5, 5, 5])
+
+
 # The answer, and nothing else.
 
 NOISY = """
@@ -384,8 +401,6 @@ def test_nothing_is_loaded_for_what_cannot_be(more: str, place: Path, capsys: py
 
 
 def test_a_curve_of_none_is_no_curve() -> None:
-    import torch
-
     x, y = torch.rand(4, 3), torch.zeros(4, dtype=torch.int64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
