@@ -2,10 +2,9 @@
 
 import hashlib
 import json as jsonlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +16,7 @@ from signstep.auditing.result import Result
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.candidates import Candidate, candidates_of
+from signstep.cli.compare_asked import check, check_against, refuse_all_but, refuse_useless
 from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.first import look_first, refuse_missing
 from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, request_of, spread
@@ -26,15 +26,13 @@ from signstep.cli.work import output_folder
 from signstep.data import DataSource
 from signstep.domains.case import Request
 from signstep.domains.image.case import opened_data, threat_of
-from signstep.domains.image.declared import declared_beside, in_order_of, refuse_unheeded, said
+from signstep.domains.image.declared import declared_beside, in_order_of
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
-from signstep.importing import current_folder_importable, imported_object, is_spec
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
 from signstep.messages import Arg
 from signstep.model.declaration import Model
-from signstep.registry import nearest
 from signstep.train.loop import Moment, fit
 from signstep.train.settings import Settings
 from signstep.train.variants import with_knobs
@@ -107,11 +105,11 @@ def compare(
 ) -> None:
     """Compare."""
     if not model and not recipe:
-        _refuse_all_but(context, ("results", "against", "out", "json"))
+        refuse_all_but(context, ("results", "against", "out", "json"))
     found = _read(results or [])
     settings = with_knobs(Settings(epochs=30, seed=seed), set or [])
     candidates = candidates_of(model or [], recipe or [], settings, _MODEL if recipe and data.data is None else None)
-    _check(candidates, found, recipe, {"data": data.data, "test": test, "set": set, "threat": threat, "limit": limit})
+    check(candidates, found, recipe, {"data": data.data, "test": test, "set": set, "threat": threat, "limit": limit})
     quiet = aside()
     if not candidates:
         compared = compare_all(found, against=against)
@@ -120,14 +118,14 @@ def compare(
                 _write(compared, folder)
         told(_text(compared, as_json=json))
         return
-    _check_against(against, (*found, *(candidate.name for candidate in candidates)))
+    check_against(against, (*found, *(candidate.name for candidate in candidates)))
     request = replace(request_of(reading, data), limit=limit, threat=threat, box=o.box_of(box, "of the data"))
     climbed = o.ladder_of([ladder])
     begun = [f"{candidate.folder}/{name}" for candidate in candidates for name in ("log.csv", "report/result.json")]
     marks = (*_MARKS, *begun)
     look_first(request, ladder=climbed, out=(out or _OUT, marks))
     where = machine.ready()
-    _refuse_useless(request, candidates)
+    refuse_useless(request, candidates)
     if recipe:
         asked = replace(request, data=request.data or _DATA, split=request.split or "train")
         source = opened(asked, asked=request.split is not None)
@@ -266,74 +264,6 @@ class _Ring:
         )
         self.notes = (*self.notes, *(f"{candidate.name}: {note}" for note in trained.notes if "went on" not in note))
         return True
-
-
-def _check(
-    candidates: tuple[Candidate, ...], found: dict[str, Result], recipe: list[str] | None, given: dict[str, Any]
-) -> None:
-    if len(candidates) + len(found) < 2:
-        raise InputError(f"compare got {len(candidates) + len(found)} result", remedy="pass two or more")
-    for candidate in candidates:
-        if candidate.name in found:
-            raise InputError(
-                f"the name {candidate.name!r} comes twice", remedy="write NAME=... with a name of its own for each"
-            )
-    if not candidates or not recipe:
-        useless = ("test", "set", "limit", *(() if candidates else ("data", "threat")))
-        for name in useless:
-            if given[name] not in (None, [], ()):
-                needs = (Arg("recipe"),) if candidates else (Arg("model"), "or", Arg("recipe"))
-                raise InputError(Arg(name), "has no effect without", *needs, remedy="pass these, or drop it")
-    if candidates and given["data"] is None and (not recipe or given["test"]):
-        raise InputError(
-            Arg("model", candidates[0].network.spec), "needs data to be audited on", remedy=("pass", Arg("data"))
-        )
-
-
-def _refuse_all_but(context: typer.Context, heeded: Sequence[str]) -> None:
-    """See that no option is typed that has no effect where results alone are compared.
-
-    Raises:
-        InputError: one is.
-    """
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name not in heeded and source is not None and source.name == "COMMANDLINE":
-            raise InputError(
-                Arg(name),
-                "has no effect without",
-                Arg("model"),
-                "or",
-                Arg("recipe"),
-                remedy="pass these, or drop it: results are compared as they are",
-            )
-
-
-def _check_against(against: str | None, names: Sequence[str]) -> None:
-    if against is not None and against not in names:
-        near = nearest(against, names)
-        remedy = f"did you mean {near!r}?" if near else f"pass one of {', '.join(names)}"
-        raise InputError(Arg("against", against), "is none of the results", remedy=remedy)
-
-
-def _refuse_useless(request: Request, candidates: Sequence[Candidate]) -> None:
-    """See that weights are there, and that what the options declare is of use for one of the models at least.
-
-    All that before the first is audited.
-
-    Raises:
-        InputError: all declare it themselves.
-        LoadError: a model cannot be opened.
-    """
-    networks = dict.fromkeys(candidate.network for candidate in candidates)
-    for network in networks:
-        if network.weights is not None:
-            refuse_missing("", network.weights)
-        if is_spec(network.spec):
-            with current_folder_importable():
-                imported_object(network.spec)  # raises: a name that is not there is said before hours of work
-    if said(request):
-        refuse_unheeded(request, [one.load(trust=request.trust, mode=request.mode) for one in networks])
 
 
 def _read(given: list[str]) -> dict[str, Result]:
