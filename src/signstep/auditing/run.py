@@ -62,7 +62,7 @@ class Curve:
             case, from their one run. Not for ladders, whose rungs meet the survivors.
     """
 
-    levels: bool | Sequence[float] = True
+    levels: bool | Sequence[float] | None = True
     attacks: Sequence[str] = _NOISE
 
 
@@ -100,7 +100,7 @@ def audit(
     threat: Threat,
     attacks: Sequence[str | Attack] | None = None,
     ladder: str | Sequence[str | Attack | Rung] | None = None,
-    curve: bool | Sequence[float] | Curve = True,
+    curve: bool | Sequence[float] | Curve | None = True,
     mean: Statistic = None,
     std: Statistic = None,
     engine: Engine | None = None,
@@ -123,7 +123,7 @@ def audit(
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
             fgsm and pgd.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
-        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False for none; or a `Curve` that traces
+        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve` that
             other attacks too.
         mean: of a bare network: it wants (x - mean) / std. Anything else about it is said by an `ss.Model`.
         std: see ``mean``.
@@ -523,13 +523,13 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
     return torch.stack(rows_)
 
 
-def levels_of(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
+def levels_of(curve: bool | Sequence[float] | None, threat: Threat) -> tuple[float, ...]:
     """The sizes of the security curve.
 
     Raises:
         InputError: they do not rise, or there is no size to measure them by.
     """
-    if isinstance(curve, bool):
+    if curve is None or isinstance(curve, bool):
         eps = _single(threat)
         if not curve or eps is None or eps == 0:
             return ()

@@ -25,6 +25,7 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, check_written, dump_config
 from signstep.cli.domain import DomainName, SchemaFile, check_options, check_recipes
+from signstep.cli.first import look_first, named_attacks, refuse_missing
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
@@ -70,7 +71,7 @@ Examples:
 """
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Attack a data set, print what was found, write a report.", help=_HELP)
 @spread
 def audit(
     context: typer.Context,
@@ -149,17 +150,27 @@ def audit(
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
-    asked = search_of(search, rule=rule, reading=model, budget=budget)
-    case = find_domain(domain).case(
-        replace(request_of(model, data, batch, threat, search=asked, schema=schema), ignore=tuple(ignore_column or ()))
+    request = replace(request_of(model, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ()))
+    if curve not in ("auto", "none"):
+        o.numbers(curve, "curve")
+    traced = named_attacks(None if curve_attack == ["none"] else curve_attack)
+    look_first(
+        request,
+        domain=domain,
+        attacks=(*(chosen or ()), *traced),
+        ladder=climbed,
+        search=search,
+        out=(out, _MARKS),
     )
+    asked = search_of(search, rule=rule, reading=model, budget=budget)
+    case = find_domain(domain).case(replace(request, search=asked))
     if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
         context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
     # Batches are planned on the model where it will be.
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
     evidence = Evidence(limit=save_points * 2**20)
-    with output_folder(out, marks=("SHA256SUMS", "result.json")) as folder:
+    with output_folder(out, marks=_MARKS) as folder:
         check_folder(folder)
         say(quiet, *case.said)
         with progress(quiet, _count(case.total, part), "auditing") as advance, interruptible():
@@ -200,11 +211,14 @@ def _told(result: Result, *, json: bool) -> Iterator[None]:
 
 def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
     findings = examine(result, settings.ignore)
-    say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
+    for finding in findings:
+        noted(str(finding))
+    say(quiet, f"report: {folder / 'index.html'}")
     if result.partial:
         raise typer.Exit(130)
 
 
+_MARKS = ("SHA256SUMS", "result.json")
 _NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under")
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
@@ -232,7 +246,10 @@ def write_folder(
 def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise InputError(Arg("fail_under", fail_under), remedy="pass a share between 0 and 1, such as 0.4 for 40 %")
-    return None if baseline is None else Result.load(baseline)
+    if baseline is None:
+        return None
+    refuse_missing("baseline", baseline)
+    return Result.load(baseline)
 
 
 def _gates(result: Result, fail_under: float | None, before: Result | None) -> tuple[Gate, ...]:
