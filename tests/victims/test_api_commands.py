@@ -325,7 +325,7 @@ def test_an_attack_that_needs_gradients_names_what_does_not(api: Api, run: Run) 
         (("--model", "https://"), "is no address that can be asked"),
         (
             ("--model", "https://host.example/p", "--weights", "w.pt"),
-            "whole model with its own weights, got weights=w.pt",
+            "--weights w.pt does not exist",
         ),
         (("--model", "apinets:net", "--endpoint", "victim.toml"), "--endpoint victim.toml describes an address"),
         (("--model", "apinets:net", "--max-requests", "5"), "--max-requests 5 bounds what an address is asked"),
