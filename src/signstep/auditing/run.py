@@ -14,6 +14,7 @@ from signstep.attacks.recipes import RECIPES, canonical, defined_for, needs_of, 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
+from signstep.auditing.look import Look
 from signstep.auditing.memory import planned_rows
 from signstep.auditing.record import aside_note
 from signstep.auditing.result import Result
@@ -159,6 +160,7 @@ def audit(
     tally = Tally([name for name, _ in plan.chosen], levels_of(drawn.levels, threat), [name for name, _ in traced])
     tally.rayless = rayless
     key = Key(search.seed)
+    look = Look(declared, threat, search, sharded=run.shard is not None)
     interrupted = False
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
@@ -166,6 +168,7 @@ def audit(
         here = _sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
         question = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
         tally.randomness = question.randomness
+        look.begin(question, part, labels)
         if plan.ladder is None:
             _attack_all(question, plan.chosen, key, tally)
         else:
@@ -175,7 +178,9 @@ def audit(
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
+        before = tally.examples
         _finish(question, traced, subject.oracle, key, tally, run.evidence)
+        look.add(question, part, labels, before)
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
@@ -211,6 +216,7 @@ def audit(
             "seed": search.seed,
             "device": str(where),
             "shard": None if run.shard is None else list(run.shard),
+            **({} if interrupted or tally.ended else look.terms()),
             **({"left_out": stream.left_out} if stream.left_out else {}),
         },
         notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks, *(f"model: {n}" for n in declared.notes)),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from signstep.auditing.checks import Book, Check
+from signstep.auditing.input_spaces import TERM
 from signstep.auditing.result import Result
 
 # What every record states; those of domains add two.
@@ -36,7 +37,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out",)
+AT_TIMES = ("left_out", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -66,6 +67,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "shard": (list, type(None)),
     "left_out": (dict,),
+    TERM: (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
 }

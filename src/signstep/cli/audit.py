@@ -35,6 +35,7 @@ from signstep.cli.groups import (
     search_of,
     spread,
 )
+from signstep.cli.option_names import words_of
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
 from signstep.domains import IMAGES, Case, audit_case
@@ -172,7 +173,7 @@ def audit(
         result = with_sections(result, section or ())
         with _told(result, json=json):
             _written(context, result, evidence, folder, settings)
-    _said(quiet, result, folder, settings)
+    _said(context, quiet, result, folder, settings)
     _gate(result, fail_under, before)
 
 
@@ -197,9 +198,9 @@ def _told(result: Result, *, json: bool) -> Iterator[None]:
     told(result.to_json() if json else table(result))
 
 
-def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
-    findings = examine(result, settings.ignore)
-    say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
+def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
+    findings, words = examine(result, settings.ignore), words_of(context.command)
+    say(quiet, *(finding.said(words) for finding in findings), f"report: {folder / 'index.html'}")
     if result.partial:
         raise typer.Exit(130)
 

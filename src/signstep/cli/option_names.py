@@ -1,7 +1,7 @@
 """Messages in the words of the command line: what the API calls an argument is here an option."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike, fspath
 from typing import Any
@@ -51,6 +51,11 @@ def options_by_argument(command: Any) -> dict[str, Any]:
         if known:
             options[argument] = options[known[0]]
     return options
+
+
+def words_of(command: Any) -> Callable[[Message], str]:
+    """How messages are written for those who typed a command, as click knows it."""
+    return partial(in_options, options=options_by_argument(command))
 
 
 def command_of(words: Sequence[str], group: Any) -> Any:
