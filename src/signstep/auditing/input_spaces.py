@@ -1,8 +1,8 @@
 """Input spaces that models are commonly trained in, and which of them fits a record better than the declared one.
 
-Whoever leaves out ``mean`` and ``std`` gets a number all the same: that of a model which sees other pictures than those
-it was trained on. `signstep.auditing.look` asks the model in the spaces of `TABLE`, on a few examples; what it wrote into
-the record is judged here, by counts alone. Nothing here asks a model.
+Whoever leaves out ``mean`` and ``std`` gets a number all the same: that of a model which sees other pictures than
+those it was trained on. `signstep.auditing.look` asks the model in the spaces of `TABLE`, on a few examples; what it
+wrote into the record is judged here, by counts alone. Nothing here asks a model.
 """
 
 from collections import Counter
@@ -149,16 +149,31 @@ def fit_of(record: Record) -> Fit | None:
     Far better: 20 points of the examples that were asked, also than one answer for all would be, and a chance below
     0.001 that the same examples differ so much by luck.
     """
+    found = _read(record)
+    return None if found is None else best(*found)
+
+
+def sound(record: Record) -> bool:
+    """Whether the term of a record, where it has one, says what such a term can say."""
+    return TERM not in record.terms or _read(record) is not None
+
+
+def _read(record: Record) -> tuple[dict[str, str], str, list[int]] | None:
+    """Letters by space, those of the declared one, and labels, from a record that anybody may have written."""
     check, labels, clean = record.terms.get(TERM), record.per_example.labels, record.per_example.clean
-    if not isinstance(check, dict) or len(labels) != len(clean):
+    if not isinstance(check, dict) or set(check) != {"rows", "right", "most"} or len(labels) != len(clean):
         return None
-    rows, right = check.get("rows"), check.get("right")
-    sound = isinstance(rows, list) and rows and isinstance(right, dict) and len(right) <= AT_MOST
-    if not sound or any(type(row) is not int or not 0 <= row < len(clean) for row in rows):
+    rows, right, most = check["rows"], check["right"], check["most"]
+    if not isinstance(rows, list) or not isinstance(right, dict) or most not in range(EXAMPLES + 1):
         return None
-    if any(name not in KNOWN or not isinstance(part, str) or len(part) != len(rows) for name, part in right.items()):
+    if not 0 < len(rows) <= most or not 0 < len(right) <= AT_MOST:
         return None
-    return best(right, "".join(clean[row] for row in rows), [labels[row] for row in rows])
+    if any(type(row) is not int or not 0 <= row < len(clean) for row in rows) or len({*rows}) < len(rows):
+        return None
+    for name, letters in right.items():
+        if name not in KNOWN or not isinstance(letters, str) or len(letters) != len(rows) or not {*letters} <= {*"rw"}:
+            return None
+    return right, "".join(clean[row] for row in rows), [labels[row] for row in rows]
 
 
 def best(right: Mapping[str, str], declared: str, labels: Sequence[int]) -> Fit | None:
@@ -188,7 +203,7 @@ def _fit(space: KnownSpace, right: str, declared: str, labels: Sequence[int], tr
 
 
 def merged(checks: Sequence[Any], examples: Examples, seed: int) -> dict[str, Any] | None:
-    """What a whole audit has of the looks of its shards, each of which kept its own lowest; None where it would have none.
+    """What a whole audit has of the looks of its shards, each of which kept its own lowest; None where that is nothing.
 
     Args:
         checks: the term of each shard, in their order; shard i of n has every n-th example from the i-th on.
@@ -222,5 +237,5 @@ def _said(name: str, values: tuple[float, ...]) -> Arg:
     """A statistic as it is passed, one number where one does."""
     if len(set(values)) == 1:
         value = values[0]
-        return Arg(name, value, shown="1/255") if value == 1 / 255 else Arg(name, round(value, 6))
+        return Arg(name, value, shown="1/255" if value == 1 / 255 else f"{value:.6g}")
     return Arg(name, tuple(round(value, 6) for value in values))

@@ -7,7 +7,7 @@ verdict. `signstep.auditing.input_spaces` has the spaces and judges the answers.
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,8 +35,18 @@ from signstep.model.subject import Question
 _NEAR = 2e-3  # of a mean or std in [0, 1]: two spaces that a model cannot tell apart
 
 
+class _Kept(NamedTuple):
+    """An example that may be asked: its place among all, its row, what it is, and whether it is right as declared."""
+
+    rank: int
+    row: int
+    x: Tensor
+    label: int
+    letter: str
+
+
 class Look:
-    """The examples that are kept for it on the way through an audit: those whose draws are the lowest.
+    """The examples that are kept for it on the way through an audit: those whose ranks are the lowest.
 
     A shard keeps the lowest of its own, so that the lowest of the whole are among those of its shards.
 
@@ -50,80 +60,70 @@ class Look:
     def __init__(self, model: Model, threat: Threat, search: Search, *, sharded: bool = False) -> None:
         self._model, self._seed, self._sharded = model, search.seed, sharded
         self._box = _box(model, threat, search)
-        self._kept: list[tuple[int, int, Tensor, int, str]] = []  # rank, row, input, label, letter as declared
+        self._kept: list[_Kept] = []
         self._begun = False
 
-    def begin(self, question: Question, x: Tree, y: Tensor | None) -> None:
-        """Before the first batch is attacked: warn at once where another space fits far better."""
-        if self._begun:
-            return
+    def begin(self, question: Question, x: Tree, y: Tensor | None) -> Question:
+        """The question as it is; before the first batch is attacked, warn where another space fits far better."""
+        if not self._begun and self._box is not None:
+            right, declared, labels = self._asked(_lowest([], self._pictures(question, x, y, 0)))
+            fit = best(right, declared, labels)
+            if fit is not None:
+                told = fit.message(*self._box)
+                text = "the model seems to want other inputs:"
+                warnings.warn(SignstepWarning(text, *told.parts, remedy=told.cure), stacklevel=2)
         self._begun = True
-        if not self._suits(question, x, y):
-            return
-        first = self._lowest([], question, x, y, 0)
-        right, declared, labels = self._asked(first)
-        fit = best(right, declared, labels) if right else None
-        if fit is not None and self._box is not None:
-            told = fit.message(*self._box)
-            warnings.warn(
-                SignstepWarning("the model seems to want other inputs:", *told.parts, remedy=told.cure), stacklevel=2
-            )
+        return question
 
     def add(self, question: Question, x: Tree, y: Tensor | None, rows: int) -> None:
         """A batch that has been attacked, after so many rows."""
-        if self._suits(question, x, y):
-            self._kept = self._lowest(self._kept, question, x, y, rows)
+        self._kept = _lowest(self._kept, self._pictures(question, x, y, rows))
 
     def terms(self) -> dict[str, Any]:
         """The term of the record: the answers in other spaces, where any could be far better; else nothing."""
-        kept = sorted(self._kept, key=lambda entry: entry[1])
+        kept = sorted(self._kept, key=lambda entry: entry.row)
         right, _, _ = self._asked(kept)
         if not right:
             return {}
-        most = examples_of(kept[0][2].numel())
-        return {TERM: {"rows": [row for _, row, *_ in kept], "right": right, "most": most}}
+        return {TERM: {"rows": [entry.row for entry in kept], "right": right, "most": examples_of(kept[0].x.numel())}}
 
-    def _suits(self, question: Question, x: Tree, y: Tensor | None) -> bool:
-        """Whether these are labelled pictures of classes, and a question costs nothing but time."""
-        if self._box is None or y is None or question.wrong is None or question.labels_predicted:
-            return False
-        if not isinstance(x, Tensor) or x.ndim != 4 or x.shape[1] not in (1, 3) or not x.is_floating_point():
-            return False
-        return isinstance(question.problem.task, Multiclass)
-
-    def _lowest(
-        self, kept: Sequence[tuple[int, int, Tensor, int, str]], question: Question, x: Tree, y: Tensor | None, rows: int
-    ) -> list[tuple[int, int, Tensor, int, str]]:
-        assert isinstance(x, Tensor) and y is not None and question.wrong is not None
-        ranks = [rank(self._seed, identity & (2**64 - 1)) for identity in question.problem.ids.tolist()]
-        found = [(rank, rows + at, at) for at, rank in enumerate(ranks)]
-        most = examples_of(x[0].numel())
-        chosen = sorted([*((*entry[:2], None) for entry in kept), *found], key=lambda entry: entry[:2])[:most]
-        before = {entry[1]: entry for entry in kept}
+    def _pictures(self, question: Question, x: Tree, y: Tensor | None, rows: int) -> list[_Kept]:
+        """The rows of a batch of labelled pictures of classes; nothing of another one."""
+        labelled = self._box is not None and y is not None and not question.labels_predicted
+        classes = isinstance(question.problem.task, Multiclass)
+        if not labelled or not classes or question.wrong is None or y is None or not isinstance(x, Tensor):
+            return []
+        if x.ndim != 4 or x.shape[1] not in (1, 3) or not x.is_floating_point():
+            return []
         wrong, labels = question.wrong.tolist(), y.tolist()
         return [
-            # A copy: a part of a batch would keep the whole of it.
-            before[row] if at is None else (rank, row, x[at].detach().clone(), int(labels[at]), "rw"[int(wrong[at])])
-            for rank, row, at in chosen
+            _Kept(rank(self._seed, identity & (2**64 - 1)), rows + at, x[at], int(labels[at]), "rw"[int(wrong[at])])
+            for at, identity in enumerate(question.problem.ids.tolist())
         ]
 
-    def _asked(
-        self, kept: Sequence[tuple[int, int, Tensor, int, str]]
-    ) -> tuple[dict[str, str], str, list[int]]:
+    def _asked(self, kept: Sequence[_Kept]) -> tuple[dict[str, str], str, list[int]]:
         """Letters by space, those of the declared one, and the labels."""
-        declared, labels = "".join(entry[4] for entry in kept), [entry[3] for entry in kept]
+        declared, labels = "".join(entry.letter for entry in kept), [entry.label for entry in kept]
         if not kept or self._box is None:
             return {}, declared, labels
-        x, y = torch.stack([entry[2] for entry in kept]), torch.tensor(labels)
-        tried = list(others(self._model, tuple(x.shape[1:]), self._box))
+        tried = list(others(self._model, tuple(kept[0].x.shape), self._box))
         if not self._sharded and not possible(declared, labels, len(tried)):
             return {}, declared, labels
+        x, y = torch.stack([entry.x for entry in kept]), torch.tensor(labels)
         return {space.name: _letters(model, x, y) for space, model in tried}, declared, labels
 
 
-def others(
-    model: Model, shape: tuple[int, ...], box: tuple[float, float]
-) -> Iterator[tuple[KnownSpace, Model]]:
+def _lowest(kept: Sequence[_Kept], more: Sequence[_Kept]) -> list[_Kept]:
+    """Those of the lowest ranks, of both."""
+    if not more:
+        return [*kept]
+    chosen = sorted([*kept, *more], key=lambda entry: (entry.rank, entry.row))[: examples_of(more[0].x.numel())]
+    before = {entry.row for entry in kept}
+    # A copy: a part of a batch would keep the whole of it.
+    return [entry if entry.row in before else entry._replace(x=entry.x.detach().clone()) for entry in chosen]
+
+
+def others(model: Model, shape: tuple[int, ...], box: tuple[float, float]) -> Iterator[tuple[KnownSpace, Model]]:
     """The model declared in every known space that suits its inputs and is not the declared one, `AT_MOST` of them.
 
     Args:
@@ -202,11 +202,8 @@ def _box(model: Model, threat: Threat, search: Search) -> tuple[float, float] | 
     Nothing is asked of what is asked alone, since questions may cost; nor where units are not those of a box with two
     ends, or where what happens to inputs on the way is declared.
     """
-    known = isinstance(threat, ThreatModel) and isinstance(threat.low, float) and isinstance(threat.high, float)
     asked_alone = getattr(model.network, "gradients", None) is False
-    if not known or asked_alone or search.budget != "raw" or model.transform is not None:
+    if not isinstance(threat, ThreatModel) or asked_alone or search.budget != "raw" or model.transform is not None:
         return None
-    assert isinstance(threat, ThreatModel) and isinstance(threat.low, float) and isinstance(threat.high, float)
-    return (threat.low, threat.high) if threat.high > threat.low else None
-
-
+    low, high = threat.low, threat.high
+    return (low, high) if isinstance(low, float) and isinstance(high, float) and high > low else None

@@ -153,22 +153,19 @@ def audit(
     where = home.device if run.device is None else torch.device(run.device)
     size = _size(declared, data, where)
     stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignore)
-    began = time.perf_counter()
+    began, interrupted = time.perf_counter(), False
     rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
     # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
     traced = [] if rayless and tuple(drawn.attacks) == _NOISE else plan.traced
     tally = Tally([name for name, _ in plan.chosen], levels_of(drawn.levels, threat), [name for name, _ in traced])
     tally.rayless = rayless
-    key = Key(search.seed)
-    look = Look(declared, threat, search, sharded=run.shard is not None)
-    interrupted = False
+    key, look = Key(search.seed), Look(declared, threat, search, sharded=run.shard is not None)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
         here = _sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
-        question = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
-        tally.randomness = question.randomness
-        look.begin(question, part, labels)
+        asked = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
+        question, tally.randomness = look.begin(asked, part, labels), asked.randomness
         if plan.ladder is None:
             _attack_all(question, plan.chosen, key, tally)
         else:
@@ -178,9 +175,8 @@ def audit(
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
-        before = tally.examples
         _finish(question, traced, subject.oracle, key, tally, run.evidence)
-        look.add(question, part, labels, before)
+        look.add(question, part, labels, tally.examples - rows(part))
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
