@@ -152,7 +152,13 @@ def audit(
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
     size = _size(declared, data, where)
-    stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignore)
+    stream = Batches(
+        data,
+        size,
+        home=Home(device=torch.device("cpu"), dtype=home.dtype),
+        ignore=ignore,
+        classes=declared.classes,
+    )
     began, interrupted = time.perf_counter(), False
     rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
     # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
