@@ -168,9 +168,8 @@ def main(arguments: list[str] | None = None) -> None:
     judged = {
         name: Judged.of(network, picture, source, target, given.views, given.seed) for name, picture in shown.items()
     }
-    print(
-        f"{given.sign} -> {given.target}, tape on {float(mask.float().mean()):.0%} of the picture, {given.views} fresh views"
-    )
+    share = float(mask.float().mean())
+    print(f"{given.sign} -> {given.target}, tape on {share:.0%} of the picture, {given.views} fresh views")
     for name, seen in judged.items():
         print(f"  {name:<28}  {given.target}: {seen.wanted}")
         print(f"  {'':<28}  {given.sign}: {seen.kept}")
