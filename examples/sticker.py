@@ -86,13 +86,13 @@ def trained(steps: int, seed: int) -> nn.Module:
             *(nn.Conv2d(32, 64, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(64 * 16, len(SIGNS))),
         )
         colours = [tuple(torch.randint(40, 216, (3,)).tolist()) for _ in range(12)]
-        x = torch.stack([sign(name, colour) for colour in colours for name in SIGNS])  # type: ignore[arg-type]
+        x = torch.stack([sign(name, colour) for colour in colours for name in SIGNS])
         y = torch.arange(len(SIGNS)).repeat(len(colours))
         optimiser = torch.optim.Adam(network.parameters(), 2e-3)
         for step in range(steps):
             seen = views(x, Key(seed).fold("training", step))
             optimiser.zero_grad()
-            nn.functional.cross_entropy(network(seen), y).backward()
+            torch.autograd.backward([nn.functional.cross_entropy(network(seen), y)])
             optimiser.step()
     return network.eval()
 

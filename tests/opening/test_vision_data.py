@@ -30,7 +30,9 @@ def folder(tmp_path: Path) -> Path:
 
 def read(data: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
     found = list(Batches(data, 4, **options))
-    return torch.cat([x for x, _ in found]), torch.cat([y for _, y in found if y is not None])
+    return torch.cat([x for x, _ in found if isinstance(x, torch.Tensor)]), torch.cat(
+        [y for _, y in found if y is not None]
+    )
 
 
 @pytest.mark.vision

@@ -21,7 +21,7 @@ from signstep.engine.tree import Tree, rows, tree_map
 from signstep.errors import InputError, LabelError, SignstepError
 from signstep.messages import Arg
 
-Data: TypeAlias = Iterable[tuple[Any, Any]] | tuple[Any, Any] | Dataset[Any]
+Data: TypeAlias = Iterable[tuple[Any, Any] | Mapping[str, Any]] | tuple[Any, Any] | Dataset[Any]
 
 Batch: TypeAlias = tuple[Tree, Tensor | None]
 

@@ -292,6 +292,6 @@ def _picture_columns(schema: Any) -> list[str]:
     return [part.name for part in schema if types.is_struct(part.type) and is_picture(part.type)]
 
 
-def _named(names: Sequence[str], value: Any) -> str | None:
+def _named(names: Sequence[str], value: Any) -> Any:
     """The name of a class number; none for the -1 that stands for a label unknown."""
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
