@@ -107,6 +107,9 @@ def test_each_space_is_found_where_it_is_the_truth(
     assert fit is not None
     assert (fit.space.name, fit.right) == (truth.name, EXAMPLES)
     assert "SS206" in [finding.code for finding in examine(found)]
+    assert ("in the place of those declared" in str(fit.message(0.0, 1.0, stated=True))) is (
+        truth.name not in ("unit", "bgr")
+    )
     # What the finding says to pass makes the model right.
     if not truth.flipped:
         told = fit.message(0.0, 1.0)

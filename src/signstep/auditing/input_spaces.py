@@ -116,21 +116,22 @@ class Fit:
     declared: int
     chance: float
 
-    def message(self, low: float, high: float) -> Message:
+    def message(self, low: float, high: float, *, stated: bool = False) -> Message:
         """What was seen, and what to pass.
 
         Args:
             low: the lower end of the box, in raw units.
             high: the upper end.
+            stated: whether mean and std are declared, by whoever asks or by the model's own file.
         """
         seen = (
             f"of {self.asked} examples {self.declared} are right as declared "
             f"({_percent(self.declared, self.asked)}) and {self.right} with {self.space.title} "
             f"({_percent(self.right, self.asked)}; chance {self.chance:.1e})"
         )
-        return Message(seen, remedy=self._remedy(low, high))
+        return Message(seen, remedy=self._remedy(low, high, stated=stated))
 
-    def _remedy(self, low: float, high: float) -> tuple[Part, ...]:
+    def _remedy(self, low: float, high: float, *, stated: bool) -> tuple[Part, ...]:
         found = self.space.raw(low, high)
         flip = "let the network turn the channels round, net(x.flip(1))"
         if found is None:
@@ -139,7 +140,8 @@ class Fit:
         if not any(mean) and set(std) == {1.0}:
             passed: tuple[Part, ...] = ("pass no", Arg("mean"), "and", Arg("std"))
         else:
-            passed = ("pass", _said("mean", mean), _said("std", std))
+            place = ("in the place of those declared",) if stated else ()
+            passed = ("pass", _said("mean", mean), _said("std", std), *place)
         return (*passed, f"and {flip}") if self.space.flipped else passed
 
 

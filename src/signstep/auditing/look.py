@@ -69,7 +69,7 @@ class Look:
             right, declared, labels = self._asked(_lowest([], self._pictures(question, x, y, 0)))
             fit = best(right, declared, labels)
             if fit is not None:
-                told = fit.message(*self._box)
+                told = fit.message(*self._box, stated=self._model.mean is not None)
                 text = "the model seems to want other inputs:"
                 warnings.warn(SignstepWarning(text, *told.parts, remedy=told.cure), stacklevel=2)
         self._begun = True

@@ -109,7 +109,8 @@ def _other_space(record: Record) -> str | Message:
         return ""
     ends = [part.get(name) for name in ("low", "high")] if isinstance(part, dict) else [None]
     whole = len(ends) == 2 and all(type(end) in (int, float) for end in ends)
-    return fit.message(*ends) if whole else fit.message(0.0, 1.0)
+    stated = (record.terms.get("input_space") or {}).get("mean") is not None
+    return fit.message(*(ends if whole else (0.0, 1.0)), stated=stated)
 
 
 def _looked(wrong: int) -> Record:
