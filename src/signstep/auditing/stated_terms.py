@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from signstep.auditing.checks import Book, Check
+from signstep.auditing.input_spaces import TERM, sound
 from signstep.auditing.result import Result
 
 # What every record states; those of domains add two.
@@ -36,7 +37,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out",)
+AT_TIMES = ("left_out", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -66,6 +67,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "shard": (list, type(None)),
     "left_out": (dict,),
+    TERM: (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
 }
@@ -106,6 +108,7 @@ def _agree(result: Result, book: Book) -> None:
         f"left_out is {terms.get('left_out')}",
     )
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
+    book.need(sound(result), f"{TERM} is none")
     shard = terms["shard"]
     whole = shard is None or (len(shard) == 2 and all(type(part) is int for part in shard) and 0 <= shard[0] < shard[1])
     book.need(whole, f"shard is {shard}")
