@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from signstep.auditing.input_spaces import TERM, merged
 from signstep.auditing.knob import Knob, chosen
 from signstep.auditing.record import CurvePoint, Examples, worst_case
 from signstep.auditing.result import Result
@@ -17,7 +18,7 @@ from signstep.messages import Arg, Blank
 Item = TypeVar("Item")
 
 # Terms that may differ between the shards of one audit.
-_OWN = ("shard", "tolerance", "requests")
+_OWN = ("shard", "tolerance", "requests", TERM)
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -70,12 +71,7 @@ def merge(results: Sequence[Result]) -> Result:
         undetermined=letters.count("u"),
         attacks=entries,
         curves={**_added(shards, examples), **nearest_curves(examples, levels)},
-        terms={
-            **first.terms,
-            "shard": None,
-            "tolerance": max(shard.terms["tolerance"] for shard in shards),
-            **_asked(shards),
-        },
+        terms={**_terms(shards, examples), **_asked(shards)},
         notes=tuple(dict.fromkeys((*(note for shard in shards for note in shard.notes), *_unsaid(shards)))),
         versions=first.versions,
         seconds=round(sum(shard.seconds for shard in shards), 3),
@@ -114,6 +110,18 @@ def merge_points(shards: Sequence[Result], points: Sequence[Mapping[str, Tensor]
     joined = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
     order = joined["row"].argsort()
     return {name: part[order].contiguous() for name, part in joined.items()}
+
+
+def _terms(shards: Sequence[Result], examples: Examples) -> dict[str, Any]:
+    """The terms of the whole."""
+    first = shards[0].terms
+    looked = merged([shard.terms.get(TERM) for shard in shards], examples, first["seed"])
+    return {
+        **{name: value for name, value in first.items() if name != TERM},
+        "shard": None,
+        "tolerance": max(shard.terms["tolerance"] for shard in shards),
+        **({} if looked is None else {TERM: looked}),
+    }
 
 
 def _in_order(results: Sequence[Result]) -> list[Result]:

@@ -15,6 +15,7 @@ from signstep.auditing.asked import Asked
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
+from signstep.auditing.look import Look
 from signstep.auditing.memory import planned_rows
 from signstep.auditing.record import aside_note
 from signstep.auditing.result import Result
@@ -153,21 +154,26 @@ def audit(
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
     size = _size(declared, data, where)
-    stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignore)
-    began = time.perf_counter()
+    stream = Batches(
+        data,
+        size,
+        home=Home(device=torch.device("cpu"), dtype=home.dtype),
+        ignore=ignore,
+        classes=declared.classes,
+    )
+    began, interrupted = time.perf_counter(), False
     rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
     # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
     traced = [] if rayless and tuple(drawn.attacks) == _NOISE else plan.traced
     tally = Tally([name for name, _ in plan.chosen], levels_of(drawn.levels, threat), [name for name, _ in traced])
     tally.rayless = rayless
-    key = Key(search.seed)
-    interrupted = False
+    key, look = Key(search.seed), Look(declared, threat, search, sharded=run.shard is not None)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
         here = _sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
-        question = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
-        tally.randomness = question.randomness
+        asked = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
+        question, tally.randomness = look.begin(asked, part, labels), asked.randomness
         if plan.ladder is None:
             _attack_all(question, plan.chosen, key, tally)
         else:
@@ -178,6 +184,7 @@ def audit(
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
         _finish(question, traced, subject.oracle, key, tally, run.evidence)
+        look.add(question, part, labels, tally.examples - rows(part))
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
@@ -214,6 +221,7 @@ def audit(
                 "seed": search.seed,
                 "device": str(where),
                 "shard": None if run.shard is None else list(run.shard),
+                **({} if interrupted or tally.ended else look.terms()),
                 **({"left_out": stream.left_out} if stream.left_out else {}),
                 **asked[""].terms,
             },

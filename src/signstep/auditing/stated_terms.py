@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from signstep.auditing.checks import Book, Check
+from signstep.auditing.input_spaces import TERM, sound
 from signstep.auditing.result import Result
 
 # What every record states; those of domains add two.
@@ -36,7 +37,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out", "requests")
+AT_TIMES = ("left_out", "requests", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -67,6 +68,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "shard": (list, type(None)),
     "left_out": (dict,),
     "requests": (dict,),
+    TERM: (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
 }
@@ -109,6 +111,7 @@ def _agree(result: Result, book: Book) -> None:
     if "requests" in terms:
         _requests(terms["requests"], book)
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
+    book.need(sound(result), f"{TERM} is none")
     shard = terms["shard"]
     whole = shard is None or (len(shard) == 2 and all(type(part) is int for part in shard) and 0 <= shard[0] < shard[1])
     book.need(whole, f"shard is {shard}")

@@ -38,6 +38,7 @@ from signstep.cli.groups import (
     search_of,
     spread,
 )
+from signstep.cli.option_names import words_of
 from signstep.cli.requests import shown_once
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
@@ -195,7 +196,7 @@ def audit(
         result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))
         with _told(result, json=json):
             _written(context, result, evidence, folder, settings)
-    _said(quiet, result, folder, settings)
+    _said(context, quiet, result, folder, settings)
     _gate(result, fail_under, before)
 
 
@@ -220,10 +221,10 @@ def _told(result: Result, *, json: bool) -> Iterator[None]:
     told(result.to_json() if json else table(result))
 
 
-def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
-    findings = examine(result, settings.ignore)
-    for finding in findings:
-        noted(str(finding))
+def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
+    words = words_of(context.command)
+    for finding in examine(result, settings.ignore):
+        noted(finding.said(words))
     say(quiet, f"report: {folder / 'index.html'}")
     if result.partial:
         raise typer.Exit(130)
