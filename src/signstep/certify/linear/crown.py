@@ -1,0 +1,139 @@
+"""Margins of one example by CROWN: lines around every activation, each from bounds that were found the same way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from signstep.certify.bounds.interval import Interval
+from signstep.certify.linear.backward import Relaxed, Slopes, in_chunks, least, one_hot, relaxed
+from signstep.certify.linear.ball import Ball
+from signstep.certify.linear.program import Program
+from signstep.certify.linear.windows import Rows
+
+# Numbers in the coefficients that are held at once: 64 MB of them, some six times over.
+AT_ONCE = 2**23
+
+
+@dataclass(eq=False)
+class Bounded:
+    """What is known of one example: an interval for each step, and lines for activations and poolings."""
+
+    program: Program
+    ball: Ball
+    intervals: list[Interval]
+    lines: dict[int, Relaxed]
+
+    @classmethod
+    def of(cls, program: Program, ball: Ball) -> "Bounded":
+        """By intervals alone."""
+        found = cls(program, ball, program.intervals(ball.box), {})
+        found._relax()
+        return found
+
+    def refined(self) -> "Bounded":
+        """With the bounds of what activations and poolings take found by CROWN, from the first to the last.
+
+        Only numbers that the interval leaves open are asked for: of a rectifier those that may have either sign.
+        """
+        program, ball = self.program, self.ball
+        found = Bounded(program, ball, [], {})
+        needed = {place: later for later in program.steps if later.kind in ("bend", "pool") for place in later.sources}
+        loose = _looseness(program, ball)
+        for place, step in enumerate(program.steps):
+            if step.kind == "given":
+                found.intervals.append(ball.box)
+                continue
+            here = step.through(*(found.intervals[source] for source in step.sources))
+            before = self.intervals[place]
+            here = _narrower(here, before.low, before.high)
+            found.intervals.append(here)
+            if place in needed and loose[place] > _EXACT and step.kind != "stop":
+                found._refine(place, needed[place].bend is None)
+            if step.kind in ("bend", "pool"):
+                found.lines[place] = relaxed(step, found.intervals[step.sources[0]])
+        return found
+
+    def margins(self, ways: Tensor, shift: Tensor, slopes: Slopes | None = None) -> Tensor:
+        """Lower bounds of ways @ v + shift, v (D,) being the last step's outputs, for ways (S, D); (S,)."""
+        last = len(self.program.steps) - 1
+        rows = Rows(ways.view(len(ways), *self.program.steps[last].shape))
+        bound = least(self.program.steps, last, rows, self.lines, self.intervals, self.ball, slopes)
+        box = self.intervals[last]
+        plain = ways @ box.centre.flatten() - ways.abs() @ box.radius.flatten()
+        return torch.maximum(bound, plain) + shift
+
+    def _relax(self) -> None:
+        for place, step in enumerate(self.program.steps):
+            if step.kind in ("bend", "pool"):
+                self.lines[place] = relaxed(step, self.intervals[step.sources[0]])
+
+    def _refine(self, place: int, whole: bool) -> None:
+        """Tighten the interval of a step that an activation takes."""
+        here = self.intervals[place]
+        low, high = here.low.flatten(), here.high.flatten()
+        bends = [step.bend for step in self.program.steps if place in step.sources and step.bend is not None]
+        decided = low == high if whole or not bends else bends[0].decided(low, high)
+        for bend in bends[1:]:
+            decided = decided & bend.decided(low, high)
+        index = (~decided).nonzero().squeeze(1)
+        if not len(index):
+            return
+        steps = self.program.steps
+
+        def both(part: Tensor) -> Tensor:
+            rows = one_hot(steps[place], part, low)
+            twice = Rows(
+                torch.cat([rows.values, -rows.values]), None if rows.place is None else rows.place.repeat(2, 1)
+            )
+            bound = least(steps, place, twice, self.lines, self.intervals, self.ball)
+            return bound.view(2, -1).T
+
+        ends = in_chunks(both, index, self.program, place, AT_ONCE // 2)
+        shape = here.centre.shape
+        self.intervals[place] = _narrower(
+            here,
+            low.index_copy(0, index, ends[:, 0]).view(shape),
+            high.index_copy(0, index, -ends[:, 1]).view(shape),
+        )
+
+
+# Whether an interval is exact: number by number what may stand beside any other, exact, or more than there is.
+_FREE, _EXACT, _LOOSE = 0, 1, 2
+
+
+def _looseness(program: Program, ball: Ball) -> list[int]:
+    """Of each step: the interval of one linear map of a box is what CROWN gives of it."""
+    found: list[int] = []
+    for step in program.steps:
+        if step.kind == "given":
+            found.append(_FREE if ball.norm is None else _LOOSE)
+            continue
+        worst = max((found[source] for source in step.sources), default=_FREE)
+        alone = len(step.sources) == 1
+        if step.diagonal or step.kind in ("bend", "stop"):
+            found.append(worst if alone else _LOOSE)
+        elif step.kind == "affine":
+            found.append(_EXACT if alone and worst == _FREE else _LOOSE)
+        else:
+            found.append(_LOOSE)
+    return found
+
+
+def _narrower(part: Interval, low: Tensor, high: Tensor) -> Interval:
+    """What lies in both; where rounding leaves nothing, what was there."""
+    low, high = torch.maximum(part.low, low), torch.minimum(part.high, high)
+    empty = low > high
+    return Interval.between(torch.where(empty, part.low, low), torch.where(empty, part.high, high))
+
+
+def ways_of(program: Program, y: int, classes: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the last step's outputs: what z_y - z_k is, for each k of ``classes``: coefficients (S, D) and shifts (S,)."""
+    others = torch.tensor(list(classes), device=like.device)
+    if program.head is None:
+        size = int(torch.tensor(program.steps[-1].shape, device="cpu").prod())
+        eye = torch.eye(size, dtype=like.dtype, device=like.device)
+        return eye[y] - eye[others], like.new_zeros(len(others))
+    weight, bias = program.head.weight, program.head.bias
+    return weight[y] - weight[others], like.new_zeros(len(others)) if bias is None else bias[y] - bias[others]
