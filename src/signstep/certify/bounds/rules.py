@@ -28,6 +28,9 @@ _SILU_BOTTOM = -1.2784645
 # Softplus is cut to the identity at its threshold: a step down that float64 does not see from here on.
 _SEAMLESS = 20.0
 
+# Ways of enlarging whose weights are at least 0.
+_MEANS = ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area")
+
 
 def _linear(layer: nn.Linear, part: Interval) -> Interval:
     weight = layer.weight
@@ -220,10 +223,6 @@ def _enlarged(part: Interval, *args: Any, **kwargs: Any) -> Interval:
     if (args[2] if len(args) > 2 else kwargs.get("mode", "nearest")) not in _MEANS:
         raise TypeError("its weights have both signs")
     return part.shaped(lambda values: F.interpolate(values, *args, **kwargs))
-
-
-# Ways of enlarging whose weights are at least 0.
-_MEANS = ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area")
 
 
 def _averaged(part: Interval, *args: Any, **kwargs: Any) -> Interval:

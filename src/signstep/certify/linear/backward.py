@@ -10,7 +10,7 @@ from signstep.certify.bounds.interval import Interval
 from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.lines import Lines
 from signstep.certify.linear.program import Program, Step
-from signstep.certify.linear.windows import Rows, added, before_convolution
+from signstep.certify.linear.windows import Rows, added, before_convolution, first_convolution
 
 Slopes = Mapping[int, Tensor]
 """By step, slopes (S, ...) of the lines below, where they are free to be chosen."""
@@ -39,33 +39,32 @@ def relaxed(step: Step, inputs: Interval) -> Relaxed:
 
 def least(
     steps: Sequence[Step],
-    start: int,
-    rows: Rows,
+    begun: Mapping[int, Rows],
+    total: Tensor,
     lines: Mapping[int, Relaxed],
     intervals: Sequence[Interval],
     ball: Ball,
     slopes: Slopes | None = None,
 ) -> Tensor:
-    """Lower bounds of sum_i a_i v_i over the allowed inputs, v being the outputs of a step and a ``rows``; (S,).
+    """Lower bounds of sum_i a_i v_i + total over the allowed inputs, v being outputs of steps; (S,).
 
     Args:
         steps: of the network.
-        start: the place of the step whose outputs the coefficients are over.
-        rows: coefficients.
+        begun: by step, the coefficients a over its outputs.
+        total: (S,).
         lines: by step those of activations and poolings.
         intervals: of all steps; where a step stops the way back, its own is a box of new inputs.
         ball: the inputs.
         slopes: see `Slopes`.
     """
-    waiting: dict[int, Rows] = {start: rows}
-    total = rows.values.new_zeros(len(rows))
-    for place in range(start, -1, -1):
+    waiting: dict[int, Rows] = dict(begun)
+    for place in range(max(waiting), -1, -1):
         here = waiting.pop(place, None)
         if here is None:
             continue
         step = steps[place]
         if step.kind == "given":
-            total = total + ball.least(here.whole(step.shape).values)
+            total = total + ball.least(here)
             continue
         if step.kind == "stop":
             box = intervals[place]
@@ -84,18 +83,31 @@ def least(
 
 def _affine(step: Step, rows: Rows) -> tuple[list[Rows], Tensor]:
     """Coefficients over the inputs of an affine step, one for each, and what its offset adds."""
-    if isinstance(step.layer, nn.Conv2d) and step.layer.padding not in ("same",):
-        part = rows if rows.small(step.shape) else Rows(rows.whole(step.shape).values)
-        more = part.dot(step.offset) if step.layer.bias is not None else part.values.new_zeros(len(part))
-        back = before_convolution(part, step.layer, step.layer.weight, step.inputs[0])
-        return [back if back.small(step.inputs[0]) else Rows(back.whole(step.inputs[0]).values)], more
+    if step.direct:
+        assert isinstance(step.layer, nn.Conv2d)
+        more = _shifted(step, rows)
+        return [_seen(before_convolution(rows, step.layer, step.inputs[0]), step.inputs[0])], more
     if step.diagonal:
-        return [rows.scaled(scale) for scale in step.scales], rows.dot(step.offset)
+        return [rows.like(rows.values * rows.of(scale)) for scale in step.scales], rows.dot(step.offset)
     whole = rows.whole(step.shape)
     more = whole.dot(step.offset)
     if isinstance(step.layer, nn.Linear) and whole.values.ndim == 2:
         return [Rows(whole.values @ step.layer.weight)], more
     return [Rows(part.squeeze(1)) for part in step.pull(whole.values.unsqueeze(1))], more
+
+
+def _seen(rows: Rows, shape: tuple[int, ...]) -> Rows:
+    """Windows as they are where they are small, else whole."""
+    return rows if rows.small(shape) else rows.whole(shape)
+
+
+def _shifted(step: Step, rows: Rows) -> Tensor:
+    """What a convolution's bias adds."""
+    assert isinstance(step.layer, nn.Conv2d)
+    bias = step.layer.bias
+    if bias is None:
+        return rows.values.new_zeros(len(rows))
+    return rows.values.sum((1, 2) if rows.place is not None else (2, 3)) @ bias
 
 
 def _between(step: Step, rows: Rows, lines: Relaxed, slopes: Tensor | None) -> tuple[list[Rows], Tensor]:
@@ -104,12 +116,11 @@ def _between(step: Step, rows: Rows, lines: Relaxed, slopes: Tensor | None) -> t
         return _pooled(step, rows, lines)
     below = rows.of(lines.low_slope) if slopes is None else slopes
     values = rows.values
-    down, up = values.clamp(max=0), values.clamp(min=0)
-    more = Rows(down, rows.place, rows.stride, rows.offset).dot(lines.high_offset)
+    down = values.clamp(max=0)
+    more = rows.like(down).dot(lines.high_offset)
     if bool(lines.low_offset.any()):
-        more = more + Rows(up, rows.place, rows.stride, rows.offset).dot(lines.low_offset)
-    moved = up * below + down * rows.of(lines.high_slope)
-    return [Rows(moved, rows.place, rows.stride, rows.offset)], more
+        more = more + rows.like(values.clamp(min=0)).dot(lines.low_offset)
+    return [rows.like(torch.where(values > 0, below, rows.of(lines.high_slope)) * values)], more
 
 
 def _pooled(step: Step, rows: Rows, lines: Choice) -> tuple[list[Rows], Tensor]:
@@ -124,18 +135,27 @@ def _pooled(step: Step, rows: Rows, lines: Choice) -> tuple[list[Rows], Tensor]:
     return [Rows(found.view(len(values), *shape))], more
 
 
-def one_hot(step: Step, index: Tensor, like: Tensor) -> Rows:
-    """The outputs at flat places ``index`` (S,) of a step, one each."""
-    count, shape = len(index), step.shape
+def single(steps: Sequence[Step], at: int, index: Tensor, like: Tensor) -> tuple[dict[int, Rows], Tensor]:
+    """The outputs at flat places ``index`` (S,) of the step at ``at``, one each, and what is to be added to them (S,).
+
+    Of a convolution they are kernels over its inputs.
+    """
+    step = steps[at]
+    count, shape, zero = len(index), step.shape, like.new_zeros(len(index))
+    if step.direct:
+        assert isinstance(step.layer, nn.Conv2d)
+        rows = _seen(first_convolution(step.layer, index, shape, step.inputs[0]), step.inputs[0])
+        bias = step.layer.bias
+        channel = index // (shape[1] * shape[2])
+        return {step.sources[0]: rows}, zero if bias is None else bias[channel]
     if len(shape) != 3:
-        size = 1
-        for length in shape:
-            size *= length
-        return Rows(like.new_zeros(count, size).scatter(1, index.unsqueeze(1), 1.0).view(count, *shape))
+        size = _size(shape)
+        values = like.new_zeros(count, size).scatter(1, index.unsqueeze(1), 1.0)
+        return {at: Rows(values.view(count, *shape))}, zero
     channels, height, width = shape
     place = torch.stack([index % (height * width) // width, index % width], 1)
     values = like.new_zeros(count, channels).scatter(1, (index // (height * width)).unsqueeze(1), 1.0)
-    return Rows(values.view(count, channels, 1, 1), place)
+    return {at: Rows(values.view(count, 1, 1, channels), place)}, zero
 
 
 def in_chunks(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from signstep.certify.bounds.interval import Interval
+from signstep.certify.linear.windows import Rows
 
 # How many scales are tried where a ball and a box share a change between them; any of them gives a true bound.
 _SCALES = 24
@@ -29,13 +30,13 @@ class Ball:
     radius: float
     scale: Tensor
 
-    def least(self, values: Tensor) -> Tensor:
-        """Lower bounds of sum_i a_i u_i over the allowed inputs u, for coefficients (S, ...); (S,)."""
-        flat = values.flatten(1)
+    def least(self, rows: Rows) -> Tensor:
+        """Lower bounds of sum_i a_i u_i over the allowed inputs u, for coefficients a; (S,)."""
+        if self.norm is None:
+            return rows.dot(self.box.centre[0]) - rows.like(rows.values.abs()).dot(self.box.radius[0])
+        flat = rows.whole(tuple(self.centre.shape)).values.flatten(1)
         middle, reach = self.box.centre.flatten(), self.box.radius.flatten()
         boxed = flat @ middle - flat.abs() @ reach
-        if self.norm is None:
-            return boxed
         clean, scale = self.centre.flatten(), self.scale.flatten()
         down = ((middle - reach - clean) / scale).clamp(max=0.0)
         up = ((middle + reach - clean) / scale).clamp(min=0.0)

@@ -1,13 +1,13 @@
 """Margins of one example by CROWN: lines around every activation, each from bounds that were found the same way."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from signstep.certify.bounds.interval import Interval
-from signstep.certify.linear.backward import Relaxed, Slopes, in_chunks, least, one_hot, relaxed
+from signstep.certify.linear.backward import Relaxed, Slopes, in_chunks, least, relaxed, single
 from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.program import Program
 from signstep.certify.linear.windows import Rows
@@ -55,14 +55,20 @@ class Bounded:
                 found.lines[place] = relaxed(step, found.intervals[step.sources[0]])
         return found
 
-    def margins(self, ways: Tensor, shift: Tensor, slopes: Slopes | None = None) -> Tensor:
-        """Lower bounds of ways @ v + shift, v (D,) being the last step's outputs, for ways (S, D); (S,)."""
+    def margins(self, ways: Tensor, shift: Tensor, slopes: Slopes | None = None, *, alone: bool = False) -> Tensor:
+        """Lower bounds of ways @ v + shift, v (D,) being the last step's outputs, for ways (S, D); (S,).
+
+        The better of what the lines say and what the interval of v says; of the lines ``alone`` for whoever climbs it.
+        """
         last = len(self.program.steps) - 1
         rows = Rows(ways.view(len(ways), *self.program.steps[last].shape))
-        bound = least(self.program.steps, last, rows, self.lines, self.intervals, self.ball, slopes)
-        box = self.intervals[last]
-        plain = ways @ box.centre.flatten() - ways.abs() @ box.radius.flatten()
-        return torch.maximum(bound, plain) + shift
+        bound = least(self.program.steps, {last: rows}, shift, self.lines, self.intervals, self.ball, slopes)
+        return bound if alone else torch.maximum(bound, self.plain(ways, shift))
+
+    def plain(self, ways: Tensor, shift: Tensor) -> Tensor:
+        """The same of the interval of the last step's outputs alone."""
+        box = self.intervals[-1]
+        return ways @ box.centre.flatten() - ways.abs() @ box.radius.flatten() + shift
 
     def _relax(self) -> None:
         for place, step in enumerate(self.program.steps):
@@ -83,11 +89,9 @@ class Bounded:
         steps = self.program.steps
 
         def both(part: Tensor) -> Tensor:
-            rows = one_hot(steps[place], part, low)
-            twice = Rows(
-                torch.cat([rows.values, -rows.values]), None if rows.place is None else rows.place.repeat(2, 1)
-            )
-            bound = least(steps, place, twice, self.lines, self.intervals, self.ball)
+            begun, total = single(steps, place, part, low)
+            begun = {source: _twice(rows) for source, rows in begun.items()}
+            bound = least(steps, begun, torch.cat([total, -total]), self.lines, self.intervals, self.ball)
             return bound.view(2, -1).T
 
         ends = in_chunks(both, index, self.program, place, AT_ONCE // 2)
@@ -97,6 +101,12 @@ class Bounded:
             low.index_copy(0, index, ends[:, 0]).view(shape),
             high.index_copy(0, index, -ends[:, 1]).view(shape),
         )
+
+
+def _twice(rows: Rows) -> Rows:
+    """The functions and what is opposite to them, whose lower bounds are the upper ones."""
+    place = None if rows.place is None else rows.place.repeat(2, 1)
+    return replace(rows, values=torch.cat([rows.values, -rows.values]), place=place)
 
 
 # Whether an interval is exact: number by number what may stand beside any other, exact, or more than there is.

@@ -47,6 +47,11 @@ class Step:
     pool: Pool | None = None
     inputs: tuple[tuple[int, ...], ...] = field(default=())
 
+    @property
+    def direct(self) -> bool:
+        """Whether it is a convolution whose coefficients have a short way."""
+        return isinstance(self.layer, nn.Conv2d) and self.layer.padding != "same"
+
     @cached_property
     def offset(self) -> Tensor:
         """What it gives of zeros, in its shape."""
@@ -59,8 +64,8 @@ class Step:
         """From coefficients (S, 1, ...) over its outputs to those over each of its inputs."""
         assert self.function is not None
         with torch.enable_grad():
-            _, back = torch.func.vjp(self.function, *self._zeros())
-        return torch.func.vmap(back)  # type: ignore[no-any-return]
+            back = torch.func.vjp(self.function, *self._zeros())[1]
+        return torch.func.vmap(back)
 
     @cached_property
     def scales(self) -> tuple[Tensor, ...]:
