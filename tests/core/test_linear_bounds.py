@@ -103,10 +103,13 @@ def test_no_point_escapes_the_linear_bounds_of_a_layer(kind: type[nn.Module]) ->
 def test_no_point_escapes_the_linear_bounds_of_a_function(name: str) -> None:
     call = function_calls()[name]
     centre, radius, generator = drawn((1, 4, 6, 6))
-    if name in ("view", "reshape"):
-        call = {"view": lambda x: x.view(x.size(0), -1), "reshape": lambda x: x.reshape(len(x.shape) - 3, 2, -1)}[name]
+    own: dict[str, Callable[[Tensor], Tensor]] = {  # those of one row
+        "view": lambda x: x.view(x.size(0), -1),
+        "reshape": lambda x: x.reshape(x.size(0), 2, -1),
+        "squeeze": lambda x: x.squeeze(1),
+    }
     radius = radius * 0.3
-    model = Calling(lambda x: call(x).flatten(1) if call(x).ndim > 1 else call(x))
+    model = nn.Sequential(Calling(own.get(name, call)), nn.Flatten())
     bounded = bounded_of(model, centre - radius, centre + radius)
     ways, found = outputs(model, bounded)
     for _ in range(50):
@@ -151,13 +154,13 @@ class Branched(nn.Module):
         self.two = nn.Conv2d(4, 4, (3, 1), padding=(1, 0), groups=2)
         self.three = nn.Conv2d(4, 4, 3, padding=2, dilation=2, bias=False)
         self.norm = nn.BatchNorm2d(4)
-        self.same = nn.Conv2d(4, 4, 2, padding="same")
+        self.same = nn.Conv2d(4, 4, 3, padding="same")
         self.head = nn.Linear(4 * 36, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         a = F.relu(self.one((x - 0.4) / 0.3))
         b = F.relu(self.norm(self.two(a)) + self.three(a)) + a
-        c = F.leaky_relu(1 - b) if False else F.relu(self.same(b) - b * 2)
+        c = F.relu(self.same(1 - b) - b * 2)
         scores: Tensor = self.head(c.flatten(1))
         return scores
 
@@ -260,7 +263,7 @@ def test_a_ball_in_a_box_is_bounded_as_the_exact_step_says(norm: str) -> None:
     region = BallRegion.around(x, threat)
     low, high = ends(region)
     ball = Ball(x[0], Interval.between(low, high), norm, float(region.radius[0]), torch.full((12,), 1.0).double())
-    ways = torch.randn((200, 12), generator=generator).double()
+    ways = torch.randn((40, 12), generator=generator).double()
     found = ball.least(Rows(ways))
     for way, bound in zip(ways, found, strict=True):
         point = x + region.steepest(-way.unsqueeze(0))
@@ -276,7 +279,7 @@ def test_a_ball_in_a_box_is_bounded_as_the_exact_step_says(norm: str) -> None:
 @pytest.mark.parametrize("threat", [ss.linf(0.1), ss.l2(0.15), ss.l1(0.2), ss.threat_model("pixel", 0.1)])
 def test_what_is_certified_no_attack_fools(threat: ss.ThreatModel) -> None:
     model = nn.Sequential(small(1).float(), nn.Identity())
-    x = torch.rand((60, 2, 1, 1), generator=torch.Generator().manual_seed(2))
+    x = torch.rand((40, 2, 1, 1), generator=torch.Generator().manual_seed(2))
     model = nn.Sequential(nn.Flatten(), model)
     y = model(x).argmax(1)
     held = {
@@ -284,13 +287,13 @@ def test_what_is_certified_no_attack_fools(threat: ss.ThreatModel) -> None:
         for method in ("interval", "crown-ibp", "crown", "alpha")
     }
     fooled = ss.attack(model, x, y, threat=threat, recipe="pgd:restarts=5", search=ss.Search(loss="margin")).fooled
-    before = torch.zeros(60, dtype=torch.bool)
+    before = torch.zeros(40, dtype=torch.bool)
     for part in held.values():
         assert not bool((before & ~part).any())
         before = part
     assert not bool((held["alpha"] & fooled).any())
     assert int(held["crown"].sum()) > int(held["interval"].sum())
-    assert int((held["alpha"] | fooled).sum()) > 50  # little is left open
+    assert int((held["alpha"] | fooled).sum()) > 34  # little is left open
 
 
 def test_a_row_in_a_ball_of_l2_is_proved_where_the_box_around_it_cannot_be() -> None:
@@ -333,16 +336,14 @@ def test_a_margin_below_the_slack_is_open_and_so_is_what_the_models_own_precisio
     x, y = torch.tensor([[1e-7], [1e-3]]), torch.tensor([0, 0])
     threat = ss.linf(1e-9, box=None)
     assert ss.certified(layer, x, y, threat=threat, method="crown").tolist() == [False, True]
-    rough = nn.Linear(3, 2, bias=False).to(torch.bfloat16)
-    rough.weight.data.copy_(torch.tensor([[1.0, 0.33, 0.51], [-1.0, 0.37, 0.53]]).to(torch.bfloat16))
-    x = torch.tensor([[0.0156, 0.7, 0.7]]).to(torch.bfloat16)
-    said = rough(x)
-    margin = float((rough.double()(x.double())[0] * torch.tensor([1.0, -1.0])).sum())
-    assert 0 < margin < 0.01
-    assert said.dtype == torch.bfloat16
-    assert not bool(ss.certified(rough.to(torch.bfloat16), x, y[:1], threat=ss.linf(1e-6, box=None), method="crown"))
+    rough = nn.Linear(3, 2, bias=False)
+    rough.weight.data.copy_(torch.tensor([[1.0, 0.33, 0.51], [-1.0, 0.37, 0.53]]))
+    rough, x = rough.to(torch.bfloat16), torch.tensor([[0.0195, 0.7, 0.7]]).to(torch.bfloat16)
+    y, ball = torch.tensor([1]), ss.linf(1e-6, box=None)
+    assert not bool(ss.certified(rough, x, y, threat=ball, method="crown"))
+    assert bool(ss.certified(rough.double(), x.double(), y, threat=ball, method="crown"))
 
 
 def test_a_method_that_is_none_is_named() -> None:
-    with pytest.raises(InputError, match="'milp', is not one of interval, crown-ibp, crown, alpha"):
+    with pytest.raises(InputError, match="method='milp' is not one of interval, crown-ibp, crown, alpha"):
         ss.certified(nn.Linear(2, 2), torch.rand(1, 2), torch.zeros(1).long(), threat=ss.linf(0.1), method="milp")

@@ -45,14 +45,14 @@ class Bounded:
             if step.kind == "given":
                 found.intervals.append(ball.box)
                 continue
+            if step.kind in ("bend", "pool"):
+                found.lines[place] = relaxed(step, found.intervals[step.sources[0]])
             here = step.through(*(found.intervals[source] for source in step.sources))
             before = self.intervals[place]
             here = _narrower(here, before.low, before.high)
             found.intervals.append(here)
             if place in needed and loose[place] > _EXACT and step.kind != "stop":
                 found._refine(place, needed[place].bend is None)
-            if step.kind in ("bend", "pool"):
-                found.lines[place] = relaxed(step, found.intervals[step.sources[0]])
         return found
 
     def margins(self, ways: Tensor, shift: Tensor, slopes: Slopes | None = None, *, alone: bool = False) -> Tensor:

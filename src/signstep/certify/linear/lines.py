@@ -66,9 +66,10 @@ def rectifier(slope: float = 0.0) -> Bend:
     def lines(low: Tensor, high: Tensor) -> Lines:
         open_ = (low < 0) & (high > 0)
         width = torch.where(open_, high - low, 1.0)
-        chord = torch.where(open_, (high - slope * low) / width, torch.where(low >= 0, 1.0, slope).to(low.dtype))
+        one, flat = torch.ones_like(low), torch.full_like(low, slope)  # two plain numbers would meet in float32
+        chord = torch.where(open_, (high - slope * low) / width, torch.where(low >= 0, one, flat))
         offset = torch.where(open_, -low * high * (1 - slope) / width, 0.0)
-        below = torch.where(open_, torch.where(high > -low, 1.0, slope).to(low.dtype), chord)
+        below = torch.where(open_, torch.where(high > -low, one, flat), chord)
         return Lines(below, torch.zeros_like(low), chord, offset, open_, slope, 1.0)
 
     return Bend(function, lines, lambda low, high: (low >= 0) | (high <= 0))

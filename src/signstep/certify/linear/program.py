@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812
 
-from signstep.certify.bounds.graph import called, flat, part_of, planned
+from signstep.certify.bounds.graph import called, part_of, planned
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.linear import kinds
 from signstep.certify.linear.lines import Bend
@@ -152,7 +152,7 @@ def _step(
     node: fx.Node, model: nn.Module, values: dict[fx.Node, Any], places: dict[fx.Node, int], shape: tuple[int, ...]
 ) -> Step:
     """A node that an interval comes through."""
-    used = [leaf for leaf in dict.fromkeys(flat((node.args, node.kwargs))) if leaf in places]
+    used = [leaf for leaf in node.all_input_nodes if leaf in places]
     what: Any = part_of(model, str(node.target)) if node.op == "call_module" else node.target
     target = str(getattr(what, "__name__", what))
     name = f"{type(what).__name__} ({str(node.target)[6:]})" if node.op == "call_module" else f"{target} ({node.name})"
