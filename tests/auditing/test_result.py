@@ -99,6 +99,10 @@ def test_a_sections_table_that_is_too_wide_has_a_paragraph_for_each_row(result: 
 
 def test_records_of_the_schema_before_are_read(result: ss.Result) -> None:
     plain = json.loads(result.to_json())
+    with pytest.raises(LoadError, match="bounds, and schema 3 has none"):
+        ss.Result.from_json(json.dumps({**plain, "schema": 3}))
+    del plain["per_example"]["bounds"]
+    assert ss.Result.from_json(json.dumps({**plain, "schema": 3})) == result
     del plain["sections"]
     assert ss.Result.from_json(json.dumps({**plain, "schema": 2})) == result
     with pytest.raises(LoadError, match="schema 1"):

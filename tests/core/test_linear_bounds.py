@@ -1,10 +1,11 @@
-"""Linear bounds: nothing inside the ball escapes them, they are exact where the network is linear, and none is looser."""
+"""Linear bounds: nothing inside the ball escapes them, and where the network is linear they are exact."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
-from core.test_bounds import MADE, NETWORKS, Calling, drawn, function_calls, inside, shape_of
+from test_bounds import MADE, NETWORKS, Calling, drawn, function_calls, inside, shape_of
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -69,7 +70,7 @@ def bounded_of(model: nn.Module, low: Tensor, high: Tensor, norm: str | None = N
     return Bounded.of(program(model, ball.box), ball)
 
 
-def outputs(model: nn.Module, bounded: Bounded, count: int = 8) -> tuple[Tensor, Tensor]:
+def outputs(bounded: Bounded, count: int = 8) -> tuple[Tensor, Tensor]:
     """Some linear functions of what the last step gives, and their bounds."""
     size = bounded.intervals[-1].centre.numel()
     ways = torch.randn((count, size), generator=torch.Generator().manual_seed(7), dtype=torch.float64)
@@ -83,7 +84,7 @@ def test_no_point_escapes_the_linear_bounds_of_a_layer(kind: type[nn.Module]) ->
     centre, radius, generator = drawn(shape_of(kind))
     centre, radius = centre[:1], radius[:1] * 0.4
     bounded = bounded_of(model, centre - radius, centre + radius)
-    ways, found = outputs(model, bounded)
+    ways, found = outputs(bounded)
     best = torch.full_like(found, torch.inf)
     with torch.no_grad():
         for _ in range(200):
@@ -111,7 +112,7 @@ def test_no_point_escapes_the_linear_bounds_of_a_function(name: str) -> None:
     radius = radius * 0.3
     model = nn.Sequential(Calling(own.get(name, call)), nn.Flatten())
     bounded = bounded_of(model, centre - radius, centre + radius)
-    ways, found = outputs(model, bounded)
+    ways, found = outputs(bounded)
     for _ in range(50):
         assert bool((ways @ model(inside(Interval(centre, radius), generator)).flatten() >= found - 1e-9).all())
 
@@ -181,7 +182,7 @@ def test_windows_and_chunks_give_what_whole_coefficients_give(monkeypatch: pytes
         windowed = first.refined()
         monkeypatch.setattr("signstep.certify.linear.crown.AT_ONCE", 3000)
         chunked = first.refined()
-        monkeypatch.setattr(Rows, "small", lambda self, shape: False)
+        monkeypatch.setattr(Rows, "small", lambda *_: False)
         whole = first.refined()
     assert any(step.direct for step in first.program.steps)
     for one, two, three, before in zip(
@@ -214,16 +215,15 @@ def test_windows_know_where_they_are() -> None:
 def small(seed: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Linear(2, 16), activation(), nn.Linear(16, 8), activation(), nn.Linear(8, 3)
-        ).double()
+        return nn.Sequential(nn.Linear(2, 16), activation(), nn.Linear(16, 8), activation(), nn.Linear(8, 3)).double()
 
 
 def on_grid(model: nn.Module, low: Tensor, high: Tensor, steps: int = 301) -> Tensor:
     """What the model says all over a box of two numbers, (steps^2, K)."""
     one, two = (torch.linspace(float(low[0, axis]), float(high[0, axis]), steps).double() for axis in (0, 1))
     with torch.no_grad():
-        return model(torch.cartesian_prod(one, two))
+        said: Tensor = model(torch.cartesian_prod(one, two))
+    return said
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.GELU])
@@ -241,7 +241,7 @@ def test_bounds_get_better_from_method_to_method_and_stay_below_the_truth(activa
             found += [last.margins(ways, shift), tuned(last, ways, shift, torch.inf)]
         said = on_grid(model, low, high)
         truth = (said[:, :1] - said[:, 1:]).amin(0)
-        for place, (before, after) in enumerate(zip(found, found[1:], strict=False)):
+        for place, (before, after) in enumerate(pairwise(found)):
             assert bool((after >= before - 1e-12).all())
             better[place] += float((after - before).sum())
         assert bool((found[-1] <= truth + 1e-12).all())
@@ -314,7 +314,8 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     rows = torch.cat([x, x.flip(2), x.flip(3), 1 - x])
     y = model(rows).argmax(1)
     together = ss.certified(model, rows, y, threat=ss.linf(0.012), method="alpha")
-    alone = [ss.certified(model, row[None], label[None], threat=ss.linf(0.012), method="alpha") for row, label in zip(rows, y, strict=True)]
+    pairs = zip(rows, y, strict=True)
+    alone = [ss.certified(model, x[None], label[None], threat=ss.linf(0.012), method="alpha") for x, label in pairs]
     assert together.tolist() == [bool(part) for part in alone]
 
 
@@ -325,9 +326,7 @@ def test_where_no_line_goes_through_the_interval_is_taken() -> None:
     assert bounded.program.stops == ("SELU (1)",)
     ways, shift = ways_of(bounded.program, 0, [1, 2], x)
     assert bool((bounded.refined().margins(ways, shift) >= bounded.plain(ways, shift)).all())
-    assert bool(
-        ss.certified(model, x, model(x).argmax(1), threat=ss.linf(1e-6, box=None), method="crown")
-    )
+    assert bool(ss.certified(model, x, model(x).argmax(1), threat=ss.linf(1e-6, box=None), method="crown"))
 
 
 def test_a_margin_below_the_slack_is_open_and_so_is_what_the_models_own_precision_blurs() -> None:

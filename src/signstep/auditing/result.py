@@ -15,8 +15,8 @@ from signstep.errors import LoadError, MissingExtraError
 from signstep.io.files import write_whole
 from signstep.plain import plain_json
 
-# Records of schema 2 have no sections, and are read as having none.
-_READ = (2, SCHEMA)
+# Records of schema 2 have no sections, those before 4 no bounds, and are read as having none.
+_READ = (2, 3, SCHEMA)
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Result(Record):
             raise MissingExtraError("mlflow", "mlflow") from error
         figures = {"clean_accuracy": self.clean_accuracy, "robust_accuracy": self.robust_accuracy}
         # Names of rungs hold more than MLflow allows in names of metrics.
+        if self.certified_accuracy is not None:
+            figures["certified_accuracy"] = self.certified_accuracy
         figures |= {
             f"{re.sub(r'[^0-9A-Za-z.-]+', '_', entry.name)}.fooled": float(entry.fooled) for entry in self.attacks
         }
@@ -81,9 +83,7 @@ class Result(Record):
                 remedy="read it with the version that wrote it",
             )
         if schema < SCHEMA:
-            if "sections" in plain:
-                raise not_a_result(f"it has sections, and schema {schema} has none")
-            plain = {**plain, "schema": SCHEMA, "sections": []}
+            plain = _brought_up(plain, schema)
         return made(cls, plain)
 
     def save(self, path: str | Path) -> Path:
@@ -121,3 +121,21 @@ class Result(Record):
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise LoadError(f"{path} cannot be read: {error}", remedy="check the path") from error
+
+
+def _brought_up(plain: dict[str, Any], schema: int) -> dict[str, Any]:
+    """What an older record says, as one of this schema.
+
+    Raises:
+        LoadError: it says what its schema has no word for.
+    """
+    if schema < 3:
+        if "sections" in plain:
+            raise not_a_result(f"it has sections, and schema {schema} has none")
+        plain = {**plain, "sections": []}
+    examples = plain.get("per_example")
+    if not isinstance(examples, dict):
+        raise not_a_result("it has no examples")
+    if "bounds" in examples:
+        raise not_a_result(f"it has bounds, and schema {schema} has none")
+    return {**plain, "schema": SCHEMA, "per_example": {**examples, "bounds": ""}}

@@ -7,6 +7,7 @@ from typing import Any
 
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.result import Result
+from signstep.certify.methods import METHODS
 
 # What every record states; those of domains add two.
 TERMS = (
@@ -36,7 +37,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out",)
+AT_TIMES = ("left_out", "bounds")
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -66,6 +67,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "shard": (list, type(None)),
     "left_out": (dict,),
+    "bounds": (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
 }
@@ -103,6 +105,7 @@ def _agree(result: Result, book: Book) -> None:
         bool(counts) and all(isinstance(count, int) and count > 0 for count in counts.values()),
         f"left_out is {terms.get('left_out')}",
     )
+    _bounds(terms.get("bounds"), book)
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
     shard = terms["shard"]
     whole = shard is None or (len(shard) == 2 and all(type(part) is int for part in shard) and 0 <= shard[0] < shard[1])
@@ -124,6 +127,15 @@ def _agree(result: Result, book: Book) -> None:
         return
     if _numbers("threat_terms", terms["threat_terms"], book):
         _one_threat(terms, terms["threat_terms"], book)
+
+
+def _bounds(stated: Any, book: Book) -> None:
+    """Whether what is said of bounds is a method, a switch and a time."""
+    if stated is None:
+        return
+    fine = set(stated) == {"method", "attack_all", "seconds"} and stated["method"] in METHODS
+    fine = fine and type(stated["attack_all"]) is bool and type(stated["seconds"]) in (int, float)
+    book.need(fine and stated["seconds"] > 0, f"bounds are {stated!r}")
 
 
 def _numbers(where: str, part: Any, book: Book) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from signstep.certify.proving import OPEN, Prover, method_of
+from signstep.certify.methods import OPEN, method_of
+from signstep.certify.proving import Prover
 from signstep.engine import arrays
 from signstep.engine.defaults import plain_tensor
 from signstep.engine.origin import contained
@@ -153,5 +154,7 @@ def layers_of(declared: Model) -> nn.Module:
 
 def sized(region: BallRegion, threat: ThreatModel) -> BallRegion:
     """The region with eps as it was given, or as the search rounds it, whichever is larger."""
-    radius = wide(plain_tensor(threat.eps)) if isinstance(threat.eps, Tensor) else wide(region.radius).new_tensor(threat.eps)
+    radius = (
+        wide(plain_tensor(threat.eps)) if isinstance(threat.eps, Tensor) else wide(region.radius).new_tensor(threat.eps)
+    )
     return replace(region, radius=torch.maximum(wide(region.radius), radius.to(region.x.device)))

@@ -8,40 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from signstep.certify.bounds import bounds_on, ends, worst_margins
+from signstep.certify.bounds.interval import Interval
 from signstep.certify.linear.alpha import tuned
 from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.crown import Bounded, ways_of
 from signstep.certify.linear.program import Program, program
-from signstep.certify.bounds.interval import Interval
+from signstep.certify.methods import LETTERS, OPEN, SECONDS
 from signstep.engine.region import BallRegion
 from signstep.engine.tree import wide
-from signstep.errors import InputError, ModelError
-from signstep.messages import Arg
-
-# By method the letter of a row that it has proved, from the cheapest to the dearest.
-LETTERS = {"interval": "i", "crown-ibp": "b", "crown": "c", "alpha": "a", "exact": "e"}
-TITLES = {"i": "intervals", "b": "CROWN-IBP", "c": "CROWN", "a": "alpha-CROWN", "e": "exact"}
-METHODS = tuple(LETTERS)
-OPEN = "-"
+from signstep.errors import ModelError
 
 _ROWS = 256
-# What a margin must exceed, of the scores' size: rounding in float64 is far below it, and so is that of sums in float32.
+# What a margin must exceed, of the scores' size: rounding in float64 is far below it, in float32 mostly.
 SLACK = 1e-6
 # So much of the difference that is seen between the model's own arithmetic and float64 is left for what is not seen.
 _UNSEEN = 4
 _ROUNDING = 1e-9  # float64, relative
 _BALLS = {"l2": "l2", "l1": "l1"}
-
-
-def method_of(name: str) -> str:
-    """The method by its name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    if name not in LETTERS:
-        raise InputError(Arg("method", name), f"is not one of {', '.join(METHODS)}", remedy="pass one of these")
-    return name
 
 
 @dataclass(eq=False)
@@ -59,14 +42,14 @@ class Prover:
     network: nn.Module
     to_model: Callable[[Tensor], Tensor]
     method: str = "interval"
-    seconds: float = 60.0
+    seconds: float = SECONDS
     notes: list[str] = field(default_factory=list)
     _exact: nn.Module | None = None
     _program: tuple[tuple[int, ...], Program] | None = None
 
     @torch.no_grad()
     def prove(self, region: BallRegion, y: Tensor, tolerance: float) -> str:
-        """A letter for each row: of the method that has proved that no allowed point is answered otherwise, "-" where none.
+        """A letter for each row: of the method that has proved that no allowed point is answered otherwise, or "-".
 
         The ball is widened by ``tolerance``, what a checker of points lets pass, so that no point that it accepts is
         outside of what was proved.
@@ -93,8 +76,10 @@ class Prover:
             slacks += slack
         for row, letter in enumerate(letters):
             if letter == "?":
-                letters[row] = OPEN if self.method == "interval" else self._by_lines(
-                    exact, region, (low, high), row, int(y[row]), slacks[row]
+                letters[row] = (
+                    OPEN
+                    if self.method == "interval"
+                    else self._by_lines(exact, region, (low, high), row, int(y[row]), slacks[row])
                 )
         return "".join(letters)
 
@@ -156,7 +141,9 @@ class Prover:
         clean = region.x[row : row + 1]
         centre = self.to_model(clean)
         scale = self.to_model(torch.ones_like(clean)) - self.to_model(torch.zeros_like(clean))
-        ball = Ball(centre[0], Interval.between(low, high), _BALLS.get(region.norm.name), float(region.radius[row]), scale[0])
+        ball = Ball(
+            centre[0], Interval.between(low, high), _BALLS.get(region.norm.name), float(region.radius[row]), scale[0]
+        )
         made = self._programmed(exact, ball.box)
         bounded = Bounded.of(made, ball)
         count = made.head.out_features if made.head is not None else bounded.intervals[-1].centre.shape[-1]

@@ -81,6 +81,7 @@ class Plan:
         raise AssertionError("a graph without an output")
 
     def attribute(self, model: nn.Module, name: str, like: Tensor) -> Any:
+        """A parameter, a buffer or a tensor of the code's own, like the inputs."""
         if name in self.constants:
             constant = self.constants[name].to(like.device)
             return constant.to(like.dtype) if constant.is_floating_point() else constant
@@ -95,6 +96,11 @@ _known: "weakref.WeakKeyDictionary[nn.Module, Plan]" = weakref.WeakKeyDictionary
 
 
 def planned(model: nn.Module) -> Plan:
+    """The plan of a network, traced once for as long as its parts and their modes stay.
+
+    Raises:
+        ModelError: it cannot be traced.
+    """
     kinds = tuple((type(part), part.training) for part in model.modules())
     known = _known.get(model)
     if known is None or known.kinds != kinds:
@@ -146,6 +152,11 @@ def part_of(model: nn.Module, name: str) -> nn.Module:
 
 
 def called(node: fx.Node, model: nn.Module, args: Any, kwargs: Any) -> Any:
+    """What a node gives: by the rule of its layer or function where an interval comes to it, else as it is.
+
+    Raises:
+        ModelError: it has no rule.
+    """
     what: Any = part_of(model, str(node.target)) if node.op == "call_module" else node.target
     if not any(isinstance(part, Interval) for part in flat((args, kwargs))):
         return getattr(args[0], what)(*args[1:], **kwargs) if node.op == "call_method" else what(*args, **kwargs)
@@ -178,6 +189,7 @@ def _overwrites(node: fx.Node, what: Any) -> bool:
 
 
 def flat(tree: Any) -> list[Any]:
+    """The leaves of what a call was given."""
     if isinstance(tree, dict):
         return [leaf for part in tree.values() for leaf in flat(part)]
     if isinstance(tree, (list, tuple)):

@@ -35,7 +35,9 @@ def tuned(bounded: Bounded, ways: Tensor, shift: Tensor, enough: float, steps: i
     best = bounded.margins(ways, shift)
     if not open_:
         return best
-    slopes = {place: lines.low_slope.expand(len(ways), *lines.low_slope.shape).clone() for place, lines in open_.items()}
+    slopes = {
+        place: lines.low_slope.expand(len(ways), *lines.low_slope.shape).clone() for place, lines in open_.items()
+    }
     means = {place: torch.zeros_like(part) for place, part in slopes.items()}
     squares = {place: torch.zeros_like(part) for place, part in slopes.items()}
     going = torch.arange(len(ways), device=ways.device)

@@ -1,4 +1,4 @@
-"""From lower bounds in terms of one step's outputs to lower bounds in terms of the inputs (Zhang et al. 2018, CROWN)."""
+"""From lower bounds in terms of a step's outputs to lower bounds in terms of the inputs (CROWN, Zhang et al. 2018)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -158,9 +158,7 @@ def single(steps: Sequence[Step], at: int, index: Tensor, like: Tensor) -> tuple
     return {at: Rows(values.view(count, 1, 1, channels), place)}, zero
 
 
-def in_chunks(
-    bound: Callable[[Tensor], Tensor], index: Tensor, program: Program, start: int, at_once: int
-) -> Tensor:
+def in_chunks(bound: Callable[[Tensor], Tensor], index: Tensor, program: Program, start: int, at_once: int) -> Tensor:
     """``bound`` of the numbers at ``index``, so many at a time that their coefficients fit into ``at_once`` numbers."""
     widest = max(_size(step.shape) for step in program.steps[: start + 1])
     parts = torch.split(index, max(1, at_once // widest))

@@ -81,11 +81,11 @@ def cornered(function: Callable[[Tensor], Tensor], *corners: float) -> Bend:
     def points(low: Tensor, high: Tensor) -> Tensor:
         return torch.stack([low, *(torch.full_like(low, corner).clamp(low, high) for corner in corners), high])
 
-    return _bend(function, points, lambda low, high: torch.zeros_like(low))
+    return _bend(function, points, lambda low, _: torch.zeros_like(low))
 
 
 def curved(function: Callable[[Tensor], Tensor], curvature: float, jump: float = 0.0) -> Bend:
-    """A smooth function whose second derivative is at most ``curvature`` in size anywhere; ``jump``: how far it may skip.
+    """A smooth function whose second derivative is at most ``curvature`` in size, and that may skip by ``jump``.
 
     Between two points that lie h apart it leaves their chord by at most curvature h^2 / 8.
     """

@@ -1,7 +1,7 @@
 """A network as a list of steps that bounds go through forwards, as intervals, and backwards, as coefficients."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ class Step:
 
     Attributes:
         name: for people.
-        kind: "given" is the input; "affine" has coefficients on the way back, "bend" lines, "pool" a choice; at a "stop"
-            the way back ends in the interval.
+        kind: "given" is the input; "affine" has coefficients on the way back, "bend" lines, "pool" a choice; at a
+            "stop" the way back ends in the interval.
         sources: the places of the steps that it takes.
         through: from their intervals to its own.
         shape: of its outputs, without the example's dimension.
@@ -33,6 +33,8 @@ class Step:
         diagonal: of affine steps: each output is of the inputs in the same place alone.
         bend: of activations.
         pool: of poolings.
+        inputs: the shapes of its sources.
+        like: a number of the kind and device of all others.
     """
 
     name: str
@@ -45,7 +47,8 @@ class Step:
     diagonal: bool = False
     bend: Bend | None = None
     pool: Pool | None = None
-    inputs: tuple[tuple[int, ...], ...] = field(default=())
+    inputs: tuple[tuple[int, ...], ...] = ()
+    like: Tensor | None = None
 
     @property
     def direct(self) -> bool:
@@ -70,14 +73,13 @@ class Step:
     @cached_property
     def scales(self) -> tuple[Tensor, ...]:
         """Of a diagonal step: what it multiplies each input by, number by number."""
-        one = torch.ones((1, 1, *self.shape), dtype=self.dtype, device=self.device)
+        assert self.like is not None
+        one = self.like.new_ones((1, 1, *self.shape))
         return tuple(part[0, 0] for part in self.pull(one))
 
-    dtype: torch.dtype = torch.float64
-    device: torch.device = torch.device("cpu")
-
     def _zeros(self) -> list[Tensor]:
-        return [torch.zeros((1, *shape), dtype=self.dtype, device=self.device) for shape in self.inputs]
+        assert self.like is not None
+        return [self.like.new_zeros((1, *shape)) for shape in self.inputs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ def program(model: nn.Module, box: Interval) -> Program:
             if not isinstance(values[node], Interval):
                 continue
             step = _step(node, model, values, places, tuple(values[node].centre.shape))
-        step.dtype, step.device = box.centre.dtype, box.centre.device
+        step.like = box.centre.new_zeros(())
         step.inputs = tuple(steps[place].shape for place in step.sources)
         places[node] = len(steps)
         steps.append(step)
@@ -144,7 +146,7 @@ def program(model: nn.Module, box: Interval) -> Program:
 
 def _same(step: Step, place: int) -> Step:
     same = Step("the output", "affine", (place,), lambda part: part, step.shape, lambda x: x, diagonal=True)
-    same.dtype, same.device, same.inputs = step.dtype, step.device, (step.shape,)
+    same.like, same.inputs = step.like, (step.shape,)
     return same
 
 
