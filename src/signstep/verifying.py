@@ -300,7 +300,7 @@ def of_record(result: Result, points: Mapping[str, Tensor], own: Verifier | None
         attempted("points", rescore.saved, result, points),
     ]
     if result.terms.get("bounds") is not None or result.per_example.bounds:
-        checks.append(_unproved(result))
+        checks.append(attempted("bounds", _unproved, result))
     if all(check.holds for check in checks if check.name == "points"):
         checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
     return checks

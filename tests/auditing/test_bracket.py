@@ -27,14 +27,15 @@ X = torch.rand((60, 6), generator=torch.Generator().manual_seed(1))
 def net() -> nn.Module:
     """Three classes, each with some of the examples, and bounds of every kind at EPS."""
     generator = torch.Generator().manual_seed(0)
-    layers = [nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 3)]
+    last = nn.Linear(12, 3)
+    layers = [nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), last]
     with torch.no_grad():
         for layer in layers:
             if isinstance(layer, nn.Linear):
                 layer.weight.copy_(torch.randn(layer.weight.shape, generator=generator) * 0.7)
                 layer.bias.zero_()
         model = nn.Sequential(nn.Flatten(), *layers)
-        layers[-1].bias.copy_(-model(X).mean(0))
+        last.bias.copy_(-model(X).mean(0))
     return model
 
 
@@ -44,7 +45,7 @@ Y[:5] = (Y[:5] + 1) % 3
 
 
 def audited(bounds: str | Bounds | None = "crown", model: Any = MODEL, **changed: Any) -> ss.Result:
-    given = {"threat": ss.linf(EPS), "ladder": ["fgsm", "pgd:steps=5"], "curve": False} | changed
+    given: dict[str, Any] = {"threat": ss.linf(EPS), "ladder": ["fgsm", "pgd:steps=5"], "curve": False} | changed
     run = given.pop("run", ss.Run())
     return ss.audit(model, (X, Y), **given, run=replace(run, bounds=bounds))
 
@@ -125,7 +126,7 @@ def report(folder: Path, result: ss.Result) -> Path:
 
 
 def state(folder: Path, model: Any = MODEL, name: str = "bounds", **more: Any) -> tuple[str, str]:
-    given = {"threat": ss.linf(EPS)} if model is not None else {}
+    given: dict[str, Any] = {"threat": ss.linf(EPS)} if model is not None else {}
     data = None if model is None else (X, Y)
     checks = {check.name: check for check in verify(folder, model, data, **given, **more).checks}
     return checks[name].state, str(checks[name])

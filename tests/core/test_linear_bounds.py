@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 import signstep as ss
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.bounds.rules import LAYERS
+from signstep.certify.exact import searched
 from signstep.certify.linear import kinds, windows
 from signstep.certify.linear.alpha import tuned
 from signstep.certify.linear.ball import Ball
@@ -220,7 +221,9 @@ def small(seed: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module
 
 def on_grid(model: nn.Module, low: Tensor, high: Tensor, steps: int = 301) -> Tensor:
     """What the model says all over a box of two numbers, (steps^2, K)."""
-    one, two = (torch.linspace(float(low[0, axis]), float(high[0, axis]), steps).double() for axis in (0, 1))
+    one, two = (
+        torch.linspace(float(low[0, axis]), float(high[0, axis]), steps, dtype=torch.float64) for axis in (0, 1)
+    )
     with torch.no_grad():
         said: Tensor = model(torch.cartesian_prod(one, two))
     return said
@@ -346,3 +349,65 @@ def test_a_margin_below_the_slack_is_open_and_so_is_what_the_models_own_precisio
 def test_a_method_that_is_none_is_named() -> None:
     with pytest.raises(InputError, match="method='milp' is not one of interval, crown-ibp, crown, alpha"):
         ss.certified(nn.Linear(2, 2), torch.rand(1, 2), torch.zeros(1).long(), threat=ss.linf(0.1), method="milp")
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.LeakyReLU(0.2)])
+def test_exact_search_knows_the_least_margin_from_both_sides(activation: Callable[[], nn.Module]) -> None:
+    pytest.importorskip("scipy", reason="exact search needs SciPy: pip install 'signstep[exact]'")
+    for seed in range(4):
+        model = small(seed, activation)
+        x = torch.rand((1, 2), generator=torch.Generator().manual_seed(seed)).double()
+        low, high = x - 0.3, x + 0.3
+        with torch.no_grad():
+            bounded = bounded_of(model, low, high).refined()
+            ways, shift = ways_of(bounded.program, 0, [1, 2], x)
+            linear = tuned(bounded, ways, shift, torch.inf)
+        said = on_grid(model, low, high)
+        truth = (said[:, :1] - said[:, 1:]).amin(0)
+        for row in range(2):
+            way, constant, least = ways[row : row + 1], shift[row : row + 1], float(truth[row])
+            assert float(linear[row]) <= least
+            below = searched(bounded, way, constant, least - 0.01, 30.0)
+            above = searched(bounded, way, constant, least + 1e-4, 30.0)
+            assert below is not None
+            assert above is not None
+            assert below.proved
+            assert not above.proved
+            assert above.point is not None
+            assert bool(((above.point >= low[0] - 1e-6) & (above.point <= high[0] + 1e-6)).all())
+            scores = model(above.point[None])[0]
+            assert float(scores[0] - scores[1 + row]) <= least + 1e-3
+
+
+def test_exact_search_takes_convolutions_sums_and_what_is_stable() -> None:
+    pytest.importorskip("scipy", reason="exact search needs SciPy: pip install 'signstep[exact]'")
+    model, x = branched()
+    with torch.no_grad():
+        bounded = bounded_of(model, x - 0.004, x + 0.004).refined()
+        ways, shift = ways_of(bounded.program, int(model(x).argmax()), [0], x)
+        bound = float(bounded.margins(ways, shift))
+        found = searched(bounded, ways, shift, bound - 1e-3, 30.0)
+        assert found is not None
+        assert found.proved  # what lines prove the program does too
+        draws, box = torch.Generator().manual_seed(0), Interval(x, torch.full_like(x, 0.004))
+        points = [bounded_of(model, point, point) for point in (inside(box, draws) for _ in range(20))]
+        best = min(float(point.plain(ways, shift)) for point in points)
+        found = searched(bounded, ways, shift, best + 1e-3, 30.0)
+        assert found is not None
+        assert not found.proved
+
+
+def test_exact_certificates_hold_and_what_it_cannot_take_stays_open() -> None:
+    pytest.importorskip("scipy", reason="exact search needs SciPy: pip install 'signstep[exact]'")
+    model = small(1).float()
+    x = torch.rand((40, 2), generator=torch.Generator().manual_seed(2))
+    y, threat = model(x).argmax(1), ss.linf(0.1)
+    before = ss.certified(model, x, y, threat=threat, method="crown")
+    held = ss.certified(model, x, y, threat=threat, method="exact")
+    fooled = ss.attack(model, x, y, threat=threat, recipe="pgd:restarts=5", search=ss.Search(loss="margin")).fooled
+    assert not bool((before & ~held).any())
+    assert not bool((held & fooled).any())
+    assert int((~held & ~fooled).sum()) <= 1  # exact search decides what is not within a hair of the boundary
+    curved = small(1, nn.Tanh).float()
+    same = [ss.certified(curved, x, y, threat=threat, method=method) for method in ("alpha", "exact")]
+    assert torch.equal(same[0], same[1])

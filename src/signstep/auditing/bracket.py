@@ -140,7 +140,11 @@ class Bracket:
         """What the reader must know."""
         if self.reason:
             return (f"no bounds were taken: {self.reason}",)
-        return (*self.said, *(self.prover.notes if self.prover is not None else ()))
+        if self.prover is None:
+            return tuple(self.said)
+        fooled = self.prover.fooled
+        found = f"bounds: exact search found a point that the model itself answers otherwise for {fooled} examples"
+        return (*self.said, *self.prover.notes, *((found,) if fooled else ()))
 
     def _letters(self, question: Question, asked: Bounds) -> str:
         region, threat, problem = question.region, question.threats.get(""), question.problem

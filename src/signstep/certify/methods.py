@@ -1,6 +1,8 @@
 """The methods of proof, from the cheapest to the dearest, and the letters of what they have proved."""
 
-from signstep.errors import InputError
+from importlib.util import find_spec
+
+from signstep.errors import InputError, MissingExtraError
 from signstep.messages import Arg
 
 # By method the letter of an example that it has proved.
@@ -20,7 +22,10 @@ def method_of(name: str, argument: str = "method") -> str:
 
     Raises:
         InputError: there is none of that name.
+        MissingExtraError: exact search needs SciPy.
     """
     if name not in LETTERS:
         raise InputError(Arg(argument, name), f"is not one of {', '.join(METHODS)}", remedy="pass one of these")
+    if name == "exact" and find_spec("scipy") is None:
+        raise MissingExtraError("scipy", "exact")
     return name
