@@ -124,16 +124,18 @@ class Bracket:
         """A letter for each row of a batch, see `Examples.bounds`; None where there are no bounds at all."""
         if self.reason or self.asked is None:
             return None
-        try:
-            return self._letters(question, self.asked)
-        except SignstepError as error:
-            reason = str(error).partition("; ")[0]
-            if self.prover is None:
-                self.reason = reason
-                return None
-            note = f"no bounds for some examples: {reason}"
-            self.said += [] if note in self.said else [note]
-            return OPEN * len(question.predicted)
+        reason = _refused(question)
+        if not reason:
+            try:
+                return self._letters(question, self.asked)
+            except SignstepError as error:
+                reason = str(error).partition("; ")[0]
+        if self.prover is None:
+            self.reason = reason
+            return None
+        note = f"no bounds for some examples: {reason}"
+        self.said += [] if note in self.said else [note]
+        return OPEN * len(question.predicted)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -147,18 +149,9 @@ class Bracket:
         return (*self.said, *self.prover.notes, *((found,) if fooled else ()))
 
     def _letters(self, question: Question, asked: Bounds) -> str:
-        region, threat, problem = question.region, question.threats.get(""), question.problem
-        refused = None
-        if problem.goal == "targeted":
-            refused = "they are about any other class, and the goal is targeted"
-        elif not isinstance(problem.task, Multiclass) or problem.aim.y is None or question.form != "logits":
-            refused = "they are about scores of one class among several"
-        elif problem.random:
-            refused = "the model is random"
-        elif threat is None or isinstance(threat, ShapedThreat) or threat.eps is None:
-            refused = "they need one input and a ball with an eps"
-        if refused is not None or threat is None or not isinstance(region, BallRegion) or problem.aim.y is None:
-            raise InputError(refused or "they need one input and a ball with an eps")
+        region, threat, problem = question.region, question.threats[""], question.problem
+        assert isinstance(region, BallRegion)
+        assert problem.aim.y is not None
         prover = self.prover
         if prover is None:
             network = layers_of(self.declared)
@@ -167,3 +160,17 @@ class Bracket:
         letters = prover.prove(sized(replace(region, grid=None), threat), problem.aim.y, tolerance)
         self.prover = prover
         return letters
+
+
+def _refused(question: Question) -> str:
+    """Why there are no bounds for such a question; "" where there may be."""
+    threat, problem = question.threats.get(""), question.problem
+    if problem.goal == "targeted":
+        return "they are about any other class, and the goal is targeted"
+    if not isinstance(problem.task, Multiclass) or problem.aim.y is None or question.form != "logits":
+        return "they are about scores of one class among several"
+    if problem.random:
+        return "the model is random"
+    if threat is None or isinstance(threat, ShapedThreat) or threat.eps is None:
+        return "they need one input and a ball with an eps"
+    return "" if isinstance(question.region, BallRegion) else "they need one input and a ball with an eps"

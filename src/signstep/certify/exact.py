@@ -45,6 +45,7 @@ def need_solver() -> Any:
     return optimize
 
 
+@torch.no_grad()
 def searched(bounded: Bounded, ways: Tensor, shift: Tensor, enough: float, seconds: float) -> Searched | None:
     """Whether ways @ v + shift is above ``enough`` on the whole box, v being the last step's outputs.
 

@@ -156,15 +156,16 @@ class Prover:
         for method, letter in LETTERS.items():
             if method == "interval":
                 continue
-            if method == "crown":
-                bounded = bounded.refined()
             if method == "exact":
                 return self._by_search(region, row, y, bounded, (ways, shift), slack)
-            bound = tuned(bounded, ways, shift, slack) if method == "alpha" else bounded.margins(ways, shift)
-            left = ~(bound > slack)
-            if not bool(left.any()):
-                return letter
-            ways, shift = ways[left], shift[left]
+            stages = bounded.refinements() if method == "crown" else [bounded]
+            for stage in stages:
+                bounded = stage
+                bound = tuned(bounded, ways, shift, slack) if method == "alpha" else bounded.margins(ways, shift)
+                left = ~(bound > slack)
+                if not bool(left.any()):
+                    return letter
+                ways, shift = ways[left], shift[left]
             if method == self.method:
                 return OPEN
         return OPEN

@@ -11,7 +11,7 @@ from signstep.certify.bounds.interval import Interval
 from signstep.certify.bounds.rules import ATTRIBUTES, FUNCTIONS, METHODS, QUESTIONS, rule_of
 from signstep.errors import ModelError
 
-_REMEDY = "bounds need a network of linear and convolutional layers, BatchNorm, pooling, sums and usual activations"
+REMEDY = "bounds need a network of linear and convolutional layers, BatchNorm, pooling, sums and usual activations"
 
 
 class _Only(nn.Module):
@@ -70,7 +70,7 @@ class Plan:
                 values[node] = self.attribute(model, str(node.target), given.centre)
             elif node.op == "output":
                 if not isinstance(args[0], Interval):
-                    raise ModelError(f"the model returns {type(args[0]).__name__}, not scores", remedy=_REMEDY)
+                    raise ModelError(f"the model returns {type(args[0]).__name__}, not scores", remedy=REMEDY)
                 return args[0]
             else:
                 values[node] = called(node, model, args, kwargs)
@@ -116,7 +116,7 @@ def _trace(model: nn.Module, kinds: tuple[tuple[type, bool], ...]) -> Plan:
         reason = (str(error).strip().splitlines() or [""])[0][:160]
         raise ModelError(
             f"{type(model).__name__} cannot be traced ({type(error).__name__}: {reason})",
-            remedy=f"{_REMEDY}, whose forward does not branch on values",
+            remedy=f"{REMEDY}, whose forward does not branch on values",
         ) from error
     if not torch.equal(before, torch.get_rng_state()):
         torch.set_rng_state(before)
@@ -166,13 +166,13 @@ def called(node: fx.Node, model: nn.Module, args: Any, kwargs: Any) -> Any:
         return getattr(args[0].centre, what)(*args[1:], **kwargs)
     name, rule = _rule(node, what)
     if rule is None:
-        raise ModelError(f"no interval goes through {name}", remedy=_REMEDY)
+        raise ModelError(f"no interval goes through {name}", remedy=REMEDY)
     if _overwrites(node, what) and any(len(used.users) > 1 for used in node.all_input_nodes):
         raise ModelError(f"{name} overwrites a value that is used again", remedy="pass inplace=False there")
     try:
         return rule(what, *args, **kwargs) if node.op == "call_module" else rule(*args, **kwargs)
     except TypeError as error:
-        raise ModelError(f"no interval goes through {name} here ({error})", remedy=_REMEDY) from error
+        raise ModelError(f"no interval goes through {name} here ({error})", remedy=REMEDY) from error
 
 
 def _rule(node: fx.Node, what: Any) -> tuple[str, Any]:

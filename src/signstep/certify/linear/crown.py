@@ -1,6 +1,6 @@
 """Margins of one example by CROWN: lines around every activation, each from bounds that were found the same way."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,27 +33,23 @@ class Bounded:
         return found
 
     def refined(self) -> "Bounded":
-        """With the bounds of what activations and poolings take found by CROWN, from the first to the last.
+        """With the bounds of what activations and poolings take found by CROWN, from the first to the last."""
+        found = self
+        for better in self.refinements():
+            found = better
+        return found
+
+    def refinements(self) -> "Iterator[Bounded]":
+        """The same layer by layer, for whoever has enough before the last.
 
         Only numbers that the interval leaves open are asked for: of a rectifier those that may have either sign.
         """
-        program, ball = self.program, self.ball
-        found = Bounded(program, ball, [], {})
-        needed = {place: later for later in program.steps if later.kind in ("bend", "pool") for place in later.sources}
-        loose = _looseness(program, ball)
-        for place, step in enumerate(program.steps):
-            if step.kind == "given":
-                found.intervals.append(ball.box)
-                continue
-            if step.kind in ("bend", "pool"):
-                found.lines[place] = relaxed(step, found.intervals[step.sources[0]])
-            here = step.through(*(found.intervals[source] for source in step.sources))
-            before = self.intervals[place]
-            here = _narrower(here, before.low, before.high)
-            found.intervals.append(here)
-            if place in needed and loose[place] > _EXACT and step.kind != "stop":
-                found._refine(place, needed[place].bend is None)
-        return found
+        needed = {place for step in self.program.steps if step.kind in ("bend", "pool") for place in step.sources}
+        loose, found = _looseness(self.program, self.ball), self
+        for place in sorted(needed):
+            if loose[place] > _EXACT and self.program.steps[place].kind != "stop":
+                found = found._refined_at(place)
+                yield found
 
     def margins(self, ways: Tensor, shift: Tensor, slopes: Slopes | None = None, *, alone: bool = False) -> Tensor:
         """Lower bounds of ways @ v + shift, v (D,) being the last step's outputs, for ways (S, D); (S,).
@@ -75,13 +71,27 @@ class Bounded:
             if step.kind in ("bend", "pool"):
                 self.lines[place] = relaxed(step, self.intervals[step.sources[0]])
 
-    def _refine(self, place: int, whole: bool) -> None:
-        """Tighten the interval of a step that an activation takes."""
+    def _refined_at(self, place: int) -> "Bounded":
+        """With the interval of one step tightened, and those of all that follow from it."""
+        found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines))
+        found._refine(place)
+        for later, step in enumerate(self.program.steps):
+            if step.kind in ("bend", "pool") and step.sources[0] >= place:
+                found.lines[later] = relaxed(step, found.intervals[step.sources[0]])
+            if later > place:
+                here = step.through(*(found.intervals[source] for source in step.sources))
+                before = self.intervals[later]
+                found.intervals[later] = _narrower(here, before.low, before.high)
+        return found
+
+    def _refine(self, place: int) -> None:
+        """Tighten the interval of a step that an activation or a pooling takes."""
         here = self.intervals[place]
         low, high = here.low.flatten(), here.high.flatten()
         bends = [step.bend for step in self.program.steps if place in step.sources and step.bend is not None]
-        decided = low == high if whole or not bends else bends[0].decided(low, high)
-        for bend in bends[1:]:
+        pooled = any(place in step.sources and step.pool is not None for step in self.program.steps)
+        decided = low == high if pooled else torch.ones_like(low, dtype=torch.bool)
+        for bend in bends:
             decided = decided & bend.decided(low, high)
         index = (~decided).nonzero().squeeze(1)
         if not len(index):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F  # noqa: N812
 
-from signstep.certify.bounds.graph import called, part_of, planned
+from signstep.certify.bounds.graph import REMEDY, called, part_of, planned
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.linear import kinds
 from signstep.certify.linear.lines import Bend
@@ -121,7 +121,7 @@ def program(model: nn.Module, box: Interval) -> Program:
         if node.op == "output":
             last = node.args[0]
             if last not in places:
-                raise ModelError(f"the model returns {type(values.get(last)).__name__}, not scores")
+                raise ModelError(f"the model returns {type(values.get(last)).__name__}, not scores", remedy=REMEDY)
             if places[last] != len(steps) - 1:
                 steps.append(_same(steps[places[last]], places[last]))
             return Program(tuple(steps), plan.head(model))
