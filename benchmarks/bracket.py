@@ -130,9 +130,10 @@ def lines(count: int) -> None:
     print(table(["activation", "triples", "largest excess"], rows))
 
 
-def cost(case: Case, eps: float) -> None:
+def cost(case: Case, eps: float, images: int | None) -> None:
     """CROWN for each example beside a forward and a backward pass, in processor seconds."""
     model, (x, y) = case.build().eval(), data_of(case)
+    x, y = x[:images], y[:images]
 
     def passes(part: Tensor, times: int) -> float:
         began = time.process_time()
@@ -170,7 +171,7 @@ def main() -> None:
     for name in args.case or list(CASES):
         case = CASES[name]
         if args.cost:
-            cost(case, case.sizes[0])
+            cost(case, case.sizes[0], args.images)
             continue
         model, (x, y) = case.build().eval(), data_of(case)
         x, y = x[: args.images], y[: args.images]

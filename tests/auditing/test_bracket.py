@@ -114,6 +114,12 @@ def test_the_record_survives_json_merging_and_batches(tmp_path: Path) -> None:
         merge([shards[0], audited("alpha", run=ss.Run(shard=(1, 3))), shards[2]])
 
 
+def test_compare_says_how_many_were_proved() -> None:
+    less, more = audited("interval"), audited("crown")
+    assert f"Proved: {less.certified} -> {more.certified}." in str(ss.compare(less, more))
+    assert "Proved" not in str(ss.compare(less, audited(None)))
+
+
 def report(folder: Path, result: ss.Result) -> Path:
     from signstep.auditing.checksums import write_sums
     from signstep.report import write_report
