@@ -375,7 +375,8 @@ def test_exact_search_knows_the_least_margin_from_both_sides(activation: Callabl
             assert not above.proved
             assert above.point is not None
             assert bool(((above.point >= low[0] - 1e-6) & (above.point <= high[0] + 1e-6)).all())
-            scores = model(above.point[None])[0]
+            with torch.no_grad():
+                scores = model(above.point[None])[0]
             assert float(scores[0] - scores[1 + row]) <= least + 1e-3
 
 

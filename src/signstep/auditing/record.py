@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signstep.auditing.gates import Gate
+from signstep.auditing.knob import Knob
 from signstep.auditing.sections import Section
 from signstep.certify.methods import OPEN, TITLES
 from signstep.engine.statistics import wilson
@@ -161,6 +163,9 @@ class Record:
             "preprocessing" (what Signstep does to the data).
         ladder: the ladder that the attacks are rungs of, in their order; "" if each attack was run on all examples.
         sections: what the domain says of it in the words of its users; empty for classifiers of images.
+        date: when the audit ended, in UTC; two records that differ in it alone are equal.
+        gates: what was asked of the result, and whether it passed.
+        knob: one example that fell, asked at several sizes of its change; None where none was.
         schema: version of this record.
     """
 
@@ -182,6 +187,9 @@ class Record:
     hashes: dict[str, str] = field(default_factory=dict)
     ladder: str = ""
     sections: tuple[Section, ...] = ()
+    date: str = field(default="", compare=False)
+    gates: tuple[Gate, ...] = ()
+    knob: Knob | None = None
     schema: int = SCHEMA
 
     @property

@@ -15,8 +15,9 @@ from signstep.errors import LoadError, MissingExtraError
 from signstep.io.files import write_whole
 from signstep.plain import plain_json
 
-# Records of schema 2 have no sections, those before 4 no bounds, and are read as having none.
+# What records before this schema lack, and are read as having; schema 2 has no sections either.
 _READ = (2, 3, SCHEMA)
+_LACKED: dict[str, Any] = {"date": "", "gates": [], "knob": None}
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,12 @@ def _brought_up(plain: dict[str, Any], schema: int) -> dict[str, Any]:
     Raises:
         LoadError: it says what its schema has no word for.
     """
-    if schema < 3:
-        if "sections" in plain:
-            raise not_a_result(f"it has sections, and schema {schema} has none")
-        plain = {**plain, "sections": []}
+    lacked = _LACKED if schema == 3 else {**_LACKED, "sections": []}
+    if early := sorted(set(lacked) & set(plain)):
+        raise not_a_result(f"it has {early[0]}, and schema {schema} has none")
     examples = plain.get("per_example")
     if not isinstance(examples, dict):
         raise not_a_result("it has no examples")
     if "bounds" in examples:
         raise not_a_result(f"it has bounds, and schema {schema} has none")
-    return {**plain, "schema": SCHEMA, "per_example": {**examples, "bounds": ""}}
+    return {**plain, **lacked, "schema": SCHEMA, "per_example": {**examples, "bounds": ""}}
