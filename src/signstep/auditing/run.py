@@ -130,8 +130,8 @@ def audit(
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
             fgsm and pgd.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
-        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve` that
-            other attacks too.
+        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve`, which
+            traces other attacks too.
         mean: of a bare network: it wants (x - mean) / std. Anything else about it is said by an `ss.Model`.
         std: see ``mean``.
         engine: "exact", or "fast" or "float32" to search on a twin of the model; see `ss.Search`.
