@@ -368,7 +368,7 @@ def _plan(
     return _Plan(climbed, specs, chosen, [] if climbed else traced, aside)
 
 
-def _tally(plan: _Plan, drawn: Curve, threat: Threat) -> tuple[Tally, Sequence[tuple[str, Attack]]]:
+def _tally(plan: _Plan, drawn: Curve, threat: Threat) -> tuple[Tally, list[tuple[str, Attack]]]:
     """Counts to begin with, and the attacks that are traced over sizes."""
     rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
     # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
