@@ -112,6 +112,10 @@ class WordTokenizer:
         """One token for each word."""
         return [self._numbers.get(word, 1) for word in _WORD.findall(text.lower())]
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each token comes from: its letters from ``start`` to ``end``."""
+        return [match.span() for match in _WORD.finditer(text)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Words with blanks between them."""
         return " ".join(self.words[number] for number in ids if number > 1)
