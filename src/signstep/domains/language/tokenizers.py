@@ -187,7 +187,8 @@ class PretrainedTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """With special tokens, not cut."""
-        return [int(token) for token in self.inner(text, add_special_tokens=True, truncation=False)["input_ids"]]
+        found = self.inner(text, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+        return [int(token) for token in found]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Without special tokens."""

@@ -15,8 +15,7 @@ from signstep.domains.text.walk import (
     Search,
     Seen,
     Walk,
-    fewer,
-    fresh,
+    phases,
 )
 from signstep.domains.text.words import without_word
 from signstep.engine.attack import Needs
@@ -53,9 +52,9 @@ class _OnTexts:
 class HotFlip(_OnTexts):
     """Gradient-guided substitution with a beam (Ebrahimi, Rao, Lowd & Dou 2018, sections 3 and 4), verified by asking.
 
-    One more word at a time: from each text of the beam one gradient ranks all edits (`gains`), the model is asked about
-    the best ``asks``, and the ``beam`` texts with the largest margin lost go on. When one fools, changes are taken back
-    as long as it still does. beam=1 is the greedy search.
+    One more word at a time: from each of the ``beam`` best texts one gradient ranks all edits (`gains`), the model is
+    asked about the first ``asks``, and random exchanges of what was found spend the rest of the share of that number of
+    words. When a text fools, changes are taken back as long as it still does. beam=1 is the greedy search.
 
     Attributes:
         queries: passes for each text at most; a gradient counts as one.
@@ -63,12 +62,12 @@ class HotFlip(_OnTexts):
         asks: edits to ask about after each gradient step.
     """
 
-    queries: int = 200
+    queries: int = 300
     beam: int = 2
     asks: int = 16
     name: str = "hotflip"
     steps: int = 1
-    draws: bool = False
+    draws: bool = True
     from_clean: bool = False
     needs: Needs = "gradients"
 
@@ -90,19 +89,16 @@ class HotFlip(_OnTexts):
         return searched(self.name, problem, region, clean, key, self.queries, self._search, smallest=True)
 
     def _search(self, walk: Walk) -> Search:
-        yield Ask([{}])
-        beam: list[Changes] = [{}]
-        for _ in range(walk.allowance):
-            beam = beam[: max(0, walk.left - 1)]
+        yield from phases(walk, self._opening)
+
+    def _opening(self, walk: Walk, before: list[Changes]) -> Search:
+        """The best edits by first order on top of the best texts with one word less."""
+        beam = before[: min(self.beam, walk.left - 1)]
+        if beam:
             ranked = yield Lean(beam)
-            tries = fresh(_tries(beam, ranked), min(self.asks, walk.left))
-            if not tries:
-                break
-            seen = yield Ask(tries)
-            if walk.seen.fooled:
-                break
-            beam = _best(tries, seen, self.beam)
-        yield from fewer(walk)
+            tries = walk.fresh(_tries(beam, ranked))[: self.asks]
+            if tries:
+                yield Ask(tries)
 
 
 @dataclass(frozen=True)
@@ -110,21 +106,21 @@ class WordSearch(_OnTexts):
     """For models that give scores alone: the words that matter first.
 
     After TextFooler (Jin, Jin, Zhou & Szolovits 2020, section 3): how much a word matters is told by the text without
-    it. Then the edits of the most important words are tried one by one, so that a single change that fools is found if
-    it is among them; the best of each word are put together, as many as may change, and taken back as long as the model
-    still fails. Jin et al. go through the words once and keep the best substitute of each, which may fix more words
-    than it needs.
+    it. Then edits of the most important words are tried one by one; the best of each word are put together, one more
+    word at a time, and random exchanges spend the rest of the share of that number of words. Changes are taken back as
+    long as the model still fails. Jin et al. go through the words once and keep the best substitute of each, which may
+    change more words than it needs.
 
     Attributes:
         queries: passes for each text at most.
         tries: edits to try of each word.
     """
 
-    queries: int = 200
+    queries: int = 300
     tries: int = 12
     name: str = "word-search"
     steps: int = 0
-    draws: bool = False
+    draws: bool = True
     from_clean: bool = False
     needs: Needs = "scores"
 
@@ -145,31 +141,30 @@ class WordSearch(_OnTexts):
         return searched(self.name, problem, region, clean, key, self.queries, self._search, smallest=True)
 
     def _search(self, walk: Walk) -> Search:
-        yield Ask([{}])
-        order = yield from self._important(walk)
-        reserve = (walk.allowance - 1) * _TOP
         single: dict[int, tuple[float, str]] = {}
-        for place in order:
-            cores = spread(walk.options(place), min(self.tries, max(0, walk.left - reserve)))
-            if not cores:
-                break
-            seen = yield Ask([{place: core} for core in cores])
-            if walk.seen.fooled:
+
+        def opening(walk: Walk, before: list[Changes]) -> Search:
+            if walk.size == 1:
+                yield from self._singles(walk, single)
                 return
+            here = before[0]
+            others = sorted((place for place in single if place not in here), key=lambda place: -single[place][0])
+            tries = walk.fresh({**here, place: single[place][1]} for place in others[:_TOP])
+            if tries:
+                yield Ask(tries)
+
+        yield from phases(walk, opening)
+
+    def _singles(self, walk: Walk, single: dict[int, tuple[float, str]]) -> Search:
+        """Edits of one word after the other, the most important first; the best of each is noted."""
+        order = yield from self._important(walk)
+        for place in order:
+            cores = spread(walk.options(place), min(self.tries, walk.left))
+            if not cores or walk.seen.fooled:
+                return
+            seen = yield Ask([{place: core} for core in cores])
             losses = [(one.loss, core) for one, core in zip(seen, cores, strict=True) if isinstance(one, Seen)]
             single[place] = max(losses, key=lambda pair: pair[0])
-        here: Changes = walk.best
-        for _ in range(walk.allowance - 1):
-            others = sorted((place for place in single if place not in here), key=lambda place: -single[place][0])
-            tries: list[Changes] = [{**here, place: single[place][1]} for place in others[:_TOP]]
-            tries = tries[: walk.left]
-            if not tries:
-                break
-            seen = yield Ask(tries)
-            if walk.seen.fooled:
-                break
-            here = _best(tries, seen, 1)[0]
-        yield from fewer(walk)
 
     def _important(self, walk: Walk) -> Generator[Question, Answers, list[int]]:
         """Places in the order of what the model loses without their words; in that of the text where none is left."""
@@ -193,7 +188,7 @@ class RandomWords(_OnTexts):
         queries: random texts to ask about.
     """
 
-    queries: int = 200
+    queries: int = 300
     name: str = "random-words"
     steps: int = 0
     draws: bool = True
@@ -217,13 +212,13 @@ class RandomWords(_OnTexts):
             yield Ask([self._drawn(walk) for _ in range(min(_TOGETHER, walk.left))])
 
     def _drawn(self, walk: Walk) -> Changes:
-        places = walk.places
-        drawn: dict[int, str] = {}
+        places = list(walk.places)
+        found: dict[int, str] = {}
         for _ in range(min(walk.allowance, len(places))):
-            place = places.pop(int(walk.draws.random() * len(places)))
+            place = places.pop(walk.drawn(len(places)))
             options = walk.options(place)
-            drawn[place] = options[int(walk.draws.random() * len(options))]
-        return drawn
+            found[place] = options[walk.drawn(len(options))]
+        return found
 
 
 def spread(cores: tuple[str, ...], count: int) -> list[str]:
@@ -244,24 +239,17 @@ def _tries(beam: list[Changes], ranked: Answers) -> list[Changes]:
     return [changes for _, _, changes in sorted(found, key=lambda one: (-one[0], one[1]))]
 
 
-def _best(tries: list[Changes], seen: Answers, count: int) -> list[Changes]:
-    """Those with the largest loss."""
-    losses = [one.loss for one in seen if isinstance(one, Seen)]
-    order = sorted(range(len(tries)), key=lambda number: -losses[number])
-    return [tries[number] for number in order[:count]]
-
-
-def random_words(*, queries: int = 200) -> RandomWords:
+def random_words(*, queries: int = 300) -> RandomWords:
     """See `RandomWords`."""
     return RandomWords(queries)
 
 
-def hotflip(*, queries: int = 200, beam: int = 2, asks: int = 16) -> HotFlip:
+def hotflip(*, queries: int = 300, beam: int = 2, asks: int = 16) -> HotFlip:
     """See `HotFlip`."""
     return HotFlip(queries, beam, asks)
 
 
-def word_search(*, queries: int = 200, tries: int = 12) -> WordSearch:
+def word_search(*, queries: int = 300, tries: int = 12) -> WordSearch:
     """See `WordSearch`."""
     return WordSearch(queries, tries)
 

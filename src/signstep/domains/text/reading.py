@@ -21,7 +21,7 @@ from signstep.errors import GradientError, ModelError
 from signstep.messages import Arg
 from signstep.model.predictor import Selector, select
 
-_ROWS, _ROWS_ON_CARD = 8, 64
+_ROWS, _ROWS_ON_CARD = 16, 64
 _TOKENS = 8  # numbers of tokens are rounded up to a multiple of this where there is a token to fill up with
 
 
