@@ -12,6 +12,7 @@ from signstep.io.documents import read_text
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 _WORD = re.compile(r"\w+")
+_FILES = ("tokenizer", "vocab", "spiece", "sentencepiece")
 
 
 class Tokenizer(Protocol):
@@ -153,6 +154,11 @@ class PretrainedTokenizer:
             LoadError: there is no tokenizer.
             MissingExtraError: transformers is not installed.
         """
+        if not any(file.name.startswith(_FILES) for file in path.glob("*")):
+            # Some versions would make an empty tokenizer of the model's config, to which every word is unknown.
+            raise LoadError(
+                f"{path} has no file of a tokenizer", remedy="save it there with the tokenizer's save_pretrained"
+            )
         try:
             return cls(_transformers().AutoTokenizer.from_pretrained(path, local_files_only=True))
         except (OSError, ValueError, KeyError) as error:

@@ -32,7 +32,7 @@ class Edits:
         if not core or self.kept(core):
             return ()
         kinds = [
-            list(self._substitutes(core)),
+            list(self._substitutes(core)) if {"synonyms", "neighbours"} & set(self.kinds) else [],
             list(_look_alikes(core)) if "homoglyphs" in self.kinds else [],
             list(_typos(core, self.typos)) if "typos" in self.kinds else [],
             list(_invisible(core)) if "zero-width" in self.kinds else [],

@@ -71,10 +71,10 @@ def searched(
     whole = found(ledger, region, ended)
     if not smallest:
         return whole
-    sizes = torch.tensor(
-        [0.0 if walk.wrong else float(len(walk.best)) for walk in walks], dtype=torch.float32, device=everyone.device
-    )
-    return whole._replace(smallest=torch.where(whole.verdict.fooled, sizes, torch.inf))
+    wrong = torch.tensor([walk.wrong for walk in walks], dtype=torch.bool, device=everyone.device)
+    sizes = torch.tensor([float(len(walk.best)) for walk in walks], dtype=torch.float32, device=everyone.device)
+    nearest = torch.where(whole.verdict.fooled, sizes, torch.inf)
+    return whole._replace(smallest=torch.where(wrong, 0.0, nearest))
 
 
 def text_model(problem: Problem, name: str) -> TextModel:
