@@ -204,7 +204,7 @@ def test_the_first_order_gain_is_the_derivative() -> None:
             moved = weight[torch.tensor(read.ids)].clone()
             moved[place] += sign * step
             with torch.no_grad():
-                out = reader.network.decision(moved.mean(0).tanh())  # type: ignore[operator, union-attr]
+                out = reader.network.decision(moved.mean(0).tanh())  # type: ignore[operator]
             ends.append(float(out[0] - out[1]))
         assert one.gain == pytest.approx((ends[0] - ends[1]) / 2e-3, rel=2e-2, abs=1e-4)
 
@@ -273,10 +273,11 @@ def test_shards_join_to_the_whole_and_the_control_stands_beside() -> None:
 def test_the_seed_and_the_text_decide_what_is_drawn() -> None:
     model = bag_model()
     x, y = rows(model)
-    seeds = [
-        ss.attack(ss.Model(model), x, y, threat=threat(), recipe=RandomWords(2), search=ss.Search(seed=seed)).x
-        for seed in (0, 0, 1)
-    ]
+    seeds: list[Tensor] = []
+    for seed in (0, 0, 1):
+        found = ss.attack(ss.Model(model), x, y, threat=threat(), recipe=RandomWords(2), search=ss.Search(seed=seed)).x
+        assert isinstance(found, Tensor)
+        seeds.append(found)
     assert torch.equal(seeds[0], seeds[1])
     assert not torch.equal(seeds[0], seeds[2])
 
@@ -288,11 +289,13 @@ def test_options_are_checked(name: str) -> None:
         RECIPES[name].build(queries=1)
 
 
-def test_a_random_text_model_is_judged_by_many_passes() -> None:
+def test_a_random_model_is_judged_by_many_passes() -> None:
     x = codes_of(TEXTS, 60)
     model = bag_model()
-    model.reader.network.register_forward_hook(lambda _, __, out: out + 3 * torch.rand(len(out), 2))  # type: ignore[union-attr, operator]
+    reader = model.tokens
+    assert reader is not None
+    reader.network.register_forward_hook(lambda _, __, out: out + 3 * torch.rand(len(out), 2))
     y = torch.zeros(len(x), dtype=torch.int64)
-    found = ss.attack(ss.Model(model), x, y, threat=threat(), recipe=WordSearch(20))
+    found: Any = ss.attack(ss.Model(model), x, y, threat=threat(), recipe=WordSearch(20))
     assert found.passes == 32
-    assert ((found.smallest < torch.inf) == found.fooled).all()
+    assert bool((found.fooled <= (found.smallest < torch.inf)).all())

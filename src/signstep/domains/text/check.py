@@ -180,14 +180,18 @@ def _beside(rules: Mapping[str, Any], old: str, new: str) -> bool:
 def _alike(rules: Mapping[str, Any], old: str, new: str) -> bool:
     """Whether one letter was exchanged for another that looks like it."""
     differ = [(a, b) for a, b in zip(old, new, strict=False) if a != b]
-    return len(old) == len(new) and len(differ) == 1 and differ[0][1] in rules["look_alikes"].get(differ[0][0], "")
+    if len(old) != len(new) or len(differ) != 1:
+        return False
+    was, now = differ[0]
+    return any(int(code[2:], 16) == ord(now) for code in rules["look_alikes"].get(was, ()))
 
 
 def _unseen(rules: Mapping[str, Any], old: str, new: str) -> bool:
     """Whether one invisible mark was put between two letters."""
     if len(new) != len(old) + 1:
         return False
+    marks = {chr(int(code[2:], 16)) for code in rules["invisible"]}
     for place in range(1, len(old)):
-        if new[place] in rules["invisible"] and new[:place] + new[place + 1 :] == old:
+        if new[place] in marks and new[:place] + new[place + 1 :] == old:
             return True
     return False

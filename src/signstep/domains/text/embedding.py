@@ -106,7 +106,7 @@ def embedding_case(
         attacks=("random-sign", "fgsm", "pgd"),
         curve=False,
         opening=(measured, _NO_TEXT),
-        notes=(measured, _NO_TEXT),
+        notes=(measured, _NO_TEXT.rstrip(".")),
         hashes=hashes,
         search=request.search,
         total=len(texts),

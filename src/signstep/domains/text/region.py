@@ -95,10 +95,9 @@ class TextRegion:
 
 def allowance(text: str, words: float, share: float) -> int:
     """How many words of a text may change: ``words``, and at most a share of those that it has, rounded down."""
-    most = int(words + 1e-9)
-    if not share:
-        return most
-    return min(most, int(sum(1 for word in words_of(text) if word.core) * share + 1e-9))
+    if share:
+        words = min(words, sum(1 for word in words_of(text) if word.core) * share)
+    return int(words + 1e-9)
 
 
 def _no_steps() -> ThreatError:

@@ -79,9 +79,9 @@ class TextThreat(ShapedThreat):
             "keep": list(self.edits.keep),
             "share": self.share,
             "offers": {word: list(others) for word, others in sorted(self.edits.offers.items())},
-            "look_alikes": LOOK_ALIKES if "homoglyphs" in kinds else {},
+            "look_alikes": _named() if "homoglyphs" in kinds else {},
             "keyboard": KEYBOARD if "typos" in kinds else {},
-            "invisible": INVISIBLE if "zero-width" in kinds else "",
+            "invisible": [_code(mark) for mark in INVISIBLE] if "zero-width" in kinds else [],
         }
 
     def around(self, x: Tensor) -> TextRegion:
@@ -120,6 +120,15 @@ def text_threat(edits: Edits, words: Eps, *, share: float = 0.0) -> TextThreat:
     if not isinstance(size, float) or size != round(size):
         raise ThreatError(Arg("words", words), remedy="pass a whole number of words, such as 2")
     return TextThreat(Words(), size, None, None, None, None, f"{size:g}", edits, share)
+
+
+def _named() -> dict[str, list[str]]:
+    """The look-alikes by their numbers, which nobody can mistake for the letters themselves."""
+    return {letter: [_code(other) for other in others] for letter, others in LOOK_ALIKES.items()}
+
+
+def _code(letter: str) -> str:
+    return f"U+{ord(letter):04X}"
 
 
 def _no_length(_: Tensor) -> ThreatError:
