@@ -63,7 +63,7 @@ def bag_model(seed: int = 0, length: int = 0) -> TextModel:
 def counted(texts: Sequence[str]) -> Tensor:
     """A filter that counts: spam where more of its words than of the others stand there, as they are typed."""
     spam, ham = ("free", "cash", "win", "prize", "claim"), ("film", "good", "fine", "great")
-    rows = [[sum(word in text.lower() for word in kind) for kind in (ham, spam)] for text in texts]
+    rows = [[3 * sum(word in text.lower() for word in kind) - 1 for kind in (ham, spam)] for text in texts]
     return torch.tensor(rows, dtype=torch.float32)
 
 

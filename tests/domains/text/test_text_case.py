@@ -44,7 +44,7 @@ keep = ["great"]
 [synonyms]
 cash = ["money"]
 """
-EVIL = "<b>free</b> \\u202ecash, \\u001b[2J win & \\u0441laim | now"
+EVIL = "<b>free</b> \\u202elunch, \\u001b[2J & \\u0441laim | now"
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_a_report_is_written_escaped_and_verified(folder: Path, capsys: pytest.C
     for text in (said.out, said.err, page):  # the record has the table of look-alikes
         assert not set(text) & set("\u0430\u0441\u0435\u043e")
     assert "<b>free" not in page
-    assert "&lt;b&gt;" in page
+    assert "&lt;[b&gt;free&lt;/b -" in page
     result = Result.load(folder / "out/result.json")
     assert result.fooled
     assert result.terms["domain"] == "text"

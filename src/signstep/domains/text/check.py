@@ -183,15 +183,14 @@ def _alike(rules: Mapping[str, Any], old: str, new: str) -> bool:
     if len(old) != len(new) or len(differ) != 1:
         return False
     was, now = differ[0]
-    return any(int(code[2:], 16) == ord(now) for code in rules["look_alikes"].get(was, ()))
+    return f"U+{ord(now):04X}" in rules["look_alikes"].get(was, ())
 
 
 def _unseen(rules: Mapping[str, Any], old: str, new: str) -> bool:
     """Whether one invisible mark was put between two letters."""
     if len(new) != len(old) + 1:
         return False
-    marks = {chr(int(code[2:], 16)) for code in rules["invisible"]}
-    for place in range(1, len(old)):
-        if new[place] in marks and new[:place] + new[place + 1 :] == old:
-            return True
-    return False
+    return any(
+        f"U+{ord(new[place]):04X}" in rules["invisible"] and new[:place] + new[place + 1 :] == old
+        for place in range(1, len(old))
+    )
