@@ -15,6 +15,7 @@ from signstep.auditing import plans, rescore
 from signstep.auditing.checks import Book, Check, attempted
 from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
 from signstep.auditing.evidence import Evidence
+from signstep.auditing.knob_check import knob as knob_check
 from signstep.auditing.provable import unprovable
 from signstep.auditing.reading import LARGEST, not_a_result, parse
 from signstep.auditing.reattack import attacked_again
@@ -300,6 +301,8 @@ def of_record(result: Result, points: Mapping[str, Tensor], own: Verifier | None
     ]
     if all(check.holds for check in checks if check.name == "points"):
         checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
+        if result.knob is not None:
+            checks.append(attempted("knob", knob_check, result, points))
     return checks
 
 
@@ -331,6 +334,8 @@ def of_model(
         if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
             yield attempted("passes", plans.passes, result, own.attacks, there)
         yield attempted("answers", rescore.answers, result, points, own.predictor, task)
+        if result.knob is not None:
+            yield attempted("knob", knob_check, result, points, own.predictor, task)
     if again:
         yield attacked_again(
             result,

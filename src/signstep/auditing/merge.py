@@ -1,11 +1,13 @@
 """Joining the shards of an audit: n results in, the one out that a single audit of all examples gives."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from signstep.auditing.knob import Knob, chosen
 from signstep.auditing.record import CurvePoint, Examples, worst_case
 from signstep.auditing.result import Result
 from signstep.auditing.tally import Facts, Sums, nearest_curves
@@ -77,6 +79,8 @@ def merge(results: Sequence[Result]) -> Result:
         classes=first.classes,
         hashes=first.hashes,
         ladder=first.ladder,
+        date=max(shard.date for shard in shards),
+        knob=_knob(shards, examples, first.terms.get("eps_value")),
     )
 
 
@@ -237,6 +241,16 @@ def _added(shards: Sequence[Result], examples: Examples) -> dict[str, tuple[Curv
         for name, points in shards[0].curves.items()
         if name not in examples.nearest
     }
+
+
+def _knob(shards: Sequence[Result], examples: Examples, eps: float | None) -> Knob | None:
+    """That of the example which an audit of all would have asked."""
+    found = [
+        replace(shard.knob, row=shard.knob.row * len(shards) + place)
+        for place, shard in enumerate(shards)
+        if shard.knob is not None
+    ]
+    return found[chosen([knob.row for knob in found], examples.smallest_eps, eps)] if found and eps else None
 
 
 def _unsaid(shards: Sequence[Result]) -> tuple[str, ...]:

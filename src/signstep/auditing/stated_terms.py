@@ -73,6 +73,8 @@ _THREAT = re.compile(
     r"(?P<norm>\S+) eps=(?P<eps>.+?), (?:no box|box=\[(?P<low>[^,\]]+), (?P<high>[^,\]]+)\])"
     r"(?P<mask>, mask \(\d+% free\))?(?:, grid of (?P<grid>\d{1,9}) steps)?"
 )
+# Grouped norms stand in the threat's words by the name that was typed.
+_CALLED = {"pixel": "grouped(0)", "atom": "grouped(-1)", "token": "grouped(-1)"}
 _PARTS = {"kind", "axes", "eps", "low", "high", "grid"}
 
 
@@ -153,7 +155,8 @@ def _one_threat(terms: Mapping[str, Any], part: Mapping[str, Any], book: Book) -
     said = _THREAT.fullmatch(terms["threat"])
     if not book.need(said is not None, f"threat {terms['threat']!r} is no threat model in words") or said is None:
         return
-    book.need(said["norm"] == terms["norm"], f"the threat is in {said['norm']}, the norm is {terms['norm']}")
+    measure = _CALLED.get(said["norm"], said["norm"])
+    book.need(measure == terms["norm"], f"the threat is in {said['norm']}, the norm is {terms['norm']}")
     kind = "grouped" if part["axes"] else terms["norm"]
     book.need(part["kind"] == kind, f"the norm is {terms['norm']}, the threat's numbers are of {part['kind']}")
     book.need(
