@@ -25,7 +25,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.run import terms_of
 from signstep.auditing.signature import signed
 from signstep.auditing.stated_terms import claims
-from signstep.auditing.stream import Data, batches
+from signstep.auditing.stream import Batches, Data, batches
 from signstep.auditing.tally import plain_terms
 from signstep.domains import DOMAINS, IMAGES, Case
 from signstep.domains import domain as find_domain
@@ -157,7 +157,7 @@ def verify(
 def _brought(result: Result, model: Model, data: Data, threat: Threat, search: Search) -> "Verifier":
     described = "tensors" if isinstance(data, tuple) else type(data).__name__
     case = Case(IMAGES.name, model, (), threat, described, no_summary, search=search)
-    return verifier_of(result, case, data, called=(result.data,))
+    return verifier_of(result, case, Batches(data, classes=model.classes), called=(result.data,))
 
 
 def verifier_of(

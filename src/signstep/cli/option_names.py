@@ -1,7 +1,7 @@
 """Messages in the words of the command line: what the API calls an argument is here an option."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from os import PathLike, fspath
 from types import MappingProxyType
@@ -84,6 +84,11 @@ def _typed_values(words: Sequence[str]) -> dict[str, list[str]]:
             flag, equals, value = word.partition("=")
             found.setdefault(flag, []).append(value if equals else "".join(words[place + 1 : place + 2]))
     return found
+
+
+def words_of(command: Any) -> Callable[[Message], str]:
+    """How messages are written for those who typed a command, as click knows it."""
+    return partial(in_options, options=options_by_argument(command))
 
 
 def command_of(words: Sequence[str], group: Any) -> Any:
