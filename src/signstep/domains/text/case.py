@@ -25,6 +25,7 @@ from signstep.domains.text.summary import Teller
 from signstep.domains.text.threat import TextThreat, text_threat
 from signstep.domains.text.words import words_of
 from signstep.errors import InputError
+from signstep.io.documents import read_text
 from signstep.io.files import expanded
 from signstep.messages import Arg
 from signstep.model.declaration import Model
@@ -197,8 +198,6 @@ def _classes(request: Request, schema: Schema) -> tuple[str, ...]:
     """Names of the classes that were given, on the command line or in the schema."""
     said: Any = request.classes
     if isinstance(said, Path):
-        from signstep.io.documents import read_text
-
         said = tuple(line.strip() for line in read_text(said, "the names of the classes").splitlines() if line.strip())
     return tuple(said) if said else schema.label.classes
 
