@@ -52,7 +52,8 @@ def list_() -> None:
             told(f"{'':<{_WIDTH + 3}}{name}")
     told(
         f"\nNorms (--threat NORM:EPS)\n  {', '.join(NORMS)}, pixel (L2 over channels), "
-        "token and atom (L2 over the last axis)"
+        "token and atom (L2 over the last axis)\n"
+        "  l0 counts changed coordinates, l0-pixel changed pixels, l0-token and l0-atom groups over the last axis"
     )
     told(f"\nTasks (--task)\n  auto, {', '.join(TASKS)}, regression")
     told("\nLosses (--loss), the first of each task is its default")

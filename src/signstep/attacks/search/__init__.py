@@ -4,6 +4,7 @@ from signstep.attacks.recipe import LABELS, SCORES, Recipe
 from signstep.attacks.search.blind import random_direction
 from signstep.attacks.search.boundary import hop_skip_jump
 from signstep.attacks.search.estimates import nes, spsa
+from signstep.attacks.search.sparse_rs import sparse_rs
 from signstep.attacks.search.square import square
 
 ROWS: tuple[Recipe, ...] = (
@@ -25,6 +26,17 @@ ROWS: tuple[Recipe, ...] = (
         "at most queries + 1 forwards; times restarts",
         needs="scores",
         norms=("linf", "l2"),
+        balls=True,
+    ),
+    Recipe(
+        "sparse-rs",
+        sparse_rs,
+        "random search over which coordinates change, kept where the margin shrinks",
+        "Croce et al. 2022 (arXiv:2006.12834), algorithms 1 and 2",
+        SCORES,
+        "at most queries + 1 forwards; times restarts",
+        needs="scores",
+        norms=("l0",),
         balls=True,
     ),
     Recipe(

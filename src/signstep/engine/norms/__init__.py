@@ -15,6 +15,7 @@ formulas aim a few ulp inside the ball (`boxed.inner`), so that rounding does no
 
 from signstep.engine.norms.balls import L1, L2, Linf
 from signstep.engine.norms.boxed import largest
+from signstep.engine.norms.counted import L0, first
 from signstep.engine.norms.grouped import Grouped
 from signstep.engine.norms.norm import CheckedNorm, Draws, Norm
 from signstep.engine.norms.table import BUILT_IN, BY_NAME, FAMILIES, NORMS, norm
@@ -23,6 +24,7 @@ __all__ = [
     "BUILT_IN",
     "BY_NAME",
     "FAMILIES",
+    "L0",
     "L1",
     "L2",
     "NORMS",
@@ -31,6 +33,7 @@ __all__ = [
     "Grouped",
     "Linf",
     "Norm",
+    "first",
     "largest",
     "norm",
 ]

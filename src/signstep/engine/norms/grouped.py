@@ -1,6 +1,5 @@
 """Norms over groups of coordinates: pixels over their channels, atoms, tokens."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from signstep.engine.batch_invariant import line_sum, power
 from signstep.engine.norms.balls import L2
+from signstep.engine.norms.groups import grouped, ungrouped
 from signstep.engine.norms.norm import Draws, diameter_of
 from signstep.engine.verify import size_of
 from signstep.errors import ThreatError
@@ -60,9 +60,9 @@ class Grouped:
     def sample(self, draws: Draws, shape: tuple[int, ...]) -> Tensor:
         """Every group uniform in its own L2 ball."""
         direction = draws.normal("grouped ball direction", shape)
-        grouped = self._grouped(direction)
-        radius = power(draws.uniform("grouped ball radius", (grouped.shape[1],)), 1 / grouped.shape[2])
-        return self._ungrouped(L2().steepest(grouped.flatten(0, 1), radius.flatten()), direction)
+        parts = self._grouped(direction)
+        radius = power(draws.uniform("grouped ball radius", (parts.shape[1],)), 1 / parts.shape[2])
+        return self._ungrouped(L2().steepest(parts.flatten(0, 1), radius.flatten()), direction)
 
     def diameter(self, low: Tensor, high: Tensor, shape: tuple[int, ...]) -> Tensor:
         """The longest diagonal that the box has in a group."""
@@ -81,33 +81,19 @@ class Grouped:
         high: Tensor | None,
     ) -> Tensor:
         """Apply a rule of L2 to all groups at once, as its rows."""
-        grouped = self._grouped(d)
+        parts = self._grouped(d)
         box = (None if bound is None else self._grouped(bound.expand_as(d)).flatten(0, 1) for bound in (low, high))
-        return self._ungrouped(rule(grouped.flatten(0, 1), radius.repeat_interleave(grouped.shape[1]), *box), d)
+        return self._ungrouped(rule(parts.flatten(0, 1), radius.repeat_interleave(parts.shape[1]), *box), d)
 
     def _lengths(self, d: Tensor) -> Tensor:
         """The L2 length of every group, (R, groups)."""
-        grouped = self._grouped(d)
-        return L2().length(grouped.flatten(0, 1)).reshape(grouped.shape[:2])
-
-    def _dims(self, d: Tensor) -> tuple[list[int], range]:
-        """Where the group axes are in ``d`` and where `_grouped` moves them: to the end."""
-        ndim = d.ndim - 1
-        if not all(-ndim <= axis < ndim for axis in self.axes):
-            raise ThreatError(
-                f"{self.name} groups axes that examples of shape {tuple(d.shape[1:])} do not have",
-                remedy="pass axes that an example has",
-            )
-        dims = sorted({axis % ndim + 1 for axis in self.axes})
-        return dims, range(-len(dims), 0)
+        parts = self._grouped(d)
+        return L2().length(parts.flatten(0, 1)).reshape(parts.shape[:2])
 
     def _grouped(self, d: Tensor) -> Tensor:
         """View ``d`` (R, ...) as (R, groups, members)."""
-        dims, last = self._dims(d)
-        members = math.prod(d.shape[dim] for dim in dims)
-        return d.movedim(dims, tuple(last)).reshape(len(d), math.prod(d.shape[1:]) // members, members)
+        return grouped(d, self.axes, self.name)
 
     def _ungrouped(self, rows: Tensor, like: Tensor) -> Tensor:
         """Undo `_grouped`: rows (R * groups, members) back in the shape of ``like``."""
-        dims, last = self._dims(like)
-        return rows.reshape(like.movedim(dims, tuple(last)).shape).movedim(tuple(last), dims).contiguous()
+        return ungrouped(rows, like, self.axes, self.name)

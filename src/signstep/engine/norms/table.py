@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from signstep.engine.norm_rows import FAMILY, SPELLING, family_of, norm_of, refuse_norm, with_arguments
 from signstep.engine.norms.balls import L1, L2, Linf
+from signstep.engine.norms.counted import L0
 from signstep.engine.norms.grouped import Grouped
 from signstep.engine.norms.norm import Norm
 from signstep.engine.origin import foreign
@@ -12,10 +13,10 @@ from signstep.errors import ThreatError
 from signstep.messages import Arg
 from signstep.registry import NotTypedError, Registry, UnknownNameError
 
-BUILT_IN = (Linf, L2, L1, Grouped)
+BUILT_IN = (Linf, L2, L1, L0, Grouped)
 
 NORMS: Registry[Norm] = Registry(
-    "signstep.norms", SPELLING, norm_of, {"linf": Linf(), "l2": L2(), "l1": L1()}, argument="norm"
+    "signstep.norms", SPELLING, norm_of, {"linf": Linf(), "l2": L2(), "l1": L1(), "l0": L0()}, argument="norm"
 )
 
 
@@ -27,17 +28,22 @@ BY_NAME: dict[str, Norm] = {
     "inf": NORMS["linf"],
     "2": NORMS["l2"],
     "1": NORMS["l1"],
+    "0": NORMS["l0"],
     "pixel": Grouped((0,)),
     "atom": Grouped((-1,)),
     "token": Grouped((-1,)),
+    "l0-pixel": L0((0,)),
+    "l0-atom": L0((-1,)),
+    "l0-token": L0((-1,)),
 }
 
 
 def norm(name: str | Norm) -> Norm:
     """The norm of this name, in any case of letters; a norm is returned as it is.
 
-    Names: linf or inf, l2 or 2, l1 or 1, pixel = grouped(0), atom = token = grouped(-1), and grouped(axis,...). One of
-    somebody's own is "package.module:name", with its arguments behind it where it has some: "my_norms:Weighted(0.5)".
+    Names: linf or inf, l2 or 2, l1 or 1, l0 or 0, pixel = grouped(0), atom = token = grouped(-1), grouped(axis,...);
+    and counts of groups: l0-pixel = l0(0), l0-atom = l0-token = l0(-1), l0(axis,...). One of somebody's own is
+    "package.module:name", with its arguments behind it where it has some: "my_norms:Weighted(0.5)".
 
     Raises:
         ThreatError: no norm has this name, or what has it is none.
@@ -50,8 +56,8 @@ def norm(name: str | Norm) -> Norm:
     key = str(given).strip()
     if key.lower() in BY_NAME:
         return BY_NAME[key.lower()]
-    if axes := re.fullmatch(r"grouped\((-?\d+(?:,-?\d+)*)\)", key.lower()):
-        return Grouped(tuple(int(axis) for axis in axes[1].split(",")))
+    if axes := re.fullmatch(r"(grouped|l0)\((-?\d+(?:,-?\d+)*)\)", key.lower()):
+        return (Grouped if axes[1] == "grouped" else L0)(tuple(int(axis) for axis in axes[2].split(",")))
     try:
         return _brought(key)
     except NotTypedError:
@@ -68,8 +74,9 @@ def _brought(key: str) -> Norm:
     Raises:
         InputError: there is none of this name, or it cannot be made.
     """
-    if key.lower().startswith("grouped("):
-        raise UnknownNameError(Arg("norm", key), remedy="write grouped(1,2), say, with whole numbers for the axes")
+    if key.lower().startswith(("grouped(", "l0(")):
+        ours = key.lower().partition("(")[0]
+        raise UnknownNameError(Arg("norm", key), remedy=f"write {ours}(1,2), say, with whole numbers for the axes")
     called = with_arguments(key)
     if called is None:
         return NORMS.find(key)
