@@ -92,4 +92,4 @@ def short(row: Recipe, steps: int) -> str:
 
 def fits(row: Recipe, norm: str) -> bool:
     """Whether the recipe is defined for this norm."""
-    return not row.norms or norm in row.norms
+    return row.takes(norm)

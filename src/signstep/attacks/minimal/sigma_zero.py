@@ -60,10 +60,12 @@ def _search(hunt: NearestSearch, *, steps: int, first: float, sigma: float, thre
         fooled = planes.look.fooled
         if number:
             tau = torch.where(fooled, tau + adapt * eta, tau - adapt * eta).clamp(0, 1)
+        if number == 0:
+            start = planes.look.margin.abs().clamp_min(torch.finfo(d.dtype).tiny)
         here = d / unit
         square = norm.totals(here * here)
         bend = norm.spread(sigma / ((square + sigma) * (square + sigma)) * (2 / square.shape[1]), here)
-        g = here * bend + torch.where(per_row(fooled, d), 0.0, -planes.slope[:, 0] * unit)
+        g = here * bend + torch.where(per_row(fooled, d), 0.0, -planes.slope[:, 0] * unit / per_row(start, d))
         g = g / per_row(g.abs().flatten(1).amax(1).clamp_min(torch.finfo(g.dtype).tiny), g)
         mean, spread = _MEAN * mean + (1 - _MEAN) * g, _SPREAD * spread + (1 - _SPREAD) * g * g
         whole, squares = 1 - _MEAN ** (number + 1), 1 - _SPREAD ** (number + 1)

@@ -76,8 +76,8 @@ class Scattered:
         count = (self._most * share).floor().clamp_min(1.0)
         leaving = first(noise, (self._held.sum(1) + count - self._most).clamp_min(0), self._held)
         staying = self._held & ~leaving
-        # Where hardly anything is left that is not changed yet, units that have just left may come again.
-        coming = first(noise + (~self._held).to(noise.dtype), torch.minimum(count, self._most), self._free & ~staying)
+        # Units that have just left may come again, at other ends. Those were the ones of largest noise: it is turned.
+        coming = first((noise + 0.5) % 1, torch.minimum(count, self._most), self._free & ~staying)
         kept = torch.where(self._norm.spread(staying, corners), self._u, self._ends[0])
         self._u = torch.where(self._norm.spread(coming, corners), corners, kept)
         self._held = staying | coming

@@ -54,7 +54,8 @@ class SparseRS:
 
     Source: Croce et al. 2022 (arXiv:2006.12834), algorithms 1 and 2. Differs: of a threat that counts groups (pixels) M
     is a set of groups, and each of its coordinates has an end of its own, as in the paper; a random end that would
-    change nothing is turned to the other one.
+    change nothing is turned to the other one; what leaves M may come again, at other ends, where the paper chooses
+    among the others alone and never changes the ends of what stays.
 
     Attributes:
         queries: forward passes of a row and restart; the verdict comes on top.

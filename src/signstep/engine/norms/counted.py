@@ -61,8 +61,9 @@ class L0:
     ) -> Tensor:
         """Where a step from d leads, in S, when at most ``count`` coordinates are set anew.
 
-        The ``count`` coordinates in which g_i d_i grows most go to the end of the box that g_i points to; of all that
-        then differ from zero, the k with the largest g_i d_i stay. A projection would keep the largest: in a box most
+        The ``count`` coordinates by which <g, d> grows most go to the end of the box that g_i points to; of all that
+        then differ from zero, the k with the largest g_i d_i stay. One that did not differ grows at the cost of the
+        least of those that do, once k do. A projection would keep the largest: in a box most
         values end at its sides, and which of them is larger says nothing about the loss.
 
         Args:
@@ -75,7 +76,11 @@ class L0:
         """
         end, gain, scaled = self._gains(g, low, high)
         now = self.totals(d * scaled)
-        fresh = first(gain - now, count.ceil(), self.parts(end != 0).any(2) & (gain > now))
+        held = self.parts(d != 0).any(2)
+        least = torch.where(held, now, torch.inf).amin(1, keepdim=True)
+        cost = torch.where(held.sum(1, keepdim=True) >= radius[:, None], least, 0.0)
+        grown = gain - torch.where(held, now, cost)
+        fresh = first(grown, count.ceil(), (self.parts(end != 0).any(2) | held) & (grown > 0))
         moved = torch.where(self.spread(fresh, d), end, d)
         return self._kept(moved, first(torch.where(fresh, gain, now), radius, self.parts(moved != 0).any(2)))
 
