@@ -212,6 +212,7 @@ CHEAP = {
     "nes": "nes:queries=30",
     "random-direction": "random-direction:queries=12",
     "smooth-pgd": "smooth-pgd:steps=6",
+    "explore": "explore:samples=12,starts=2,steps=3,queries=8",
     "sigma-zero": "sigma-zero:steps=8",
     "sparse-rs": "sparse-rs:queries=20",
     "spsa": "spsa:queries=30",

@@ -22,7 +22,7 @@ from signstep.attacks.search.windows import Layout, halving_share
 from signstep.attacks.transfer.ti_fgsm import fitting
 from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
-from signstep.errors import InputError
+from signstep.errors import InputError, ThreatError
 from signstep.explain import explain, topic_of
 from signstep.model.subject import Subject
 
@@ -224,6 +224,10 @@ def _passes(name: str, given: dict[str, int]) -> tuple[int, int]:
         "random-direction": lambda: (o.queries + 1, 0),
         "square": lambda: (o.restarts * (o.queries + 1), 0),
         "sparse-rs": lambda: (o.restarts * (o.queries + 1), 0),
+        "explore": lambda: (
+            o.samples + 1 + (o.queries + 2) * (o.queries > 0) + o.starts * (o.steps + 2),
+            o.starts * o.steps,
+        ),
         "nes": lambda: (o.queries // probes * probes + 1, 0),
         "spsa": lambda: (o.queries // probes * probes + 1, 0),
     }
@@ -270,7 +274,7 @@ for _option in ("steps",):
     says(_option, *_with(_option))(_count(_option))
 
 
-@says("queries", "random-direction", "square", "sparse-rs", "nes", "spsa")
+@says("queries", "random-direction", "square", "sparse-rs", "nes", "spsa", "explore")
 def _(name: str) -> None:
     _count("queries")(name)
 
@@ -909,6 +913,38 @@ def _(name: str) -> None:
     up = stripes > _x()
     assert torch.equal(up[:, :, :1].expand_as(up), up)  # each column goes one way
     assert torch.equal(_ran(name, _blind, queries=2, start="best")[1].asked[0], stripes)  # there is none
+
+
+@says("starts", "explore")
+@says("samples", "explore")
+def _(name: str) -> None:
+    """Points of the sample are asked about without gradients, and the best of them are where the climbs begin."""
+    for samples, starts in ((8, 0), (8, 2), (20, 5)):
+        given = {"samples": samples, "starts": starts, "steps": 2, "queries": 3}
+        outcome, model = _ran(name, _bent, **given)
+        assert (outcome.forwards.tolist(), outcome.backwards.tolist()) == tuple(
+            [passes] * ROWS for passes in _passes(name, given)
+        )
+        sample = torch.stack(model.asked[:samples])
+        assert len(model.points) == 2 * starts
+        if starts:
+            best = _bent(sample.flatten(0, 1))[:, 1].reshape(samples, ROWS).argmax(0)
+            torch.testing.assert_close(model.points[0], sample[best, torch.arange(ROWS)])
+
+
+@says("sparse", "apgd")
+def _(name: str) -> None:
+    """The first step goes along that share of the coordinates, those of the largest gradients, and is eps long."""
+    threat = ss.l1(0.3)
+    for share in (0.25, 0.5):
+        _, model = _ran(name, _linear, steps=2, sparse=share, threat=threat, loss="margin")
+        before, after = ((point - _x()).abs().flatten(1) for point in model.points[:2])
+        # The start has spent eps, so that the projection shrinks all of it: only what was stepped along can have grown.
+        grown = after > before + 1e-9
+        assert bool((grown.sum(1) <= round(share * SIZE)).all())
+        assert bool((grown.sum(1) >= round(share * SIZE) // 2).all())
+    with pytest.raises(ThreatError, match=r"norm linf: sparse steps of apgd are defined for l1; .*leave sparse at 0"):
+        _ran(name, _linear, steps=2, sparse=0.2)
 
 
 @says("start", "sparse-rs")

@@ -27,7 +27,8 @@ def sigma_zero(
 ) -> MinimalAttack:
     """Fewest changed coordinates (Cinà et al. 2025, arXiv:2402.01879, algorithm 1), untargeted or towards a target.
 
-    g = grad [max(f, 0) + (1/N) sum_i d_i^2 / (d_i^2 + sigma)], f the margin;  d <- box(d - eta Adam(g / max |g|))
+    g = grad [max(f, 0) + (1/N) sum_i d_i^2 / (d_i^2 + sigma)], f the margin over that untouched
+    d <- box(d - eta Adam(g / max |g|))
     d_i <- 0 where |d_i| < tau;  tau <- tau + adapt eta where the point fooled, else tau - adapt eta
 
     All in widths of the box; eta falls from ``step`` to a tenth of it along a cosine. The paper takes 1000 steps; Adam
@@ -53,14 +54,14 @@ def _search(hunt: NearestSearch, *, steps: int, first: float, sigma: float, thre
     assert isinstance(norm, L0)
     d, unit = hunt.origin, per_row(hunt.unit(), hunt.origin)
     tau = torch.full_like(hunt.region.radius, threshold)
-    mean, spread = torch.zeros_like(d), torch.zeros_like(d)
+    mean, spread, start = torch.zeros_like(d), torch.zeros_like(d), torch.ones_like(tau)
     for number in range(steps):
         eta = annealed(first, first / 10, number, steps)
         planes = hunt.planes(d)
         fooled = planes.look.fooled
         if number:
             tau = torch.where(fooled, tau + adapt * eta, tau - adapt * eta).clamp(0, 1)
-        if number == 0:
+        if number == 0:  # the scale of the scores must not matter
             start = planes.look.margin.abs().clamp_min(torch.finfo(d.dtype).tiny)
         here = d / unit
         square = norm.totals(here * here)

@@ -4,6 +4,7 @@ from signstep.attacks.recipe import LABELS, SCORES, Recipe
 from signstep.attacks.search.blind import random_direction
 from signstep.attacks.search.boundary import hop_skip_jump
 from signstep.attacks.search.estimates import nes, spsa
+from signstep.attacks.search.explore import explore
 from signstep.attacks.search.sparse_rs import sparse_rs
 from signstep.attacks.search.square import square
 
@@ -38,6 +39,15 @@ ROWS: tuple[Recipe, ...] = (
         needs="scores",
         norms=("l0",),
         balls=True,
+    ),
+    Recipe(
+        "explore",
+        explore,
+        "an even sample, gradients from its best points, small changes of the best",
+        "Hooke & Jeeves 1961; Kolda, Lewis & Torczon 2003 (pattern search), over a Sobol sample",
+        SCORES,
+        "at most samples + queries + 3 + starts * (steps + 2) forwards, starts * steps backwards",
+        needs="scores",
     ),
     Recipe(
         "nes",
