@@ -1,6 +1,6 @@
 """L0: how many coordinates change, or how many groups of them, however far."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,13 +23,15 @@ class L0:
     decided by the box, and a threat without one is refused. A radius that is no whole number counts as the next
     smaller one. Of equal coordinates the first in index order is taken.
 
-    ``axes`` are those of `Grouped`: (0,) counts the pixels of images (C, H, W), (-1,) the atoms of (N, 3).
+    ``axes`` are those of `Grouped`: (0,) counts the pixels of images (C, H, W), (-1,) the atoms of (N, 3). ``called``
+    is the name by which a threat is printed, where it was named so: "l0-pixel".
 
     Raises:
         ThreatError: (when used) the examples do not have the axes, or a step is asked for without a box.
     """
 
     axes: tuple[int, ...] = ()
+    called: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:

@@ -1,7 +1,7 @@
 """Norms over groups of coordinates: pixels over their channels, atoms, tokens."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -19,13 +19,15 @@ class Grouped:
     """The longest group, each measured in L2: max_G sqrt(sum_{i in G} d_i^2). Its ball is a product of L2 balls.
 
     ``axes`` are the axes of an example (rows not counted, negative ones from the end) that make up one group: (0,) on
-    images (C, H, W) is a pixel over its channels, (-1,) on (N, 3) is an atom, on (T, E) a token.
+    images (C, H, W) is a pixel over its channels, (-1,) on (N, 3) is an atom, on (T, E) a token. ``called`` is the name
+    by which a threat is printed, where it was named so: "token".
 
     Raises:
         ThreatError: there are no axes, or (when used) the examples do not have them.
     """
 
     axes: tuple[int, ...]
+    called: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.axes:

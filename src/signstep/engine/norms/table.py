@@ -11,7 +11,7 @@ from signstep.engine.norms.norm import Norm
 from signstep.engine.origin import foreign
 from signstep.errors import ThreatError
 from signstep.messages import Arg
-from signstep.registry import NotTypedError, Registry, UnknownNameError
+from signstep.registry import NotTypedError, Registry, UnknownNameError, nearest
 
 BUILT_IN = (Linf, L2, L1, L0, Grouped)
 
@@ -29,12 +29,12 @@ BY_NAME: dict[str, Norm] = {
     "2": NORMS["l2"],
     "1": NORMS["l1"],
     "0": NORMS["l0"],
-    "pixel": Grouped((0,)),
-    "atom": Grouped((-1,)),
-    "token": Grouped((-1,)),
-    "l0-pixel": L0((0,)),
-    "l0-atom": L0((-1,)),
-    "l0-token": L0((-1,)),
+    "pixel": Grouped((0,), "pixel"),
+    "atom": Grouped((-1,), "atom"),
+    "token": Grouped((-1,), "token"),
+    "l0-pixel": L0((0,), "l0-pixel"),
+    "l0-atom": L0((-1,), "l0-atom"),
+    "l0-token": L0((-1,), "l0-token"),
 }
 
 
@@ -63,8 +63,9 @@ def norm(name: str | Norm) -> Norm:
     except NotTypedError:
         raise
     except UnknownNameError as error:
-        own = "or your own, as module:name"
-        remedy = f"use one of {', '.join(BY_NAME)} or grouped(axis,...), {own}"
+        near = nearest(key, BY_NAME)
+        every = f"use one of {', '.join(BY_NAME)} or grouped(axis,...), or your own, as module:name"
+        remedy = f"did you mean {near!r}?" if near else every
         raise ThreatError(Arg("norm", name), "is not known", remedy=remedy) from error
 
 
