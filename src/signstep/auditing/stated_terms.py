@@ -8,6 +8,7 @@ from typing import Any
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.input_spaces import TERM, sound
 from signstep.auditing.result import Result
+from signstep.certify.methods import METHODS
 
 # What every record states; those of domains add two.
 TERMS = (
@@ -37,7 +38,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out", TERM)
+AT_TIMES = ("left_out", "requests", "bounds", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -67,6 +68,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "shard": (list, type(None)),
     "left_out": (dict,),
+    "requests": (dict,),
+    "bounds": (dict,),
     TERM: (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
@@ -107,6 +110,9 @@ def _agree(result: Result, book: Book) -> None:
         bool(counts) and all(isinstance(count, int) and count > 0 for count in counts.values()),
         f"left_out is {terms.get('left_out')}",
     )
+    if "requests" in terms:
+        _requests(terms["requests"], book)
+    _bounds(terms.get("bounds"), book)
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
     book.need(sound(result), f"{TERM} is none")
     shard = terms["shard"]
@@ -129,6 +135,32 @@ def _agree(result: Result, book: Book) -> None:
         return
     if _numbers("threat_terms", terms["threat_terms"], book):
         _one_threat(terms, terms["threat_terms"], book)
+
+
+def _requests(asked: Mapping[str, Any], book: Book) -> None:
+    """Whether what was asked of an endpoint is possible; nobody can tell afterwards whether it is so."""
+    kinds: Mapping[str, tuple[type, ...]] = {
+        "sent": (int,),
+        "retries": (int,),
+        "waited": (int, float),
+        "most": (int, type(None)),
+        "cost": (int, float, type(None)),
+        "currency": (str,),
+        "contradictions": (int,),
+    }
+    fine = set(asked) == set(kinds) and all(type(asked[name]) in kind for name, kind in kinds.items())
+    fine = fine and all(asked[name] is None or asked[name] >= 0 for name in kinds if name != "currency")
+    fine = fine and asked["retries"] <= asked["sent"] and (asked["most"] is None or asked["sent"] <= asked["most"])
+    book.need(fine, f"requests are {dict(asked)!r}")
+
+
+def _bounds(stated: Any, book: Book) -> None:
+    """Whether what is said of bounds is a method, a switch and a time."""
+    if stated is None:
+        return
+    fine = set(stated) == {"method", "attack_all", "seconds"} and stated["method"] in METHODS
+    fine = fine and type(stated["attack_all"]) is bool and type(stated["seconds"]) in (int, float)
+    book.need(fine and stated["seconds"] > 0, f"bounds are {stated!r}")
 
 
 def _numbers(where: str, part: Any, book: Book) -> bool:

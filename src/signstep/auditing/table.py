@@ -2,13 +2,15 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from signstep.auditing.figures import Step, steps
 from signstep.auditing.input_spaces import fit_of
 from signstep.auditing.record import UPPER_BOUND, AttackResult, Record
 from signstep.auditing.sections import Section
+from signstep.certify.methods import LETTERS, TITLES
 from signstep.engine.statistics import quantile
 from signstep.plain import one_line
 
@@ -18,8 +20,8 @@ def table(result: Record) -> str:
     lines = [sentence(result), ""]
     lines += [f"model   {result.model}", f"data    {result.data}"]
     lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
-    said = "levels" if is_objective(result) else "labels"
-    lines += [f"goal    {result.terms['goal']}; {said}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
+    named = "levels" if is_objective(result) else "labels"
+    lines += [f"goal    {result.terms['goal']}; {named}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
     low, high = result.interval(result.clean_right)
     word = clean_word(result).lower()
     lines += [
@@ -32,6 +34,7 @@ def table(result: Record) -> str:
         lines += _ladder(result)
     else:
         lines += _grid(_header(result), [_row(result, entry) for entry in result.attacks] + [_worst(result)])
+    lines += ["", *_wrap(text)] if (text := bounded(result)) else []
     lines += _queries(result)
     if result.curve:
         falls = "fall" if result.terms["goal"] == "untargeted" else "turn into the target"
@@ -50,6 +53,8 @@ def table(result: Record) -> str:
     lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(claim(result))]
     for note in result.notes:
         lines += _wrap(f"Note: {note}.")
+    if "requests" in result.terms:
+        lines += _wrap(f"Sent to the endpoint: {requests_said(result.terms['requests'])}.")
     seconds = f"{result.seconds:.1f} s" if result.seconds < 120 else f"{result.seconds / 60:.1f} min"
     lines += [
         f"seed {result.terms['seed']}, {result.terms['device']}, {seconds}, signstep {result.versions['signstep']}"
@@ -80,6 +85,22 @@ def sentence(result: Record) -> str:
         return f"{start}The model answers none of {result.examples} examples rightly: there is nothing to attack."
     tail = f"; {result.undetermined} are undetermined" if result.undetermined else ""
     return f"{start}{size} an attacker changes {result.fooled} of {result.clean_right} correct answers{tail}."
+
+
+def bounded(result: Record) -> str:
+    """Both ends of robust accuracy and what each is due to; "" where no bounds were taken."""
+    if not result.bracket:
+        return ""
+    letters = result.per_example.bounds
+    counts = [(letters.count(letter), TITLES[name]) for name, letter in LETTERS.items()]
+    by = ", ".join(f"{count} by {title}" for count, title in counts if count)
+    text = f"{result.bracket[:1].upper()}{result.bracket[1:]}. Proved: {by or 'none'}."
+    if not result.contradictions:
+        return text
+    return (
+        f"{text} CONTRADICTION: {len(result.contradictions)} of the proved examples are fooled by a point that the "
+        f"model itself was asked about (the first is example {result.contradictions[0]}): one of the two is wrong."
+    )
 
 
 def is_objective(result: Record) -> bool:
@@ -248,6 +269,22 @@ def _nearest(entry: AttackResult) -> str:
         return ""
     first, middle, third = ("nowhere" if length is None else f"{length:.4g}" for length in entry.nearest)
     return f"Nearest point that fools, by {entry.name}: median {middle}, quartiles {first} and {third}."
+
+
+def requests_said(requests: Mapping[str, Any]) -> str:
+    """What an endpoint was asked, as records have it, in words.
+
+    >>> requests_said({"sent": 1200, "retries": 3, "waited": 2.5, "most": 2000, "cost": 2.4, "currency": "EUR"})
+    '1200 requests (3 of them repeated, of 2000 at most), 2.5 s of waiting, 2.4 EUR'
+    """
+    inside = [f"{requests['retries']} of them repeated"] if requests.get("retries") else []
+    inside += [] if requests.get("most") is None else [f"of {requests['most']} at most"]
+    more = f" ({', '.join(inside)})" if inside else ""
+    parts = [f"{requests.get('sent')} requests{more}"]
+    parts += [f"{requests['waited']:.1f} s of waiting"] if requests.get("waited") else []
+    if requests.get("cost") is not None:
+        parts.append(f"{requests['cost']:g} {requests.get('currency', '')}".strip())
+    return ", ".join(parts)
 
 
 def _transfers(entry: AttackResult) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from signstep.attacks.recipes import canonical
 from signstep.auditing.added_sections import SECTIONS, with_sections
+from signstep.auditing.bracket import Bounds
 from signstep.auditing.checksums import write_sums
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
@@ -29,6 +30,7 @@ from signstep.cli.first import look_first, named_attacks, refuse_missing
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    EndpointOptions,
     MachineOptions,
     ModelOptions,
     SearchOptions,
@@ -38,11 +40,13 @@ from signstep.cli.groups import (
     spread,
 )
 from signstep.cli.option_names import words_of
+from signstep.cli.requests import shown_once
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
 from signstep.domains import IMAGES, Case, audit_case
 from signstep.domains import domain as find_domain
 from signstep.domains.image.first_look import WITH_GRADIENTS
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
@@ -52,8 +56,8 @@ _HELP = """Attack every example of a data set and print what was found.
 
 Without arguments: a demonstration on built-in digits with a small network trained on the spot.
 
-Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted, 143 by SIGTERM (the report
-is marked partial).
+Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error or an example both proved and fooled, 130
+interrupted, 143 by SIGTERM (the report is marked partial).
 
 Examples:
 
@@ -77,6 +81,7 @@ Examples:
 def audit(
     context: typer.Context,
     model: ModelOptions,
+    endpoint: EndpointOptions,
     data: DataOptions,
     batch: BatchOptions,
     threat: ThreatOptions,
@@ -113,6 +118,13 @@ def audit(
     shard: Annotated[
         str | None, typer.Option(help="I/N: every N-th example from number I on (0 to N-1); signstep merge joins them.")
     ] = None,
+    bounds: Annotated[
+        str | None,
+        typer.Option(
+            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha or exact "
+            "(exact:seconds=10); crown:attack_all=true attacks all."
+        ),
+    ] = None,
     section: Annotated[
         list[str] | None,
         typer.Option(help="A section of your own for the report, a function of the result: module:name; repeat."),
@@ -146,12 +158,15 @@ def audit(
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
     check_recipes(domain, [*(attack or ()), *(ladder or ())])
+    Bounds.of(bounds)  # a wrong one is said before anything is loaded
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
-    request = replace(request_of(model, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ()))
+    request = replace(
+        request_of(model, endpoint, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ())
+    )
     if curve not in ("auto", "none"):
         o.numbers(curve, "curve")
     traced = named_attacks(None if curve_attack == ["none"] else curve_attack)
@@ -167,6 +182,11 @@ def audit(
     case = find_domain(domain).case(replace(request, search=asked))
     if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
         context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
+    if isinstance(case.threat, ThreatModel) and context.params.get("grid") is None:
+        context.params["grid"] = case.threat.grid  # which an endpoint may have decided
+    if endpoint.dry_run:
+        shown_once([case.model], case.batches)
+        raise typer.Exit
     # Batches are planned on the model where it will be.
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
@@ -180,7 +200,9 @@ def audit(
                 attacks=chosen,
                 ladder=climbed,
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
-                run=Run(shard=part, device=where, transfer_to=others, evidence=evidence, progress=advance),
+                run=Run(
+                    shard=part, device=where, transfer_to=others, bounds=bounds, evidence=evidence, progress=advance
+                ),
             )
         result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))
         with _told(result, json=json):
@@ -215,12 +237,18 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
     for finding in examine(result, settings.ignore):
         noted(finding.said(words))
     say(quiet, f"report: {folder / 'index.html'}")
+    if result.contradictions:
+        noted(
+            f"examples {list(result.contradictions[:5])} are proved robust and fooled all the same: the bounds or the "
+            "model are not what they say; both are in the report"
+        )
+        raise typer.Exit(3)
     if result.partial:
         raise typer.Exit(130)
 
 
 _MARKS = ("SHA256SUMS", "result.json")
-_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under")
+_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under", "dry_run")
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
 
@@ -317,7 +345,7 @@ def _curve(
         levels = o.numbers(text, "curve") or False
     if not traced:
         return levels
-    sizes = case.curve if levels is None else levels
+    sizes = (case.curve or True) if levels is None else levels  # of an endpoint none are traced unasked
     if traced == ["none"]:
         return Curve(sizes, ())
     names = [canonical(name) for name in o.attacks_of(traced)]

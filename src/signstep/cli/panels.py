@@ -28,7 +28,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "The attack": (
         *("attack", "recipe", "recipe_", "ladder", "set", "surrogate", "victim", "ensemble"),
         *_names(SearchOptions),
-        *("curve", "curve_attack", "transfer_to"),
+        *("curve", "curve_attack", "bounds", "transfer_to"),
     ),
     "Gates": ("fail_under", "baseline"),
     "The machine": (*_names(MachineOptions), "shard"),

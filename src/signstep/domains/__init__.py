@@ -31,6 +31,13 @@ _ROWS = (
     ),
     Domain("atoms", "structures and potentials", "signstep.domains.atoms", recipes=("second-order",)),
     Domain("multimodal", "image with text, text alone, several inputs", "signstep.domains.multimodal"),
+    Domain(
+        "text",
+        "classifiers of texts: words, misspellings, look-alike and invisible letters",
+        "signstep.domains.text",
+        frozenset({"label_column", "classes"}),
+        ("random-words", "hotflip", "word-search"),
+    ),
 )
 
 DOMAINS: Registry[Domain] = Registry(
@@ -47,7 +54,7 @@ IMAGES = Domain(
         (
             *("label_column", "split", "resize", "classes", "ignore_label", "max_pixels", "box", "grid", "goal"),
             *("predicted_labels", "task", "tolerance", "loss", "mean", "std", "inputs", "budget", "output", "outputs"),
-            *("mode", "surrogate"),
+            *("mode", "surrogate", "endpoint", "max_requests", "dry_run"),
         )
     ),
 )
