@@ -19,10 +19,10 @@ from signstep.auditing.sections import Section
 from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
 from signstep.engine.attack import Attack, GradientAttack
-from signstep.engine.norms import L1, L2, Grouped, Linf
+from signstep.engine.norms import L0, L1, L2, Grouped, Linf
 from signstep.engine.outcome import Outcome
 from signstep.engine.tasks import Binary, Custom, Multiclass, Multilabel, Objective, Regression, Segmentation
-from signstep.engine.threat import ThreatModel, l1, l2, linf, threat_model
+from signstep.engine.threat import ThreatModel, l0, l1, l2, linf, threat_model
 from signstep.errors import SignstepError, SignstepWarning
 from signstep.io.caps import caps
 from signstep.maximum import Maximum, maximise
@@ -41,6 +41,7 @@ from signstep.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "L0",
     "L1",
     "L2",
     "RECIPES",
@@ -81,6 +82,7 @@ __all__ = [
     "compare",
     "fgsm",
     "fit",
+    "l0",
     "l1",
     "l2",
     "linf",

@@ -22,7 +22,7 @@ def _names(*groups: Any) -> tuple[str, ...]:
 
 
 PANELS: dict[str, tuple[str, ...]] = {
-    "The model": (*_names(ModelOptions, ReadingOptions), "domain", "schema"),
+    "The model": (*_names(ModelOptions, ReadingOptions), "domain", "schema", "endpoint", "max_requests", "dry_run"),
     "The data": (*_names(DataOptions, BatchOptions), "ignore_column", "test"),
     "What may change": (*_names(ThreatOptions), "budget"),
     "The attack": (

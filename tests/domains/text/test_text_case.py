@@ -16,7 +16,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.run import Run
 from signstep.cli import main
 from signstep.domains import Case, Request, audit_case, domain
-from signstep.domains.text import marked, texts_of
+from signstep.domains.text import texts_of, typed
 from signstep.domains.text.case import case
 from signstep.domains.text.embedding import embedding_case
 from signstep.domains.text.opening import of_pair
@@ -88,12 +88,12 @@ def test_a_report_is_written_escaped_and_verified(folder: Path, capsys: pytest.C
     for text in (said.out, said.err, page):  # the record has the table of look-alikes
         assert not set(text) & set("\u0430\u0441\u0435\u043e")
     assert "<b>free" not in page
-    assert "&lt;[b&gt;free&lt;/b -" in page
+    assert "&lt;<mark>b&gt;free&lt;/b → " in page
     result = Result.load(folder / "out/result.json")
     assert result.fooled
     assert result.terms["domain"] == "text"
     assert [section.title for section in result.sections] == ["How few words", "Texts that fool"]
-    assert "->" in result.sections[1].rows[0][3]
+    assert " → " in result.sections[1].rows[0][3]
     points = load_file(folder / "out/adversarial.safetensors")
     again = counted(texts_of(points["x_adv"])).argmax(1)
     assert again.tolist() == points["answer_adv"].tolist()
@@ -220,13 +220,14 @@ def test_the_embedded_example_has_a_command_of_its_own(tmp_path: Path, monkeypat
 
 
 def test_changes_are_marked_and_everything_strange_is_written_out() -> None:
-    assert marked("Win cash now", "Win c\u200bash n\u043ew") == "Win [cash -> c\\u200bash] [now -> n\\u043ew]"
+    assert typed("Win cash now", "Win c\u200bash n\u043ew") == "Win ⟦cash → c\\u200bash⟧ ⟦now → n\\u043ew⟧"
     long = "word " * 60
-    shown = marked(f"{long}cash {long}", f"{long}caash {long}")
-    assert "[cash -> caash]" in shown
+    shown = typed(f"{long}cash {long}", f"{long}caash {long}")
+    assert "⟦cash → caash⟧" in shown
     assert len(shown) < 140
-    assert marked("a\u202eb cash\x1b", "a\u202eb caash\x1b") == "a\\u202eb [cash -> caash]\\u001b"
-    assert "\n" not in marked("a\nb", "a\nc")
+    assert typed("a\u202eb cash\x1b", "a\u202eb caash\x1b") == "a\\u202eb ⟦cash → caash⟧\\u001b"
+    assert "\n" not in typed("a\nb", "a\nc")
+    assert typed("a ⟦b⟧", "c ⟦b⟧") == "⟦a → c⟧ \\u27e6b\\u27e7"
 
 
 def test_words_say_when_nothing_was_found() -> None:

@@ -7,7 +7,7 @@ from signstep.domains.text.codes import codes_of, texts_of
 from signstep.domains.text.edits import Edits
 from signstep.domains.text.letters import escaped
 from signstep.domains.text.reading import CallableReader, TextModel, TokenReader
-from signstep.domains.text.summary import marked
+from signstep.domains.text.summary import typed
 from signstep.domains.text.threat import KIND, TextThreat, text_threat
 
 CHECKERS = {KIND: check}
@@ -27,7 +27,7 @@ __all__ = [
     "check",
     "codes_of",
     "escaped",
-    "marked",
     "text_threat",
     "texts_of",
+    "typed",
 ]

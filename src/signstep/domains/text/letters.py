@@ -99,11 +99,12 @@ def escaped(text: str) -> str:
 
 
 _STRANGE = {other for others in LOOK_ALIKES.values() for other in others}
+_MARKS = "\u27e6\u27e7"  # which reports put around what was changed
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 
 
 def _written(letter: str) -> str:
-    if letter not in _STRANGE and unicodedata.category(letter) not in _UNSEEN:
+    if letter not in _STRANGE and letter not in _MARKS and unicodedata.category(letter) not in _UNSEEN:
         return letter
     code = ord(letter)
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

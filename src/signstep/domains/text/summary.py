@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from signstep.auditing.result import Result
-from signstep.auditing.sections import Section
+from signstep.auditing.sections import Section, marked
 from signstep.domains.text.codes import texts_of
 from signstep.domains.text.letters import escaped
 from signstep.domains.text.words import words_of
@@ -45,15 +45,16 @@ class Teller:
                     str(int(points["row"][place])),
                     f"{self._name(points['answer'][place])} -> {self._name(points['answer_adv'][place])}",
                     names[int(points["attack"][place])] if "attack" in points else "",
-                    marked(was, now),
+                    typed(was, now),
                 )
             )
         shown = rows[:_SHOWN]
         more = f" The first {len(shown)} of {len(rows)} are shown." if len(rows) > len(shown) else ""
         text = (
             "Each text was sent to the model as it is typed: the point that is saved is the string itself, letter for "
-            "letter, and `signstep verify` sends it again. [before -> after] marks a changed word; letters that look "
-            f"like others and marks that cannot be seen are written out, \\u0430 or \\u200b.{more}",
+            "letter, and `signstep verify` sends it again. "
+            f"{marked('before → after')} is a changed word; letters that look like others and marks that "
+            f"cannot be seen are written out, \\u0430 or \\u200b.{more}",
         )
         return Section(title, text, ("text", "answer", "attack", "what was typed"), tuple(shown))
 
@@ -62,11 +63,11 @@ class Teller:
         return escaped(self.classes[number]) if 0 <= number < len(self.classes) else str(number)
 
 
-def marked(before: str, after: str) -> str:
-    r"""A text with what was changed in brackets, on one line; far from changes it is cut.
+def typed(before: str, after: str) -> str:
+    r"""A text with what was changed marked, on one line; far from changes it is cut.
 
-    >>> print(marked("Win cash now", "Win c\u0430sh now"))
-    Win [cash -> c\u0430sh] now
+    >>> print(typed("Win cash now", "Win c\u0430sh now"))
+    Win ⟦cash → c\u0430sh⟧ now
     """
     old, new = words_of(before), words_of(after)
     parts, here, last = [], 0, -1
@@ -74,7 +75,7 @@ def marked(before: str, after: str) -> str:
         if was.core == now.core:
             continue
         parts.append(_cut(before[here : was.start], first=last < 0, final=False))
-        parts.append(f"[{escaped(was.core)} -> {escaped(now.core)}]")
+        parts.append(marked(f"{escaped(was.core)} → {escaped(now.core)}"))
         here, last = was.end, now.end
     parts.append(_cut(before[here:], first=last < 0, final=True))
     return " ".join("".join(parts).split())
