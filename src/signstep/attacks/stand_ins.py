@@ -66,12 +66,13 @@ class StandIns(TorchFunctionMode):
                 nn.modules.module.register_module_forward_pre_hook(self._goes_in),
                 nn.modules.module.register_module_forward_hook(self._comes_out, always_call=True),
             ]
-        return super().__enter__()  # type: ignore[no-any-return]
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __exit__(self, *error: Any) -> None:
         for hook in self._hooks:
             hook.remove()
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def _goes_in(self, module: nn.Module, _: Any) -> None:
         self._inside.append(self._names.get(id(module), ""))
@@ -236,7 +237,7 @@ def _picked(sign: int) -> Rule:
             return out
         if isinstance(out, Tensor):
             mode.met(_called(func))
-        smallest = sign * (-1 if named.get("largest") is False or len(args) > 2 and args[2] is False else 1)
+        smallest = sign * (-1 if named.get("largest") is False or (len(args) > 2 and args[2] is False) else 1)
         scores = smallest * x.movedim(dim, -1)
         share = torch.softmax(scores * _steep(scores), -1)
         if index.ndim == x.ndim:  # several along the dimension, or keepdim

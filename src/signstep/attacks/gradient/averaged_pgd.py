@@ -17,7 +17,7 @@ from signstep.messages import Arg
 
 
 def averaged(samples: int, reach: float) -> Move:
-    """The mean of the gradient here and at ``samples`` points uniform in a ball of ``reach * eps``, each of unit length.
+    """The mean of unit gradients here and at ``samples`` points uniform in a ball of ``reach * eps``.
 
     The neighbours are kept in the box and the mask. The last step, after which nobody looks, takes the gradient alone.
 

@@ -1,6 +1,6 @@
-"""PGD through stand-ins: the forward pass is the model's own, the backward pass finds a way past what has no gradient.
+"""PGD through stand-ins: the forward pass is the model's, the backward pass gets past what has no gradient.
 
-`ss.bpda` asks the user to name the step and its stand-in; here steps are found while the model runs (`attacks.stand_ins`).
+`ss.bpda` asks for the step and its stand-in; here steps are found while the model runs (`attacks.stand_ins`).
 
 Source: backward pass differentiable approximation, Athalye, Carlini & Wagner 2018 (arXiv:1802.00420), section 4.1.
 """
