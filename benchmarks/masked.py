@@ -96,7 +96,9 @@ def cnn(width: int = 12, norm: bool = False, activation: Callable[[], nn.Module]
 
 
 def mlp(activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 96), activation(), nn.Linear(96, 48), activation(), nn.Linear(48, 10))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 96), activation(), nn.Linear(96, 48), activation(), nn.Linear(48, 10)
+    )
 
 
 class Winners(nn.Module):
@@ -342,7 +344,9 @@ def padded() -> Iterator[Entry]:
         by = torch.randint(0, 3, (2,))
         return net(F.pad(x, (1, 1, 1, 1))[:, :, by[0] : by[0] + 8, by[1] : by[1] + 8])
 
-    yield Entry("resize-pad", "one pixel", Through(moved, net), "pgd", 0.12, (RANDOM,), eot=16, adaptive=("pgd:steps=40",))
+    yield Entry(
+        "resize-pad", "one pixel", Through(moved, net), "pgd", 0.12, (RANDOM,), eot=16, adaptive=("pgd:steps=40",)
+    )
 
 
 def dropped() -> Iterator[Entry]:
@@ -400,7 +404,9 @@ def rippled() -> Iterator[Entry]:
     net = trained("natural-b", cnn, seed=20)
     for size, speed in ((2e-3, 1e4), (5e-4, 1e5)):
         model = Through(lambda x, a=size, w=speed: net(x + a * torch.sin(w * x)), net)
-        yield Entry("high frequency", f"{size:g} sin({speed:g} x)", model, "pgd", 0.12, (SHATTERED,), twin=net, plain=net)
+        yield Entry(
+            "high frequency", f"{size:g} sin({speed:g} x)", model, "pgd", 0.12, (SHATTERED,), twin=net, plain=net
+        )
 
 
 def single() -> Iterator[Entry]:
@@ -432,7 +438,9 @@ HALVES: dict[str, tuple[Callable[[], Iterator[Entry]], ...]] = {
 # Scoring.
 
 
-def standing(entry: Entry, model: Any, x: Tensor, y: Tensor, attacks: tuple[str, ...] | str, search: ss.Search) -> Tensor:
+def standing(
+    entry: Entry, model: Any, x: Tensor, y: Tensor, attacks: tuple[str, ...] | str, search: ss.Search
+) -> Tensor:
     """Which examples stand, (N,)."""
     how: dict[str, Any] = {"ladder": attacks} if isinstance(attacks, str) else {"attacks": list(attacks)}
     result = ss.audit(model, (x, y), threat=ss.linf(entry.eps), curve=False, search=search, **how)
@@ -447,7 +455,9 @@ def scored(entry: Entry, x: Tensor, y: Tensor) -> dict[str, Any]:
     twin = entry.twin
     if twin is not None:
         how = replace(how, surrogate=ss.Model(frozen(twin), outputs="logits"))
-    adapted = int(standing(entry, entry.model, x, y, entry.adaptive, how).sum()) if entry.family != "healthy" else d.after
+    adapted = (
+        int(standing(entry, entry.model, x, y, entry.adaptive, how).sum()) if entry.family != "healthy" else d.after
+    )
     best = min(d.after, adapted, d.standard if d.standard is not None else d.after)
     wanted = None
     if entry.plain is not None:

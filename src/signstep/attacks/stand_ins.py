@@ -85,6 +85,8 @@ class StandIns(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
+        if not torch.is_grad_enabled() and any(part.requires_grad for part in _tensors(args)):
+            self.met("no_grad()")
         with torch.enable_grad():
             if self._lost:
                 args = self._reconnected(func, args)

@@ -10,6 +10,7 @@ from signstep.auditing.ladder import LADDERS
 from signstep.auditing.run import rung_names
 from signstep.cli.app import app
 from signstep.cli.terminal import told
+from signstep.diagnosing.battery import TESTS
 from signstep.domains import DOMAINS
 from signstep.engine.norms import NORMS
 from signstep.engine.tasks import TASKS
@@ -65,6 +66,9 @@ def list_() -> None:
         passes = f"{made.passes[0]} forward and {made.passes[1]} backward passes a step"
         for line in (made.source, f"start: {made.placed}; projection: {made.projected}; {passes}"):
             told(f"{'':<{_WIDTH + 3}}{line}")
+    told("\nTests (signstep diagnose)")
+    for test in TESTS.values():
+        told(f"  {test.id:<{_WIDTH}} {test.question}")
     told("\nFindings (signstep explain CODE)")
     for found in FINDINGS.values():
         told(f"  {found.code}  {found.rule.title}")
@@ -72,9 +76,14 @@ def list_() -> None:
 
 @app.command()
 def explain(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(_KNOWN)}, or the code of a finding such as SS101.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(_KNOWN)}, a test of diagnose such as graph, or a finding such as SS101."
+        ),
+    ],
 ) -> None:
-    """Explain a recipe of attack or training (formula, pitfalls, sources) or a finding."""
+    """Explain a recipe of attack or training (formula, pitfalls, sources), a test of diagnose or a finding."""
     training = name.strip() in TRAINING_RECIPES
     try:
         parts = [explanation(name)]

@@ -12,7 +12,7 @@ from signstep.attacks.recipes import recipe as find_recipe
 from signstep.auditing.ladder import LADDERS
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.result import Result
-from signstep.auditing.run import Run, audit
+from signstep.auditing.run import audit
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
 from signstep.engine.oracles import Autograd
@@ -31,6 +31,10 @@ STANDARD = "standard"
 TIMES = 10
 # Examples at a time: fixed, so that nothing depends on how a loader cuts its batches.
 PIECE = 64
+# Rows that must be payable at a time, where there are as many: fewer say nothing.
+_LEAST = 4
+# Passes of an example under an attack of somebody's own that does not say what it costs.
+_UNPLANNED = 1000
 
 Spec: TypeAlias = str | Attack
 
@@ -47,17 +51,13 @@ class Cure:
         rung: a recipe with options.
         changes: fields of `Search` that are not as the user has them: ``{"eot": 16}``.
         name: of a surrogate among the changes.
+        last: whether it is run only where no other cure has taken anything away: the dear ones.
     """
 
     rung: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What tells it from others."""
-        plain = {name: value for name, value in self.changes.items() if name != "surrogate"}
-        return (self.rung, tuple(sorted(plain.items())), self.name)
+    last: bool = False
 
     def __str__(self) -> str:
         said = [f"{name} {value}" for name, value in self.changes.items() if name != "surrogate"]
@@ -78,8 +78,9 @@ class Ran:
     passes: int
     ladder: bool = False
     error: str = ""
+    key: tuple[object, ...] = ()
     counts: bool = True  # what it felled, it felled within the threat, and on the model
-    result: Result | None = None
+    unverified: int = 0
 
 
 class Bench:
@@ -106,7 +107,7 @@ class Bench:
         self.count = rows(x)
         self.right = torch.zeros(self.count, dtype=torch.bool, device="cpu")
         self.fell = torch.zeros(self.count, dtype=torch.bool, device="cpu")
-        self.ran: dict[tuple[object, ...], Ran] = {}
+        self.ran: list[Ran] = []
         self.allowed: int | None = None
         self.spent = 0
         self.eot = 1
@@ -165,7 +166,7 @@ class Bench:
         threat: Threat | None = None,
         model: Model | None = None,
     ) -> Ran:
-        """An attack on the right answers, or on those among ``on`` (N,); the same is run once.
+        """An attack on the right answers, or on those among ``on`` (N,); what has been run there is not run again.
 
         What falls within the threat of the user, on the user's model, counts as fallen.
 
@@ -177,46 +178,52 @@ class Bench:
         said = spec if isinstance(spec, str) else spec.name
         plain = tuple(sorted((key, str(value)) for key, value in changes.items() if key != "surrogate"))
         wanted = self.right if on is None else on & self.right
-        key = (said, plain, name, str(threat), model is not None, tuple(wanted.nonzero().squeeze(1).tolist()))
-        if key in self.ran:
-            return self.ran[key]
-        index = wanted.nonzero().squeeze(1)
+        key = (said, plain, name, str(threat), model is not None)
+        known = [ran for ran in self.ran if ran.key == key and not bool((wanted & ~ran.met).any())]
+        if known:
+            return known[0]
         search = replace(self.search, **changes)
-        self._afford(spec, search, len(index))
-        if len(index) == 0:
-            return self._book(key, Ran(said, changes, name, *self._none(), 0))
         ladder = ladder_of(spec)
-        try:
-            result = audit(
-                model or self.model,
-                self._pieces(index),
-                threat=threat or self.threat,
-                attacks=None if ladder is not None else [spec],
-                ladder=None if ladder is None else ladder if isinstance(spec, str) else [spec],
-                curve=False,
-                search=search,
-                run=Run(device=None),
-            )
-        except GradientError as error:
-            looks = len(index)
-            self.spend(2 * looks)
-            return self._book(key, Ran(said, changes, name, *self._none(), 2 * looks, ladder is not None, str(error)))
-        ran = self._read(said, changes, name, index, result, ladder=ladder is not None)
-        self.spend(ran.passes)
-        if threat is None and model is None:
-            self.fell |= ran.fooled
-        else:
-            ran = replace(ran, counts=False)
-        self._book(key, ran)
-        if result.partial:
-            raise KeyboardInterrupt
-        return ran
+        worst = 0 if ladder is not None else self._worst(spec, search)
+        ran = Ran(said, changes, name, *self._none(), 0, ladder is not None, key=key)
+        ran = replace(ran, counts=threat is None and model is None)
+        waiting = wanted.nonzero().squeeze(1)
+        # Rows are independent: so many at a time as could be paid for if none of them fell.
+        while len(waiting):
+            most = len(waiting) if worst == 0 or self.allowed is None else int(self.left // worst)
+            if most < min(len(waiting), _LEAST):
+                self._book(ran)
+                raise TooDearError(f"it may cost {worst * len(waiting)} passes, and {int(self.left)} are left")
+            index, waiting = waiting[:most], waiting[most:]
+            try:
+                result = audit(
+                    model or self.model,
+                    self._pieces(index),
+                    threat=threat or self.threat,
+                    attacks=None if ladder is not None else [spec],
+                    ladder=ladder,
+                    curve=False,
+                    search=search,
+                )
+            except GradientError as error:
+                self.spend(2 * len(index))
+                return self._book(replace(ran, met=wanted, error=str(error)))
+            ran = self._read(ran, index, result)
+            if ran.counts:
+                self.fell |= ran.fooled
+            if result.partial:
+                self._book(ran)
+                raise KeyboardInterrupt
+        return self._book(ran)
 
     def cure(self, cure: Cure) -> Ran:
-        """A cure on the examples that stand; with a search of its own on all right answers, so that it counts alone."""
+        """A cure on all that the attack left standing; with a search of its own on all right answers.
+
+        What it fells can so be compared with what others fell, and a command that says its search counts alone.
+        """
         changes = {**({"eot": self.eot} if self.eot > 1 else {}), **cure.changes}
         alone = bool(changes) and "surrogate" not in changes
-        return self.run(cure.rung, on=self.right if alone else self.standing, changes=changes, name=cure.name)
+        return self.run(cure.rung, on=self.right if alone else self.held, changes=changes, name=cure.name)
 
     def spend(self, passes: int) -> None:
         """Book forward and backward passes, each example and pass one."""
@@ -271,23 +278,17 @@ class Bench:
         parts = [part.to(device) for part in pieces(index)]
         return [(take(self.x, part), None if self.y is None else self.y[part.to(self.y.device)]) for part in parts]
 
-    def _afford(self, spec: Spec, search: Search, count: int) -> None:
-        if self.allowed is None or count == 0:
-            return
-        if ladder_of(spec) is not None:
-            return
-        attack = find_recipe(spec, oracle=Subject.of(self.model, search).oracle)
-        plan = getattr(attack, "passes", None)
+    def _worst(self, spec: Spec, search: Search) -> int:
+        """Passes of an example that never falls, its look beforehand included."""
+        plan = getattr(find_recipe(spec, oracle=Subject.of(self.model, search).oracle), "passes", None)
         if plan is None:
-            raise TooDearError("what it costs is not known beforehand")
+            return 0 if self.allowed is None else _UNPLANNED
         asked = plan(Setting(ways=max(0, (self.classes or 1) - 1), random=self.random))
         backwards = asked.most if asked.backwards is None else asked.backwards
-        self.need(count * (asked.most + backwards + 2 + 2 * HELD_OUT * self.random))
+        return int(asked.most + backwards + 1 + 2 * HELD_OUT * self.random)
 
-    def _read(
-        self, said: str, changes: Mapping[str, Any], name: str, index: Tensor, result: Result, *, ladder: bool
-    ) -> Ran:
-        fooled, undetermined, met = self._none()
+    def _read(self, ran: Ran, index: Tensor, result: Result) -> Ran:
+        fooled, undetermined, met = ran.fooled.clone(), ran.undetermined.clone(), ran.met.clone()
         columns = [result.per_example.verdicts[entry.name] for entry in result.attacks]
         clean = result.per_example.clean
         for row, place in enumerate(index.tolist()[: len(clean)]):
@@ -297,19 +298,20 @@ class Bench:
             met[place] = True
         forwards = sum(map(sum, result.per_example.passes.values()))
         backwards = round(sum(entry.backwards for entry in result.attacks) * result.examples)
-        looks = result.examples * (1 + 2 * HELD_OUT * bool(result.terms.get("random_model")))
-        self.random |= bool(result.terms.get("random_model"))
-        self.classes = result.terms.get("classes") or self.classes
-        self.form = str(result.terms.get("outputs_form", self.form))
-        if not changes:  # what is said of surrogates and draws belongs to them
+        passes = forwards + backwards + result.examples * (1 + 2 * HELD_OUT * bool(result.terms.get("random_model")))
+        self.spend(passes)
+        if not ran.changes:  # what is said of surrogates and draws belongs to them
             self.notes += [note for note in result.notes if note not in self.notes]
-        return Ran(said, changes, name, fooled, undetermined, met, forwards + backwards + looks, ladder, result=result)
+        unverified = ran.unverified + sum(entry.unverified for entry in result.attacks)
+        return replace(
+            ran, fooled=fooled, undetermined=undetermined, met=met, passes=ran.passes + passes, unverified=unverified
+        )
 
     def _none(self) -> tuple[Tensor, Tensor, Tensor]:
         return torch.zeros_like(self.right), torch.zeros_like(self.right), torch.zeros_like(self.right)
 
-    def _book(self, key: tuple[object, ...], ran: Ran) -> Ran:
-        self.ran[key] = ran
+    def _book(self, ran: Ran) -> Ran:
+        self.ran.append(ran)
         return ran
 
 

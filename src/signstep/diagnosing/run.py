@@ -12,10 +12,10 @@ from signstep.auditing.run import Run
 from signstep.auditing.stream import Data
 from signstep.diagnosing.battery import TESTS
 from signstep.diagnosing.battery.self_test import ENOUGH
-from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Cure, Ran, Spec, TooDearError, ladder_of
+from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDearError, ladder_of
 from signstep.diagnosing.choosing import MOST, chosen
 from signstep.diagnosing.diagnosis import Cause, Cost, Diagnosis, Tested
-from signstep.diagnosing.test import Observed, Test, not_asked
+from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.diagnosing.verdict import Tried, cover, judged, nothing, weighed
 from signstep.engine.arrays import Home
 from signstep.engine.keys import Key
@@ -157,9 +157,12 @@ class _Work:
             for test in TESTS.asked_for.values():
                 self._ask(test)
                 self._step()
-            for name, (_, seen, _) in self.observed.items():
-                self.tried += [self._cured(name, suspect) for suspect in seen.suspects]
-                self._step()
+            for last in (False, True):
+                for name, (_, seen, _) in self.observed.items():
+                    self.tried += [self._cured(name, suspect, last=last) for suspect in seen.suspects]
+                    self._step()
+                if any(one.takes for one in self.tried):
+                    break
         except (KeyboardInterrupt, VictimError) as error:
             self.partial = True
             if isinstance(error, VictimError):
@@ -189,13 +192,13 @@ class _Work:
                 seen = not_asked(error.text)
         self.observed[test.id] = (test, seen, bench.spent - before)
 
-    def _cured(self, test: str, suspect: Any) -> Tried:
+    def _cured(self, test: str, suspect: Suspect, *, last: bool) -> Tried:
         """Run the cures of a suspect, also where all has fallen to others: what each takes away is what it is."""
         bench = self.bench
         felled, best, most = nothing(bench), None, 0
-        for cure in suspect.cures:
+        for cure in (cure for cure in suspect.cures if cure.last == last):
             try:
-                ran = self._run(cure)
+                ran = bench.cure(cure)
             except TooDearError:
                 self.left_out.append(str(cure))
                 continue
@@ -211,13 +214,6 @@ class _Work:
             if bool((felled | ~bench.held).all()):
                 break
         return Tried(test, suspect, felled, best)
-
-    def _run(self, cure: Cure) -> Ran:
-        """On all that the attack left standing, so that causes can be compared."""
-        bench = self.bench
-        changes = {**({"eot": bench.eot} if bench.eot > 1 else {}), **cure.changes}
-        alone = bool(changes) and "surrogate" not in changes
-        return bench.run(cure.rung, on=bench.right if alone else bench.held, changes=changes, name=cure.name)
 
     # The record.
 

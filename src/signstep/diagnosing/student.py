@@ -7,13 +7,29 @@ Jacobian-based augmentation, which needs one more training for each round.
 import torch
 from torch import Tensor, nn
 
-from signstep.diagnosing.bench import Bench, pieces
+from signstep.diagnosing.bench import Bench, Cure, pieces
 from signstep.engine.keys import Key
 from signstep.model.declaration import Model
 from signstep.networks.student import student
 
 COPIES = 5
 EPOCHS = 30
+NAME = "a student"
+
+
+def imitated(bench: Bench) -> list[Cure]:
+    """Attacks along the gradients of a student, which is trained once; none where there can be no student.
+
+    Raises:
+        TooDearError: its questions may cost more than is left.
+    """
+    if "student" not in bench.seen:
+        bench.seen["student"] = distilled(bench)
+    model = bench.seen["student"]
+    if model is None:
+        return []
+    changes = {"surrogate": model}
+    return [Cure("mi-fgsm:steps=20", changes, NAME), Cure("pgd:steps=40", changes, NAME, last=True)]
 
 
 def distilled(bench: Bench) -> Model | None:

@@ -13,7 +13,7 @@ from signstep.diagnosing.test import Suspect
 # A number is inflated where more than this share of the examples falls to a better attack.
 POINTS = 0.02
 # Causes that take away at least this share of what the largest does come in the order of the battery.
-ALIKE = 0.8
+ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def judged(
     share = f"{before / count:.1%}"
     if before - after > POINTS * count:
         why = f" by {causes[0].name}" if causes else ""
-        cure = f" after {causes[0].cure}" if causes and causes[0].takes >= ALIKE * (before - after) else ""
+        cure = f" after {causes[0].cure}" if causes and causes[0].takes >= 0.9 * (before - after) else ""
         return Verdict("inflated", f"inflated{why}: {share} -> {after / count:.1%}{cure or ' after adapting'}")
     if before <= POINTS * count:
         return Verdict("real", f"real {share}: nothing stands that could be too much")
@@ -69,11 +69,12 @@ def judged(
 
 
 def cover(bench: Bench, left: Tensor, cures: Sequence[str]) -> tuple[Ran, ...]:
-    """Few runs whose union is all that fell, the largest first; of equals the cures of causes, then ladders."""
-    groups = [ran for ran in bench.ran.values() if bool(ran.fooled.any()) and ran.counts]
+    """Few runs whose union is all that fell: the first cause's cure, then the largest; of equals cures, then ladders."""
+    groups = [ran for ran in bench.ran if bool(ran.fooled.any()) and ran.counts]
     groups.sort(key=lambda ran: (ran.spec not in cures, not ran.ladder))
     open_ = bench.right & ~left
-    found: list[Ran] = []
+    found = [ran for ran in groups if cures and ran.spec == cures[0]][:1]
+    open_ = open_ & ~found[0].fooled if found else open_
     while bool(open_.any()):
         best = max(groups, key=lambda ran: int((ran.fooled & open_).sum()), default=None)
         if best is None or not bool((best.fooled & open_).any()):

@@ -37,6 +37,7 @@ def _run(bench: Bench) -> Observed:
     bench.seen["path"] = plain is not None and bool((flat(plain) != 0).any())
     where = "; ".join(str(one) for one in crossed[:3]) + (f" and {len(crossed) - 3} more" if len(crossed) > 3 else "")
     if bridged is None:
+        bench.seen["cut"] = True
         told = f"no gradient leads back to the input{f', cut at {where}' if where else ''}: {why}"
         return Observed(1.0, True, told, suspects=(_blind(told),))
     if plain is None:
@@ -49,6 +50,7 @@ def _run(bench: Bench) -> Observed:
             f"{len(crossed)} steps without a gradient that matter little" if crossed else "no step without a gradient"
         )
         return Observed(turned, False, f"{steps}; {turned:.0%} of gradients are turned by stand-ins")
+    bench.seen["cut"] = True
     told = f"{'no path' if plain is None else f'{turned:.0%} of gradients are turned'} for want of one at {where}"
     cures = [Cure("bpda-pgd:steps=40")]
     if any(one.step.startswith(("round", "floor", "ceil", "trunc")) for one in crossed):

@@ -47,7 +47,7 @@ def _run(bench: Bench) -> Observed:
     told += f"; they die in {place}" if place else ""
     if bench.seen.get("crossings"):
         return Observed(share, True, f"{told}; see graph for the step")
-    cures = (Cure("smooth-pgd:steps=40,start=uniform"), Cure("square:queries=1000"))
+    cures = (Cure("smooth-pgd:steps=40,start=uniform"), Cure("square:queries=2000", last=True))
     lost = bench.form == "lost"
     remedy = "let the model return logits instead of probabilities" if lost else ""
     return Observed(share, True, told, suspects=(Suspect(SATURATED if lost else VANISHED, told, cures, remedy, True),))

@@ -12,7 +12,7 @@ STEPS = 20
 def _run(bench: Bench) -> Observed:
     if ladder_of(bench.attack) is not None or bench.classes is None:
         return not_asked("a ladder has losses of its own" if bench.classes is not None else "the task has one loss")
-    if bench.form == "labels" or not bench.seen.get("path", True):
+    if bench.form == "labels" or bench.seen.get("cut"):
         return not_asked("there is no gradient to lead by a loss, see graph")
     own, on = bench.search.loss or "ce", bench.held
     pairs: list[Pair] = []

@@ -165,7 +165,7 @@ def _run(bench: Bench) -> Observed:
     bench.seen["self-test"] = (share, chance)
     if share >= ENOUGH:
         return Observed(share, False, told)
-    cures = (Cure("apgd:loss=margin,steps=50,targets=4"), Cure("smooth-pgd:steps=40,start=uniform"))
+    cures = (Cure("smooth-pgd:steps=40,start=uniform"), Cure("apgd:loss=margin,steps=50,targets=4", last=True))
     remedy = "attack with a stronger recipe, or through a likeness of what hides the gradient"
     return Observed(share, True, told, suspects=(Suspect(CAUSE, told, cures, remedy, True),))
 

@@ -1,10 +1,14 @@
 """Is the gradient local noise?"""
 
+from contextlib import suppress
+
 import torch
 
-from signstep.diagnosing.bench import Bench, Cure, cosine, median
+from signstep.diagnosing.bench import Bench, Cure, TooDearError, cosine, median
+from signstep.diagnosing.student import imitated
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.keys import Key
+from signstep.engine.threat import ThreatModel
 from signstep.engine.tree import tree_map
 from signstep.errors import GradientError
 
@@ -42,8 +46,17 @@ def _run(bench: Bench) -> Observed:
     )
     if alike >= ALIKE:
         return Observed(alike, False, told)
-    cures = (Cure("averaged-pgd:steps=20,samples=8"), Cure("averaged-pgd:steps=20,samples=8,reach=1"))
-    return Observed(alike, True, told, suspects=(Suspect(CAUSE, told, cures),))
+    cures = [Cure("averaged-pgd:steps=20,samples=8,reach=1"), *_smoothed(bench)]
+    return Observed(alike, True, told, suspects=(Suspect(CAUSE, told, tuple(cures)),))
+
+
+def _smoothed(bench: Bench) -> list[Cure]:
+    """What does not look at gradients of the model: differences over a part of eps, and a student."""
+    eps = bench.threat.eps if isinstance(bench.threat, ThreatModel) else None
+    found = [Cure(f"spsa:queries=1000,samples=40,sigma={eps / 4:.6g}")] if isinstance(eps, float) and eps > 0 else []
+    with suppress(TooDearError):
+        found += imitated(bench)
+    return found
 
 
 ROW = Test(
@@ -53,7 +66,7 @@ ROW = Test(
     f"cosine below {ALIKE}",
     "Pintor et al. 2022 (arXiv:2106.09947), F2; Tramèr et al. 2020 (arXiv:2002.08347), section 5",
     (CAUSE,),
-    "averaged-pgd over small and large balls",
+    "averaged-pgd, differences of the loss over a part of eps (spsa), a student",
     f"{DRAWS + 1} forwards and backwards on {FEW} examples",
     _run,
 )
