@@ -147,11 +147,6 @@ def crawl(steps: int) -> GradientAttack:
     return GradientAttack("crawl", steepest(0.002), steps, "clean")
 
 
-def jumping() -> GradientAttack:
-    """A search whose step is as wide as the ball is, and twice that."""
-    return GradientAttack("jump", steepest(2.0), 20, "clean")
-
-
 SATURATED = Specimen(Through(loud), search=ss.Search(loss="plain-ce"))
 ROUNDED = Specimen(Through(rounded))
 HEALTHY = Specimen(NET)

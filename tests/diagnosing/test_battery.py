@@ -16,7 +16,7 @@ from signstep.explain import explain
 from written_down import written_down
 
 sys.path.insert(0, str(Path(__file__).parent))
-from specimens import CASES, HEALTHY, NET, ROUNDED, Specimen, Through, crawl, data, jumping
+from specimens import CASES, HEALTHY, NET, ROUNDED, Specimen, Through, crawl, data
 
 pytestmark = pytest.mark.filterwarnings("ignore::signstep.SignstepWarning")
 
@@ -72,15 +72,19 @@ def test_the_cut_is_named_by_step_module_file_and_line() -> None:
 
 def test_what_leaves_torch_in_another_shape_blocks_and_asks_for_a_likeness() -> None:
     def outside(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        flat = torch.from_numpy(x.detach().flatten().numpy().copy())
-        out: torch.Tensor = net(flat[: x.numel()].reshape(x.shape).flatten(1).reshape(len(x), 1, 4, 4) * 1.0)
+        out: torch.Tensor = net(torch.from_numpy(x.detach().numpy()[:, :, ::2, ::2].repeat(2, 2).repeat(2, 3)))
         return out
 
-    seen = Specimen(Through(outside)).seen("graph")
-    assert seen.fired
-    (suspect,) = seen.suspects
-    if suspect.blocks:  # the identity could not stand in
-        assert "ss.bpda(" in suspect.remedy
+    def coded(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        flat = torch.from_numpy(x.detach().numpy().reshape(len(x), -1).sum(1, keepdims=True))
+        out: torch.Tensor = net(flat.view(-1, 1, 1, 1).expand(-1, 1, 4, 4) / 16)
+        return out
+
+    (suspect,) = Specimen(Through(outside)).seen("graph").suspects
+    assert not suspect.blocks  # the shape is what it was: the identity stands in
+    (suspect,) = Specimen(Through(coded)).seen("graph").suspects
+    assert suspect.blocks
+    assert "ss.bpda(" in suspect.remedy
 
 
 def test_planted_points_are_found_by_who_can_search_and_not_by_who_cannot() -> None:
@@ -95,11 +99,11 @@ def test_planted_points_are_found_by_who_can_search_and_not_by_who_cannot() -> N
     assert crawling.value < 0.5
 
 
-def test_a_step_that_is_too_wide_is_named() -> None:
-    """Where PGD is weaker than FGSM."""
-    seen = Specimen(NET, jumping(), eps=0.2).seen("order")
-    causes = {one.cause for one in seen.suspects}
-    assert order.STEP in causes or not seen.fired
+def test_a_step_that_does_not_fit_is_named() -> None:
+    """Where an iterated search is weaker than FGSM."""
+    seen = Specimen(NET, crawl(30)).seen("order")
+    named = {one.because.partition(":")[0] for one in seen.suspects if one.cause == order.STEP}
+    assert named == {"one step beats many", "fewer steps beat more"}
 
 
 def test_points_outside_of_the_set_are_a_fault_of_the_attack() -> None:

@@ -250,6 +250,7 @@ class Bench:
         """A question about the examples at ``index``; models are put back afterwards."""
         subject = Subject.of(self.model, replace(self.search, **dict(changes or {})))
         device = leaves(self.x)[0].device
+        self.need(len(index) * (1 + 2 * HELD_OUT * self.random))
         with subject.opened():
             self.spend(len(index) * (1 + 2 * HELD_OUT * self.random))
             yield subject.ask(
@@ -267,7 +268,12 @@ class Bench:
         *,
         problem: ModelProblem | None = None,
     ) -> tuple[Score, Tree]:
-        """Score and gradient of the rows of a question at a point; booked."""
+        """Score and gradient of the rows of a question at a point; booked.
+
+        Raises:
+            TooDearError: it would cost more than is left.
+        """
+        self.need(2 * rows(point))
         self.spend(2 * rows(point))
         return Autograd()(problem or replace(question.problem, warm=None), point, key)
 

@@ -32,6 +32,7 @@ def _run(bench: Bench) -> Observed:
     watch = _Watch()
     with bench.asking(bench.few(4)) as question, torch.no_grad():
         u: Tree = question.problem.inputs(question.x)
+        bench.need(len(bench.few(4)))
         bench.spend(len(bench.few(4)))
         with watch:
             outputs: Outputs = question.problem.predictor(u)

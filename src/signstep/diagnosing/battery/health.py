@@ -1,11 +1,12 @@
 """Where do gradients die?"""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from signstep.diagnosing.bench import Bench, Cure, flat
+from signstep.diagnosing.bench import Bench, Cure, TooDearError, flat
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.keys import Key
 from signstep.errors import GradientError
@@ -43,7 +44,9 @@ def _run(bench: Bench) -> Observed:
         return Observed(
             share, True, told, suspects=(Suspect(SATURATED, told, (Cure("pgd:steps=40", {"loss": None}),)),)
         )
-    place = _place_of_death(bench, index)
+    place = ""
+    with suppress(TooDearError):
+        place = _place_of_death(bench, index)
     told += f"; they die in {place}" if place else ""
     if bench.seen.get("crossings"):
         return Observed(share, True, f"{told}; see graph for the step")

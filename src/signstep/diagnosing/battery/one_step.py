@@ -48,6 +48,7 @@ def _linearity(bench: Bench) -> tuple[float, float]:
         problem = question.problem
         before, gradient = bench.gradient(question, question.x, key)
         step = question.region.step(None, question.region.restrict(gradient), question.region.radius)
+        bench.need(2 * len(problem.ids))
         bench.spend(2 * len(problem.ids))
         with torch.no_grad():
             end = problem(question.region.land(step), key).loss

@@ -14,7 +14,7 @@ from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.threat import ThreatModel
 
 MASKED, WEAK, STEP, FAULT = "masked gradients", "attack too weak", "step size", "set-up fault"
-QUERIES = 500
+QUERIES = 300
 NOISE = "random-sign:restarts=5"
 DEAR = (Cure("square:queries=2000", last=True),)
 
