@@ -1,6 +1,6 @@
 """How often `signstep diagnose` is right: models that hide behind their gradients, and healthy ones, from code.
 
-Small networks for the built-in digits, trained on the spot (weights are kept in a folder of the system's temporary one).
+Small networks for the built-in digits, trained on the spot; weights are kept in a folder of the temporary one.
 Every family of masks belongs to one half: thresholds are set on half A, half B is scored with what was set. A pair of
 model and attack counts as inflated where the attack leaves more than 2 points more standing than the best attack known
 here: `standard`, the adaptive attack that the family brings (written by hand by who knows the mask), and what the
@@ -16,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from harness import machine, table
 from signstep.data.digits import digits
 from signstep.engine.statistics import wilson
 
-Net = Callable[[Tensor], Tensor]
+Net = Callable[[Any], Any]
 CACHE = Path(tempfile.gettempdir()) / "signstep-masked"
 POINTS = 0.02
 
@@ -78,7 +79,7 @@ class Through(nn.Module):
         self.parts = nn.ModuleList(parts)
         self.function = function
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """The function of x."""
         return self.function(x)
 
@@ -126,7 +127,7 @@ def _fgsm(net: nn.Module, x: Tensor, y: Tensor, eps: float, alpha: float, steps:
 
 
 def trained(name: str, make: Callable[[], nn.Module], *, how: str = "natural", epochs: int = 25, seed: int = 0,
-            before: Net | None = None, temperature: float = 1.0) -> nn.Module:  # fmt: skip
+            before: Net | None = None, temperature: float = 1.0) -> Any:  # fmt: skip
     """A network for the digits; ``how``: natural, pgd, fgsm (from the clean point), smooth (labels), noisy."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -138,7 +139,7 @@ def trained(name: str, make: Callable[[], nn.Module], *, how: str = "natural", e
         x, y = digits("train")
         optimiser = torch.optim.Adam(net.parameters(), 2e-3)
         for _ in range(epochs):
-            for index in torch.randperm(len(x)).split(64):
+            for index in torch.split(torch.randperm(len(x)), 64):
                 u, v = x[index], y[index]
                 if how == "pgd":
                     u = _fgsm(net, u, v, 0.15, 0.05, 5, start=True)
@@ -149,7 +150,7 @@ def trained(name: str, make: Callable[[], nn.Module], *, how: str = "natural", e
                 u = u if before is None else before(u)
                 loss = F.cross_entropy(net(u) / temperature, v, label_smoothing=0.2 if how == "smooth" else 0.0)
                 optimiser.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
         CACHE.mkdir(parents=True, exist_ok=True)
         torch.save(net.state_dict(), path)
@@ -177,7 +178,7 @@ def logits_scaled() -> Iterator[Entry]:
 def quantised() -> Iterator[Entry]:
     net = trained("natural", cnn)
     for levels in (4, 8):
-        model = Through(lambda x, n=levels: net((x * n).round() / n), net)
+        model = Through(partial(lambda n, x: net((x * n).round() / n), levels), net)
         yield Entry("quantised", f"{levels} levels", model, "pgd", 0.13, (NONDIFF,), twin=net)
     cast = Through(lambda x: net((x * 16).to(torch.uint8).float() / 16), net)
     yield Entry("quantised", "through uint8", cast, "pgd", 0.13, (NONDIFF,), twin=net)
@@ -186,7 +187,7 @@ def quantised() -> Iterator[Entry]:
 def noise() -> Iterator[Entry]:
     net = trained("noisy", cnn, how="noisy")
     for sigma in (0.2, 0.4):
-        model = Through(lambda x, s=sigma: net(x + s * torch.randn_like(x)), net)
+        model = Through(partial(lambda s, x: net(x + s * torch.randn_like(x)), sigma), net)
         yield Entry("noise", f"sigma {sigma}", model, "pgd", 0.2, (RANDOM,), eot=16, adaptive=("pgd:steps=40",))
 
 
@@ -195,7 +196,7 @@ def detached() -> Iterator[Entry]:
     model = Through(lambda x: net(x.detach()) + 1e-3 * other(1 - x), net, other)
     yield Entry("detached branch", "the main branch", model, "pgd", 0.12, (NONDIFF,), twin=net)
 
-    def without(x: Tensor) -> Tensor:
+    def without(x: Tensor) -> Any:
         with torch.no_grad():
             features = net[:5](x)
         return net[5:](features) + 0 * x.sum((1, 2, 3), keepdim=False).unsqueeze(1) - 1e-3 * other(x)
@@ -217,7 +218,7 @@ def collapsed() -> Iterator[Entry]:
 
 def winners() -> Iterator[Entry]:
     for share in (0.1, 0.2):
-        net = trained(f"winners{share}", lambda s=share: mlp(lambda: Winners(s)), epochs=40)
+        net = trained(f"winners{share}", partial(mlp, partial(Winners, share)), epochs=40)
         adaptive = ("averaged-pgd:steps=40,samples=16,reach=1", "square:queries=3000")
         yield Entry("k-winners", f"share {share}", net, "pgd", 0.1, (SHATTERED, NONDIFF), adaptive=adaptive)
 
@@ -225,11 +226,11 @@ def winners() -> Iterator[Entry]:
 def voting() -> Iterator[Entry]:
     nets = [trained(f"vote{seed}", mlp, seed=seed + 5) for seed in range(5)]
 
-    def votes(x: Tensor) -> Tensor:
-        return sum(F.one_hot(net(x).argmax(1), 10).float() for net in nets)  # type: ignore[return-value]
+    def votes(x: Tensor) -> Any:
+        return sum(F.one_hot(net(x).argmax(1), 10).float() for net in nets)
 
-    def mean(x: Tensor) -> Tensor:
-        return sum(net(x).log_softmax(1) for net in nets)  # type: ignore[return-value]
+    def mean(x: Tensor) -> Any:
+        return sum(net(x).log_softmax(1) for net in nets)
 
     model, twin = Through(votes, *nets), Through(mean, *nets)
     yield Entry("voting", "five networks", ss.Model(model, outputs="logits"), "pgd", 0.1, (NONDIFF,), twin=twin)
@@ -239,7 +240,7 @@ def purified() -> Iterator[Entry]:
     net = trained("natural", cnn)
     basis = _basis()
 
-    def cleaned(x: Tensor) -> Tensor:
+    def cleaned(x: Tensor) -> Any:
         u = x.detach().clone()
         with torch.enable_grad():
             for _ in range(3):
@@ -249,8 +250,11 @@ def purified() -> Iterator[Entry]:
                 u = (u - 0.3 * g).detach()
         return net(u)
 
-    yield Entry("purification", "three steps towards a subspace", Through(cleaned, net), "pgd", 0.13,
-                (DYNAMIC, NONDIFF), twin=Through(lambda x: net(x - ((x.flatten(1) - 0.3) @ basis[24:].T @ basis[24:]).view_as(x)), net))  # fmt: skip
+    def straight(x: Tensor) -> Any:
+        return net(x - ((x.flatten(1) - 0.3) @ basis[24:].T @ basis[24:]).view_as(x))
+
+    model, twin = Through(cleaned, net), Through(straight, net)
+    yield Entry("purification", "three steps to a subspace", model, "pgd", 0.13, (DYNAMIC, NONDIFF), twin=twin)
 
 
 def distilled() -> Iterator[Entry]:
@@ -279,14 +283,14 @@ def healthy_a() -> Iterator[Entry]:
 def softmax() -> Iterator[Entry]:
     net = trained("natural-b", cnn, seed=20)
 
-    def ended(x: Tensor) -> Tensor:
+    def ended(x: Tensor) -> Any:
         e = (30 * (net(x) - net(x).amax(1, keepdim=True))).exp()
         return e / e.sum(1, keepdim=True)
 
     model = ss.Model(Through(ended, net), outputs="probabilities")
     how = ss.Search(loss="plain-ce")
     yield Entry("appended softmax", "written out, 30 z", model, "pgd", 0.12, (SATURATED, VANISHED), how, net, plain=net)
-    taken = Through(lambda x: ended(x), net)
+    taken = Through(ended, net)
     yield Entry("appended softmax", "taken for logits", ss.Model(taken, outputs="logits"), "pgd", 0.12,
                 (SATURATED, VANISHED), ss.Search(), net, plain=net)  # fmt: skip
 
@@ -303,7 +307,7 @@ def thresholded() -> Iterator[Entry]:
 def thermometer() -> Iterator[Entry]:
     levels = torch.linspace(0.05, 0.95, 10).view(1, 10, 1, 1)
 
-    def coded(x: Tensor) -> Tensor:
+    def coded(x: Tensor) -> Any:
         return (x > levels).float()
 
     def first() -> nn.Module:
@@ -326,12 +330,12 @@ def _basis() -> Tensor:
 def jpeg() -> Iterator[Entry]:
     net, basis = trained("natural-b", cnn, seed=20), _basis()
 
-    def coded(x: Tensor) -> Tensor:
+    def coded(x: Tensor) -> Any:
         return (((x.flatten(1) @ basis.T) * 3).round() / 3 @ basis).view_as(x)
 
     yield Entry("JPEG", "rounded cosines", Through(lambda x: net(coded(x)), net), "pgd", 0.12, (NONDIFF,), twin=net)
 
-    def outside(x: Tensor) -> Tensor:
+    def outside(x: Tensor) -> Any:
         a = np.round(x.detach().numpy().reshape(-1, 64) @ basis.numpy().T * 3) / 3
         return net(torch.from_numpy((a @ basis.numpy()).reshape(x.shape).astype(np.float32)))
 
@@ -341,7 +345,7 @@ def jpeg() -> Iterator[Entry]:
 def padded() -> Iterator[Entry]:
     net = trained("natural-b", cnn, seed=20)
 
-    def moved(x: Tensor) -> Tensor:
+    def moved(x: Tensor) -> Any:
         by = torch.randint(0, 3, (2,))
         return net(F.pad(x, (1, 1, 1, 1))[:, :, by[0] : by[0] + 8, by[1] : by[1] + 8])
 
@@ -353,14 +357,14 @@ def padded() -> Iterator[Entry]:
 def dropped() -> Iterator[Entry]:
     net = trained("natural-b", cnn, seed=20)
     for p in (0.3, 0.5):
-        model = Through(lambda x, p=p: net[5:](F.dropout(net[:5](x), p, training=True)), net)
+        model = Through(partial(lambda p, x: net[5:](F.dropout(net[:5](x), p, training=True)), p), net)
         yield Entry("dropout alive", f"p {p}", model, "pgd", 0.12, (RANDOM,), eot=16, adaptive=("pgd:steps=40",))
 
 
 def random_neurons() -> Iterator[Entry]:
     net = trained("natural-b", cnn, seed=20)
 
-    def pruned(x: Tensor) -> Tensor:
+    def pruned(x: Tensor) -> Any:
         a = net[:5](x)
         keep = torch.rand_like(a) < (a.abs() / a.abs().mean(1, keepdim=True)).clamp(0, 1)
         return net[5:](a * keep)
@@ -373,8 +377,8 @@ def mixed() -> Iterator[Entry]:
     net = trained("natural-b", cnn, seed=20)
     pool, _ = digits("train")
 
-    def inferred(x: Tensor) -> Tensor:
-        out = 0
+    def inferred(x: Tensor) -> Any:
+        out: Any = 0
         for _ in range(4):
             out = out + net(0.6 * x + 0.4 * pool[torch.randint(0, len(pool), (len(x),))]).softmax(1)
         return (out / 4).log()
@@ -390,11 +394,11 @@ def neighbours() -> Iterator[Entry]:
         known = net[:-1](pool)
     kinds = F.one_hot(labels, 10).float()
 
-    def votes(x: Tensor) -> Tensor:
+    def votes(x: Tensor) -> Any:
         near = torch.cdist(net[:-1](x), known).topk(5, largest=False).indices
         return kinds[near].sum(1)
 
-    def soft(x: Tensor) -> Tensor:
+    def soft(x: Tensor) -> Any:
         return (torch.softmax(-4 * torch.cdist(net[:-1](x), known), 1) @ kinds).clamp_min(1e-9).log()
 
     model = ss.Model(Through(votes, net), outputs="logits")
@@ -404,7 +408,7 @@ def neighbours() -> Iterator[Entry]:
 def rippled() -> Iterator[Entry]:
     net = trained("natural-b", cnn, seed=20)
     for size, speed in ((2e-3, 1e4), (5e-4, 1e5)):
-        model = Through(lambda x, a=size, w=speed: net(x + a * torch.sin(w * x)), net)
+        model = Through(partial(lambda a, w, x: net(x + a * torch.sin(w * x)), size, speed), net)
         yield Entry(
             "high frequency", f"{size:g} sin({speed:g} x)", model, "pgd", 0.12, (SHATTERED,), twin=net, plain=net
         )
@@ -430,7 +434,8 @@ def healthy_b() -> Iterator[Entry]:
 
 
 HALVES: dict[str, tuple[Callable[[], Iterator[Entry]], ...]] = {
-    "A": (logits_scaled, quantised, noise, detached, batchnorm, collapsed, winners, voting, purified, distilled, healthy_a),
+    "A": (logits_scaled, quantised, noise, detached, batchnorm, collapsed, winners, voting, purified, distilled,
+          healthy_a),
     "B": (softmax, thresholded, thermometer, jpeg, padded, dropped, random_neurons, mixed, neighbours, rippled, single,
           healthy_b),
 }  # fmt: skip
@@ -499,8 +504,8 @@ def main() -> None:
             right = "" if not one["inflated"] or not named else "yes" if named in entry.causes else "NO"
             row = (
                 entry.family, entry.name, entry.attack, "inflated" if one["inflated"] else "real", d.verdict.word,
-                str(d.before), str(d.after), str(one["adapted"]), "" if one["plain"] is None else str(one["plain"]), named,
-                right, f"{d.cost.tests / max(1, d.cost.standard):.1f}", f"{one['seconds']:.0f}",
+                str(d.before), str(d.after), str(one["adapted"]), "" if one["plain"] is None else str(one["plain"]),
+                named, right, f"{d.cost.tests / max(1, d.cost.standard):.1f}", f"{one['seconds']:.0f}",
             )  # fmt: skip
             rows.append(row)
             print(" | ".join(row), flush=True)

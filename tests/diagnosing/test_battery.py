@@ -51,7 +51,7 @@ def test_the_table_is_open() -> None:
     mine = replace(TESTS["graph"], id="mine")
     with TESTS.lent(mine):
         assert TESTS["mine"] is mine
-    with pytest.raises(ss.SignstepError, match="name a signstep.diagnosing Test"):
+    with pytest.raises(ss.SignstepError, match=r"name a signstep\.diagnosing Test"):
         TESTS.add(7, "seven")
     assert all(isinstance(row, Test) for row in TESTS.values())
 
@@ -142,12 +142,13 @@ def test_what_a_model_cannot_be_asked_is_not_asked() -> None:
     net = NET
 
     def answers(u: torch.Tensor) -> torch.Tensor:
-        return net(u).argmax(1)
+        found: torch.Tensor = net(u).argmax(1)
+        return found
 
     labels = Specimen(answers, "hop-skip-jump:queries=20", data=lambda: (x[:6], y[:6]))
     for name in ("graph", "health", "losses", "self-test"):
         seen = labels.seen(name)
         assert not seen.asked
         assert "labels" in seen.told or "function" in seen.told or "gradient" in seen.told or "one loss" in seen.told
-    assert not Specimen(lambda u: net(u)).seen("mode").asked
+    assert not Specimen(net.forward).seen("mode").asked
     assert not Specimen(NET, "standard").seen("descent").asked

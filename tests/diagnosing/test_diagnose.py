@@ -1,9 +1,10 @@
-"""Laws of a diagnosis: what it costs, what it depends on, what it leaves behind, and that its numbers can be had again."""
+"""Laws of a diagnosis: its cost, what it depends on, what it leaves behind, and that its numbers can be had again."""
 
 import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.auditing import run as auditing
+from signstep.cli.options import attacks_of
 from signstep.diagnosing.bench import TIMES
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -58,7 +60,7 @@ def test_a_masked_model_is_inflated_by_its_cause_and_the_number_adapted(rounded:
         assert part in text
 
 
-def test_an_adapted_number_is_what_the_audit_of_its_command_finds(rounded: ss.Diagnosis) -> None:
+def test_an_adapted_number_is_what_the_audit_of_its_command_finds() -> None:
     """Pointwise over the commands; the examples are all of the data."""
     x, y = data(FEW)
     d = ROUNDED.diagnosed(data=(x, y))
@@ -75,8 +77,8 @@ def test_an_adapted_number_is_what_the_audit_of_its_command_finds(rounded: ss.Di
             loss=options.get("--loss"),
             surrogate=d.student if "--surrogate" in options else None,
         )
-        how = {"attacks": _several(chosen)} if "--attack" in options else {"ladder": chosen}
-        result = ss.audit(ROUNDED.model, (x, y), threat=ss.linf(ROUNDED.eps), curve=False, search=search, **how)  # type: ignore[arg-type]
+        how: dict[str, Any] = {"attacks": _several(chosen)} if "--attack" in options else {"ladder": chosen}
+        result = ss.audit(ROUNDED.model, (x, y), threat=ss.linf(ROUNDED.eps), curve=False, search=search, **how)
         fallen |= torch.tensor([letter == "f" for letter in result.worst_case])
         right |= torch.tensor([letter != "w" for letter in result.worst_case])
     assert int((right & ~fallen).sum()) == d.after
@@ -85,8 +87,6 @@ def test_an_adapted_number_is_what_the_audit_of_its_command_finds(rounded: ss.Di
 
 def _several(text: str) -> list[str]:
     """The attacks of an option, as the command line reads it."""
-    from signstep.cli.options import attacks_of
-
     return list(attacks_of([text]))
 
 

@@ -69,7 +69,7 @@ def judged(
 
 
 def cover(bench: Bench, left: Tensor, cures: Sequence[str]) -> tuple[Ran, ...]:
-    """Few runs whose union is all that fell: the first cause's cure, then the largest; of equals cures, then ladders."""
+    """Few runs whose union is all that fell: the first cause's cure, then the largest; cures before ladders."""
     groups = [ran for ran in bench.ran if bool(ran.fooled.any()) and ran.counts]
     groups.sort(key=lambda ran: (ran.spec not in cures, not ran.ladder))
     open_ = bench.right & ~left
