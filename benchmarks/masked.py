@@ -11,8 +11,10 @@ diagnosis itself found. The others are real.
 """
 
 import argparse
+import copy
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -82,6 +84,19 @@ class Through(nn.Module):
     def forward(self, x: Tensor) -> Any:
         """The function of x."""
         return self.function(x)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Through":
+        """With copies of what the function has around it: it would go on with the networks of the first otherwise."""
+        parts = [copy.deepcopy(part, memo) for part in self.parts]
+        return Through(_around(self.function, memo), *parts).train(self.training)
+
+
+def _around(function: Any, memo: dict[int, Any]) -> Any:
+    """The function around copies of modules and tensors."""
+    if isinstance(function, partial):
+        return partial(_around(function.func, memo), *function.args)
+    cells = tuple(types.CellType(copy.deepcopy(cell.cell_contents, memo)) for cell in function.__closure__ or ())
+    return types.FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
 
 
 # Networks.

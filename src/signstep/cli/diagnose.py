@@ -98,7 +98,7 @@ def diagnose(
     asked = search_of(search, rule=None, reading=model)
     case = find_domain(domain).case(request_of(model, data, batch, threat, search=asked, schema=schema))
     say(quiet, *case.said)
-    with progress(quiet, len(TESTS.asked_for) * 2 + 2, "diagnosing") as advance, interruptible():
+    with progress(quiet, len(TESTS.asked_for) + 2, "diagnosing") as advance, interruptible():
         found = find(
             case.model.to(where),
             case.batches,

@@ -154,15 +154,17 @@ class _Work:
         bench.allowed, bench.spent = TIMES * self.standard_cost, 0
         self._step()
         try:
+            waiting: list[str] = []
             for test in TESTS.asked_for.values():
                 self._ask(test)
+                waiting.append(test.id)
+                # Cures come first where passes are few; those for a random model need to know how many draws.
+                if not bench.random or "random" in self.observed:
+                    self._cure(waiting, last=False)
+                    waiting = []
                 self._step()
-            for last in (False, True):
-                for name, (_, seen, _) in self.observed.items():
-                    self.tried += [self._cured(name, suspect, last=last) for suspect in seen.suspects]
-                    self._step()
-                if any(one.takes for one in self.tried):
-                    break
+            if not any(one.takes for one in self.tried):
+                self._cure(list(self.observed), last=True)
         except (KeyboardInterrupt, VictimError) as error:
             self.partial = True
             if isinstance(error, VictimError):
@@ -191,6 +193,11 @@ class _Work:
                     raise
                 seen = not_asked(error.text)
         self.observed[test.id] = (test, seen, bench.spent - before)
+
+    def _cure(self, tests: Sequence[str], *, last: bool) -> None:
+        for name in tests:
+            _, seen, _ = self.observed[name]
+            self.tried += [self._cured(name, suspect, last=last) for suspect in seen.suspects]
 
     def _cured(self, test: str, suspect: Suspect, *, last: bool) -> Tried:
         """Run the cures of a suspect, also where all has fallen to others: what each takes away is what it is."""
