@@ -85,7 +85,8 @@ def features(problem: ModelProblem, u: Tree, key: Key | None) -> Tensor:
         problem.predictor(problem.inputs(u, key))
     if tap.features is None or len(tap.features) != rows(u):
         raise ModelError(
-            "no linear layer of the network sees a row for each example: there are no features to plant in"
+            "no linear layer of the network sees a row for each example: it has no features to plant in",
+            remedy="let it end in one, as an nn.Module",
         )
     return tap.features
 
