@@ -58,7 +58,7 @@ def judged(
     count = bench.count
     share = f"{before / count:.1%}"
     if before - after > POINTS * count:
-        why = f" by {causes[0].name}" if causes else ""
+        why = f" by {causes[0].name if causes else 'an attack that is too weak'}"
         cure = f" after {causes[0].cure}" if causes and causes[0].takes >= 0.9 * (before - after) else ""
         return Verdict("inflated", f"inflated{why}: {share} -> {after / count:.1%}{cure or ' after adapting'}")
     if before <= POINTS * count:
@@ -82,6 +82,17 @@ def cover(bench: Bench, left: Tensor, cures: Sequence[str]) -> tuple[Ran, ...]:
         found.append(best)
         open_ = open_ & ~best.fooled
     return tuple(found)
+
+
+def unnamed(bench: Bench, named: Ran, left: Tensor) -> tuple[Cause, ...]:
+    """Where a number is inflated and no test has named a cause: the run that took most away, for a cause of its own."""
+    standing = bench.right & ~named.fooled
+    if int((standing & ~left).sum()) <= POINTS * bench.count:
+        return ()
+    best = max((ran for ran in bench.ran if ran.counts), key=lambda ran: int((ran.fooled & standing).sum()))
+    takes = int((best.fooled & standing).sum())
+    because = f"{best.spec} alone fells {takes} of {int(standing.sum())} that it left standing, and no test says why"
+    return (Cause("attack too weak", "order", because, best.spec, takes),)
 
 
 def nothing(bench: Bench) -> Tensor:
