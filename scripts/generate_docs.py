@@ -1,4 +1,4 @@
-"""Rewrite the generated parts of the documentation: the command line, the findings and the table of recipes.
+"""Rewrite the generated parts of the documentation: the command line and its help, the findings, the table of recipes.
 
 Run ``python scripts/generate_docs.py`` after a change of the command line, the findings or the recipes; a test compares
 the pages with what this script would write. With ``--runs`` it also repeats the runs that README.md and the tutorial
@@ -12,7 +12,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import typer
 from typer.testing import CliRunner
 
 from signstep.attacks.recipe import defaults_of
@@ -26,7 +28,8 @@ from signstep.train import TRAINING_RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-_WIDTH = 88
+PAGES = ROOT / "src" / "signstep_entry" / "pages"
+_WIDTH = 80
 
 
 def help_text(*command: str) -> str:
@@ -127,6 +130,12 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
 }
 
 
+def help_pages() -> dict[str, str]:
+    """What ``signstep COMMAND --help`` prints, by command, for those who ask without waiting for torch."""
+    group: Any = typer.main.get_command(app)
+    return {"signstep": _run("--help") + "\n"} | {name: _run(name, "--help") + "\n" for name in group.commands}
+
+
 def demo_run() -> str:
     """The demonstration as at the first time: with an empty cache."""
     with tempfile.TemporaryDirectory() as folder:
@@ -135,6 +144,14 @@ def demo_run() -> str:
     last = next(number for number, line in enumerate(lines) if line.startswith("report: "))
     opening, findings = "\n".join(lines[:3]), "\n".join([*lines[3:last], "report: signstep-report/index.html"])
     return f"```text\n{opening}\n{shown}\n{findings}\n```"
+
+
+def demo_answer() -> str:
+    """Of what the demonstration prints, the sentence and the table."""
+    _, lines, _ = _audit([])
+    first = next(number for number, line in enumerate(lines) if line.startswith("attack "))
+    table = lines[first : lines.index("", first)]
+    return "```text\n" + "\n".join([lines[0], "", *table]) + "\n```"
 
 
 def mnist_run(model: str, *more: str, sentence: bool = True) -> str:
@@ -149,12 +166,11 @@ def mnist_run(model: str, *more: str, sentence: bool = True) -> str:
 
 
 RUNS: dict[str, dict[str, Callable[[], str]]] = {
-    "README.md": {
+    "README.md": {"answer": demo_answer},
+    "docs/tutorial.md": {
         "demo": demo_run,
         "mnist_standard": lambda: mnist_run("mnist_standard"),
         "mnist_fgsm_rs": lambda: mnist_run("mnist_fgsm_rs"),
-    },
-    "docs/tutorial.md": {
         "mnist_collapsed": lambda: mnist_run(
             "mnist_collapsed", "--attack", "fgsm,pgd", "--curve", "none", sentence=False
         ),
@@ -184,9 +200,18 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--runs"]:
         here = (ROOT / "../shared").is_dir()
         for name, parts in RUNS.items():
-            pages[name] = {part: make for part, make in parts.items() if here or part == "demo"}
+            pages[name] = {part: make for part, make in parts.items() if here or part in ("demo", "answer")}
     elif arguments:
         raise SystemExit("usage: python scripts/generate_docs.py [--runs]")
+    made = help_pages()
+    for stale in sorted({path.stem for path in PAGES.glob("*.txt")} - set(made) - {"start"}):
+        (PAGES / f"{stale}.txt").unlink()
+        print(f"removed: {stale}.txt")
+    for name, page in made.items():
+        kept = PAGES / f"{name}.txt"
+        if not kept.exists() or kept.read_text(encoding="utf-8") != page:
+            kept.write_text(page, encoding="utf-8")
+            print(f"rewritten: {kept.relative_to(ROOT)}")
     for name, parts in pages.items():
         path = ROOT / name
         old = path.read_text(encoding="utf-8")

@@ -62,7 +62,7 @@ def test_a_report_holds_everything_and_verifies(place: Path, capsys: pytest.Capt
     assert main(["verify", "signstep-report", *MODEL]) == 0
     lines = capsys.readouterr().out.splitlines()
     checks = lines[: next(place for place, line in enumerate(lines) if line.startswith("Nobody who was not there"))]
-    assert len(checks) == 17
+    assert len(checks) == 18
     assert all(line.startswith("ok") for line in checks)
     assert all(line.startswith("  ") for line in lines[len(checks) + 1 :])
 

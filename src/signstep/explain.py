@@ -75,13 +75,13 @@ def explain(name: str) -> str:
     """
     if (found := FINDINGS.get(name.upper())) is not None:
         return _finding(found.rule)
-    if name.partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
+    if name.lower().partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
         return _ladder(ladder(name))
-    if (test := TESTS.get(name)) is not None:
+    if (test := TESTS.get(name.lower())) is not None:
         return _of_test(test)
-    owner = next((one for one in DOMAINS.values() if name in one.recipes), None)
+    owner = next((one for one in DOMAINS.values() if name.lower() in one.recipes), None)
     if owner is not None:
-        return _of_domain(owner.rows[name], owner.name)
+        return _of_domain(owner.rows[name.lower()], owner.name)
     name = canonical(name)
     if name not in RECIPES and not is_spec(name):
         raise InputError(

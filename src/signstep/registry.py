@@ -9,7 +9,7 @@ import importlib.metadata
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -154,6 +154,7 @@ class Registry(Mapping[str, Row], Generic[Row]):
             InputError: there is no such row, module or name, or what is there is no row.
             LoadError: the module cannot be imported.
         """
+        spec = self.spelled(spec)
         if spec in self._own or spec in self._added:
             return self[spec]
         if _TYPED_ONLY.get():
@@ -171,6 +172,14 @@ class Registry(Mapping[str, Row], Generic[Row]):
             raise InputError(Arg(self.argument, name), "is taken", remedy=f"give the row of {spec} another name")
         self._brought[name] = row
         return row
+
+    def spelled(self, name: str) -> str:
+        """A name as the table writes it, where it is known in another case of letters: "FGSM" is "fgsm"."""
+        known = {**self._own, **self._added}
+        if name in known or name in self._brought:
+            return name
+        folded = [other for other in known if other.lower() == name.lower()]
+        return folded[0] if len(folded) == 1 and self._installed(name) is None else name
 
     def _imported(self, spec: str) -> bool:
         """Whether a text names what is to be imported."""
@@ -265,9 +274,33 @@ class Registry(Mapping[str, Row], Generic[Row]):
                 "is code of somebody's own, and nothing is imported because a file names it",
                 remedy="type it yourself, if you trust it",
             )
-        near = difflib.get_close_matches(name, list(self), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"pass one of these, or your own, as {self.spelling.example}"
-        return UnknownNameError(Arg(self.argument, name), f"is not one of {', '.join(self)}", remedy=hint)
+        near = nearest(name, self)
+        if near is not None:
+            return UnknownNameError(Arg(self.argument, name), "is not known", remedy=f"did you mean {near!r}?")
+        return UnknownNameError(
+            Arg(self.argument, name),
+            f"is not one of {', '.join(self)}",
+            remedy=f"pass one of these, or your own, as {self.spelling.example}",
+        )
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that somebody who typed this may have meant, whatever the case of letters; None for none.
+
+    >>> nearest("FSGM", ["fgsm", "pgd"]), nearest("standrad", ["quick@1", "standard@1"]), nearest("zap", ["fgsm"])
+    ('fgsm', 'standard@1', None)
+    >>> nearest("--modle", ["--mode", "--model"])
+    '--model'
+    """
+    folded = {other.lower(): other for other in known}
+    # And without the version of a preset.
+    for names in (folded, {other.partition("@")[0]: whole for other, whole in folded.items()}):
+        near = difflib.get_close_matches(name.lower(), names)
+        if near:
+            # Letters in another order are the commonest slip of all.
+            same = [other for other in near if sorted(other) == sorted(name.lower())]
+            return names[(same or near)[0]]
+    return None
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from signstep.auditing import plans, rescore
 from signstep.auditing.checks import Book, Check, attempted
 from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
 from signstep.auditing.evidence import Evidence
+from signstep.auditing.knob_check import knob as knob_check
 from signstep.auditing.provable import unprovable
 from signstep.auditing.reading import LARGEST, not_a_result, parse
 from signstep.auditing.reattack import attacked_again
@@ -24,7 +25,7 @@ from signstep.auditing.result import Result
 from signstep.auditing.run import terms_of
 from signstep.auditing.signature import signed
 from signstep.auditing.stated_terms import claims
-from signstep.auditing.stream import Data, batches
+from signstep.auditing.stream import Batches, Data, batches
 from signstep.auditing.tally import plain_terms
 from signstep.domains import DOMAINS, IMAGES, Case
 from signstep.domains import domain as find_domain
@@ -156,7 +157,7 @@ def verify(
 def _brought(result: Result, model: Model, data: Data, threat: Threat, search: Search) -> "Verifier":
     described = "tensors" if isinstance(data, tuple) else type(data).__name__
     case = Case(IMAGES.name, model, (), threat, described, no_summary, search=search)
-    return verifier_of(result, case, data, called=(result.data,))
+    return verifier_of(result, case, Batches(data, classes=model.classes), called=(result.data,))
 
 
 def verifier_of(
@@ -300,6 +301,8 @@ def of_record(result: Result, points: Mapping[str, Tensor], own: Verifier | None
     ]
     if all(check.holds for check in checks if check.name == "points"):
         checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
+        if result.knob is not None:
+            checks.append(attempted("knob", knob_check, result, points))
     return checks
 
 
@@ -331,6 +334,8 @@ def of_model(
         if len(there) == result.examples:  # what the record alone leaves open, where classes may be absent
             yield attempted("passes", plans.passes, result, own.attacks, there)
         yield attempted("answers", rescore.answers, result, points, own.predictor, task)
+        if result.knob is not None:
+            yield attempted("knob", knob_check, result, points, own.predictor, task)
     if again:
         yield attacked_again(
             result,

@@ -1,3 +1,5 @@
-"""The version, stated once."""
+"""The version, as `signstep_entry.version` states it."""
 
-VERSION = "0.1.0"
+from signstep_entry.version import VERSION
+
+__all__ = ["VERSION"]

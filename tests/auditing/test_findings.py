@@ -24,7 +24,7 @@ WITHOUT_FIGURES = ("SS109", "SS202", "SS203", "SS204", "SS205")
 
 @pytest.mark.parametrize("row", FINDINGS.values(), ids=FINDINGS)
 def test_each_finding_is_provoked_and_just_not(row: FindingRow) -> None:
-    evidence = row.look(row.provoked())
+    evidence = str(row.look(row.provoked()))
     assert Finding(row.code, row.rule.title, evidence, row.rule.meaning, row.rule.remedy) in examine(row.provoked())
     assert any(character.isdigit() for character in evidence) is (row.code not in WITHOUT_FIGURES)
     assert row.look(row.just_not()) == ""

@@ -1,6 +1,5 @@
 """Declared transforms: what they do, that a row's draws are its own, and how success under them is judged."""
 
-import importlib.util
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +12,8 @@ from torch import Tensor, nn
 import signstep as ss
 from signstep.engine.eot import Eot
 from signstep.engine.keys import Key, RowDraws
-from signstep.errors import InputError, MissingExtraError
+from signstep.errors import InputError
+from signstep.physical.perspective import looked_up
 from signstep.physical.transforms import Perspective, pixel_grid, print_view_camera, sampled
 
 T = ss.transforms
@@ -311,19 +311,38 @@ def test_a_function_is_a_transform_too() -> None:
     assert outcome.passes == 32
 
 
-KORNIA = importlib.util.find_spec("kornia") is not None
+def test_corners_come_from_where_they_were_moved_to() -> None:
+    """Each corner of the image is shown at the corner of the quadrangle, and straight lines stay straight."""
+    corners = torch.tensor([[[0.1, 0.05], [0.8, 0.2], [0.9, 0.95], [0.2, 0.7]]], dtype=torch.float64)
+    side = 2001
+    grid = (looked_up(corners, side, side)[0] + 1) / 2  # a pixel of the result to its place in the source
+    for corner, source in zip(corners[0], ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)), strict=True):
+        column, row = (corner * (side - 1)).round().long().tolist()
+        torch.testing.assert_close(grid[row, column], torch.tensor(source, dtype=torch.float64), rtol=0, atol=1e-9)
+    # The diagonals of the quadrangle cross where those of the source do: a projective map keeps lines.
+    (p, q, r, t) = corners[0]
+    crossing = torch.linalg.solve(torch.stack([r - p, q - t], 1), q - p)
+    column, row = ((p + crossing[0] * (r - p)) * (side - 1)).round().long().tolist()
+    torch.testing.assert_close(grid[row, column], torch.full((2,), 0.5, dtype=torch.float64), rtol=0, atol=2e-3)
 
 
-@pytest.mark.skipif(KORNIA, reason="kornia is installed")
-def test_without_kornia_the_extra_is_named() -> None:
-    with pytest.raises(MissingExtraError, match=r"signstep\[physical\]"):
-        print_view_camera()
+def test_corners_that_stay_change_nothing() -> None:
+    x = rand(5, 3, 16, 12, seed=1, dtype=torch.float32)
+    torch.testing.assert_close(Perspective(0)(x, _draws(5)), x, rtol=0, atol=1e-6)
+    one = rand(2, 1, 1, 1, seed=1)
+    assert Perspective(0.2)(one, _draws(2)).shape == one.shape
 
 
-@pytest.mark.skipif(not KORNIA, reason="needs kornia, the extra physical")
+@pytest.mark.kernels
+def test_a_view_does_not_depend_on_the_batch() -> None:
+    x = rand(7, 3, 9, 12, seed=1, dtype=torch.float32)
+    whole = Perspective(0.3)(x, _draws(7))
+    for row in range(7):
+        assert torch.equal(Perspective(0.3)(x[row : row + 1], _draws(1, first=row)), whole[row : row + 1])
+
+
 def test_a_print_before_a_camera() -> None:
     x = rand(5, 1, 16, 12, seed=1, dtype=torch.float32)
-    torch.testing.assert_close(Perspective(0)(x, _draws(5)), x, rtol=0, atol=1e-4)
     camera = print_view_camera()
     whole = camera(x, _draws(5))
     assert whole.shape == x.shape

@@ -92,9 +92,3 @@ def test_every_error_is_documented() -> None:
     assert errors in directives()
     tree = errors.__doc__ or ""
     assert all(name in tree for name, thing in vars(errors).items() if inspect.isclass(thing))
-
-
-def test_every_page_is_in_the_menu() -> None:
-    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
-    pages = [path.relative_to(ROOT / "docs").as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))]
-    assert [page for page in pages if page not in menu] == []

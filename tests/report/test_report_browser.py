@@ -42,6 +42,55 @@ def test_long_names_do_not_widen_the_page(tab: headless_chromium.Browser, tmp_pa
     assert tab.value("document.documentElement.scrollWidth") <= 390
 
 
+def test_the_knob_switches_pictures_and_answers(tab: headless_chromium.Browser, tmp_path: Path) -> None:
+    """Without a script: by a click, and by the arrow keys."""
+    result, points = samples.images()
+    assert result.knob is not None
+    samples.written(tmp_path, result, points)
+    for width in (390, 1200):
+        tab.open(tmp_path / "index.html", width=width)
+        assert seen(tab) == ["eps"] * 2
+        for place, name in enumerate(("eps/4", "eps/2", "eps", "2 eps"), start=1):
+            tab.value(f"document.querySelector('label[for=knob-{place}]').click()")
+            assert seen(tab) == [name] * 2
+            answer = result.classes[result.knob.answers[place - 1]]
+            if answer.isascii():
+                assert answer in tab.value(SHOWN + "[1].innerText")
+        tab.value("document.getElementById('knob-1').focus()")
+        for kind in ("keyDown", "keyUp"):
+            tab.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39)
+        assert seen(tab) == ["eps/2"] * 2
+        outline = "getComputedStyle(document.querySelector('label[for=knob-2]')).outlineStyle"
+        assert tab.value(outline) == "solid"
+
+
+SHOWN = "[...document.querySelectorAll('.view.at')].filter(view => view.offsetWidth)"
+
+
+def seen(tab: headless_chromium.Browser) -> list[str]:
+    """The positions whose pictures are to be seen."""
+    alts: list[str] = tab.value(SHOWN + ".map(view => view.querySelector('img').alt)")
+    return [alt.partition(" at ")[2].partition(",")[0] for alt in alts]
+
+
+def test_tables_that_go_on_scroll_by_themselves(tab: headless_chromium.Browser, tmp_path: Path) -> None:
+    samples.written(tmp_path, *KINDS["images"])
+    tab.open(tmp_path / "index.html", width=390)
+    assert tab.value("getComputedStyle(document.querySelector('.scroll')).backgroundImage").count("gradient") == 4
+    wide = "[...document.querySelectorAll('.scroll')].filter(part => part.scrollWidth > part.clientWidth)"
+    assert tab.value(wide + ".length") > 0
+    assert tab.value(wide + ".every(part => part.tabIndex === 0 && getComputedStyle(part).overflowX === 'auto')")
+
+
+@pytest.mark.parametrize("kind", ["images", "ladder", "several inputs"])
+def test_no_table_is_cut_on_paper(kind: str, tab: headless_chromium.Browser, tmp_path: Path) -> None:
+    samples.written(tmp_path, *KINDS[kind])
+    tab.open(tmp_path / "index.html", width=687, media="print")  # A4 between its margins, in CSS pixels
+    assert tab.value("document.documentElement.scrollWidth") <= 687
+    assert tab.value("[...document.querySelectorAll('table')].every(t => t.getBoundingClientRect().right <= 688)")
+    assert tab.value("getComputedStyle(document.querySelector('nav')).display") == "none"
+
+
 def test_both_themes_are_there(tab: headless_chromium.Browser, tmp_path: Path) -> None:
     samples.written(tmp_path, *KINDS["images"])
     grounds = []

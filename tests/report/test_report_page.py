@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,10 @@ from signstep.report.curve import series
 KINDS = samples.all_kinds()
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 SECTIONS = [
-    *("figures", "findings", "attacks", "curve", "pictures", "answers", "classes", "health", "smallest", "cost"),
-    *("comparison", "checklist", "terms"),
+    *("figures", "findings", "attacks", "time", "queries", "curve", "pictures", "answers", "classes", "health"),
+    *("smallest", "cost", "comparison", "checklist", "terms"),
 ]
+ALWAYS = {"figures", "findings", "attacks", "health", "cost", "comparison", "checklist", "terms"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -33,9 +35,10 @@ def test_every_kind_of_record_renders(kind: str, tmp_path: Path) -> None:
     assert page.text.count(sentence(result)) == 1
     assert UPPER_BOUND in page.text
     headings = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
-    own = {"time", "queries"} if result.ladder else set()
-    assert [heading for heading in headings if heading not in own] == SECTIONS
-    assert own <= set(headings)
+    assert headings == [name for name in SECTIONS if name in headings]
+    assert set(headings) >= ALWAYS | ({"time", "queries"} if result.ladder else set())
+    links = [attributes.get("href") or "" for tag, attributes in page.tags if tag == "a"]
+    assert [link[1:] for link in links if link.startswith("#")] == headings
     for wrong in ("nan", "None", "inf %", "Markup(", "tensor("):
         assert not re.search(rf"(?<![\w-]){re.escape(wrong)}(?![\w-]| of| but)", page.text), wrong
 
@@ -73,6 +76,15 @@ def test_the_page_is_accessible(kind: str, tmp_path: Path) -> None:
             assert target in idents
         if (attributes.get("href") or "").startswith("#"):
             assert (attributes["href"] or "")[1:] in idents
+    levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    labels = {attributes.get("for") for tag, attributes in page.tags if tag == "label"}
+    radios = [attributes for tag, attributes in page.tags if tag == "input"]
+    assert {radio.get("id") for radio in radios} == labels
+    assert all((radio.get("type"), radio.get("name")) == ("radio", "knob") for radio in radios)
+    assert sum("checked" in radio for radio in radios) == (1 if radios else 0)
+    assert ("fieldset" in tags) == ("legend" in tags) == bool(radios)
     for tag, attributes in page.tags:
         if tag == "svg":
             assert attributes.get("aria-hidden") == "true" or attributes.get("role") == "img"
@@ -264,14 +276,15 @@ def test_colours_have_contrast(tmp_path: Path) -> None:
     css = samples.written(tmp_path, samples.predicted())
     themes = re.findall(
         r"--paper: (#\w+);.*?--ink: (#\w+);.*?--muted: (#\w+);.*?--panel: (#\w+);\s*"
-        r"--accent: (#\w+); --tint: ([\d, ]+);",
+        r"--accent: (#\w+); --tint: ([\d, ]+); --good: (#\w+);",
         css,
         re.DOTALL,
     )
     assert len(themes) == 3
-    for paper, ink, muted, panel, accent, tint in themes:
+    for paper, ink, muted, panel, accent, tint, good in themes:
+        assert contrast(channels(paper), channels(ink)) >= 4.5  # the position of the knob that is chosen
         for ground in (paper, panel):
-            for text in (ink, muted, accent):
+            for text in (ink, muted, accent, good):
                 assert contrast(channels(text), channels(ground)) >= 4.5, (text, ground)
         mixed = [0.7 * p + 0.3 * t / 255 for p, t in zip(channels(paper), map(int, tint.split(",")), strict=True)]
         assert contrast(channels(ink), mixed) >= 4.5

@@ -20,7 +20,8 @@ def test_the_pictures_show_the_points(tmp_path: Path) -> None:
     result, points = samples.images()
     html = samples.written(tmp_path, result, points)
     shown = gallery(result, points)
-    uris = re.findall(r'src="(data:image/png;base64,[^"]+)"', html)
+    gallery_alone = html[html.index('id="pictures"') :]
+    uris = re.findall(r'src="(data:image/png;base64,[^"]+)"', gallery_alone)
     assert len(uris) == 3 * len(shown.pictures)
     for place, row in enumerate(choose(result, points)):
         clean, change, adversarial = (decoded(uri) for uri in uris[3 * place : 3 * place + 3])
@@ -88,14 +89,14 @@ def test_large_pictures_are_reduced_on_the_page_and_whole_on_the_disk(tmp_path: 
     assert "Reduced on this page" in html
     assert 'class="small"' not in html
     picture = gallery(result, large).pictures[0]
-    assert decoded(picture.clean).shape == (267, 320, 3)
+    assert decoded(picture.clean).shape == (133, 160, 3)
     assert size(tmp_path / "pictures" / "01.png") == (3 * 480 + 8, 400)
 
 
 def test_confidences_are_shown_where_there_are_any(tmp_path: Path) -> None:
     result, points = samples.images()
     sure = {**points, "confidence": torch.full((len(points["x"]),), 0.87)}
-    assert "(87 %)" in samples.written(tmp_path, result, sure)
+    assert "(87\u00a0%)" in samples.written(tmp_path, result, sure)
 
 
 def test_grey_images_and_rows_alone() -> None:

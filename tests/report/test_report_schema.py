@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import report_samples as samples
 
+from signstep.auditing.gates import Gate
+from signstep.auditing.knob import Knob
 from signstep.auditing.record import SCHEMA, AttackResult, CurvePoint, Examples
 from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
@@ -34,6 +36,8 @@ def test_the_schema_has_kept_up_with_the_record() -> None:
         "section": Section,
         "chart": Chart,
         "line": Line,
+        "gate": Gate,
+        "knob": Knob,
     }
     described = {Result: DOCUMENT} | {kind: DOCUMENT["$defs"][name] for name, kind in parts.items()}
     for kind, part in described.items():

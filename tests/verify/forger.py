@@ -95,6 +95,8 @@ class Forged:
         if not stays:
             self.points = {}
         self.record["examples"] = len(kept)
+        if self.record["knob"] is not None:
+            self.record["knob"] = None
 
     def count(self) -> None:
         """Every figure made to follow from letters and numbers."""
@@ -151,10 +153,16 @@ class Forged:
             if name in examples["nearest"]:
                 examples["nearest"][name][row] = None
         examples["smallest_eps"][row] = None
+        self.still(row)
         if not self.points:
             return
         keep = self.points["row"] != row
         self.points = {name: part[keep] for name, part in self.points.items()} if bool(keep.any()) else {}
+
+    def still(self, row: int) -> None:
+        """No example asked at several sizes, where that was this one."""
+        if self.record["knob"] is not None and self.record["knob"]["row"] == row:
+            self.record["knob"] = None
 
     def paid(self) -> None:
         """What the whole plan costs, of attacks that nobody fell to."""

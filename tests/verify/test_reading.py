@@ -51,7 +51,7 @@ def test_any_value_in_any_place_is_read_as_it_is_or_refused(data: st.DataObject)
         result = Result.from_json(json.dumps(record))
     except LoadError:
         return
-    assert json.loads(result.to_json()) == {**record, "schema": 3}
+    assert json.loads(result.to_json()) == {**record, "schema": 4}
 
 
 @pytest.mark.parametrize(

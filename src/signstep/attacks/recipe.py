@@ -10,6 +10,7 @@ from signstep.engine.attack import Attack, Needs
 from signstep.engine.oracles import Oracle
 from signstep.errors import InputError
 from signstep.messages import Arg
+from signstep.registry import nearest
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ def parse_options(row: Recipe, text: str, said: str) -> dict[str, Option]:
         option, equals, value = (part.strip() for part in item.partition("="))
         if not equals or option not in defaults:
             known = ", ".join(defaults) or "none"
-            raise InputError(
-                f"recipe {said!r} has no option {item!r}", remedy=f"its options are {known}, written NAME=VALUE"
-            )
+            near = nearest(option, defaults) if equals else None
+            hint = f"did you mean {near}={value}?" if near else f"its options are {known}, written NAME=VALUE"
+            raise InputError(f"recipe {said!r} has no option {item!r}", remedy=hint)
         options[option] = _value(option, value, defaults[option], said)
     return options
 

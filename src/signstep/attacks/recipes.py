@@ -10,7 +10,7 @@ from signstep.engine.oracles import Oracle
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
-from signstep.importing import name_and_options
+from signstep.importing import is_spec, name_and_options
 from signstep.messages import Arg
 from signstep.registry import Registry
 
@@ -45,6 +45,12 @@ def recipe(spec: "str | Attack", *, oracle: Oracle | None = None) -> Attack:
             )
         return spec if oracle is None else with_oracle(spec, oracle)
     name, options = split(canonical(spec))
+    if "," in name and "=" in name:
+        raise InputError(
+            Arg("recipe", spec),
+            "has options behind a comma",
+            remedy=f"write the first of them behind a colon: {spec.replace(',', ':', 1)}",
+        )
     row = RECIPES.find(name)
     said = spec.removesuffix(options).rstrip(":") if options else spec
     given = parse_options(row, options, said)
@@ -91,9 +97,15 @@ def canonical(spec: str) -> str:
     'bim:steps=5'
     >>> canonical("apgd-t:steps=50")
     'apgd:loss=dlr,targets=9,steps=50'
+    >>> canonical("FGSM"), canonical("PGD:steps=5"), canonical("PGD:mine")
+    ('fgsm', 'pgd:steps=5', 'PGD:mine')
     """
     name, _, tail = spec.partition(":")
-    known, _, fixed = _ALIASES.get(name, name).partition(":")
+    if not is_spec(name_and_options(spec)[0]):  # what is somebody's own is spelled as Python spells it
+        name = RECIPES.spelled(_ALIASES.get(name.lower(), name))
+    else:
+        name = _ALIASES.get(name, name)
+    known, _, fixed = name.partition(":")
     options = ",".join(part for part in (fixed, tail) if part)
     return f"{known}:{options}" if options else known
 

@@ -91,6 +91,22 @@ class Evidence:
         """Everything kept, one tensor for each name, rows aligned."""
         return {name: torch.cat(parts).contiguous() for name, parts in self._parts.items()}
 
+    def rows(self) -> list[int]:
+        """Of what is kept, the places in the stream."""
+        return [row for part in self._parts.get("row", ()) for row in part.tolist()]
+
+    def at(self, place: int) -> dict[str, Tensor]:
+        """One of the kept points: tensors of one row."""
+        found: dict[str, Tensor] = {}
+        for name, parts in self._parts.items():
+            left = place
+            for part in parts:
+                if left < len(part):
+                    found[name] = part[left : left + 1]
+                    break
+                left -= len(part)
+        return found
+
     def save(self, path: str | Path) -> None:
         """Write the tensors as safetensors; the file appears whole or not at all.
 

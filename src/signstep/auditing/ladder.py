@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from signstep.attacks.recipes import needs_of
+from signstep.attacks.recipes import RECIPES, needs_of
 from signstep.auditing.record import aside_note
 from signstep.auditing.tally import Tally
 from signstep.engine.attack import Attack
@@ -22,6 +22,7 @@ from signstep.engine.tree import Tree, put, take, tree_map
 from signstep.errors import GradientError, InputError, ModelError, VictimError
 from signstep.messages import Arg
 from signstep.model.subject import Question
+from signstep.registry import nearest
 
 _COUNTED = re.compile(r" #\d+$")
 _FOLLOWS = "it follows gradients too, as"
@@ -135,12 +136,12 @@ def ladder(spec: str | Sequence[str | Attack | Rung]) -> Ladder:
         if not spec:
             raise InputError(Arg("ladder"), "has no rungs", remedy="pass one or more recipes, or the name of a preset")
         return Ladder("custom", tuple(Rung.of(rung) for rung in spec), "rungs of one's own")
-    if spec in LADDERS:
-        return LADDERS[spec]
-    latest = [name for name in LADDERS if name.partition("@")[0] == spec]
+    latest = [name for name in LADDERS if spec.lower() in (name, name.partition("@")[0])]
     if latest:
         return LADDERS[latest[-1]]
-    raise InputError(Arg("ladder", spec), f"is not one of {', '.join(LADDERS)}", remedy="or pass a list of recipes")
+    near = nearest(spec, [*LADDERS, *RECIPES])
+    hint = f"did you mean {near!r}?" if near else "or pass a list of recipes"
+    raise InputError(Arg("ladder", spec), f"is not one of {', '.join(LADDERS)}", remedy=hint)
 
 
 def climb(

@@ -1,11 +1,14 @@
 """Joining the shards of an audit: n results in, the one out that a single audit of all examples gives."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from signstep.auditing.input_spaces import TERM, merged
+from signstep.auditing.knob import Knob, chosen
 from signstep.auditing.record import CurvePoint, Examples, worst_case
 from signstep.auditing.result import Result
 from signstep.auditing.tally import Facts, Sums, nearest_curves
@@ -15,7 +18,7 @@ from signstep.messages import Arg, Blank
 Item = TypeVar("Item")
 
 # Terms that may differ between the shards of one audit.
-_OWN = ("shard", "tolerance")
+_OWN = ("shard", "tolerance", TERM)
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -68,7 +71,7 @@ def merge(results: Sequence[Result]) -> Result:
         undetermined=letters.count("u"),
         attacks=entries,
         curves={**_added(shards, examples), **nearest_curves(examples, levels)},
-        terms={**first.terms, "shard": None, "tolerance": max(shard.terms["tolerance"] for shard in shards)},
+        terms=_terms(shards, examples),
         notes=tuple(dict.fromkeys((*(note for shard in shards for note in shard.notes), *_unsaid(shards)))),
         versions=first.versions,
         seconds=round(sum(shard.seconds for shard in shards), 3),
@@ -77,6 +80,8 @@ def merge(results: Sequence[Result]) -> Result:
         classes=first.classes,
         hashes=first.hashes,
         ladder=first.ladder,
+        date=max(shard.date for shard in shards),
+        knob=_knob(shards, examples, first.terms.get("eps_value")),
     )
 
 
@@ -92,6 +97,18 @@ def merge_points(shards: Sequence[Result], points: Sequence[Mapping[str, Tensor]
     joined = {name: torch.cat([part[name] for part in kept]) for name in kept[0]}
     order = joined["row"].argsort()
     return {name: part[order].contiguous() for name, part in joined.items()}
+
+
+def _terms(shards: Sequence[Result], examples: Examples) -> dict[str, Any]:
+    """The terms of the whole."""
+    first = shards[0].terms
+    looked = merged([shard.terms.get(TERM) for shard in shards], examples, first["seed"])
+    return {
+        **{name: value for name, value in first.items() if name != TERM},
+        "shard": None,
+        "tolerance": max(shard.terms["tolerance"] for shard in shards),
+        **({} if looked is None else {TERM: looked}),
+    }
 
 
 def _in_order(results: Sequence[Result]) -> list[Result]:
@@ -237,6 +254,16 @@ def _added(shards: Sequence[Result], examples: Examples) -> dict[str, tuple[Curv
         for name, points in shards[0].curves.items()
         if name not in examples.nearest
     }
+
+
+def _knob(shards: Sequence[Result], examples: Examples, eps: float | None) -> Knob | None:
+    """That of the example which an audit of all would have asked."""
+    found = [
+        replace(shard.knob, row=shard.knob.row * len(shards) + place)
+        for place, shard in enumerate(shards)
+        if shard.knob is not None
+    ]
+    return found[chosen([knob.row for knob in found], examples.smallest_eps, eps)] if found and eps else None
 
 
 def _unsaid(shards: Sequence[Result]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from signstep.auditing.input_spaces import TERM
 from signstep.auditing.result import Result
 from signstep.auditing.stated_terms import AT_TIMES, OF_DOMAINS, TERMS
 
@@ -61,6 +62,23 @@ FIELDS: dict[str, Row] = {
     **_rows("unprovable", UNPROVABLE, "what the machine had installed", "versions.*"),
     **_rows("unprovable", UNPROVABLE, "whether more was to come; the coverage is stated in any case", "partial"),
     **_rows("unprovable", UNPROVABLE, "the author's remarks", "notes[]"),
+    **_rows("unprovable", UNPROVABLE, "clocks are not witnesses", "date"),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "what was asked of the result; a share that was asked for is compared with the result's own",
+        "gates[].kind",
+        "gates[].limit",
+        "gates[].passed",
+    ),
+    **_rows("recomputed", "knob", "the example and the sizes that the rule gives", "knob.row", "knob.eps[]"),
+    **_rows(
+        "re-scored",
+        "knob",
+        "the saved change is turned again, and your model is asked",
+        "knob.answers[]",
+        "knob.confidence[]",
+    ),
     **_rows(
         "unprovable",
         UNPROVABLE,
@@ -195,6 +213,7 @@ FIELDS: dict[str, Row] = {
     **_rows("recomputed", "untouched answers", "what the options mean for the model's task", "terms.loss"),
     **_rows("unprovable", UNPROVABLE, "where it ran", "terms.device"),
     **_rows("unprovable", UNPROVABLE, "examples that had no label; the rest is there in its order", "terms.left_out"),
+    **_rows("unprovable", UNPROVABLE, "the author's look at other input spaces", f"terms.{TERM}"),
     **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),
 }
@@ -241,8 +260,8 @@ def _value(result: Result, path: str) -> Any:
     if head == "attacks":
         values = {entry.name: getattr(entry, tail) for entry in result.attacks}
         return {name: value for name, value in values.items() if value is not None}
-    if head == "sections":
-        return _inner([asdict(part) for part in result.sections], tail.split("."))
+    if head in ("sections", "gates"):
+        return _inner([asdict(part) for part in getattr(result, head)], tail.split("."))
     head, _, tail = path.removesuffix("[]").partition(".")
     if head == "curves":
         traced = [name for name in result.curves if name not in result.per_example.nearest]

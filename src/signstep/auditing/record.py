@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signstep.auditing.gates import Gate
+from signstep.auditing.knob import Knob
 from signstep.auditing.sections import Section
 from signstep.engine.statistics import wilson
 
-SCHEMA = 3
+SCHEMA = 4
 
 # The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
 NOT_RUN = "-"
@@ -157,6 +159,9 @@ class Record:
             "preprocessing" (what Signstep does to the data).
         ladder: the ladder that the attacks are rungs of, in their order; "" if each attack was run on all examples.
         sections: what the domain says of it in the words of its users; empty for classifiers of images.
+        date: when the audit ended, in UTC; two records that differ in it alone are equal.
+        gates: what was asked of the result, and whether it passed.
+        knob: one example that fell, asked at several sizes of its change; None where none was.
         schema: version of this record.
     """
 
@@ -178,6 +183,9 @@ class Record:
     hashes: dict[str, str] = field(default_factory=dict)
     ladder: str = ""
     sections: tuple[Section, ...] = ()
+    date: str = field(default="", compare=False)
+    gates: tuple[Gate, ...] = ()
+    knob: Knob | None = None
     schema: int = SCHEMA
 
     @property

@@ -18,6 +18,7 @@ from signstep.auditing.figures import (
     passes_quartiles,
     transferred,
 )
+from signstep.auditing.gates import reaches
 from signstep.auditing.record import NOT_RUN, AttackResult, CurvePoint, worst_case
 from signstep.auditing.result import Result
 
@@ -33,7 +34,7 @@ def recount(result: Result) -> Check:
     book = Book()
     try:
         # In this order: what comes later may rely on columns that are there and are as long as they should be.
-        for part in (_columns, _totals, _possible, _ladder, _answers, _curves):
+        for part in (_columns, _totals, _possible, _ladder, _answers, _curves, _gates):
             part(result, book)
             if book.wrong:
                 break
@@ -277,6 +278,18 @@ def _answers(result: Result, book: Book) -> None:
         perhaps = sum(a == y and v in "hu" for a, y, v in zip(said, examples.labels, column, strict=True))
         if not sure <= entry.right_after <= perhaps:
             book.same(f"{entry.name}: right at the attacked point", entry.right_after, sure)
+
+
+def _gates(result: Result, book: Book) -> None:
+    """Whether gates could be asked for, and those of a share ended as the counts say."""
+    for gate in result.gates:
+        if gate.kind == "baseline":
+            book.need(gate.limit is None, "the gate of a baseline has a share of its own")
+            book.need(not (gate.passed and result.partial), "a partial result has passed a gate")
+        elif book.need(gate.limit is not None and 0 <= gate.limit <= 1, f"a gate asks for {gate.limit}"):
+            assert gate.limit is not None
+            passed = reaches(result.robust_accuracy, gate.limit, partial=result.partial)
+            book.same(f"gate of {gate.limit:g} passed", gate.passed, passed)
 
 
 def _curves(result: Result, book: Book) -> None:

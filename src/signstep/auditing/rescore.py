@@ -38,6 +38,7 @@ __all__ = [
     "answers",
     "check_sums",
     "hashes",
+    "home",
     "inputs",
     "of_data",
     "recount",
@@ -99,7 +100,7 @@ def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, 
 
 def _answered(result: Result, part: Mapping[str, Tensor], predictor: Predictor, task: Task | str) -> Iterator[str]:
     """What the model says otherwise now."""
-    where, rows = _device(predictor), part["row"]
+    where, rows = home(predictor), part["row"]
     random = bool(result.terms.get("random_model"))
     for attacked, said in ((False, "answer"), (True, "answer_adv")):
         x = tree_map(lambda leaf: leaf.to(where), saved_inputs(part, attacked=attacked))
@@ -132,7 +133,7 @@ def _failures(
     """Of 32 fresh passes, in how many the model fails (R,)."""
     if "y" not in part:
         return torch.full((len(part["row"]),), HELD_OUT if attacked else 0, dtype=torch.int64, device="cpu")
-    y = part["y"].to(_device(predictor))
+    y = part["y"].to(home(predictor))
     target = part.get("target") if attacked else None
     passes = [_wrong(result, task, predictor(x), y, target) for _ in range(HELD_OUT)]
     return torch.stack(passes).sum(0).cpu()
@@ -301,7 +302,7 @@ class _Untouched:
         self.there: list[int] = []
 
     def see(self, rows: range, x: Tree, y: Tensor | None) -> None:
-        result, where = self.result, _device(self.predictor)
+        result, where = self.result, home(self.predictor)
         u = tree_map(lambda part: self.to_search(part).to(where), x)
         with untouched(self.predictor.model, mode="keep"), torch.no_grad():
             watch = RandomnessWatch(where, Key(0).fold("verify").integer())
@@ -530,6 +531,7 @@ def hashes(result: Result, now: Mapping[str, str]) -> Check:
     return Check("SHA-256", not wrong and not missing, seen, complete=not unknown)
 
 
-def _device(predictor: Predictor) -> torch.device:
+def home(predictor: Predictor) -> torch.device:
+    """Where the model is asked: on the device of its first weight."""
     weights = getattr(predictor.model, "parameters", lambda: iter(()))()
     return next((part.device for part in weights), torch.device("cpu"))

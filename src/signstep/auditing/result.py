@@ -15,8 +15,9 @@ from signstep.errors import LoadError, MissingExtraError
 from signstep.io.files import write_whole
 from signstep.plain import plain_json
 
-# Records of schema 2 have no sections, and are read as having none.
-_READ = (2, SCHEMA)
+# What records before this schema lack, and are read as having; schema 2 has no sections either.
+_READ = (2, 3, SCHEMA)
+_LACKED: dict[str, Any] = {"date": "", "gates": [], "knob": None}
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class Result(Record):
                 remedy="read it with the version that wrote it",
             )
         if schema < SCHEMA:
-            if "sections" in plain:
-                raise not_a_result(f"it has sections, and schema {schema} has none")
-            plain = {**plain, "schema": SCHEMA, "sections": []}
+            lacked = _LACKED if schema == 3 else {**_LACKED, "sections": []}
+            if early := sorted(set(lacked) & set(plain)):
+                raise not_a_result(f"it has {early[0]}, and schema {schema} has none")
+            plain = {**plain, **lacked, "schema": SCHEMA}
         return made(cls, plain)
 
     def save(self, path: str | Path) -> Path:

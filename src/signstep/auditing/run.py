@@ -14,12 +14,14 @@ from signstep.attacks.recipes import RECIPES, canonical, defined_for, needs_of, 
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
+from signstep.auditing.look import Look
 from signstep.auditing.memory import planned_rows
 from signstep.auditing.record import aside_note
 from signstep.auditing.result import Result
 from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown
+from signstep.auditing.turning import with_knob
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
@@ -61,7 +63,7 @@ class Curve:
             case, from their one run. Not for ladders, whose rungs meet the survivors.
     """
 
-    levels: bool | Sequence[float] = True
+    levels: bool | Sequence[float] | None = True
     attacks: Sequence[str] = _NOISE
 
 
@@ -99,7 +101,7 @@ def audit(
     threat: Threat,
     attacks: Sequence[str | Attack] | None = None,
     ladder: str | Sequence[str | Attack | Rung] | None = None,
-    curve: bool | Sequence[float] | Curve = True,
+    curve: bool | Sequence[float] | Curve | None = True,
     mean: Statistic = None,
     std: Statistic = None,
     engine: Engine | None = None,
@@ -122,7 +124,7 @@ def audit(
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
             fgsm and pgd.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
-        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False for none; or a `Curve` that traces
+        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve` that
             other attacks too.
         mean: of a bare network: it wants (x - mean) / std. Anything else about it is said by an `ss.Model`.
         std: see ``mean``.
@@ -151,21 +153,26 @@ def audit(
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
     size = _size(declared, data, where)
-    stream = Batches(data, size, home=Home(device=torch.device("cpu"), dtype=home.dtype), ignore=ignore)
-    began = time.perf_counter()
+    stream = Batches(
+        data,
+        size,
+        home=Home(device=torch.device("cpu"), dtype=home.dtype),
+        ignore=ignore,
+        classes=declared.classes,
+    )
+    began, interrupted = time.perf_counter(), False
     rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
     # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
     traced = [] if rayless and tuple(drawn.attacks) == _NOISE else plan.traced
     tally = Tally([name for name, _ in plan.chosen], levels_of(drawn.levels, threat), [name for name, _ in traced])
     tally.rayless = rayless
-    key = Key(search.seed)
-    interrupted = False
+    key, look = Key(search.seed), Look(declared, threat, search, sharded=run.shard is not None)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
         here = _sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
-        question = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
-        tally.randomness = question.randomness
+        asked = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
+        question, tally.randomness = look.begin(asked, part, labels), asked.randomness
         if plan.ladder is None:
             _attack_all(question, plan.chosen, key, tally)
         else:
@@ -176,6 +183,7 @@ def audit(
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
         _finish(question, traced, subject.oracle, key, tally, run.evidence)
+        look.add(question, part, labels, tally.examples - rows(part))
 
     try:
         # Drawn outside of `opened`: data may use the global generators.
@@ -201,24 +209,37 @@ def audit(
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
     _check_seen(tally, run.shard, stream.left_out)
-    return tally.result(
-        model=declared.title,
-        data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
-        attacks=plan.chosen,
-        terms={
-            **_terms(threat, subject),
-            "target": target,
-            "seed": search.seed,
-            "device": str(where),
-            "shard": None if run.shard is None else list(run.shard),
-            **({"left_out": stream.left_out} if stream.left_out else {}),
-        },
-        notes=(*tally.notes, *stream.said, *_remarks(subject), *plan.remarks, *(f"model: {n}" for n in declared.notes)),
-        seconds=time.perf_counter() - began,
-        partial=interrupted or tally.ended,
-        classes=tuple(declared.classes),
-        hashes={**declared.hashes, **run.hashes},
-        ladder="" if plan.ladder is None else plan.ladder.name,
+    return with_knob(
+        tally.result(
+            model=declared.title,
+            data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
+            attacks=plan.chosen,
+            terms={
+                **_terms(threat, subject),
+                "target": target,
+                "seed": search.seed,
+                "device": str(where),
+                "shard": None if run.shard is None else list(run.shard),
+                **({} if interrupted or tally.ended else look.terms()),
+                **({"left_out": stream.left_out} if stream.left_out else {}),
+            },
+            notes=(
+                *tally.notes,
+                *stream.said,
+                *_remarks(subject),
+                *plan.remarks,
+                *(f"model: {n}" for n in declared.notes),
+            ),
+            seconds=time.perf_counter() - began,
+            partial=interrupted or tally.ended,
+            classes=tuple(declared.classes),
+            hashes={**declared.hashes, **run.hashes},
+            ladder="" if plan.ladder is None else plan.ladder.name,
+        ),
+        run.evidence,
+        subject,
+        where,
+        tally.most,
     )
 
 
@@ -510,13 +531,13 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
     return torch.stack(rows_)
 
 
-def levels_of(curve: bool | Sequence[float], threat: Threat) -> tuple[float, ...]:
+def levels_of(curve: bool | Sequence[float] | None, threat: Threat) -> tuple[float, ...]:
     """The sizes of the security curve.
 
     Raises:
         InputError: they do not rise, or there is no size to measure them by.
     """
-    if isinstance(curve, bool):
+    if curve is None or isinstance(curve, bool):
         eps = _single(threat)
         if not curve or eps is None or eps == 0:
             return ()

@@ -4,14 +4,28 @@ The report draws them and the table prints them; neither knows any domain.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from signstep.errors import InputError
 from signstep.messages import Arg
 
+# What stands between these is marked: by the page with a highlight, in a terminal by the brackets themselves.
+_OPEN, _CLOSE = "\u27e6", "\u27e7"
+MARKED = re.compile(f"{_OPEN}([^{_OPEN}{_CLOSE}]*){_CLOSE}")
+
 # Differences and sums of numbers below are finite, with all that an axis makes of them.
 _LARGEST = 1e300
+
+
+def marked(text: str) -> str:
+    """A piece of a paragraph or of a cell that is to stand out, such as a word that an attack changed.
+
+    >>> f"the {marked('film')} was {marked('good → fine')}"
+    'the ⟦film⟧ was ⟦good → fine⟧'
+    """
+    return _OPEN + text.replace(_OPEN, "").replace(_CLOSE, "") + _CLOSE
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,8 @@ class Chart:
 class Section:
     """A part of a report: a title, paragraphs, and perhaps a table and a chart.
 
-    ``header`` and ``rows`` are the table, every row as long as the header.
+    ``header`` and ``rows`` are the table, every row as long as the header. Pieces that `marked` gave stand out, in
+    paragraphs and cells.
     """
 
     title: str

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from signstep.auditing.checks import Book, Check
+from signstep.auditing.input_spaces import TERM, sound
 from signstep.auditing.result import Result
 
 # What every record states; those of domains add two.
@@ -36,7 +37,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out",)
+AT_TIMES = ("left_out", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -66,6 +67,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "shard": (list, type(None)),
     "left_out": (dict,),
+    TERM: (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
 }
@@ -73,6 +75,8 @@ _THREAT = re.compile(
     r"(?P<norm>\S+) eps=(?P<eps>.+?), (?:no box|box=\[(?P<low>[^,\]]+), (?P<high>[^,\]]+)\])"
     r"(?P<mask>, mask \(\d+% free\))?(?:, grid of (?P<grid>\d{1,9}) steps)?"
 )
+# Grouped norms stand in the threat's words by the name that was typed.
+_CALLED = {"pixel": "grouped(0)", "atom": "grouped(-1)", "token": "grouped(-1)"}
 _PARTS = {"kind", "axes", "eps", "low", "high", "grid"}
 
 
@@ -104,6 +108,7 @@ def _agree(result: Result, book: Book) -> None:
         f"left_out is {terms.get('left_out')}",
     )
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
+    book.need(sound(result), f"{TERM} is none")
     shard = terms["shard"]
     whole = shard is None or (len(shard) == 2 and all(type(part) is int for part in shard) and 0 <= shard[0] < shard[1])
     book.need(whole, f"shard is {shard}")
@@ -153,7 +158,8 @@ def _one_threat(terms: Mapping[str, Any], part: Mapping[str, Any], book: Book) -
     said = _THREAT.fullmatch(terms["threat"])
     if not book.need(said is not None, f"threat {terms['threat']!r} is no threat model in words") or said is None:
         return
-    book.need(said["norm"] == terms["norm"], f"the threat is in {said['norm']}, the norm is {terms['norm']}")
+    measure = _CALLED.get(said["norm"], said["norm"])
+    book.need(measure == terms["norm"], f"the threat is in {said['norm']}, the norm is {terms['norm']}")
     kind = "grouped" if part["axes"] else terms["norm"]
     book.need(part["kind"] == kind, f"the norm is {terms['norm']}, the threat's numbers are of {part['kind']}")
     book.need(

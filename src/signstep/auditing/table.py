@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from signstep.auditing.figures import Step, steps
+from signstep.auditing.input_spaces import fit_of
 from signstep.auditing.record import UPPER_BOUND, AttackResult, Record
 from signstep.auditing.sections import Section
 from signstep.engine.statistics import quantile
@@ -138,7 +139,7 @@ def asks(entry: AttackResult) -> bool:
 def complete_ladder(result: Record) -> str | None:
     """What the figure of a ladder may be set beside; None if it was none of those, or did not run to its end."""
     done = not result.partial and result.terms.get("shard") is None
-    done = done and not result.set_aside
+    done = done and not result.set_aside and fit_of(result) is None
     return _COMPARABLE.get(result.ladder) if done and all(result.terms.get(k) in v for k, v in _TERMS.items()) else None
 
 

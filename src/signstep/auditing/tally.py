@@ -4,6 +4,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -327,6 +328,7 @@ class Tally:
             },
             seconds=round(seconds, 3),
             partial=partial,
+            date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
             per_example=per_example,
             classes=classes,
             hashes=hashes,

@@ -4,55 +4,46 @@ import errno
 import io
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
-from typer.core import TyperGroup
 
+from signstep.cli.commands import Command, Commands
 from signstep.cli.config import find_caps, find_config, read_config
 from signstep.cli.option_names import command_of, in_options, options_by_argument
 from signstep.cli.signals import signals_interrupt
-from signstep.cli.streams import discard, steady
-from signstep.cli.terminal import noted, told, traced
-from signstep.engine.origin import ended, leaves_from, said_of
+from signstep.cli.streams import answers, discard, steady, whole_process
+from signstep.cli.terminal import hushed, noted, told, traced
+from signstep.engine.origin import ended, said_of
 from signstep.errors import SignstepError
 from signstep.io.caps import caps
 from signstep.messages import Message
 from signstep.version import VERSION
+from signstep_entry import page_of
 
 _INTERRUPTED = 130
 _UNREAD = 141
 _OF_STREAMS = (errno.ENOSPC, errno.EPIPE, errno.EIO, errno.EDQUOT, errno.EFBIG)
 
-# Where commands may end: typer, and the click that it is made of, which newer versions carry along.
-_TYPER = tuple(
-    str(Path(file).resolve().parent)
-    for kind in TyperGroup.__mro__
-    if (file := getattr(sys.modules[kind.__module__], "__file__", None)) is not None
-)
+
+class _App(typer.Typer):
+    """Typer, whose commands are ours."""
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
+        """See `typer.Typer.command`."""
+        return super().command(name, cls=Command, **settings)
 
 
-class _Commands(TyperGroup):
-    """The commands; what models raise to end a command, as typer does itself, ends none as if all were well."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            if leaves_from(error, _TYPER):
-                raise ended(error) from error
-            raise
-
-
-app = typer.Typer(
-    cls=_Commands,
+app = _App(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
     help="Signstep: how little must change in the input for a model to fail, and can that number be trusted?",
 )
 
@@ -63,7 +54,9 @@ def _root(
     config: Annotated[  # noqa: ARG001 - read before the command line is parsed, since it sets defaults
         Path | None,
         typer.Option(
-            help="Options by command as TOML; else signstep.toml, or [tool.signstep] of pyproject.toml, here."
+            metavar="FILE",
+            help="Options by command as TOML, before the command; else signstep.toml, or [tool.signstep] of "
+            "pyproject.toml, here.",
         ),
     ] = None,
     cap: Annotated[  # noqa: ARG001 - read before the command line is parsed, since files are read by then
@@ -73,6 +66,9 @@ def _root(
             help="Raise what a file that you trust may ask for: pixels, inflated, ratio, array, names, depth or text.",
         ),
     ] = None,
+    quiet: Annotated[  # noqa: ARG001 - taken from the words before they are parsed, since it may stand anywhere
+        bool, typer.Option("--quiet", help="Print the answer, warnings and errors alone; may stand anywhere.")
+    ] = False,
     debug: Annotated[  # noqa: ARG001 - taken from the words before they are parsed, since it may stand anywhere
         bool, typer.Option("--debug", help="Print the traceback of whatever ends a command; may stand anywhere.")
     ] = False,
@@ -84,16 +80,24 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    with steady(), signals_interrupt() as came:
+    with steady(), whole_process(arguments is None), signals_interrupt() as came:
         status = _status(arguments)
     # As a shell states the end of a process by a signal, whoever heeded it.
     return 128 + came[0] if came and status == _INTERRUPTED else status
 
 
 def _status(arguments: Sequence[str] | None) -> int:
-    words, debug = _without_debug(list(sys.argv[1:] if arguments is None else arguments))
+    words, anywhere = _without(list(sys.argv[1:] if arguments is None else arguments), ("--debug", "--quiet"))
+    with hushed("--quiet" in anywhere):
+        return _run(words, debug="--debug" in anywhere)
+
+
+def _run(words: list[str], *, debug: bool) -> int:
+    if not words:
+        told(page_of(words) or "", err=True)
+        return 2
     command = typer.main.get_command(app)
-    options = options_by_argument(command_of(words, command))
+    options = options_by_argument(command_of(words, command), words)
     warnings.showwarning = partial(_show_warning, options)
     try:
         with caps(**find_caps(words)):
@@ -121,10 +125,10 @@ def _status(arguments: Sequence[str] | None) -> int:
         return _ended(error)
 
 
-def _without_debug(words: list[str]) -> tuple[list[str], bool]:
-    """The words without ``--debug``, and whether it stood before a ``--`` among them."""
+def _without(words: list[str], flags: Sequence[str]) -> tuple[list[str], set[str]]:
+    """The words without those flags, and which of them stood before a ``--`` among them."""
     end = words.index("--") if "--" in words else len(words)
-    return [word for place, word in enumerate(words) if word != "--debug" or place > end], "--debug" in words[:end]
+    return [word for place, word in enumerate(words) if word not in flags or place > end], set(words[:end]) & set(flags)
 
 
 def _ended(error: BaseException) -> int:
@@ -134,7 +138,7 @@ def _ended(error: BaseException) -> int:
     if isinstance(error, OSError):
         if error.filename is not None or error.errno not in _OF_STREAMS:
             return _internal()
-        discard(sys.stdout)  # only a stream has no name
+        discard(answers())  # only a stream has no name
         if error.errno == errno.EPIPE:
             return _UNREAD  # as "| head" ends any program; nobody wants to be told
         noted(f"error: what was found cannot be printed ({error.strerror}); what was written stays")

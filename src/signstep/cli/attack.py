@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from signstep.attacks.recipes import recipe as find_recipe
 from signstep.cli import options as o
 from signstep.cli.app import app
+from signstep.cli.first import look_first
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
@@ -51,7 +53,7 @@ Examples:
 """
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Craft attacked inputs, save them, score the files.", help=_HELP)
 @spread
 def attack(
     model: ModelOptions,
@@ -71,9 +73,11 @@ def attack(
     kind = _format(format_)
     where, quiet = machine.ready(), aside()
     rule = o.rule_of(goal) if goal in o.GOALS else None
+    request = request_of(model, data, batch, threat)
+    look_first(request, attacks=[recipe_], search=search, out=(out, (_MARK,)))
     asked = search_of(search, rule=rule, reading=model)
     chosen, key = find_recipe(recipe_), Key(asked.seed)
-    case = IMAGES.case(request_of(model, data, batch, threat, search=asked))
+    case = IMAGES.case(replace(request, search=asked))
     terms = case.threat
     assert isinstance(terms, ThreatModel)
     if kind == "png" and not (isinstance(terms.low, float) and isinstance(terms.high, float)):

@@ -16,6 +16,7 @@ from signstep.auditing.checksums import write_sums
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
 from signstep.auditing.findings import FINDINGS, check_ignored, examine
+from signstep.auditing.gates import Gate, reaches
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.result import Result
 from signstep.auditing.run import Curve, Run
@@ -24,6 +25,7 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import Settings, check_written, dump_config
 from signstep.cli.domain import DomainName, SchemaFile, check_options, check_recipes
+from signstep.cli.first import look_first, named_attacks, refuse_missing
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
@@ -35,6 +37,7 @@ from signstep.cli.groups import (
     search_of,
     spread,
 )
+from signstep.cli.option_names import words_of
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
 from signstep.domains import IMAGES, Case, audit_case
@@ -69,7 +72,7 @@ Examples:
 """
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Attack a data set, print what was found, write a report.", help=_HELP)
 @spread
 def audit(
     context: typer.Context,
@@ -148,17 +151,27 @@ def audit(
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
-    asked = search_of(search, rule=rule, reading=model, budget=budget)
-    case = find_domain(domain).case(
-        replace(request_of(model, data, batch, threat, search=asked, schema=schema), ignore=tuple(ignore_column or ()))
+    request = replace(request_of(model, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ()))
+    if curve not in ("auto", "none"):
+        o.numbers(curve, "curve")
+    traced = named_attacks(None if curve_attack == ["none"] else curve_attack)
+    look_first(
+        request,
+        domain=domain,
+        attacks=(*(chosen or ()), *traced),
+        ladder=climbed,
+        search=search,
+        out=(out, _MARKS),
     )
+    asked = search_of(search, rule=rule, reading=model, budget=budget)
+    case = find_domain(domain).case(replace(request, search=asked))
     if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
         context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
     # Batches are planned on the model where it will be.
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
     evidence = Evidence(limit=save_points * 2**20)
-    with output_folder(out, marks=("SHA256SUMS", "result.json")) as folder:
+    with output_folder(out, marks=_MARKS) as folder:
         check_folder(folder)
         say(quiet, *case.said)
         with progress(quiet, _count(case.total, part), "auditing") as advance, interruptible():
@@ -169,10 +182,10 @@ def audit(
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
                 run=Run(shard=part, device=where, transfer_to=others, evidence=evidence, progress=advance),
             )
-        result = with_sections(result, section or ())
+        result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))
         with _told(result, json=json):
             _written(context, result, evidence, folder, settings)
-    _said(quiet, result, folder, settings)
+    _said(context, quiet, result, folder, settings)
     _gate(result, fail_under, before)
 
 
@@ -197,13 +210,16 @@ def _told(result: Result, *, json: bool) -> Iterator[None]:
     told(result.to_json() if json else table(result))
 
 
-def _said(quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
-    findings = examine(result, settings.ignore)
-    say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
+def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, settings: Settings) -> None:
+    words = words_of(context.command)
+    for finding in examine(result, settings.ignore):
+        noted(finding.said(words))
+    say(quiet, f"report: {folder / 'index.html'}")
     if result.partial:
         raise typer.Exit(130)
 
 
+_MARKS = ("SHA256SUMS", "result.json")
 _NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under")
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
@@ -231,12 +247,26 @@ def write_folder(
 def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
     if fail_under is not None and not 0 <= fail_under <= 1:
         raise InputError(Arg("fail_under", fail_under), remedy="pass a share between 0 and 1, such as 0.4 for 40 %")
-    return None if baseline is None else Result.load(baseline)
+    if baseline is None:
+        return None
+    refuse_missing("baseline", baseline)
+    return Result.load(baseline)
+
+
+def _gates(result: Result, fail_under: float | None, before: Result | None) -> tuple[Gate, ...]:
+    """What was asked of the result, for its record."""
+    found = []
+    if fail_under is not None:
+        passed = reaches(result.robust_accuracy, fail_under, partial=result.partial)
+        found.append(Gate("fail-under", fail_under, passed))
+    if before is not None:
+        found.append(Gate("baseline", None, not result.partial and not compare(before, result).worse()))
+    return tuple(found)
 
 
 def _gate(result: Result, fail_under: float | None, before: Result | None) -> None:
     failed = False
-    if fail_under is not None and not result.robust_accuracy >= fail_under:
+    if fail_under is not None and not reaches(result.robust_accuracy, fail_under, partial=result.partial):
         noted(f"gate failed: robust accuracy {result.robust_accuracy:.4f} is under {fail_under}")
         failed = True
     if before is not None:

@@ -4,7 +4,7 @@ import hashlib
 import json as jsonlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -16,7 +16,9 @@ from signstep.auditing.result import Result
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.candidates import Candidate, candidates_of
+from signstep.cli.compare_asked import check, check_against, refuse_all_but, refuse_useless
 from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
+from signstep.cli.first import look_first, refuse_missing
 from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, say, told
@@ -64,9 +66,10 @@ _FILES = ("compare.json", "compare.md", "compare.svg")
 _MARKS = _FILES[:2]
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Models, recipes or results side by side, with tests.", help=_HELP)
 @spread
 def compare(
+    context: typer.Context,
     reading: ReadingOptions,
     data: DataOptions,
     machine: MachineOptions,
@@ -101,10 +104,12 @@ def compare(
     json: Annotated[bool, typer.Option("--json", help="Print numbers as JSON instead of the table.")] = False,
 ) -> None:
     """Compare."""
+    if not model and not recipe:
+        refuse_all_but(context, ("results", "against", "out", "json"))
     found = _read(results or [])
     settings = with_knobs(Settings(epochs=30, seed=seed), set or [])
     candidates = candidates_of(model or [], recipe or [], settings, _MODEL if recipe and data.data is None else None)
-    _check(candidates, found, recipe, {"data": data.data, "test": test, "set": set, "threat": threat, "limit": limit})
+    check(candidates, found, recipe, {"data": data.data, "test": test, "set": set, "threat": threat, "limit": limit})
     quiet = aside()
     if not candidates:
         compared = compare_all(found, against=against)
@@ -113,14 +118,14 @@ def compare(
                 _write(compared, folder)
         told(_text(compared, as_json=json))
         return
-    if against is not None and against not in (*found, *(candidate.name for candidate in candidates)):
-        raise InputError(
-            Arg("against", against),
-            "is none of the results",
-            remedy=f"pass one of {', '.join((*found, *(candidate.name for candidate in candidates)))}",
-        )
+    check_against(against, (*found, *(candidate.name for candidate in candidates)))
     request = replace(request_of(reading, data), limit=limit, threat=threat, box=o.box_of(box, "of the data"))
+    climbed = o.ladder_of([ladder])
+    begun = [f"{candidate.folder}/{name}" for candidate in candidates for name in ("log.csv", "report/result.json")]
+    marks = (*_MARKS, *begun)
+    look_first(request, ladder=climbed, out=(out or _OUT, marks))
     where = machine.ready()
+    refuse_useless(request, candidates)
     if recipe:
         asked = replace(request, data=request.data or _DATA, split=request.split or "train")
         source = opened(asked, asked=request.split is not None)
@@ -129,9 +134,8 @@ def compare(
     request = replace(request, threat=threat or (_THREAT if request.data is None else None), data=request.data or _DATA)
     attacked = threat_of(request, source.bounds)
     assert isinstance(attacked, ThreatModel)
-    terms = Terms(attacked, o.ladder_of([ladder]), seed, where)
-    begun = [f"{candidate.folder}/{name}" for candidate in candidates for name in ("log.csv", "report/result.json")]
-    with output_folder(out or _OUT, marks=(*_MARKS, *begun)) as folder:
+    terms = Terms(attacked, climbed, seed, where)
+    with output_folder(out or _OUT, marks=marks) as folder:
         say(quiet, f"data: {source.description}", *source.notes, f"threat: {terms.threat}")
         ring = _Ring(source, request, terms, folder, quiet, audit_limit)
         if recipe:
@@ -262,28 +266,6 @@ class _Ring:
         return True
 
 
-def _check(
-    candidates: tuple[Candidate, ...], found: dict[str, Result], recipe: list[str] | None, given: dict[str, Any]
-) -> None:
-    if len(candidates) + len(found) < 2:
-        raise InputError(f"compare got {len(candidates) + len(found)} result", remedy="pass two or more")
-    for candidate in candidates:
-        if candidate.name in found:
-            raise InputError(
-                f"the name {candidate.name!r} comes twice", remedy="write NAME=... with a name of its own for each"
-            )
-    if not candidates or not recipe:
-        useless = ("test", "set", "limit", *(() if candidates else ("data", "threat")))
-        for name in useless:
-            if given[name] not in (None, [], ()):
-                needs = (Arg("recipe"),) if candidates else (Arg("model"), "or", Arg("recipe"))
-                raise InputError(Arg(name), "has no effect without", *needs, remedy="pass these, or drop it")
-    if candidates and given["data"] is None and (not recipe or given["test"]):
-        raise InputError(
-            Arg("model", candidates[0].network.spec), "needs data to be audited on", remedy=("pass", Arg("data"))
-        )
-
-
 def _read(given: list[str]) -> dict[str, Result]:
     found: dict[str, Result] = {}
     for text in given:
@@ -292,6 +274,7 @@ def _read(given: list[str]) -> dict[str, Result]:
         name = name if equals else text.rstrip("/")
         if name in found:
             raise InputError(f"the name {name!r} comes twice", remedy="write NAME=PATH with a name of its own for each")
+        refuse_missing("", where)
         inner = [where / "result.json", where / "report" / "result.json"]
         found[name] = Result.load(next((path for path in inner if path.is_file()), where))
     return found

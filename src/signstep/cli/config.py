@@ -13,12 +13,10 @@ from signstep.io.caps import NAMES, current
 from signstep.io.documents import content_of, toml_table
 from signstep.io.files import is_writable
 from signstep.messages import Arg
+from signstep_entry import WITH_VALUES
 
 # Options that no record holds.
 _NOT_WRITTEN = ("out", "baseline")
-
-# Options of the program itself that have a value.
-_WITH_VALUES = ("--config", "--cap")
 
 # Options that had another name.
 _RENAMED = {"target": "goal"}
@@ -78,7 +76,7 @@ def before_command(words: Sequence[str], option: str) -> list[str]:
         if not word.startswith("-"):
             break
         name, equals, value = word.partition("=")
-        if name in _WITH_VALUES:
+        if name in WITH_VALUES:
             value = value if equals else next(rest, "")
             found += [value] if name == option and value else []
     return found

@@ -57,7 +57,7 @@ _FAILS = ("inflated", "undetermined")
 _OWN = ("attack", "examples", "fail_on", "json", "out", "loss", "eot", "seed")
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Is the number real? Name what hides, adapt, measure again.", help=_HELP)
 @spread
 def diagnose(
     context: typer.Context,

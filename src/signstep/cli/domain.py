@@ -85,7 +85,7 @@ def check_recipes(name: str, given: Sequence[str] | None) -> None:
             )
 
 
-@app.command()
+@app.command(short_help="Draw a schema from data, for domains beyond images.")
 def schema(
     context: typer.Context,
     name: DomainName = "tabular",

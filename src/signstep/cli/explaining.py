@@ -1,9 +1,11 @@
 """``signstep list`` and ``signstep explain``."""
 
-from typing import Annotated
+import json as jsonlib
+from typing import Annotated, Any
 
 import typer
 
+from signstep.attacks.recipe import Recipe, defaults_of
 from signstep.attacks.recipes import RECIPES, options_of
 from signstep.auditing.findings import FINDINGS
 from signstep.auditing.ladder import LADDERS
@@ -11,21 +13,26 @@ from signstep.auditing.run import rung_names
 from signstep.cli.app import app
 from signstep.cli.terminal import told
 from signstep.diagnosing.battery import TESTS
-from signstep.domains import DOMAINS
+from signstep.domains import DOMAINS, IMAGES
 from signstep.engine.norms import NORMS
 from signstep.engine.tasks import TASKS
 from signstep.errors import InputError
 from signstep.explain import explain as explanation
+from signstep.registry import nearest
 from signstep.train.descriptions import explained
 from signstep.train.recipes import TRAINING_RECIPES
 
 _WIDTH = max(12, *map(len, RECIPES.own))
+_GROUPED = ("pixel", "token", "atom")
 _KNOWN = (*RECIPES.own, *(name for name in TRAINING_RECIPES.own if name not in RECIPES.own))
 
 
-@app.command("list")
-def list_() -> None:
+@app.command("list", short_help="Attacks, ladders, norms, tasks, losses, findings.")
+def list_(json: Annotated[bool, typer.Option("--json", help="Print the same as JSON.")] = False) -> None:
     """Print the recipes, ladders, norms, tasks and findings that an audit knows, and the recipes of training."""
+    if json:
+        told(jsonlib.dumps(tables(), indent=2))
+        return
     told("Recipes (--attack, --ladder)")
     for row in RECIPES.values():
         options = ", ".join(options_of(row))
@@ -66,15 +73,49 @@ def list_() -> None:
         passes = f"{made.passes[0]} forward and {made.passes[1]} backward passes a step"
         for line in (made.source, f"start: {made.placed}; projection: {made.projected}; {passes}"):
             told(f"{'':<{_WIDTH + 3}}{line}")
-    told("\nTests (signstep diagnose)")
-    for test in TESTS.values():
-        told(f"  {test.id:<{_WIDTH}} {test.question}")
+    told(
+        "\n".join(["\nTests (signstep diagnose)", *(f"  {row.id:<{_WIDTH}} {row.question}" for row in TESTS.values())])
+    )
     told("\nFindings (signstep explain CODE)")
     for found in FINDINGS.values():
         told(f"  {found.code}  {found.rule.title}")
 
 
-@app.command()
+def tables() -> dict[str, Any]:
+    """The same as plain values: what `signstep list --json` prints."""
+    return {
+        "recipes": [_recipe(row) for row in RECIPES.values()],
+        "domains": [
+            {"name": row.name, "title": row.title, "recipes": [_recipe(own) for own in row.rows.values()]}
+            for row in (IMAGES, *DOMAINS.values())
+        ],
+        "ladders": [{"name": row.name, "about": row.about, "rungs": rung_names(row.rungs)} for row in LADDERS.values()],
+        "norms": [*NORMS, *_GROUPED],
+        "tasks": [*TASKS, "regression"],
+        "losses": {**{name: list(task.losses) for name, task in TASKS.items()}, "regression": ["mse"]},
+        "training_recipes": [
+            {"name": row.name, "title": row.title, "source": row.source, "passes": list(row.passes)}
+            for row in TRAINING_RECIPES.values()
+        ],
+        "tests": [{"id": row.id, "question": row.question, "causes": list(row.causes)} for row in TESTS.values()],
+        "findings": [{"code": row.code, "title": row.rule.title} for row in FINDINGS.values()],
+    }
+
+
+def _recipe(row: Recipe) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "title": row.title,
+        "source": row.source,
+        "needs": row.needs,
+        "norms": list(row.norms),
+        "smallest": row.smallest,
+        "options": dict(defaults_of(row)),
+        "cost": row.cost,
+    }
+
+
+@app.command(short_help="The formula, pitfalls and sources of one attack or finding.")
 def explain(
     name: Annotated[
         str,
@@ -84,12 +125,17 @@ def explain(
     ],
 ) -> None:
     """Explain a recipe of attack or training (formula, pitfalls, sources), a test of diagnose or a finding."""
-    training = name.strip() in TRAINING_RECIPES
+    training = TRAINING_RECIPES.spelled(name.strip())
+    parts = []
     try:
-        parts = [explanation(name)]
+        parts.append(explanation(name))
     except InputError as error:
-        if not training:
+        if training not in TRAINING_RECIPES:
+            near = nearest(name.strip(), (*_KNOWN, *LADDERS, *TESTS, *FINDINGS))
+            if near is not None:
+                raise InputError(f"nothing is known about {name!r}", remedy=f"did you mean {near!r}?") from error
             more = f"; training recipes are {', '.join(TRAINING_RECIPES)}"
             raise InputError(*error.parts, remedy=(*error.cure, more)) from error
-        parts = []
-    told("\n\n".join([*parts, *([explained(name.strip())] if training else [])]))
+    if training in TRAINING_RECIPES:
+        parts.append(explained(training))
+    told("\n\n".join(parts))

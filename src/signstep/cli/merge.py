@@ -16,7 +16,8 @@ from signstep.auditing.table import table
 from signstep.cli.app import app
 from signstep.cli.audit import write_folder
 from signstep.cli.config import Settings, dump_config, read_config
-from signstep.cli.terminal import aside, say, told
+from signstep.cli.first import refuse_missing
+from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import output_folder
 
 _HELP = """Join the results of an audit that ran in shards (--shard 0/4, 1/4, ...) into the one of a single audit.
@@ -31,7 +32,7 @@ Example:
 """
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Join the results of shards into one.", help=_HELP)
 def merge(
     context: typer.Context,
     results: Annotated[list[Path], typer.Argument(help="Folders that signstep audit wrote, or their result.json.")],
@@ -40,6 +41,8 @@ def merge(
 ) -> None:
     """Merge."""
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
+    for path in results:
+        refuse_missing("", path)
     shards = [Result.load(path / "result.json" if path.is_dir() else path) for path in results]
     result = merge_results(shards)
     quiet = aside()
@@ -49,7 +52,9 @@ def merge(
         write_folder(result, points, folder, config, Settings(ignore=ignore))
     told(result.to_json() if json else table(result))
     findings = examine(result, ignore)
-    say(quiet, *(str(finding) for finding in findings), f"report: {folder / 'index.html'}")
+    for finding in findings:
+        noted(str(finding))
+    say(quiet, f"report: {folder / 'index.html'}")
 
 
 def _points(path: Path) -> Mapping[str, Tensor]:

@@ -31,8 +31,8 @@ Trust = Annotated[bool, typer.Option(help="Allow files whose loading can run cod
 Data = Annotated[
     str | None,
     typer.Option(
-        help=".npz, .csv, .parquet, MNIST IDX, images by class, shards, a saved Hugging Face set, digits, or your own "
-        "module:name."
+        help=".npz, .csv, .parquet, MNIST IDX, images by class, shards, a saved Hugging Face set (hf-dataset:FOLDER), "
+        "digits, or your own module:name."
     ),
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Tables: the column that holds the label.")]

@@ -25,7 +25,7 @@ Examples:
 """
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Sign a report.", help=_HELP)
 def sign(
     report: Annotated[Path | None, typer.Argument(help="The folder that signstep audit wrote.")] = None,
     key: Annotated[Path | None, typer.Option(help="The private key.")] = None,

@@ -1,4 +1,7 @@
-"""Output that a command cannot lose its work by: closed, in an encoding that lacks a letter, with nobody at its end."""
+"""Output that a command cannot lose its work by: closed, in an encoding that lacks a letter, with nobody at its end.
+
+And output that is nobody else's (`answers_alone`).
+"""
 
 import codecs
 import os
@@ -45,6 +48,56 @@ class _Optional:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+# Where answers go while everything else that prints is sent to standard error; and whether the process ends with the
+# command, so that what prints at its end goes there too.
+_ANSWERS: list[TextIO] = []
+_WHOLE_PROCESS: list[bool] = []
+
+
+def answers() -> TextIO:
+    """Where what a command was asked for is printed: standard output, which nobody else writes to meanwhile."""
+    return _ANSWERS[-1] if _ANSWERS else sys.stdout
+
+
+@contextmanager
+def whole_process(whole: bool) -> Iterator[None]:
+    """For the ``with`` block, whether the process ends with the command."""
+    _WHOLE_PROCESS.append(whole)
+    try:
+        yield
+    finally:
+        _WHOLE_PROCESS.pop()
+
+
+@contextmanager
+def answers_alone() -> Iterator[None]:
+    """Within the block standard output is `answers` alone, so that one JSON document is one JSON document.
+
+    What a model, a reader of data or a process of theirs prints goes to standard error.
+    Where the stream is the descriptor of the process, that one is led away too: what is started from here inherits it.
+    """
+    before, own = sys.stdout, None
+    with suppress(OSError, ValueError, AttributeError):
+        if before.fileno() == 1 and sys.stderr.fileno() == 2:
+            before.flush()
+            own = open(  # noqa: SIM115, PTH123 - closed below
+                os.dup(1), "w", encoding=before.encoding, errors=_ESCAPED, newline=None if os.linesep == "\n" else ""
+            )
+            os.dup2(2, 1)
+    _ANSWERS.append(before if own is None else own)
+    sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        _ANSWERS.pop()
+        if own is not None:
+            if not (_WHOLE_PROCESS and _WHOLE_PROCESS[-1]):
+                os.dup2(own.fileno(), 1)
+            with suppress(OSError, ValueError):  # what it did not take was said where it was printed
+                own.close()
+        sys.stdout = before
 
 
 @contextmanager

@@ -1,18 +1,34 @@
 """The one place where the command line prints: what others named, labelled or raised is made plain on its way out."""
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from signstep.cli.streams import answers
 from signstep.plain import one_line, plain
+
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def hushed(quiet: bool) -> Iterator[None]:
+    """Within the block, whether what is said beside the answer is left out: what was loaded, progress, places."""
+    token = _QUIET.set(quiet)
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
 
 
 def told(text: str, *, err: bool = False, nl: bool = True) -> None:
     """Print text of several lines: what a command was asked for, or with ``err`` what is said beside it."""
-    typer.echo(plain(text), err=err, nl=nl)
+    typer.echo(plain(text), file=None if err else answers(), err=err, nl=nl)
 
 
 def noted(text: str) -> None:
@@ -32,8 +48,8 @@ def aside() -> Console:
 
 
 def say(console: Console, *lines: str) -> None:
-    """Print lines as they are, without markup."""
-    for line in lines:
+    """Print lines as they are, without markup; none under ``--quiet``."""
+    for line in () if _QUIET.get() else lines:
         console.print(one_line(line), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -45,4 +61,4 @@ def bars(console: Console) -> Progress:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=_QUIET.get() or not console.is_terminal)

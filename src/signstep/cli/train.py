@@ -19,6 +19,7 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import check_written, dump_config
 from signstep.cli.final_audit import Terms, audited, held_out, kept_weights, opened, whole
+from signstep.cli.first import look_first
 from signstep.cli.groups import DataOptions, MachineOptions, NetworkOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, noted, say, told
@@ -26,7 +27,7 @@ from signstep.cli.work import output_folder
 from signstep.data import DataSource
 from signstep.domains.case import Request
 from signstep.domains.image.case import opened_model, threat_of
-from signstep.domains.image.declared import agreed, declared
+from signstep.domains.image.declared import agreed
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, SignstepError
 from signstep.io.files import write_whole
@@ -61,10 +62,14 @@ Examples:
   --flip
 """
 
+_MARKS = ("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")
 _MODEL, _DATA, _THREAT = "signstep.networks.small:digits_cnn", "digits", "linf:0.1"
 
 
-@app.command(help=_HELP.format(recipes=", ".join(TRAINING_RECIPES.own)))
+@app.command(
+    short_help="Train a robust model, watched for collapse, and audit it.",
+    help=_HELP.format(recipes=", ".join(TRAINING_RECIPES.own)),
+)
 @spread
 def train(
     context: typer.Context,
@@ -149,20 +154,19 @@ def train(
         seed=seed,
     )
     _check(context.params)
-    request = replace(request_of(model, data), weights=weights, split=split, limit=limit)
-    own = request.data is None
-    request = replace(request, model=request.model or _MODEL, data=request.data or _DATA)
-    declared(request, Model(nn.Identity()))  # what makes no sense is said before the hours that lead to it
+    request = replace(_asked(request_of(model, data)), weights=weights, split=split, limit=limit)
+    climbed = None if ladder == "none" else o.ladder_of([ladder])
+    # What makes no sense is said before the hours that lead to it.
+    request = replace(request, threat=threat or request.threat, box=o.box_of(box, "of the data"))
+    look_first(request, ladder=climbed, out=(out, _MARKS))
     quiet, where = aside(), machine.ready()
     source = opened(replace(request, split=split or "train"), asked=split is not None)
     request, trained_model, source = _agreed(request, source, split)
-    terms = threat_of(
-        replace(request, threat=threat or (_THREAT if own else None), box=o.box_of(box, "of the data")), source.bounds
-    )
+    terms = threat_of(request, source.bounds)
     assert isinstance(terms, ThreatModel)
     network = trained_model.to(where).network
     assert isinstance(network, nn.Module)
-    with output_folder(out, marks=("MODEL_CARD.md", "log.csv", "checkpoint-*.pt")) as folder:
+    with output_folder(out, marks=_MARKS) as folder:
         x, y = rows_on_disk(source, folder) if on_disk else whole(source)
         held = None if ladder == "none" else held_out(request, test, source, (x, y), settings)
         notes = () if weights is None else trained_model.notes
@@ -203,7 +207,7 @@ def train(
             result = audited(
                 replace(trained_model, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=notes),
                 held.batches(audit_limit),
-                Terms(terms, ladder, seed, where),
+                Terms(terms, climbed, seed, where),
                 folder / "report",
                 quiet,
                 total=min(audit_limit, len(held.x)),
@@ -259,6 +263,12 @@ def _floor(model: Model, batches: Iterable[tuple[Tensor, Tensor]], threat: Threa
         return None
     told(f"Certified by interval bounds: {100 * share:.1f} %, which no attack can go below.")
     return share
+
+
+def _asked(request: Request) -> Request:
+    """The same, of the built-in digits where no data is named."""
+    size = _THREAT if request.data is None else None
+    return replace(request, model=request.model or _MODEL, data=request.data or _DATA, threat=size)
 
 
 def _check(given: Mapping[str, Any]) -> None:

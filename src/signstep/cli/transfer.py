@@ -8,11 +8,11 @@ from typing import Annotated
 import torch
 import typer
 
-from signstep.attacks.recipes import recipe
 from signstep.auditing.matrix import MARK
 from signstep.auditing.transfer import transfer as run_transfer
 from signstep.cli import options as o
 from signstep.cli.app import app
+from signstep.cli.first import look_first
 from signstep.cli.groups import (
     DataOptions,
     MachineOptions,
@@ -52,7 +52,7 @@ Example:
 _ROWS = 128
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Craft on some models, score on others.", help=_HELP)
 @spread
 def transfer(
     reading: ReadingOptions,
@@ -87,7 +87,12 @@ def transfer(
         raise InputError(
             Arg("goal", goal), remedy="pass untargeted, random or next: other rules differ from model to model"
         )
-    recipe(attack)  # a recipe that does not exist is said before anything is loaded
+    look_first(
+        request_of(reading, data, threat),
+        attacks=[attack],
+        search=search,
+        out=(out, (MARK,)),
+    )
     quiet, where = aside(), machine.ready()
     asked = search_of(
         replace(search, surrogate=None), rule=None if goal == "untargeted" else o.rule_of(goal), reading=reading

@@ -53,7 +53,7 @@ _MISSING = (
 )
 
 
-@app.command(help=_HELP)
+@app.command(short_help="Check a report, believing nothing in it.", help=_HELP)
 def verify(
     context: typer.Context,
     report: Annotated[Path, typer.Argument(help="The folder that signstep audit wrote.")],

@@ -2,7 +2,8 @@
 
 - two arrays, also as a list or with a dict of inputs;
 - batches (x, y), from a DataLoader, a list or a generator;
-- single examples (x, y), from a torch Dataset, a list or a generator, where y is one number: they are put together.
+- single examples (x, y), from a torch Dataset, a list or a generator, where y is one number: they are put together;
+- dicts with labels among their entries, as Hugging Face's loaders give them, for either (`signstep.data.entries`).
 """
 
 import traceback
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from signstep.data.entries import class_names, is_picture, order_of, pair, raw_pixels
 from signstep.engine import arrays
 from signstep.engine.tree import Tree, rows, tree_map
 from signstep.errors import InputError, LabelError, SignstepError
 from signstep.messages import Arg
 
-Data: TypeAlias = Iterable[tuple[Any, Any]] | tuple[Any, Any] | Dataset[Any]
+Data: TypeAlias = Iterable[tuple[Any, Any] | Mapping[str, Any]] | tuple[Any, Any] | Dataset[Any]
 
 Batch: TypeAlias = tuple[Tree, Tensor | None]
 
@@ -34,7 +36,15 @@ class Batches:
         left_out: what of the data is not among the batches, and how many examples it is; complete after an iteration.
     """
 
-    def __init__(self, data: Data, size: int = ROWS, *, home: arrays.Home | None = None, ignore: int | None = None):
+    def __init__(
+        self,
+        data: Data,
+        size: int = ROWS,
+        *,
+        home: arrays.Home | None = None,
+        ignore: int | None = None,
+        classes: Sequence[str] = (),
+    ) -> None:
         """See `Batches`.
 
         Args:
@@ -42,9 +52,10 @@ class Batches:
             size: of a batch where the data does not come in batches.
             home: of the model; arrays that are no tensors take its precision.
             ignore: the label of examples to leave out.
+            classes: of the model, by whose order labels are numbered where the data names classes too; () for none.
 
         Raises:
-            InputError: this is no data.
+            InputError: this is no data, or it has classes that are none of the model's.
         """
         self.notes: list[str] = []
         self.left_out: dict[str, int] = {}
@@ -52,13 +63,14 @@ class Batches:
         self._data = data
         self._whole = _pair_of_arrays(data)
         self._refuse()
+        self._order = None if self._whole is not None else order_of(class_names(data), classes, self._note)
 
     def __iter__(self) -> Iterator[Batch]:
         self.left_out = _already_left_out(self._data)
         for batch in self._batches():
             x, y = batch if self._ignore is None else self._without(*batch, self._ignore)
             if rows(x):
-                yield x, y
+                yield x, y if self._order is None else self._order.numbered(y)
 
     @property
     def said(self) -> tuple[str, ...]:
@@ -76,7 +88,7 @@ class Batches:
         one_by_one = isinstance(self._data, Dataset)
         single: list[tuple[Any, Any]] = []
         for number, entry in enumerate(self._entries()):
-            x, y = _pair(entry, number, "example" if one_by_one else "batch")
+            x, y = pair(entry, number, "example" if one_by_one else "batch", self._note)
             if one_by_one or _is_number(y):
                 single.append((x, y))
                 if len(single) == self._size:
@@ -179,6 +191,8 @@ class Batches:
                 "some examples of data have labels and others None", remedy="pass labels for all or for none"
             )
         y = None if all(unlabelled) else [arrays.label(y, name="y of an example of data") for y in ys]
+        if is_picture(xs[0]):
+            return self._plain(raw_pixels(xs, self._note), y, "data")
         if not isinstance(xs[0], Mapping):
             return self._plain(self._rows(xs, "x"), y, "data")
         names = list(xs[0])
@@ -271,15 +285,6 @@ def _is_number(value: object) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 0
     return isinstance(value, (int, float, np.number, np.bool_)) or (isinstance(value, np.ndarray) and value.ndim == 0)
-
-
-def _pair(entry: object, number: int, word: str) -> tuple[Any, Any]:
-    if isinstance(entry, (tuple, list)) and len(entry) == 2:
-        return entry[0], entry[1]
-    kind = type(entry).__name__ + (f" of length {len(entry)}" if isinstance(entry, (tuple, list)) else "")
-    raise InputError(
-        Arg("data"), f"gave a {kind} as {word} {number}", remedy=f"make each {word} a pair (x, y), y may be None"
-    )
 
 
 def _by_number(data: "Dataset[Any]") -> Iterator[Any]:

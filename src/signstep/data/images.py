@@ -255,8 +255,6 @@ def _pixels(
     max_pixels: int,
 ) -> Array:
     """One image as float32 (C, H, W) in [0, 1], or (1, H, W) to be repeated."""
-    from PIL import Image
-
     channels, height, width = shape
     image, _ = _decoded(picture, max_pixels, whole=True)
     if resize is None and image.size != (width, height):
@@ -269,11 +267,25 @@ def _pixels(
                 Arg("resize", (height, width)),
             ),
         )
+    return levels(image, channels, resize)
+
+
+def levels(image: "Image", channels: int, resize: tuple[int, int] | None = None) -> Array:
+    """An image that has been decoded as float32 (C, H, W) in [0, 1]; of deep greyscale (1, H, W), to be repeated.
+
+    Raises:
+        LoadError: of a mode whose scale is unknown.
+    """
+    from PIL import Image
+
+    if image.mode not in _KNOWN:
+        fault = f"an image has mode {image.mode}, whose scale is unknown"
+        raise _UnusableError(fault, "convert it to 8 bits per channel")
     deep = image.mode in _DEEP
     flat = _deep(image) if deep else _opaque(image).convert("L" if channels == 1 else "RGB")
     if resize is not None:
-        flat = flat.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(flat).reshape(height, width, -1).transpose(2, 0, 1)
+        flat = flat.resize(resize[::-1], Image.Resampling.BILINEAR)
+    pixels = np.asarray(flat).reshape(flat.height, flat.width, -1).transpose(2, 0, 1)
     return pixels.astype(np.float32) / np.float32(65535 if deep else 255)
 
 

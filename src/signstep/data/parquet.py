@@ -38,7 +38,7 @@ class ParquetFile:
 
     def rows(self, target: str) -> Iterator[Rows]:
         """All rows, a block at a time."""
-        with _reading(self.path):
+        with reading(self.path):
             start = 0
             with importlib.import_module("pyarrow.parquet").ParquetFile(self.path) as file:
                 for batch in file.iter_batches(BLOCK_ROWS):
@@ -57,7 +57,7 @@ def open_parquet(path: Path) -> ParquetFile:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise MissingExtraError("pyarrow", "tables") from error
-    with _reading(path):
+    with reading(path):
         return ParquetFile(path, parquet.read_schema(path))
 
 
@@ -108,7 +108,12 @@ def arrow_rows(batch: Any, target: str, start: int) -> Rows:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Iterator[None]:
+    """Whatever pyarrow raises inside is an error about the file.
+
+    Raises:
+        LoadError: it cannot be read.
+    """
     try:
         yield
     except LoadError:

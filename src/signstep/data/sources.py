@@ -1,6 +1,7 @@
 """The one place where a name or a path becomes batches with a declared input space."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from signstep.data.csv_text import open_comma
 from signstep.data.digits import digits_source
 from signstep.data.folder import SUFFIXES, holds_classes, holds_images, is_image, open_folder
 from signstep.data.formats import SPELLING, Asked, DataFormat, row_of
+from signstep.data.hub import holds_pictures, open_hub
 from signstep.data.huggingface import is_saved, open_saved
 from signstep.data.idx import IMAGES_NAME, holds_idx, open_idx, open_idx_folder
 from signstep.data.npz import open_npz
@@ -28,8 +30,11 @@ ACCEPTED = (
     "a .npz with x and y, a .csv, .csv.gz or .parquet with a target column, a folder with .npz or .parquet shards, "
     "an MNIST *-images-idx3-ubyte[.gz] file or a folder with such files, "
     f"a folder with one folder of images ({' '.join(SUFFIXES)}) per class, "
-    "a folder that Hugging Face's save_to_disk wrote, or 'digits'"
+    "a folder that Hugging Face's save_to_disk wrote, .parquet files with images, or 'digits'"
 )
+
+HUGGING_FACE = "hf-dataset:"
+"""Before a folder: it is to be read as a data set of Hugging Face."""
 
 # What each option is for, and what to do where it has no place.
 _LEAVE = "leave it out"
@@ -62,7 +67,8 @@ def open_data(
     Args:
         path: A ``.npz``, a table (``.csv``, ``.csv.gz``, ``.parquet``), a folder of ``.npz`` or ``.parquet`` shards, an
             MNIST IDX file or folder, a folder of images by class, a folder written by the ``save_to_disk`` of Hugging
-            Face's ``datasets``, or "digits" for the built-in set. Or code of your own, "module:name": an iterable of
+            Face's ``datasets`` (also as "hf-dataset:FOLDER"), ``.parquet`` files with images as they lie on the hub, or
+            "digits" for the built-in set. Or code of your own, "module:name": an iterable of
             batches (x, y), or a function that gives one, which may take these arguments by their names.
         batch_size: Rows per batch.
         limit: Use the first few examples only.
@@ -98,6 +104,7 @@ def open_data(
         *(max_pixels, ignore_label),
     )
     try:
+        path = _of_hugging_face(path) if isinstance(path, str) and path.startswith(HUGGING_FACE) else path
         source = _open(path, asked)
     except OSError as error:
         raise LoadError(f"{path} cannot be read ({error})", remedy="check that it may be opened") from error
@@ -157,63 +164,65 @@ def _unknown(path: Path) -> LoadError:
     return LoadError(f"the folder {path} holds nothing that can be read", remedy=f"pass {ACCEPTED}")
 
 
-def _npz(path: Path, asked: Asked) -> DataSource:
-    return open_npz(path, split=asked.split, batch_size=asked.batch_size, real=asked.real, ignore=asked.ignore_label)
+# What readers call options that have another name where a person asks.
+_CALLED = {"target": "label_column", "ignore": "ignore_label"}
 
 
-def _table(path: Path, asked: Asked) -> DataSource:
+def _asking(reader: Callable[..., DataSource]) -> Callable[[Path, Asked], DataSource]:
+    """A reader as a format has it: what its keyword arguments ask for is what was asked of `open_data`."""
+    takes = [part.name for part in inspect.signature(reader).parameters.values() if part.kind is part.KEYWORD_ONLY]
+
+    def opened(path: Path, asked: Asked) -> DataSource:
+        given = {name: getattr(asked, _CALLED.get(name, name)) for name in takes}
+        if given.get("max_pixels", 0) is None:
+            given["max_pixels"] = current().pixels
+        return reader(path, **given)
+
+    return opened
+
+
+def _table(
+    path: Path,
+    *,
+    target: str | None,
+    classes: tuple[str, ...] | None,
+    skip_bad: bool,
+    batch_size: int,
+    real: bool,
+    ignore: int | None,
+) -> DataSource:
     table: Table = open_parquet(path) if path.suffix.lower() == ".parquet" else open_comma(path)
     return open_tables(
         [table],
         name=str(path),
         files={path.name: path},
-        target=asked.label_column,
-        classes=asked.classes,
-        skip_bad=asked.skip_bad,
-        batch_size=asked.batch_size,
-        real=asked.real,
-        ignore=asked.ignore_label,
+        target=target,
+        classes=classes,
+        skip_bad=skip_bad,
+        batch_size=batch_size,
+        real=real,
+        ignore=ignore,
     )
 
 
-def _shards(path: Path, asked: Asked) -> DataSource:
-    return open_shards(
-        path,
-        split=asked.split,
-        target=asked.label_column,
-        classes=asked.classes,
-        skip_bad=asked.skip_bad,
-        batch_size=asked.batch_size,
-        real=asked.real,
-        ignore=asked.ignore_label,
-    )
+def _of_hugging_face(text: str) -> Path:
+    """The folder behind "hf-dataset:FOLDER".
 
-
-def _saved(path: Path, asked: Asked) -> DataSource:
-    return open_saved(
-        path,
-        split=asked.split,
-        resize=asked.resize,
-        target=asked.label_column,
-        classes=asked.classes,
-        skip_bad=asked.skip_bad,
-        limit=asked.limit,
-        batch_size=asked.batch_size,
-        real=asked.real,
-        ignore=asked.ignore_label,
-        max_pixels=asked.max_pixels or current().pixels,
-    )
-
-
-def _folder(path: Path, asked: Asked) -> DataSource:
-    return open_folder(
-        path,
-        resize=asked.resize,
-        batch_size=asked.batch_size,
-        limit=asked.limit,
-        classes=asked.classes,
-        skip_bad=asked.skip_bad,
-        max_pixels=asked.max_pixels or current().pixels,
+    Raises:
+        LoadError: it is none that can be read.
+    """
+    folder = expanded(text.removeprefix(HUGGING_FACE))
+    refuse_unwritable(folder, "the name of the data")
+    if not folder.is_dir():
+        raise LoadError(
+            f"{folder} is no folder (names on the hub are not downloaded)",
+            remedy="load the data set once with datasets and pass the folder that its save_to_disk wrote",
+        )
+    if is_saved(folder) or holds_pictures(folder) or find_shards(folder):
+        return folder
+    raise LoadError(
+        f"{folder} holds neither what save_to_disk wrote nor .parquet files, there or in its folder data",
+        remedy="load it once with datasets and pass the folder that its save_to_disk wrote",
     )
 
 
@@ -229,11 +238,24 @@ _ROWS = (
         lambda _, asked: digits_source(asked.split, batch_size=asked.batch_size),
         uses=frozenset({"split"}),
     ),
-    DataFormat("npz", "a .npz with x and y", _npz, lambda path: _is_file(path, ".npz"), frozenset({"split", "real"})),
+    DataFormat(
+        "npz",
+        "a .npz with x and y",
+        _asking(open_npz),
+        lambda path: _is_file(path, ".npz"),
+        frozenset({"split", "real"}),
+    ),
+    DataFormat(
+        "hub",
+        "a .parquet with images in it, or a folder of such files, as on Hugging Face's hub",
+        _asking(open_hub),
+        holds_pictures,
+        frozenset({"split", "resize", "label_column", "classes", "skip_bad", "max_pixels"}),
+    ),
     DataFormat(
         "table",
         "a .csv, .csv.gz or .parquet with a target column",
-        _table,
+        _asking(_table),
         lambda path: _is_file(path, ".parquet", *COMMA_SUFFIXES),
         frozenset({"label_column", "classes", "skip_bad", "real"}),
     ),
@@ -253,21 +275,21 @@ _ROWS = (
     DataFormat(
         "saved",
         "a folder that Hugging Face's save_to_disk wrote",
-        _saved,
+        _asking(open_saved),
         lambda path: path.is_dir() and is_saved(path),
         frozenset({"split", "resize", "label_column", "classes", "skip_bad", "real", "max_pixels"}),
     ),
     DataFormat(
         "shards",
         "a folder with .npz or .parquet shards",
-        _shards,
+        _asking(open_shards),
         lambda path: path.is_dir() and bool(find_shards(path)) and not holds_images(path),
         frozenset({"split", "label_column", "classes", "skip_bad", "real"}),
     ),
     DataFormat(
         "folder",
         f"a folder with one folder of images ({' '.join(SUFFIXES)}) per class",
-        _folder,
+        _asking(open_folder),
         lambda path: path.is_dir() and holds_classes(path),
         frozenset({"resize", "classes", "skip_bad", "max_pixels"}),
     ),

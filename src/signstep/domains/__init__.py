@@ -8,7 +8,8 @@ from signstep.domains.case import IMAGE, Case, Request
 from signstep.domains.domain import Domain
 from signstep.domains.external import SPELLING, row_of
 from signstep.domains.run import audit_case
-from signstep.registry import Registry
+from signstep.messages import Arg
+from signstep.registry import NotTypedError, Registry, UnknownNameError, nearest
 
 __all__ = ["DOMAINS", "IMAGES", "Case", "Domain", "Request", "audit_case", "domain"]
 
@@ -59,4 +60,14 @@ def domain(name: str) -> Domain:
         InputError: there is none.
         LoadError: a module of somebody's own cannot be imported.
     """
-    return IMAGES if name == IMAGES.name else DOMAINS.find(name)
+    if name.lower() == IMAGES.name:
+        return IMAGES
+    try:
+        return DOMAINS.find(name)
+    except NotTypedError:
+        raise
+    except UnknownNameError as error:
+        known = (IMAGES.name, *DOMAINS)
+        near = nearest(name, known)
+        remedy = f"did you mean {near!r}?" if near else f"pass one of these, or your own, as {SPELLING.example}"
+        raise UnknownNameError(Arg("domain", name), f"is not one of {', '.join(known)}", remedy=remedy) from error

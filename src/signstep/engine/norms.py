@@ -16,7 +16,7 @@ formulas aim a few ulp inside the ball (`_inner`), so that rounding does not car
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -29,7 +29,7 @@ from signstep.engine.tree import per_row
 from signstep.engine.verify import size_of
 from signstep.errors import ThreatError
 from signstep.messages import Arg
-from signstep.registry import NotTypedError, Registry, UnknownNameError
+from signstep.registry import NotTypedError, Registry, UnknownNameError, nearest
 
 
 class Draws(Protocol):
@@ -251,13 +251,15 @@ class Grouped:
     """The longest group, each measured in L2: max_G sqrt(sum_{i in G} d_i^2). Its ball is a product of L2 balls.
 
     ``axes`` are the axes of an example (rows not counted, negative ones from the end) that make up one group: (0,) on
-    images (C, H, W) is a pixel over its channels, (-1,) on (N, 3) is an atom, on (T, E) a token.
+    images (C, H, W) is a pixel over its channels, (-1,) on (N, 3) is an atom, on (T, E) a token. ``called`` is the name
+    by which a threat is printed, where it was named so: "token".
 
     Raises:
         ThreatError: there are no axes, or (when used) the examples do not have them.
     """
 
     axes: tuple[int, ...]
+    called: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.axes:
@@ -360,9 +362,9 @@ BY_NAME: dict[str, Norm] = {
     "inf": NORMS["linf"],
     "2": NORMS["l2"],
     "1": NORMS["l1"],
-    "pixel": Grouped((0,)),
-    "atom": Grouped((-1,)),
-    "token": Grouped((-1,)),
+    "pixel": Grouped((0,), "pixel"),
+    "atom": Grouped((-1,), "atom"),
+    "token": Grouped((-1,), "token"),
 }
 
 
@@ -390,8 +392,9 @@ def norm(name: str | Norm) -> Norm:
     except NotTypedError:
         raise
     except UnknownNameError as error:
-        own = "or your own, as module:name"
-        remedy = f"use one of {', '.join(BY_NAME)} or grouped(axis,...), {own}"
+        near = nearest(key, BY_NAME)
+        every = f"use one of {', '.join(BY_NAME)} or grouped(axis,...), or your own, as module:name"
+        remedy = f"did you mean {near!r}?" if near else every
         raise ThreatError(Arg("norm", name), "is not known", remedy=remedy) from error
 
 

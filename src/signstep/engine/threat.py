@@ -94,7 +94,8 @@ class ThreatModel:
         return None if self.low is None and self.high is None else (self.low, self.high)
 
     def __str__(self) -> str:
-        parts = [f"{self.norm.name} eps={self.label}"]
+        called = self.norm.called if isinstance(self.norm, Grouped) else ""
+        parts = [f"{called or self.norm.name} eps={self.label}"]
         parts.append("no box" if self.box is None else f"box=[{_end(self.low)}, {_end(self.high)}]")
         if self.mask is not None:
             parts.append(f"mask ({self.mask.float().mean():.0%} free)")
@@ -255,7 +256,13 @@ def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -
         raise ThreatError(
             Arg("threat", text), "is not of the form norm:eps", remedy="write linf:8/255, l2:0.5 or l1:12"
         )
-    return threat_model(name, None if eps.lower() == "none" else eps, box=box, grid=grid)
+    size = None if eps.lower() == "none" else eps
+    measure = norm(name)
+    try:
+        read_eps(size)
+    except ThreatError as error:
+        raise ThreatError(Arg("eps", eps), "is not a number", remedy="write 8/255 or 0.03, say") from error
+    return threat_model(measure, size, box=box, grid=grid)
 
 
 def read_eps(eps: Eps) -> float | Tensor | None:

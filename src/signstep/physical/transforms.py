@@ -178,9 +178,6 @@ def print_view_camera(
         noise: standard deviation of the sensor noise, in raw units.
         low: of the sensor's range.
         high: of the sensor's range.
-
-    Raises:
-        MissingExtraError: kornia is not installed.
     """
     return Compose(
         (Perspective(tilt), Brightness(light), Contrast(contrast), Blur(blur), Noise(noise), Clip(low, high))

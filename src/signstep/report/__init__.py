@@ -14,6 +14,7 @@ from signstep.messages import Arg
 from signstep.report.markdown import checklist_markdown
 from signstep.report.page import page
 from signstep.report.pictures import gallery, of_a_report, places, save_strips
+from signstep.report.triple import triple
 
 __all__ = ["check_folder", "owned", "write_report"]
 
@@ -55,7 +56,7 @@ def write_report(
         )
     check_folder(folder)
     shown = gallery(result, points)
-    html = page(result, examine(result, ignore), shown).encode()
+    html = page(result, examine(result, ignore), shown, triple(result, points, shown)).encode()
     listed = checklist_markdown(result).encode()
     with replaced(folder, owned) as new:
         save_strips(shown, new / "pictures")

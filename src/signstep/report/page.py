@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from signstep.auditing.findings import Finding
+from signstep.auditing.knob import unfit
 from signstep.auditing.record import UPPER_BOUND
 from signstep.auditing.result import Result
 from signstep.auditing.table import claim, clean_word, is_objective, sentence
@@ -29,6 +30,7 @@ from signstep.report.numerals import NONE, fraction, interval, percent, share, s
 from signstep.report.pictures import Gallery
 from signstep.report.rungs import ladder_table, nearest_table, queries_table, settled, time_chart, time_table
 from signstep.report.section import parts
+from signstep.report.triple import Triple, knob_choice, knob_cost, knob_table
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,36 @@ class Figure:
     interval: str
 
 
-def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
-    """The whole page as HTML."""
+def page(result: Result, findings: tuple[Finding, ...], shown: Gallery, example: Triple | None = None) -> str:
+    """The whole page as HTML; ``example`` is the one at its head."""
     lines, bins, classes = series(result), histogram(result), by_class(result)
+    own = parts(result.sections)
+    absent = _absent(result, shown, example)
+    present = {
+        **{part.ident: part.title for part in own},
+        "findings": "Findings",
+        "attacks": "Attacks",
+        **({"time": "Time"} if result.ladder and result.examples else {}),
+        **({"queries": "Queries"} if queries_table(result) else {}),
+        **({"curve": "Security curve"} if lines or knob_table(result) else {}),
+        **({"pictures": "Pictures"} if shown.pictures else {}),
+        **({"answers": "Answers"} if confusion(result) else {}),
+        **({"classes": "Classes"} if classes else {}),
+        "health": "Gradient health",
+        **({"smallest": "Smallest change"} if bins or nearest_table(result) else {}),
+        "cost": "Cost",
+        "comparison": "Comparison",
+        "checklist": "Checklist",
+        "terms": "Terms and notes",
+    }
     return rendered(
         "page.html.j2",
         result=result,
         sentence=sentence(result),
+        example=example,
+        gates=gate_words(result),
+        present=present,
+        absent=absent,
         figures=figures(result),
         upper_bound=UPPER_BOUND,
         targeted=targeted(result),
@@ -66,6 +91,9 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
         legend=[(sample(line.role), line.name) for line in lines],
         measure=measure(result),
         unclear=max((entry.undetermined for entry in result.attacks), default=0),
+        knob_table=knob_table(result),
+        knob_choice=knob_choice(result),
+        knob_cost=knob_cost(result),
         gallery=shown,
         confusion=confusion(result),
         by_class=classes,
@@ -74,11 +102,46 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery) -> str:
         histogram_table=histogram_table(result, bins) if bins else None,
         cost=cost(result),
         comparison=comparison(result),
-        parts=parts(result.sections),
-        pictured=bool(shown.pictures) or not result.sections,
+        parts=own,
         checklist=checklist(result),
         terms=[(name.replace("_", " "), written(value)) for name, value in result.terms.items()],
     )
+
+
+def gate_words(result: Result) -> tuple[tuple[bool, str], ...]:
+    """Of each gate whether the result passed it, and a sentence."""
+    found = []
+    for gate in result.gates:
+        word = "Gate passed" if gate.passed else "Gate failed"
+        if result.partial:
+            why = "a partial result passes none"
+        elif gate.limit is not None:
+            side = "reaches" if gate.passed else "is under"
+            why = f"robust accuracy, {percent(result.robust_accuracy)}, {side} the {percent(gate.limit)} asked for"
+        else:
+            worse = "no worse" if gate.passed else "worse"
+            why = f"{worse} than the baseline by more than chance"
+        found.append((gate.passed, f"{word}: {why}."))
+    return tuple(found)
+
+
+def _absent(result: Result, shown: Gallery, example: Triple | None) -> list[tuple[str, str]]:
+    """What this page could have and has not, each with the reason."""
+    found = []
+    if not shown.pictures and not result.sections:
+        found.append(("Pictures", shown.sentence))
+    if example is not None and not example.turns:
+        why = "the audit was interrupted" if result.partial else "it was not asked, see the notes"
+        found.append(("One example at several sizes", f"{unfit(result.terms, result.per_example.answers) or why}."))
+    if not series(result):
+        found.append(("Security curve", f"No curve was traced: {result.no_curve or 'the audit ran at one size'}."))
+    if confusion(result) is None:
+        found.append(("Answers before and after", "The model's answers are no classes, or were not recorded."))
+    if by_class(result) is None:
+        found.append(("Robust accuracy of each class", "The labels are no classes, or were not recorded."))
+    if histogram(result) is None:
+        found.append(("Smallest change that fools", "The FGSM direction was not searched for smallest sizes."))
+    return found
 
 
 def figures(result: Result) -> tuple[Figure, ...]:

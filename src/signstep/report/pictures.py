@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST = 12
-_SMALL, _LARGE = 112, 320  # pixels of the longer side: below, enlarged in strips; above, reduced on the page
+SMALL, _LARGE = 112, 160  # pixels of the longer side: below, enlarged in strips; above, reduced on the page
 _GAP = 4
 _FACTORS = (0.5, 1, 1.5, 2, 3, 4, 5, 8, 10, 15, 20, 25, 30, 40, 50, 75, 100, 200, 500, 1000)
 _SOFTWARE = f"signstep {VERSION}"
@@ -74,8 +74,8 @@ def gallery(result: Result, points: Mapping[str, Tensor] | None) -> Gallery:
     except ImportError:
         return Gallery((), 1.0, "The pictures need signstep[images]: pip install 'signstep[images]'.")
     chosen = choose(result, points)
-    low, high, how = _window(result, points, chosen)
-    clean, adversarial = (_shown(result, points[name][chosen], low, high) for name in ("x", "x_adv"))
+    low, high, how = window(result, points, chosen)
+    clean, adversarial = (shown_between(result, points[name][chosen], low, high) for name in ("x", "x_adv"))
     change = adversarial - clean
     factor = amplification(float(change.abs().max()))
     drawn = tuple(
@@ -83,13 +83,13 @@ def gallery(result: Result, points: Mapping[str, Tensor] | None) -> Gallery:
         for row, *views in zip(chosen, clean, change * factor + 0.5, adversarial, strict=True)
     )
     side = max(points["x"].shape[-2:])
-    reduced = " Reduced on this page; the strips in the folder pictures have every pixel." if side > _LARGE else ""
+    smaller = " Reduced on this page; the strips in the folder pictures have every pixel." if side > _LARGE else ""
     return Gallery(
         drawn,
         factor,
         f"{len(drawn)} of the {len(points['x'])} points that were kept. The middle picture is the change times "
-        f"{factor:g} around middle grey, the same factor for all of them. {how}{reduced}",
-        side >= _SMALL,
+        f"{factor:g} around middle grey, the same factor for all of them. {how}{smaller}",
+        side >= SMALL,
     )
 
 
@@ -117,9 +117,9 @@ def choose(result: Result, points: Mapping[str, Tensor]) -> list[int]:
     names = [entry.name for entry in result.attacks]
     number = names.index(best.name) if best else -1
     count = len(points["x"])
-    classes = _column(points, "y", _column(points, "answer", [0] * count))
-    order = _column(points, "row", list(range(count)))
-    by = _column(points, "attack", [number] * count)
+    classes = column(points, "y", column(points, "answer", [0] * count))
+    order = column(points, "row", list(range(count)))
+    by = column(points, "attack", [number] * count)
     groups: dict[int, list[int]] = {}
     for row in sorted(range(count), key=lambda row: (by[row] != number, order[row])):
         groups.setdefault(classes[row], []).append(row)
@@ -161,7 +161,7 @@ def _reason(points: Mapping[str, Tensor] | None) -> str:
     return ""
 
 
-def _window(result: Result, points: Mapping[str, Tensor], chosen: Sequence[int]) -> tuple[float, float, str]:
+def window(result: Result, points: Mapping[str, Tensor], chosen: Sequence[int]) -> tuple[float, float, str]:
     """The values shown as black and white: the ends of the box, or what occurs in the pictures."""
     box = ends(result)
     if box is not None:
@@ -186,7 +186,8 @@ def _raw(result: Result, x: Tensor) -> Tensor:
     return x * std + mean
 
 
-def _shown(result: Result, x: Tensor, low: float, high: float) -> Tensor:
+def shown_between(result: Result, x: Tensor, low: float, high: float) -> Tensor:
+    """Inputs (n, C, H, W) from 0 at black to 1 at white."""
     return torch.nan_to_num((_raw(result, x) - low) / (high - low), 0.0, 1.0, 0.0)
 
 
@@ -195,36 +196,36 @@ def _picture(
 ) -> Picture:
     from PIL.Image import Resampling
 
-    images = [_image(view) for view in (clean, change, adversarial)]
+    images = [picture_of(view) for view in (clean, change, adversarial)]
     kinds = (Resampling.LANCZOS, Resampling.NEAREST, Resampling.LANCZOS)
-    first, second, third = (_uri(_reduced(image, kind)) for image, kind in zip(images, kinds, strict=True))
-    attack = _column(points, "attack", [-1] * len(points["x"]))[row]
+    first, second, third = (uri(reduced(image, kind)) for image, kind in zip(images, kinds, strict=True))
+    attack = column(points, "attack", [-1] * len(points["x"]))[row]
     named = 0 <= attack < len(result.attacks)
     return Picture(
         first,
         second,
         third,
-        label=_answer(result, points, "y", "", row),
-        before_class=_answer(result, points, "answer", "", row),
-        before=_answer(result, points, "answer", "confidence", row),
-        after=_answer(result, points, "answer_adv", "confidence_adv", row),
+        label=answer_at(result, points, "y", "", row),
+        before_class=answer_at(result, points, "answer", "", row),
+        before=answer_at(result, points, "answer", "confidence", row),
+        after=answer_at(result, points, "answer_adv", "confidence_adv", row),
         attack=result.attacks[attack].name if named else "",
-        row=_column(points, "row", list(range(len(points["x"]))))[row],
+        row=column(points, "row", list(range(len(points["x"]))))[row],
         strip=_png(_strip(images)),
     )
 
 
-def _answer(result: Result, points: Mapping[str, Tensor], name: str, confidence: str, row: int) -> str:
+def answer_at(result: Result, points: Mapping[str, Tensor], name: str, confidence: str, row: int) -> str:
     """A class with the confidence in it, where the points tell them."""
-    column = _column(points, name, [])
-    if not column:
+    numbers = column(points, name, [])
+    if not numbers:
         return ""
-    text = class_name(result, column[row])
+    text = class_name(result, numbers[row])
     sure = points.get(confidence)
-    return text if sure is None or sure.ndim != 1 else f"{text} ({100 * float(sure[row]):.0f} %)"
+    return text if sure is None or sure.ndim != 1 else f"{text} ({100 * float(sure[row]):.0f}\u00a0%)"
 
 
-def _column(points: Mapping[str, Tensor], name: str, default: list[int]) -> list[int]:
+def column(points: Mapping[str, Tensor], name: str, default: list[int]) -> list[int]:
     """Whole numbers, one for each row; the default where the points have none."""
     column = points.get(name)
     if column is None or column.ndim != 1 or column.is_floating_point():
@@ -232,7 +233,8 @@ def _column(points: Mapping[str, Tensor], name: str, default: list[int]) -> list
     return [int(value) for value in column.tolist()]
 
 
-def _image(view: Tensor) -> "Image":
+def picture_of(view: Tensor) -> "Image":
+    """A view (C, H, W) from 0 to 1 as a picture of 8 bits."""
     from PIL import Image
 
     levels = (view.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu()
@@ -240,10 +242,11 @@ def _image(view: Tensor) -> "Image":
     return Image.frombytes("RGB" if channels == 3 else "L", (width, height), levels.numpy().tobytes())
 
 
-def _reduced(image: "Image", kind: int) -> "Image":
+def reduced(image: "Image", kind: int, side: int = _LARGE) -> "Image":
+    """A picture whose longer side has at most so many pixels, for the page."""
     from PIL.Image import Resampling
 
-    scale = _LARGE / max(image.size)
+    scale = side / max(image.size)
     if scale >= 1:
         return image
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Resampling(kind))
@@ -253,7 +256,7 @@ def _strip(images: Sequence["Image"]) -> "Image":
     """Side by side; small ones enlarged by a whole number, so that pixels stay squares."""
     from PIL import Image
 
-    times = max(1, -(-_SMALL // max(images[0].size)))
+    times = max(1, -(-SMALL // max(images[0].size)))
     width, height = (side * times for side in images[0].size)
     strip = Image.new(images[0].mode, (3 * width + 2 * _GAP, height), "white")
     for place, image in enumerate(images):
@@ -270,7 +273,8 @@ def _png(image: "Image") -> bytes:
     return buffer.getvalue()
 
 
-def _uri(image: "Image") -> str:
+def uri(image: "Image") -> str:
+    """A picture as a PNG in a data URI."""
     return "data:image/png;base64," + base64.b64encode(_png(image)).decode("ascii")
 
 

@@ -15,6 +15,7 @@ from signstep.errors import LoadError
 from signstep.report.markdown import checklist_markdown
 from signstep.report.page import page
 from signstep.report.pictures import MOST, gallery
+from signstep.report.triple import triple
 from signstep.version import VERSION
 
 _LARGEST = 2**26
@@ -29,7 +30,7 @@ def rendered(result: Result, points: Mapping[str, Tensor], ignore: Mapping[str, 
     """
     shown = gallery(result, points)
     files = {
-        "index.html": page(result, examine(result, ignore), shown).encode(),
+        "index.html": page(result, examine(result, ignore), shown, triple(result, points, shown)).encode(),
         "checklist.md": checklist_markdown(result).encode(),
     }
     strips = {f"pictures/{number:02d}.png": part.strip for number, part in enumerate(shown.pictures, start=1)}

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from signstep.auditing.sections import Chart, Line, Section
+from signstep.auditing.sections import MARKED, Chart, Line, Section
+from signstep.plain import one_line
 from signstep.report.charts import round_step
 from signstep.report.table import Column, Table
 
@@ -23,7 +24,7 @@ class Part:
 
     ident: str
     title: str
-    text: tuple[str, ...]
+    text: tuple[Markup, ...]
     table: Table | None
     chart: Markup | None
     caption: str
@@ -43,17 +44,22 @@ def _part(ident: str, section: Section) -> Part:
             Column(name, numeric=place > 0 and flag)
             for place, (name, flag) in enumerate(zip(section.header, numeric, strict=True))
         )
-        table = Table(f"table-{ident}", section.title, columns, section.rows)
+        table = Table(f"table-{ident}", section.title, columns, tuple(tuple(map(shown, row)) for row in section.rows))
     chart = section.chart
     return Part(
         ident,
         section.title,
-        section.text,
+        tuple(map(shown, section.text)),
         table,
         None if chart is None else drawn(f"chart-{ident}", chart),
         "" if chart is None else chart.title,
         () if chart is None else tuple((_sample(chart.kind, role), line.name) for role, line in _roles(chart.lines)),
     )
+
+
+def shown(text: str) -> Markup:
+    """Text of a section, escaped, with the pieces that are marked between ``mark`` tags."""
+    return Markup(MARKED.sub(r"<mark>\1</mark>", str(escape(one_line(text)))))
 
 
 def _number(text: str) -> bool:

@@ -1,4 +1,5 @@
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,15 +62,22 @@ def test_an_audit_from_files_tells_its_story_and_its_points_check_again(credit_f
     assert all(entry.unverified == 0 for entry in result.attacks)
     assert {"weights", "data", "schema"} <= set(result.hashes)
     assert [section.title for section in result.sections] == [
+        "One record, before and after",
         "How brittle the decisions are",
         "What the attacks changed",
         "The smallest change that turns the decision",
         "One wrong entry",
     ]
-    rows = result.sections[0].rows
+    one = result.sections[0]
+    first = min(evidence.tensors()["row"].tolist())
+    assert one.rows
+    assert all(re.fullmatch("⟦.+ → .+⟧", change) for _, change in one.rows)
+    assert "the first that fell: ⟦denied → granted⟧" in one.text[0] or "⟦granted → denied⟧" in one.text[0]
+    assert result.worst_case.index("f") == first
+    rows = result.sections[1].rows
     assert {row[0] for row in rows} == {"all", "sex f", "sex m", "age < 30", "age >= 30"}
     assert sum(int(row[3]) for row in rows if row[0] == "all") == result.fooled
-    cheapest = result.sections[2]
+    cheapest = result.sections[3]
     assert any(row[2].startswith("granted if ") for row in cheapest.rows if row[1] == "denied")
     assert any("every feature was searched through alone" in text for text in cheapest.text)
     named = [row[2] for row in cheapest.rows if " if " in row[2]]

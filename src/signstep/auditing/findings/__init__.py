@@ -10,8 +10,8 @@ sample.
 ()
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from signstep.auditing.findings import masked_gradients, sample, single_step, strength, terms
 from signstep.auditing.findings.external import SPELLING, row_of
@@ -19,7 +19,7 @@ from signstep.auditing.findings.rule import FindingRow, Rule
 from signstep.auditing.record import Record
 from signstep.errors import InputError
 from signstep.frames import named, place
-from signstep.messages import Arg
+from signstep.messages import Arg, Message
 from signstep.plain import one_line
 from signstep.registry import Registry
 
@@ -59,7 +59,10 @@ CATALOGUE: Mapping[str, Rule] = _Catalogue()
 
 @dataclass(frozen=True)
 class Finding:
-    """A rule that applies, with its evidence; ``ignored`` holds the reason if the configuration sets it aside."""
+    """A rule that applies, with its evidence; ``ignored`` holds the reason if the configuration sets it aside.
+
+    ``message`` is the evidence in parts, where it names arguments.
+    """
 
     code: str
     title: str
@@ -67,10 +70,16 @@ class Finding:
     meaning: str
     remedy: str
     ignored: str | None = None
+    message: Message | None = field(default=None, compare=False)
+
+    def said(self, words: Callable[[Message], str] = str) -> str:
+        """On one line; ``words`` writes a message, as the command line does with the names of its options."""
+        tail = f" (ignored: {self.ignored})" if self.ignored else ""
+        evidence = self.evidence if self.message is None else words(self.message)
+        return one_line(f"{self.code} {self.title}: {evidence}{tail}")
 
     def __str__(self) -> str:
-        tail = f" (ignored: {self.ignored})" if self.ignored else ""
-        return one_line(f"{self.code} {self.title}: {self.evidence}{tail}")
+        return self.said()
 
 
 def examine(result: Record, ignore: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
@@ -88,11 +97,13 @@ def examine(result: Record, ignore: Mapping[str, str] | None = None) -> tuple[Fi
     for code, rule in CATALOGUE.items():
         evidence = _looked(code, result)
         if evidence:
-            found.append(Finding(code, rule.title, evidence, rule.meaning, rule.remedy, (ignore or {}).get(code)))
+            message = evidence if isinstance(evidence, Message) else None
+            why = (ignore or {}).get(code)
+            found.append(Finding(code, rule.title, str(evidence), rule.meaning, rule.remedy, why, message))
     return tuple(found)
 
 
-def _looked(code: str, result: Record) -> str:
+def _looked(code: str, result: Record) -> str | Message:
     """The evidence; of a look of somebody else's that fails, how."""
     look = FINDINGS[code].look
     if code in FINDINGS.own:

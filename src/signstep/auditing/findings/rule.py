@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from signstep.auditing.record import Record
+from signstep.messages import Message
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,14 @@ class FindingRow:
 
     Attributes:
         rule: its code and its text.
-        look: the evidence in a result, as one line with figures; empty text where there is none.
+        look: the evidence in a result, as one line with figures; empty text where there is none. A `Message` where it
+            names arguments, so that the command line can name its options.
         provoked: makes a result that has it.
         just_not: makes one that is as near to it as may be, and does not have it.
     """
 
     rule: Rule
-    look: Callable[[Record], str]
+    look: Callable[[Record], str | Message]
     provoked: Callable[[], Record]
     just_not: Callable[[], Record]
 

@@ -1,10 +1,13 @@
 """The terms of an audit: what its figures can be compared with, and what they are figures of."""
 
 import math
+from dataclasses import replace
 
 from signstep.auditing.findings.rule import FindingRow, Rule
-from signstep.auditing.findings.specimens import healthy
+from signstep.auditing.findings.specimens import CLEAN, healthy, result
+from signstep.auditing.input_spaces import EXAMPLES, TERM, fit_of
 from signstep.auditing.record import Record
+from signstep.messages import Message
 
 # Sizes that papers and leaderboards report, inputs in [0, 1].
 _USUAL = {
@@ -100,4 +103,39 @@ NORMALISED_BUDGET = FindingRow(
 )
 
 
-ROWS = (UNUSUAL_EPS, RANDOM_MODEL, PROBABILITIES, OWN_LABELS, NORMALISED_BUDGET)
+def _other_space(record: Record) -> str | Message:
+    fit, part = fit_of(record), record.terms.get("threat_terms")
+    if fit is None:
+        return ""
+    ends = [part.get(name) for name in ("low", "high")] if isinstance(part, dict) else [None]
+    whole = len(ends) == 2 and all(type(end) in (int, float) for end in ends)
+    stated = (record.terms.get("input_space") or {}).get("mean") is not None
+    return fit.message(*(ends if whole else (0.0, 1.0)), stated=stated)
+
+
+def _looked(wrong: int) -> Record:
+    """Of 64 examples of ten classes so many wrong as declared, and none with the statistics of ImageNet."""
+    clean = "w" * wrong + "r" * (EXAMPLES - wrong) + CLEAN
+    check = {"rows": list(range(EXAMPLES)), "right": {"imagenet": "r" * EXAMPLES}, "most": EXAMPLES}
+    column = "f" * 600 + "h" * (len(clean) - 600)
+    found = result(clean, {"fgsm": column, "pgd": column}, threat_terms={"low": 0.0, "high": 1.0}, **{TERM: check})
+    labels = tuple(place % 10 for place in range(len(clean)))
+    return replace(found, per_example=replace(found.per_example, labels=labels))
+
+
+OTHER_SPACE = FindingRow(
+    Rule(
+        "SS206",
+        "another input space fits far better",
+        "The model is not given the inputs that it was trained on; what is robust then is no model that anybody uses.",
+        "Declare the space that the model was trained in; where its own file declares it (a processor, an ss.Model), "
+        "correct it there.",
+    ),
+    _other_space,
+    # Bonferroni's correction has nothing to correct here: 13 of 64 are 20 points, 12 are not.
+    provoked=lambda: _looked(13),
+    just_not=lambda: _looked(12),
+)
+
+
+ROWS = (UNUSUAL_EPS, RANDOM_MODEL, PROBABILITIES, OWN_LABELS, NORMALISED_BUDGET, OTHER_SPACE)

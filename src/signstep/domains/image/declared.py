@@ -22,7 +22,7 @@ def declared(request: Request, model: Model) -> Model:
         InputError: the request says again what the model brings with itself; there is one source for it, so that a
             mean cannot be applied twice, and none is wrong in silence.
     """
-    given = _given(request)
+    given = said(request)
     again = next((name for name in given if model.says(name)), None)
     if again is not None:
         raise InputError(
@@ -35,7 +35,7 @@ def declared(request: Request, model: Model) -> Model:
 
 def declared_beside(request: Request, model: Model) -> Model:
     """The same for one of several models: what it brings with itself holds, the request says the rest."""
-    given = {name: value for name, value in _given(request).items() if not model.says(name)}
+    given = {name: value for name, value in said(request).items() if not model.says(name)}
     if given.get("outputs") == "labels":  # of the model that is attacked; gradients need scores
         del given["outputs"]
     return replace(model, **given)
@@ -50,19 +50,19 @@ def shown(value: object) -> str:
     return str(value)
 
 
-def _given(request: Request) -> dict[str, Any]:
+def said(request: Request) -> dict[str, Any]:
     """What the request says, by the model's own names; what it leaves at its default it does not say.
 
     The mode is none of it: a model is opened in it.
     """
     plain = Request()
-    said = {
+    given = {
         name: getattr(request, name)
         for name in ("mean", "std", "inputs", "output", "outputs")
         if getattr(request, name) is not None and getattr(request, name) != getattr(plain, name)
     }
     task = task_of(request)
-    return said if task == "auto" else said | {"task": task}
+    return given if task == "auto" else given | {"task": task}
 
 
 def task_of(request: Request) -> Task | TaskName:
@@ -157,7 +157,7 @@ def refuse_unheeded(request: Request, models: Sequence[Model]) -> None:
     Raises:
         InputError: all declare it themselves.
     """
-    for name, value in _given(request).items():
+    for name, value in said(request).items():
         if all(model.says(name) for model in models):
             raise InputError(Arg(name, value), "says again what every model here declares itself", remedy="drop it")
 

@@ -33,6 +33,16 @@ def decision_words(schema: Schema, before: Tensor, after: Tensor, *, granted: bo
     return f"{said} if {listing(change_words(schema, before, after))}"
 
 
+def change_cells(schema: Schema, before: Tensor, after: Tensor) -> list[tuple[str, str]]:
+    """What differs between two decoded records (F,): for each feature its name, and "4,000 → 2,760 EUR"."""
+    pairs = ((feature, float(before[place]), float(after[place])) for place, feature in enumerate(schema.features))
+    return [
+        (feature.called, f"{value_words(feature, was)} → {value_words(feature, now)} {feature.unit}".rstrip())
+        for feature, was, now in pairs
+        if was != now
+    ]
+
+
 def listing(parts: Sequence[str]) -> str:
     """Phrases joined by commas and a final "and"."""
     if len(parts) < 2:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from signstep.auditing.result import Result
-from signstep.auditing.sections import Chart, Line, Section
+from signstep.auditing.sections import Chart, Line, Section, marked
 from signstep.domains.tabular.beam import Effort
 from signstep.domains.tabular.decide import Decider
 from signstep.domains.tabular.directions import moves_of
@@ -19,7 +19,7 @@ from signstep.domains.tabular.groups import Flips, apart, flips_by_group
 from signstep.domains.tabular.reach import Set
 from signstep.domains.tabular.records import Records
 from signstep.domains.tabular.schema import Schema
-from signstep.domains.tabular.sentences import decision_words
+from signstep.domains.tabular.sentences import change_cells, decision_words
 from signstep.domains.tabular.smallest import Cheapest, cheapest_flips
 from signstep.engine.statistics import quantile, wilson
 from signstep.model.declaration import Callee
@@ -67,7 +67,24 @@ class Teller:
         cheap = self._cheapest(cheapest, chosen, names, len(decoded), spent[0])
         slipped = self._slips(slips, chosen, cheapest.granted, names, spent[1])
         touched = self._touched(points, layout)
-        return (self._brittle(flips, result), *([touched] if touched else []), cheap, slipped)
+        one = self._one(points, layout, index)
+        told = (one, self._brittle(flips, result), touched, cheap, slipped)
+        return tuple(part for part in told if part is not None)
+
+    def _one(self, points: Mapping[str, Tensor], layout: Layout, index: np.ndarray) -> Section | None:
+        """The first record that was turned, feature by feature."""
+        if "x" not in points or not len(points["x"]):
+            return None
+        place = int(points["row"].argmin())
+        before, after = (layout.narrow(points[name][place : place + 1].double())[0] for name in ("x", "x_adv"))
+        good = self.schema.target.good
+        said = [self._said(granted=int(points[name][place]) == good) for name in ("answer", "answer_adv")]
+        rows = tuple((name, marked(change)) for name, change in change_cells(self.schema, before, after))
+        text = (
+            f"{self.records.names[index[int(points['row'][place])]]}, the first that fell: {marked(' → '.join(said))}.",
+            f"{len(self.schema.features) - len(rows)} features stay as they are.",
+        )
+        return Section("One record, before and after", text, ("feature", "before → after"), rows)
 
     def _said(self, *, granted: bool) -> str:
         return self.schema.target.granted if granted else self.schema.target.denied
