@@ -3,6 +3,7 @@
 import shlex
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import signstep as ss
 from signstep.auditing import run as auditing
 from signstep.cli.options import attacks_of
 from signstep.diagnosing.bench import TIMES
+from signstep.diagnosing.verdict import left_standing
 
 sys.path.insert(0, str(Path(__file__).parent))
 from specimens import HEALTHY, NET, ROUNDED, SATURATED, Specimen, data
@@ -159,6 +161,18 @@ def test_a_number_of_nothing_is_not_inflated() -> None:
     assert str(d.verdict).startswith("real 0.0%")
     assert all(not one.asked for one in d.tests)
     assert d.cost.tests == 0
+
+
+def test_luck_in_many_runs_on_a_random_model_is_no_success() -> None:
+    """The best single run counts, not all together."""
+    bench = Specimen(NET, data=lambda: data(6)).bench()
+    bench.random = True
+    runs = torch.eye(6, dtype=torch.bool) & bench.right
+    bench.ran = [replace(bench.ran[0], fooled=row, counts=True) for row in runs]
+    bench.fell = runs.any(0)
+    assert int(left_standing(bench).sum()) == int(bench.right.sum()) - 1
+    bench.random = False
+    assert int(left_standing(bench).sum()) == 0
 
 
 def test_an_interruption_keeps_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,7 +84,7 @@ class Diagnosis:
         examples: looked at, out of ``seen``.
         right: of these, answered rightly untouched.
         before: right examples that the attack left standing.
-        after: right examples that nothing felled that was tried.
+        after: right examples that nothing felled that was tried; of a random model, that the best single run left.
         standard: right examples that the ladder `standard` left standing; None where it could not be run.
         verdict: of the attack; its text begins with real, inflated or undetermined.
         standard_verdict: the same of `standard`; None where it could not be run.

@@ -16,7 +16,7 @@ from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDear
 from signstep.diagnosing.choosing import MOST, chosen
 from signstep.diagnosing.diagnosis import Cause, Cost, Diagnosis, Tested
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
-from signstep.diagnosing.verdict import Tried, cover, judged, nothing, unnamed, weighed
+from signstep.diagnosing.verdict import Tried, cover, judged, left_standing, nothing, unnamed, weighed
 from signstep.engine.arrays import Home
 from signstep.engine.keys import Key
 from signstep.engine.origin import contained
@@ -229,7 +229,7 @@ class _Work:
         bench = self.bench
         assert bench.named is not None
         causes, idle = weighed(self.tried)
-        left = bench.right & ~bench.fell
+        left = left_standing(bench)
         causes = causes or unnamed(bench, bench.named, left)
         blocked = self._blocked(idle)
         passed = self._passed()

@@ -84,6 +84,18 @@ def cover(bench: Bench, left: Tensor, cures: Sequence[str]) -> tuple[Ran, ...]:
     return tuple(found)
 
 
+def left_standing(bench: Bench) -> Tensor:
+    """Right examples (N,) that nothing felled; of a random model those that the best single run left.
+
+    Of a model that answers alike a point that fools it proves that the example falls. A random one is judged by a
+    majority of passes, and the more runs there are the more examples near one half fall to one of them by luck.
+    """
+    if not bench.random:
+        return bench.right & ~bench.fell
+    best = max((ran for ran in bench.ran if ran.counts), key=lambda ran: int(ran.fooled.sum()))
+    return bench.right & ~best.fooled
+
+
 def unnamed(bench: Bench, named: Ran, left: Tensor) -> tuple[Cause, ...]:
     """Where a number is inflated and no test has named a cause: the run that took most away, for a cause of its own."""
     standing = bench.right & ~named.fooled
