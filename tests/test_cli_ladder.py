@@ -102,7 +102,7 @@ def test_a_ladder_in_toml_is_a_name_or_a_list(capsys: pytest.CaptureFixture[str]
         (["--ladder", "fgsm,pgd", "--curve-attack", "pgd"], "rungs meet the survivors"),
         (["--shard", "4/4"], "--shard 4/4 is not I/N with 0 <= I < N"),
         (["--shard", "1"], "is not I/N"),
-        (["--engine", "slow"], "pass one of exact, fast, float32"),
+        (["--engine", "slow"], "--engine slow is not one of exact, fast, float32"),
         (["--transfer-to", "nets:net"], "is not NAME=MODEL"),
         (
             [

@@ -248,7 +248,7 @@ def test_data_of_which_all_is_left_out_says_so() -> None:
     [
         ({"attacks": []}, "one or more different recipes"),
         ({"attacks": ["fgsm", "fgsm"]}, "one or more different recipes"),
-        ({"attacks": ["fgms"]}, "recipe='fgms' is not one of"),
+        ({"attacks": ["fgms"]}, "recipe='fgms' is not known"),
         ({"attacks": ["pgd:stepps=3"]}, "has no option 'stepps=3'"),
         ({"limit": 0}, "limit=0"),
         ({"curve": [0.2, 0.1]}, "ascending"),

@@ -3,9 +3,14 @@
 A row without a sample fails the laws: whoever adds one adds how it is tried.
 """
 
+import atexit
 import importlib.util
+import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +222,46 @@ def timm(folder: Path) -> Sample:  # noqa: ARG001 - it reads none
     return Sample("timm:test_resnet", twin, options, shape=(3, 160, 160))
 
 
+class Answering(BaseHTTPRequestHandler):
+    """The network behind HTTP on this machine."""
+
+    def do_POST(self) -> None:
+        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"]
+        with torch.no_grad():
+            scores = net()(torch.tensor(given, dtype=torch.float32)).tolist()
+        body = json.dumps({"scores": scores}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@cache
+def server() -> ThreadingHTTPServer:
+    """One for all tests of a process."""
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Answering)
+    made.daemon_threads = True
+    threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    atexit.register(made.server_close)
+    atexit.register(made.shutdown)
+    return made
+
+
+def https(folder: Path) -> Sample:
+    path = folder / "victim.toml"
+    path.write_text('[request]\nas = "array"\nbatch = 64\n\n[answer]\nis = "scores"\nat = "scores[]"\n')
+    url = f"http://127.0.0.1:{server().server_port}/"
+    return Sample(url, ss.Model(victims.from_numpy(_answers)), {"endpoint": "victim.toml"}, lambda: halved(path))
+
+
+def _answers(x: Any) -> Any:
+    with torch.no_grad():
+        return net()(torch.from_numpy(x)).double().numpy()
+
+
 def seeded(make: Callable[[], Any]) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -233,6 +278,7 @@ SAMPLES: dict[str, Callable[[Path], Sample]] = {
     "onnx": onnx_file,
     "skops": skops,
     "pickle": pickle,
+    "https": https,
 }
 
 

@@ -153,6 +153,10 @@ def pickle(_: Path) -> None:
     joblib.dump(LogisticRegression().fit(*table()), "trees.joblib")
 
 
+def description(_: Path) -> None:
+    Path("victim.toml").write_text('[request]\nas = "png"\n[answer]\nis = "scores"\nclasses = ["cat", "dog", "fox"]\n')
+
+
 def library(name: str) -> Callable[[Path], None]:
     return lambda _: needs(name)
 
@@ -169,6 +173,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "trees.joblib": pickle,
     "torchvision:": library("torchvision"),
     "timm:": library("timm"),
+    "victim.toml": description,
 }
 
 

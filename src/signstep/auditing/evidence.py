@@ -14,6 +14,7 @@ from signstep.engine.tasks import Multiclass
 from signstep.engine.tree import Tree, take
 from signstep.errors import LoadError
 from signstep.model.subject import Question
+from signstep.model.victims.endpoint import HttpVictim
 
 
 @dataclass
@@ -153,9 +154,10 @@ def inputs_of(tree: Tree) -> dict[str, Tensor]:
 
 
 def _keep_confidence(kept: dict[str, list[Tensor]], question: Question, index: Tensor, x_adv: Tree) -> None:
-    """The probability of each answer, for classes that have scores."""
+    """The probability of each answer, for classes that have scores; not of an endpoint, where each answer may cost."""
     task, problem = question.problem.task, question.problem.take(index)
-    if not isinstance(task, Multiclass) or question.form == "labels":
+    asked = isinstance(getattr(problem.predictor, "model", None), HttpVictim)
+    if asked or not isinstance(task, Multiclass) or question.form == "labels":
         return
     for name, x in (("confidence", take(question.x, index)), ("confidence_adv", take(x_adv, index))):
         with torch.no_grad():

@@ -56,6 +56,9 @@ class TransferMatrix:
         notes: what a reader must know.
         versions: of what made it.
         partial: it was interrupted, and covers the examples before that.
+        seen: for each victim that was not shown all examples, how many it was shown: of an endpoint whose bound on
+            requests was reached, or that stopped answering.
+        requests: for each victim that is an endpoint, what it was sent, as ``terms["requests"]`` of a `Result`.
     """
 
     sources: tuple[str, ...]
@@ -67,6 +70,8 @@ class TransferMatrix:
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     partial: bool = False
+    seen: Mapping[str, int] = field(default_factory=dict)
+    requests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def cell(self, source: str, victim: str) -> Cell:
         """The cell of two names.
@@ -80,8 +85,8 @@ class TransferMatrix:
         raise KeyError((source, victim))
 
     def accuracy(self, victim: str) -> Count:
-        """Examples right untouched, of all."""
-        return Count(self.clean[victim], self.examples)
+        """Examples right untouched, of all that the victim was shown."""
+        return Count(self.clean[victim], self.seen.get(victim, self.examples))
 
     def to_json(self) -> str:
         """The record as JSON."""
@@ -115,6 +120,8 @@ class TransferMatrix:
                 notes=_names(plain["notes"]),
                 versions={_text(name): _text(version) for name, version in plain["versions"].items()},
                 partial=_flag(plain.get("partial", False)),
+                seen={_text(name): index(count) for name, count in plain.get("seen", {}).items()},
+                requests={_text(name): dict(asked) for name, asked in plain.get("requests", {}).items()},
             )
             found._check()
             return found
@@ -138,8 +145,12 @@ class TransferMatrix:
             raise ValueError("clean does not name the victims")
         if any(not 0 <= cell.fooled <= cell.right <= self.examples for cell in self.cells):
             raise ValueError("a cell counts more than there is")
-        if any(not 0 <= count <= self.examples for count in self.clean.values()):
+        if any(not 0 <= count <= self.examples for count in (*self.clean.values(), *self.seen.values())):
             raise ValueError("clean counts more than there is")
+        if not {*self.seen, *self.requests} <= set(self.victims):
+            raise ValueError("seen or requests name other models than the victims")
+        if any(self.clean[name] > count for name, count in self.seen.items()):
+            raise ValueError("clean counts more than was shown")
 
     def save(self, path: str | Path) -> None:
         """Write the record; the file appears whole or not at all.

@@ -18,7 +18,7 @@ from signstep.messages import Arg, Blank
 Item = TypeVar("Item")
 
 # Terms that may differ between the shards of one audit.
-_OWN = ("shard", "tolerance", TERM)
+_OWN = ("shard", "tolerance", "requests", TERM)
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -71,7 +71,7 @@ def merge(results: Sequence[Result]) -> Result:
         undetermined=letters.count("u"),
         attacks=entries,
         curves={**_added(shards, examples), **nearest_curves(examples, levels)},
-        terms=_terms(shards, examples),
+        terms={**_terms(shards, examples), **_asked(shards)},
         notes=tuple(dict.fromkeys((*(note for shard in shards for note in shard.notes), *_unsaid(shards)))),
         versions=first.versions,
         seconds=round(sum(shard.seconds for shard in shards), 3),
@@ -83,6 +83,19 @@ def merge(results: Sequence[Result]) -> Result:
         date=max(shard.date for shard in shards),
         knob=_knob(shards, examples, first.terms.get("eps_value")),
     )
+
+
+def _asked(shards: Sequence[Result]) -> dict[str, Any]:
+    """What was asked of an endpoint in all; the bounds are those of each shard, and so is their sum."""
+    asked = [shard.terms["requests"] for shard in shards if "requests" in shard.terms]
+    if not asked:
+        return {}
+
+    def summed(name: str) -> Any:
+        values = [one[name] for one in asked]
+        return None if None in values else round(sum(values), 9)
+
+    return {"requests": {name: part if name == "currency" else summed(name) for name, part in asked[0].items()}}
 
 
 def merge_points(shards: Sequence[Result], points: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -213,6 +213,7 @@ FIELDS: dict[str, Row] = {
     **_rows("recomputed", "untouched answers", "what the options mean for the model's task", "terms.loss"),
     **_rows("unprovable", UNPROVABLE, "where it ran", "terms.device"),
     **_rows("unprovable", UNPROVABLE, "examples that had no label; the rest is there in its order", "terms.left_out"),
+    **_rows("unprovable", UNPROVABLE, "what an endpoint was asked; within its bound", "terms.requests"),
     **_rows("unprovable", UNPROVABLE, "the author's look at other input spaces", f"terms.{TERM}"),
     **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),

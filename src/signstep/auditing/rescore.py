@@ -30,6 +30,7 @@ from signstep.engine.tree import rows as count_rows
 from signstep.engine.untouched import RandomnessWatch, untouched
 from signstep.errors import SignstepError
 from signstep.model.predictor import Predictor
+from signstep.model.victims.endpoint import HttpVictim
 
 __all__ = [
     "Check",
@@ -373,6 +374,8 @@ class _Untouched:
         self._letters += [row for row, count in zip(rows, against, strict=True) if count >= _SURE]
 
     def _differs(self, u: Tree) -> bool:
+        if isinstance(self.predictor.model, HttpVictim):  # which pays for each look: it was asked just now
+            return self.predictor.model.answers_differ()
         few = tree_map(lambda part: part[:_FEW], u)
         first, second = (self.predictor(few).raw.float() for _ in range(2))
         scale = torch.nan_to_num(first).abs().max().clamp_min(1e-6)

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from signstep.attacks.gradient.security_curve import FgsmRay
 from signstep.attacks.recipes import RECIPES, canonical, defined_for, needs_of, recipe
+from signstep.auditing.asked import Asked
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
@@ -143,12 +144,12 @@ def audit(
         InputError: the data is empty or does not fit; see `signstep.attack`.
     """
     declared, search, run = Model.of(model, mean=mean, std=std), search_of(search, engine=engine), run or Run()
-    subject = Subject.of(declared, search)
-    others = {name: Subject.of(_like(declared, other)) for name, other in run.transfer_to.items()}
+    subject, others = Subject.of(declared, search), _others(declared, run)
     target = _rule(search)
     drawn = curve if isinstance(curve, Curve) else Curve(curve)
     need_check(threat)
-    plan = _plan(attacks, ladder, drawn.attacks, subject.oracle, threat)
+    plan = _plan(attacks, ladder, drawn.attacks, subject, threat)
+    asked = {name: Asked.of(part.predictor.model) for name, part in {"": subject, **others}.items()}
     _check_counts(limit, run.shard)
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
@@ -203,7 +204,7 @@ def audit(
                 break
     except (KeyboardInterrupt, VictimError) as error:
         if tally.examples == 0:
-            raise
+            _nothing_found(error, asked)
         interrupted = True
         tally.forget()
         if isinstance(error, VictimError):
@@ -222,9 +223,11 @@ def audit(
                 "shard": None if run.shard is None else list(run.shard),
                 **({} if interrupted or tally.ended else look.terms()),
                 **({"left_out": stream.left_out} if stream.left_out else {}),
+                **asked[""].terms,
             },
             notes=(
                 *tally.notes,
+                *(note for name, one in asked.items() for note in one.notes(name)),
                 *stream.said,
                 *_remarks(subject),
                 *plan.remarks,
@@ -313,13 +316,14 @@ def _plan(
     attacks: Sequence[str | Attack] | None,
     ladder: str | Sequence[str | Attack | Rung] | None,
     curve_attacks: Sequence[str],
-    oracle: Oracle | None,
+    subject: Subject,
     threat: Threat,
 ) -> _Plan:
     """What was asked for; of a preset, rungs that are not defined for the threat are set aside.
 
     Raises:
         InputError: it makes no sense.
+        ModelError: an endpoint cannot give what an attack needs.
     """
     if attacks is not None and ladder is not None:
         raise InputError(
@@ -332,7 +336,7 @@ def _plan(
     climbed = None if ladder is None else find_ladder(ladder)
     specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else _DEFAULT if attacks is None else attacks)]
     names = rung_names(specs) if climbed else [_name(rung) for rung in specs]
-    chosen = [(name, recipe(rung.recipe, oracle=oracle)) for name, rung in zip(names, specs, strict=True)]
+    chosen = [(name, recipe(rung.recipe, oracle=subject.oracle)) for name, rung in zip(names, specs, strict=True)]
     if not chosen or len(set(names)) < len(chosen):
         raise InputError(Arg("attacks", names), remedy="pass one or more different recipes")
     asked = tuple(curve_attacks) != _NOISE
@@ -354,6 +358,8 @@ def _plan(
     if climbed and climbed.name in LADDERS:
         parts = [threat] if isinstance(threat, ThreatModel) else list(threat.values())
         aside = {name: "it is not defined for this threat" for name, attack in chosen if not _defined(attack, parts)}
+    for _, attack in chosen if aside is None else ():  # those of a preset are set aside on the way
+        subject.refuse(attack)
     return _Plan(climbed, specs, chosen, [] if climbed else traced, aside)
 
 
@@ -428,6 +434,18 @@ def _rule(search: Search) -> Rule | None:
             Arg("target"), "is a tensor; an audit streams its data", remedy="pass 'random', 'least-likely' or 'next'"
         )
     return search.target
+
+
+def _others(declared: Model, run: Run) -> dict[str, Subject]:
+    """The other models to score the points on."""
+    return {name: Subject.of(_like(declared, other)) for name, other in run.transfer_to.items()}
+
+
+def _nothing_found(error: BaseException, asked: Mapping[str, Asked]) -> NoReturn:
+    """Raise what ended an audit that has nothing to tell: whoever interrupted a request has interrupted the audit."""
+    if any(one.interrupted for one in asked.values()):
+        raise KeyboardInterrupt from error
+    raise error
 
 
 def _like(declared: Model, other: Model | Callee) -> Model:

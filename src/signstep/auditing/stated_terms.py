@@ -37,7 +37,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out", TERM)
+AT_TIMES = ("left_out", "requests", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -67,6 +67,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "shard": (list, type(None)),
     "left_out": (dict,),
+    "requests": (dict,),
     TERM: (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
@@ -107,6 +108,8 @@ def _agree(result: Result, book: Book) -> None:
         bool(counts) and all(isinstance(count, int) and count > 0 for count in counts.values()),
         f"left_out is {terms.get('left_out')}",
     )
+    if "requests" in terms:
+        _requests(terms["requests"], book)
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
     book.need(sound(result), f"{TERM} is none")
     shard = terms["shard"]
@@ -129,6 +132,23 @@ def _agree(result: Result, book: Book) -> None:
         return
     if _numbers("threat_terms", terms["threat_terms"], book):
         _one_threat(terms, terms["threat_terms"], book)
+
+
+def _requests(asked: Mapping[str, Any], book: Book) -> None:
+    """Whether what was asked of an endpoint is possible; nobody can tell afterwards whether it is so."""
+    kinds: Mapping[str, tuple[type, ...]] = {
+        "sent": (int,),
+        "retries": (int,),
+        "waited": (int, float),
+        "most": (int, type(None)),
+        "cost": (int, float, type(None)),
+        "currency": (str,),
+        "contradictions": (int,),
+    }
+    fine = set(asked) == set(kinds) and all(type(asked[name]) in kind for name, kind in kinds.items())
+    fine = fine and all(asked[name] is None or asked[name] >= 0 for name in kinds if name != "currency")
+    fine = fine and asked["retries"] <= asked["sent"] and (asked["most"] is None or asked["sent"] <= asked["most"])
+    book.need(fine, f"requests are {dict(asked)!r}")
 
 
 def _numbers(where: str, part: Any, book: Book) -> bool:

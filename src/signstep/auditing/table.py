@@ -2,8 +2,9 @@
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from signstep.auditing.figures import Step, steps
 from signstep.auditing.input_spaces import fit_of
@@ -18,8 +19,8 @@ def table(result: Record) -> str:
     lines = [sentence(result), ""]
     lines += [f"model   {result.model}", f"data    {result.data}"]
     lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
-    said = "levels" if is_objective(result) else "labels"
-    lines += [f"goal    {result.terms['goal']}; {said}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
+    named = "levels" if is_objective(result) else "labels"
+    lines += [f"goal    {result.terms['goal']}; {named}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
     low, high = result.interval(result.clean_right)
     word = clean_word(result).lower()
     lines += [
@@ -50,6 +51,8 @@ def table(result: Record) -> str:
     lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(claim(result))]
     for note in result.notes:
         lines += _wrap(f"Note: {note}.")
+    if "requests" in result.terms:
+        lines += _wrap(f"Sent to the endpoint: {requests_said(result.terms['requests'])}.")
     seconds = f"{result.seconds:.1f} s" if result.seconds < 120 else f"{result.seconds / 60:.1f} min"
     lines += [
         f"seed {result.terms['seed']}, {result.terms['device']}, {seconds}, signstep {result.versions['signstep']}"
@@ -248,6 +251,22 @@ def _nearest(entry: AttackResult) -> str:
         return ""
     first, middle, third = ("nowhere" if length is None else f"{length:.4g}" for length in entry.nearest)
     return f"Nearest point that fools, by {entry.name}: median {middle}, quartiles {first} and {third}."
+
+
+def requests_said(requests: Mapping[str, Any]) -> str:
+    """What an endpoint was asked, as records have it, in words.
+
+    >>> requests_said({"sent": 1200, "retries": 3, "waited": 2.5, "most": 2000, "cost": 2.4, "currency": "EUR"})
+    '1200 requests (3 of them repeated, of 2000 at most), 2.5 s of waiting, 2.4 EUR'
+    """
+    inside = [f"{requests['retries']} of them repeated"] if requests.get("retries") else []
+    inside += [] if requests.get("most") is None else [f"of {requests['most']} at most"]
+    more = f" ({', '.join(inside)})" if inside else ""
+    parts = [f"{requests.get('sent')} requests{more}"]
+    parts += [f"{requests['waited']:.1f} s of waiting"] if requests.get("waited") else []
+    if requests.get("cost") is not None:
+        parts.append(f"{requests['cost']:g} {requests.get('currency', '')}".strip())
+    return ", ".join(parts)
 
 
 def _transfers(entry: AttackResult) -> str:

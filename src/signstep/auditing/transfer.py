@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from signstep.attacks.recipes import needs_of
 from signstep.attacks.recipes import recipe as find_recipe
+from signstep.auditing.asked import Asked
 from signstep.auditing.matrix import Cell, TransferMatrix
 from signstep.data.pools import Data, Pool
 from signstep.engine.arrays import Home
@@ -24,14 +25,15 @@ from signstep.engine.problem import judge
 from signstep.engine.shaped import need_check
 from signstep.engine.tasks import Task, TaskName, ignored
 from signstep.engine.threat import ThreatModel, one_example
-from signstep.engine.tree import Tree
-from signstep.errors import InputError, ThreatError
+from signstep.engine.tree import Tree, take
+from signstep.errors import InputError, ThreatError, VictimError
 from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.declaration import same as same_model
 from signstep.model.search import Search, refuse, search_of
 from signstep.model.space import Statistic
 from signstep.model.subject import Question, Subject
+from signstep.model.victims.endpoint import HttpVictim
 from signstep.version import VERSION
 
 ALL, CONTROL = "all", "random-sign"
@@ -107,6 +109,9 @@ def transfer(
     task = _common(sides)
     chosen = _recipe(recipe)
     subjects = {id(model): Subject.of(model, search) for side in sides for model in side.values()}
+    for model in crafting.values():
+        subjects[id(model)].refuse(chosen)
+    asked = {name: Asked.of(model.network) for name, model in sides[1].items()}
     run = _Run(*sides, subjects, threat, chosen, search, Key(search.seed), ensemble and len(sides[0]) > 1)
     home = Home(next(iter(sides[1].values())).network)
     pool = Pool(data, rows, home, ignore=ignored(task))
@@ -122,6 +127,9 @@ def transfer(
                     remedy=f"pass one {several}",
                 )
             run = run.after(x, y)
+            interrupted = bool(run.stopped)
+            if len(run.stopped) == len(sides[1]) or any(one.interrupted for one in asked.values()):
+                break
     except KeyboardInterrupt:
         if run.examples == 0:
             raise
@@ -130,7 +138,7 @@ def transfer(
         raise InputError(Arg("data"), "has no examples", remedy="pass at least one batch")
     said = recipe if isinstance(recipe, str) else recipe.name
     terms = {"threat": str(threat), "recipe": said, "goal": search.target or "untargeted", "seed": search.seed}
-    return run.matrix(terms, pool.batches.said, partial=interrupted)
+    return run.matrix(terms, pool.batches.said, asked, partial=interrupted)
 
 
 def _recipe(spec: str | Attack) -> Attack:
@@ -224,6 +232,8 @@ class _Run:
     counts: dict[tuple[str, str], Count] = field(default_factory=dict)
     clean: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -232,7 +242,14 @@ class _Run:
 
     def after(self, x: Tensor, y: Tensor) -> "_Run":
         """With a batch more, crafted and scored; this one stays, for an interruption on the way."""
-        run = replace(self, counts=dict(self.counts), clean=dict(self.clean), lost=dict(self.lost))
+        run = replace(
+            self,
+            counts=dict(self.counts),
+            clean=dict(self.clean),
+            lost=dict(self.lost),
+            seen=dict(self.seen),
+            stopped=dict(self.stopped),
+        )
         run._take(x, y)
         return run
 
@@ -268,6 +285,8 @@ class _Run:
             try:
                 with subject.opened(), torch.no_grad():
                     outputs = subject.predictor(x[:1])
+            except VictimError:  # of an endpoint that is not as described nothing more is asked
+                raise
             except Exception:  # the work itself will say what is wrong with the model or the data
                 return
             if outputs.form != "labels" and outputs.raw.ndim == 2 and outputs.raw.shape[1] > 1:
@@ -281,15 +300,44 @@ class _Run:
             )
 
     def _score(self, victim: str, model: Model, points: dict[str, Tree], x: Tensor, y: Tensor) -> None:
-        """Show the points of each source to one victim."""
+        """Show the points of each source to one victim; to an endpoint a request at a time, as far as it answers.
+
+        Raises:
+            VictimError: it was shown nothing yet, and does not answer.
+        """
+        network = model.network
+        size = network.batch if isinstance(network, HttpVictim) else len(x)
+        for start in range(0, len(x), size):
+            if victim in self.stopped:
+                return
+            index = torch.arange(start, min(start + size, len(x)), dtype=torch.int64, device=x.device)
+            part = points if size >= len(x) else {name: take(point, index) for name, point in points.items()}
+            try:
+                self._show(victim, model, part, x[index], y[index.to(y.device)])
+            except VictimError as error:
+                if not self.seen.get(victim):
+                    if isinstance(network, HttpVictim) and network.interrupted:
+                        raise KeyboardInterrupt from error
+                    raise
+                self.stopped[victim] = str(error)
+
+    def _show(self, victim: str, model: Model, points: dict[str, Tree], x: Tensor, y: Tensor) -> None:
+        """Show some points to one victim; they count once all of them were shown."""
         subject, noise = self.subjects[id(model)], find_recipe(CONTROL)
         with subject.opened():
             # Without naming the attack: rows are then known by their content, with the same draws in every cell.
             question = self._ask(subject, x, y, None)
             right = torch.ones_like(question.clean.fooled) if question.wrong is None else ~question.wrong
             able = right if self.search.target is None else right & ~question.clean.fooled
-            self.clean[victim] = self.clean.get(victim, 0) + int(right.sum())
-            self._add(CONTROL, victim, question.run(noise, self.key.fold(noise.name)).fooled, able)
+            found: dict[str, Tensor] = {}
+            if isinstance(model.network, HttpVictim) and not bool(able.any()):
+                points, found = {}, dict.fromkeys((CONTROL, *points), ~able)  # nothing to be learnt for its price
+            else:
+                control = question.run(noise, self.key.fold(noise.name))
+                if control.ended is not None:
+                    what, _, cure = control.ended.partition("; ")
+                    raise VictimError(what, remedy=cure)
+                found[CONTROL] = control.fooled
             for source, point in points.items():
                 if self.surrogates.get(source) is model:
                     white = self._ask(subject, x, y, self.attack)
@@ -299,10 +347,16 @@ class _Run:
                 else:
                     fooled = judge(question.problem, point, self.key.fold("judged")).fooled
                     fooled = fooled & question.checked(point)[""].ok.to(fooled.device)
-                self._add(source, victim, fooled, able)
+                found[source] = fooled
+        self.clean[victim] = self.clean.get(victim, 0) + int(right.sum())
+        self.seen[victim] = self.seen.get(victim, 0) + len(x)
+        for source, fooled in found.items():
+            self._add(source, victim, fooled, able)
 
-    def matrix(self, terms: Mapping[str, Any], said: Sequence[str], *, partial: bool) -> TransferMatrix:
-        """The record; ``said``: of the data."""
+    def matrix(
+        self, terms: Mapping[str, Any], said: Sequence[str], asked: Mapping[str, Asked], *, partial: bool
+    ) -> TransferMatrix:
+        """The record; ``said``: of the data; ``asked``: of the victims."""
         cells = tuple(
             Cell(source, victim, count.hits, count.of, source in self.surrogates and self.surrogates[source] is model)
             for source in self.sources
@@ -314,10 +368,28 @@ class _Run:
             for name, count in self.lost.items()
             if count
         )
-        notes = (*notes, *said, *((f"partial: interrupted after {self.examples} examples",) if partial else ()))
+        short = {name: self.seen.get(name, 0) for name in self.victims if self.seen.get(name, 0) < self.examples}
+        why = {name: self.stopped.get(name, "interrupted") for name in short}
+        notes += tuple(
+            f"{name} was shown {count} of {self.examples} examples, the others are undetermined: {why[name]}"
+            for name, count in short.items()
+        )
+        notes += tuple(note for name, one in asked.items() for note in one.notes(name))
+        ended = f"partial: {'ended' if self.stopped else 'interrupted'} after {self.examples} examples"
+        notes = (*notes, *said, *((ended,) if partial else ()))
         versions = {"signstep": VERSION, "torch": torch.__version__}
         return TransferMatrix(
-            self.sources, tuple(self.victims), cells, self.clean, self.examples, terms, notes, versions, partial
+            self.sources,
+            tuple(self.victims),
+            cells,
+            self.clean,
+            self.examples,
+            terms,
+            notes,
+            versions,
+            partial,
+            short,
+            {name: one.spent.plain() for name, one in asked.items() if one.spent is not None},
         )
 
     def _ask(self, subject: Subject, x: Tensor, y: Tensor, attack: Attack | None) -> Question:

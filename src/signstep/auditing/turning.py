@@ -9,6 +9,7 @@ from signstep.auditing.knob import Knob, answered, chosen, pictured, sizes_of, t
 from signstep.auditing.result import Result
 from signstep.errors import SignstepError
 from signstep.model.subject import Subject
+from signstep.model.victims.endpoint import HttpVictim
 
 
 def with_knob(
@@ -19,7 +20,7 @@ def with_knob(
     The audit is done by then: a model that does not answer leaves a note.
     """
     eps = result.terms.get("eps_value")
-    if evidence is None or result.partial:
+    if evidence is None or result.partial or isinstance(subject.predictor.model, HttpVictim):  # whose answers may cost
         return result
     rows_ = evidence.rows()
     if not pictured(evidence.at(0).get("x")) or unfit(result.terms, result.per_example.answers) or eps is None:

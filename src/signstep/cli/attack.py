@@ -2,10 +2,10 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from signstep.cli.first import look_first
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    EndpointOptions,
     MachineOptions,
     ModelOptions,
     SearchOptions,
@@ -27,13 +28,16 @@ from signstep.cli.groups import (
     search_of,
     spread,
 )
+from signstep.cli.requests import shown_once, spent_by, spent_of
 from signstep.cli.terminal import aside, say, told
 from signstep.cli.work import output_folder, progress
-from signstep.domains import IMAGES
+from signstep.domains import IMAGES, Case
+from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
+from signstep.engine.outcome import Outcome
 from signstep.engine.problem import judge
 from signstep.engine.threat import ThreatModel
-from signstep.errors import InputError
+from signstep.errors import InputError, VictimError
 from signstep.export import read_png, write_png
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
@@ -57,6 +61,7 @@ Examples:
 @spread
 def attack(
     model: ModelOptions,
+    endpoint: EndpointOptions,
     data: DataOptions,
     batch: BatchOptions,
     threat: ThreatOptions,
@@ -73,7 +78,7 @@ def attack(
     kind = _format(format_)
     where, quiet = machine.ready(), aside()
     rule = o.rule_of(goal) if goal in o.GOALS else None
-    request = request_of(model, data, batch, threat)
+    request = request_of(model, endpoint, data, batch, threat)
     look_first(request, attacks=[recipe_], search=search, out=(out, (_MARK,)))
     asked = search_of(search, rule=rule, reading=model)
     chosen, key = find_recipe(recipe_), Key(asked.seed)
@@ -89,43 +94,77 @@ def attack(
     single = None if goal in o.GOALS else o.class_of(goal, case.model.classes)
     subject = Subject.of(case.model.to(where), asked)
     chosen = find_recipe(recipe_, oracle=subject.oracle)
-    stopped = False
+    if endpoint.dry_run:
+        shown_once([case.model], case.batches)
+        raise typer.Exit
+    subject.refuse(chosen)
+    job = _Job(case, subject, terms, chosen, key, rule, single)
     with output_folder(out, marks=(_MARK,)) as folder, replaced(folder, _ours) as new:
         say(quiet, *case.said)
         book = _Book(new, kind, terms)
-        try:
-            with progress(quiet, case.total, "attacking") as advance:
-                for x, y in case.batches:
-                    assert isinstance(x, Tensor)
-                    own = _answers(subject, x.to(where), terms, key) if single is not None and y is None else y
-                    # An example of the class that is led to has nowhere to go: it is left out, and counted.
-                    kept = (
-                        torch.arange(len(x), dtype=torch.int64, device="cpu")
-                        if single is None or own is None
-                        else (own.cpu() != single).nonzero().squeeze(1)
-                    )
-                    if len(kept):
-                        with subject.opened():
-                            question = subject.ask(
-                                x[kept].to(where),
-                                None if y is None else y[kept].to(where),
-                                terms,
-                                target=rule if single is None else torch.full_like(kept, single).to(where),
-                                key=key,
-                                attack=chosen,
-                            )
-                            outcome = question.run(chosen, key.fold(chosen.name))
-                            assert isinstance(outcome.x, Tensor)
-                            book.add(question, outcome.x, outcome.answer, outcome.fooled, kept.tolist())
-                    book.seen(len(x), len(x) - len(kept))
-                    advance(book.rows)
-        except KeyboardInterrupt:
-            stopped = True
-        book.close()
-    told((f"PARTIAL (interrupted after {book.rows} inputs): " if stopped else "") + book.summary())
-    say(quiet, f"written: {folder}")
+        with progress(quiet, case.total, "attacking") as advance:
+            stopped = job.done(book, where, advance)
+        book.close(spent_of(case.model.network))
+    told((f"PARTIAL ({stopped}): " if stopped else "") + book.summary())
+    sent = spent_by(case.model.network)
+    say(quiet, *(() if sent is None else (f"sent: {sent}",)), f"written: {folder}")
     if stopped:
         raise typer.Exit(130)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be crafted of each batch."""
+
+    case: Case
+    subject: Subject
+    terms: ThreatModel
+    attack: Attack
+    key: Key
+    rule: o.Rule | None
+    single: int | None
+
+    def done(self, book: "_Book", where: torch.device, advance: Callable[[int], None]) -> str:
+        """Go through the batches; returns why that ended before its time, or nothing.
+
+        Raises:
+            VictimError: an endpoint did not answer to begin with.
+        """
+        try:
+            for x, y in self.case.batches:
+                assert isinstance(x, Tensor)
+                kept = self._kept(x.to(where), y)
+                if len(kept):
+                    labels = None if y is None else y[kept].to(where)
+                    with self.subject.opened():
+                        book.add(*self._crafted(x[kept].to(where), labels), kept.tolist())
+                book.seen(len(x), len(x) - len(kept))
+                advance(book.rows)
+                if book.ended:
+                    return f"ended after {book.rows} inputs: {book.ended}"
+        except KeyboardInterrupt:
+            return f"interrupted after {book.rows} inputs"
+        except VictimError as error:  # before the attack on a batch: those before it stay
+            if getattr(self.case.model.network, "interrupted", False):
+                return f"interrupted after {book.rows} inputs"
+            if not book.rows:
+                raise
+            return f"ended after {book.rows} inputs: {error}"
+        return ""
+
+    def _crafted(self, x: Tensor, y: Tensor | None) -> tuple[Question, Outcome]:
+        single = None if self.single is None else torch.full((len(x),), self.single, dtype=torch.int64, device=x.device)
+        question = self.subject.ask(
+            x, y, self.terms, target=self.rule if single is None else single, key=self.key, attack=self.attack
+        )
+        return question, question.run(self.attack, self.key.fold(self.attack.name))
+
+    def _kept(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """An example of the class that is led to has nowhere to go: it is left out, and counted."""
+        own = _answers(self.subject, x, self.terms, self.key) if self.single is not None and y is None else y
+        if self.single is None or own is None:
+            return torch.arange(len(x), dtype=torch.int64, device="cpu")
+        return (own.cpu() != self.single).nonzero().squeeze(1)
 
 
 def _answers(subject: Subject, x: Tensor, threat: ThreatModel, key: Key) -> Tensor:
@@ -168,17 +207,21 @@ class _Book:
 
     def __init__(self, folder: Path, kind: str, terms: ThreatModel) -> None:
         self.folder, self.kind, self.terms = folder, kind, terms
-        self.rows = self.already = self.found = self.on_disk = self.outside = self.left_out = 0
+        self.rows = self.already = self.found = self.on_disk = self.outside = self.left_out = self.undetermined = 0
+        self.ended = ""
         self._on_grid = True
         self._kept: dict[str, list[np.ndarray]] = {}
 
-    def add(self, question: Question, x: Tensor, answer: Tensor, fooled: Tensor, places: Sequence[int]) -> None:
+    def add(self, question: Question, outcome: Outcome, places: Sequence[int]) -> None:
         """Save a batch and score it again from the files; ``places`` are its rows among the inputs read with it."""
-        already = question.clean.fooled
+        x, answer, fooled, already = outcome.x, outcome.answer, outcome.fooled, question.clean.fooled
+        assert isinstance(x, Tensor)
+        self.ended = outcome.ended or self.ended
+        self.undetermined += int((outcome.undetermined & ~already).sum())
         self.already += int(already.sum())
         self.found += int((fooled & ~already).sum())
         if self.kind == "png":
-            self._png(question, x, answer, places)
+            self._png(question, outcome, places)
         else:
             parts = {"x": x, "x_clean": question.x, "answer": answer, "fooled": fooled, "y": question.problem.aim.y}
             for name, part in parts.items():
@@ -191,8 +234,8 @@ class _Book:
         self.rows += count
         self.left_out += left_out
 
-    def close(self) -> None:
-        """Write what was gathered."""
+    def close(self, requests: dict[str, Any] | None) -> None:
+        """Write what was gathered, and what an endpoint was asked."""
         if self.kind == "npz" and self._kept:
             buffer = io.BytesIO()
             np.savez(buffer, **{name: np.concatenate(parts) for name, parts in self._kept.items()})  # type: ignore[arg-type]
@@ -203,6 +246,8 @@ class _Book:
             "failed_untouched": self.already,
             "fooled": self.found,
             "on_disk": self.on_disk,
+            "undetermined": self.undetermined,
+            **({} if requests is None else {"requests": requests}),
         }
         write_whole(self.folder / _MARK, json.dumps({**figures, "threat": str(self.terms)}, indent=1) + "\n")
 
@@ -210,6 +255,8 @@ class _Book:
         """Both success figures, in words."""
         able = self.rows - self.left_out - self.already
         lines = [f"{self.found} of {able} inputs that did not fail by themselves now do ({self.rows} inputs in all)."]
+        if self.undetermined:
+            lines.append(f"{self.undetermined} are undetermined: the attack could not find out about them.")
         if self.left_out:
             lines.append(f"{self.left_out} were left out: their label is the goal.")
         if self.kind == "png":
@@ -224,7 +271,9 @@ class _Book:
                 )
         return "\n".join(lines)
 
-    def _png(self, question: Question, x: Tensor, answer: Tensor, places: Sequence[int]) -> None:
+    def _png(self, question: Question, outcome: Outcome, places: Sequence[int]) -> None:
+        x, answer = outcome.x, outcome.answer
+        assert isinstance(x, Tensor)
         low, high = self.terms.low, self.terms.high
         assert isinstance(low, float)
         assert isinstance(high, float)
@@ -239,8 +288,11 @@ class _Book:
         ]
         write_png(x, paths, low=low, high=high)
         again = read_png(paths, low=low, high=high).to(x)
-        with torch.no_grad():
-            fooled = judge(question.problem, again, Key(0).fold("disk")).fooled
+        if getattr(question.problem.predictor.model, "levels", None) and torch.equal(again, x):
+            fooled = outcome.fooled  # the file is what the endpoint was sent, and each answer may cost
+        else:
+            with torch.no_grad():
+                fooled = judge(question.problem, again, Key(0).fold("disk")).fooled
         inside = question.checked(again)[""].ok
         self.on_disk += int((fooled & ~question.clean.fooled).sum())
         self.outside += int((~inside).sum())

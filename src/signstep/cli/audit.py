@@ -29,6 +29,7 @@ from signstep.cli.first import look_first, named_attacks, refuse_missing
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    EndpointOptions,
     MachineOptions,
     ModelOptions,
     SearchOptions,
@@ -38,11 +39,13 @@ from signstep.cli.groups import (
     spread,
 )
 from signstep.cli.option_names import words_of
+from signstep.cli.requests import shown_once
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
 from signstep.domains import IMAGES, Case, audit_case
 from signstep.domains import domain as find_domain
 from signstep.domains.image.first_look import WITH_GRADIENTS
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
@@ -77,6 +80,7 @@ Examples:
 def audit(
     context: typer.Context,
     model: ModelOptions,
+    endpoint: EndpointOptions,
     data: DataOptions,
     batch: BatchOptions,
     threat: ThreatOptions,
@@ -151,7 +155,9 @@ def audit(
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
-    request = replace(request_of(model, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ()))
+    request = replace(
+        request_of(model, endpoint, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ())
+    )
     if curve not in ("auto", "none"):
         o.numbers(curve, "curve")
     traced = named_attacks(None if curve_attack == ["none"] else curve_attack)
@@ -167,6 +173,11 @@ def audit(
     case = find_domain(domain).case(replace(request, search=asked))
     if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
         context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
+    if isinstance(case.threat, ThreatModel) and context.params.get("grid") is None:
+        context.params["grid"] = case.threat.grid  # which an endpoint may have decided
+    if endpoint.dry_run:
+        shown_once([case.model], case.batches)
+        raise typer.Exit
     # Batches are planned on the model where it will be.
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
@@ -220,7 +231,7 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
 
 
 _MARKS = ("SHA256SUMS", "result.json")
-_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under")
+_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under", "dry_run")
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
 
@@ -317,7 +328,7 @@ def _curve(
         levels = o.numbers(text, "curve") or False
     if not traced:
         return levels
-    sizes = case.curve if levels is None else levels
+    sizes = (case.curve or True) if levels is None else levels  # of an endpoint none are traced unasked
     if traced == ["none"]:
         return Curve(sizes, ())
     names = [canonical(name) for name in o.attacks_of(traced)]

@@ -22,6 +22,7 @@ from signstep.model.declaration import Model
 from signstep.model.opening import open_model, parse_args, spelled
 from signstep.model.search import Rule, Search
 from signstep.model.twin import Engine
+from signstep.model.victims.address import refuse_secrets
 
 Result = TypeVar("Result")
 
@@ -57,6 +58,15 @@ class ReadingOptions:
 @dataclass(frozen=True)
 class ModelOptions(ReadingOptions, NetworkOptions):
     """What makes the `Model`."""
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """What a model behind an address takes, answers and costs."""
+
+    endpoint: o.Endpoint = None
+    max_requests: o.MaxRequests = None
+    dry_run: o.DryRun = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,7 @@ GROUPS = (
     NetworkOptions,
     ReadingOptions,
     ModelOptions,
+    EndpointOptions,
     DataOptions,
     BatchOptions,
     ThreatOptions,
@@ -190,6 +201,7 @@ def other_model(text: str, reading: ReadingOptions, *, option: str) -> Model:
         InputError: not written so.
         LoadError: it cannot be opened.
     """
+    refuse_secrets(text)
     found = spelled(text)
     if not found.spec:
         raise InputError(
@@ -220,8 +232,11 @@ def request_from(given: Mapping[str, Any], *, search: Search | None = None, sche
     Raises:
         InputError: a text is none of the kind that the option takes.
     """
+    refuse_secrets(str(given.get("model") or ""))
     plain: dict[str, Any] = {name: given[name] for name in _PLAIN if given.get(name) is not None}
-    files: dict[str, Any] = {name: Path(given[name]) for name in ("weights", "classes") if given.get(name) is not None}
+    files: dict[str, Any] = {
+        name: Path(given[name]) for name in ("weights", "classes", "endpoint") if given.get(name) is not None
+    }
     return Request(
         **plain,
         **files,
@@ -241,5 +256,5 @@ def request_from(given: Mapping[str, Any], *, search: Search | None = None, sche
 # Options whose values a request holds as they are.
 _PLAIN = (
     *("model", "trust", "inputs", "outputs", "mode", "task", "tolerance", "data", "split", "label_column", "skip_bad"),
-    *("ignore_label", "max_pixels", "limit", "predicted_labels", "threat", "grid"),
+    *("ignore_label", "max_pixels", "limit", "predicted_labels", "threat", "grid", "max_requests"),
 )

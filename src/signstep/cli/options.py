@@ -23,7 +23,9 @@ GOALS = ("untargeted", "random", "least-likely", "next")
 
 Model = Annotated[
     str | None,
-    typer.Option(help="package.module:factory (the current folder is importable), hf:FOLDER, or a file."),
+    typer.Option(
+        help="package.module:factory (the current folder is importable), hf:FOLDER, https://HOST/PATH, or a file."
+    ),
 ]
 Weights = Annotated[Path | None, typer.Option(help="Weights: .safetensors, or a state dict (.pt, .pth).")]
 ModelArg = Annotated[list[str] | None, typer.Option(help="Argument of the factory, name=value; may be repeated.")]
@@ -76,6 +78,16 @@ Output = Annotated[str | None, typer.Option(help="Key or index of the scores in 
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
 Mode = Annotated[str, typer.Option(help="eval, or keep to leave the model's modes as they are.")]
 Seed = Annotated[int, typer.Option(help="All randomness, together with each example's content.")]
+Endpoint = Annotated[
+    Path | None,
+    typer.Option("--endpoint", help="Of a model https://HOST/PATH: a TOML file that says what it takes and answers."),
+]
+MaxRequests = Annotated[
+    int | None, typer.Option(min=1, help="Of such a model: the most requests that it is sent, repetitions included.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Of such a model: show the first request as it would be sent, and send none.")
+]
 Surrogate = Annotated[
     list[str] | None,
     typer.Option(help="Take gradients from this model instead, MODEL or MODEL@WEIGHTS; the mean over several."),

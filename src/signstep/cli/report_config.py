@@ -33,6 +33,8 @@ LOADED = (
     "model_arg",
     "weights",
     "trust",
+    "endpoint",
+    "max_requests",
     "data",
     "schema",
     "split",
@@ -94,7 +96,18 @@ def report_config(report: Path) -> tuple[ReportConfig, Check | None]:
         return ReportConfig(), Check("configuration", False, f"{CONFIG} is no configuration of an audit: {error}")
 
 
-_WHOLE = ("grid", "seed", "eot", "limit", "save_points", "threads", "tolerance", "ignore_label", "max_pixels")
+_WHOLE = (
+    "grid",
+    "seed",
+    "eot",
+    "limit",
+    "save_points",
+    "threads",
+    "tolerance",
+    "ignore_label",
+    "max_pixels",
+    "max_requests",
+)
 
 
 def _plain(options: Mapping[str, Any]) -> None:
@@ -109,7 +122,7 @@ def _plain(options: Mapping[str, Any]) -> None:
         elif name in _WHOLE:
             # Longer numbers than a machine's cannot even be said.
             fine = type(value) in (int, float) and -(2**63) <= value < 2**63
-        elif name in ("trust", "skip_bad", "predicted_labels"):
+        elif name in ("trust", "skip_bad", "predicted_labels", "dry_run"):
             fine = isinstance(value, bool)
         else:
             fine = isinstance(value, str) or (type(value) in (int, float) and -(2**63) <= value < 2**63)

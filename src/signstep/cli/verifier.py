@@ -31,6 +31,8 @@ from signstep.model.search import Search
 from signstep.verifying import Verifier, verifier_of
 
 _ROWS = 256
+_OF_A_MODEL = ("model_arg", "weights", "trust", "domain", "endpoint", "max_requests")
+_FILES = ("weights", "schema", "classes", "data", "endpoint")
 
 
 def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,14 +55,14 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
         return typed
     mine = {name: value for name, value in settings.defaults.get("audit", {}).items() if name in LOADED}
     if "model" in typed:  # arguments and weights of another model are none of this one's
-        mine = {name: value for name, value in mine.items() if name not in ("model_arg", "weights", "trust", "domain")}
+        mine = {name: value for name, value in mine.items() if name not in _OF_A_MODEL}
     found = {**mine, **typed}
     return {name: value for name, value in found.items() if (name, value) != ("domain", IMAGES.name)}
 
 
 def files_of(options: Mapping[str, Any]) -> dict[str, str | Path]:
     """Of what is to be loaded, the files and folders; "digits" is Signstep's, and "module:name" is found by import."""
-    files = {name: options[name] for name in ("weights", "schema", "classes", "data") if options.get(name) is not None}
+    files = {name: options[name] for name in _FILES if options.get(name) is not None}
     if files.get("data") == "digits" or _is_code(files.get("data")):
         del files["data"]
     model = options.get("model")
@@ -169,7 +171,9 @@ def _of(
         case,
         called=_called(case, result, limit),
         total=total,
-        levels=_levels(stated, case.curve, case.threat),
+        levels=_levels(
+            stated, case.curve or stated.options.get("curve_attack") not in (None, [], ["none"]), case.threat
+        ),
     )
 
 

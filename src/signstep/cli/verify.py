@@ -61,6 +61,8 @@ def verify(
     weights: o.Weights = None,
     model_arg: o.ModelArg = None,
     trust: o.Trust = False,
+    endpoint: o.Endpoint = None,
+    max_requests: o.MaxRequests = None,
     domain: Annotated[
         str | None, typer.Option(help=f"What the inputs are: {', '.join(DOMAINS.own)}, or your own package.module.")
     ] = None,
@@ -101,6 +103,8 @@ def verify(
         "weights": weights,
         "model_arg": model_arg,
         "trust": trust,
+        "endpoint": endpoint,
+        "max_requests": max_requests,
         "domain": domain,
         "schema": schema,
         "data": data,

@@ -16,6 +16,7 @@ from signstep.io.folders import sweep
 from signstep.io.locks import alone_in
 from signstep.messages import Arg
 from signstep.model.declaration import Model
+from signstep.model.victims.address import refuse_secrets
 from signstep.plain import one_line
 
 
@@ -28,6 +29,7 @@ def others_of(given: Sequence[str] | None, reading: ReadingOptions) -> dict[str,
     """
     found: dict[str, Model] = {}
     for text in given or ():
+        refuse_secrets(text)
         name, equals, spec = text.partition("=")
         if not (name and equals and spec.partition("@")[0]):
             raise InputError(

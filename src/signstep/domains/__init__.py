@@ -47,7 +47,7 @@ IMAGES = Domain(
         (
             *("label_column", "split", "resize", "classes", "ignore_label", "max_pixels", "box", "grid", "goal"),
             *("predicted_labels", "task", "tolerance", "loss", "mean", "std", "inputs", "budget", "output", "outputs"),
-            *("mode", "surrogate"),
+            *("mode", "surrogate", "endpoint", "max_requests", "dry_run"),
         )
     ),
 )

@@ -4,8 +4,10 @@ from torch import nn
 
 from signstep.domains.case import Request
 from signstep.errors import InputError
+from signstep.messages import Arg
 from signstep.model.declaration import Model
-from signstep.model.opening import open_model, parse_args
+from signstep.model.opening import is_address, open_model, parse_args
+from signstep.model.victims.address import bare
 
 # Of a declaration, what would have to be heeded.
 _SAID = ("mean", "std", "inputs", "output", "outputs", "task", "mode", "transform")
@@ -19,6 +21,17 @@ def bare_model(request: Request) -> Model:
         LoadError: a file, or code of somebody's own, cannot be used.
     """
     assert request.model is not None
+    if is_address(request.model):
+        raise InputError(
+            f"{bare(request.model)} is an address, which is asked about inputs that are one tensor",
+            remedy=(
+                "drop",
+                Arg("domain"),
+                ", or pass",
+                Arg("model", "module:factory", python="a function"),
+                "that asks it",
+            ),
+        )
     model = open_model(request.model, weights=request.weights, args=parse_args(request.model_args), trust=request.trust)
     said = next((name for name in _SAID if model.says(name)), None)
     if said is not None:

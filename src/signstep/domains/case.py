@@ -55,6 +55,8 @@ class Request:
         limit: the number of examples to use.
         batch_size: examples at a time; None plans them.
         predicted_labels: take the model's own predictions for labels.
+        endpoint: a TOML file that says what a model's address takes and answers.
+        max_requests: that may be sent to it.
         schema: a TOML file that says what the data means and what may change.
         threat: the size of the change, "norm:eps"; None for the schema's own.
         box: the ends of valid inputs, None for no box; not given: those of the data.
@@ -86,6 +88,8 @@ class Request:
     limit: int | None = None
     batch_size: int | None = None
     predicted_labels: bool = False
+    endpoint: Path | None = None
+    max_requests: int | None = None
     schema: Path | None = None
     threat: str | None = None
     box: Box | Literal["of the data"] = "of the data"

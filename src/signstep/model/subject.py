@@ -39,7 +39,7 @@ from signstep.engine.transform import Transform
 from signstep.engine.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.engine.untouched import Mode, RandomnessWatch, guard_of, untouched
 from signstep.engine.verify import Verification, verify
-from signstep.errors import InputError, LabelError, ModelError, ThreatError
+from signstep.errors import GradientError, InputError, LabelError, ModelError, ThreatError
 from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
 from signstep.model.predictor import Kind, Predictor
@@ -47,6 +47,7 @@ from signstep.model.search import Search, Target
 from signstep.model.space import InputSpace
 from signstep.model.twin import Engine, prepared
 from signstep.model.version import weights_version
+from signstep.model.victims.endpoint import HttpVictim
 
 Randomness: TypeAlias = Literal["none", "draws", "state", "own"]
 
@@ -96,6 +97,7 @@ class Question:
 
         ``begin``: allowed points that earlier attacks came to, for attacks that go on from there.
         """
+        refuse_unanswerable(self.problem.predictor, attack)
         needs = getattr(attack, "needs", "gradients")
         if self.form == "labels" and needs in ("scores", "gradients"):
             raise ModelError(
@@ -303,6 +305,15 @@ class Subject:
             return self
         return replace(self, predictor=replace(self.predictor, model=model), engine="exact")
 
+    def refuse(self, attack: Attack) -> None:
+        """See that an endpoint, whose every answer may cost, can give what an attack needs; before it is asked.
+
+        Raises:
+            GradientError: the attack needs gradients.
+            ModelError: it needs scores, and the endpoint is declared to answer with labels.
+        """
+        refuse_unanswerable(self.predictor, attack)
+
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Everything that touches the models happens inside; afterwards they are as before."""
@@ -335,6 +346,8 @@ class Subject:
                 for each model, by a second look at a few rows.
         """
         remarks: list[str] = []
+        if attack is not None:
+            self.refuse(attack)
         attacked, frozen, threats = self._split(self.plain(x, remarks), threat)
         region = region_around(attacked, threats if isinstance(attacked, dict) else threats[""])
         inputs = {**frozen, **attacked} if isinstance(attacked, dict) else attacked
@@ -520,8 +533,10 @@ class Subject:
                 return bool(torch.nan_to_num((first - second).abs()).max() > 1e-5 * scale)
 
             with torch.no_grad():
-                if not differ(rewound=False):
-                    found: Randomness = "none"
+                if isinstance(self.predictor.model, HttpVictim):  # which pays for each look: it was asked just now
+                    found: Randomness = "own" if self.predictor.model.answers_differ() else "none"
+                elif not differ(rewound=False):
+                    found = "none"
                 else:
                     found = "own" if differ(rewound=True) else "state"
             known[self.mode] = (version, found)
@@ -615,6 +630,23 @@ class Subject:
                 remedy=("pass other targets, or", Arg("target", "random"), ", 'least-likely' or 'next'"),
             )
         return Aim(labels, wanted), notes
+
+
+def refuse_unanswerable(predictor: object, attack: Attack) -> None:
+    """See `Subject.refuse`."""
+    victim, needs = getattr(predictor, "model", None), getattr(attack, "needs", "gradients")
+    if not isinstance(predictor, Predictor) or not isinstance(victim, HttpVictim):
+        return
+    if needs == "gradients" and not getattr(getattr(attack, "oracle", None), "sees_victim", True):
+        return  # surrogates lend theirs
+    by_asking = "hop-skip-jump" if predictor.kind == "labels" else "square or hop-skip-jump"
+    remedy = (f"use {by_asking}, which ask for what it has, or pass", Arg("surrogate"))
+    if needs == "gradients":
+        raise GradientError(
+            f"{attack.name} needs gradients, and {victim.address} answers requests alone", remedy=remedy
+        )
+    if needs == "scores" and predictor.kind == "labels":
+        raise ModelError(f"{attack.name} needs scores, and {victim.address} answers with labels alone", remedy=remedy)
 
 
 def _checked(threat: ThreatModel, before: Tensor, after: Tensor) -> Verification:

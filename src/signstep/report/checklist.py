@@ -5,7 +5,7 @@ from typing import Any
 
 from signstep.auditing.record import UPPER_BOUND, AttackResult
 from signstep.auditing.result import Result
-from signstep.auditing.table import asks, claim, clean_word
+from signstep.auditing.table import asks, claim, clean_word, requests_said
 from signstep.report.attacks import strongest, success, targeted
 from signstep.report.numerals import fraction, interval, percent, seconds, share
 
@@ -50,7 +50,7 @@ def checklist(result: Result) -> tuple[Item, ...]:
         Item("Engine", _engine(result)),
         Item("Checks", _checks(result)),
         Item("Completeness", _complete(result)),
-        Item("Cost and device", f"{seconds(result.seconds)} on {terms.get('device', _UNKNOWN)}; {_passes(result)}."),
+        Item("Cost and device", _cost(result)),
         Item("Versions", "; ".join(f"{name} {version}" for name, version in result.versions.items()) + "."),
         Item("SHA-256 of the weights", result.hashes.get("weights", _UNKNOWN)),
         Item("SHA-256 of the data", result.hashes.get("data", _UNKNOWN)),
@@ -105,6 +105,12 @@ def _scale(result: Result) -> str:
 def _box(result: Result) -> str:
     span = result.terms.get("box_span")
     return "" if span is None else f"The range of valid inputs is {span:g} wide."
+
+
+def _cost(result: Result) -> str:
+    asked = result.terms.get("requests")
+    sent = f" Sent to the endpoint: {requests_said(asked)}." if asked else ""
+    return f"{seconds(result.seconds)} on {result.terms.get('device', _UNKNOWN)}; {_passes(result)}.{sent}"
 
 
 def _size(terms: dict[str, Any]) -> str:

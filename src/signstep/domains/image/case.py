@@ -12,6 +12,7 @@ from signstep.data import DataSource, open_data
 from signstep.demo import demo
 from signstep.domains.case import IMAGE, ROWS, Case, Request, no_summary
 from signstep.domains.image.declared import agreed, declared
+from signstep.domains.image.eight_bits import ends_of, gridded, snapped
 from signstep.domains.image.first_look import BY_QUERIES, WITH_GRADIENTS, FirstLook, first_look
 from signstep.engine.arrays import Home
 from signstep.engine.origin import foreign
@@ -20,9 +21,10 @@ from signstep.engine.untouched import untouched
 from signstep.errors import InputError
 from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
-from signstep.model.opening import open_model, parse_args
+from signstep.model.opening import is_address, open_model, parse_args
 from signstep.model.opening.hashing import state_hash
 from signstep.model.opening.sources import code_hash, source_files
+from signstep.model.victims.endpoint import HttpVictim
 from signstep.networks.small import digits_cnn
 
 # Options that say how data and model are to be opened, and so say nothing of the demonstration.
@@ -36,6 +38,8 @@ _OF_FILES = (
     "skip_bad",
     "ignore_label",
     "max_pixels",
+    "endpoint",
+    "max_requests",
 )
 
 
@@ -104,13 +108,29 @@ def opened_model(request: Request, shape: tuple[int, ...] | None = None) -> Mode
 def opened_bare(request: Request, shape: tuple[int, ...] | None = None) -> Model:
     """The same as it comes."""
     assert request.model is not None
+    args = parse_args(request.model_args)
+    if request.max_requests is not None:
+        if not is_address(request.model):
+            raise InputError(
+                Arg("max_requests", request.max_requests),
+                f"bounds what an address is asked, and {request.model} is none",
+                remedy="leave it out",
+            )
+        if "max_requests" in args:
+            raise InputError(
+                Arg("max_requests", request.max_requests),
+                "is given twice",
+                remedy=("keep one of it and", Arg("model_args")),
+            )
+        args["max_requests"] = request.max_requests
     return open_model(
         request.model,
         weights=request.weights,
-        args=parse_args(request.model_args),
+        args=args,
         trust=request.trust,
         mode=request.mode,
         shape=shape,
+        endpoint=request.endpoint,
     )
 
 
@@ -145,10 +165,12 @@ def _demonstration(request: Request) -> Case:
 
 
 def _case(request: Request, model: Model, source: DataSource, *, opening: tuple[str, ...]) -> Case:
+    ends = ends_of([model])
+    request = gridded(request, ends, source.bounds)
     seen = first_look(model, source)
     if not request.predicted_labels:
         _check_classes(model, source, seen)
-    batches = Planned(source, model, planned=request.batch_size is None, labels=not request.predicted_labels)
+    batches = Planned(source, model, planned=request.batch_size is None, labels=not request.predicted_labels, ends=ends)
     asked = not seen.gradients and not request.search.surrogates
     return Case(
         domain=IMAGE,
@@ -158,6 +180,7 @@ def _case(request: Request, model: Model, source: DataSource, *, opening: tuple[
         data=source.description,
         summary=no_summary,
         attacks=BY_QUERIES[seen.labels] if asked else WITH_GRADIENTS,
+        curve=not isinstance(model.network, HttpVictim),  # a run for each size is paid for where it is asked for
         search=request.search,
         opening=(*model.notes, *opening),
         notes=tuple(f"data: {note}" for note in source.notes),
@@ -191,12 +214,14 @@ class Planned:
         model: what takes it.
         planned: whether the size is measured; else it is the source's own.
         labels: whether to hand out the labels; None stands in their place otherwise.
+        ends: of images of 8 bits, which inputs are rounded to, for an endpoint that takes such.
     """
 
     source: DataSource
     model: Model
     planned: bool = True
     labels: bool = True
+    ends: tuple[float, float] | None = None
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -205,7 +230,7 @@ class Planned:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor | None]]:
         for x, y in self.sized() if self.planned else self.source:
-            yield x, y if self.labels else None
+            yield snapped(x, self.ends), y if self.labels else None
 
     def sized(self) -> DataSource:
         """The source in batches of a size that fits: measured on the model where it now is."""
@@ -249,6 +274,7 @@ def _treated(source: DataSource, model: Model) -> str:
     The text is JSON: the arithmetic of the data source in its own words, and the normalisation that is declared.
     """
     space = {name: value for name, value in model.space().describe().items() if name in ("inputs", "mean", "std")}
-    stated = {"data": list(source.treatment), **space}
+    ends = ends_of([model])
+    stated = {"data": list(source.treatment), **space, **({} if ends is None else {"levels": list(ends)})}
     text = json.dumps(stated, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from signstep.errors import InputError
 from signstep.io.files import expanded
-from signstep.messages import Arg, Part
+from signstep.messages import Arg, Blank, Part
+from signstep.model.victims.address import bare, is_loopback
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin")
 # A host with a port, a path or both: api.example.com alone could be anything.
@@ -55,14 +56,14 @@ def advice(spec: str) -> InputError | None:
         )
     if suffix in _FILES and ":" not in spec:
         return InputError(f"{spec} is {_FILES[suffix][0]}", remedy=_FILES[suffix][1:])
-    address = _HOST.fullmatch(spec) is not None and not path.exists()
-    if address or spec.startswith(("http://", "https://")):
-        url = f"https://{spec}" if address else spec
+    if _HOST.fullmatch(spec) is not None and not path.exists():
+        here = is_loopback(re.split("[:/]", spec)[0])
         return InputError(
-            f"{spec} is the address of an endpoint",
+            f"{bare(spec)} is the address of an endpoint, and how it is reached is not said",
             remedy=(
-                f"let a factory return signstep.model.victims.from_http({url!r}), and pass",
-                _spec("module:factory"),
+                "pass",
+                _spec(f"{'http' if here else 'https'}://{bare(spec)}"),
+                Arg("endpoint", Blank("file.toml")),
             ),
         )
     return None

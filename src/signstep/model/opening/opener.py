@@ -26,6 +26,7 @@ class Wanted:
         trust: whether files may be loaded that can run code.
         mode: "eval", or "keep" to leave modules in the mode that they come in.
         shape: of one input of the data, where that is known.
+        endpoint: what an address takes and answers: a file, or what it would say.
     """
 
     spec: str
@@ -35,6 +36,7 @@ class Wanted:
     trust: bool = False
     mode: Mode = "eval"
     shape: Shape = None
+    endpoint: str | Path | Mapping[str, Any] | None = None
 
     @property
     def path(self) -> Path:

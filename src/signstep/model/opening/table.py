@@ -12,20 +12,22 @@ from signstep.engine.untouched import Mode
 from signstep.errors import InputError
 from signstep.importing import is_spec, split
 from signstep.io.files import expanded
-from signstep.messages import Arg
+from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
+from signstep.model.opening import endpoint as address
 from signstep.model.opening import estimators, exported, factory, huggingface, onnx_file, vision
 from signstep.model.opening.advice import advice
 from signstep.model.opening.hashing import state_hash
 from signstep.model.opening.opener import SPELLING, Opener, Wanted, row_of
 from signstep.model.opening.weights import refuse_non_finite
 from signstep.model.shapes import Shape, checked_shape, refuse_shape
+from signstep.model.victims.address import Address
 from signstep.registry import Registry
 
 _FACTORY = factory.ROW
 _ROWS = (
     *(_FACTORY, huggingface.ROW, vision.TORCHVISION, vision.TIMM),
-    *(exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE),
+    *(exported.ROW, onnx_file.ROW, estimators.SKOPS, estimators.PICKLE, address.ROW),
 )
 
 OPENERS: Registry[Opener] = Registry(
@@ -46,6 +48,7 @@ def open_model(
     trust: bool = False,
     mode: Mode = "eval",
     shape: Shape = None,
+    endpoint: str | Path | Mapping[str, Any] | None = None,
 ) -> Model:
     """Open a model by its name or path: what ``--model`` takes, and what every verb takes.
 
@@ -60,6 +63,7 @@ def open_model(
         mode: "keep" leaves every submodule in the mode that it comes in, instead of evaluation mode.
         shape: of one input of the data to come, where that is known: what a file leaves open is tried with it, and a
             model that takes another is refused here.
+        endpoint: of an address: a TOML file that says what it takes and answers, or the same as a mapping.
 
     Returns:
         An `ss.Model`, with its name, hashes and notes; ``.network`` is what is called in the end.
@@ -90,13 +94,26 @@ def open_model(
         raise InputError(
             f"{spec} names no model", remedy=f"write {', '.join(one.example for one in OPENERS.own.values())}"
         )
+    if row is address.ROW:
+        Address.of(spec)  # before its spelling is repeated in a message
+    elif endpoint is not None:
+        raise InputError(
+            Arg("endpoint", _named(endpoint)),
+            f"describes an address, and {spec} is none",
+            remedy=("leave it out, or pass", Arg("model", Blank("https://HOST/PATH"), python="'https://HOST/PATH'")),
+        )
     file = None if weights is None else expanded(weights)
-    wanted = Wanted(spec, row.rest(spec) or spec, file, dict(args or {}), trust, mode, checked_shape(shape))
+    wanted = Wanted(spec, row.rest(spec) or spec, file, dict(args or {}), trust, mode, checked_shape(shape), endpoint)
     row.refuse(wanted)
     model = row.opens(wanted)
     if shape is not None:
         refuse_shape(model.shape, checked_shape(shape) or ())
     return _ready(model, mode, weights or spec) if isinstance(model.network, nn.Module) else model
+
+
+def _named(endpoint: str | Path | Mapping[str, Any]) -> object:
+    """A file by its name; what a mapping says may be secret."""
+    return "{...}" if isinstance(endpoint, Mapping) else endpoint
 
 
 def _ready(model: Model, mode: Mode, origin: str | Path) -> Model:
@@ -132,10 +149,17 @@ def opener_of(spec: str) -> Opener | None:
     return next((row for row in OPENERS.values() if row.rest(spec) is not None), None)
 
 
+def is_address(spec: str) -> bool:
+    """Whether a spelling is an address, which is asked."""
+    return opener_of(spec) is address.ROW
+
+
 def path_of(spec: str) -> Path | None:
     """The file or folder that a spelling reads; None for what is found by import, or on a hub."""
     row = opener_of(spec)
     if row is None:
         return None if ":" in spec else expanded(spec)
+    if row is address.ROW:
+        return None
     path = None if row is _FACTORY else expanded(row.rest(spec) or spec)
     return path if path is None or row.suffixes or path.exists() else None

@@ -1,26 +1,31 @@
-"""A model behind an HTTP endpoint: batched, retried, bounded, and honest when it falls silent."""
+"""A model behind an HTTP endpoint: batched, paced, bounded, and honest when it falls silent."""
 
+import hashlib
 import json
-import time
-import urllib.error
-import urllib.request
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from http.client import HTTPException
+from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from signstep.errors import InputError, ModelError, VictimError
+from signstep.errors import GradientError, InputError, ModelError
 from signstep.io.documents import json_value
 from signstep.messages import Arg
+from signstep.model.victims.address import Address
 from signstep.model.victims.arrays import Array, ArrayVictim
+from signstep.model.victims.described import Description
+from signstep.model.victims.encoding import plain_bytes
+from signstep.model.victims.exchange import Exchange, Unreadable
+from signstep.model.victims.pace import Clock, Limits, Spent
 
 Encode = Callable[[Array], bytes]
 Decode = Callable[[bytes], Any]
 
-_LONGEST = 2**28  # bytes of an answer
-_LATER = (408, 425, 429)  # the server asks to come again; so do all 5xx
+_KEPT = 2**25  # bytes of answers that are remembered, to see whether the endpoint changes its mind
+_CLOSE = 1e-5  # relative, of two answers that are the same
 
 
 class HttpVictim:
@@ -30,87 +35,150 @@ class HttpVictim:
     again.
 
     Attributes:
-        requests: HTTP requests sent so far, repeated ones included.
-        dead: why it has given up, or None.
+        batch: inputs of a request at most.
+        levels: steps on which the endpoint sees an input, 255 for images of 8 bits; None where it sees the numbers.
+        ends: what the first and the last of them stand for.
+        described: the description it was made from, or None.
     """
 
     gradients: ClassVar[bool] = False
 
     def __init__(
         self,
-        url: str,
-        *,
-        encode: Encode,
-        decode: Decode,
+        exchange: Exchange,
+        encode: Callable[[Array], tuple[bytes, str]],
+        decode: Callable[[bytes, int], Array],
         batch: int,
-        timeout: float,
-        retries: int,
-        backoff: float,
-        max_requests: int | None,
-        headers: Mapping[str, str],
+        *,
+        levels: int | None = None,
+        ends: tuple[float, float] = (0.0, 1.0),
+        described: Description | None = None,
     ) -> None:
-        self._url, self._encode, self._decode, self._headers = url, encode, decode, dict(headers)
-        self._timeout, self._retries, self._backoff, self._most = timeout, retries, backoff, max_requests
+        self._exchange, self._encode, self._decode = exchange, encode, decode
+        self.batch, self.levels, self.ends, self.described = batch, levels, ends, described
         self._arrays = ArrayVictim(self._ask, batch)
-        self.requests = 0
-        self.dead: str | None = None
+        self._said: OrderedDict[bytes, Array] = OrderedDict()
+        self._size = self._contradictions = 0
+        self._opening: Array | None = None
+
+    @classmethod
+    def of(cls, address: Address, described: Description, clock: Clock | None = None) -> "HttpVictim":
+        """The endpoint of a description."""
+        exchange = Exchange(
+            address,
+            described.limits,
+            method=described.method,
+            headers={"Accept": "application/json", "User-Agent": "signstep", **described.headers},
+            query=described.query,
+            secrets=described.secrets,
+            clock=clock,
+        )
+        encoding = described.encoding
+        return cls(
+            exchange,
+            encoding,
+            described.answers,
+            described.batch,
+            levels=encoding.levels,
+            ends=encoding.ends,
+            described=described,
+        )
+
+    @property
+    def exchange(self) -> Exchange:
+        """What sends requests."""
+        return self._exchange
+
+    @property
+    def address(self) -> str:
+        """Its address, without anything secret."""
+        return self._exchange.address.url
+
+    @property
+    def requests(self) -> int:
+        """HTTP requests sent so far, repeated ones included."""
+        return self._exchange.pace.requests
+
+    @property
+    def dead(self) -> str | None:
+        """Why it has given up, or None."""
+        return None if self._exchange.dead is None else str(self._exchange.dead)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it has given up because somebody interrupted it."""
+        return self._exchange.interrupted
+
+    def spent(self) -> Spent:
+        """What has been asked so far."""
+        pace, limits = self._exchange.pace, self._exchange.limits
+        cost = None if limits.price is None else round(pace.requests * limits.price, 9)
+        return Spent(
+            pace.requests, pace.retries, pace.waited, limits.max_requests, cost, limits.currency, self._contradictions
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """Scores (R, classes) or labels (R,) of a batch, in as many requests as its size needs.
 
         Raises:
+            GradientError: the answer is to be differentiated; nothing was sent.
             VictimError: the endpoint did not answer usefully, however often it was asked, or may not be asked again.
         """
+        if x.requires_grad and torch.is_grad_enabled():
+            raise GradientError(
+                f"{self.address} is asked and not differentiated: it has no gradients",
+                remedy=("use square, nes or hop-skip-jump, which only ask, or pass", Arg("surrogate")),
+            )
+        self._exchange.afford(ceil(len(x) / self.batch))
+        self._opening = None
         return self._arrays(x)
+
+    def answers_differ(self) -> bool:
+        """Whether it answers the first inputs of the last call otherwise when it is asked once more: one request.
+
+        Raises:
+            VictimError: see `__call__`.
+        """
+        if self._opening is None:
+            return False
+        before = self._contradictions
+        known = hashlib.sha256(self._encode(self._opening)[0]).digest() in self._said
+        first = self._ask(self._opening)
+        return self._contradictions > before if known else not _alike(first, self._ask(self._opening))
 
     def revive(self) -> None:
         """Ask the endpoint again after it had been given up; the bound on requests stays."""
-        self.dead = None
+        self._exchange.revive()
 
     def _ask(self, part: Array) -> Array:
-        if self.dead is not None:
-            raise VictimError(self.dead)
-        body, reason = self._encode(part), ""
-        for attempt in range(self._retries + 1):
-            if self._most is not None and self.requests >= self._most:
-                raise self._gone(f"{self._url} was asked {self.requests} times, as often as max_requests allows")
-            if attempt:
-                time.sleep(self._backoff * 2 ** (attempt - 1))
-            try:
-                return self._once(body, len(part))
-            except _TryAgain as error:
-                reason = str(error)
-        raise self._gone(f"{self._url} did not answer in {self._retries + 1} attempts; the last one: {reason}")
-
-    def _once(self, body: bytes, rows: int) -> Array:
-        self.requests += 1
-        request = urllib.request.Request(self._url, body, self._headers, method="POST")
-        try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as reply:
-                raw = reply.read(_LONGEST)
-        except urllib.error.HTTPError as error:
-            said = f"HTTP {error.code} {error.reason}"
-            if error.code >= 500 or error.code in _LATER:
-                raise _TryAgain(said) from error
-            words = error.read(200).decode(errors="replace")
-            raise self._gone(f"{self._url} refused the request: {said}: {words}") from error
-        except (OSError, HTTPException) as error:
-            raise _TryAgain(f"{type(error).__name__}: {error}") from error
-        try:
-            answer = np.asarray(self._decode(raw))
-        except (ValueError, KeyError, TypeError, ModelError) as error:
-            raise _TryAgain(f"an answer that decode= cannot read ({error!r}): {raw[:80]!r}") from error
-        if answer.shape[:1] != (rows,) or answer.dtype.kind not in "fiub":
-            raise _TryAgain(f"an answer of shape {answer.shape} and type {answer.dtype} to {rows} inputs")
+        body, kind = self._encode(part)
+        if self._opening is None:
+            self._opening = part.copy()
+        answer = self._exchange.ask(body, kind, lambda raw: self._decode(raw, len(part)))
+        self._remember(body, answer)
         return answer
 
-    def _gone(self, reason: str) -> VictimError:
-        self.dead = reason
-        return VictimError(reason)
+    def _remember(self, body: bytes, answer: Array) -> None:
+        """Count an answer that differs from an earlier one to the same question."""
+        question = hashlib.sha256(body).digest()
+        before = self._said.get(question)
+        if before is not None:
+            self._contradictions += not _alike(before, answer)
+            return
+        self._said[question] = answer
+        self._size += answer.nbytes
+        while self._size > _KEPT and len(self._said) > 1:
+            self._size -= self._said.popitem(last=False)[1].nbytes
 
 
-class _TryAgain(Exception):  # noqa: N818
-    """One request came to nothing; another one may not."""
+def _alike(one: Array, other: Array) -> bool:
+    """Whether two answers are the same, but for rounding."""
+    if one.shape != other.shape or one.dtype.kind != other.dtype.kind:
+        return False
+    if one.dtype.kind != "f":
+        return bool((one == other).all())
+    scale = max(float(np.nan_to_num(np.abs(one), posinf=0.0).max(initial=0.0)), 1e-6)
+    return bool(np.nan_to_num(np.abs(one - other)).max(initial=0.0) <= _CLOSE * scale)
 
 
 def from_http(
@@ -128,48 +196,34 @@ def from_http(
     """A model behind an HTTP endpoint that answers POST requests.
 
     The default request is ``{"inputs": [[...], ...]}`` in JSON, the default answer ``{"scores": [[...], ...]}`` with a
-    list for each input, or ``{"labels": [...]}`` with whole numbers.
+    list for each input, or ``{"labels": [...]}`` with whole numbers. Whatever else is said of an endpoint, a file says:
+    ``ss.open(url, endpoint="victim.toml")``.
 
-    A request that times out, is refused a connection, gets HTTP 408, 425, 429 or 5xx, or an unreadable answer, is
-    repeated ``retries`` times, after backoff, 2 backoff, 4 backoff, ... seconds. Any other status ends it at once.
+    A request that times out, or gets HTTP 408, 425, 429 or 5xx, is repeated ``retries`` times, after waits that begin
+    with ``backoff`` and double, or as long as ``Retry-After`` asks for. So is an unreadable answer after one that could
+    be read. Any other status, a redirect, and an unreadable first answer end it at once.
 
     Args:
-        url: http or https.
+        url: https, or http on this machine; with neither password nor query.
         encode: from inputs (R, ...) to the body of a request.
         decode: from the body of an answer to scores (R, classes) or whole-number labels (R,).
         batch: inputs of a request at most.
-        timeout: seconds that a connection may stay silent.
+        timeout: seconds that a request may take.
         retries: how often a failed request is repeated.
-        backoff: seconds before the first repetition.
+        backoff: seconds before the first repetition, at most.
         max_requests: requests that may be sent in all, repetitions included; None for no bound.
-        headers: of every request, beside or instead of the content type.
+        headers: of every request; what they hold is shown nowhere.
 
     Raises:
-        InputError: a number out of range, or not an http address.
+        InputError: a number out of range, or not an address that can be asked.
     """
-    if not url.startswith(("http://", "https://")):
-        raise InputError(Arg("url", url), remedy="pass an address that begins with http:// or https://")
-    if batch < 1 or retries < 0 or not timeout > 0 or backoff < 0:
-        raise InputError(
-            Arg("batch", batch),
-            Arg("timeout", timeout),
-            Arg("retries", retries),
-            Arg("backoff", backoff),
-            remedy="pass batch >= 1, timeout > 0, retries >= 0 and backoff >= 0",
-        )
-    if max_requests is not None and max_requests < 1:
-        raise InputError(Arg("max_requests", max_requests), remedy="pass at least 1, or None for no bound")
-    return HttpVictim(
-        url,
-        encode=encode or _to_json,
-        decode=decode or _from_json,
-        batch=batch,
-        timeout=timeout,
-        retries=retries,
-        backoff=backoff,
-        max_requests=max_requests,
-        headers={"Content-Type": "application/json", **(headers or {})},
-    )
+    address = Address.of(url)
+    if batch < 1:
+        raise InputError(Arg("batch", batch), remedy="pass how many inputs go at once, at least 1")
+    limits = Limits(timeout=timeout, retries=retries, backoff=backoff, max_requests=max_requests)
+    given = dict(headers or {})
+    exchange = Exchange(address, limits, headers=given, secrets=tuple(given.values()))
+    return HttpVictim(exchange, plain_bytes(encode or _to_json), _checked(decode or _from_json), batch)
 
 
 def _to_json(inputs: Array) -> bytes:
@@ -177,7 +231,23 @@ def _to_json(inputs: Array) -> bytes:
 
 
 def _from_json(body: bytes) -> Array:
-    answer = json_value(body, "the answer", _LONGEST)
+    answer = json_value(body, "it")
     if "scores" in answer:
         return np.asarray(answer["scores"], dtype=np.float64)
     return np.asarray(answer["labels"], dtype=np.int64)
+
+
+def _checked(decode: Decode) -> Callable[[bytes, int], Array]:
+    """What it returns has a row for each input, or is no answer."""
+
+    def read(body: bytes, rows: int) -> Array:
+        cure = "let the endpoint answer {'scores': [...]} or {'labels': [...]}, or pass decode= that reads what it says"
+        try:
+            answer = np.asarray(decode(body))
+        except (ValueError, KeyError, TypeError, ModelError) as error:
+            raise Unreadable(f"cannot be read by decode= ({error!r}): {body[:80]!r}", remedy=cure) from error
+        if answer.shape[:1] != (rows,) or answer.dtype.kind not in "fiub":
+            raise Unreadable(f"has the shape {answer.shape} and type {answer.dtype} for {rows} inputs", remedy=cure)
+        return answer
+
+    return read
