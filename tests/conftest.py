@@ -192,7 +192,7 @@ def no_global_seed() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For tests/verify: a folder with a model and data, and in it two honest reports, "honest" and "climbed"."""
+    """For tests/verify: a folder with a model and data, and in it honest reports: "honest", "climbed", "proved"."""
     from forger import ATTACKS, IMAGES, OWN, RUNGS, audited, workplace
 
     folder = workplace(tmp_path_factory.mktemp("workplace"))
@@ -201,6 +201,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         audited(folder / "honest", *OWN, "--attack", ATTACKS)
         audited(folder / "climbed", *IMAGES, "--ladder", RUNGS)
+        audited(folder / "proved", *IMAGES, "--ladder", RUNGS, "--bounds", "crown")
     finally:
         os.chdir(before)
         sys.modules.pop("forgednets", None)
@@ -225,3 +226,13 @@ def climbed(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "F
     monkeypatch.chdir(honest)
     monkeypatch.delitem(sys.modules, "forgednets", raising=False)
     return Forged.of(honest / "climbed", tmp_path / "climbed")
+
+
+@pytest.fixture
+def proved(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Forged":
+    """The same of a ladder that meets what is not proved."""
+    from forger import Forged
+
+    monkeypatch.chdir(honest)
+    monkeypatch.delitem(sys.modules, "forgednets", raising=False)
+    return Forged.of(honest / "proved", tmp_path / "proved")

@@ -33,10 +33,10 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from signstep.data.images import Picture, read_images
+from signstep.domains.language.tokenizers import WordTokenizer
 from signstep.domains.multimodal.boxes import CELLS, FEATURES, SIZE, BoxesNet
 from signstep.domains.multimodal.choices import ids_of
 from signstep.domains.multimodal.fusion import FOLDER, nlvr_network
-from signstep.domains.multimodal.tokens import WordTokenizer
 
 LENGTH, MOST = 24, 7
 SIZES = (10, 20, 30)

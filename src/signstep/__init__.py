@@ -9,6 +9,7 @@ from signstep import _start  # noqa: F401 - first of all
 from signstep.api import attack, fgsm
 from signstep.attacks.bpda import bpda
 from signstep.attacks.recipes import RECIPES, recipe
+from signstep.auditing.bracket import Bounds
 from signstep.auditing.compare import compare
 from signstep.auditing.matrix import TransferMatrix
 from signstep.auditing.merge import merge
@@ -47,6 +48,7 @@ __all__ = [
     "RECIPES",
     "Attack",
     "Binary",
+    "Bounds",
     "Curve",
     "Custom",
     "Diagnosis",

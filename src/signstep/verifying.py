@@ -21,6 +21,7 @@ from signstep.auditing.reading import LARGEST, not_a_result, parse
 from signstep.auditing.reattack import attacked_again
 from signstep.auditing.record import SCHEMA
 from signstep.auditing.recount import recount
+from signstep.auditing.reproved import proved_again
 from signstep.auditing.result import Result
 from signstep.auditing.run import terms_of
 from signstep.auditing.signature import signed
@@ -299,11 +300,20 @@ def of_record(result: Result, points: Mapping[str, Tensor], own: Verifier | None
         attempted("passes", plans.passes, result, attacks),
         attempted("points", rescore.saved, result, points),
     ]
+    if result.terms.get("bounds") is not None or result.per_example.bounds:
+        checks.append(attempted("bounds", _unproved, result))
     if all(check.holds for check in checks if check.name == "points"):
         checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
         if result.knob is not None:
             checks.append(attempted("knob", knob_check, result, points))
     return checks
+
+
+def _unproved(result: Result) -> Check:
+    """What the record alone tells of its bounds."""
+    if result.contradictions:
+        return Check("bounds", False, f"examples {list(result.contradictions[:5])} are proved, and a point fools them")
+    return Check("bounds", True, "not proved again: that needs the model and the data", complete=False)
 
 
 def of_model(
@@ -315,7 +325,8 @@ def of_model(
     yield threat(result, own)
     if own.of_schema:
         yield domain_terms(result, own, own.case)
-    kept = list(own.batches) if again else own.batches
+    bounded = result.terms.get("bounds") is not None
+    kept = list(own.batches) if again or bounded else own.batches
     declared = own.case.model
     task, model = declared.task, declared.network
     with untouched(model, mode=declared.mode), torch.no_grad():
@@ -336,6 +347,15 @@ def of_model(
         yield attempted("answers", rescore.answers, result, points, own.predictor, task)
         if result.knob is not None:
             yield attempted("knob", knob_check, result, points, own.predictor, task)
+    if bounded:
+        yield proved_again(
+            result,
+            kept,
+            model=declared,
+            threat=own.case.threat,
+            search=own.case.search,
+            device=device,
+        )
     if again:
         yield attacked_again(
             result,

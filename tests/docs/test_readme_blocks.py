@@ -27,6 +27,8 @@ from signstep.auditing.ladder import LADDERS, Ladder
 from signstep.auditing.table import table
 from signstep.cli.candidates import named
 from signstep.data.digits import digits
+from signstep.domains.text.embedding import asked_for
+from signstep.domains.text.schema import Schema, with_threat
 from signstep.engine.threat import parse_threat
 from signstep.train import Settings, training_recipe
 from signstep.train.variants import variant
@@ -143,7 +145,9 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
         if options[word].is_flag:
             continue
         value = next(rest)
-        if word == "--threat":
+        if word == "--threat" and "--domain text" in " ".join(words):
+            assert asked_for(value) or with_threat(Schema(), value)
+        elif word == "--threat":
             parse_threat(value)
         if word == "--recipe" and words[0] == "train":
             assert training_recipe(value)

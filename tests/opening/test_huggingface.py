@@ -291,7 +291,7 @@ def test_a_partial_or_damaged_folder_is_one_sentence(name: str, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("architecture", "said"),
     [
-        ("BertForSequenceClassification", "which reads text; pass the domain multimodal"),
+        ("BertForSequenceClassification", "which reads text; pass the domain text and a table"),
         ("CLIPModel", "which reads images with text; pass the domain multimodal"),
         ("DetrForObjectDetection", "which finds objects; pass a factory"),
         ("SegformerForSemanticSegmentation", "which labels pixels; pass a factory"),

@@ -82,7 +82,7 @@ def changed(record: dict[str, Any], place: tuple[Any, ...], value: Any) -> dict[
     return made
 
 
-@pytest.mark.parametrize("kind", ["forged", "climbed"])
+@pytest.mark.parametrize("kind", ["forged", "climbed", "proved"])
 def test_a_changed_field_is_found_or_printed(
     kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from signstep.auditing.result import Result
+from signstep.certify.methods import OPEN
 from signstep.engine.statistics import mcnemar
 from signstep.errors import InputError
 from signstep.plain import one_line
@@ -24,6 +25,8 @@ class Comparison:
         clean_lost: examples in common that were right untouched before and no longer are.
         clean_won: the other way round.
         clean_p_value: as ``p_value``, of the answers to untouched examples.
+        certified_before: examples in common that were proved before; None where no bounds were taken.
+        certified_after: those that are proved now, likewise.
     """
 
     examples: int
@@ -36,6 +39,8 @@ class Comparison:
     clean_lost: int = 0
     clean_won: int = 0
     clean_p_value: float = 1.0
+    certified_before: int | None = None
+    certified_after: int | None = None
 
     def worse(self, level: float = 0.05) -> bool:
         """Whether fewer examples hold than before, by more than chance at this level."""
@@ -48,6 +53,8 @@ class Comparison:
             f"Against the baseline: robust {share}; {len(self.lost)} examples lost, {len(self.won)} won: {word} "
             f"(exact McNemar, p = {self.p_value:.3g})."
         )
+        if self.certified_before is not None and self.certified_after is not None:
+            text += f" Proved: {self.certified_before} -> {self.certified_after}."
         return "\n".join(map(one_line, [text, *(f"Note: {note}." for note in self.notes)]))
 
 
@@ -92,6 +99,8 @@ def compare(before: Result, after: Result) -> Comparison:
         clean_lost=spoilt,
         clean_won=mended,
         clean_p_value=mcnemar(spoilt, mended),
+        certified_before=_proved(before, common),
+        certified_after=_proved(after, common),
     )
 
 
@@ -109,6 +118,15 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         so_far = max(so_far, min(1.0, (len(p_values) - rank) * p_values[place]))
         adjusted[place] = so_far
     return tuple(adjusted)
+
+
+def _proved(result: Result, common: Sequence[str]) -> int | None:
+    """How many of the examples in common are proved; None where no bounds were taken."""
+    letters = result.per_example.bounds
+    if not letters:
+        return None
+    found = _by_id(result, "".join(OPEN if letter == OPEN else "p" for letter in letters), "p")
+    return sum(found[identity] for identity in common)
 
 
 def _by_id(result: Result, letters: str, good: str) -> dict[str, bool]:

@@ -150,6 +150,7 @@ def climb(
     key: Key,
     tally: Tally,
     aside: dict[str, str] | None = None,
+    spared: Tensor | None = None,
 ) -> None:
     """Run each rung on the examples that are right and that no rung before it has fooled.
 
@@ -164,6 +165,7 @@ def climb(
         tally: counts.
         aside: of presets, rungs that are not run, with the reason; a rung that cannot be run on this task or model
             joins them. None lets the error of such a rung pass.
+        spared: rows (R,) that need no attack, since they are proved; None for none.
 
     Raises:
         InputError, ModelError: a rung cannot be run, and ``aside`` is None.
@@ -172,6 +174,7 @@ def climb(
     aside_, allowed = ({}, False) if aside is None else (aside, True)
     failed = question.clean.fooled if question.wrong is None else question.wrong | question.clean.fooled
     untouched = nearness(question.clean)
+    failed = failed if spared is None else failed | spared
     standing, best, near = ~failed, question.x, torch.full_like(untouched, -torch.inf)
     for place, (name, rung, attack) in enumerate(rungs):
         meant = (

@@ -225,6 +225,7 @@ def _woven_examples(shards: Sequence[Result]) -> Examples:
             }
             for other, there in first.transfers.items()
         },
+        bounds=letters(lambda part: part.bounds),
     )
 
 

@@ -11,6 +11,7 @@ from signstep.auditing.record import NOT_RUN, AttackResult
 from signstep.auditing.result import Result
 from signstep.auditing.run import rung_names
 from signstep.auditing.tally import Facts
+from signstep.certify.methods import OPEN
 from signstep.engine.eot import Eot
 from signstep.engine.oracles import Autograd
 from signstep.engine.passes import Setting
@@ -92,8 +93,8 @@ def _left_out(result: Result, entry: AttackResult) -> bool:
     before = [part.name for part in result.attacks]
     columns = [result.per_example.verdicts[name] for name in before[: before.index(entry.name)]]
     return any(
-        clean == "r" and all(column[row] != "f" for column in columns)
-        for row, clean in enumerate(result.per_example.clean)
+        clean == "r" and spared == OPEN and all(column[row] != "f" for column in columns)
+        for row, (clean, spared) in enumerate(zip(result.per_example.clean, result.spared, strict=True))
     )
 
 

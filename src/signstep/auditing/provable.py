@@ -173,6 +173,7 @@ FIELDS: dict[str, Row] = {
         "per_example.passes.*[]",
     ),
     **_rows("unprovable", UNPROVABLE, "the other models are not here", "per_example.transfers.*.*"),
+    **_rows("re-scored", "bounds", "proved again, by the methods that are stated", "per_example.bounds"),
     # Terms.
     **_rows(
         "recomputed",
@@ -214,6 +215,9 @@ FIELDS: dict[str, Row] = {
     **_rows("unprovable", UNPROVABLE, "where it ran", "terms.device"),
     **_rows("unprovable", UNPROVABLE, "examples that had no label; the rest is there in its order", "terms.left_out"),
     **_rows("unprovable", UNPROVABLE, "what an endpoint was asked; within its bound", "terms.requests"),
+    **_rows(
+        "unprovable", UNPROVABLE, "how far proofs were tried; of what is proved each is proved again", "terms.bounds"
+    ),
     **_rows("unprovable", UNPROVABLE, "the author's look at other input spaces", f"terms.{TERM}"),
     **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from signstep.auditing.bracket import Bounds
 from signstep.auditing.checks import Check
 from signstep.auditing.ladder import LADDERS
 from signstep.auditing.result import Result
@@ -102,7 +103,7 @@ def attacked_again(
                     eot=result.terms.get("eot", 1),
                     seed=result.terms.get("seed", 0),
                 ),
-                run=Run(device=device),
+                run=Run(device=device, bounds=Bounds.of_terms(result.terms)),
             )
     except NotTypedError as error:
         return Check("again", True, f"nothing was attacked: {error}", complete=False)

@@ -11,6 +11,7 @@ from typing import Any
 from signstep.auditing.gates import Gate
 from signstep.auditing.knob import Knob
 from signstep.auditing.sections import Section
+from signstep.certify.methods import OPEN, TITLES
 from signstep.engine.statistics import wilson
 
 SCHEMA = 4
@@ -117,7 +118,9 @@ class Examples:
     By attack: ``passes``, the forward passes spent; ``distances``, the length of the change where it fooled, else None;
     ``nearest``, of attacks that look for the smallest change, the length of the nearest point that fools, None where
     none was found. By other model and then by "clean" and by attack, ``transfers`` has letters: r the other model is
-    right there, w wrong, - not run.
+    right there, w wrong, - not run. ``bounds`` has a letter for each example where bounds were taken, else none: what
+    proved that no allowed point is answered otherwise, i intervals, b CROWN-IBP, c CROWN, a alpha-CROWN, e exact
+    search; - where nothing did.
     """
 
     ids: tuple[str, ...]
@@ -130,6 +133,7 @@ class Examples:
     distances: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     nearest: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     transfers: dict[str, dict[str, str]] = field(default_factory=dict)
+    bounds: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,57 @@ class Record:
     def robust_accuracy(self) -> float:
         """Share of *all* examples that were right and survived every attack: an upper bound on the truth."""
         return self.held / self.examples if self.examples else math.nan
+
+    @property
+    def certified(self) -> int | None:
+        """Examples that are proved: no allowed change alters their answer. None where no bounds were taken."""
+        letters = self.per_example.bounds
+        return len(letters) - letters.count(OPEN) if letters else None
+
+    @property
+    def certified_accuracy(self) -> float | None:
+        """Share of all examples that are proved: a lower bound on the truth. None where no bounds were taken."""
+        return None if self.certified is None else self.certified / self.examples
+
+    @property
+    def open(self) -> int | None:
+        """Right examples that were neither fooled nor proved; None where no bounds were taken."""
+        rows = zip(self.per_example.bounds, self.worst_case, strict=False) if self.per_example.bounds else None
+        return None if rows is None else sum(letter == OPEN and worst in "hu" for letter, worst in rows)
+
+    @property
+    def bracket(self) -> str:
+        """Both ends of robust accuracy in one line; "" where no bounds were taken."""
+        if self.certified_accuracy is None:
+            return ""
+        method = TITLES.get(str(self._bounds.get("method")), "bounds")
+        above = (self.held + self.undetermined) / self.examples
+        return (
+            f"robust accuracy in [{100 * self.certified_accuracy:.1f} % ({method}), {100 * above:.1f} % "
+            f"({self.ladder or 'attacks'})]; {self.open} of {self.examples} open"
+        )
+
+    @property
+    def contradictions(self) -> tuple[int, ...]:
+        """Examples that are proved and that a verified point fools all the same: one of the two is wrong."""
+        if not self.per_example.bounds:
+            return ()
+        rows = zip(self.per_example.bounds, self.worst_case, strict=False)
+        return tuple(row for row, (letter, worst) in enumerate(rows) if letter != OPEN and worst not in "hu")
+
+    @property
+    def spared(self) -> str:
+        """A letter for each example: s for one that was not attacked since it was proved, else -."""
+        letters = self.per_example.bounds or OPEN * len(self.per_example.clean)
+        if self._bounds.get("attack_all", True):
+            return OPEN * len(letters)
+        return "".join(OPEN if letter == OPEN else "s" for letter in letters)
+
+    @property
+    def _bounds(self) -> dict[str, Any]:
+        """The terms of the bounds, in whatever record."""
+        stated = self.terms.get("bounds")
+        return stated if isinstance(stated, dict) else {}
 
     @property
     def success_rate(self) -> float:

@@ -21,6 +21,7 @@ from signstep.auditing.figures import (
 from signstep.auditing.gates import reaches
 from signstep.auditing.record import NOT_RUN, AttackResult, CurvePoint, worst_case
 from signstep.auditing.result import Result
+from signstep.certify.methods import LETTERS, METHODS, OPEN
 
 CLASSES = ("multiclass", "binary")
 """Tasks whose answers are classes, which the record then has for every example."""
@@ -76,6 +77,7 @@ def _columns(result: Result, book: Book) -> None:
         all(set(column) <= set("rw-") for there in examples.transfers.values() for column in there.values()),
         "a letter of another model is none of r, w, -",
     )
+    _bounds(result, book)
     classes = str(result.terms.get("task")) in CLASSES
     book.need(
         classes == bool(examples.answers),
@@ -86,6 +88,18 @@ def _columns(result: Result, book: Book) -> None:
         f"the labels are {'missing' if classes else 'there'}, and the task is {result.terms.get('task')}",
     )
     book.need(len(examples.labels) in (0, count), f"there are {len(examples.labels)} labels for {count} examples")
+
+
+def _bounds(result: Result, book: Book) -> None:
+    """Whether there is a letter of each example where bounds were taken, of a method that was tried."""
+    letters, stated = result.per_example.bounds, result.terms.get("bounds")
+    book.same("number of bounds", len(letters), 0 if stated is None else len(result.per_example.clean))
+    method = stated.get("method") if isinstance(stated, dict) else None
+    tried = METHODS[: METHODS.index(method) + 1] if method in METHODS else ()
+    allowed = {OPEN, *(LETTERS[name] for name in tried)}
+    book.need(set(letters) <= allowed, f"a bound is none of {', '.join(sorted(allowed))}")
+    wrong = sum(letter != OPEN and c == "w" for letter, c in zip(letters, result.per_example.clean, strict=False))
+    book.same("wrong examples that are proved", wrong, 0)
 
 
 def _totals(result: Result, book: Book) -> None:
@@ -234,11 +248,14 @@ def _tolerance(result: Result) -> float:
 def _ladder(result: Result, book: Book) -> None:
     """Whom each rung met: without a ladder everyone; on one, those right and not fooled before."""
     standing = [letter == "r" for letter in result.per_example.clean]
+    spared = [letter == "s" for letter in result.spared]
+    standing = [up and not proved for up, proved in zip(standing, spared, strict=True)]
     for entry in result.attacks:
         column = result.per_example.verdicts[entry.name]
         ran = [letter != NOT_RUN for letter in column]
         if not result.ladder:
-            book.same(f"{entry.name}: examples left out without a ladder", ran.count(False), 0)
+            same = sum(here == proved for here, proved in zip(ran, spared, strict=True))
+            book.same(f"{entry.name}: examples left out without a ladder and a proof", same, 0)
             continue
         fallen = sum(here and not up for here, up in zip(ran, standing, strict=True))
         book.same(f"{entry.name}: examples that had left the ladder before", fallen, 0)

@@ -44,6 +44,8 @@ class Result(Record):
             raise MissingExtraError("mlflow", "mlflow") from error
         figures = {"clean_accuracy": self.clean_accuracy, "robust_accuracy": self.robust_accuracy}
         # Names of rungs hold more than MLflow allows in names of metrics.
+        if self.certified_accuracy is not None:
+            figures["certified_accuracy"] = self.certified_accuracy
         figures |= {
             f"{re.sub(r'[^0-9A-Za-z.-]+', '_', entry.name)}.fooled": float(entry.fooled) for entry in self.attacks
         }
@@ -82,10 +84,7 @@ class Result(Record):
                 remedy="read it with the version that wrote it",
             )
         if schema < SCHEMA:
-            lacked = _LACKED if schema == 3 else {**_LACKED, "sections": []}
-            if early := sorted(set(lacked) & set(plain)):
-                raise not_a_result(f"it has {early[0]}, and schema {schema} has none")
-            plain = {**plain, **lacked, "schema": SCHEMA}
+            plain = _brought_up(plain, schema)
         return made(cls, plain)
 
     def save(self, path: str | Path) -> Path:
@@ -123,3 +122,20 @@ class Result(Record):
             return cls.from_json(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise LoadError(f"{path} cannot be read: {error}", remedy="check the path") from error
+
+
+def _brought_up(plain: dict[str, Any], schema: int) -> dict[str, Any]:
+    """What an older record says, as one of this schema.
+
+    Raises:
+        LoadError: it says what its schema has no word for.
+    """
+    lacked = _LACKED if schema == 3 else {**_LACKED, "sections": []}
+    if early := sorted(set(lacked) & set(plain)):
+        raise not_a_result(f"it has {early[0]}, and schema {schema} has none")
+    examples = plain.get("per_example")
+    if not isinstance(examples, dict):
+        raise not_a_result("it has no examples")
+    if "bounds" in examples:
+        raise not_a_result(f"it has bounds, and schema {schema} has none")
+    return {**plain, **lacked, "schema": SCHEMA, "per_example": {**examples, "bounds": ""}}

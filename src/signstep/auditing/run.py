@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from signstep.attacks.gradient.security_curve import FgsmRay
 from signstep.attacks.recipes import RECIPES, canonical, defined_for, needs_of, recipe
 from signstep.auditing.asked import Asked
+from signstep.auditing.bracket import Bounds, Bracket
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
@@ -23,6 +24,7 @@ from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown
 from signstep.auditing.turning import with_knob
+from signstep.certify.methods import OPEN
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
@@ -81,6 +83,9 @@ class Run:
             itself, an `ss.Model` as it declares.
         data: what the record calls the data; None for its type.
         hashes: SHA-256 of "data", "preprocessing", ..., for the record; those of the model are its own.
+        bounds: prove what can be proved of each example before it is attacked, as the other end of a bracket: a method
+            ("interval", "crown-ibp", "crown", "alpha", "exact"), with options ("exact:seconds=10"), or a `Bounds`. What
+            is proved is not attacked.
         evidence: collects the points that fooled the model.
         progress: called with the number of examples done after each batch.
     """
@@ -90,6 +95,7 @@ class Run:
     transfer_to: Mapping[str, Model | Callee] = field(default_factory=dict)
     data: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
+    bounds: str | Bounds | None = None
     evidence: Evidence | None = None
     progress: Progress | None = None
 
@@ -125,8 +131,8 @@ def audit(
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
             fgsm and pgd.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
-        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve` that
-            other attacks too.
+        curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve`,
+            which traces other attacks too.
         mean: of a bare network: it wants (x - mean) / std. Anything else about it is said by an `ss.Model`.
         std: see ``mean``.
         engine: "exact", or "fast" or "float32" to search on a twin of the model; see `ss.Search`.
@@ -162,22 +168,19 @@ def audit(
         classes=declared.classes,
     )
     began, interrupted = time.perf_counter(), False
-    rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
-    # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
-    traced = [] if rayless and tuple(drawn.attacks) == _NOISE else plan.traced
-    tally = Tally([name for name, _ in plan.chosen], levels_of(drawn.levels, threat), [name for name, _ in traced])
-    tally.rayless = rayless
+    tally, traced = _tally(plan, drawn, threat)
     key, look = Key(search.seed), Look(declared, threat, search, sharded=run.shard is not None)
+    bracket = Bracket.of(run.bounds, declared, search.budget)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
-        here = _sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
+        here = sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
         asked = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
         question, tally.randomness = look.begin(asked, part, labels), asked.randomness
         if plan.ladder is None:
-            _attack_all(question, plan.chosen, key, tally)
+            _attack_all(question, plan.chosen, key, tally, _proved(bracket, question, tally))
         else:
-            climb(question, plan.rungs, key, tally, plan.aside)
+            climb(question, plan.rungs, key, tally, plan.aside, _proved(bracket, question, tally))
         for name, other in others.items():
             try:
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
@@ -224,10 +227,12 @@ def audit(
                 **({} if interrupted or tally.ended else look.terms()),
                 **({"left_out": stream.left_out} if stream.left_out else {}),
                 **asked[""].terms,
+                **bracket.terms,
             },
             notes=(
                 *tally.notes,
                 *(note for name, one in asked.items() for note in one.notes(name)),
+                *bracket.notes,
                 *stream.said,
                 *_remarks(subject),
                 *plan.remarks,
@@ -363,6 +368,16 @@ def _plan(
     return _Plan(climbed, specs, chosen, [] if climbed else traced, aside)
 
 
+def _tally(plan: _Plan, drawn: Curve, threat: Threat) -> tuple[Tally, list[tuple[str, Attack]]]:
+    """Counts to begin with, and the attacks that are traced over sizes."""
+    rayless = all(needs_of(attack) != "gradients" for _, attack in plan.chosen)
+    # The control is traced beside FGSM: alone it tells nothing that is worth its queries.
+    traced = [] if rayless and tuple(drawn.attacks) == _NOISE else plan.traced
+    tally = Tally([name for name, _ in plan.chosen], levels_of(drawn.levels, threat), [name for name, _ in traced])
+    tally.rayless = rayless
+    return tally, traced
+
+
 def _defined(attack: Attack, threats: Sequence[ThreatModel]) -> bool:
     """Whether a rung can be run under these threats, as far as the table of recipes knows."""
     row = RECIPES.get(attack.name)
@@ -485,12 +500,31 @@ def _fitting(attacked: Callable[[Tree, Tensor | None], None], x: Tree, y: Tensor
         _fitting(attacked, x, y, tally)
 
 
-def _attack_all(question: Question, chosen: list[tuple[str, Attack]], key: Key, tally: Tally) -> None:
-    """Every attack on every row of the batch."""
+def _proved(bracket: Bracket, question: Question, tally: Tally) -> Tensor | None:
+    """Take the bounds of a batch; the rows (R,) that need no attack, None where all do."""
+    letters = bracket.letters(question)
+    if letters is None:
+        return None
+    tally.add_bounds(letters)
+    spared = torch.tensor([letter != OPEN for letter in letters], device=question.predicted.device)
+    return None if bracket.attack_all or not bool(spared.any()) else spared
+
+
+def _attack_all(
+    question: Question, chosen: list[tuple[str, Attack]], key: Key, tally: Tally, spared: Tensor | None = None
+) -> None:
+    """Every attack on every row of the batch, but for those that are proved."""
+    index = None if spared is None else (~spared).nonzero().squeeze(1)
+    if index is not None and not len(index):
+        for name, _ in chosen:
+            tally.skip(name)
+        return
+    part = question if index is None else question.take(index)
     for name, attack in chosen:
         began = time.perf_counter()
-        outcome = question.run(attack, key.fold(attack.name))
-        tally.add(name, outcome, time.perf_counter() - began)
+        outcome = part.run(attack, key.fold(attack.name))
+        seconds = time.perf_counter() - began
+        tally.add(name, outcome if index is None else question.spread(outcome, index), seconds, index)
 
 
 def _finish(
@@ -576,7 +610,7 @@ def levels_of(curve: bool | Sequence[float] | None, threat: Threat) -> tuple[flo
     return levels
 
 
-def _sliced(threat: Threat, start: int, stop: int, x: Tree, shard: tuple[int, int]) -> Threat:
+def sliced(threat: Threat, start: int, stop: int, x: Tree, shard: tuple[int, int]) -> Threat:
     """The threat for the examples ``start`` to ``stop`` of a shard, whose places in the stream are further apart."""
     if isinstance(threat, ThreatModel):
         return _every(threat, start, stop, x.ndim if isinstance(x, Tensor) else None, shard)

@@ -8,6 +8,7 @@ from typing import Any
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.input_spaces import TERM, sound
 from signstep.auditing.result import Result
+from signstep.certify.methods import METHODS
 
 # What every record states; those of domains add two.
 TERMS = (
@@ -37,7 +38,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out", "requests", TERM)
+AT_TIMES = ("left_out", "requests", "bounds", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -68,6 +69,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "shard": (list, type(None)),
     "left_out": (dict,),
     "requests": (dict,),
+    "bounds": (dict,),
     TERM: (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
@@ -110,6 +112,7 @@ def _agree(result: Result, book: Book) -> None:
     )
     if "requests" in terms:
         _requests(terms["requests"], book)
+    _bounds(terms.get("bounds"), book)
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
     book.need(sound(result), f"{TERM} is none")
     shard = terms["shard"]
@@ -149,6 +152,15 @@ def _requests(asked: Mapping[str, Any], book: Book) -> None:
     fine = fine and all(asked[name] is None or asked[name] >= 0 for name in kinds if name != "currency")
     fine = fine and asked["retries"] <= asked["sent"] and (asked["most"] is None or asked["sent"] <= asked["most"])
     book.need(fine, f"requests are {dict(asked)!r}")
+
+
+def _bounds(stated: Any, book: Book) -> None:
+    """Whether what is said of bounds is a method, a switch and a time."""
+    if stated is None:
+        return
+    fine = set(stated) == {"method", "attack_all", "seconds"} and stated["method"] in METHODS
+    fine = fine and type(stated["attack_all"]) is bool and type(stated["seconds"]) in (int, float)
+    book.need(fine and stated["seconds"] > 0, f"bounds are {stated!r}")
 
 
 def _numbers(where: str, part: Any, book: Book) -> bool:

@@ -10,6 +10,7 @@ from signstep.auditing.figures import Step, steps
 from signstep.auditing.input_spaces import fit_of
 from signstep.auditing.record import UPPER_BOUND, AttackResult, Record
 from signstep.auditing.sections import Section
+from signstep.certify.methods import LETTERS, TITLES
 from signstep.engine.statistics import quantile
 from signstep.plain import one_line
 
@@ -33,6 +34,7 @@ def table(result: Record) -> str:
         lines += _ladder(result)
     else:
         lines += _grid(_header(result), [_row(result, entry) for entry in result.attacks] + [_worst(result)])
+    lines += ["", *_wrap(text)] if (text := bounded(result)) else []
     lines += _queries(result)
     if result.curve:
         falls = "fall" if result.terms["goal"] == "untargeted" else "turn into the target"
@@ -83,6 +85,22 @@ def sentence(result: Record) -> str:
         return f"{start}The model answers none of {result.examples} examples rightly: there is nothing to attack."
     tail = f"; {result.undetermined} are undetermined" if result.undetermined else ""
     return f"{start}{size} an attacker changes {result.fooled} of {result.clean_right} correct answers{tail}."
+
+
+def bounded(result: Record) -> str:
+    """Both ends of robust accuracy and what each is due to; "" where no bounds were taken."""
+    if not result.bracket:
+        return ""
+    letters = result.per_example.bounds
+    counts = [(letters.count(letter), TITLES[name]) for name, letter in LETTERS.items()]
+    by = ", ".join(f"{count} by {title}" for count, title in counts if count)
+    text = f"{result.bracket[:1].upper()}{result.bracket[1:]}. Proved: {by or 'none'}."
+    if not result.contradictions:
+        return text
+    return (
+        f"{text} CONTRADICTION: {len(result.contradictions)} of the proved examples are fooled by a point that the "
+        f"model itself was asked about (the first is example {result.contradictions[0]}): one of the two is wrong."
+    )
 
 
 def is_objective(result: Record) -> bool:

@@ -163,6 +163,8 @@ class Tally:
         self._ray: tuple[dict[str, Tensor], Tensor | None] | None = None
         self._transfers: dict[str, dict[str, list[str]]] = {}
         self._shown: dict[str, dict[str, str]] = {}
+        self._bounds: list[str] = []
+        self._proved: str | None = None
 
     def add(self, name: str, outcome: Outcome, seconds: float, index: Tensor | None = None) -> None:
         """One attack on the current batch, or on its rows at ``index``; it counts once the batch is finished."""
@@ -188,6 +190,11 @@ class Tally:
             sums.batch = None
         self._ray = None
         self._shown = {}
+        self._proved = None
+
+    def add_bounds(self, letters: str) -> None:
+        """What is proved of the rows of the current batch, see `Examples.bounds`."""
+        self._proved = letters
 
     def ran(self) -> dict[str, tuple[Outcome, Tensor | None]]:
         """By attack on the current batch: what it found, and the rows it was run on (None for all)."""
@@ -241,6 +248,8 @@ class Tally:
             self.terms["tolerance"] = max(outcome.tolerance, self.terms.get("tolerance", 0.0))
             self.notes += [note for note in outcome.notes if note not in self.notes]
             self.ended |= outcome.ended is not None
+        self._bounds += [] if self._proved is None else [self._proved]
+        self._proved = None
         self._clean.append("".join("w" if flag else "r" for flag in wrong.tolist()))
         self._ids += [f"{identity & (2**64 - 1):016x}" for identity in problem.ids.tolist()]
         curves, smallest = self._ray or ({}, None)
@@ -297,6 +306,7 @@ class Tally:
             transfers={
                 other: {name: "".join(part) for name, part in rows.items()} for other, rows in self._transfers.items()
             },
+            bounds="".join(self._bounds),
         )
         targeted = self.terms.get("goal") == "targeted"
         entries = tuple(

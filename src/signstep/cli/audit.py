@@ -12,6 +12,7 @@ from torch import Tensor
 
 from signstep.attacks.recipes import canonical
 from signstep.auditing.added_sections import SECTIONS, with_sections
+from signstep.auditing.bracket import Bounds
 from signstep.auditing.checksums import write_sums
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
@@ -55,8 +56,8 @@ _HELP = """Attack every example of a data set and print what was found.
 
 Without arguments: a demonstration on built-in digits with a small network trained on the spot.
 
-Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 130 interrupted, 143 by SIGTERM (the report
-is marked partial).
+Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error or an example both proved and fooled, 130
+interrupted, 143 by SIGTERM (the report is marked partial).
 
 Examples:
 
@@ -117,6 +118,13 @@ def audit(
     shard: Annotated[
         str | None, typer.Option(help="I/N: every N-th example from number I on (0 to N-1); signstep merge joins them.")
     ] = None,
+    bounds: Annotated[
+        str | None,
+        typer.Option(
+            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha or exact "
+            "(exact:seconds=10); crown:attack_all=true attacks all."
+        ),
+    ] = None,
     section: Annotated[
         list[str] | None,
         typer.Option(help="A section of your own for the report, a function of the result: module:name; repeat."),
@@ -150,6 +158,7 @@ def audit(
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
     check_recipes(domain, [*(attack or ()), *(ladder or ())])
+    Bounds.of(bounds)  # a wrong one is said before anything is loaded
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
@@ -191,7 +200,9 @@ def audit(
                 attacks=chosen,
                 ladder=climbed,
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
-                run=Run(shard=part, device=where, transfer_to=others, evidence=evidence, progress=advance),
+                run=Run(
+                    shard=part, device=where, transfer_to=others, bounds=bounds, evidence=evidence, progress=advance
+                ),
             )
         result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))
         with _told(result, json=json):
@@ -226,6 +237,12 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
     for finding in examine(result, settings.ignore):
         noted(finding.said(words))
     say(quiet, f"report: {folder / 'index.html'}")
+    if result.contradictions:
+        noted(
+            f"examples {list(result.contradictions[:5])} are proved robust and fooled all the same: the bounds or the "
+            "model are not what they say; both are in the report"
+        )
+        raise typer.Exit(3)
     if result.partial:
         raise typer.Exit(130)
 

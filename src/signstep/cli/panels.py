@@ -22,13 +22,13 @@ def _names(*groups: Any) -> tuple[str, ...]:
 
 
 PANELS: dict[str, tuple[str, ...]] = {
-    "The model": (*_names(ModelOptions, ReadingOptions), "domain", "schema"),
+    "The model": (*_names(ModelOptions, ReadingOptions), "domain", "schema", "endpoint", "max_requests", "dry_run"),
     "The data": (*_names(DataOptions, BatchOptions), "ignore_column", "test"),
     "What may change": (*_names(ThreatOptions), "budget"),
     "The attack": (
         *("attack", "recipe", "recipe_", "ladder", "set", "surrogate", "victim", "ensemble"),
         *_names(SearchOptions),
-        *("curve", "curve_attack", "transfer_to", "examples"),
+        *("curve", "curve_attack", "bounds", "transfer_to", "examples"),
     ),
     "Gates": ("fail_under", "baseline", "fail_on"),
     "The machine": (*_names(MachineOptions), "shard"),

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 
 from signstep.attacks.recipes import canonical, split
+from signstep.auditing.bracket import Bounds
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.checksums import CONFIG, plain_file
 from signstep.auditing.result import Result
@@ -216,6 +217,7 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book, model: Mode
     same("domain", None if options.get("domain") in (None, "image") else options["domain"], terms.get("domain"))
     for name, default in (("seed", 0), ("eot", 1), ("engine", "exact")):
         same(name, options.get(name, default), terms.get(name))
+    _compare_bounds(options.get("bounds"), terms.get("bounds"), book)
     # What no option of an audit asks for.
     same("gradients_from", "the model", terms.get("gradients_from"))
     if model is not None:
@@ -262,6 +264,13 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book, model: Mode
             not levels or levels == o.numbers(str(curve), "curve"),
             f"curve is {curve} in {CONFIG}, the record's {levels}",
         )
+
+
+def _compare_bounds(said: object, recorded: object, book: Book) -> None:
+    """The bounds that were asked for; a model may have none."""
+    asked = Bounds.of(None if said is None else str(said))
+    stated = None if asked is None else asked.terms()
+    book.need(recorded is None or stated == recorded, f"bounds are {stated!r} in {CONFIG}, {recorded!r} in the record")
 
 
 def _compare_spaces(options: Mapping[str, Any], terms: Mapping[str, Any], book: Book, model: Model | None) -> None:

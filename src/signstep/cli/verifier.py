@@ -86,9 +86,9 @@ def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None
         recipe(spec)
     for name in findings:
         FINDINGS.find(name)
-    if threat is not None:
-        parse_threat(threat)
     domain, data = options.get("domain"), options.get("data")
+    if threat is not None and domain in (None, IMAGES.name):  # elsewhere the domain has words of its own
+        parse_threat(threat)
     if domain is not None:
         find_domain(str(domain))
     if data is not None:

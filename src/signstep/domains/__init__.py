@@ -31,6 +31,13 @@ _ROWS = (
     ),
     Domain("atoms", "structures and potentials", "signstep.domains.atoms", recipes=("second-order",)),
     Domain("multimodal", "image with text, text alone, several inputs", "signstep.domains.multimodal"),
+    Domain(
+        "text",
+        "classifiers of texts: words, misspellings, look-alike and invisible letters",
+        "signstep.domains.text",
+        frozenset({"label_column", "classes"}),
+        ("random-words", "hotflip", "word-search"),
+    ),
 )
 
 DOMAINS: Registry[Domain] = Registry(

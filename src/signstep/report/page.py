@@ -11,7 +11,7 @@ from signstep.auditing.findings import Finding
 from signstep.auditing.knob import unfit
 from signstep.auditing.record import UPPER_BOUND
 from signstep.auditing.result import Result
-from signstep.auditing.table import claim, clean_word, is_objective, sentence
+from signstep.auditing.table import bounded, claim, clean_word, is_objective, sentence
 from signstep.plain import one_line, plain
 from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted
 from signstep.report.charts import bar_chart, line_chart, sample
@@ -76,7 +76,7 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery, example:
         figures=figures(result),
         upper_bound=UPPER_BOUND,
         targeted=targeted(result),
-        claim=claim(result),
+        claim=" ".join(filter(None, (bounded(result), claim(result)))),
         findings=[finding for finding in findings if finding.ignored is None],
         ignored=[finding for finding in findings if finding.ignored is not None],
         overview=ladder_table(result) if result.ladder else overview(result),
@@ -156,6 +156,8 @@ def figures(result: Result) -> tuple[Figure, ...]:
         name = "Held, upper bound" if is_objective(result) else "Robust accuracy, upper bound"
         rows.append((name, result.held, result.examples))
         rows.append(("Attack success", result.fooled, result.clean_right))
+    if result.certified is not None:
+        rows.append(("Proved robust, lower bound", result.certified, result.examples))
     rows.append(("Undetermined", result.undetermined, result.examples))
     return tuple(
         Figure(name, percent(share(count, whole)), fraction(count, whole), interval(count, whole))

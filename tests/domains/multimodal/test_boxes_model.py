@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from signstep.domains.language.tokenizers import WordTokenizer
 from signstep.domains.multimodal.boxes import SIZE, BoxesNet
 from signstep.domains.multimodal.choices import ids_of
 from signstep.domains.multimodal.fusion import FOLDER, nlvr_model
-from signstep.domains.multimodal.tokens import WordTokenizer
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "multimodal"
 

@@ -28,6 +28,9 @@ _SILU_BOTTOM = -1.2784645
 # Softplus is cut to the identity at its threshold: a step down that float64 does not see from here on.
 _SEAMLESS = 20.0
 
+# Ways of enlarging whose weights are at least 0.
+_MEANS = ("nearest", "nearest-exact", "linear", "bilinear", "trilinear", "area")
+
 
 def _linear(layer: nn.Linear, part: Interval) -> Interval:
     weight = layer.weight
@@ -109,6 +112,7 @@ LAYERS: Mapping[type[nn.Module], Layer] = {
     nn.Unflatten: _shaped,
     nn.ZeroPad2d: _shaped,
     nn.PixelShuffle: _shaped,
+    nn.Upsample: _shaped,
     nn.Identity: _same,
     nn.Dropout: _same,
     nn.Dropout2d: _same,
@@ -127,6 +131,7 @@ _UNLESS: Mapping[type[nn.Module], Callable[[Any], bool]] = {
     nn.CELU: lambda layer: not layer.alpha > 0,
     nn.Softplus: lambda layer: not (layer.beta > 0 and layer.threshold >= _SEAMLESS),
     nn.AvgPool2d: lambda layer: layer.divisor_override is not None,
+    nn.Upsample: lambda layer: layer.mode not in _MEANS,
     **dict.fromkeys((nn.MaxPool1d, nn.MaxPool2d, nn.AdaptiveMaxPool2d), lambda layer: layer.return_indices),
 }
 
@@ -213,6 +218,13 @@ def _reduced(function: Callable[..., Tensor]) -> Callable[..., Interval]:
     return applied
 
 
+def _enlarged(part: Interval, *args: Any, **kwargs: Any) -> Interval:
+    """Every new number is one of the old ones, or a mean of some."""
+    if (args[2] if len(args) > 2 else kwargs.get("mode", "nearest")) not in _MEANS:
+        raise TypeError("its weights have both signs")
+    return part.shaped(lambda values: F.interpolate(values, *args, **kwargs))
+
+
 def _averaged(part: Interval, *args: Any, **kwargs: Any) -> Interval:
     if len(args) > _BEFORE_DIVISOR or kwargs.get("divisor_override") is not None:
         raise TypeError("divisor_override")
@@ -221,11 +233,11 @@ def _averaged(part: Interval, *args: Any, **kwargs: Any) -> Interval:
 
 _BEFORE_DIVISOR = 5
 _RISING = (F.relu6, F.hardtanh, torch.sigmoid, torch.tanh, F.max_pool2d)
-_SHAPED = (torch.flatten, torch.permute, torch.transpose, F.adaptive_avg_pool2d)
+SHAPED = (torch.flatten, torch.permute, torch.transpose, F.adaptive_avg_pool2d)
 
 FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Interval]] = {
     **{function: _by(Interval.rising, function) for function in _RISING},
-    **{function: _by(Interval.shaped, function) for function in _SHAPED},
+    **{function: _by(Interval.shaped, function) for function in SHAPED},
     torch.relu: rectified,
     F.relu: lambda part, inplace=False: rectified(part),  # noqa: ARG005
     operator.add: _sum,
@@ -245,14 +257,15 @@ FUNCTIONS: Mapping[Callable[..., Any], Callable[..., Interval]] = {
     F.silu: lambda part, inplace=False: part.valley(F.silu, _SILU_BOTTOM),  # noqa: ARG005
     F.dropout: _dropout,
     F.avg_pool2d: _averaged,
+    F.interpolate: _enlarged,
     torch.mean: _reduced(torch.mean),
     torch.sum: _reduced(torch.sum),
 }
 
-_MOVES = ("view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "expand")
+MOVES = ("view", "reshape", "flatten", "permute", "transpose", "squeeze", "unsqueeze", "contiguous", "expand")
 
 METHODS: Mapping[str, Callable[..., Interval]] = {
-    **{name: _by(Interval.shaped, getattr(torch.Tensor, name)) for name in _MOVES},
+    **{name: _by(Interval.shaped, getattr(torch.Tensor, name)) for name in MOVES},
     **{name: _by(Interval.rising, getattr(torch.Tensor, name)) for name in ("sigmoid", "tanh")},
     **{name: _reduced(getattr(torch.Tensor, name)) for name in ("mean", "sum")},
     "relu": rectified,

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 import torch
 
 from signstep.attacks.recipes import recipe
+from signstep.domains.language.victim import Victim, tokens_of
 from signstep.domains.multimodal.branches import embeddings, moved
-from signstep.domains.multimodal.choices import tokens_of
-from signstep.domains.multimodal.victim import Victim
 from signstep.engine.attack import GradientAttack
 from signstep.engine.keys import Key
 from signstep.engine.outcome import Found

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signstep.domains.multimodal.victim import Victim
+from signstep.domains.language.victim import Victim
 from signstep.errors import ModelError
 
 RETURNED = "returned:"  # a branch that is a field of what the model returns, not a module

@@ -8,19 +8,21 @@ from typing import Any
 from torch import Tensor
 
 from signstep.domains.case import Case, Request
+from signstep.domains.language.loading import Loaded, sha256
+from signstep.domains.language.tokenizers import Tokenizer
+from signstep.domains.language.victim import Channel, Victim
 from signstep.domains.multimodal.attacks import Witness
 from signstep.domains.multimodal.choices import ids_of
 from signstep.domains.multimodal.crossover import RECIPES, everywhere, on_some
 from signstep.domains.multimodal.fusion import FOLDER, scenes_model
+from signstep.domains.multimodal.pairing import pair_scores
 from signstep.domains.multimodal.prepare import SUBSTITUTIONS, Text, text_input
 from signstep.domains.multimodal.records import read_records
 from signstep.domains.multimodal.scenes import LENGTH, SYNONYMS, scenes, tokenizer
 from signstep.domains.multimodal.schema import InputRow, Schema, read_schema
-from signstep.domains.multimodal.sources import Loaded, model_of, sha256, tokenizer_of
+from signstep.domains.multimodal.sources import model_of, tokenizer_of
 from signstep.domains.multimodal.summary import Teller
 from signstep.domains.multimodal.threat import TokenThreat
-from signstep.domains.multimodal.tokens import Tokenizer
-from signstep.domains.multimodal.victim import Channel, Victim, pair_scores
 from signstep.engine.threat import ThreatModel, parse_threat
 from signstep.errors import InputError
 from signstep.io.files import expanded

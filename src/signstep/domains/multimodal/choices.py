@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from signstep.domains.multimodal.tokens import Tokenizer, fitted, whole
+from signstep.domains.language.neighbours import nearest as near
+from signstep.domains.language.tokenizers import Tokenizer, fitted, whole
 from signstep.errors import InputError, ThreatError
 from signstep.messages import Arg
 
@@ -27,12 +28,6 @@ def choices_of(ids: Tensor, offers: Tensor) -> Tensor:
     chosen = torch.zeros_like(listed)
     chosen[..., 0] = 1
     return torch.stack([chosen, listed], 2)
-
-
-def tokens_of(choices: Tensor) -> Tensor:
-    """The tokens (R, L) int64 that are chosen."""
-    slot = choices[:, :, 0].argmax(2, keepdim=True)
-    return choices[:, :, 1].gather(2, slot).squeeze(2).long()
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,18 +83,14 @@ def offers(
             f"none of the {count} tokens may be replaced", remedy=f"protect fewer words than {len(protected)}"
         )
     table = torch.full((len(weight), nearest), -1, dtype=torch.int64, device="cpu")
-    unit = torch.nn.functional.normalize(weight.detach().float().cpu(), dim=1)
     if groups:
         for group in groups:
-            members = [_one(tokenizer, word, weight) for word in group]
-            _fill(
-                table,
-                unit,
-                torch.tensor([m for m in members if m not in kept], dtype=torch.int64, device="cpu"),
-                nearest,
-            )
+            words = [_one(tokenizer, word, weight) for word in group]
+            members = torch.tensor([word for word in words if word not in kept], dtype=torch.int64, device="cpu")
+            table[members] = near(weight, members, members, nearest).tokens
     else:
-        _fill(table, unit, free.nonzero().squeeze(1), nearest)
+        members = free.nonzero().squeeze(1)
+        table[members] = near(weight, members, members, nearest).tokens
     return Offers(table, kept)
 
 
@@ -134,16 +125,6 @@ def fault(tokenizer: Tokenizer, text: str, ids: Sequence[int], length: int) -> t
             "write it as the tokenizer does",
         )
     return None
-
-
-def _fill(table: Tensor, unit: Tensor, members: Tensor, nearest: int) -> None:
-    """For each of ``members`` the nearest others of them."""
-    for part in torch.split(members, 256):
-        alike = unit[part] @ unit[members].T
-        alike[part.unsqueeze(1) == members] = -torch.inf
-        best = alike.topk(min(nearest, len(members)), dim=1)
-        found = torch.where(torch.isinf(best.values), -1, members[best.indices])
-        table[part, : found.shape[1]] = found
 
 
 def _tokens(tokenizer: Tokenizer, word: str, weight: Tensor) -> list[int]:

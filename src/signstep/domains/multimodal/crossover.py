@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from signstep.auditing.result import Result
 from signstep.auditing.run import Run, audit
+from signstep.domains.language.victim import Channel, Victim
 from signstep.domains.multimodal.attacks import Partial, Witness, on, subsets
-from signstep.domains.multimodal.victim import Channel, Victim
 from signstep.engine.statistics import wilson
 from signstep.engine.tasks import Task, TaskName
 from signstep.engine.threat import ThreatModel

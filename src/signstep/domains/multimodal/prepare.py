@@ -6,10 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from signstep.domains.language.embeddings import embedding_at, find_embedding
+from signstep.domains.language.tokenizers import Tokenizer
+from signstep.domains.language.victim import IDS, Channel
 from signstep.domains.multimodal.choices import Offers, offers
 from signstep.domains.multimodal.threat import substitutions
-from signstep.domains.multimodal.tokens import Tokenizer
-from signstep.domains.multimodal.victim import IDS, Channel, embedding_at, find_embedding
 from signstep.engine.threat import ThreatModel, threat_model
 from signstep.errors import ThreatError
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from signstep.data.csv_text import SUFFIXES, open_comma, text_lines
 from signstep.data.images import Picture, read_images
+from signstep.domains.language.tokenizers import Tokenizer, fitted
 from signstep.domains.multimodal.choices import fault
 from signstep.domains.multimodal.schema import InputRow, LabelRow, Schema
-from signstep.domains.multimodal.tokens import Tokenizer, fitted
 from signstep.engine.defaults import plain_tensor
 from signstep.errors import InputError, LoadError
 from signstep.io.documents import json_value

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from signstep.domains.multimodal.choices import tokens_of
-from signstep.domains.multimodal.tokens import Tokenizer, fitted
+from signstep.domains.language.tokenizers import Tokenizer, fitted
+from signstep.domains.language.victim import tokens_of
 from signstep.engine.keys import RowDraws
 from signstep.engine.tree import Tree, search_dtype
 

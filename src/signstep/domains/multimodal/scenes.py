@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from signstep.domains.multimodal.tokens import WordTokenizer
+from signstep.domains.language.tokenizers import WordTokenizer
 
 _T = TypeVar("_T")
 

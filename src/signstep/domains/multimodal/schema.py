@@ -1,10 +1,10 @@
 """What a TOML file says about inputs, text, labels and the model's parts."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
+from signstep.domains.schemas import row_of, table_of
 from signstep.errors import InputError
 from signstep.io.documents import read_toml
 from signstep.messages import Key
@@ -12,8 +12,6 @@ from signstep.messages import Key
 KINDS = ("image", "text", "tensor")
 TOKENIZERS = ("words", "wordpiece", "folder")
 READINGS = ("scores", "pair")
-
-_Row = TypeVar("_Row")
 
 
 @dataclass(frozen=True)
@@ -171,45 +169,12 @@ def read_schema(path: Path) -> Schema:
             f"{path} has [{unknown[0]}], which means nothing here",
             remedy="write inputs, label, tokenizer, output or branches",
         )
-    inputs = tuple(_row(InputRow, {"name": name, **part}, name) for name, part in _table(plain, "inputs").items())
+    inputs = tuple(row_of(InputRow, {"name": name, **part}, name) for name, part in table_of(plain, "inputs").items())
     return Schema(
         inputs,
-        _row(LabelRow, _table(plain, "label"), "label"),
-        _row(TokenizerRow, plain["tokenizer"], "tokenizer") if "tokenizer" in plain else None,
-        _row(OutputRow, _table(plain, "output"), "output"),
-        {name: str(part) for name, part in _table(plain, "branches").items()},
+        row_of(LabelRow, table_of(plain, "label"), "label"),
+        row_of(TokenizerRow, plain["tokenizer"], "tokenizer") if "tokenizer" in plain else None,
+        row_of(OutputRow, table_of(plain, "output"), "output"),
+        {name: str(part) for name, part in table_of(plain, "branches").items()},
         path.parent,
     )
-
-
-def _table(plain: dict[str, Any], name: str) -> dict[str, Any]:
-    found = plain.get(name, {})
-    if not isinstance(found, dict):
-        raise InputError(Key(name, found), remedy=f"write a table [{name}]", where="the schema")
-    return found
-
-
-def _row(form: type[_Row], plain: Any, name: str) -> _Row:
-    """A table as a row; lists become tuples, whole numbers may stand for others."""
-    if not isinstance(plain, dict):
-        raise InputError(Key(name, plain), remedy=f"write a table [{name}]", where="the schema")
-    known = {part.name: part for part in fields(form)}  # type: ignore[arg-type]
-    for key, value in plain.items():
-        if key not in known:
-            names = ", ".join(part for part in known if part != "name")
-            raise InputError(f"[{name}] has {key!r}, which means nothing here", remedy=f"write one of {names}")
-        wanted = getattr(known[key].type, "__name__", "str")
-        if not isinstance(value, _TAKEN[wanted]):
-            raise InputError(Key(key, value), remedy=f"write a {_SAID[wanted]}", where=f"[{name}]")
-    try:
-        return form(**{key: _plain(value) for key, value in plain.items()})
-    except TypeError as error:
-        raise InputError(f"[{name}] is not complete ({error})", remedy="write what is missing") from error
-
-
-_TAKEN: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float), "tuple": (list,)}
-_SAID = {"str": "text in quotes", "int": "whole number", "float": "number", "tuple": "list [...]"}
-
-
-def _plain(value: Any) -> Any:
-    return tuple(_plain(part) for part in value) if isinstance(value, list) else value

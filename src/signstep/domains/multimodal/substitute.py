@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from signstep.api import attack as run_attack
+from signstep.domains.language.tokenizers import Tokenizer, fitted
+from signstep.domains.language.victim import Channel, Victim, tokens_of
 from signstep.domains.multimodal.attacks import on
-from signstep.domains.multimodal.choices import ids_of, tokens_of
+from signstep.domains.multimodal.choices import ids_of
 from signstep.domains.multimodal.prepare import SUBSTITUTIONS, text_input
-from signstep.domains.multimodal.tokens import Tokenizer, fitted
-from signstep.domains.multimodal.victim import Channel, Victim
 from signstep.engine.outcome import Outcome
 from signstep.engine.untouched import untouched
 from signstep.errors import InputError

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
+from signstep.domains.language.tokenizers import Tokenizer, fitted
+from signstep.domains.language.victim import Victim, tokens_of
 from signstep.domains.multimodal.attacks import Witness
-from signstep.domains.multimodal.choices import tokens_of
 from signstep.domains.multimodal.crossover import FIXED, RECIPES, Crossover, crossed
-from signstep.domains.multimodal.tokens import Tokenizer, fitted
-from signstep.domains.multimodal.victim import Victim
 from signstep.engine.untouched import untouched
 
 _EXAMPLES = 6

@@ -7,9 +7,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from signstep.domains.language.tokenizers import Tokenizer, WordTokenizer
 from signstep.domains.multimodal.check import check_choices
 from signstep.domains.multimodal.region import TokenRegion
-from signstep.domains.multimodal.tokens import Tokenizer, WordTokenizer
 from signstep.engine.norms import L1, Draws
 from signstep.engine.region import Region
 from signstep.engine.shaped import ShapedThreat

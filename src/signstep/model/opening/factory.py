@@ -34,6 +34,16 @@ def build(spec: str, args: Mapping[str, object]) -> Model:
         InputError: If the spec or the arguments do not fit, or what came is no model.
         LoadError: If the user's code fails.
     """
+    return adopted(made(spec, args), spec)
+
+
+def made(spec: str, args: Mapping[str, object], finished: Callable[[object], bool] = finished) -> object:
+    """What a factory returns, or what a name stands for where that is ``finished``, as it is.
+
+    Raises:
+        InputError: If the spec or the arguments do not fit.
+        LoadError: If the user's code fails.
+    """
     with current_folder_importable(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         found = imported_object(spec)
@@ -42,12 +52,12 @@ def build(spec: str, args: Mapping[str, object]) -> Model:
                 raise InputError(
                     f"{spec} is a finished model and takes no arguments, got {_shown(args)}", remedy="leave them out"
                 )
-            return adopted(found, spec)
+            return found
         if not callable(found):
             raise InputError(
                 f"{spec} is a {type(found).__name__}", remedy="name a function or class that returns an nn.Module"
             )
-        return adopted(_call(found, args, spec), spec)
+        return _call(found, args, spec)
 
 
 def opened(wanted: Wanted) -> Model:

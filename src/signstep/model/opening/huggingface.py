@@ -22,10 +22,11 @@ _PATTERNS = ("*.json", "*.txt", "model.safetensors", "model-*.safetensors")
 _TRUSTED = ("pytorch_model*.bin", "*.py")
 _UNNAMED = re.compile(r"LABEL_\d+|\d+")
 _MULTIMODAL = Arg("domain", "multimodal", python="the domain multimodal")
+_TEXT = Arg("domain", "text", python="the domain text")
 _WRITES: tuple[Part, ...] = ("which writes text", "pass a model that decides, which is what is attacked")
 # What else an architecture is, by a part of its name, and what to do.
 _OTHERS: dict[str, tuple[Part, ...]] = {
-    "ForSequenceClassification": ("which reads text", "pass", _MULTIMODAL, "and a schema that names its tokenizer"),
+    "ForSequenceClassification": ("which reads text", "pass", _TEXT, "and a table of texts"),
     "ForTokenClassification": ("which labels words", "pass a classifier, which is what is attacked"),
     "ForObjectDetection": ("which finds objects", "pass a factory that returns what is to fall; see signstep.maximise"),
     "ForSemanticSegmentation": (

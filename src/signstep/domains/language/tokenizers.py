@@ -12,6 +12,7 @@ from signstep.io.documents import read_text
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"
 _WORD = re.compile(r"\w+")
+_FILES = ("tokenizer", "vocab", "spiece", "sentencepiece")
 
 
 class Tokenizer(Protocol):
@@ -112,6 +113,10 @@ class WordTokenizer:
         """One token for each word."""
         return [self._numbers.get(word, 1) for word in _WORD.findall(text.lower())]
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where in the text each token comes from: its letters from ``start`` to ``end``."""
+        return [match.span() for match in _WORD.finditer(text)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Words with blanks between them."""
         return " ".join(self.words[number] for number in ids if number > 1)
@@ -149,6 +154,11 @@ class PretrainedTokenizer:
             LoadError: there is no tokenizer.
             MissingExtraError: transformers is not installed.
         """
+        if not any(file.name.startswith(_FILES) for file in path.glob("*")):
+            # Some versions would make an empty tokenizer of the model's config, to which every word is unknown.
+            raise LoadError(
+                f"{path} has no file of a tokenizer", remedy="save it there with the tokenizer's save_pretrained"
+            )
         try:
             return cls(_transformers().AutoTokenizer.from_pretrained(path, local_files_only=True))
         except (OSError, ValueError, KeyError) as error:
@@ -183,7 +193,8 @@ class PretrainedTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """With special tokens, not cut."""
-        return [int(token) for token in self.inner(text, add_special_tokens=True, truncation=False)["input_ids"]]
+        found = self.inner(text, add_special_tokens=True, truncation=False, verbose=False)["input_ids"]
+        return [int(token) for token in found]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Without special tokens."""

@@ -5,7 +5,7 @@ for the attacked text: given ones (attacks on the embedding), or the same ones w
 choice of each token. The model's code is not touched, and a text that is scored is scored from its tokens.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from signstep.domains.multimodal.choices import tokens_of
+from signstep.domains.language.embeddings import embedding_at, embeddings_of
 from signstep.errors import InputError, ModelError
 from signstep.messages import Arg
 from signstep.model.predictor import Selector, select
@@ -158,77 +158,13 @@ class _Lookup(torch.autograd.Function):
         return gain, None, None
 
 
-def embeddings_of(model: nn.Module) -> tuple[str, ...]:
-    """Paths of the embeddings in a model."""
-    return tuple(path for path, module in model.named_modules() if isinstance(module, nn.Embedding))
-
-
-def embedding_at(model: nn.Module, path: str) -> nn.Embedding:
-    """The embedding at a path.
-
-    Raises:
-        ModelError: there is none.
-    """
-    found = dict(model.named_modules()).get(path)
-    if isinstance(found, nn.Embedding):
-        return found
-    there = ", ".join(embeddings_of(model)) or "it has none"
-    raise ModelError(
-        f"the model has no nn.Embedding {path!r}", remedy=("name one of its own with", Arg("embedding"), f": {there}")
-    )
-
-
-def find_embedding(model: nn.Module, run: Callable[[], Any], ids: Tensor) -> str:
-    """The path of the embedding that ``ids`` pass through when the model runs.
-
-    Raises:
-        ModelError: none does, or several do.
-    """
-    seen: list[str] = []
-    with ExitStack() as hooks:
-        for path in embeddings_of(model):
-
-            def hook(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any], __: Tensor, path: str = path) -> None:
-                given = args[0] if args else named.get("input")
-                same = isinstance(given, Tensor) and given.shape == ids.shape and torch.equal(given, ids)
-                if same and path not in seen:
-                    seen.append(path)
-
-            handle = embedding_at(model, path).register_forward_hook(hook, with_kwargs=True)
-            hooks.callback(handle.remove)
-        with torch.no_grad():
-            run()
-    if len(seen) == 1:
-        return seen[0]
-    which = f"{len(seen)} embeddings ({', '.join(seen)})" if seen else "no nn.Embedding"
-    there = ", ".join(embeddings_of(model)) or "it has none"
-    raise ModelError(
-        f"the tokens pass through {which} of the model", remedy=("name one with", Arg("embedding"), f": {there}")
-    )
+def tokens_of(choices: Tensor) -> Tensor:
+    """The tokens (R, L) int64 that are chosen."""
+    slot = choices[:, :, 0].argmax(2, keepdim=True)
+    return choices[:, :, 1].gather(2, slot).squeeze(2).long()
 
 
 def _input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in inputs:
         raise InputError(f"the input {name!r} is missing", remedy=f"pass it beside {sorted(inputs)}")
     return inputs[name]
-
-
-def pair_scores(threshold: float) -> Callable[[Any], Tensor]:
-    """For CLIP-like models, as the ``output`` of a `Victim`: does the text of a row fit its image?
-
-    Scores (R, 2) for no and yes. Yes is the row's own entry of ``logits_per_image`` less the threshold, no is 0. Other
-    rows' texts do not enter.
-    """
-
-    def read(returned: Any) -> Tensor:
-        square = getattr(returned, "logits_per_image", None)
-        if not isinstance(square, Tensor) or square.ndim != 2 or square.shape[0] != square.shape[1]:
-            raise ModelError(
-                Arg("read", "pair"),
-                "reads logits_per_image, one text for each image",
-                remedy="pass a model that returns it, as CLIPModel does",
-            )
-        yes = square.diagonal() - threshold
-        return torch.stack([torch.zeros_like(yes), yes], 1)
-
-    return read

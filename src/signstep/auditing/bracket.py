@@ -1,0 +1,176 @@
+"""Bounds in an audit: what is proved of each example before it is attacked, beside what the attacks find."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from signstep.certify.certified import layers_of, sized
+from signstep.certify.methods import OPEN, SECONDS, method_of
+from signstep.certify.proving import Prover
+from signstep.engine.region import BallRegion
+from signstep.engine.shaped import ShapedThreat
+from signstep.engine.tasks import Multiclass
+from signstep.engine.verify import verify
+from signstep.errors import InputError, SignstepError
+from signstep.messages import Arg
+from signstep.model.declaration import Model
+from signstep.model.subject import Question
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Which bounds an audit takes, and whether what they prove is attacked all the same.
+
+    Attributes:
+        method: "interval", "crown-ibp", "crown", "alpha" or "exact", see `signstep.certified`.
+        attack_all: attack also the examples that are proved. Nothing can come of it but the discovery that one of the
+            two is wrong; by default they are left out, which makes audits of certified models faster.
+        seconds: of exact search for each example.
+    """
+
+    method: str = "crown"
+    attack_all: bool = False
+    seconds: float = SECONDS
+
+    def __post_init__(self) -> None:
+        method_of(self.method, "bounds")
+        if not 0 < self.seconds < math.inf:
+            raise InputError(Arg("seconds", self.seconds), remedy="pass the seconds of each example, above 0")
+
+    @classmethod
+    def of(cls, given: "str | Bounds | None") -> "Bounds | None":
+        """From "crown", or with options: "exact:seconds=10,attack_all=true".
+
+        Raises:
+            InputError: no such method or option.
+        """
+        if not isinstance(given, str):
+            return given
+        method, _, rest = given.partition(":")
+        options: dict[str, Any] = {}
+        for part in filter(None, rest.split(",")):
+            name, _, value = part.partition("=")
+            read = _READ.get(name, {}).get(value.lower()) if name == "attack_all" else _number(value)
+            if name not in _READ or read is None:
+                raise InputError(
+                    Arg("bounds", given), f"has {part!r}", remedy="write exact:seconds=10 or crown:attack_all=true"
+                )
+            options[name] = read
+        return cls(method, **options)
+
+    @classmethod
+    def of_terms(cls, terms: Mapping[str, Any]) -> "Bounds | None":
+        """Those that a record says were taken.
+
+        Raises:
+            InputError: there are none such.
+        """
+        stated = terms.get("bounds")
+        if stated is None:
+            return None
+        return cls(stated["method"], stated["attack_all"], stated["seconds"])
+
+    def terms(self) -> dict[str, Any]:
+        """What a record says of them."""
+        return {"method": self.method, "attack_all": self.attack_all, "seconds": self.seconds}
+
+
+_READ: dict[str, dict[str, bool]] = {"attack_all": {"true": True, "false": False}, "seconds": {}}
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+@dataclass(eq=False)
+class Bracket:
+    """Bounds on the examples of an audit, batch by batch.
+
+    Attributes:
+        asked: which; None for none.
+        declared: the model.
+        budget: the units of eps.
+        prover: once there was a batch that it can be asked about.
+        reason: why there are no bounds; "" while there are.
+    """
+
+    asked: Bounds | None
+    declared: Model
+    budget: Literal["raw", "normalised"] = "raw"
+    prover: Prover | None = None
+    reason: str = ""
+    said: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, given: str | Bounds | None, declared: Model, budget: Literal["raw", "normalised"]) -> "Bracket":
+        """The bounds that were asked for, if any."""
+        return cls(Bounds.of(given), declared, budget)
+
+    @property
+    def attack_all(self) -> bool:
+        """Whether proved examples are attacked too."""
+        return self.asked is None or self.asked.attack_all
+
+    @property
+    def terms(self) -> dict[str, Any]:
+        """What a record says of them; nothing where there are none."""
+        return {} if self.reason or self.asked is None else {"bounds": self.asked.terms()}
+
+    def letters(self, question: Question) -> str | None:
+        """A letter for each row of a batch, see `Examples.bounds`; None where there are no bounds at all."""
+        if self.reason or self.asked is None:
+            return None
+        reason = _refused(question)
+        if not reason:
+            try:
+                return self._letters(question, self.asked)
+            except SignstepError as error:
+                reason = str(error).partition("; ")[0]
+        if self.prover is None:
+            self.reason = reason
+            return None
+        note = f"no bounds for some examples: {reason}"
+        self.said += [] if note in self.said else [note]
+        return OPEN * len(question.predicted)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the reader must know."""
+        if self.reason:
+            return (f"no bounds were taken: {self.reason}",)
+        if self.prover is None:
+            return tuple(self.said)
+        fooled = self.prover.fooled
+        found = f"bounds: exact search found a point that the model itself answers otherwise for {fooled} examples"
+        return (*self.said, *self.prover.notes, *((found,) if fooled else ()))
+
+    def _letters(self, question: Question, asked: Bounds) -> str:
+        region, threat, problem = question.region, question.threats[""], question.problem
+        assert isinstance(region, BallRegion)
+        assert problem.aim.y is not None
+        prover = self.prover
+        if prover is None:
+            network = layers_of(self.declared)
+            prover = Prover(network, self.declared.space(self.budget).to_model, asked.method, asked.seconds)
+        tolerance = verify(region.x, region.x, replace(threat, grid=None).terms()).tolerance
+        letters = prover.prove(sized(replace(region, grid=None), threat), problem.aim.y, tolerance)
+        self.prover = prover
+        return letters
+
+
+def _refused(question: Question) -> str:
+    """Why there are no bounds for such a question; "" where there may be."""
+    threat, problem = question.threats.get(""), question.problem
+    if problem.goal == "targeted":
+        return "they are about any other class, and the goal is targeted"
+    if not isinstance(problem.task, Multiclass) or problem.aim.y is None or question.form != "logits":
+        return "they are about scores of one class among several"
+    if problem.random:
+        return "the model is random"
+    if threat is None or isinstance(threat, ShapedThreat) or threat.eps is None:
+        return "they need one input and a ball with an eps"
+    return "" if isinstance(question.region, BallRegion) else "they need one input and a ball with an eps"

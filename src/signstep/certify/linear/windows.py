@@ -1,0 +1,177 @@
+"""Coefficients of many bounds at once: over a whole tensor, or over the window of it that each bound can see.
+
+A number behind a few convolutions depends on a small window of the image. Coefficients of it over the whole image would
+be zeros for the most part, so each bound keeps its window, and where that is: at ``stride * place + offset``.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Coefficients of S linear functions of one tensor: (S, ...), or with ``place`` over windows of it (S, h, w, C).
+
+    Attributes:
+        values: the coefficients; 0 where a window leaves the image.
+        place: (S, 2), where each began, in its own tensor's positions; None where the values cover the tensor.
+        stride: from a position there to one here.
+        offset: of the window's first position.
+    """
+
+    values: Tensor
+    place: Tensor | None = None
+    stride: Pair = (1, 1)
+    offset: Pair = (0, 0)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def of(self, part: Tensor) -> Tensor:
+        """A tensor (C, H, W) as each bound sees it, (S, h, w, C), 0 beyond its edge; whole ones as they are."""
+        if self.place is None:
+            return part
+        at, size, (left, right, up, down) = self._at(tuple(part.shape))
+        table = F.pad(part, (left, right, up, down)).flatten(1).T.contiguous()
+        assert len(table) == size[0] * size[1]
+        return table[at.flatten()].view(*at.shape, len(part))
+
+    def dot(self, part: Tensor) -> Tensor:
+        """The sums of coefficients times the tensor's numbers, (S,)."""
+        if self.place is None:
+            return self.values.flatten(1) @ part.flatten()
+        return (self.values * self.of(part)).flatten(1).sum(1)
+
+    def like(self, values: Tensor) -> "Rows":
+        """Other coefficients of the same windows."""
+        return replace(self, values=values)
+
+    def cut(self, shape: tuple[int, ...]) -> "Rows":
+        """The same with 0 where windows leave an image of this shape (C, H, W)."""
+        if self.place is None:
+            return self
+        top, left = self._origin()
+        height, width = self.values.shape[1:3]
+        rows = _inside(top, height, shape[-2]).view(len(self), height, 1, 1)
+        columns = _inside(left, width, shape[-1]).view(len(self), 1, width, 1)
+        return self if bool(rows.all()) and bool(columns.all()) else self.like(self.values * (rows & columns))
+
+    def whole(self, shape: tuple[int, ...]) -> "Rows":
+        """The same over the whole tensor, (S, C, H, W)."""
+        if self.place is None:
+            return self
+        at, (tall, broad), (left, _, up, _) = self._at(shape)
+        count, channels = len(self), self.values.shape[-1]
+        at = at.view(count, -1) + torch.arange(count, device=at.device).unsqueeze(1) * (tall * broad)
+        found = self.values.new_zeros(count * tall * broad, channels)
+        found[at.flatten()] = self.values.reshape(-1, channels)
+        found = found.view(count, tall, broad, channels)[:, up : up + shape[-2], left : left + shape[-1]]
+        return Rows(found.permute(0, 3, 1, 2).contiguous())
+
+    def small(self, shape: tuple[int, ...]) -> bool:
+        """Whether windows are worth it in an image of this shape."""
+        return self.place is not None and self.values[0, ..., 0].numel() * 2 <= shape[-2] * shape[-1]
+
+    def _at(self, shape: tuple[int, ...]) -> tuple[Tensor, Pair, tuple[int, int, int, int]]:
+        """Where each window's positions lie in the image with a border (S, h, w), its size, and the border."""
+        top, left = self._origin()
+        height, width = self.values.shape[1:3]
+        up, down = _beyond(top, height, shape[-2])
+        before, after = _beyond(left, width, shape[-1])
+        tall, broad = shape[-2] + up + down, shape[-1] + before + after
+        rows = (top + up).view(-1, 1, 1) + torch.arange(height, device=top.device).view(1, -1, 1)
+        columns = (left + before).view(-1, 1, 1) + torch.arange(width, device=top.device).view(1, 1, -1)
+        return rows * broad + columns, (tall, broad), (before, after, up, down)
+
+    def _origin(self) -> tuple[Tensor, Tensor]:
+        assert self.place is not None
+        return (
+            self.place[:, 0] * self.stride[0] + self.offset[0],
+            self.place[:, 1] * self.stride[1] + self.offset[1],
+        )
+
+
+def added(one: Rows, other: Rows, shape: tuple[int, ...]) -> Rows:
+    """The sum of two sets of coefficients over the same tensor of this shape."""
+    if one.place is None or other.place is None or one.stride != other.stride:
+        return Rows(one.whole(shape).values + other.whole(shape).values)
+    start = (min(one.offset[0], other.offset[0]), min(one.offset[1], other.offset[1]))
+    end = tuple(max(part.offset[axis] + part.values.shape[1 + axis] for part in (one, other)) for axis in (0, 1))
+
+    def stretched(part: Rows) -> Tensor:
+        up, left = part.offset[0] - start[0], part.offset[1] - start[1]
+        down, right = end[0] - start[0] - up - part.values.shape[1], end[1] - start[1] - left - part.values.shape[2]
+        return F.pad(part.values, (0, 0, left, right, up, down))
+
+    return replace(one, values=stretched(one) + stretched(other), offset=start)
+
+
+def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> Rows:
+    """Coefficients over a convolution's outputs as those over its inputs of this shape (C, H, W).
+
+    Each output's coefficient goes to the inputs that its kernel covers: one product of matrices, and a sum over shifts.
+    """
+    (down, right), (gap_h, gap_w) = layer.stride, layer.dilation
+    pad_h, pad_w = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
+    values = rows.values if rows.place is not None else rows.values.permute(0, 2, 3, 1)
+    count, tall, broad, _ = values.shape
+    kernel_h, kernel_w = layer.weight.shape[2:]
+    size = ((tall - 1) * down + gap_h * (kernel_h - 1) + 1, (broad - 1) * right + gap_w * (kernel_w - 1) + 1)
+    sent = _sent(values, layer)  # (S, h, w, kh, kw, C)
+    room = size
+    if rows.place is None:  # the window may end before the image does, whose last rows no kernel meets
+        room = (max(size[0], shape[-2] + pad_h), max(size[1], shape[-1] + pad_w))
+    found = values.new_zeros(count, *room, layer.in_channels)
+    for y in range(kernel_h):
+        for x in range(kernel_w):
+            top, left = y * gap_h, x * gap_w
+            there = found[:, top : top + (tall - 1) * down + 1 : down, left : left + (broad - 1) * right + 1 : right]
+            there += sent[:, :, :, y, x]
+    if rows.place is None:
+        found = found[:, pad_h : pad_h + shape[-2], pad_w : pad_w + shape[-1]]
+        return Rows(found.permute(0, 3, 1, 2).contiguous())
+    moved = Rows(
+        found,
+        rows.place,
+        (rows.stride[0] * down, rows.stride[1] * right),
+        (rows.offset[0] * down - pad_h, rows.offset[1] * right - pad_w),
+    )
+    return moved.cut(shape)
+
+
+def first_convolution(layer: nn.Conv2d, index: Tensor, output: tuple[int, ...], shape: tuple[int, ...]) -> Rows:
+    """Of single outputs at flat places ``index`` (S,): their kernels, over the inputs of this shape (C, H, W)."""
+    _, height, width = output
+    channel = index // (height * width)
+    place = torch.stack([index % (height * width) // width, index % width], 1)
+    pad_h, pad_w = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
+    kernels = layer.weight.permute(0, 2, 3, 1).contiguous()[channel]
+    return Rows(kernels, place, (layer.stride[0], layer.stride[1]), (-pad_h, -pad_w)).cut(shape)
+
+
+def _sent(values: Tensor, layer: nn.Conv2d) -> Tensor:
+    """What each output sends to each place of its kernel: (S, h, w, O) to (S, h, w, kh, kw, C)."""
+    weight = layer.weight
+    if layer.groups == 1:
+        flat = values.reshape(-1, layer.out_channels) @ weight.permute(0, 2, 3, 1).reshape(layer.out_channels, -1)
+        return flat.view(*values.shape[:3], *weight.shape[2:], layer.in_channels)
+    grouped = values.reshape(-1, layer.groups, layer.out_channels // layer.groups).movedim(1, 0)
+    kernels = weight.view(layer.groups, -1, *weight.shape[1:]).permute(0, 1, 3, 4, 2).flatten(2)
+    flat = torch.bmm(grouped, kernels).movedim(0, 1)  # (S h w, groups, kh kw C/groups)
+    shaped = flat.view(-1, layer.groups, *weight.shape[2:], weight.shape[1]).permute(0, 2, 3, 1, 4)
+    return shaped.reshape(*values.shape[:3], *weight.shape[2:], layer.in_channels)
+
+
+def _beyond(start: Tensor, size: int, length: int) -> Pair:
+    """By how much windows leave an axis at its two ends."""
+    return max(0, -int(start.min())), max(0, int(start.max()) + size - length)
+
+
+def _inside(start: Tensor, size: int, length: int) -> Tensor:
+    at = start.unsqueeze(1) + torch.arange(size, device=start.device)
+    return (at >= 0) & (at < length)
