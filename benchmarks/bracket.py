@@ -42,11 +42,11 @@ class Case:
 
 
 def trained(recipe: str) -> nn.Module:
-    """A small network for the digits, trained with bounds at 0.1."""
+    """A small network for the digits, trained with bounds at 0.05."""
     torch.manual_seed(0)
     model, (x, y) = digits_cnn(), digits("train")
-    settings = Settings(epochs=40, rate=2e-3, warm_up=0.5, peak=0.2, seed=0)
-    ss.fit(model, x, y, threat=ss.linf(0.1), recipe=recipe, settings=settings)
+    settings = Settings(epochs=50, rate=2e-3, hold=0.1, warm_up=0.5, peak=0.2, seed=0)
+    ss.fit(model, x, y, threat=ss.linf(0.05), recipe=recipe, settings=settings)
     return model
 
 
@@ -64,8 +64,8 @@ CASES = {
     for case in (
         Case("mnist_standard", reference("mnist_standard", mnist_cnn), "mnist", (0.02, 0.05, 0.1)),
         Case("mnist_fgsm_rs", reference("mnist_fgsm_rs", mnist_cnn), "mnist", (0.02, 0.05, 0.1)),
-        Case("digits ibp", lambda: trained("ibp"), "digits", (0.1,)),
-        Case("digits mtl-ibp", lambda: trained("mtl-ibp:weight=0.3"), "digits", (0.1,)),
+        Case("digits ibp", lambda: trained("ibp"), "digits", (0.05,)),
+        Case("digits mtl-ibp", lambda: trained("mtl-ibp:weight=0.3"), "digits", (0.05,)),
         Case(
             "cifar10_small_n_fgsm",
             reference("cifar10_small_n_fgsm", cifar10_small),

@@ -212,16 +212,24 @@ CHEAP = {
     "nes": "nes:queries=30",
     "random-direction": "random-direction:queries=12",
     "smooth-pgd": "smooth-pgd:steps=6",
+    "explore": "explore:samples=12,starts=2,steps=3,queries=8",
+    "sigma-zero": "sigma-zero:steps=8",
+    "sparse-rs": "sparse-rs:queries=20",
     "spsa": "spsa:queries=30",
     "square": "square:queries=20",
     "vmi-fgsm": "vmi-fgsm:samples=2,steps=4",
 }
-NORMS = {"linf": ss.linf, "l2": ss.l2, "l1": ss.l1}
+NORMS: dict[str, Callable[[float | None], ss.ThreatModel]] = {
+    "linf": ss.linf,
+    "l2": ss.l2,
+    "l1": ss.l1,
+    "l0": lambda eps: ss.l0(None if eps is None else 1),
+}
 
 
 def _takes(name: str, norm: str) -> bool:
     row = ss.RECIPES[name]
-    return not row.images and (not row.norms or norm in row.norms)
+    return not row.images and row.takes(norm)
 
 
 def _above(after: Tensor, before: Tensor) -> Tensor:
@@ -282,7 +290,7 @@ def test_several_inputs_have_the_same_witness(name: str) -> None:
         value: Tensor = _spike(torch.cat([a, b], 1)) + 0.01 * b.sum(1) * c[:, 0]
         return value
 
-    threat = {"a": ss.linf(0.3), "b": ss.linf(0.2)}
+    threat = {"a": ss.linf(0.3), "b": ss.linf(0.2)} if _takes(name, "linf") else {"a": ss.l0(1), "b": ss.l0(0)}
     start = joint(**x)
     level = start + torch.tensor([-0.5, 0.0, 0.001, 1e9])
     found = ss.maximise(joint, x, threat, recipe=CHEAP.get(name, name), level=level)

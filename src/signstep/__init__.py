@@ -21,10 +21,10 @@ from signstep.certify.certified import certified
 from signstep.diagnosing.diagnosis import Diagnosis
 from signstep.diagnosing.run import diagnose
 from signstep.engine.attack import Attack, GradientAttack
-from signstep.engine.norms import L1, L2, Grouped, Linf
+from signstep.engine.norms import L0, L1, L2, Grouped, Linf
 from signstep.engine.outcome import Outcome
 from signstep.engine.tasks import Binary, Custom, Multiclass, Multilabel, Objective, Regression, Segmentation
-from signstep.engine.threat import ThreatModel, l1, l2, linf, threat_model
+from signstep.engine.threat import ThreatModel, l0, l1, l2, linf, threat_model
 from signstep.errors import SignstepError, SignstepWarning
 from signstep.io.caps import caps
 from signstep.maximum import Maximum, maximise
@@ -43,6 +43,7 @@ from signstep.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "L0",
     "L1",
     "L2",
     "RECIPES",
@@ -85,6 +86,7 @@ __all__ = [
     "diagnose",
     "fgsm",
     "fit",
+    "l0",
     "l1",
     "l2",
     "linf",

@@ -111,7 +111,7 @@ def fgsm(
         x: inputs (R, ...).
         y: labels, or None for the model's predictions.
         eps: radius in raw input units, such as "8/255"; a tensor (R,) for one each; None for the box alone.
-        norm: "linf", "l2", "l1", "pixel", "token" or a norm.
+        norm: "linf", "l2", "l1", "l0", "pixel", "token" or a norm.
         box: (low, high) of valid inputs, or None.
         mask: True where the input may change.
         grid: 255 to stay on the grid of 8-bit images.

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from signstep.attacks.recipes import RECIPES, defined_for
 from signstep.attacks.recipes import recipe as find_recipe
+from signstep.attacks.search.explore import Explore, uniform
 from signstep.engine import arrays
 from signstep.engine.attack import Attack, GradientAttack
 from signstep.engine.keys import Key
@@ -54,6 +55,8 @@ class Maximum:
         notes: what a reader must know.
         outcome: everything the attack itself returned; rows at their level untouched are not attacked, and stand in it
             as they are.
+        control: of the recipe ``explore`` the best value (R,) of as many uniform points as it spent passes; the better
+            of the two is returned, so ``after`` is never below it. None for other recipes.
     """
 
     x: Tree
@@ -70,6 +73,7 @@ class Maximum:
     backwards: Tensor
     notes: tuple[str, ...]
     outcome: Outcome
+    control: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.before)
@@ -84,6 +88,9 @@ class Maximum:
         said = f"median gain {middle:.4g} over {count} example{'s' if count > 1 else ''}"
         if self.linear is not None:
             said += f", first order promises {float(self.linear.double().quantile(0.5)):.4g}"
+        if self.control is not None:
+            random = float((self.control - self.before).clamp_min(0).double().quantile(0.5))
+            said += f", as many random points gain {random:.4g}"
         return said
 
 
@@ -151,8 +158,13 @@ def maximise(
     with subject.opened():
         question = subject.ask(x, None if alike else levels, threat, key=key, ids=ids)
         outcome = _climbed(question, chosen, key.fold(chosen.name))
+        control = None
+        if isinstance(chosen, Explore):
+            spent = int((outcome.forwards + outcome.backwards).max())
+            drawn = _climbed(question, uniform(max(1, spent)), key.fold("control"))
+            control, outcome = drawn.loss, _best_of(outcome, drawn)
         gradient = _gradient(question, key)
-        return _read(question, chosen, outcome, gradient)
+        return replace(_read(question, chosen, outcome, gradient), control=control)
 
 
 def _check(declared: Model, search: Search) -> None:
@@ -211,6 +223,33 @@ def _climbed(question: Question, chosen: Attack, key: Key) -> Outcome:
         known, row = question.untouched(), RECIPES.get(chosen.name)
         return replace(known, smallest=torch.zeros_like(known.rate)) if row is not None and row.smallest else known
     return question.spread(question.take(index).run(chosen, key), index)
+
+
+def _best_of(first: Outcome, second: Outcome) -> Outcome:
+    """Row by row the outcome that reached its level, or has the larger value; the passes of both."""
+    larger = (second.loss > first.loss) | (torch.isnan(first.loss) & ~torch.isnan(second.loss))
+    chosen = second.verified & ((second.fooled & ~first.fooled) | (larger & (second.fooled | ~first.fooled)))
+
+    def either(one: Tensor, other: Tensor) -> Tensor:
+        return torch.where(per_row(chosen, one), one, other)
+
+    return replace(
+        first,
+        fooled=either(second.fooled, first.fooled),
+        undetermined=either(second.undetermined, first.undetermined),
+        valid=either(second.valid, first.valid),
+        loss=either(second.loss, first.loss),
+        answer=either(second.answer, first.answer),
+        near=either(second.near, first.near),
+        rate=either(second.rate, first.rate),
+        verified=either(second.verified, first.verified),
+        x=tree_map(either, second.x, first.x),
+        distance=tree_map(either, second.distance, first.distance),
+        forwards=first.forwards + second.forwards,
+        backwards=first.backwards + second.backwards,
+        notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
+        ended=first.ended or second.ended,
+    )
 
 
 def _gradient(question: Question, key: Key) -> Tree | None:
@@ -302,4 +341,4 @@ def _product(first: Tree, second: Tree) -> Tensor:
 
 
 # What may be tried where there is no gradient at the untouched input, the cheapest first.
-_ALTERNATIVES = ("pgd", "apgd", "square", "spsa", "nes")
+_ALTERNATIVES = ("pgd", "apgd", "explore", "square", "spsa", "nes")

@@ -40,6 +40,8 @@ THREATS = [
     ss.l2(0.3),
     ss.l1(0.8, mask=MASK),
     ss.threat_model("pixel", 0.1, mask=MASK),
+    ss.l0(3, mask=MASK),
+    ss.l0(1, axes=(0,), grid=255),
     ss.linf(torch.linspace(0.02, 0.1, 50)),
     ss.linf(0.1, box=(torch.zeros(3, 1, 1), torch.ones(3, 1, 1))),
 ]
@@ -108,9 +110,11 @@ def test_one_changed_pixel_is_found(threat: ThreatModel) -> None:
     result, points = made(threat)
 
     def shifted(row: Tensor) -> Tensor:
-        row = row.clone()
-        row[0, 0, 0] += 0.9 if row[0, 0, 0] < 0.5 else -0.9
-        return row
+        # Of a threat that counts one more than it allows.
+        flat = row.clone().flatten()
+        few = flat[: 4 if threat.norm.name.startswith("l0") else 1]
+        few += torch.where(few < 0.5, 0.9, -0.9)
+        return flat.reshape(row.shape)
 
     assert not rescore.allowed(result, changed(points, "x_adv", shifted)).holds
     assert not rescore.inputs(changed(points, "x", shifted), [data()]).holds

@@ -85,6 +85,8 @@ def labels(model: nn.Module, x: Tensor) -> Tensor:
 def short(row: Recipe, steps: int) -> str:
     """The recipe with this many steps, or 20 times as many queries, where it has a number of them."""
     options = options_of(row)
+    if "starts" in options:
+        return f"{row.name}:samples={4 * steps},starts=2,steps={steps},queries={8 * steps}"
     if "queries" in options:
         return f"{row.name}:queries={20 * steps}"
     return f"{row.name}:steps={steps}" if "steps" in options else row.name
@@ -92,4 +94,4 @@ def short(row: Recipe, steps: int) -> str:
 
 def fits(row: Recipe, norm: str) -> bool:
     """Whether the recipe is defined for this norm."""
-    return not row.norms or norm in row.norms
+    return row.takes(norm)

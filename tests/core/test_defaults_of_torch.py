@@ -96,13 +96,13 @@ def _read(outcome: ss.Outcome) -> tuple[object, ...]:
 PAIRS = [
     (name, norm)
     for name, row in ss.RECIPES.items()
-    for norm in ("linf", "l2", "l1", "pixel")
+    for norm in ("linf", "l2", "l1", "l0", "pixel")
     if fits(row, norm) and (norm == "linf" or not fits(row, "linf") or name in ("pgd", "apgd", "fab", "square"))
 ]
 CAMERA = ss.transforms.Compose(
     (ss.transforms.Affine(9, 0.1, 0.1), ss.transforms.Noise(0.02), ss.transforms.Blur(), ss.transforms.Contrast(0.1))
 )
-SIZES = {"linf": 0.03, "l2": 0.4, "l1": 2.0, "pixel": 0.1}
+SIZES = {"linf": 0.03, "l2": 0.4, "l1": 2.0, "pixel": 0.1, "l0": 4.0}
 
 
 @pytest.mark.parametrize(("name", "norm"), PAIRS)

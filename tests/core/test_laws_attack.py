@@ -12,12 +12,12 @@ from torch.nn.functional import cross_entropy
 import signstep as ss
 from signstep.attacks.recipes import options_of
 from signstep.engine.norms import NORMS
-from signstep.errors import InputError
+from signstep.errors import InputError, ThreatError
 from written_down import written_down
 
 SHAPE = (2, 3, 3)
 ROWS = 8
-SIZES = {"linf": 0.08, "l2": 0.3, "l1": 0.6, "pixel": 0.15}
+SIZES = {"linf": 0.08, "l2": 0.3, "l1": 0.6, "pixel": 0.15, "l0": 3.0, "l0(0)": 2.0}
 SETTINGS = ["box", "no box", "one-sided", "feature box", "mask", "row mask"]
 MASK = torch.tensor([True, False, True, True, False, True]).repeat(3).reshape(SHAPE)
 
@@ -34,6 +34,11 @@ def _fits(name: str, norm: str) -> bool:
     return fits(ss.RECIPES[name], norm)
 
 
+def _counts(norm: str) -> bool:
+    """Whether the sizes of the norm are whole numbers."""
+    return norm.startswith("l0")
+
+
 # Attacks that go up a gradient, or an estimate of one, within a given eps.
 CLIMBERS = [name for name, row in ss.RECIPES.items() if row.needs == "gradients" and not row.smallest]
 LOOKING_AHEAD = ("ni-fgsm", "si-fgsm")
@@ -43,10 +48,20 @@ PAIRS = [(name, norm) for name, norm in product(ss.RECIPES, SIZES) if _fits(name
 over_recipes = pytest.mark.parametrize("name", [name for name in ss.RECIPES if _fits(name, "linf")])
 over_gradient_recipes = pytest.mark.parametrize("name", CLIMBERS)
 over_pairs = pytest.mark.parametrize(("name", "norm"), PAIRS)
+# A count says nothing of how far a coordinate goes: it needs a box with two sides.
+POSSIBLE = [
+    (norm, setting)
+    for norm, setting in product(SIZES, SETTINGS)
+    if not _counts(norm) or setting not in ("no box", "one-sided")
+]
 over_fixed_pairs = pytest.mark.parametrize(("name", "norm"), [pair for pair in PAIRS if pair[0] in FIXED])
 over_gradient_pairs = pytest.mark.parametrize(("name", "norm"), [pair for pair in PAIRS if pair[0] in CLIMBERS])
-over_norms = pytest.mark.parametrize("norm", list(SIZES))
-over_settings = pytest.mark.parametrize("setting", SETTINGS)
+over_measures = pytest.mark.parametrize("norm", [norm for norm in SIZES if not _counts(norm)])
+over_norms_and_settings = pytest.mark.parametrize(("norm", "setting"), POSSIBLE)
+over_fixed_pairs_and_settings = pytest.mark.parametrize(
+    ("name", "norm", "setting"),
+    [(name, norm, setting) for name, norm in PAIRS for other, setting in POSSIBLE if name in FIXED and other == norm],
+)
 
 
 def _steps(name: str, steps: int) -> str:
@@ -83,10 +98,13 @@ def _threat(norm: str, setting: str = "box", eps: float | Tensor | str | None = 
 def _length(norm: str, change: Tensor) -> Tensor:
     """The length of each row, written down once more and in float64."""
     change = change.double()
+    if norm == "l0(0)":
+        return (change != 0).any(1).flatten(1).sum(1).double()
     if norm == "pixel":
         return change.square().sum(1).sqrt().flatten(1).amax(1)
     flat = change.flatten(1)
     lengths = {"linf": flat.abs().amax(1), "l1": flat.abs().sum(1), "l2": flat.square().sum(1).sqrt()}
+    lengths["l0"] = (flat != 0).sum(1).double()
     return written_down(lengths, norm, "once more the length")
 
 
@@ -94,8 +112,7 @@ def _moved(first: Tensor, second: Tensor) -> Tensor:
     return (first != second).flatten(1).any(1)
 
 
-@over_fixed_pairs
-@over_settings
+@over_fixed_pairs_and_settings
 def test_one_step_moves_every_row(name: str, norm: str, setting: str) -> None:
     model, x = mlp(), _batch()
     outcome = ss.attack(model, x, labels(model, x), threat=_threat(norm, setting), recipe=_steps(name, 1))
@@ -108,6 +125,10 @@ def test_one_step_moves_every_row(name: str, norm: str, setting: str) -> None:
     ("setting", "dtype"), [*((setting, torch.float32) for setting in SETTINGS), ("box", torch.float64)], ids=str
 )
 def test_what_is_returned_is_allowed_and_scored(name: str, norm: str, setting: str, dtype: torch.dtype) -> None:
+    if (norm, setting) not in POSSIBLE:
+        with pytest.raises(ThreatError, match="open end"):
+            _threat(norm, setting)
+        return
     model, x = mlp(dtype=dtype), _batch(dtype)
     y = labels(model, x)
     threat = _threat(norm, setting)
@@ -140,7 +161,7 @@ def test_what_is_returned_is_allowed_and_scored(name: str, norm: str, setting: s
             assert torch.equal(outcome.x[frozen], x[frozen])
 
 
-@over_norms
+@over_measures
 def test_no_box_is_left_where_there_is_none(norm: str) -> None:
     """Guards the test above: the settings differ, the open sides are used."""
     model, x = mlp(), _batch()
@@ -201,6 +222,7 @@ def test_a_vector_of_eps_is_its_numbers(name: str, norm: str) -> None:
     assert isinstance(same, Tensor)
     assert torch.equal(scalar, same)
     sizes = size_of(norm) * torch.tensor([0.0, 0.5, 1.0, 1.3, 0.0, 0.7, 0.1, 0.01], dtype=torch.float64)
+    sizes = sizes.round() if _counts(norm) else sizes
     mixed = ss.attack(model, x, y, threat=_threat(norm, eps=sizes), recipe=recipe).x
     assert isinstance(mixed, Tensor)
     for row in (0, 1, 3, 7):
@@ -223,8 +245,7 @@ def test_eps_zero_returns_the_input(name: str, norm: str, setting: str, dtype: t
     assert not bool(outcome.undetermined.any())
 
 
-@over_norms
-@over_settings
+@over_norms_and_settings
 def test_fgsm_is_the_attack_called_fgsm(norm: str, setting: str) -> None:
     model, x = mlp(), _batch()
     y, threat = labels(model, x), _threat(norm, setting)
@@ -398,6 +419,9 @@ def _best_gain(norm: str, w: Tensor, low: Tensor, high: Tensor, eps: float) -> f
             used = min(left, float(room.flatten()[index]))
             gain, left = gain + used * float(w.abs().flatten()[index]), left - used
         return gain
+    if _counts(norm):
+        gains = (w.abs() * room).sum(0) if norm == "l0(0)" else w.abs() * room
+        return float(gains.flatten().sort(descending=True).values[: int(eps)].sum())
     if norm == "pixel":
         spots = product(range(SHAPE[1]), range(SHAPE[2]))
         return sum(_best_gain("l2", w[:, i, j], low[:, i, j], high[:, i, j], eps) for i, j in spots)

@@ -10,6 +10,8 @@ from signstep.attacks.minimal.hyperplane import onto
 from signstep.engine.norms import NORMS
 
 ROWS, SIZE = 24, 7
+MEASURES = [name for name in NORMS if name != "l0"]
+"""A count of changes has no shortest way: one coordinate may go as far as the box."""
 
 
 def _slopes() -> Tensor:
@@ -27,7 +29,7 @@ def _box() -> tuple[Tensor, Tensor]:
     return low, high
 
 
-@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("norm", MEASURES)
 @pytest.mark.parametrize("share", [0.0, 1e-3, 0.3, 0.9, -0.5])
 def test_inside_a_box_it_is_the_solution_of_the_programme(norm: str, share: float) -> None:
     slope, (low, high) = _slopes(), _box()
@@ -44,7 +46,7 @@ def test_inside_a_box_it_is_the_solution_of_the_programme(norm: str, share: floa
         assert float(NORMS[norm].length(d)[row]) == pytest.approx(wanted, rel=1e-7, abs=1e-12)
 
 
-@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("norm", MEASURES)
 def test_beyond_the_box_it_is_the_corner_nearest_to_the_plane(norm: str) -> None:
     slope = _slopes()
     low, high = -rand(ROWS, SIZE, seed=2), rand(ROWS, SIZE, seed=3)
@@ -53,7 +55,7 @@ def test_beyond_the_box_it_is_the_corner_nearest_to_the_plane(norm: str) -> None
     torch.testing.assert_close(d, corner, rtol=0, atol=1e-15)
 
 
-@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("norm", MEASURES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("power", [-60, 0, 60])
 def test_without_a_box_it_is_gain_over_the_dual_length(norm: str, dtype: torch.dtype, power: int) -> None:
@@ -66,7 +68,7 @@ def test_without_a_box_it_is_gain_over_the_dual_length(norm: str, dtype: torch.d
     torch.testing.assert_close(onto(NORMS[norm], slope, gain, -wide, wide), d, rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("norm", MEASURES)
 def test_a_flat_plane_is_never_reached_and_moves_nothing(norm: str) -> None:
     low, high = _box()
     zero = torch.zeros(ROWS, SIZE, dtype=torch.float64)

@@ -13,14 +13,20 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from signstep.engine.norms import L1, L2, NORMS, Grouped, Linf, Norm, norm
+from signstep.engine.norms import L0, L1, L2, NORMS, Grouped, Linf, Norm, norm
 from signstep.errors import ThreatError
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Index = np.ndarray[Any, np.dtype[np.int64]]
 
 SHAPE = (2, 3)
-ALL: list[Norm] = [*NORMS.values(), Grouped((0,)), Grouped((-1,)), Grouped((0, 1))]
+# A count has neither a convex ball nor one without a box: its laws are in test_counts.py.
+ALL: list[Norm] = [
+    *(rule for rule in NORMS.values() if not isinstance(rule, L0)),
+    Grouped((0,)),
+    Grouped((-1,)),
+    Grouped((0, 1)),
+]
 DTYPES = [torch.float32, torch.float64]
 over_norms = pytest.mark.parametrize("rule", ALL, ids=lambda rule: rule.name)
 over_dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -556,6 +562,10 @@ def test_names() -> None:
     assert norm("Linf") is norm("inf") is NORMS["linf"]
     assert norm("l2") is norm("2") is NORMS["l2"]
     assert norm("L1") is norm("1") is NORMS["l1"]
+    assert norm("l0") is norm("0") is NORMS["l0"]
+    assert norm("l0-pixel") == norm("L0(0)") == L0((0,))
+    assert norm("l0-atom") == norm("l0-token") == norm("l0(-1)") == L0((-1,))
+    assert norm("l0(1,2)").name == "l0(1,2)"
     assert norm("pixel") == Grouped((0,))
     assert norm("atom") == norm("token") == Grouped((-1,))
     for rule in ALL:
@@ -563,7 +573,7 @@ def test_names() -> None:
         assert norm(rule.name) == rule
 
 
-@pytest.mark.parametrize("name", ["l3", "", "grouped()", "grouped(x)"])
+@pytest.mark.parametrize("name", ["l3", "", "grouped()", "grouped(x)", "l0()", "l0(x)"])
 def test_an_unknown_name_is_refused(name: str) -> None:
     with pytest.raises(ThreatError, match=r"linf.*l2.*l1.*pixel") as caught:
         norm(name)

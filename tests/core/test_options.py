@@ -22,7 +22,7 @@ from signstep.attacks.search.windows import Layout, halving_share
 from signstep.attacks.transfer.ti_fgsm import fitting
 from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
-from signstep.errors import InputError
+from signstep.errors import InputError, ThreatError
 from signstep.explain import explain, topic_of
 from signstep.model.subject import Subject
 
@@ -32,6 +32,7 @@ EFFECTS: dict[tuple[str, str], Check] = {}
 SHAPE, ROWS, CLASSES = (1, 4, 6), 3, 5
 SIZE = math.prod(SHAPE)
 EPS = 0.05
+CHANGES = 6  # of threats that count
 
 
 def says(option: str, *names: str) -> Callable[[Check], Check]:
@@ -149,7 +150,9 @@ def _spec(name: str, **options: object) -> str:
 
 
 def _threat(row: Recipe, eps: float = EPS) -> ThreatModel:
-    return ss.linf(eps) if not row.norms or "linf" in row.norms else ss.l2(eps)
+    if "l0" in row.norms:
+        return ss.l0(CHANGES)
+    return ss.linf(eps) if row.takes("linf") else ss.l2(eps)
 
 
 def _ran(
@@ -217,6 +220,7 @@ def _passes(name: str, given: dict[str, int]) -> tuple[int, int]:
         "vmi-fgsm": lambda: (o.steps + (o.steps - 1) * o.samples + 1, o.steps + (o.steps - 1) * o.samples),
         "deepfool": lambda: (o.steps + 2, planes * o.steps),
         "ddn": lambda: (o.steps + 2, o.steps),
+        "sigma-zero": lambda: (o.steps + 2, o.steps),
         "cw": lambda: (o.searches * o.steps + 2, o.searches * o.steps + 1),
         "fab": lambda: (
             o.restarts * led * (2 * o.steps + 4) + 1 + asked,
@@ -224,6 +228,11 @@ def _passes(name: str, given: dict[str, int]) -> tuple[int, int]:
         ),
         "random-direction": lambda: (o.queries + 1, 0),
         "square": lambda: (o.restarts * (o.queries + 1), 0),
+        "sparse-rs": lambda: (o.restarts * (o.queries + 1), 0),
+        "explore": lambda: (
+            o.samples + 1 + (o.queries + 2) * (o.queries > 0) + o.starts * (o.steps + 2),
+            o.starts * o.steps,
+        ),
         "nes": lambda: (o.queries // probes * probes + 1, 0),
         "spsa": lambda: (o.queries // probes * probes + 1, 0),
     }
@@ -270,7 +279,7 @@ for _option in ("steps",):
     says(_option, *_with(_option))(_count(_option))
 
 
-@says("queries", "random-direction", "square", "nes", "spsa")
+@says("queries", "random-direction", "square", "sparse-rs", "nes", "spsa", "explore")
 def _(name: str) -> None:
     _count("queries")(name)
 
@@ -315,7 +324,7 @@ def _(name: str) -> None:
     assert bool((found[1] < 0.99 * found[0]).any())
 
 
-@says("restarts", *(name for name in _with("restarts") if name != "fab"))
+@says("restarts", *(name for name in _with("restarts") if name not in ("fab", "sparse-rs")))
 def _(name: str) -> None:
     """As many runs, from other starts, on the rows that still stand; never fewer fooled, never a smaller loss."""
     _count("restarts")(name)
@@ -917,7 +926,7 @@ def _(name: str) -> None:
     assert halving_share(1, queries, 0.5) > 8 * halving_share(queries, queries, 0.5)
 
 
-@says("patience", "square")
+@says("patience", "square", "sparse-rs")
 def _(name: str) -> None:
     """A margin that stands still is given up after that many queries, one that falls fast enough is not."""
     for patience, spent in ((0, 40), (10, 10), (25, 25)):
@@ -942,6 +951,107 @@ def _(name: str) -> None:
     up = stripes > _x()
     assert torch.equal(up[:, :, :1].expand_as(up), up)  # each column goes one way
     assert torch.equal(_ran(name, _blind, queries=2, start="best")[1].asked[0], stripes)  # there is none
+
+
+@says("starts", "explore")
+@says("samples", "explore")
+def _(name: str) -> None:
+    """Points of the sample are asked about without gradients, and the best of them are where the climbs begin."""
+    for samples, starts in ((8, 0), (8, 2), (20, 5)):
+        given = {"samples": samples, "starts": starts, "steps": 2, "queries": 3}
+        outcome, model = _ran(name, _bent, **given)
+        assert (outcome.forwards.tolist(), outcome.backwards.tolist()) == tuple(
+            [passes] * ROWS for passes in _passes(name, given)
+        )
+        sample = torch.stack(model.asked[:samples])
+        assert len(model.points) == 2 * starts
+        if starts:
+            best = _bent(sample.flatten(0, 1))[:, 1].reshape(samples, ROWS).argmax(0)
+            torch.testing.assert_close(model.points[0], sample[best, torch.arange(ROWS)])
+
+
+@says("sparse", "apgd")
+def _(name: str) -> None:
+    """The first step goes along that share of the coordinates, those of the largest gradients, and is eps long."""
+    threat = ss.l1(0.3)
+    for share in (0.25, 0.5):
+        _, model = _ran(name, _linear, steps=2, sparse=share, threat=threat, loss="margin")
+        before, after = ((point - _x()).abs().flatten(1) for point in model.points[:2])
+        # The start has spent eps, so that the projection shrinks all of it: only what was stepped along can have grown.
+        grown = after > before + 1e-9
+        assert bool((grown.sum(1) <= round(share * SIZE)).all())
+        assert bool((grown.sum(1) >= round(share * SIZE) // 2).all())
+    with pytest.raises(ThreatError, match=r"norm linf: sparse steps of apgd are defined for l1; .*leave sparse at 0"):
+        _ran(name, _linear, steps=2, sparse=0.2)
+
+
+@says("start", "sparse-rs")
+def _(name: str) -> None:
+    random, best = (
+        _ran(name, _blind, queries=2, start=start, begin=begin)[1].asked[0]
+        for start, begin in (("random", _best()), ("best", _best()))
+    )
+    torch.testing.assert_close(best, _best())
+    assert (random != _x()).flatten(1).sum(1).tolist() == [CHANGES] * ROWS
+    assert set(random[random != _x()].tolist()) == {0.0, 1.0}
+    assert torch.equal(_ran(name, _blind, queries=2, start="best")[1].asked[0], random)  # there is none
+
+
+@says("restarts", "sparse-rs")
+def _(name: str) -> None:
+    """Other sets to start from, for the rows that stand; the best of all counts."""
+    _count("restarts")(name)
+    _, model = _ran(name, _blind, queries=5, restarts=3)
+    first, second = model.asked[0] != _x(), model.asked[6] != _x()  # five queries and the verdict lie between
+    assert not torch.equal(first, second)
+
+
+@says("alpha", "sparse-rs")
+def _(name: str) -> None:
+    """That share of the changes moves in the first proposals: as many leave as come, and at least one."""
+    for alpha, moved in ((1.0, 3), (0.7, 2), (0.01, 1)):  # the second query of so many takes half of it
+        _, model = _ran(name, _blind, queries=300, alpha=alpha)
+        before, after = (asked != _x() for asked in model.asked[:2])
+        came, left = ((here & ~there).flatten(1).sum(1) for here, there in ((after, before), (before, after)))
+        assert torch.equal(came, left)
+        assert int(came.max()) == moved  # fewer where one that left came again
+
+
+# Counts of changes by gradients: steps well inside the box, so that no end stops them.
+
+
+def _counted(number: int, **options: object) -> Tensor:
+    """The displacements (R, ...) at the look of this number, the clean input being number 0."""
+    _, model = _ran("sigma-zero", _linear, steps=3, **options)
+    return model.points[number] - _x()
+
+
+@says("step", "sigma-zero")
+def _(name: str) -> None:  # noqa: ARG001
+    """The first step of Adam is as long in every coordinate, and that long."""
+    for step in (0.05, 0.2):
+        moved = _counted(1, step=step, threshold=0.0)
+        torch.testing.assert_close(moved.abs(), torch.full_like(moved, step), rtol=1e-5, atol=0)
+
+
+@says("threshold", "sigma-zero")
+def _(name: str) -> None:  # noqa: ARG001
+    for threshold, share in ((0.04, 1.0), (0.06, 0.0)):
+        assert float((_counted(1, step=0.05, threshold=threshold) != 0).double().mean()) == share
+
+
+@says("adapt", "sigma-zero")
+def _(name: str) -> None:  # noqa: ARG001
+    """While nothing fools, the threshold falls by this share of the step."""
+    for adapt, share in ((0.0, 0.0), (0.9, 1.0)):
+        assert float((_counted(2, step=0.05, threshold=0.06, adapt=adapt) != 0).double().mean()) == share
+
+
+@says("sigma", "sigma-zero")
+def _(name: str) -> None:  # noqa: ARG001
+    """A change of its square root is pulled back hardest; of a far smaller sigma nothing is felt."""
+    felt, unfelt = (_counted(2, step=0.05, threshold=0.0, sigma=sigma).abs().mean() for sigma in (1e-3, 1e-12))
+    assert felt < 0.05 < unfelt
 
 
 # What is no value for an option.

@@ -49,12 +49,12 @@ def data(rows: int = 20) -> tuple[Tensor, Tensor]:
     return x, Counting()(x).argmax(1)
 
 
-@pytest.mark.parametrize("threat", [ss.linf(0.1), ss.l2(0.3), ss.l1(0.5)], ids=str)
+@pytest.mark.parametrize("threat", [ss.linf(0.1), ss.l2(0.3), ss.l1(0.5), ss.l0(1)], ids=str)
 def test_every_level_equals_fgsm_of_that_size_at_one_gradient(threat: ThreatModel) -> None:
     model = Counting()
     x, y = data()
     question = ask(model, x, y, threat)
-    levels = [0.05, 0.2, 0.4]
+    levels = [1, 2] if threat.norm.name == "l0" else [0.05, 0.2, 0.4]
     model.forwards = 0
     fooled = FgsmRay(question.problem, question.region, x, Key(0)).curve(levels)
     assert model.forwards == 1 + len(levels)

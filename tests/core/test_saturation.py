@@ -24,7 +24,7 @@ def _share(outcome: ss.Outcome) -> float:
     return float(outcome.fooled.double().mean())
 
 
-SIZES = {"linf": 0.06, "l2": 0.2, "l1": 0.5, "pixel": 0.1}
+SIZES = {"linf": 0.06, "l2": 0.2, "l1": 0.5, "pixel": 0.1, "l0": 2.0}
 
 
 @pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=5", "mi-fgsm:steps=5"])
@@ -231,7 +231,7 @@ class Planted(nn.Module):
 
 
 @pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=3", "mi-fgsm:steps=3", "fgsm-rs:restarts=2"])
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "pixel"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "pixel", "l0"])
 @pytest.mark.parametrize("fault", ["nan", "flat", "infinite slope"])
 def test_planted_faults_are_undetermined_and_stay_with_their_rows(recipe: str, norm: str, fault: str) -> None:
     x = X[:60].reshape(60, 2, 3, 3).clone()

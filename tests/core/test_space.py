@@ -27,7 +27,7 @@ def _normal(x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("recipe", ["fgsm", "pgd:steps=4", "random-sign"])
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "pixel"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0", "pixel"])
 @pytest.mark.parametrize("grid", [None, 255])
 def test_four_ways_to_normalise_give_the_same_adversarials(
     dtype: torch.dtype, recipe: str, norm: str, grid: int | None
@@ -35,7 +35,7 @@ def test_four_ways_to_normalise_give_the_same_adversarials(
     inner, x = mlp(features=48, dtype=dtype), _images(dtype)
     layered = Normalised(inner, MEAN, STD)
     y = labels(layered, x)
-    threat = ss.threat_model(norm, EPS if norm == "linf" else 0.3, grid=grid)
+    threat = ss.threat_model(norm, EPS if norm == "linf" else 3 if norm == "l0" else 0.3, grid=grid)
     wanted = ss.attack(layered, x, y, threat=threat, recipe=recipe)
     assert isinstance(wanted.x, Tensor)
     inside: dict[str, Any] = {"mean": MEAN, "std": STD}

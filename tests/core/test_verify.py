@@ -12,7 +12,7 @@ from signstep.engine.verify import verify
 from written_down import written_down
 
 SHAPE = (2, 3, 3)
-SIZES = {"linf": 0.1, "l2": 0.3, "l1": 0.6, "pixel": 0.15}
+SIZES = {"linf": 0.1, "l2": 0.3, "l1": 0.6, "pixel": 0.15, "l0": 3.0, "l0(0)": 2.0}
 
 
 def _size(norm: str) -> float:
@@ -39,7 +39,10 @@ def _direction(norm: str) -> Tensor:
     return d + 2**-0.5
 
 
-@pytest.mark.parametrize("norm", list(SIZES))
+MEASURES = [norm for norm in SIZES if not norm.startswith("l0")]
+
+
+@pytest.mark.parametrize("norm", MEASURES)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_ball(norm: str, sign: int) -> None:
     x = _inside(torch.float64)
@@ -52,7 +55,22 @@ def test_the_ball(norm: str, sign: int) -> None:
         )
 
 
-@pytest.mark.parametrize("norm", list(SIZES))
+@pytest.mark.parametrize("box", [(0.0, 1.0), (0.0, 1e9)])
+def test_a_count_has_no_tolerance(box: tuple[float, float]) -> None:
+    """Not of one coordinate, however small its change and however wide the box."""
+    x = _inside(torch.float64)
+    point = x.clone()
+    for row in range(4):
+        point[row].view(-1)[: row + 1] += 1e-15
+    assert verify(x, point, ss.l0(2, box=box).terms()).ok.tolist() == [True, True, False, False]
+    point = x.clone()
+    point[:, :, 0, 0] += 0.1  # both channels of one pixel
+    point[2:, 1, 2, 2] -= 1e-15
+    assert verify(x, point, ss.l0(1, axes=(0,), box=box).terms()).ok.tolist() == [True, True, False, False]
+    assert verify(x, point, ss.l0(2, axes=(-3,), box=box).terms()).size.tolist() == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("norm", MEASURES)
 def test_the_ball_row_by_row(norm: str) -> None:
     x = _inside(torch.float64)
     eps = torch.tensor([0.0, 0.01, 0.02, 0.05], dtype=torch.float64)

@@ -14,7 +14,7 @@ import signstep as ss
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.rescore import allowed
 from signstep.cli import main
-from signstep.engine.norms import L2, NORMS, CheckedNorm, Grouped, Norm, norm
+from signstep.engine.norms import L0, L2, NORMS, CheckedNorm, Grouped, Norm, norm
 from signstep.engine.threat import parse_threat
 from signstep.engine.verify import KINDS, verify
 from signstep.errors import InputError, LoadError, ThreatError
@@ -274,7 +274,7 @@ def test_installed_norms_have_names(here: Path, monkeypatch: pytest.MonkeyPatch)
     installed(here, "our-norms", {}, points, monkeypatch)
     assert norm("half").name == "half"
     assert "half" in NORMS
-    assert list(NORMS.own) == ["linf", "l2", "l1"]
+    assert list(NORMS.own) == ["linf", "l2", "l1", "l0"]
     # The name in a record is the one that is typed.
     assert norm(norm("weighted(0.25)").name) == norm("weighted(0.25)")
     assert parse_threat("weighted(0.25):0.3").norm.name == "weighted(0.25)"
@@ -334,7 +334,15 @@ class _Scaled(L2):
     factor: float = 1.0
 
 
-MEASURED: list[Norm] = [*NORMS.own.values(), Grouped((0,)), Grouped((-1,)), Grouped((0, 2)), _Scaled()]
+MEASURED: list[Norm] = [
+    *NORMS.own.values(),
+    Grouped((0,)),
+    Grouped((-1,)),
+    Grouped((0, 2)),
+    L0((0,)),
+    L0((0, 2)),
+    _Scaled(),
+]
 
 
 @pytest.mark.parametrize("rule", MEASURED, ids=lambda rule: rule.name)
@@ -346,7 +354,7 @@ def test_a_check_gives_the_length_of_the_change_in_float64(rule: Norm, dtype: to
     sizes = rule.check(before, after)
     assert sizes.dtype == torch.float64
     torch.testing.assert_close(sizes, rule.length(after.double() - before.double()), rtol=1e-12, atol=0)
-    terms = ss.threat_model(rule, 0.4).terms()
+    terms = ss.threat_model(rule, 2 if isinstance(rule, L0) else 0.4).terms()
     assert terms.kind in KINDS
     assert terms.check is None
     assert torch.equal(verify(before, after, terms).size, sizes)

@@ -25,7 +25,8 @@ class Recipe:
         knowledge: what the attacker must have, in words.
         cost: passes for each example and restart, with the verdict.
         needs: the same as one of four words: the attack asks for "nothing", "labels", "scores" or "gradients".
-        norms: the norms it is defined for; empty for all.
+        norms: the norms it is defined for, by name; one with arguments may go by what stands before them ("l0" for
+            "l0(0)" too); empty for all.
         smallest: whether it looks for the smallest change that fools, rather than within a given eps.
         images: whether it needs images (R, C, H, W).
         balls: whether it is defined for balls in boxes alone, and not for sets of other shapes; so are all those that
@@ -43,6 +44,19 @@ class Recipe:
     smallest: bool = False
     images: bool = False
     balls: bool = False
+
+    def takes(self, norm: str) -> bool:
+        """Whether it is defined for the norm of this name."""
+        return fits_norm(self.norms, norm)
+
+
+def fits_norm(norms: tuple[str, ...], norm: str) -> bool:
+    """Whether a norm is among those named: itself, or the family before its arguments; none named are all.
+
+    >>> fits_norm(("l0", "linf"), "l0(0)"), fits_norm(("grouped(0)",), "grouped(1)")
+    (True, False)
+    """
+    return not norms or norm in norms or norm.partition("(")[0] in norms
 
 
 WHITE_BOX = "gradients of the model (or of a surrogate: transfer)"

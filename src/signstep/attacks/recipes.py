@@ -76,9 +76,7 @@ def defined_for(row: Recipe, threats: Sequence[ThreatModel]) -> bool:
     """
     if (row.balls or row.smallest) and any(isinstance(threat, ShapedThreat) for threat in threats):
         return False
-    return (not row.norms or {threat.norm.name for threat in threats} <= set(row.norms)) and not (
-        row.smallest and len(threats) > 1
-    )
+    return all(row.takes(threat.norm.name) for threat in threats) and not (row.smallest and len(threats) > 1)
 
 
 def needs_of(attack: Attack) -> Needs:

@@ -28,6 +28,7 @@ from signstep.certify.methods import OPEN
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
+from signstep.engine.norms import L0
 from signstep.engine.oracles import Oracle
 from signstep.engine.origin import contained
 from signstep.engine.shaped import ShapedThreat, need_check
@@ -596,6 +597,8 @@ def levels_of(curve: bool | Sequence[float] | None, threat: Threat) -> tuple[flo
         span = _box_span(threat)
         linf = isinstance(threat, ThreatModel) and threat.norm.name == "linf"
         shares = [share for share in _SHARES if not linf or span is None or share * eps <= span]
+        if _counts(threat):
+            return tuple(sorted({max(1.0, float(round(share * eps))) for share in shares}))
         return tuple(share * eps for share in shares)
     if not isinstance(threat, ThreatModel) and curve and any(part.eps is None for part in threat.values()):
         raise InputError(
@@ -607,7 +610,18 @@ def levels_of(curve: bool | Sequence[float] | None, threat: Threat) -> tuple[flo
     levels = tuple(float(level) for level in curve)
     if not all(level > 0 for level in levels) or list(levels) != sorted(set(levels)):
         raise InputError(Arg("curve", list(levels)), remedy="pass sizes above 0 in ascending order")
+    if _counts(threat) and any(level % 1 for level in levels):
+        raise InputError(
+            Arg("curve", list(levels)),
+            "has a size that is no whole number, and the threat counts",
+            remedy="round it",
+        )
     return levels
+
+
+def _counts(threat: Threat) -> bool:
+    """Whether the sizes of a threat are counts: whole numbers."""
+    return isinstance(threat, ThreatModel) and isinstance(threat.norm, L0)
 
 
 def sliced(threat: Threat, start: int, stop: int, x: Tree, shard: tuple[int, int]) -> Threat:

@@ -23,7 +23,7 @@ from signstep.train.descriptions import explained
 from signstep.train.recipes import TRAINING_RECIPES
 
 _WIDTH = max(12, *map(len, RECIPES.own))
-_GROUPED = ("pixel", "token", "atom")
+_GROUPED = ("pixel", "token", "atom", "l0-pixel", "l0-token", "l0-atom")
 _KNOWN = (*RECIPES.own, *(name for name in TRAINING_RECIPES.own if name not in RECIPES.own))
 
 
@@ -60,7 +60,8 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print the same as J
             told(f"{'':<{_WIDTH + 3}}{name}")
     told(
         f"\nNorms (--threat NORM:EPS)\n  {', '.join(NORMS)}, pixel (L2 over channels), "
-        "token and atom (L2 over the last axis)"
+        "token and atom (L2 over the last axis)\n"
+        "  l0 counts changed coordinates, l0-pixel changed pixels, l0-token and l0-atom groups over the last axis"
     )
     told(f"\nTasks (--task)\n  auto, {', '.join(TASKS)}, regression")
     told("\nLosses (--loss), the first of each task is its default")

@@ -57,7 +57,7 @@ BatchSize = Annotated[str, typer.Option(help="Examples at a time; auto plans fro
 ThreatText = Annotated[
     str | None,
     typer.Option(
-        help="norm:eps in raw input units: linf:8/255, l2:0.5, l1:12, pixel:0.1, linf:none; or your own "
+        help="norm:eps in raw input units: linf:8/255, l2:0.5, l1:12, l0:10, pixel:0.1, linf:none; or your own "
         "module:norm:eps."
     ),
 ]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from signstep.engine.keys import RowDraws
-from signstep.engine.norms import Linf, Norm
+from signstep.engine.norms import L0, Linf, Norm
 from signstep.engine.threat import ThreatModel
 from signstep.engine.tree import Tree, per_row, search_dtype, wide
 from signstep.errors import InputError, ScaleError, ThreatError
@@ -146,8 +146,12 @@ class BallRegion:
         """The step from d that maximises <gradient, s> over a ball of radius ``length``, box and mask.
 
         From the clean input (d None) in L-infinity the box is left to `project` or `land`, which cut the step exactly
-        as the maximiser over both is cut.
+        as the maximiser over both is cut. In L0 ``length`` is how many coordinates are set anew, and the step stays in
+        the region (`L0.turned`).
         """
+        if isinstance(self.norm, L0):
+            here, count = self.zero() if d is None else _tensor(d), torch.minimum(length, self.radius)
+            return self.norm.turned(here, _tensor(gradient), count, self.radius, self.lower, self.upper) - here
         if d is None:
             length = torch.minimum(length, self.radius)
             if isinstance(self.norm, Linf) and self.grid is None:
@@ -187,6 +191,11 @@ class BallRegion:
                     "a uniform start needs a finite eps or a box with two ends", remedy="pass one of them"
                 )
             return self.lower + share * (self.upper - self.lower)
+        if isinstance(self.norm, L0):
+            assert self.lower is not None
+            assert self.upper is not None
+            low, high = (end.expand(self.x.shape) for end in (self.lower, self.upper))
+            return self.norm.scattered(draws, self.radius, low, high)
         unit = self.norm.sample(draws, shape).to(dtype)
         return self.project(unit * per_row(self.radius, unit))
 
@@ -246,7 +255,8 @@ class BallRegion:
         return u
 
     def _towards_x(self, d: Tensor) -> Tensor:
-        x, d = wide(self.x), wide(d)
+        # A count does not shrink with the change.
+        x, d = wide(self.x), wide(self.project(d) if isinstance(self.norm, L0) else d)
         radius = wide(self.radius)
         length = self.norm.length(d)
         # Only rows that exceed the radius shrink, by a hair more than needed, to cover float64's own rounding.

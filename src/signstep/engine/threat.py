@@ -13,7 +13,7 @@ from torch import Tensor
 from signstep.engine import arrays
 from signstep.engine.defaults import plain_tensor
 from signstep.engine.norm_rows import refuse_norm
-from signstep.engine.norms import BUILT_IN, BY_NAME, L1, L2, CheckedNorm, Grouped, Linf, Norm, norm
+from signstep.engine.norms import BUILT_IN, BY_NAME, L0, L1, L2, CheckedNorm, Grouped, Linf, Norm, norm
 from signstep.engine.verify import KINDS, Terms
 from signstep.errors import SignstepWarning, ThreatError
 from signstep.importing import is_spec
@@ -40,7 +40,8 @@ class ThreatModel:
 
     Raises:
         ThreatError: eps negative, NaN, infinite or beyond the box's own diameter; an empty box; a grid without a
-            two-sided scalar box; eps None without a two-sided box.
+            two-sided scalar box; eps None without a two-sided box; of L0 an eps that is no whole number, or an
+            open box.
 
     Warns:
         SignstepWarning: eps reaches half of the box's diameter: grey fits every image in the box at that size.
@@ -61,6 +62,8 @@ class ThreatModel:
         _check_norm(self.norm)
         _check_box(self.low, self.high)
         _check_eps(self.eps)
+        if isinstance(self.norm, L0):
+            _check_count(self.norm, self.eps, self.low, self.high)
         if self.grid is not None:
             if not isinstance(self.low, float) or not isinstance(self.high, float):
                 raise ThreatError(
@@ -94,7 +97,7 @@ class ThreatModel:
         return None if self.low is None and self.high is None else (self.low, self.high)
 
     def __str__(self) -> str:
-        called = self.norm.called if isinstance(self.norm, Grouped) else ""
+        called = self.norm.called if isinstance(self.norm, (Grouped, L0)) else ""
         parts = [f"{called or self.norm.name} eps={self.label}"]
         parts.append("no box" if self.box is None else f"box=[{_end(self.low)}, {_end(self.high)}]")
         if self.mask is not None:
@@ -114,7 +117,8 @@ class ThreatModel:
 
     def terms(self) -> Terms:
         """The declared numbers, for the independent checker; of a norm that is not Signstep's its own check beside."""
-        kind, axes = ("grouped", self.norm.axes) if isinstance(self.norm, Grouped) else (self.norm.name, ())
+        axes = self.norm.axes if isinstance(self.norm, (Grouped, L0)) else ()
+        kind = self.norm.name.partition("(")[0] if axes else self.norm.name
         check = self.norm.check if kind not in KINDS and isinstance(self.norm, CheckedNorm) else None
         return Terms(kind, axes, self.eps, self.low, self.high, self.mask, self.grid, check)
 
@@ -165,6 +169,9 @@ class ThreatModel:
             return
         diameter = self._diameter(self.low, self.high, shape)
         largest = self.eps if isinstance(self.eps, float) else float(plain_tensor(self.eps).max())
+        if isinstance(self.norm, L0):
+            _check_share(self.norm, self.label, self.eps, largest, diameter)
+            return
         if largest > diameter * (1 + 1e-6):
             raise ThreatError(
                 Arg("eps", self.eps, shown=self.label),
@@ -219,6 +226,24 @@ def l1(eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None =
     return threat_model(L1(), eps, box=box, mask=mask, grid=grid)
 
 
+def l0(
+    eps: Eps, *, axes: tuple[int, ...] = (), box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None
+) -> ThreatModel:
+    """At most eps coordinates change, each as far as the box allows; with ``axes`` at most eps groups of coordinates.
+
+    ``axes=(0,)`` counts the pixels of images (C, H, W): its name is "l0-pixel".
+
+    >>> print(l0(10))
+    l0 eps=10, box=[0, 1]
+    >>> print(l0(5, axes=(0,)))
+    l0(0) eps=5, box=[0, 1]
+
+    Raises:
+        ThreatError: eps is no whole number, or the box has an open end.
+    """
+    return threat_model(L0(axes), eps, box=box, mask=mask, grid=grid)
+
+
 def threat_model(
     norm_or_name: Norm | str, eps: Eps, *, box: Box = (0.0, 1.0), mask: Mask = None, grid: int | None = None
 ) -> ThreatModel:
@@ -242,7 +267,7 @@ def threat_model(
 
 
 def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -> ThreatModel:
-    """Read a threat from the command line: "linf:8/255", "l2:0.5", "pixel:0.1", "linf:none" (the box alone).
+    """Read a threat from the command line: "linf:8/255", "l2:0.5", "pixel:0.1", "l0:10", "linf:none" (the box alone).
 
     What stands behind the last colon is eps; a norm of one's own has colons too: "my_norms:Weighted(0.5):0.3".
 
@@ -254,7 +279,7 @@ def parse_threat(text: str, *, box: Box = (0.0, 1.0), grid: int | None = None) -
         raise ThreatError(f"threat {text!r} names a norm and no size", remedy=f"write {text}:0.3 for a size of 0.3")
     if not colon or not eps:
         raise ThreatError(
-            Arg("threat", text), "is not of the form norm:eps", remedy="write linf:8/255, l2:0.5 or l1:12"
+            Arg("threat", text), "is not of the form norm:eps", remedy="write linf:8/255, l2:0.5, l1:12 or l0:10"
         )
     size = None if eps.lower() == "none" else eps
     measure = norm(name)
@@ -366,6 +391,49 @@ def _check_eps(eps: float | Tensor | None) -> None:
     if negative:
         raise ThreatError(
             Arg("eps", eps, shown=_label(eps)), "is negative; eps is a radius", remedy="pass a number >= 0"
+        )
+
+
+def _check_count(measure: L0, eps: float | Tensor | None, *ends: float | Tensor | None) -> None:
+    """See that a count is a whole number, and that a box says how far what changes may go.
+
+    Raises:
+        ThreatError: it is not, or an end of the box is open.
+    """
+    if eps is not None and bool((plain_tensor(eps, dtype=torch.float64) % 1 != 0).any()):
+        raise ThreatError(
+            Arg("eps", eps, shown=_label(eps)),
+            f"is no whole number, and {measure.name} counts what changes",
+            remedy="pass 10, say, for at most ten changes",
+        )
+    if any(end is None or not bool(torch.isfinite(plain_tensor(end)).all()) for end in ends):
+        raise ThreatError(
+            Arg("box"),
+            f"has an open end, and {measure.name} alone does not limit how far a coordinate goes",
+            remedy=("pass", Arg("box", Blank("low", "high"))),
+        )
+
+
+def _check_share(measure: L0, label: str, eps: float | Tensor, largest: float, diameter: float) -> None:
+    """Compare a count with how many coordinates may change at all.
+
+    Raises:
+        ThreatError: it is larger.
+    """
+    if largest > diameter:
+        raise ThreatError(
+            Arg("eps", eps, shown=label),
+            f"is more than the {diameter:.0f} that can change in {measure.name}: every input would do",
+            remedy=("pass", Arg("eps", None), "to mean the box alone"),
+        )
+    if 2 * largest >= diameter > 0:
+        warnings.warn(
+            SignstepWarning(
+                Arg("eps", eps, shown=label),
+                f"reaches half of the {diameter:.0f} that can change in {measure.name}: between any two inputs lies "
+                "one that differs from each in no more, so no model can be robust",
+            ),
+            stacklevel=3,
         )
 
 

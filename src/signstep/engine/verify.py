@@ -16,7 +16,7 @@ from signstep.errors import InputError
 Sizes: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """From a batch (R, ...) before and after to the size of each row's change, (R,) float64."""
 
-KINDS = ("linf", "l2", "l1", "grouped")
+KINDS = ("linf", "l2", "l1", "grouped", "l0")
 """The norms whose sizes are taken here."""
 
 
@@ -36,7 +36,7 @@ class Terms:
 
     Attributes:
         kind: one of `KINDS`, or the name of a norm of somebody's own, which brings its ``check``.
-        axes: for "grouped": the example axes of one group.
+        axes: for "grouped" and "l0": the example axes of one group; none for "l0" of single coordinates.
         eps: radius, a number or (R,); None: no ball.
         low: lower end of the box, or None.
         high: upper end of the box, or None.
@@ -59,7 +59,7 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
     """Check ``point`` (R, ...) against ball, box, mask and grid around ``x`` in float64.
 
     The tolerance is one unit in the last place of the box (of the largest input where there is none) in the input's
-    dtype, but never more than float32's: coarser formats must round towards x.
+    dtype, but never more than float32's: coarser formats must round towards x. A count of changes ("l0") has none.
     """
     if point.shape != x.shape:
         raise InputError(
@@ -76,7 +76,7 @@ def verify(x: Tensor, point: Tensor, terms: Terms) -> Verification:
     size = _size(change, terms) if terms.check is None else _told(terms.check, before, after, terms.kind)
     eps = float("inf") if terms.eps is None else terms.eps
     excess = size - torch.as_tensor(eps, dtype=torch.float64, device=device)
-    ok = (excess <= tolerance) & torch.isfinite(size)
+    ok = (excess <= (0.0 if terms.kind == "l0" else tolerance)) & torch.isfinite(size)
     for end, sign in ((terms.low, 1), (terms.high, -1)):
         if end is None:
             continue
@@ -116,6 +116,13 @@ def size_of(change: Tensor, kind: str, axes: tuple[int, ...] = ()) -> Tensor:
     if kind == "grouped":
         dims = [axis + 1 if axis >= 0 else axis for axis in axes]
         return change.square().sum(dims).sqrt().reshape(len(change), -1).amax(1)
+    if kind == "l0":
+        changed = change != 0
+        if axes:
+            # A group has changed where any of its members has: the axes go one after the other, the last first.
+            for axis in sorted({axis % (change.ndim - 1) + 1 for axis in axes}, reverse=True):
+                changed = changed.any(axis)
+        return changed.reshape(len(change), -1).sum(1).double()
     raise InputError(
         f"the checker knows no norm {kind!r}", remedy=f"pass one of {', '.join(KINDS)}, or a norm with a check"
     )

@@ -14,6 +14,7 @@ from signstep.engine import arrays
 from signstep.engine.around import region_around
 from signstep.engine.counts import Count
 from signstep.engine.keys import Key
+from signstep.engine.norms import L0
 from signstep.engine.origin import contained
 from signstep.engine.problem import judge
 from signstep.engine.tasks import ignored
@@ -236,6 +237,11 @@ def _start(question: Question, threat: ThreatModel) -> Tensor:
     if several is not None:
         raise ThreatError(
             f"{several} is given for each example, and one change is for all", remedy=f"pass one {several} for all"
+        )
+    if isinstance(threat.norm, L0):
+        raise ThreatError(
+            f"norm {threat.norm.name}: one change for all has no box of its own, and a count has no size without one",
+            remedy="pass a ball in another norm, or use patch() for a few places",
         )
     if threat.eps is None:
         raise ThreatError(Arg("eps", None), "would let one change be any input", remedy="pass the length it may have")

@@ -119,6 +119,9 @@ def _size(terms: dict[str, Any]) -> str:
         threat = terms.get("threat", _UNKNOWN)
         return f"No single number: {written or threat}."
     same = "" if str(written) == f"{value:.6g}" else f"{written} = "
+    if str(terms.get("norm")).partition("(")[0] == "l0":
+        what = "coordinates" if terms.get("norm") == "l0" else f"groups of coordinates, {terms.get('norm')},"
+        return f"At most {value:.0f} {what} change, each as far as the valid range allows."
     text = f"eps = {same}{value:.6g} in input units"
     if (terms.get("input_space") or {}).get("budget") == "normalised":
         return f"eps = {written} = {value:.6g} in normalised coordinates; in 1/255 it differs for each channel."

@@ -13,11 +13,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from signstep.engine.norms import Linf
+from signstep.engine.norms import L0, Linf
 from signstep.engine.region import BallRegion
 from signstep.engine.threat import ThreatModel
 from signstep.engine.tree import per_row, search_dtype
-from signstep.errors import GradientError, InputError
+from signstep.errors import GradientError, InputError, ThreatError
 from signstep.messages import Arg
 from signstep.train.draws import BatchDraws
 from signstep.train.recipes import TrainingRecipe
@@ -37,10 +37,16 @@ def ball(x: Tensor, threat: ThreatModel, *, share: float = 1.0, check: bool = Tr
 
     Raises:
         InputError: x or threat cannot be trained on.
+        ThreatError: the threat counts changes.
     """
     if not isinstance(threat, ThreatModel) or threat.eps is None:
         raise InputError(
             Arg("threat", threat), ": training needs a ball with an eps", remedy="pass one, such as ss.linf('8/255')"
+        )
+    if isinstance(threat.norm, L0):
+        raise ThreatError(
+            f"norm {threat.norm.name}: training starts and steps outside the box, and a count has no size there",
+            remedy="pass a ball in another norm, such as ss.l1(12)",
         )
     if threat.grid is not None:
         threat = replace(threat, grid=None)  # a grid is for points that are scored, not for those that are learnt from

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from signstep.attacks.gradient.sparse_step import sparse as sparse_steps
 from signstep.attacks.recipe import WHITE_BOX, Recipe, step_length
 from signstep.engine.attack import GradientAttack
 from signstep.engine.moves import Move, State, View, rose
@@ -78,14 +79,27 @@ def _parts(state: State) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tree]:
 
 
 def apgd(
-    *, steps: int = 100, restarts: int = 1, loss: str = "own", targets: int = 0, oracle: Oracle | None = None
+    *,
+    steps: int = 100,
+    restarts: int = 1,
+    loss: str = "own",
+    targets: int = 0,
+    sparse: float = 0.0,
+    oracle: Oracle | None = None,
 ) -> GradientAttack:
     """Auto-PGD: no step size to choose, back to the best point when the loss stops rising (Croce & Hein 2020, sec. 3).
 
     ``loss``: "ce", "margin" or "dlr"; "own" climbs what the audit was asked to climb. ``targets=9`` leads each row
-    towards the nine closest classes one after the other, as APGD-T does.
+    towards the nine closest classes one after the other, as APGD-T does. ``sparse=0.2`` takes the steps of L1-APGD
+    instead (Croce & Hein 2021), which move a fifth of the coordinates at first; for threats in L1 alone.
     """
     step_length(None, 1.0, steps)
+    if not 0 <= sparse <= 1:
+        raise InputError(
+            Arg("sparse", sparse),
+            remedy="pass the share of the coordinates that the first steps move, at most 1, or 0 for ordinary steps",
+            where="apgd",
+        )
     if loss not in ("own", "ce", "margin", "dlr"):
         raise InputError(
             Arg("loss", loss),
@@ -95,7 +109,7 @@ def apgd(
     climbed = None if loss == "own" else loss
     return GradientAttack(
         "apgd",
-        adaptive(steps),
+        sparse_steps(steps, sparse) if sparse else adaptive(steps),
         steps,
         "uniform",
         restarts,

@@ -1,8 +1,8 @@
 """FGSM at every size from one gradient: the security curve, and the smallest eps that fools along the ray.
 
 FGSM's gradient is taken at the clean input and does not depend on eps. Only the step is recomputed for each size (for
-L-infinity it is a ray cut by the box, for L2 and L1 the exact step over ball and box bends with eps); everything after
-the one gradient is forward passes.
+L-infinity it is a ray cut by the box, for L2 and L1 the exact step over ball and box bends with eps, in L0 eps counts
+and takes whole numbers); everything after the one gradient is forward passes.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from signstep.engine.keys import Key
+from signstep.engine.norms import L0
 from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.problem import Problem, Verdict, judge
-from signstep.engine.region import Region
+from signstep.engine.region import BallRegion, Region
 from signstep.engine.tree import Tree, search_dtype, take, tree_map
 
 
@@ -70,8 +71,10 @@ class FgsmRay:
         high = torch.where(found, sizes[first], torch.inf)
         low = torch.where(found & (first > 0), sizes[(first - 1).clamp_min(0)], high)
         index = (found & (first > 0)).nonzero().squeeze(1)
+        counted = isinstance(self._region, BallRegion) and isinstance(self._region.norm, L0)
         for _ in range(halvings if len(index) else 0):
             middle = (low[index] + high[index]) / 2
+            middle = middle.floor() if counted else middle
             _, verdict = self.at(middle, index)
             high[index] = torch.where(verdict.fooled, middle, high[index])
             low[index] = torch.where(verdict.fooled, low[index], middle)

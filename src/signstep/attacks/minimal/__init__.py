@@ -5,6 +5,7 @@ from signstep.attacks.minimal.ddn import ddn
 from signstep.attacks.minimal.deepfool import deepfool
 from signstep.attacks.minimal.fab import fab
 from signstep.attacks.minimal.fmn import fmn
+from signstep.attacks.minimal.sigma_zero import sigma_zero
 from signstep.attacks.recipe import WHITE_BOX, Recipe
 
 ROWS: tuple[Recipe, ...] = (
@@ -57,6 +58,16 @@ ROWS: tuple[Recipe, ...] = (
         "2 * steps + 5 forwards, candidates * steps backwards; with targets targets * (2 * steps + 4) + 2 and "
         "targets * steps",
         norms=("linf", "l2", "l1"),
+        smallest=True,
+    ),
+    Recipe(
+        "sigma-zero",
+        sigma_zero,
+        "fewest changes, by gradients of a smooth count",
+        "Cinà et al. 2025 (arXiv:2402.01879), algorithm 1",
+        WHITE_BOX,
+        "steps + 2 forwards, steps backwards",
+        norms=("l0",),
         smallest=True,
     ),
 )

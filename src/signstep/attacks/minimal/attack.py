@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from signstep.attacks.minimal.nearest import NearestSearch
+from signstep.attacks.recipe import fits_norm
 from signstep.engine.keys import Key
 from signstep.engine.oracles import Autograd, Oracle
 from signstep.engine.outcome import Found
@@ -88,7 +89,7 @@ class MinimalAttack:
                 remedy="let the threat name one of them, or pass a recipe for a given eps such as pgd",
             )
         region = ball_of(region, self.name)
-        if region.norm.name not in self.norms:
+        if not fits_norm(self.norms, region.norm.name):
             raise InputError(
                 f"{self.name} is defined for {', '.join(self.norms)}, the threat is in {region.norm.name}",
                 remedy="pass a threat in one of those norms, or another recipe",

@@ -4,6 +4,8 @@ from signstep.attacks.recipe import LABELS, SCORES, Recipe
 from signstep.attacks.search.blind import random_direction
 from signstep.attacks.search.boundary import hop_skip_jump
 from signstep.attacks.search.estimates import nes, spsa
+from signstep.attacks.search.explore import explore
+from signstep.attacks.search.sparse_rs import sparse_rs
 from signstep.attacks.search.square import square
 
 ROWS: tuple[Recipe, ...] = (
@@ -26,6 +28,26 @@ ROWS: tuple[Recipe, ...] = (
         needs="scores",
         norms=("linf", "l2"),
         balls=True,
+    ),
+    Recipe(
+        "sparse-rs",
+        sparse_rs,
+        "random search over which coordinates change, kept where the margin shrinks",
+        "Croce et al. 2022 (arXiv:2006.12834), algorithms 1 and 2",
+        SCORES,
+        "at most queries + 1 forwards; times restarts",
+        needs="scores",
+        norms=("l0",),
+        balls=True,
+    ),
+    Recipe(
+        "explore",
+        explore,
+        "an even sample, gradients from its best points, small changes of the best",
+        "Hooke & Jeeves 1961; Kolda, Lewis & Torczon 2003 (pattern search), over a Sobol sample",
+        SCORES,
+        "at most samples + queries + 3 + starts * (steps + 2) forwards, starts * steps backwards",
+        needs="scores",
     ),
     Recipe(
         "nes",
