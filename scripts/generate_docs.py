@@ -112,6 +112,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "merge": lambda: help_text("merge"),
         "train": lambda: help_text("train"),
         "compare": lambda: help_text("compare"),
+        "diagnose": lambda: help_text("diagnose"),
         "verify": lambda: help_text("verify"),
         "sign": lambda: help_text("sign"),
         "list": lambda: f"{help_text('list')}\n\n{list_text()}",

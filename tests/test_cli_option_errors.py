@@ -20,6 +20,7 @@ GROUP: Any = typer.main.get_command(app)
 BASE = {
     "attack": "--model lawnets:net --data set.npz --threat linf:0.1 --recipe fgsm --limit 4",
     "audit": "--model lawnets:net --data set.npz --threat linf:0.1 --attack fgsm --limit 4",
+    "diagnose": "--model lawnets:net --data set.npz --threat linf:0.1 --attack fgsm --examples 6",
     "compare": "--model a=lawnets:net --model b=lawnets:other --data set.npz --threat linf:0.1 --ladder fgsm,pgd",
     "train": "--model lawnets:net --data set.npz --threat linf:0.1 --epochs 1 --batch-size 16 --ladder fgsm,pgd",
     "transfer": "--surrogate a=lawnets:net --victim b=lawnets:other --data set.npz --threat linf:0.1",

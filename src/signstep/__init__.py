@@ -18,6 +18,8 @@ from signstep.auditing.run import Curve, Run, audit
 from signstep.auditing.sections import Section
 from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
+from signstep.diagnosing.diagnosis import Diagnosis
+from signstep.diagnosing.run import diagnose
 from signstep.engine.attack import Attack, GradientAttack
 from signstep.engine.norms import L0, L1, L2, Grouped, Linf
 from signstep.engine.outcome import Outcome
@@ -50,6 +52,7 @@ __all__ = [
     "Bounds",
     "Curve",
     "Custom",
+    "Diagnosis",
     "GradientAttack",
     "Grouped",
     "Linf",
@@ -80,6 +83,7 @@ __all__ = [
     "caps",
     "certified",
     "compare",
+    "diagnose",
     "fgsm",
     "fit",
     "l0",

@@ -14,6 +14,8 @@ from signstep.attacks.recipe import Recipe, defaults_of, options_of
 from signstep.attacks.recipes import RECIPES, canonical
 from signstep.auditing.findings import CATALOGUE, FINDINGS, Rule
 from signstep.auditing.ladder import LADDERS, Ladder, ladder
+from signstep.diagnosing.battery import TESTS
+from signstep.diagnosing.test import Test
 from signstep.domains import DOMAINS
 from signstep.engine.norms import NORMS
 from signstep.errors import InputError, LoadError
@@ -66,7 +68,7 @@ def topic_of(name: str) -> Topic | None:
 
 
 def explain(name: str) -> str:
-    """The text for a recipe or a finding.
+    """The text for a recipe, a ladder, a finding or a test of `diagnose`.
 
     Raises:
         InputError: nothing is known under that name.
@@ -75,6 +77,8 @@ def explain(name: str) -> str:
         return _finding(found.rule)
     if name.lower().partition("@")[0] in {preset.partition("@")[0] for preset in LADDERS}:
         return _ladder(ladder(name))
+    if (test := TESTS.get(name.lower())) is not None:
+        return _of_test(test)
     owner = next((one for one in DOMAINS.values() if name.lower() in one.recipes), None)
     if owner is not None:
         return _of_domain(owner.rows[name.lower()], owner.name)
@@ -83,7 +87,7 @@ def explain(name: str) -> str:
         raise InputError(
             f"nothing is known about {name!r}",
             remedy=f"topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
-            f"and the findings {', '.join(CATALOGUE)}",
+            f"the tests of diagnose {', '.join(TESTS.own)} and the findings {', '.join(CATALOGUE)}",
         )
     row = RECIPES.find(name)
     topic = topic_of(name)
@@ -124,6 +128,31 @@ def _of_domain(row: Recipe, domain: str) -> str:
     ]
     lines += [f"Knowledge  {row.knowledge}", f"Cost       {row.cost} for each example"]
     return "\n".join([*lines, f"Options    {', '.join(options_of(row)) or 'none'}", f"Source     {row.source}"])
+
+
+def _of_test(test: Test) -> str:
+    lines = [f"{test.id}: {test.question}", ""]
+    package = sys.modules[test.run.__module__].__package__
+    page = files(package).joinpath(f"{test.id}.txt") if package else Path()
+    if page.is_file():
+        formula, _, rest = page.read_text(encoding="utf-8").partition("\nHow to read it\n")
+        lines += [textwrap.indent(formula.strip("\n"), "    "), ""]
+        reading, _, pitfalls = rest.partition("\nPitfalls\n")
+        for title, items in (("How to read it", _items(reading)), ("Pitfalls", _items(pitfalls))):
+            lines += [title] if items else []
+            lines += [textwrap.fill(text, 96, initial_indent="  - ", subsequent_indent="    ") for text in items]
+            lines += [""] if items else []
+    told = {
+        "Measured": test.statistic,
+        "Fires": test.threshold,
+        "Causes": ", ".join(test.causes),
+        "Cures": test.cures,
+        "Cost": test.cost,
+        "Source": test.paper,
+    }
+    for word, text in told.items():
+        lines += textwrap.wrap(text, 85, initial_indent=f"{word:<11}", subsequent_indent=" " * 11)
+    return "\n".join(lines)
 
 
 def _ladder(preset: Ladder) -> str:

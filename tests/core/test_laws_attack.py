@@ -459,6 +459,8 @@ ENOUGH = {
     "pgd": ("pgd:steps=40,step=0.1", 0.05),
     "apgd": ("apgd:steps=60", 0.03),
     "smooth-pgd": ("smooth-pgd:steps=40", 0.06),
+    "bpda-pgd": ("bpda-pgd:steps=40,step=0.1", 0.05),
+    "averaged-pgd": ("averaged-pgd:steps=40,step=0.1,samples=3", 0.05),
     "odi-pgd": ("odi-pgd:steps=40,step=0.1", 0.05),
     "mt-pgd": ("mt-pgd:steps=40,step=0.1", 0.05),
     "ni-fgsm": ("ni-fgsm:steps=40,step=0.1", 0.05),

@@ -205,6 +205,11 @@ def _passes(name: str, given: dict[str, int]) -> tuple[int, int]:
         "fgsm-rs": lambda: (2 * o.restarts, o.restarts),
         "pgd": lambda: (o.restarts * (o.steps + 1), o.restarts * o.steps),
         "apgd": lambda: (o.restarts * led * (o.steps + 2) + asked, o.restarts * led * o.steps),
+        "bpda-pgd": lambda: (o.restarts * (o.steps + 1), o.restarts * o.steps),
+        "averaged-pgd": lambda: (
+            o.restarts * (o.steps + (o.steps - 1) * o.samples + 1),
+            o.restarts * (o.steps + (o.steps - 1) * o.samples),
+        ),
         "smooth-pgd": lambda: (o.restarts * led * (o.steps + 2) + asked, o.restarts * led * o.steps),
         "mt-pgd": lambda: (o.restarts * led * (o.steps + 1) + asked, o.restarts * led * o.steps),
         "odi-pgd": lambda: (
@@ -378,6 +383,39 @@ def _(name: str) -> None:
         assert float(moved.abs().max()) <= relative * EPS * (1 + 1e-9)
 
 
+@says("step", "bpda-pgd", "averaged-pgd")
+def _(name: str) -> None:
+    """That of PGD, where nothing is without a gradient and where gradients are alike everywhere."""
+    for given in ({"step": 0.03}, {"step": 0.2}, {}):
+        one, _ = _ran(name, _linear, steps=5, **given)
+        two, _ = _ran("pgd", _linear, steps=5, **given)
+        assert isinstance(one.x, Tensor)
+        assert isinstance(two.x, Tensor)
+        # Sums of gradients may round a coordinate near zero to another sign.
+        assert float(torch.eq(one.x, two.x).double().mean()) > 0.95
+
+
+@says("backward", "bpda-pgd")
+def _(name: str) -> None:
+    """Rounding is passed as it is, or as a staircase whose steps are rounded off."""
+    weight = WEIGHT.abs() + 0.1
+
+    def rounded(u: Tensor, seen: list[Tensor]) -> Tensor:
+        if u.requires_grad:
+            u.register_hook(lambda gradient: seen.append(gradient.detach()))  # type: ignore[no-untyped-call]
+        height = (4 * u).round().flatten(1) @ weight[1]
+        return torch.stack([torch.full_like(height, 1e4), height], 1)
+
+    for backward in ("identity", "soft"):
+        seen: list[Tensor] = []
+        _, model = _ran(name, partial(rounded, seen=seen), steps=3, backward=backward)
+        for point, gradient in zip(model.points, seen, strict=True):
+            height = 4 * point.detach()
+            slope = 1 - torch.cos(2 * torch.pi * height) if backward == "soft" else torch.ones_like(height)
+            wanted = 4 * weight[1].reshape(SHAPE) * slope
+            torch.testing.assert_close(gradient, wanted.expand_as(gradient), rtol=1e-6, atol=1e-6)
+
+
 @says("step", "smooth-pgd")
 def _(name: str) -> None:
     """From step * eps linearly to a twentieth of it."""
@@ -467,7 +505,7 @@ def _(name: str) -> None:
 # Where gradients are taken.
 
 
-@says("samples", "vmi-fgsm")
+@says("samples", "vmi-fgsm", "averaged-pgd")
 def _(name: str) -> None:
     _count("samples")(name)
     _, model = _ran(name, _bent, steps=2, samples=5)
@@ -475,7 +513,7 @@ def _(name: str) -> None:
     assert len(torch.unique(around.flatten(1), dim=0)) == 5
 
 
-@says("reach", "vmi-fgsm")
+@says("reach", "vmi-fgsm", "averaged-pgd")
 def _(name: str) -> None:
     for reach in (0.3, 1.5):
         _, model = _ran(name, _bent, steps=2, samples=10, reach=reach)

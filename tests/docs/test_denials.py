@@ -117,7 +117,6 @@ ABSENT = (
     Absent(r"\bvideo\b", r"video", "a domain"),
     Absent(r"other frameworks", r"^(?:tensorflow|jax|keras)$", "models of TensorFlow or JAX as white boxes"),
     Absent(r"a general p\b", r"^lp$", "norms between those in the table"),
-    Absent(r"full diagnosis of (?:gradient )?mask", r"diagnos", "why gradients mask, not that they do"),
     Absent(r"embeddings", r"embed", "an attacked variable that is not the input"),
     Absent(r"changes of variables", r"reparam", "for any recipe; Carlini-Wagner has its own"),
 )

@@ -55,7 +55,10 @@ ANYWHERE = (
 """Options that may stand anywhere, with their help."""
 
 # Commands as help lists them.
-_FIRST = ("audit", "attack", "verify", "compare", "train", "transfer", "merge", "schema", "sign", "list", "explain")
+_FIRST = (
+    *("audit", "attack", "diagnose", "verify", "compare", "train", "transfer", "merge", "schema", "sign", "list"),
+    "explain",
+)
 
 # Stands for a hyphen while lines are broken.
 _HELD = "\u2011"

@@ -12,6 +12,7 @@ from signstep.auditing.ladder import LADDERS
 from signstep.auditing.run import rung_names
 from signstep.cli.app import app
 from signstep.cli.terminal import told
+from signstep.diagnosing.battery import TESTS
 from signstep.domains import DOMAINS, IMAGES
 from signstep.engine.norms import NORMS
 from signstep.engine.tasks import TASKS
@@ -73,6 +74,9 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print the same as J
         passes = f"{made.passes[0]} forward and {made.passes[1]} backward passes a step"
         for line in (made.source, f"start: {made.placed}; projection: {made.projected}; {passes}"):
             told(f"{'':<{_WIDTH + 3}}{line}")
+    told(
+        "\n".join(["\nTests (signstep diagnose)", *(f"  {row.id:<{_WIDTH}} {row.question}" for row in TESTS.values())])
+    )
     told("\nFindings (signstep explain CODE)")
     for found in FINDINGS.values():
         told(f"  {found.code}  {found.rule.title}")
@@ -94,6 +98,7 @@ def tables() -> dict[str, Any]:
             {"name": row.name, "title": row.title, "source": row.source, "passes": list(row.passes)}
             for row in TRAINING_RECIPES.values()
         ],
+        "tests": [{"id": row.id, "question": row.question, "causes": list(row.causes)} for row in TESTS.values()],
         "findings": [{"code": row.code, "title": row.rule.title} for row in FINDINGS.values()],
     }
 
@@ -113,16 +118,21 @@ def _recipe(row: Recipe) -> dict[str, Any]:
 
 @app.command(short_help="The formula, pitfalls and sources of one attack or finding.")
 def explain(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(_KNOWN)}, or the code of a finding such as SS101.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(_KNOWN)}, a test of diagnose such as graph, or a finding such as SS101."
+        ),
+    ],
 ) -> None:
-    """Explain a recipe of attack or training (formula, pitfalls, sources) or a finding."""
+    """Explain a recipe of attack or training (formula, pitfalls, sources), a test of diagnose or a finding."""
     training = TRAINING_RECIPES.spelled(name.strip())
     parts = []
     try:
         parts.append(explanation(name))
     except InputError as error:
         if training not in TRAINING_RECIPES:
-            near = nearest(name.strip(), (*_KNOWN, *LADDERS, *FINDINGS))
+            near = nearest(name.strip(), (*_KNOWN, *LADDERS, *TESTS, *FINDINGS))
             if near is not None:
                 raise InputError(f"nothing is known about {name!r}", remedy=f"did you mean {near!r}?") from error
             more = f"; training recipes are {', '.join(TRAINING_RECIPES)}"

@@ -28,9 +28,9 @@ PANELS: dict[str, tuple[str, ...]] = {
     "The attack": (
         *("attack", "recipe", "recipe_", "ladder", "set", "surrogate", "victim", "ensemble"),
         *_names(SearchOptions),
-        *("curve", "curve_attack", "bounds", "transfer_to"),
+        *("curve", "curve_attack", "bounds", "transfer_to", "examples"),
     ),
-    "Gates": ("fail_under", "baseline"),
+    "Gates": ("fail_under", "baseline", "fail_on"),
     "The machine": (*_names(MachineOptions), "shard"),
     "Output": ("out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
 }

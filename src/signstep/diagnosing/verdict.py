@@ -1,0 +1,112 @@
+"""From what was run to a verdict: what took away how much, and whether the number can be believed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from signstep.diagnosing.bench import Bench, Cure, Ran
+from signstep.diagnosing.diagnosis import Cause, Verdict
+from signstep.diagnosing.test import Suspect
+
+# A number is inflated where more than this share of the examples falls to a better attack.
+POINTS = 0.02
+# Causes that take away at least this share of what the largest does come in the order of the battery.
+ALIKE = 0.5
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A suspect of a test, with what its cures felled (N,) of what the attack left standing, and the best of them."""
+
+    test: str
+    suspect: Suspect
+    felled: Tensor
+    best: Cure | None
+
+    @property
+    def takes(self) -> int:
+        """Examples."""
+        return int(self.felled.sum())
+
+
+def weighed(tried: Sequence[Tried]) -> tuple[tuple[Cause, ...], tuple[Tried, ...]]:
+    """Causes that take something away, the largest first, those of one name as one; and suspects that take nothing."""
+    kept: dict[str, Tried] = {}
+    for one in tried:
+        old = kept.get(one.suspect.cause)
+        if old is None or (old.takes == 0 and one.takes > 0):
+            kept[one.suspect.cause] = one
+        elif one.takes > old.takes:
+            kept[one.suspect.cause] = Tried(old.test, old.suspect, one.felled, one.best)
+    most = max((one.takes for one in kept.values()), default=0)
+    order = list(kept.values())
+    order.sort(key=lambda one: (0 if one.takes >= ALIKE * most else 1, 0 if one.takes >= ALIKE * most else -one.takes))
+    causes = tuple(
+        Cause(one.suspect.cause, one.test, one.suspect.because, str(one.best), one.takes) for one in order if one.takes
+    )
+    return causes, tuple(one for one in kept.values() if not one.takes)
+
+
+def judged(
+    bench: Bench, named: Ran, left: Tensor, causes: Sequence[Cause], blocked: Sequence[str], passed: str
+) -> Verdict:
+    """The verdict on an attack, ``left`` (N,) being the right examples that nothing felled."""
+    standing = bench.right & ~named.fooled
+    before, after = int(standing.sum()), int((standing & left).sum())
+    count = bench.count
+    share = f"{before / count:.1%}"
+    if before - after > POINTS * count:
+        why = f" by {causes[0].name if causes else 'an attack that is too weak'}"
+        cure = f" after {causes[0].cure}" if causes and causes[0].takes >= 0.9 * (before - after) else ""
+        return Verdict("inflated", f"inflated{why}: {share} -> {after / count:.1%}{cure or ' after adapting'}")
+    if before <= POINTS * count:
+        return Verdict("real", f"real {share}: nothing stands that could be too much")
+    if blocked:
+        return Verdict("undetermined", f"undetermined at {share}: {blocked[0]}")
+    return Verdict("real", f"real {share}: {passed}")
+
+
+def cover(bench: Bench, left: Tensor, cures: Sequence[str]) -> tuple[Ran, ...]:
+    """Few runs whose union is all that fell: the first cause's cure, then the largest; cures before ladders."""
+    groups = [ran for ran in bench.ran if bool(ran.fooled.any()) and ran.counts]
+    groups.sort(key=lambda ran: (ran.spec not in cures, not ran.ladder))
+    open_ = bench.right & ~left
+    found = [ran for ran in groups if cures and ran.spec == cures[0]][:1]
+    open_ = open_ & ~found[0].fooled if found else open_
+    while bool(open_.any()):
+        best = max(groups, key=lambda ran: int((ran.fooled & open_).sum()), default=None)
+        if best is None or not bool((best.fooled & open_).any()):
+            break
+        found.append(best)
+        open_ = open_ & ~best.fooled
+    return tuple(found)
+
+
+def left_standing(bench: Bench) -> Tensor:
+    """Right examples (N,) that nothing felled; of a random model those that the best single run left.
+
+    Of a model that answers alike a point that fools it proves that the example falls. A random one is judged by a
+    majority of passes, and the more runs there are the more examples near one half fall to one of them by luck.
+    """
+    if not bench.random:
+        return bench.right & ~bench.fell
+    best = max((ran for ran in bench.ran if ran.counts), key=lambda ran: int(ran.fooled.sum()))
+    return bench.right & ~best.fooled
+
+
+def unnamed(bench: Bench, named: Ran, left: Tensor) -> tuple[Cause, ...]:
+    """Where a number is inflated and no test has named a cause: the run that took most away, for a cause of its own."""
+    standing = bench.right & ~named.fooled
+    if int((standing & ~left).sum()) <= POINTS * bench.count:
+        return ()
+    best = max((ran for ran in bench.ran if ran.counts), key=lambda ran: int((ran.fooled & standing).sum()))
+    takes = int((best.fooled & standing).sum())
+    because = f"{best.spec} alone fells {takes} of {int(standing.sum())} that it left standing, and no test says why"
+    return (Cause("attack too weak", "order", because, best.spec, takes),)
+
+
+def nothing(bench: Bench) -> Tensor:
+    """No example (N,)."""
+    return torch.zeros_like(bench.right)
