@@ -186,7 +186,6 @@ def test_without_a_box_there_is_no_step() -> None:
         (lambda: ss.fgsm(mlp(), rand(2, 2, 3, 3), eps=10, norm="l0-pixel"), r"more than the 9 that can change"),
         (lambda: ss.fgsm(mlp(), rand(2, 18), eps=2, norm="l0(1)"), r"l0\(1\) groups axes that .* do not have"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_counted_is_refused(make: object, message: str) -> None:
     with pytest.raises(ThreatError, match=message):
