@@ -75,10 +75,8 @@ def test_what_leaves_torch_in_another_shape_blocks_and_asks_for_a_likeness() -> 
         out: torch.Tensor = net(torch.from_numpy(x.detach().numpy()[:, :, ::2, ::2].repeat(2, 2).repeat(2, 3)))
         return out
 
-    def coded(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
-        flat = torch.from_numpy(x.detach().numpy().reshape(len(x), -1).sum(1, keepdims=True))
-        out: torch.Tensor = net(flat.view(-1, 1, 1, 1).expand(-1, 1, 4, 4) / 16)
-        return out
+    def coded(net: nn.Module, x: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+        return 4 * torch.from_numpy(x.detach().numpy().reshape(len(x), -1)[:, :3].copy())
 
     (suspect,) = Specimen(Through(outside)).seen("graph").suspects
     assert not suspect.blocks  # the shape is what it was: the identity stands in
