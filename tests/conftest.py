@@ -9,6 +9,7 @@ import locale
 import os
 import random
 import shutil
+import signal
 import site
 import sys
 import tempfile
@@ -47,6 +48,9 @@ for _name in (*_PERSONAL, *_PROXIES, *map(str.upper, _PROXIES)):
 os.environ |= {"no_proxy": "*", "TZ": "UTC", "COLUMNS": "80", "LINES": "24"}  # readline would set the last two
 # A second thread that has nothing to do spins, and where another worker wants its core both come to a standstill.
 os.environ["OMP_WAIT_POLICY"] = "passive"
+
+# Where tests run in the background of a shell Ctrl-C is ignored, by them and by every program that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

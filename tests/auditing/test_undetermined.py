@@ -40,8 +40,9 @@ def brief(name: str) -> str:
 @pytest.mark.parametrize("name", ASKING)
 def test_what_a_search_by_queries_has_met_is_never_undetermined(name: str, pixels: bool) -> None:
     model, x = Stepped(pixels), rows(pixels)
+    threat = ss.l0(2) if RECIPES[name].norms == ("l0",) else ss.linf(0.02)
     result = ss.audit(
-        model, (x, model(x).argmax(1)), threat=ss.linf(0.02), attacks=["random-sign", "pgd:steps=3", brief(name)]
+        model, (x, model(x).argmax(1)), threat=threat, attacks=["random-sign", "pgd:steps=3", brief(name)]
     )
     column = result.per_example.verdicts["pgd:steps=3"]
     assert set(column) <= {"u", "f"}

@@ -21,7 +21,7 @@ from written_down import written_down
 CLASSES, ROWS, SHAPE = 6, 24, (2, 3, 3)
 FREE = torch.ones(SHAPE, dtype=torch.bool)
 FREE[0, 0] = False
-SIZES = {"linf": 0.12, "l2": 0.4}
+SIZES = {"linf": 0.12, "l2": 0.4, "l0": 3.0}
 FIXED = torch.tensor([True, False, True, True, True, False])
 NAMED = ("apgd-t:steps=4", "apgd-dlr:steps=4", "fab:steps=3,targets=9", "pgd:steps=3,restarts=2")
 

@@ -469,7 +469,10 @@ def test_a_dict_of_inputs_of_which_some_are_attacked(name: str, attacked: tuple[
     kept = {key: value.clone() for key, value in inputs.items()}
     with torch.no_grad():
         y = model(**inputs).argmax(1)
-    threats = {"image": ss.linf(0.05), "vector": ss.l2(0.3, mask=torch.tensor([True, True, True, True, False]))}
+    mask = torch.tensor([True, True, True, True, False])
+    counted = RECIPES[name].norms == ("l0",)
+    image, vector = (ss.l0(4), ss.l0(2, mask=mask)) if counted else (ss.linf(0.05), ss.l2(0.3, mask=mask))
+    threats = {"image": image, "vector": vector}
     outcome = ss.attack(
         model, inputs, y, threat={key: threats[key] for key in attacked}, recipe=short(RECIPES[name], 10)
     )

@@ -125,6 +125,8 @@ def test_not_a_number_is_never_allowed(value: float, box: tuple[float, float] | 
     point = x.clone()
     point[1, 0, 0, 0] = value
     for norm, eps in SIZES.items():
+        if box is None and norm.startswith("l0"):  # counts are limited by a box alone
+            continue
         assert verify(x, point, ss.threat_model(norm, eps, box=box).terms()).ok.tolist() == [True, False, True, True]
 
 
