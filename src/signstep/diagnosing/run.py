@@ -82,7 +82,7 @@ def diagnose(
         >>> import torch, signstep as ss
         >>> net = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
         >>> x = torch.rand(12, 4)
-        >>> d = ss.diagnose(net, (x, net(x).argmax(1)), threat=ss.linf(0.5), attack="pgd:steps=5")
+        >>> d = ss.diagnose(net, (x, net(x).argmax(1)), threat=ss.linf(0.3), attack="pgd:steps=5")
         >>> str(d.verdict).split()[0] in ("real", "inflated", "undetermined")
         True
     """
