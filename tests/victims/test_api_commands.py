@@ -258,6 +258,24 @@ def test_crafted_here_and_shown_there(api: Api, run: Run) -> None:
     assert found["wrong"] == cell.fooled + matrix.cell("random-sign", victim).fooled
 
 
+def test_a_folder_of_hugging_face_is_the_surrogate(api: Api, run: Run) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    write()
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    names = dict(enumerate(CLASSES))
+    config = transformers.ViTConfig(image_size=4, patch_size=2, id2label=names, **small)
+    transformers.ViTForImageClassification(config).eval().save_pretrained("mine")
+    middle, size = [0.5] * 3, {"height": 4, "width": 4}
+    transformers.ViTImageProcessor(size=size, image_mean=middle, image_std=middle).save_pretrained("mine")
+    words = ("--surrogate", "hf:mine", "--data", "photos", *THREAT, "--max-requests", "200", "--out", "moved")
+    status, out, err = run("transfer", *words)
+    assert status == 0, err
+    matrix = TransferMatrix.load("moved/transfer.json")
+    assert matrix.victims == (api.url,)
+    assert matrix.cell("hf:mine", api.url).right == 6
+    assert f"was sent {api.count} requests" in " ".join(out.split())
+
+
 def test_a_transfer_within_a_bound_shows_whole_examples(api: Api, run: Run) -> None:
     write()
     words = ("--surrogate", "apinets:net", "--data", "set.npz", *THREAT, "--out", "moved")
