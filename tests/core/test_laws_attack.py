@@ -643,7 +643,7 @@ def test_the_box_alone(name: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("fsgm", "not one of"),
+        ("fsgm", "is not known"),
         ("pgd:stepz=3", "no option"),
         ("pgd:steps", "no option"),
         ("pgd:steps=many", "whole number"),

@@ -413,6 +413,6 @@ def test_no_command_prints_but_through_the_terminal() -> None:
     for path in folder.glob("*.py"):
         if path.name == "terminal.py":
             continue
-        text = path.read_text()
+        text = path.read_text().replace(">>> print(", "")  # examples in docstrings
         for word in ("typer.echo(", "click.echo(", " print(", "Console(", "sys.stdout.write", "traceback.print"):
             assert word not in text, f"{path.name}: {word}"
