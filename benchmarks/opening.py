@@ -42,8 +42,9 @@ def huggingface() -> tuple[str, Callable[[], Any]]:
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "intermediate_size": 64,
+        "num_labels": 4,
     }
-    config = transformers.ViTConfig(image_size=16, patch_size=4, num_labels=4, **small)
+    config = transformers.ViTConfig(image_size=16, patch_size=4, **small)
     transformers.ViTForImageClassification(config).save_pretrained("vit")
     transformers.ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained("vit")
     return "hf:vit", lambda: transformers.AutoModelForImageClassification.from_pretrained("vit").eval()

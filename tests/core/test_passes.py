@@ -22,6 +22,8 @@ def spec(name: str, *tables: dict[str, str]) -> str:
     chosen = {key: value for table in tables for key, value in table.items() if key in options_of(RECIPES[name])}
     if chosen.get("restarts") and name == "smooth-pgd":
         chosen["start"] = "uniform"
+    if name == "explore":
+        chosen["starts"] = "2"  # no more than samples
     return name + ":" * bool(chosen) + ",".join(f"{key}={value}" for key, value in chosen.items())
 
 
@@ -62,6 +64,8 @@ def data() -> tuple[Tensor, Tensor]:
 
 def threat(name: str) -> ss.ThreatModel:
     norm = RECIPES[name.partition(":")[0]].norms
+    if norm == ("l0",):
+        return ss.l0(2)
     return ss.l2(0.2) if norm and "linf" not in norm else ss.linf(0.03)
 
 

@@ -109,7 +109,7 @@ class Look:
         tried = list(others(self._model, tuple(kept[0].x.shape), self._box))
         if not self._sharded and not possible(declared, labels, len(tried)):
             return {}, declared, labels
-        x, y = torch.stack([entry.x for entry in kept]), torch.tensor(labels)
+        x, y = torch.stack([entry.x for entry in kept]), torch.tensor(labels, dtype=torch.int64, device="cpu")
         return {space.name: _letters(model, x, y) for space, model in tried}, declared, labels
 
 
@@ -154,16 +154,21 @@ def _std(values: tuple[float, ...]) -> float | tuple[float, ...]:
 def _same(model: Model, found: tuple[tuple[float, ...], tuple[float, ...]], channels: int, span: float) -> bool:
     """Whether the model declares this mean and std."""
     space = model.space()
-    mean = torch.zeros(1) if space.mean is None else space.mean.detach().cpu().float().flatten()
-    std = torch.ones(1) if space.std is None else space.std.detach().cpu().float().flatten()
+    mean, std = _flat(space.mean, 0.0), _flat(space.std, 1.0)
     for own, other in ((mean, found[0]), (std, found[1])):
         if own.numel() not in (1, channels):
             return False
-        wide = torch.tensor(other).expand(channels)
-        if bool(((own.expand(channels) - wide).abs() > _NEAR * span).any()):
+        if bool(((own.expand(channels) - _flat(other, 0.0).expand(channels)).abs() > _NEAR * span).any()):
             return False
     # A std of 1/255 is near nothing but itself.
-    return bool((std.expand(channels) / torch.tensor(found[1]).expand(channels) - 1).abs().max() < 0.1)
+    return bool((std.expand(channels) / _flat(found[1], 1.0).expand(channels) - 1).abs().max() < 0.1)
+
+
+def _flat(part: Tensor | tuple[float, ...] | None, otherwise: float) -> Tensor:
+    """One number, or one for each channel."""
+    if isinstance(part, Tensor):
+        return part.detach().cpu().float().flatten()
+    return torch.tensor((otherwise,) if part is None else part, dtype=torch.float32, device="cpu")
 
 
 class _Flipped:

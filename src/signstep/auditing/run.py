@@ -507,7 +507,7 @@ def _proved(bracket: Bracket, question: Question, tally: Tally) -> Tensor | None
     if letters is None:
         return None
     tally.add_bounds(letters)
-    spared = torch.tensor([letter != OPEN for letter in letters], device=question.predicted.device)
+    spared = torch.tensor([letter != OPEN for letter in letters], dtype=torch.bool, device=question.predicted.device)
     return None if bracket.attack_all or not bool(spared.any()) else spared
 
 

@@ -114,7 +114,7 @@ def certified(
     classes = class_indices(y, len(x), prover.classes(seen), "y")
     with untouched(network, mode="eval"):
         letters = prover.prove(sized(region, threat), classes, verify(seen, seen, threat.terms()).tolerance)
-    return torch.tensor([letter != OPEN for letter in letters], device=x.device)
+    return torch.tensor([letter != OPEN for letter in letters], dtype=torch.bool, device=x.device)
 
 
 @contained

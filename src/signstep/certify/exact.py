@@ -139,7 +139,7 @@ class _Program:
             index, slope = opened[place], lines.least
             box = bounded.intervals[step.sources[0]]
             l_, u = box.low.flatten()[index], box.high.flatten()[index]
-            own = torch.arange(next_, next_ + len(index), device=low.device)
+            own = torch.arange(next_, next_ + len(index), dtype=torch.int64, device=low.device)
             next_ += len(index)
             kept = lines.low_slope.flatten()
             after, moved = before * kept.unsqueeze(1), constant * kept

@@ -187,8 +187,9 @@ class Prover:
             return OPEN
         if found.proved:
             return LETTERS["exact"]
-        if found.point is not None and self._fools(found.point, region.take(torch.tensor([row])), y):
-            self.fooled += 1
+        if found.point is not None:
+            here = region.take(torch.tensor([row], dtype=torch.int64, device=region.x.device))
+            self.fooled += self._fools(found.point, here, y)
         return OPEN
 
     def _fools(self, point: Tensor, region: BallRegion, y: int) -> bool:

@@ -131,7 +131,7 @@ class Order:
             raise LabelError(
                 Arg("data"), f"has the label {int(y.max())} and {len(self.numbers)} classes", remedy="mend its labels"
             )
-        table = torch.tensor(self.numbers, device=y.device)
+        table = torch.tensor(self.numbers, dtype=torch.int64, device=y.device)
         return torch.where(y < 0, y.long(), table[y.clamp_min(0).long()])
 
 

@@ -349,5 +349,5 @@ def cosine(one: Tree, other: Tree) -> Tensor:
 
 def median(values: Tensor | Sequence[float]) -> float:
     """The lower median; 0 of nothing."""
-    tensor = torch.as_tensor(values, dtype=torch.float64)
+    tensor = torch.as_tensor(values, dtype=torch.float64)  # any device: the caller's
     return float(tensor.median()) if tensor.numel() else 0.0

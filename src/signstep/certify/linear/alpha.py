@@ -40,7 +40,7 @@ def tuned(bounded: Bounded, ways: Tensor, shift: Tensor, enough: float, steps: i
     }
     means = {place: torch.zeros_like(part) for place, part in slopes.items()}
     squares = {place: torch.zeros_like(part) for place, part in slopes.items()}
-    going = torch.arange(len(ways), device=ways.device)
+    going = torch.arange(len(ways), dtype=torch.int64, device=ways.device)
     for step in range(1, steps + 1):
         going = going[best[going] <= enough]
         if not len(going):

@@ -1,5 +1,6 @@
 """From lower bounds in terms of a step's outputs to lower bounds in terms of the inputs (CROWN, Zhang et al. 2018)."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -166,4 +167,4 @@ def in_chunks(bound: Callable[[Tensor], Tensor], index: Tensor, program: Program
 
 
 def _size(shape: tuple[int, ...]) -> int:
-    return int(torch.tensor(shape, device="cpu").prod()) if shape else 1
+    return math.prod(shape)

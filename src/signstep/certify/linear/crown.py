@@ -1,5 +1,6 @@
 """Margins of one example by CROWN: lines around every activation, each from bounds that were found the same way."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -150,9 +151,9 @@ def _narrower(part: Interval, low: Tensor, high: Tensor) -> Interval:
 
 def ways_of(program: Program, y: int, classes: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     """Of the last step's outputs: what z_y - z_k is, for each k of ``classes``: coefficients (S, D) and shifts (S,)."""
-    others = torch.tensor(list(classes), device=like.device)
+    others = torch.tensor(list(classes), dtype=torch.int64, device=like.device)
     if program.head is None:
-        size = int(torch.tensor(program.steps[-1].shape, device="cpu").prod())
+        size = math.prod(program.steps[-1].shape)
         eye = torch.eye(size, dtype=like.dtype, device=like.device)
         return eye[y] - eye[others], like.new_zeros(len(others))
     weight, bias = program.head.weight, program.head.bias

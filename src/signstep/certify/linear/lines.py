@@ -89,7 +89,7 @@ def curved(function: Callable[[Tensor], Tensor], curvature: float, jump: float =
 
     Between two points that lie h apart it leaves their chord by at most curvature h^2 / 8.
     """
-    shares = torch.linspace(0, 1, _PIECES + 1, dtype=torch.float64)
+    shares = torch.linspace(0, 1, _PIECES + 1, dtype=torch.float64, device="cpu")
 
     def points(low: Tensor, high: Tensor) -> Tensor:
         share = shares.to(low).view(-1, *([1] * low.ndim))

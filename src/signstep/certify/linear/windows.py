@@ -67,7 +67,7 @@ class Rows:
             return self
         at, (tall, broad), (left, _, up, _) = self._at(shape)
         count, channels = len(self), self.values.shape[-1]
-        at = at.view(count, -1) + torch.arange(count, device=at.device).unsqueeze(1) * (tall * broad)
+        at = at.view(count, -1) + torch.arange(count, dtype=torch.int64, device=at.device).unsqueeze(1) * (tall * broad)
         found = self.values.new_zeros(count * tall * broad, channels)
         found[at.flatten()] = self.values.reshape(-1, channels)
         found = found.view(count, tall, broad, channels)[:, up : up + shape[-2], left : left + shape[-1]]
@@ -84,8 +84,10 @@ class Rows:
         up, down = _beyond(top, height, shape[-2])
         before, after = _beyond(left, width, shape[-1])
         tall, broad = shape[-2] + up + down, shape[-1] + before + after
-        rows = (top + up).view(-1, 1, 1) + torch.arange(height, device=top.device).view(1, -1, 1)
-        columns = (left + before).view(-1, 1, 1) + torch.arange(width, device=top.device).view(1, 1, -1)
+        rows = (top + up).view(-1, 1, 1) + torch.arange(height, dtype=torch.int64, device=top.device).view(1, -1, 1)
+        columns = (left + before).view(-1, 1, 1) + torch.arange(width, dtype=torch.int64, device=top.device).view(
+            1, 1, -1
+        )
         return rows * broad + columns, (tall, broad), (before, after, up, down)
 
     def _origin(self) -> tuple[Tensor, Tensor]:
@@ -173,5 +175,5 @@ def _beyond(start: Tensor, size: int, length: int) -> Pair:
 
 
 def _inside(start: Tensor, size: int, length: int) -> Tensor:
-    at = start.unsqueeze(1) + torch.arange(size, device=start.device)
+    at = start.unsqueeze(1) + torch.arange(size, dtype=torch.int64, device=start.device)
     return (at >= 0) & (at < length)

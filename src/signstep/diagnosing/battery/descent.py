@@ -76,7 +76,7 @@ def _run(bench: Bench) -> Observed:
 
 def _rise(losses: list[float]) -> float:
     """The rise of the best loss over the last ten steps, or the last quarter of short runs, as a share of its range."""
-    best = torch.tensor(losses, dtype=torch.float64).nan_to_num(0.0, 0.0, 0.0).cummax(0).values
+    best = torch.tensor(losses, dtype=torch.float64, device="cpu").nan_to_num(0.0, 0.0, 0.0).cummax(0).values
     span = float(best[-1] - best[0])
     back = min(LAST, max(1, len(losses) // 4))
     return float(best[-1] - best[-1 - back]) / span if span > 0 else 0.0

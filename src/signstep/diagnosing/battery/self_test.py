@@ -60,8 +60,8 @@ class Tap:
 class Planted(ModelProblem):
     """The problem of a readout (R, F) of features with its threshold (R,): class 1 beyond it, and 0 is right."""
 
-    readout: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
-    threshold: Tensor = field(default_factory=lambda: torch.zeros(0))
+    readout: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.float32, device="cpu"))
+    threshold: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float32, device="cpu"))
 
     def ask(self, u: Tree, key: Key | None = None) -> Outputs:
         """Two scores: 0, and how far beyond the threshold."""

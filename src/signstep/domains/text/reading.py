@@ -142,7 +142,7 @@ class TokenReader(nn.Module):
         groups: dict[int, list[int]] = {}
         for row, read in enumerate(reads):
             groups.setdefault(self._wide(len(read.ids)), []).append(row)
-        found: list[Tensor] = [torch.empty(0)] * len(texts)
+        found: list[Tensor] = [torch.empty(0, dtype=torch.float64, device="cpu")] * len(texts)
         for wide in sorted(groups):
             for row, score in self._group(reads, groups[wide], wide):
                 found[row] = score
