@@ -166,7 +166,7 @@ def reordered(f: Forged) -> None:
         if isinstance(part, dict):
             return {name: turned(inner) for name, inner in part.items()}
         if isinstance(part, str):
-            return "".join(part[row] for row in order)
+            return "".join(part[row] for row in order) if part else ""
         assert isinstance(part, list)
         return [part[row] for row in order]
 
@@ -728,6 +728,7 @@ def test_an_old_record_is_read_as_what_it_is(forged: Forged, capsys: pytest.Capt
     forged.record["schema"] = 2
     for name in ("sections", "date", "gates", "knob"):
         del forged.record[name]
+    del forged.examples["bounds"]
     status, _, said = verified(forged.write(), capsys)
     assert status == 0, said
     assert "record: schema 2, which this version reads as 4, made by signstep" in said

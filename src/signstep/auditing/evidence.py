@@ -1,5 +1,7 @@
 """The points behind a result: what an audit can hand over so that others can score it again."""
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,7 +145,13 @@ def write_points(points: Mapping[str, Tensor], path: str | Path) -> None:
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise LoadError(f"{path} cannot be written ({error})", remedy="pass another folder") from error
+        raise LoadError(f"{path} cannot be written ({_reason(error)})", remedy="pass another folder") from error
+
+
+def _reason(error: Exception) -> str:
+    """What the system says; safetensors passes on its number, in a sentence with several colons."""
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return os.strerror(int(number[1])) if number else str(error)
 
 
 def inputs_of(tree: Tree) -> dict[str, Tensor]:
