@@ -408,6 +408,7 @@ def test_a_victim_that_dies_leaves_what_was_found(server: _Server, recipe: str) 
 def test_a_victim_that_dies_during_a_search_for_the_smallest_change(recipe: str, most: int) -> None:
     """Led by a surrogate, or by its own gradients: what it was seen to fail on stays, the others are undetermined."""
     spec = f"{recipe}:queries=400" if ss.RECIPES[recipe].needs != "gradients" else f"{recipe}:steps=25"
+    threat = ss.l0(2) if ss.RECIPES[recipe].norms == ("l0",) else ss.l2(0.3)
     for surrogate in (None, _linear):
         calls = [0]
 
@@ -417,7 +418,7 @@ def test_a_victim_that_dies_during_a_search_for_the_smallest_change(recipe: str,
                 raise VictimError("gone")
             return _linear(u)
 
-        outcome = ss.attack(victim, X, _y(), threat=ss.l2(0.3), recipe=spec, search=ss.Search(surrogate=surrogate))
+        outcome = ss.attack(victim, X, _y(), threat=threat, recipe=spec, search=ss.Search(surrogate=surrogate))
         if outcome.ended is None:
             continue
         assert outcome.ended == "gone"
