@@ -66,47 +66,67 @@ def least(
         watch: sorts out functions of which enough is known on the way; the others' bounds are returned, if any.
         allowance: for coefficients in float32, see there.
     """
-    waiting: dict[int, Rows] = dict(begun)
+    back = _Back(steps, dict(begun), total, allowance)
     if allowance is not None:
-        total = total - allowance.begun(steps, waiting)
+        back.total = total - allowance.begun(steps, begun)
     # The first interval that is come to is what the bounds that are known already were taken from.
-    first = max((place for place in lines if place <= max(waiting)), default=-1)
-    for place in range(max(waiting), -1, -1):
-        if watch is not None and place in waiting:
-            watch.widest = max(watch.widest, *(rows.values[0].numel() for rows in waiting.values()))
-            if place in lines and place < first:
-                left = watch.seen(total + sum(_ended(rows, intervals[at]) for at, rows in waiting.items()))
-                if left is not None:
-                    waiting, total = {at: rows.take(left) for at, rows in waiting.items()}, total[left]
-                    if not len(left):
-                        return total
-        here = waiting.pop(place, None)
-        if here is None:
+    first = max((place for place in lines if place <= max(begun)), default=-1)
+    for place in range(max(begun), -1, -1):
+        if place not in back.waiting:
             continue
-        step = steps[place]
-        if allowance is not None:
-            total = total - allowance.at(place, step, here)
+        if watch is not None and not back.looked(place in lines and place < first, intervals, watch):
+            return back.total
+        here, step = back.taken(place), steps[place]
         if step.kind == "given":
-            total = total + ball.least(here)
-            continue
-        if step.kind == "stop":
-            total = total + _ended(here, intervals[place])
-            continue
-        if step.kind == "affine":
-            parts, more = _affine(step, here)
+            back.total = back.total + ball.least(here)
+        elif step.kind == "stop":
+            back.total = back.total + _ended(here, intervals[place])
+        elif step.kind == "affine":
+            back.spread(step, *_affine(step, here))
         else:
-            parts, more = _between(step, here, lines[place], None if slopes is None else slopes.get(place))
-        total = total + more
-        for source, part in zip(step.sources, parts, strict=True):
-            if source not in waiting:
-                waiting[source] = part
-                continue
-            waiting[source] = added(waiting[source], part, steps[source].shape)
-            if allowance is not None:
-                total = total - allowance.joined(source, waiting[source])
+            back.spread(step, *_between(step, here, lines[place], None if slopes is None else slopes.get(place)))
     if watch is not None:
-        watch.seen(total)
-    return total
+        watch.seen(back.total)
+    return back.total
+
+
+@dataclass(eq=False)
+class _Back:
+    """Coefficients over the outputs of steps that are still to be come to, and what has been added up."""
+
+    steps: Sequence[Step]
+    waiting: dict[int, Rows]
+    total: Tensor
+    allowance: Allowance | None
+
+    def looked(self, bounds: bool, intervals: Sequence[Interval], watch: Watch) -> bool:
+        """Note how many coefficients there are and, if asked, take bounds here; whether any function goes on."""
+        watch.widest = max(watch.widest, *(rows.values[0].numel() for rows in self.waiting.values()))
+        if not bounds:
+            return True
+        left = watch.seen(self.total + sum(_ended(rows, intervals[at]) for at, rows in self.waiting.items()))
+        if left is not None:
+            self.waiting = {at: rows.take(left) for at, rows in self.waiting.items()}
+            self.total = self.total[left]
+        return len(self.total) > 0
+
+    def taken(self, place: int) -> Rows:
+        """The coefficients over a step's outputs, which go on from there."""
+        here = self.waiting.pop(place)
+        if self.allowance is not None:
+            self.total = self.total - self.allowance.at(place, self.steps[place], here)
+        return here
+
+    def spread(self, step: Step, parts: Sequence[Rows], more: Tensor) -> None:
+        """Coefficients over a step's inputs, beside those that wait there."""
+        self.total = self.total + more
+        for source, part in zip(step.sources, parts, strict=True):
+            if source not in self.waiting:
+                self.waiting[source] = part
+                continue
+            self.waiting[source] = added(self.waiting[source], part, self.steps[source].shape)
+            if self.allowance is not None:
+                self.total = self.total - self.allowance.joined(source, self.waiting[source])
 
 
 def _ended(rows: Rows, box: Interval) -> Tensor:
@@ -119,18 +139,18 @@ def _ended(rows: Rows, box: Interval) -> Tensor:
 
 def _affine(step: Step, rows: Rows) -> tuple[list[Rows], Tensor]:
     """Coefficients over the inputs of an affine step, one for each, and what its offset adds."""
-    dtype = rows.values.dtype
-    if step.direct:
-        layer, shape = step.of_kind(dtype), step.inputs[0]
-        assert isinstance(layer, nn.Conv2d)
-        more = rows.values.new_zeros(len(rows)) if layer.bias is None else rows.channels() @ layer.bias.double()
+    dtype, none = rows.values.dtype, rows.values.new_zeros(len(rows), dtype=torch.float64)
+    layer = None if step.layer is None else step.of_kind(dtype)
+    if isinstance(layer, nn.Conv2d) and step.direct:
+        shape, bias = step.inputs[0], layer.bias
+        more = none if bias is None else rows.channels() @ bias.double()
         return [_seen(before_convolution(rows, layer, shape), shape)], more
-    more = rows.dot(step.offset) if step.adds else rows.values.new_zeros(len(rows))
+    more = rows.dot(step.offset) if step.adds else none
     if step.diagonal:
         return [rows if scale is None else rows.scaled(scale) for scale in step.scales], more
     whole = rows.whole(step.shape)
-    if isinstance(step.layer, nn.Linear) and whole.values.ndim == 2:
-        return [Rows(whole.values @ step.of_kind(dtype).weight)], more
+    if isinstance(layer, nn.Linear) and whole.values.ndim == 2:
+        return [Rows(whole.values @ layer.weight)], more
     assert step.like is not None
     return [Rows(part.squeeze(1).to(dtype)) for part in step.pull(whole.values.to(step.like.dtype).unsqueeze(1))], more
 

@@ -118,9 +118,7 @@ class Bounded:
         self.intervals[place] = _narrower(here, low.view(shape), high.view(shape))
         self._before(place)
 
-    def _best(
-        self, place: int, index: Tensor, rising: Tensor, watch: Watch, allowance: Allowance | None
-    ) -> Tensor:
+    def _best(self, place: int, index: Tensor, rising: Tensor, watch: Watch, allowance: Allowance | None) -> Tensor:
         """Lower bounds of a step's outputs at ``index``, or of their opposites where not ``rising``; (S,).
 
         Args:
@@ -155,8 +153,9 @@ class Bounded:
         """What number by number is made into a step's outputs is known as well as these."""
         step = self.program.steps[place]
         while step.kind == "affine" and step.diagonal and len(step.sources) == 1:
-            (source,), (scale,) = step.sources, step.scales
+            (source,), (scaled,) = step.sources, step.scales
             here, offset = self.intervals[place], step.offset
+            scale = torch.ones_like(offset) if scaled is None else scaled
             low, high = (here.low[0] - offset) / scale, (here.high[0] - offset) / scale
             low, high = torch.minimum(low, high), torch.maximum(low, high)
             room = _ROUNDING * (1 + low.abs() + high.abs() + (offset / scale).abs())

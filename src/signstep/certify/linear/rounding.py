@@ -1,7 +1,7 @@
 """What rounding in float32 can make of a bound on its way back: an allowance that is taken off at every step.
 
 A bound holds as long as the coefficients that are kept belong to it, whatever they were meant to be. Where coefficients
-a' stand for a W, the difference costs at most sum |a' - a W| m over inputs of size at most m, and each sum of n products
+b stand for a W, the difference costs at most sum |b - a W| m over inputs of size at most m, and each sum of n products
 is right to n u / (1 - n u) sum |a| |W| (u = 2^-24; Higham 2002, "Accuracy and Stability of Numerical Algorithms",
 section 3.1, for any order of adding, with or without fused products). So sum |a| (|W| m) times that is taken off.
 """
