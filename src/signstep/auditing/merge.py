@@ -226,6 +226,7 @@ def _woven_examples(shards: Sequence[Result]) -> Examples:
             for other, there in first.transfers.items()
         },
         bounds=letters(lambda part: part.bounds),
+        proved_eps=tuple(woven([part.proved_eps for part in parts])),
     )
 
 
