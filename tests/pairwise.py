@@ -1,8 +1,9 @@
 """Fewer tests over many tables: every pair of values once, instead of every combination.
 
-A law over recipes, norms, settings and precisions has a thousand combinations; what breaks it is nearly always one value
-or two that meet (Kuhn, Wallace, Gallo 2004, "Software fault interactions", section 4). Of a test marked ``pairwise``
-those combinations run in which each two values of different parameters meet at least once; ``--whole`` runs all.
+A law over recipes, norms, settings and precisions has a thousand combinations; what breaks it is nearly always one
+value or two that meet (Kuhn, Wallace, Gallo 2004, "Software fault interactions", section 4). Of a test marked
+``pairwise`` those combinations run in which each two values of different parameters meet at least once; ``--whole``
+runs all.
 """
 
 from collections.abc import Mapping, Sequence
