@@ -1,12 +1,13 @@
 """Thinning by pairs: nothing that two values do together goes unseen, and every process thins alike."""
 
 from itertools import combinations, product
+from typing import Any
 
 import pytest
 
 from pairwise import covering
 
-TABLES = {
+TABLES: dict[str, list[dict[str, Any]]] = {
     "three": [{"a": a, "b": b, "c": c} for a, b, c in product(range(5), "xyz", (True, False))],
     "with holes": [{"a": a, "b": b, "c": c} for a, b, c in product(range(6), range(6), range(4)) if (a + b) % 3],
     "joined": [{"name": n, "norm": m, "dtype": d} for (n, m), d in product([("p", 1), ("p", 2), ("q", 2)], "fh")],
