@@ -28,6 +28,9 @@ from signstep.registry import typed_only
 
 __all__ = ["fit", "load"]
 
+# Clean rows that a detector keeps.
+GUIDES = 32
+
 
 @contained
 def fit(
@@ -122,7 +125,14 @@ def _calibrated(
         classes,
         len(fitting.raw),
         fitting.recipes,
+        exact=not isinstance(rule, Foreign),
+        guides=_guides(held),
     )
+
+
+def _guides(held: Tensor) -> Tensor:
+    """A few calibration rows, which they are does not depend on their order."""
+    return held[content_ids(held).cpu().argsort()[:GUIDES].to(held.device)].clone()
 
 
 def load(path: str | Path, model: Model | Callee, *, other: Model | Callee | None = None) -> Detector:
@@ -165,6 +175,7 @@ def load(path: str | Path, model: Model | Callee, *, other: Model | Callee | Non
         stored.fit_rows,
         stored.recipes,
         stored.notes,
+        guides=stored.guides,
     )
 
 

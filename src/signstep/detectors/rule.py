@@ -195,3 +195,23 @@ def above_zero(name: str, value: float, where: str) -> float:
     if not 0 < value < float("inf"):
         raise InputError(Arg(name, value), remedy="pass a number above 0", where=where)
     return float(value)
+
+
+def by_class(fitting: Fitting, features: Tensor, least: int, where: str) -> list[Tensor]:
+    """The features (n, F) of the fit rows by class, for every class that the model has.
+
+    Raises:
+        InputError: a class has fewer than ``least`` rows.
+    """
+    labels = fitting.classed()
+    with fitting.reader.quiet():
+        count = Seen(fitting.reader, fitting.raw[:1]).logits.shape[1]
+    groups = [features[labels == label] for label in range(count)]
+    for label, group in enumerate(groups):
+        if len(group) < least:
+            raise InputError(
+                f"class {label} has {len(group)} fit rows, fewer than {least}",
+                remedy="pass more clean rows of every class, or the option pooled=true",
+                where=where,
+            )
+    return groups
