@@ -85,7 +85,7 @@ def trained(case: Hidden, epochs: int = 60) -> nn.Module:
     batches = -(-len(x) // 64)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=epochs * batches)
     for _ in range(epochs):
-        for index in torch.randperm(len(x)).split(64):
+        for index in torch.randperm(len(x)).tensor_split(batches):
             d = ((2 * torch.rand_like(x[index]) - 1) * case.spread).requires_grad_()
             (gradient,) = torch.autograd.grad(F.cross_entropy(model(x[index] + d), y[index]), d)
             there = (x[index] + (d + step * gradient.sign()).clamp(-eps, eps)).clamp(0, 1).detach()

@@ -546,7 +546,7 @@ class FarClass(nn.Module):
     """Four classes that come half-way along the first numbers, and a fifth, farther off, that can be reached."""
 
     def forward(self, u: Tensor) -> Tensor:
-        a, b = ((u - 0.5) / 0.1).unflatten(1, (2, 4)).mean(2).unbind(1)
+        a, b = ((u - 0.5) / 0.1).reshape(-1, 2, 4).mean(2).unbind(1)
         near = (0.6 * a - 1).unsqueeze(1) - 0.01 * torch.arange(4)
         return torch.cat([torch.zeros_like(near[:, :1]), near, (1.6 * b - 1.5).unsqueeze(1)], 1)
 
