@@ -32,7 +32,7 @@ from signstep.engine.norms import L0
 from signstep.engine.oracles import Oracle
 from signstep.engine.origin import contained
 from signstep.engine.shaped import ShapedThreat, need_check
-from signstep.engine.tasks import ignored
+from signstep.engine.tasks import Objective, ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.tree import Tree, rows, take, tree_map
 from signstep.engine.untouched import untouched
@@ -50,6 +50,8 @@ __all__ = ["Data", "audit"]
 Progress: TypeAlias = Callable[[int], None]
 
 _DEFAULT = ("random-sign", "fgsm", "pgd")
+# An objective may be flat where it begins: it is searched too, beside as many random points as that costs.
+_OF_OBJECTIVES = (*_DEFAULT, "random-direction:queries=670", "explore")
 
 # Sizes of the default security curve, as shares of eps.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
@@ -130,7 +132,7 @@ def audit(
             example counts once; what is left out is counted in ``terms["left_out"]`` and the notes.
         threat: as for `signstep.attack`, in raw input units.
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
-            fgsm and pgd.
+            fgsm and pgd, and where the task is an `ss.Objective` explore and as many random points as it costs.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
         curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve`,
             which traces other attacks too.
@@ -340,7 +342,8 @@ def _plan(
             remedy="pass one of them (a ladder may be a list of recipes)",
         )
     climbed = None if ladder is None else find_ladder(ladder)
-    specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else _DEFAULT if attacks is None else attacks)]
+    usual = _OF_OBJECTIVES if isinstance(subject.task, Objective) else _DEFAULT
+    specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else usual if attacks is None else attacks)]
     names = rung_names(specs) if climbed else [_name(rung) for rung in specs]
     chosen = [(name, recipe(rung.recipe, oracle=subject.oracle)) for name, rung in zip(names, specs, strict=True)]
     if not chosen or len(set(names)) < len(chosen):

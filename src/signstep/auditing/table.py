@@ -181,7 +181,12 @@ _COMPARABLE = {
         f"on two reference models it found at least what {_AUTOATTACK} finds, so its figure can be set beside "
         "published ones"
     ),
+    "standard@2": (
+        f"on two reference models it found at least what {_AUTOATTACK} finds, so its figure can be set beside "
+        "published ones"
+    ),
     "thorough@1": f"it ends with all attacks of {_AUTOATTACK}, so its figure can be set beside published ones",
+    "thorough@2": f"it ends with all attacks of {_AUTOATTACK}, so its figure can be set beside published ones",
 }
 
 
