@@ -171,9 +171,10 @@ def audit(
         classes=declared.classes,
     )
     began, interrupted = time.perf_counter(), False
+    bracket = Bracket.of(run.bounds, declared, search.budget)
+    plan = plan if bracket.search is None else plan.then(bracket.search)
     tally, traced = _tally(plan, drawn, threat)
     key, look = Key(search.seed), Look(declared, threat, search, sharded=run.shard is not None)
-    bracket = Bracket.of(run.bounds, declared, search.budget)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
@@ -313,6 +314,10 @@ class _Plan:
     @property
     def rungs(self) -> list[tuple[str, Rung, Attack]]:
         return [(name, rung, attack) for (name, attack), rung in zip(self.chosen, self.specs, strict=True)]
+
+    def then(self, attack: Attack) -> "_Plan":
+        """The same with one more attack at its end."""
+        return replace(self, specs=[*self.specs, Rung(attack)], chosen=[*self.chosen, (attack.name, attack)])
 
     @property
     def remarks(self) -> list[str]:
