@@ -5,7 +5,10 @@ outcome = ss.attack(model, x, y, recipe="pgd", threat=ss.linf("8/255"))
 x_adv = ss.fgsm(model, x, y, eps="8/255")
 """
 
-from signstep import _start  # noqa: F401 - first of all
+from signstep import (
+    _start,  # noqa: F401 - first of all
+    defences,
+)
 from signstep.api import attack, fgsm
 from signstep.attacks.bpda import bpda
 from signstep.attacks.recipes import RECIPES, recipe
@@ -18,6 +21,8 @@ from signstep.auditing.run import Curve, Run, audit
 from signstep.auditing.sections import Section
 from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
+from signstep.defences.defend import defend
+from signstep.defences.smoothing import smooth
 from signstep.diagnosing.diagnosis import Diagnosis
 from signstep.diagnosing.run import diagnose
 from signstep.engine.attack import Attack, GradientAttack
@@ -83,6 +88,8 @@ __all__ = [
     "caps",
     "certified",
     "compare",
+    "defences",
+    "defend",
     "diagnose",
     "fgsm",
     "fit",
@@ -95,6 +102,7 @@ __all__ = [
     "open",
     "patch",
     "recipe",
+    "smooth",
     "threat_model",
     "transfer",
     "transforms",

@@ -28,6 +28,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "The attack": (
         *("attack", "recipe", "recipe_", "ladder", "set", "surrogate", "victim", "ensemble"),
         *_names(SearchOptions),
+        "gradient_path",
         *("curve", "curve_attack", "bounds", "transfer_to", "examples"),
     ),
     "Gates": ("fail_under", "baseline", "fail_on"),
