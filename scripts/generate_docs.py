@@ -125,6 +125,8 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "train": lambda: help_text("train"),
         "compare": lambda: help_text("compare"),
         "diagnose": lambda: help_text("diagnose"),
+        "defences": lambda: help_text("defences"),
+        "smooth": lambda: help_text("smooth"),
         "verify": lambda: help_text("verify"),
         "sign": lambda: help_text("sign"),
         "list": lambda: f"{help_text('list')}\n\n{list_text()}",

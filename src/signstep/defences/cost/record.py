@@ -124,7 +124,9 @@ def worth(clean: float, robust: float, row: CostRow) -> str:
     if row.unaware is None:
         return f"{costs}, gains {gained:.1f} robust: {end if holds else 'no security'}"
     apparent = 100 * (row.unaware - robust)
-    if not holds and gained >= LARGE:
+    if sure and not holds and gained >= SMALL:
+        end = "it costs more than it gains"
+    elif not sure and gained >= LARGE:
         end = "too few examples, or too weak attacks, to call the aware gain real"
     elif not holds and max(apparent, gained) < SMALL:
         end = "not even an unaware attacker is held off"
