@@ -136,6 +136,9 @@ def test_a_record_names_the_chain_its_box_and_versions_and_shards_merge(tmp_path
     assert stated["path"] == "aware"
     assert {"pillow", "libjpeg-turbo"} <= set(stated["versions"]) or {"pillow", "libjpeg"} <= set(stated["versions"])
     assert ss.Result.load(whole.save(tmp_path / "result.json")) == whole
+    assert "behind  jpeg:quality=60 then bit-depth:bits=4; attacks knew of it" in str(whole)
+    assert "ATTACKS DID NOT KNOW" in str(audited(guarded, search=STRAIGHT))
+    assert "behind " not in str(audited(NET))
     assert "defences" not in audited(NET).terms
     shards = [audited(guarded, run=ss.Run(shard=(part, 2))) for part in range(2)]
     assert merge(shards).per_example == whole.per_example

@@ -45,7 +45,7 @@ Examples:
 
   signstep defences --limit 20
 
-  signstep defences --model nets:net --weights w.safetensors --data test.npz --threat linf:8/255 --defend jpeg:quality=75
+  signstep defences --model nets:net --weights w.safetensors --data test.npz --threat linf:8/255 --defend jpeg
   --defend bit-depth:bits=5+resize-pad --trained pgd=nets:net@pgd.safetensors --sigma 0.25 --out defences
 """
 _FILES = ("defences.json", "defences.txt", "index.html")
