@@ -136,7 +136,7 @@ def line(row: CostRow, robust: float) -> list[str]:
     if row.unaware is None or row.aware is None:
         return [row.name, f"{100 * row.clean:.1f}", "-", "-", "-", "-", "-"]
     apparent, aware = row.unaware - robust, row.aware - robust
-    lost = f"{100 * (1 - aware / apparent):.0f} %" if apparent >= 0.01 else "-"
+    lost = "-" if apparent < 0.01 else "all" if aware <= 0 else f"{100 * (1 - aware / apparent):.0f} %"
     shares = [f"{100 * share:.1f}" for share in (row.clean, row.unaware, row.aware, apparent, aware)]
     return [row.name, *shares, lost]
 

@@ -157,7 +157,7 @@ def _gradient_path(result: Result) -> str:
         parts.append(f"inputs passed through a declared transform on their way to the model, {terms['transform']}")
     if terms.get("defences"):
         parts.append(
-            "attacks went every way past it: through stand-ins, by the identity, over draws, and from the undefended model"
+            "attacks went every way past it: by stand-ins, the identity, draws, and points of the undefended model"
             if terms["defences"].get("path") == "aware"
             else "attacks did not know of it: points were crafted on the undefended model"
         )
