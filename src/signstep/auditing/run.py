@@ -36,6 +36,7 @@ from signstep.engine.tasks import Objective, ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.tree import Tree, rows, take, tree_map
 from signstep.engine.untouched import untouched
+from signstep.engine.ways import Detoured
 from signstep.errors import GradientError, InputError, ThreatError, VictimError
 from signstep.messages import Arg
 from signstep.model.batch_sizes import OUT_OF_MEMORY
@@ -413,7 +414,14 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
         "engine": subject.engine,
         "transform": None if subject.transform is None else str(subject.transform),
         "eot": subject.eot,
+        **defended(subject),
     }
+
+
+def defended(subject: Subject) -> dict[str, Any]:
+    """What a record says of transformations that stand in front of the model, and which attacker it met."""
+    transform = subject.transform
+    return {"defences": {**transform.terms(), "path": subject.path}} if isinstance(transform, Detoured) else {}
 
 
 def terms_of(threat: Threat) -> dict[str, Any]:
@@ -569,7 +577,7 @@ def _curve(
     if tally.rayless:
         return {}, None
     try:
-        ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
+        ray = FgsmRay(question.problem, question.region, question.x, key, question.single(oracle))
     except GradientError as error:
         tally.leave_ray(str(error))
         return {}, None
@@ -586,7 +594,8 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
         if len(index):
             region = question.region.take(index)
             region = region.resized(torch.full_like(region.radius, level))
-            found = attack(question.problem.take(index), region, take(question.x, index), key.fold(attack.name))
+            part, x = question.problem.take(index), take(question.x, index)
+            found = question.past(attack)(part, region, x, key.fold(attack.name))
             fooled = fooled.index_copy(0, index, found.verdict.fooled)
         rows_.append(fooled)
     return torch.stack(rows_)

@@ -21,6 +21,8 @@ def table(result: Record) -> str:
     lines += [f"model   {result.model}", f"data    {result.data}"]
     lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
     named = "levels" if is_objective(result) else "labels"
+    if "defences" in result.terms:
+        lines += [f"behind  {behind(result)}"]
     lines += [f"goal    {result.terms['goal']}; {named}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
     low, high = result.interval(result.clean_right)
     word = clean_word(result).lower()
@@ -101,6 +103,13 @@ def bounded(result: Record) -> str:
         f"{text} CONTRADICTION: {len(result.contradictions)} of the proved examples are fooled by a point that the "
         f"model itself was asked about (the first is example {result.contradictions[0]}): one of the two is wrong."
     )
+
+
+def behind(result: Record) -> str:
+    """The transformations that stood in front of the model, and whether the attacker knew of them."""
+    stated = result.terms["defences"]
+    knew = "attacks knew of it" if stated["path"] == "aware" else "ATTACKS DID NOT KNOW OF IT: who does may find more"
+    return f"{' then '.join(map(one_line, stated['chain']))}; {knew}"
 
 
 def is_objective(result: Record) -> bool:

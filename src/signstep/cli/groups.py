@@ -16,6 +16,7 @@ import torch
 from signstep.cli import options as o
 from signstep.domains.case import Request
 from signstep.domains.image.declared import declared_beside
+from signstep.engine.ways import GradientPath
 from signstep.errors import InputError
 from signstep.messages import Arg
 from signstep.model.declaration import Model
@@ -58,6 +59,8 @@ class ReadingOptions:
 @dataclass(frozen=True)
 class ModelOptions(ReadingOptions, NetworkOptions):
     """What makes the `Model`."""
+
+    defend: o.Defend = None
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,9 @@ def _is_group(annotation: object) -> bool:
     return isinstance(annotation, type) and is_dataclass(annotation) and annotation in GROUPS
 
 
-def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw") -> Search:
+def search_of(
+    given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw", path: str = "aware"
+) -> Search:
     """The search that the options ask for; surrogates are opened, and read as the options say.
 
     Raises:
@@ -191,6 +196,7 @@ def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOption
         eot=given.eot,
         budget=cast("o.Side", budget),
         seed=given.seed,
+        gradient_path=cast("GradientPath", path),
     )
 
 
@@ -241,6 +247,7 @@ def request_from(given: Mapping[str, Any], *, search: Search | None = None, sche
         **plain,
         **files,
         model_args=tuple(given.get("model_arg") or ()),
+        defend=tuple(given.get("defend") or ()),
         mean=o.numbers(given.get("mean"), "mean"),
         std=o.numbers(given.get("std"), "std"),
         output=o.output_of(given.get("output")),
