@@ -35,6 +35,7 @@ from signstep.physical import transforms
 from signstep.physical.patch import Patch, patch
 from signstep.physical.placement import Placement
 from signstep.physical.universal import Universal, universal
+from signstep.scale import Pool, Ray, Slurm
 from signstep.train.loop import fit
 from signstep.train.loss import adversarial_loss
 from signstep.verifying import Verification, verify
@@ -64,6 +65,8 @@ __all__ = [
     "Outcome",
     "Patch",
     "Placement",
+    "Pool",
+    "Ray",
     "Regression",
     "Result",
     "Run",
@@ -72,6 +75,7 @@ __all__ = [
     "Segmentation",
     "SignstepError",
     "SignstepWarning",
+    "Slurm",
     "ThreatModel",
     "TransferMatrix",
     "Universal",
