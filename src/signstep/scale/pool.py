@@ -72,8 +72,8 @@ class Pool:
 
     @property
     def goal(self) -> float:
-        """See `Staff`."""
-        return self.seconds
+        """See `Staff`; this process gives itself a unit at a time, which costs nothing."""
+        return self.seconds if self.workers else 0.0
 
     @property
     def here(self) -> bool:
