@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_units import ROWS, THREAT, UNIT, data, starts
+from unitnets import Faulty, RowNet
 
 import signstep as ss
 from own_process import FORKED
@@ -15,8 +17,6 @@ from signstep.auditing.result import Result
 from signstep.cli import main
 from signstep.errors import InputError, LoadError
 from signstep.scale import Pool, digest
-from test_units import ROWS, THREAT, UNIT, data, starts
-from unitnets import Faulty, RowNet
 
 pytestmark = pytest.mark.skipif(FORKED is None, reason="needs a fork server, which POSIX has")
 
@@ -63,7 +63,9 @@ def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:
 def test_an_error_of_the_model_comes_back_with_the_example(tmp_path: Path) -> None:
     (tmp_path / "broken").touch()
     model = Faulty((float(data()[0][13, 0]),), 0, str(tmp_path / "broken"))
-    with pytest.raises(InputError, match="^example 13: the model raised ValueError: this model cannot take such a row"):
+    with pytest.raises(
+        InputError, match=r"^example 13: the model raised ValueError: this model cannot take such a row"
+    ):
         audited(pool(1), model, out=tmp_path / "out")
     assert len(starts(tmp_path / "out")) >= 3
 
@@ -72,7 +74,7 @@ def test_a_worker_that_cannot_import_the_model_says_so(monkeypatch: pytest.Monke
     module = ModuleType("only_here")
     exec("class Net(__import__('unitnets').RowNet):\n    pass", module.__dict__)
     monkeypatch.setitem(sys.modules, "only_here", module)
-    with pytest.raises(LoadError, match="a worker cannot import the model .*only_here.*; see that its module"):
+    with pytest.raises(LoadError, match=r"a worker cannot import the model .*only_here.*; see that its module"):
         audited(pool(1), module.Net(), out=tmp_path / "out")
     assert starts(tmp_path / "out") == []
 
@@ -110,7 +112,7 @@ def test_a_command_with_workers_writes_the_report_of_one(
     capsys.readouterr()
     assert main([*audit, "--out", "two", "--resume"]) == 0
     assert main(["verify", "two", *given]) == 0
-    assert "holds" in capsys.readouterr().out
+    assert "a ledger beside them, which is no part of the report" in capsys.readouterr().out
     assert main([*audit, "--out", "two", "--resume", "--seed", "1"]) == 2
     assert "another seed: 0 there, 1 here" in capsys.readouterr().err
 

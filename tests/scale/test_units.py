@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from unitnets import Faulty, RowNet
 
 import signstep as ss
 from flat import flat
@@ -24,7 +25,7 @@ from signstep.errors import InputError, LoadError, SignstepError
 from signstep.io.locks import alone_in
 from signstep.scale import Pool, digest
 from signstep.scale import ledger as ledgers
-from unitnets import Faulty, RowNet
+from signstep.scale.unit_files import sha256
 
 ROWS, UNIT = 23, 4
 
@@ -89,7 +90,7 @@ def test_points_beyond_the_room_are_counted() -> None:
     for rows in (0, 3):
         limit = rows * 2 * 8 * 8
         one, several = Evidence(limit), Evidence(limit)
-        audited(FEW, [part for part in zip(*(side.split(UNIT) for side in data()), strict=True)], evidence=one)
+        audited(FEW, list(zip(*(torch.split(side, UNIT) for side in data()), strict=True)), evidence=one)
         audited(FEW, evidence=several, executor=Pool(0), unit=UNIT)
         assert (len(several), several.dropped) == (len(one), one.dropped) == (rows, len(full) - rows)
         assert several.rows() == one.rows()
@@ -123,7 +124,7 @@ def test_an_error_of_the_model_names_the_example_and_what_was_done_stays(tmp_pat
     (tmp_path / "broken").touch()
     assert digest(audited(FEW, model=model, executor=Pool(0), unit=UNIT, out=out, resume=True)) == digest(found)
     # What ended is begun anew where nobody says resume.
-    with pytest.raises(InputError, match="^example 13"):
+    with pytest.raises(InputError, match=r"^example 13"):
         audited(FEW, model=model, executor=Pool(0), unit=UNIT, out=out)
 
 
@@ -185,7 +186,7 @@ def test_two_audits_are_kept_apart(tmp_path: Path) -> None:
 
 def killed(out: str, at: int, after: bool) -> None:
     """Begin an audit, and die at the n-th file or just behind it."""
-    real, count = ledgers.write_whole, 0
+    real, count = vars(ledgers)["write_whole"], 0
 
     def write(path: Path, content: bytes | str) -> None:
         nonlocal count
@@ -196,7 +197,7 @@ def killed(out: str, at: int, after: bool) -> None:
         if count == at:
             os._exit(9)
 
-    ledgers.write_whole = write
+    vars(ledgers)["write_whole"] = write
     begun(Path(out))
 
 
@@ -291,7 +292,7 @@ def forged(change: Callable[[dict[str, Tensor]], None]) -> Callable[[Path], None
         parts = load_file(path)
         change(parts)
         save_file(parts, path)
-        digest_ = ledgers.sha256(path.read_bytes())
+        digest_ = sha256(path.read_bytes())
         run(out, f"UPDATE units SET sha256 = '{digest_}' WHERE start = 4")
 
     return forge
@@ -309,10 +310,18 @@ def ledger_of(out: Path) -> Path:
     return out / "ledger" / "ledger.sqlite"
 
 
+def linked(out: Path) -> None:
+    ledger_of(out).rename(out / "moved")
+    ledger_of(out).symlink_to(out / "moved")
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no table": (lambda out: ledger_of(out).write_bytes(b"0" * 5000), "file is not a database"),
     "another program's": (lambda out: run(out, "PRAGMA application_id = 7"), "is no ledger of an audit"),
-    "another version": (lambda out: run(out, "PRAGMA user_version = 2"), "has version 2, this version of signstep reads"),
+    "another version": (
+        lambda out: run(out, "PRAGMA user_version = 2"),
+        "has version 2, this version of signstep reads",
+    ),
     "a trigger": (
         lambda out: run(out, "CREATE TRIGGER t AFTER INSERT ON units BEGIN DELETE FROM units; END"),
         "has other tables than a ledger",
@@ -321,7 +330,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda out: run(out, "DROP TABLE units", "CREATE VIEW units AS SELECT 1 AS start"),
         "has other tables than a ledger",
     ),
-    "a row of text": (lambda out: run(out, "UPDATE units SET points = 'many' WHERE start = 4"), "has a row that is none"),
+    "a row of text": (
+        lambda out: run(out, "UPDATE units SET points = 'many' WHERE start = 4"),
+        "has a row that is none",
+    ),
     "a row elsewhere": (lambda out: run(out, "UPDATE units SET start = 5 WHERE start = 4"), "has a row that is none"),
     "a machine too long": (
         lambda out: run(out, "UPDATE units SET machine = '" + "[" * 5000 + "' WHERE start = 4"),
@@ -332,14 +344,17 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda out: run(out, "UPDATE audit SET value = '" + "[" * 100 + "]" * 100 + "' WHERE name = 'terms'"),
         "nest",
     ),
-    "batches of none": (lambda out: run(out, "UPDATE audit SET value = '0' WHERE name = 'batch'"), "has batches of 0 rows"),
+    "batches of none": (
+        lambda out: run(out, "UPDATE audit SET value = '0' WHERE name = 'batch'"),
+        "has batches of 0 rows",
+    ),
     "a link": (
-        lambda out: (ledger_of(out).rename(out / "moved"), ledger_of(out).symlink_to(out / "moved")),
+        linked,
         "is no plain file",
     ),
     "a record that is none": (forged(text(b"{}")), "is no file of a unit"),
     "a record of another unit": (forged(text(b"")), "is not of the unit that the ledger has it for"),
-    "no record": (forged(lambda parts: parts.pop("record")), "is no file of a unit"),  # type: ignore[arg-type, return-value]
+    "no record": (forged(lambda parts: parts.pop("record")), "is no file of a unit"),  # type: ignore[arg-type]
 }
 
 
@@ -375,7 +390,9 @@ def test_what_makes_no_sense_is_said(more: dict[str, Any], said: str) -> None:
         audited(FEW, **more)
 
 
-@pytest.mark.parametrize("wrong", [{"workers": -1}, {"workers": 1.5}, {"threads": 0}, {"start": "fork"}, {"seconds": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"workers": -1}, {"workers": 1.5}, {"threads": 0}, {"start": "fork"}, {"seconds": 0}]
+)
 def test_a_pool_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):
         Pool(**wrong)

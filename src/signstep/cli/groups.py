@@ -151,6 +151,12 @@ class ScaleOptions:
                     Arg("partition", self.partition), "needs", Arg("on", "slurm"), remedy="pass both, or neither"
                 )
             return run
+        if run.shard is not None:
+            raise InputError(
+                Arg("shard", run.shard, shown="/".join(map(str, run.shard))),
+                "and workers each cut the data",
+                remedy="pass one of the two",
+            )
         count = None if self.workers in (None, "auto") else o.whole(str(self.workers), "workers")
         asked = Asked(count, partition=self.partition)
         if self.on is None and self.workers is None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from torch import Tensor
 
+from signstep.auditing.checksums import LEDGER
 from signstep.auditing.parts import stated
 from signstep.auditing.result import Result
 from signstep.errors import InputError, LoadError
@@ -27,7 +28,7 @@ from signstep.io.locks import alone_in
 from signstep.messages import Arg
 from signstep.scale.unit_files import content_if_whole, sha256, unpacked
 
-FOLDER, TABLE, UNITS = "ledger", "ledger.sqlite", "units"
+FOLDER, TABLE, UNITS = LEDGER, "ledger.sqlite", "units"
 VERSION = 1
 _APPLICATION = 0x5367_4C64
 _SCHEMA = {
