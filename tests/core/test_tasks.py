@@ -47,6 +47,7 @@ class Squeezed(nn.Module):
         return out
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("name", [row.name for row in RECIPES.values() if fits(row, "linf")])
 @pytest.mark.parametrize("squeezed", [False, True])
 @pytest.mark.parametrize("loss", ["ce", "margin"])
@@ -459,6 +460,7 @@ class TwoInputs(nn.Module):
         return out
 
 
+@pytest.mark.pairwise
 # Attacks that look for the smallest change, or that treat images, take one tensor and say so.
 @pytest.mark.parametrize("name", [row.name for row in RECIPES.values() if not row.smallest and not row.images])
 @pytest.mark.parametrize("attacked", [("image",), ("vector",), ("vector", "image")])
