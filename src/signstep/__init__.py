@@ -42,6 +42,7 @@ from signstep.physical import transforms
 from signstep.physical.patch import Patch, patch
 from signstep.physical.placement import Placement
 from signstep.physical.universal import Universal, universal
+from signstep.scale import Pool, Ray, Slurm
 from signstep.train.loop import fit
 from signstep.train.loss import adversarial_loss
 from signstep.verifying import Verification, verify
@@ -73,6 +74,8 @@ __all__ = [
     "Patch",
     "Placement",
     "Policy",
+    "Pool",
+    "Ray",
     "Regression",
     "Result",
     "Run",
@@ -81,6 +84,7 @@ __all__ = [
     "Segmentation",
     "SignstepError",
     "SignstepWarning",
+    "Slurm",
     "ThreatModel",
     "TransferMatrix",
     "Universal",

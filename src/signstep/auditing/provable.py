@@ -218,6 +218,7 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable", UNPROVABLE, "how far proofs were tried; of what is proved each is proved again", "terms.bounds"
     ),
+    **_rows("unprovable", UNPROVABLE, "how the work was cut, and on which machines it was done", "terms.units"),
     **_rows("unprovable", UNPROVABLE, "the author's look at other input spaces", f"terms.{TERM}"),
     **_rows(
         "unprovable",

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from signstep.auditing.bracket import Bounds, Bracket
 from signstep.auditing.checks import Check
+from signstep.auditing.parts import spread
 from signstep.auditing.result import Result
 from signstep.auditing.run import sliced
 from signstep.certify.methods import LETTERS, OPEN
@@ -50,7 +51,7 @@ def proved_again(
     given = result.terms.get("labels") == "given"
     for x, y in data:
         part = tree_map(lambda leaf: leaf.to(device), x)
-        here = sliced(threat, len(found), len(found) + rows(part), part, _shard(result))
+        here = sliced(threat, len(found), len(found) + rows(part), part, spread(result.terms.get("shard")))
         with subject.opened():
             try:
                 question = subject.ask(part, y if given else None, here, key=Key(0))
@@ -70,11 +71,6 @@ def proved_again(
         return Check("bounds", False, f"{len(other)} differ: {said}")
     seen = f"{len(found) - found.count(OPEN)} of {len(found)} proved again"
     return Check("bounds", True, seen if not slow else f"{seen}, {len(slow)} not decided in time", complete=not slow)
-
-
-def _shard(result: Result) -> tuple[int, int]:
-    shard = result.terms.get("shard")
-    return (0, 1) if shard is None else (shard[0], shard[1])
 
 
 def _said(letter: str) -> str:

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, TypeAlias
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.look import Look
 from signstep.auditing.memory import planned_rows
+from signstep.auditing.parts import Part, check_part, named, spread, stated
 from signstep.auditing.record import aside_note
 from signstep.auditing.result import Result
 from signstep.auditing.stream import ROWS, Batches, Data, batches
@@ -38,7 +40,7 @@ from signstep.engine.tree import Tree, rows, take, tree_map
 from signstep.engine.untouched import untouched
 from signstep.engine.ways import Detoured
 from signstep.errors import GradientError, InputError, ThreatError, VictimError
-from signstep.messages import Arg
+from signstep.messages import Arg, Blank
 from signstep.model.batch_sizes import OUT_OF_MEMORY
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Rule, Search, search_of
@@ -79,8 +81,8 @@ class Run:
     """How an audit is carried out and what its record says of its origin.
 
     Attributes:
-        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1; `signstep.merge` joins the n results
-            into the one that a single audit gives.
+        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1, or ``range(start, stop)`` for those that
+            lie together; `signstep.merge` joins the results into the one that a single audit gives.
         device: move batches there; None is where the model's weights are.
         transfer_to: other models by name: every attack's points are scored on them too, and the record says how many of
             the examples that they answer rightly untouched they get wrong there. Bare networks are read like the model
@@ -92,9 +94,14 @@ class Run:
             is proved is not attacked.
         evidence: collects the points that fooled the model.
         progress: called with the number of examples done after each batch.
+        executor: who does the work, in units that are kept as they are done: ``ss.Pool(4)``, ``ss.Ray(...)``,
+            ``ss.Slurm(...)``; ``ss.Pool(0)`` is this process. None for one stream, of which nothing is kept on the way.
+        out: with an executor: a folder whose ledger holds what is done; None keeps it for the time of the audit.
+        resume: with an executor: go on with the ledger in ``out``.
+        unit: with an executor: examples of a unit, which is done or not done as a whole.
     """
 
-    shard: tuple[int, int] | None = None
+    shard: Part | None = None
     device: str | torch.device | None = None
     transfer_to: Mapping[str, Model | Callee] = field(default_factory=dict)
     data: str | None = None
@@ -102,6 +109,58 @@ class Run:
     bounds: str | Bounds | None = None
     evidence: Evidence | None = None
     progress: Progress | None = None
+    executor: "Executor | None" = None
+    out: str | Path | None = None
+    resume: bool = False
+    unit: int = ROWS
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """An audit as it was asked for, to be carried out by whoever has it; see `audit`."""
+
+    model: Model
+    data: Data
+    threat: Threat
+    attacks: Sequence[str | Attack] | None
+    ladder: str | Sequence[str | Attack | Rung] | None
+    curve: bool | Sequence[float] | Curve | None
+    limit: int | None
+    search: Search
+    run: Run
+
+    def audited(self, data: Data, run: Run) -> Result:
+        """The audit of a part of the data, in this process."""
+        return audit(
+            self.model,
+            data,
+            threat=self.threat,
+            attacks=self.attacks,
+            ladder=self.ladder,
+            curve=self.curve,
+            search=self.search,
+            run=run,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the record will call its attacks.
+
+        Raises:
+            InputError: what was asked for makes no sense.
+        """
+        drawn = self.curve if isinstance(self.curve, Curve) else Curve(self.curve)
+        subject = Subject.of(self.model, self.search)
+        need_check(self.threat)
+        _rule(self.search)
+        return tuple(name for name, _ in _plan(self.attacks, self.ladder, drawn.attacks, subject, self.threat).chosen)
+
+
+class Executor(Protocol):
+    """Who carries out an audit in units."""
+
+    def carry_out(self, job: Job) -> Result:
+        """The record of the whole, as one audit in this process would have it."""
 
 
 @contained
@@ -154,13 +213,15 @@ def audit(
         InputError: the data is empty or does not fit; see `signstep.attack`.
     """
     declared, search, run = Model.of(model, mean=mean, std=std), search_of(search, engine=engine), run or Run()
+    if run.executor is not None:
+        return run.executor.carry_out(Job(declared, data, threat, attacks, ladder, curve, limit, search, run))
     subject, others = Subject.of(declared, search), _others(declared, run)
     target = _rule(search)
     drawn = curve if isinstance(curve, Curve) else Curve(curve)
     need_check(threat)
     plan = _plan(attacks, ladder, drawn.attacks, subject, threat)
     asked = {name: Asked.of(part.predictor.model) for name, part in {"": subject, **others}.items()}
-    _check_counts(limit, run.shard)
+    _check_counts(limit, run)
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
     size = _size(declared, data, where)
@@ -175,11 +236,11 @@ def audit(
     bracket = Bracket.of(run.bounds, declared, search.budget)
     plan = plan if bracket.search is None else plan.then(bracket.search)
     tally, traced = _tally(plan, drawn, threat)
-    key, look = Key(search.seed), Look(declared, threat, search, sharded=run.shard is not None)
+    key, look = Key(search.seed), _look(declared, threat, search, run.shard)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
-        here = sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
+        here = sliced(threat, tally.examples, tally.examples + rows(part), part, spread(run.shard))
         asked = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
         question, tally.randomness = look.begin(asked, part, labels), asked.randomness
         if plan.ladder is None:
@@ -228,7 +289,7 @@ def audit(
                 "target": target,
                 "seed": search.seed,
                 "device": str(where),
-                "shard": None if run.shard is None else list(run.shard),
+                "shard": stated(run.shard),
                 **({} if interrupted or tally.ended else look.terms()),
                 **({"left_out": stream.left_out} if stream.left_out else {}),
                 **asked[""].terms,
@@ -272,23 +333,45 @@ def _check_places(threat: Threat, x: Tree, ignore: int | None) -> None:
             )
 
 
-def _check_counts(limit: int | None, shard: tuple[int, int] | None) -> None:
-    if shard is not None and not 0 <= shard[0] < shard[1]:
-        raise InputError(Arg("shard", shard), remedy="pass (i, n) with 0 <= i < n")
+def _look(declared: Model, threat: Threat, search: Search, part: Part | None) -> Look:
+    later = isinstance(part, range) and part.start > 0
+    return Look(declared, threat, search, sharded=part is not None, later=later)
+
+
+def _refuse_without_executor(run: Run) -> None:
+    """See that nothing is asked for that a stream in one process cannot give.
+
+    Raises:
+        InputError: it is.
+    """
+    for name, value, asked in (
+        ("out", run.out, run.out is not None),
+        ("resume", True, run.resume),
+        ("unit", run.unit, run.unit != ROWS),
+    ):
+        if asked:
+            raise InputError(
+                Arg(name, value),
+                "is about an audit in units, and there is no executor",
+                remedy=("pass", Arg("executor", Blank("ss.Pool(0)")), "for this process"),
+            )
+
+
+def _check_counts(limit: int | None, run: Run) -> None:
+    _refuse_without_executor(run)
+    check_part(run.shard)
     if limit is not None and limit < 1:
         raise InputError(Arg("limit", limit), remedy="pass the number of examples to audit, at least 1")
 
 
-def _check_seen(tally: Tally, shard: tuple[int, int] | None, left_out: Mapping[str, int]) -> None:
+def _check_seen(tally: Tally, shard: Part | None, left_out: Mapping[str, int]) -> None:
     """Whether anything was audited.
 
     Raises:
         InputError: no example was seen.
     """
     if tally.examples == 0 and shard is not None:
-        raise InputError(
-            f"shard {shard[0]}/{shard[1]} has no examples: the data has too few", remedy="pass a smaller n"
-        )
+        raise InputError(f"{named(shard)} has no examples: the data has too few", remedy="pass a smaller n")
     if tally.examples == 0 and left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise InputError(

@@ -33,6 +33,7 @@ from signstep.cli.groups import (
     EndpointOptions,
     MachineOptions,
     ModelOptions,
+    ScaleOptions,
     SearchOptions,
     ThreatOptions,
     request_of,
@@ -51,6 +52,9 @@ from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
 from signstep.messages import Arg
+from signstep.scale.ledger import FOLDER, TABLE
+
+LEDGER = f"{FOLDER}/{TABLE}"
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -73,6 +77,10 @@ Examples:
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --fail-under 0.4 --baseline old/result.json
 
   signstep audit --domain tabular --model nets:scorer --data credit.csv --schema credit.toml
+
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --workers 4
+
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --workers 4 --resume
 """
 
 
@@ -87,6 +95,7 @@ def audit(
     threat: ThreatOptions,
     search: SearchOptions,
     machine: MachineOptions,
+    scale: ScaleOptions,
     domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
     ignore_column: o.IgnoreColumn = None,
@@ -163,6 +172,7 @@ def audit(
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
+    carried = scale.run(Run(shard=part), out)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
     request = replace(
@@ -201,8 +211,8 @@ def audit(
                 attacks=chosen,
                 ladder=climbed,
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
-                run=Run(
-                    shard=part, device=where, transfer_to=others, bounds=bounds, evidence=evidence, progress=advance
+                run=replace(
+                    carried, device=where, transfer_to=others, bounds=bounds, evidence=evidence, progress=advance
                 ),
             )
         result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))
@@ -248,8 +258,11 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
         raise typer.Exit(130)
 
 
-_MARKS = ("SHA256SUMS", "result.json")
-_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under", "dry_run")
+_MARKS = ("SHA256SUMS", "result.json", LEDGER)
+_NOT_OF_THE_RUN = (
+    *("out", "json", "baseline", "fail_under", "dry_run"),
+    *("workers", "on", "partition", "resume"),  # another number of workers gives the same record
+)
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
 

@@ -10,6 +10,7 @@ from signstep.cli.groups import (
     MachineOptions,
     ModelOptions,
     ReadingOptions,
+    ScaleOptions,
     SearchOptions,
     ThreatOptions,
 )
@@ -43,7 +44,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         ),
     ),
     "Gates": ("fail_under", "baseline", "fail_on"),
-    "The machine": (*_names(MachineOptions), "shard"),
+    "The machine": (*_names(MachineOptions), *_names(ScaleOptions), "shard"),
     "Output": ("out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
 }
 """Names of the parameters of commands, by heading."""
