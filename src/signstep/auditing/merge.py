@@ -265,6 +265,7 @@ def _joined_examples(shards: Sequence[Result], weave: Callable[[Sequence[Iterabl
             for other, there in first.transfers.items()
         },
         bounds=letters(lambda part: part.bounds),
+        proved_eps=tuple(woven([part.proved_eps for part in parts])),
     )
 
 

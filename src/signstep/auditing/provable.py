@@ -173,7 +173,13 @@ FIELDS: dict[str, Row] = {
         "per_example.passes.*[]",
     ),
     **_rows("unprovable", UNPROVABLE, "the other models are not here", "per_example.transfers.*.*"),
-    **_rows("re-scored", "bounds", "proved again, by the methods that are stated", "per_example.bounds"),
+    **_rows(
+        "re-scored",
+        "bounds",
+        "proved again, by the methods that are stated",
+        "per_example.bounds",
+        "per_example.proved_eps[]",
+    ),
     # Terms.
     **_rows(
         "recomputed",

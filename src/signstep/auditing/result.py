@@ -136,6 +136,6 @@ def _brought_up(plain: dict[str, Any], schema: int) -> dict[str, Any]:
     examples = plain.get("per_example")
     if not isinstance(examples, dict):
         raise not_a_result("it has no examples")
-    if "bounds" in examples:
+    if "bounds" in examples or "proved_eps" in examples:
         raise not_a_result(f"it has bounds, and schema {schema} has none")
-    return {**plain, **lacked, "schema": SCHEMA, "per_example": {**examples, "bounds": ""}}
+    return {**plain, **lacked, "schema": SCHEMA, "per_example": {**examples, "bounds": "", "proved_eps": []}}

@@ -90,8 +90,8 @@ class Run:
         data: what the record calls the data; None for its type.
         hashes: SHA-256 of "data", "preprocessing", ..., for the record; those of the model are its own.
         bounds: prove what can be proved of each example before it is attacked, as the other end of a bracket: a method
-            ("interval", "crown-ibp", "crown", "alpha", "exact"), with options ("exact:seconds=10"), or a `Bounds`. What
-            is proved is not attacked.
+            ("interval", "crown-ibp", "crown", "alpha", "exact", "auto-lirpa"), with options ("exact:seconds=10"), or a
+            `Bounds`. What is proved is not attacked.
         evidence: collects the points that fooled the model.
         progress: called with the number of examples done after each batch.
         executor: who does the work, in units that are kept as they are done: ``ss.Pool(4)``, ``ss.Ray(...)``,
@@ -605,7 +605,7 @@ def _proved(bracket: Bracket, question: Question, tally: Tally) -> Tensor | None
     letters = bracket.letters(question)
     if letters is None:
         return None
-    tally.add_bounds(letters)
+    tally.add_bounds(letters, bracket.sizes(question, letters, tally.levels))
     spared = torch.tensor([letter != OPEN for letter in letters], dtype=torch.bool, device=question.predicted.device)
     return None if bracket.attack_all or not bool(spared.any()) else spared
 

@@ -177,8 +177,13 @@ def _bounds(stated: Any, book: Book) -> None:
     """Whether what is said of bounds is a method, a switch and a time."""
     if stated is None:
         return
-    fine = set(stated) == {"method", "attack_all", "seconds"} and stated["method"] in METHODS
-    fine = fine and type(stated["attack_all"]) is bool and type(stated["seconds"]) in (int, float)
+    fine = set(stated) == {"method", "attack_all", "seconds", "curve"} and stated["method"] in METHODS
+    fine = (
+        fine
+        and type(stated["attack_all"]) is bool
+        and type(stated["curve"]) is bool
+        and type(stated["seconds"]) in (int, float)
+    )
     book.need(fine and stated["seconds"] > 0, f"bounds are {stated!r}")
 
 

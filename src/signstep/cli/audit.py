@@ -131,8 +131,9 @@ def audit(
     bounds: Annotated[
         str | None,
         typer.Option(
-            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha or exact "
-            "(exact:seconds=10); crown:attack_all=true attacks all."
+            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha, exact "
+            "(exact:seconds=10) or auto-lirpa, where you have it; crown:attack_all=true attacks all, crown:curve=false "
+            "leaves out other sizes."
         ),
     ] = None,
     section: Annotated[
