@@ -101,8 +101,8 @@ def test_a_command_with_workers_writes_the_report_of_one(
     given = ["--model", "scalenets:net", "--data", "set.npz"]
     audit = ["audit", *given, "--threat", "linf:16/255", "--attack", "fgsm,pgd:steps=3"]
     assert main([*audit, "--out", "plain"]) == 0
-    assert main([*audit, "--out", "one", "--workers", "1"]) == 0
-    assert main([*audit, "--out", "two", "--workers", "2"]) == 0
+    assert main([*audit, "--out", "one", "--workers", "1"]) == 0  # this process
+    assert main([*audit, "--out", "two", "--on", "pool", "--workers", "1"]) == 0
     results = {name: Result.load(Path(name) / "result.json") for name in ("plain", "one", "two")}
     assert digest(results["one"]) == digest(results["two"])
     shown = {name: (result.per_example, result.curves, result.knob) for name, result in results.items()}

@@ -25,7 +25,7 @@ from signstep.model.opening import open_model, parse_args, spelled
 from signstep.model.search import Rule, Search
 from signstep.model.twin import Engine
 from signstep.model.victims.address import refuse_secrets
-from signstep.scale import executor_of
+from signstep.scale import Pool, executor_of
 from signstep.scale.asked import Asked
 
 Result = TypeVar("Result")
@@ -162,8 +162,8 @@ class ScaleOptions:
             )
         count = None if self.workers in (None, "auto") else o.whole(str(self.workers), "workers")
         asked = Asked(count, partition=self.partition)
-        if self.on is None and self.workers is None:
-            asked = replace(asked, workers=1)
+        if self.on is None and (count == 1 or self.workers is None):
+            return replace(run, executor=Pool(0), out=out, resume=self.resume)
         return replace(run, executor=executor_of(self.on or "pool", asked), out=out, resume=self.resume)
 
 

@@ -149,7 +149,8 @@ class _Shift:
         self._again: deque[Task] = deque()
         self._running: dict[int, _Given] = {}
         self._attempts: Counter[int] = Counter()
-        self._paces: deque[float] = deque(maxlen=64)
+        self._paces: deque[float] = deque(maxlen=64)  # seconds of a unit
+        self._waits: deque[float] = deque(maxlen=64)  # of a task, beyond those of its units
         self._failed: Failure | None = None
         self._lost_before = book.forget_damaged()
 
@@ -295,9 +296,9 @@ class _Shift:
         """A task that takes far longer than others, to be given out once more: what comes first counts."""
         if not self._paces or self._again:
             return None
-        pace, now = median(self._paces), time.monotonic()
+        pace, wait, now = median(self._paces), median(self._waits), time.monotonic()
         for given in self._running.values():
-            if not given.again and now - given.since > 1 + _LATE * pace * len(given.task.pieces):
+            if not given.again and now - given.since > 1 + _LATE * (wait + pace * len(given.task.pieces)):
                 given.again = True
                 return given.task
         return None
@@ -309,7 +310,9 @@ class _Shift:
             self._retry(self._left_of(given.task), given.task, outcome)
             return
         self.book.book(outcome.done)
-        self._paces.extend(one.seconds for one in outcome.done)
+        if outcome.done:
+            self._paces.extend(one.seconds for one in outcome.done)
+            self._waits.append(max(0.0, time.monotonic() - given.since - sum(one.seconds for one in outcome.done)))
         for text in outcome.warned:
             warnings.warn(SignstepWarning(text), stacklevel=2)
         self._progress()

@@ -61,9 +61,9 @@ class Pool:
 
     @classmethod
     def asked(cls, asked: Asked) -> "Pool":
-        """From a command line; one worker is this process."""
+        """From a command line."""
         asked.refuse("a pool", "address", "partition")
-        return cls("auto" if asked.workers is None else 0 if asked.workers == 1 else asked.workers)
+        return cls("auto" if asked.workers is None else asked.workers)
 
     @property
     def places(self) -> int:
