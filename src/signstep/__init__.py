@@ -5,7 +5,10 @@ outcome = ss.attack(model, x, y, recipe="pgd", threat=ss.linf("8/255"))
 x_adv = ss.fgsm(model, x, y, eps="8/255")
 """
 
-from signstep import _start  # noqa: F401 - first of all
+from signstep import (
+    _start,  # noqa: F401 - first of all
+    detectors,
+)
 from signstep.api import attack, fgsm
 from signstep.attacks.bpda import bpda
 from signstep.attacks.recipes import RECIPES, recipe
@@ -18,6 +21,7 @@ from signstep.auditing.run import Curve, Run, audit
 from signstep.auditing.sections import Section
 from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
+from signstep.detectors.policy import Decisions, Policy
 from signstep.diagnosing.diagnosis import Diagnosis
 from signstep.diagnosing.run import diagnose
 from signstep.engine.attack import Attack, GradientAttack
@@ -52,6 +56,7 @@ __all__ = [
     "Bounds",
     "Curve",
     "Custom",
+    "Decisions",
     "Diagnosis",
     "GradientAttack",
     "Grouped",
@@ -64,6 +69,7 @@ __all__ = [
     "Outcome",
     "Patch",
     "Placement",
+    "Policy",
     "Regression",
     "Result",
     "Run",
@@ -83,6 +89,7 @@ __all__ = [
     "caps",
     "certified",
     "compare",
+    "detectors",
     "diagnose",
     "fgsm",
     "fit",
