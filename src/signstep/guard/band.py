@@ -5,10 +5,10 @@ over calibrations, k = floor(a (n + 1)); given the calibration, the true rate is
 2012; Bates et al. 2023, section 2). Of no row there is no rate: a below 1 / (n + 1) can flag nothing.
 """
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+from signstep.detectors.calibration import allowed, beta_quantile, rows_needed
 from signstep.errors import InputError
 from signstep.messages import Arg
 
@@ -47,42 +47,21 @@ def band(nominal: float, rows: int, confidence: float = 0.9) -> Band:
     """
     if not 0 < nominal < 1:
         raise InputError(Arg("rate", nominal), remedy="pass a rate between 0 and 1")
-    flagged = math.floor(nominal * (rows + 1) + 1e-9)
+    flagged = allowed(nominal, rows)
     if flagged < 1:
         raise InputError(
             Arg("rate", nominal),
             f"is finer than {rows} rows of calibration can tell, which flag nothing at it",
-            remedy=f"calibrate on at least {math.ceil(1 / nominal) - 1} rows, or ask for {1 / (rows + 1):.2g} or more",
+            remedy=f"calibrate on at least {rows_needed(nominal)} rows, or ask for {1 / (rows + 1):.2g} or more",
         )
     tail = (1 - confidence) / 2
-    return Band(nominal, rows, _quantile(tail, flagged, rows), _quantile(1 - tail, flagged, rows), confidence)
+    ends = (beta_quantile(share, flagged, rows + 1 - flagged) for share in (tail, 1 - tail))
+    return Band(nominal, rows, *ends, confidence)
 
 
 def share_band(counted: int, rows: int, confidence: float = 0.9) -> Band:
     """The band of a share of which so many of so many rows were counted (Clopper and Pearson 1934)."""
     tail = (1 - confidence) / 2
-    low = 0.0 if counted == 0 else _quantile(tail, counted, rows)
-    high = 1.0 if counted == rows else _quantile(1 - tail, counted + 1, rows)
+    low = 0.0 if counted == 0 else beta_quantile(tail, counted, rows - counted + 1)
+    high = 1.0 if counted == rows else beta_quantile(1 - tail, counted + 1, rows - counted)
     return Band(counted / rows, rows, low, high, confidence)
-
-
-def _quantile(share: float, flagged: int, rows: int) -> float:
-    """Of Beta(k, n + 1 - k), by bisection over its identity with the binomial: P(B <= x) = P(Bin(n, x) >= k)."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _at_least(flagged, rows, middle) < share else (low, middle)
-    return (low + high) / 2
-
-
-def _at_least(flagged: int, rows: int, rate: float) -> float:
-    """P(Bin(rows, rate) >= flagged)."""
-    if rate <= 0:
-        return 0.0
-    if rate >= 1:
-        return 1.0
-    below, term = 0.0, rows * math.log1p(-rate)
-    for count in range(flagged):
-        below += math.exp(term)
-        term += math.log((rows - count) / (count + 1)) + math.log(rate) - math.log1p(-rate)
-    return 1 - min(below, 1.0)

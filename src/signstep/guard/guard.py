@@ -1,6 +1,5 @@
 """The guard around a model: it asks the policy, decides, remembers, raises alarms, and answers."""
 
-import hashlib
 import logging
 import secrets
 import threading
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from signstep.detectors.digests import model_digest
 from signstep.engine.untouched import untouched
 from signstep.errors import InputError, SignstepError
 from signstep.guard.band import Band
@@ -24,7 +24,7 @@ from signstep.guard.charts import designed
 from signstep.guard.decide import Action, Reason, Rules, Seen, Verdict, Word, decide
 from signstep.guard.drift import Drift
 from signstep.guard.fingerprints import Fingerprints
-from signstep.guard.policies import Policy
+from signstep.guard.policies import Policy, policy_band
 from signstep.guard.rows import Alarmed, Decided, packed
 from signstep.guard.store import Keep, Store
 from signstep.guard.watch import Alarm, Input, Watch, Watching
@@ -133,7 +133,7 @@ class Guard:
         self.model, self.policy, self.calibration = Model.of(model), policy, calibration
         self.rules, self.heard = rules or Rules(), Heard()
         self.names = [str(getattr(one, "name", type(one).__name__)) for one in policy.detectors]
-        self.band = None if calibration is None else calibration.flags(policy.reject + policy.review)
+        self.band = policy_band(policy, calibration)
         self.watch = self._watch(watching or self._designed())
         self.breaker = Breaker(self.rules.breaker_share, self.rules.breaker_clients)
         self._lock = threading.Lock()
@@ -144,13 +144,11 @@ class Guard:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights as they are now; "" where they cannot be seen."""
+        """SHA-256 of the layers and weights as they are now."""
         network = self.model.network
-        if not isinstance(network, nn.Module):
-            return self.model.hashes.get("weights", "")
-        version = weights_version(network.modules())
+        version = weights_version(network.modules()) if isinstance(network, nn.Module) else ()
         if version != self._version:
-            self._digest, self._version = weights_digest(network), version
+            self._digest, self._version = model_digest(self.model), version
         return self._digest
 
     @property
@@ -248,10 +246,11 @@ class Guard:
     def _asked(self, x: Tensor) -> list["_Row"]:
         """What policy and model say of each row; where one row stops them all, row by row."""
         try:
-            with torch.no_grad(), untouched(self.model.network, mode=self.model.mode):
+            with torch.no_grad():
                 said = self.policy.decide(x)
+            answers = self._answered(x) if said.answers is None else said.answers
             numbers = [np.asarray(part.cpu() if isinstance(part, Tensor) else part) for part in
-                       (said.action, said.p_value, said.by, said.answers)]  # fmt: skip
+                       (said.action, said.p_value, said.by, answers)]  # fmt: skip
             if any(len(part) != len(x) for part in numbers):
                 raise InputError("the policy answered fewer rows than it was asked", remedy="see its code")
             return [self._row(*row) for row in zip(*numbers, strict=True)]
@@ -266,10 +265,15 @@ class Guard:
         if self.rules.fail == "closed":
             return None
         try:
-            with torch.no_grad(), untouched(self.model.network, mode=self.model.mode):
-                return self.model(x)[0].float().cpu().numpy()
+            return self._answered(x)[0].float().cpu().numpy()
         except Exception:
             return None
+
+    def _answered(self, x: Tensor) -> Tensor:
+        """Scores (R, K) of the model by itself, where no detector asked it."""
+        with torch.no_grad(), untouched(self.model.network, mode=self.model.mode):
+            scores = self.model(x).float()
+        return scores[:, None] if scores.ndim == 1 else scores
 
     def _row(self, action: Any, p_value: Any, by: Any, scores: Array) -> "_Row":
         name = self.names[int(by)] if 0 <= int(by) < len(self.names) else ""
@@ -408,14 +412,3 @@ def best(scores: Array, outputs: str) -> tuple[int, float]:
     if not probable:
         wide = np.exp(wide - wide.max())
     return label, float(wide[label] / wide.sum())
-
-
-def weights_digest(network: nn.Module) -> str:
-    """SHA-256 of the names, types, shapes and bytes of all weights and buffers."""
-    whole = hashlib.sha256()
-    for name, part in sorted(network.state_dict().items()):
-        if isinstance(part, Tensor):
-            plain = part.detach().cpu().contiguous()
-            whole.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-            whole.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return whole.hexdigest()

@@ -71,7 +71,11 @@ class Tables:
 
         table = self.decisions
         found = select(table)
-        for column, value in ((table.c.client, None if client is None else shown(client)), (table.c.queue, queue), (table.c.id, ident)):
+        for column, value in (
+            (table.c.client, None if client is None else shown(client)),
+            (table.c.queue, queue),
+            (table.c.id, ident),
+        ):
             if value is not None:
                 found = found.where(column == value)
         if since is not None:
