@@ -77,17 +77,21 @@ def test_one_client_never_opens_the_breaker_and_most_of_them_do() -> None:
         breaker.saw(f"clean {number}", flagged=False)
     for _ in range(5000):
         breaker.saw("flood", flagged=True)
-    assert not breaker.open
+    assert state(breaker) == "closed"
     changed = [breaker.saw(f"clean {number}", flagged=True) for number in range(19)]
-    assert breaker.open
+    assert state(breaker) == "open"
     assert sum(changed) == 1
     # It closes at half of the share, not at once below it.
     for number in range(9):
         breaker.saw(f"clean {number}", flagged=False)
-    assert breaker.open
+    assert state(breaker) == "open"
     for number in range(9, 19):
         breaker.saw(f"clean {number}", flagged=False)
-    assert not breaker.open
+    assert state(breaker) == "closed"
+
+
+def state(breaker: Breaker) -> str:
+    return "open" if breaker.open else "closed"
 
 
 def test_too_few_clients_open_nothing() -> None:

@@ -35,7 +35,8 @@ def test_an_answer_leads_to_the_log_and_withholds_what_it_should(tmp_path: Path)
         rows = {row.id: row for row in log(guard)}
         assert set(rows) == {accepted.id, held.id, refused.id}
         kept = rows[held.id]
-        assert (kept.label, kept.client, kept.queue, kept.p_value) == (0, "key-17", "open", pytest.approx(0.015))
+        assert (kept.label, kept.client, kept.queue) == (0, "key-17", "open")
+        assert kept.p_value == pytest.approx(0.015)
         assert kept.input is not None
         assert (unpacked(kept.input) == odd(0.85)[0].numpy()).all()
         assert rows[accepted.id].input is None  # by default those that were simply accepted are not kept
@@ -77,13 +78,13 @@ def test_another_model_begins_in_shadow(tmp_path: Path) -> None:
         network = guard.model.module
         assert isinstance(network, Counted)
         with torch.no_grad():
-            network.weight += 1
+            network.weight.add_(1)
         answer = guard(odd(0.95))
         assert (answer.action, answer.decided) == ("accept", "reject")
         assert answer.reasons[-1].code == "new-model"
         assert log(guard)[0].digest == model_digest(guard.model)
         with torch.no_grad():
-            network.weight -= 1
+            network.weight.sub_(1)
         assert guard(odd(0.95)).action == "reject"
 
 
@@ -194,4 +195,5 @@ def test_probabilities_logits_and_single_scores_are_read_as_they_are() -> None:
         ([3.0], "auto", 1, 0.953), ([0.3], "probabilities", 0, 0.7), ([1e300, -1e300], "auto", 0, 1.0),
     ):  # fmt: skip
         found = best(np.asarray(scores), outputs)
-        assert found == (label, pytest.approx(confidence, abs=1e-3))
+        assert found[0] == label
+        assert found[1] == pytest.approx(confidence, abs=1e-3)

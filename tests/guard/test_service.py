@@ -190,11 +190,12 @@ def test_the_open_inference_protocol_is_answered(asking: Asking) -> None:
     alone = infer({**tensor, "shape": [1, *SHAPE], "data": odd(0.95).tolist()})
     assert (alone.status, alone.json["error"]) == (422, "the input was not answered")
     assert infer(tensor, name="other").status == 404
-    for wrong in (
+    refused: list[dict[str, Any]] = [
         {"shape": [2, 1, 4, 5]}, {"shape": "2"}, {"shape": []}, {"shape": [-1, *SHAPE]}, {"shape": [True, *SHAPE]},
         {"datatype": "BYTES"}, {"datatype": None}, {"data": [1]}, {"data": "x"}, {"name": 3}, {"shape": [9, *SHAPE]},
         {"shape": [0, *SHAPE], "data": []}, {"shape": [10**30, *SHAPE]},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for wrong in refused:
         assert infer({**tensor, **wrong}).status in (400, 413), wrong
     assert asking.ask("GET", "/v2/models/net").json["inputs"][0]["shape"] == [-1, *SHAPE]
     assert asking.ask("GET", "/v2/health/ready").json == {"ready": True}
@@ -317,13 +318,18 @@ def test_an_answer_leaves_after_its_commit(tmp_path: Path) -> None:
     guard = made(tmp_path / "guard.db")
     assert guard.store is not None
     order: list[str] = []
-    commit, waiting = guard.store._commit, guard.store.read
-    guard.store._commit = lambda group: (order.append("commit"), commit(group))[1]  # type: ignore[func-returns-value]
+    commit = guard.store._commit
+
+    def noted(group: Any) -> None:
+        commit(group)
+        order.append("commit")
+
+    guard.store._commit = noted  # type: ignore[method-assign]
     with Asking(make_app(service(guard))) as asking:
         reply = asking.predict(odd(0.1))
         order.append("answer")
         assert order == ["commit", "answer"]
-        assert len(waiting(guard.store.tables.log(ident=reply.json["id"]))) == 1
+        assert len(guard.store.read(guard.store.tables.log(ident=reply.json["id"]))) == 1
 
 
 def test_a_full_disk_leaves_answers_and_shows_in_the_numbers(tmp_path: Path) -> None:
@@ -364,8 +370,8 @@ def test_logs_hold_no_lines_of_clients(asking: Asking, caplog: pytest.LogCapture
 
 
 PATHS = [
-    *("/v2/models/../../etc/passwd", "/v2/models/%2e%2e/infer", "/predict/", "/predict%00", "/../guard.db", "/guard.db"),
-    *("/v2/models/net%0d%0aX: y/infer", "//evil.example/predict", "/docs", "/redoc", "/ui/../predict"),
+    *("/v2/models/../../etc/passwd", "/v2/models/%2e%2e/infer", "/predict/", "/predict%00", "/../guard.db"),
+    *("/guard.db", "/v2/models/net%0d%0aX: y/infer", "//evil.example/predict", "/docs", "/redoc", "/ui/../predict"),
 ]
 
 

@@ -113,9 +113,11 @@ def test_drift_is_seen_and_a_still_stream_is_left_alone() -> None:
     assert drift.log10 >= 4
 
 
-def watch(**more: int) -> Watch:
+def watch(memory: int = 2**26) -> Watch:
     chart = designed(0.02)
-    return Watch(Watching(chart, steps=chart, **more), Fingerprints(1), Walks.calibrated(clean(300), 1), Drift(1))
+    return Watch(
+        Watching(chart, steps=chart, memory=memory), Fingerprints(1), Walks.calibrated(clean(300), 1), Drift(1)
+    )
 
 
 def test_repeats_of_one_input_count_once() -> None:

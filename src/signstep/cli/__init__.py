@@ -4,7 +4,20 @@ Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 4 a report th
 interrupted (128 + n by signal n).
 """
 
-from signstep.cli import attack, audit, compare, diagnose, domain, explaining, merge, sign, train, transfer, verify
+from signstep.cli import (
+    attack,
+    audit,
+    compare,
+    diagnose,
+    domain,
+    explaining,
+    guard,
+    merge,
+    sign,
+    train,
+    transfer,
+    verify,
+)
 from signstep.cli.app import app, main
 
 __all__ = [
@@ -15,6 +28,7 @@ __all__ = [
     "diagnose",
     "domain",
     "explaining",
+    "guard",
     "main",
     "merge",
     "sign",

@@ -55,8 +55,8 @@ def band(nominal: float, rows: int, confidence: float = 0.9) -> Band:
             remedy=f"calibrate on at least {rows_needed(nominal)} rows, or ask for {1 / (rows + 1):.2g} or more",
         )
     tail = (1 - confidence) / 2
-    ends = (beta_quantile(share, flagged, rows + 1 - flagged) for share in (tail, 1 - tail))
-    return Band(nominal, rows, *ends, confidence)
+    low, high = (beta_quantile(share, flagged, rows + 1 - flagged) for share in (tail, 1 - tail))
+    return Band(nominal, rows, low, high, confidence)
 
 
 def share_band(counted: int, rows: int, confidence: float = 0.9) -> Band:

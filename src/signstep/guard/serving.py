@@ -1,13 +1,28 @@
 """The application, run by uvicorn with bounds on slow and idle connections."""
 
 import asyncio
+import ipaddress
 from typing import TYPE_CHECKING, Any
 
-from signstep.errors import MissingExtraError
+from signstep.errors import InputError, MissingExtraError
 from signstep.guard.bodies import Limits
+from signstep.messages import Arg
 
 if TYPE_CHECKING:
     from uvicorn import Server
+
+
+def refuse_host(host: str) -> None:
+    """See that something can be listened at.
+
+    Raises:
+        InputError: it is neither an address nor localhost.
+    """
+    try:
+        ipaddress.ip_address(host)
+    except ValueError as error:
+        if host != "localhost":
+            raise InputError(Arg("host", host), remedy="pass an address such as 127.0.0.1, or localhost") from error
 
 
 def server(app: Any, limits: Limits, *, host: str = "127.0.0.1", port: int = 8080, drain: float = 20.0) -> "Server":
