@@ -131,6 +131,26 @@ def test_repeats_of_one_input_count_once() -> None:
     assert seen.alarm_of("b") is None
 
 
+def test_the_same_inputs_from_another_client_are_shared_ones() -> None:
+    rows, seen = clean(60, seed=9), watch()
+    found = [alarm.kind for client in "ab" for row in rows for alarm in seen.saw(Input(row, client, flagged=False))]
+    assert found.count("shared") == 1
+
+
+def test_an_alarm_about_a_client_comes_once_until_it_has_been_quiet() -> None:
+    seen, rows = watch(), clean(700, seed=8)
+    flagged = [row < 300 or row >= 600 for row in range(700)]
+    places = [
+        place
+        for place, row in enumerate(rows)
+        for alarm in seen.saw(Input(row, "a", flagged=flagged[place]))
+        if alarm.kind == "flags"
+    ]
+    assert len(places) == 2
+    assert places[0] < 20
+    assert places[1] >= 600
+
+
 def test_each_way_of_asking_sets_off_its_alarm() -> None:
     rng = np.random.default_rng(4)
     base = clean(1, seed=5)[0]

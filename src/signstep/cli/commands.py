@@ -56,7 +56,20 @@ ANYWHERE = (
 
 # Commands as help lists them.
 _FIRST = (
-    *("audit", "attack", "diagnose", "verify", "compare", "train", "transfer", "merge", "schema", "sign", "list"),
+    *(
+        "audit",
+        "attack",
+        "diagnose",
+        "verify",
+        "compare",
+        "train",
+        "transfer",
+        "merge",
+        "schema",
+        "sign",
+        "guard",
+        "list",
+    ),
     "explain",
 )
 

@@ -2,6 +2,7 @@
 
 import json as json_text
 import math
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -10,7 +11,7 @@ import typer
 
 from signstep.cli import options as o
 from signstep.cli.app import app
-from signstep.cli.groups import DataOptions, MachineOptions, ModelOptions, request_of, spread
+from signstep.cli.groups import DataOptions, MachineOptions, ModelOptions, ThreatOptions, request_of, spread
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import output_folder
 from signstep.demo import demo
@@ -18,19 +19,26 @@ from signstep.domains import IMAGES
 from signstep.domains import domain as find_domain
 from signstep.domains.image.case import opened_model
 from signstep.domains.image.declared import declared
+from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.guard.app import make_app
+from signstep.guard.attackers import NAMES
 from signstep.guard.bodies import Limits, Wanted
 from signstep.guard.calibrating import Terms, calibrate, open_guard
+from signstep.guard.challenge import Battle, challenge, rows_of
 from signstep.guard.decide import Rules
+from signstep.guard.facts import gathered, settings_of
 from signstep.guard.identity import Proxies, new_key, revoke
 from signstep.guard.reading import alarm_line, existing, export, line, logged, review, since
+from signstep.guard.report import report_json, report_page
 from signstep.guard.rows import Decided
 from signstep.guard.service import Offered, Service
 from signstep.guard.serving import refuse_host, server
 from signstep.guard.store import Keep, Store
 from signstep.guard.tables import MOST
+from signstep.guard.ui import add_ui
 from signstep.guard.webhook import Webhook
+from signstep.io.files import write_whole
 from signstep.messages import Arg
 from signstep.model.declaration import Model
 
@@ -41,17 +49,23 @@ _FOLDER = Path("signstep-guard")
 
 _GUARD = """A model in production that refuses, asks a person, notices who is probing it, and says so.
 
-  signstep guard calibrate   measures clean inputs, and promises a rate of false alarms
+guard calibrate: measures clean inputs, and promises a rate of false alarms.
 
-  signstep guard serve       answers over HTTP, on this machine by default
+guard serve: answers over HTTP, on this machine by default.
 
-  signstep guard log         decisions and alarms
+guard log: decisions and alarms.
 
-  signstep guard review      the queue of inputs that a person is to see
+guard review: the queue of inputs that a person is to see.
 
-  signstep guard key         makes and revokes API keys
+guard challenge: attacks the running service, and says what it noticed.
 
-Each has its own --help.
+guard report: promised and measured rates, alarms, lines of standards.
+
+guard key: makes and revokes API keys.
+
+Example:
+
+  signstep guard calibrate --help
 """
 
 
@@ -149,7 +163,7 @@ def guard_serve(
     ] = None,
     client_header: Annotated[str, typer.Option(help="Header in which it says them, such as X-Forwarded-For.")] = "",
     webhook: Annotated[str | None, typer.Option(help="Address that gets each alarm as JSON.")] = None,
-    inputs: Annotated[str, typer.Option(help="Whose inputs the store keeps: flagged, all or none.")] = "flagged",
+    keep_inputs: Annotated[str, typer.Option(help="Whose inputs the store keeps: flagged, all or none.")] = "flagged",
     keep_days: Annotated[float, typer.Option(help="Days that decisions are kept.")] = 90.0,
 ) -> None:
     """Serve."""
@@ -158,7 +172,7 @@ def guard_serve(
     if not name.isidentifier():
         raise InputError(Arg("name", name), remedy="pass letters, digits and _")
     rules = Rules(shadow=shadow, fail=cast("Any", fail), review=cast("Any", held), suspects=cast("Any", suspects))
-    keep, limits = Keep(days=keep_days, inputs=inputs), Limits(rate=rate)
+    keep, limits = Keep(days=keep_days, inputs=keep_inputs), Limits(rate=rate)
     proxies = Proxies.of(trust_proxy or (), client_header)
     listener = None if webhook is None else Webhook(webhook)
     opened = open_guard(calibration, _deployed(model).to(where), store=store, rules=rules, keep=keep)
@@ -175,7 +189,11 @@ def guard_serve(
         opened.heard.alarms.append(listener)
     offered = Offered(name, Wanted(shape, named, resize), keys_only, tell, scores)
     service = Service(opened, offered, limits, proxies)
-    running = server(make_app(service), limits, host=host, port=port)
+    app_of = make_app(service)
+    if opened.store is not None:
+        add_ui(app_of, service, opened.store)
+        settings_of(service, webhook=webhook is not None).keep(opened.store)
+    running = server(app_of, limits, host=host, port=port)
     say(quiet, *_opening(service))
     if keys_only and store:
         say(quiet, f"a key is made with: signstep guard key NAME --store {store}")
@@ -286,6 +304,82 @@ def guard_review(
             told("\n".join(map(line, rows)) or "the queue is empty")
     finally:
         held.close()
+
+
+_CHALLENGE = """Attack your own guard, as a client of the running service with keys of its own.
+
+Attackers: fgsm and pgd from a surrogate, square and hop by queries, oracle uses rejections, many spreads over 20 keys,
+slow hides among clean inputs. Reported: success before the first alarm, queries, what each layer caught, and what the
+same service does to clean traffic. The store is the service's own; the model is the attackers' surrogate.
+
+Examples:
+
+  signstep guard challenge --examples 3 --queries 100
+
+  signstep guard challenge --url http://127.0.0.1:8080 --model mynet:build --weights w.safetensors --data clean.npz
+  --threat linf:8/255 --out challenged
+"""
+
+
+@app.command("guard challenge", short_help="Attack your own guard.", help=_CHALLENGE)
+@spread
+def guard_challenge(
+    model: ModelOptions,
+    data: DataOptions,
+    threat: ThreatOptions,
+    machine: MachineOptions,
+    url: Annotated[str, typer.Option(help="Of the running service.")] = "http://127.0.0.1:8080",
+    store: StoreUrl = _STORE,
+    attacker: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(NAMES)}; may be repeated.")] = None,
+    examples: Annotated[int, typer.Option(help="Inputs that each attacker starts from.", min=1, max=1000)] = 5,
+    queries: Annotated[int, typer.Option(help="Queries for each of them, at most.", min=1, max=100_000)] = 200,
+    clean: Annotated[int, typer.Option(help="Inputs of clean traffic.", min=1, max=MOST)] = 100,
+    seed: o.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for challenge.json.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the record as JSON instead of the table.")] = False,
+) -> None:
+    """Challenge."""
+    where, quiet = machine.ready(), aside()
+    case = find_domain(IMAGES.name).case(request_of(model, data, threat))
+    say(quiet, *case.said)
+    x, y = rows_of(case.batches, case.model, examples + clean + 20)
+    if not isinstance(case.threat, ThreatModel):
+        raise InputError(Arg("threat"), "is not of one tensor", remedy="pass linf:8/255, say")
+    with ExitStack() as held:
+        folder = None if out is None else held.enter_context(output_folder(out, marks=("challenge.json",)))
+        opened = held.enter_context(closing(Store(existing(store))))
+        attackers = tuple(attacker or NAMES)
+        surrogate = case.model.to(where)
+        found = challenge(Battle(url, opened, surrogate, x, y, case.threat, attackers, examples, queries, clean, seed))
+        if folder is not None:
+            write_whole(folder / "challenge.json", found.to_json() + "\n")
+    told(found.to_json() if json else str(found))
+
+
+_REPORT = """What the guard says of itself: promised and measured rates, alarms, the last challenge, lines of standards.
+
+Each line of OWASP AISVS 1.0, MITRE ATLAS and NIST AI 100-2 says "covered by X, evidence Y" or "not covered". No
+compliance is claimed. Writes guard.html and guard.json.
+
+Example:
+
+  signstep guard report --out signstep-guard-report
+"""
+
+
+@app.command("guard report", short_help="What the guard says of itself, by lines of standards.", help=_REPORT)
+def guard_report(
+    store: StoreUrl = _STORE,
+    out: Annotated[Path, typer.Option(help="Folder for guard.html and guard.json.")] = Path("signstep-guard-report"),
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON too.")] = False,
+) -> None:
+    """Report."""
+    with closing(Store(existing(store))) as held:
+        facts = gathered(held)
+    with output_folder(out, marks=("guard.json",)) as folder:
+        write_whole(folder / "guard.html", report_page(facts))
+        write_whole(folder / "guard.json", report_json(facts) + "\n")
+    told(report_json(facts) if json else f"report: {out / 'guard.html'}")
 
 
 _KEY = """Make an API key, or revoke one by its id. A key is shown once; the store keeps its hash alone.

@@ -168,6 +168,8 @@ def open_guard(
     rules = rules or Rules()
     if not rules.low_confidence:
         rules = replace(rules, low_confidence=low)
+    with torch.no_grad():  # what is wrong with the model is said now, and not to the first client
+        policy.decide(torch.zeros(1, *calibration.shape))
     return Guard(model, policy, store=store, rules=rules, calibration=calibration, keep=keep)
 
 

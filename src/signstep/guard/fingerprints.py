@@ -98,7 +98,8 @@ class Fingerprints:
         digest, hashes = self.digest(x), self.hashes(x)
         known = self._exact.get(digest)
         if known is not None:
-            _, _, who, answer = self._kept[known]
+            _, theirs, who, answer = self._kept[known]
+            self._kept[known] = (digest, theirs, client, label)  # whose it is now: who asks again, asks again
             self._kept.move_to_end(known)
             return Similar(who, answer, 1.0, exact=True)
         found = self._nearest(hashes)

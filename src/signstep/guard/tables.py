@@ -105,6 +105,35 @@ class Tables:
         found = select(table.c.client, func.count().label("inputs"), flagged, low, func.max(table.c.at).label("last"))
         return found.group_by(table.c.client).order_by(flagged.desc(), table.c.client).limit(min(limit, MOST))
 
+    def sums(self) -> Any:
+        """A statement for one row: decisions, flagged, waiting for a person, seen by one; the first's time."""
+        from sqlalchemy import case, func, select
+
+        table = self.decisions
+
+        def number(condition: Any) -> Any:
+            return func.sum(case((condition, 1), else_=0))
+
+        return select(
+            func.count().label("decisions"),
+            number(table.c.flagged.is_(True)).label("flagged"),
+            number(table.c.queue == "open").label("queue"),
+            number(table.c.queue == "done").label("reviewed"),
+            func.min(table.c.at).label("first"),
+        ).select_from(table)
+
+    def alarm_counts(self) -> Any:
+        """A statement for the number of alarms by kind."""
+        from sqlalchemy import func, select
+
+        return select(self.alarms.c.kind, func.count().label("count")).group_by(self.alarms.c.kind)
+
+    def key_count(self) -> Any:
+        """A statement for the number of keys that count."""
+        from sqlalchemy import func, select
+
+        return select(func.count().label("count")).select_from(self.keys).where(self.keys.c.revoked.is_(None))
+
     def counts(self, since: float = 0.0) -> Any:
         """A statement for the number of decisions by action."""
         from sqlalchemy import func, select

@@ -27,6 +27,7 @@ KINDS: dict[str, str] = {
 }
 """Every kind of alarm."""
 
+_PLACES = {kind: place for place, kind in enumerate(KINDS)}
 STATE_BYTES = 1600  # of one client at most, measured by the tests
 _HELD = 200  # inputs that a client stays under an alarm
 ODD_STEP = 0.01
@@ -93,6 +94,7 @@ class State:
     step: Sketch | None = None
     alarm: str | None = None
     until: int = 0
+    raised: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,21 +152,35 @@ class Watch:
         return 0.0 if state is None else state.flags / self.watching.flags.height
 
     def saw(self, one: Input) -> list[Alarm]:
-        """Count an input, and tell what it sets off. The very same input counts once, whoever sends it again."""
+        """Count an input, and tell what it sets off.
+
+        The very same input from the same client counts once: who asks again learns nothing and gives nothing away. An
+        alarm of one kind about one client comes once until that client has been quiet for 200 inputs.
+        """
         similar = self.prints.saw(one.x, one.client, one.label)
         state = self._states.pop(one.client, None) or State()
         self._states[one.client] = state
         if (len(self._states) + 1) * STATE_BYTES > self.watching.memory:
             self._states.popitem(last=False)
         state.inputs += 1
-        if similar is not None and similar.exact:
+        if similar is not None and similar.exact and similar.client == one.client:
             return []
         state.flagged += one.flagged
         alarms = [*self._charted(state, one), *self._compared(state, one, similar), *self._drifted(one)]
-        for alarm in alarms:
-            if alarm.client:
-                state.alarm, state.until = alarm.kind, state.inputs + _HELD
-        return alarms
+        return [alarm for alarm in alarms if self._new(state, alarm)]
+
+    @staticmethod
+    def _new(state: State, alarm: Alarm) -> bool:
+        """Whether a client was not under this alarm before; those about the stream are always new."""
+        if not alarm.client:
+            return True
+        if state.inputs >= state.until:
+            state.raised = 0
+        state.alarm, state.until = alarm.kind, state.inputs + _HELD
+        bit = 1 << _PLACES[alarm.kind]
+        new = not state.raised & bit
+        state.raised |= bit
+        return new
 
     def _charted(self, state: State, one: Input) -> list[Alarm]:
         found, watching = [], self.watching
