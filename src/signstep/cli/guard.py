@@ -197,9 +197,11 @@ def guard_serve(
     say(quiet, *_opening(service))
     if keys_only and store:
         say(quiet, f"a key is made with: signstep guard key NAME --store {store}")
-    running.run()
-    if listener is not None:
-        listener.close()
+    try:
+        running.run()
+    finally:  # a signal ends it, after what waited was answered
+        if listener is not None:
+            listener.close()
 
 
 def _opening(service: Service) -> list[str]:
