@@ -57,7 +57,7 @@ def test_transfer_wins_at_once_and_queries_set_off_alarms(fought: tuple[Challeng
     assert by_name["square"].successes == 1
     assert by_name["square"].queries > 2
     assert "steps" in by_name["hop"].alarms
-    assert by_name["slow"].queries > 5 * by_name["square"].queries
+    assert by_name["slow"].queries % 10 == 0  # nine clean inputs with each
     assert found.clean.queries == 30
     assert found.clean.alarms == {}
     assert found.clean.actions == {"accept": 30}

@@ -5,6 +5,7 @@ import io
 import json
 import random
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -330,6 +331,36 @@ def test_an_answer_leaves_after_its_commit(tmp_path: Path) -> None:
         order.append("answer")
         assert order == ["commit", "answer"]
         assert len(guard.store.read(guard.store.tables.log(ident=reply.json["id"]))) == 1
+
+
+def test_who_gives_up_waiting_takes_nothing_with_him(tmp_path: Path) -> None:
+    """A request that takes too long is told so, its decision is stored, and the next one is answered."""
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    commit, judge, wait = guard.store._commit, guard.judge, threading.Event()
+
+    def late(group: Any) -> None:
+        wait.wait(30)
+        commit(group)
+
+    guard.store._commit = late  # type: ignore[method-assign]
+    with Asking(make_app(service(guard, Limits(seconds=0.2)))) as asking:
+        reply = asking.predict(odd(0.1))
+        assert (reply.status, int(reply.headers["retry-after"]) >= 1) == (503, True)
+        wait.set()
+        guard.store._commit = commit  # type: ignore[method-assign]
+        assert asking.predict(odd(0.1)).status == 200
+        assert len(clients(guard)) == 2
+
+        def hanging(*given: Any) -> Any:
+            wait.clear()
+            wait.wait(0.5)
+            return judge(*given)
+
+        guard.judge = hanging  # type: ignore[method-assign, assignment]
+        assert asking.predict(odd(0.1)).status == 503
+        guard.judge = judge  # type: ignore[method-assign]
+        assert asking.predict(odd(0.1)).status in (200, 503)
 
 
 def test_a_full_disk_leaves_answers_and_shows_in_the_numbers(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from signstep.guard.decide import Action, Reason, Rules, Seen, Verdict, Word, de
 from signstep.guard.drift import Drift
 from signstep.guard.fingerprints import Fingerprints
 from signstep.guard.policies import Policy, policy_band
-from signstep.guard.rows import Alarmed, Decided, packed
-from signstep.guard.store import Keep, Store
+from signstep.guard.rows import LONGEST, Alarmed, Decided, packed
+from signstep.guard.store import Keep, Store, begun
 from signstep.guard.watch import Alarm, Input, Watch, Watching
 from signstep.messages import Arg
 from signstep.model.declaration import Model
@@ -154,9 +154,12 @@ class Guard:
     @property
     def held(self) -> tuple[str, ...]:
         """Codes of what keeps the guard from withholding now."""
+        return self._held(self.digest)
+
+    def _held(self, digest: str) -> tuple[str, ...]:
         codes = ["breaker"] if self.breaker.open else []
         known = "" if self.calibration is None else self.calibration.digest
-        if known and self.digest and self.digest != known:
+        if known and digest != known:
             codes.append("new-model")
         return tuple(codes)
 
@@ -214,11 +217,11 @@ class Guard:
         # A row that no model can take is judged as zeros: the passes are the same whatever is sent.
         clean = torch.stack([row if not fault else torch.zeros_like(row) for row, fault in zip(x, faults, strict=True)])
         asked = self._asked(clean)
-        held = self.held
+        digest = self.digest
         rows = x.cpu().numpy()
         with self._lock:
             return [
-                self._one(rows[place], client, asked[place], faults[place], held)
+                self._one(rows[place], client[:LONGEST], asked[place], faults[place], digest)
                 for place, client in enumerate(clients)
             ]
 
@@ -279,7 +282,7 @@ class Guard:
         name = self.names[int(by)] if 0 <= int(by) < len(self.names) else ""
         return _Row(Action(int(action)), float(p_value), name, scores, None)
 
-    def _one(self, x: Array, client: str, row: "_Row", faults: tuple[str, ...], held: tuple[str, ...]) -> Judged:
+    def _one(self, x: Array, client: str, row: "_Row", faults: tuple[str, ...], digest: str) -> Judged:
         label, confidence = (None, None) if row.scores is None or faults else best(row.scores, self.model.outputs)
         seen = Seen(
             row.action if not faults else Action.ACCEPT,
@@ -290,7 +293,7 @@ class Guard:
             self.watch.alarm_of(client),
             row.error,
         )
-        verdict = decide(seen, self.rules, held=held)
+        verdict = decide(seen, self.rules, held=self._held(digest))
         if label is None and verdict.action == "accept":  # fail-open, and the model itself fails
             verdict = Verdict("reject", "reject", verdict.reasons, verdict.flagged)
         low = confidence is not None and confidence < (self.rules.low_confidence or _LOW)
@@ -303,7 +306,7 @@ class Guard:
             alarms.append(
                 Alarm("breaker", "", f"{flagged} of {all_} clients were flagged last: refusing {word}", ident)
             )
-        decided = self._decided(told, verdict, seen, now)
+        decided = self._decided(told, verdict, seen, now, digest)
         for alarm in alarms:
             LOG.warning("alarm %s %s %s", alarm.kind, alarm.client, alarm.text)
             for hear in self.heard.alarms:
@@ -325,7 +328,7 @@ class Guard:
         )
         return Judged(answer, self._stored(decided, alarms, now))
 
-    def _decided(self, told: Input, verdict: Verdict, seen: Seen, now: float) -> Decided:
+    def _decided(self, told: Input, verdict: Verdict, seen: Seen, now: float, digest: str) -> Decided:
         kept = self.keep.inputs == "all" or (self.keep.inputs == "flagged" and verdict.decided != "accept")
         names, label = self.model.classes, told.label
         return Decided(
@@ -342,7 +345,7 @@ class Guard:
             reasons=verdict.reasons,
             flagged=verdict.flagged,
             low=told.unsure,
-            digest=self.digest,
+            digest=digest,
             input=packed(told.x) if kept and self.store is not None else None,
             fingerprint=self.watch.prints.digest(told.x).hex(),
             queue="open" if verdict.decided == "review" else "",
@@ -352,7 +355,7 @@ class Guard:
         if self.store is not None:
             rows = [Alarmed(now, one.kind, one.client, one.text, one.decision) for one in alarms]
             return self.store.append(decided, rows)
-        done: Future[bool] = Future()
+        done = begun()
         done.set_result(False)
         return done
 

@@ -220,11 +220,12 @@ class Service:
         if wait:
             raise Refused(429, "this client asks too often", wait=wait)
         try:
-            return await asyncio.wait_for(self._stored(await self.batcher.ask(x, client)), self.limits.seconds)
+            return await asyncio.wait_for(self._stored(self.batcher, x, client), self.limits.seconds)
         except TimeoutError:
             raise Refused(503, "the answer took too long", wait=self.batcher.patience()) from None
 
-    async def _stored(self, judged: Sequence[Judged]) -> list[Answer]:
+    async def _stored(self, batcher: Batcher, x: Tensor, client: str) -> list[Answer]:
+        judged: list[Judged] = await batcher.ask(x, client)
         await asyncio.gather(*(asyncio.wrap_future(one.stored) for one in judged))
         return [one.answer for one in judged]
 

@@ -60,11 +60,18 @@ class Keep:
             raise InputError(Arg("store_mb", self.store_mb), remedy="pass at least 1")
 
 
+def begun() -> "Future[bool]":
+    """A future that whoever gives up waiting for it cannot cancel: the writer sets it all the same."""
+    made: Future[bool] = Future()
+    made.set_running_or_notify_cancel()
+    return made
+
+
 @dataclass
 class _Waiting:
     decided: Decided | None
     alarms: Sequence[Alarmed]
-    done: "Future[bool]" = field(default_factory=Future)
+    done: "Future[bool]" = field(default_factory=begun)
 
 
 class Store:
