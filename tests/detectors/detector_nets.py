@@ -1,5 +1,7 @@
 """A trained network on two interleaved sets of small images, and clean rows, for the tests of detectors."""
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,7 @@ def rows(count: int, seed: int) -> tuple[Tensor, Tensor]:
     return x.clamp(0, 1), y
 
 
+@functools.cache
 def trained(seed: int = 0) -> nn.Sequential:
     """A small network, trained for a moment, in evaluation mode."""
     with torch.random.fork_rng():

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from signstep.auditing.detection import joined
 from signstep.auditing.input_spaces import TERM, merged
 from signstep.auditing.knob import Knob, chosen
 from signstep.auditing.record import CurvePoint, Examples, worst_case
@@ -82,6 +83,7 @@ def merge(results: Sequence[Result]) -> Result:
         ladder=first.ladder,
         date=max(shard.date for shard in shards),
         knob=_knob(shards, examples, first.terms.get("eps_value")),
+        detection=joined([shard.detection for shard in shards], woven),
     )
 
 
@@ -166,6 +168,7 @@ def _check_same(first: Result, other: Result) -> None:
         for part in ("terms", "versions", "hashes"):
             stated |= {f"{part}: {name}": value for name, value in getattr(result, part).items() if name not in _OWN}
         stated["models shown to"] = sorted(result.per_example.transfers)
+        stated["the policy"] = None if result.detection is None else result.detection.stated
         return stated
 
     one, two = seen(first), seen(other)

@@ -24,7 +24,10 @@ from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown
 from signstep.auditing.turning import with_knob
+from signstep.auditing.watching import Watch
 from signstep.certify.methods import OPEN
+from signstep.detectors.policy import Policy
+from signstep.detectors.pursuing import Way
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
@@ -87,6 +90,9 @@ class Run:
         bounds: prove what can be proved of each example before it is attacked, as the other end of a bracket: a method
             ("interval", "crown-ibp", "crown", "alpha", "exact"), with options ("exact:seconds=10"), or a `Bounds`. What
             is proved is not attacked.
+        policy: detectors and their rates, as they are deployed beside the model: the audit says what they find of its
+            attacks, and attacks model and detectors together as well, knowing of them.
+        ways: of that attacker, see `signstep.detectors.WAYS`; None for all.
         evidence: collects the points that fooled the model.
         progress: called with the number of examples done after each batch.
     """
@@ -97,6 +103,8 @@ class Run:
     data: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     bounds: str | Bounds | None = None
+    policy: Policy | None = None
+    ways: Sequence[Way] | None = None
     evidence: Evidence | None = None
     progress: Progress | None = None
 
@@ -172,6 +180,7 @@ def audit(
     tally, traced = _tally(plan, drawn, threat)
     key, look = Key(search.seed), Look(declared, threat, search, sharded=run.shard is not None)
     bracket = Bracket.of(run.bounds, declared, search.budget)
+    watch = Watch(run.policy, declared, search, [name for name, _ in plan.chosen], run.ways)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
@@ -187,7 +196,7 @@ def audit(
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
-        _finish(question, traced, subject.oracle, key, tally, run.evidence)
+        _finish(question, traced, subject.oracle, key, tally, run.evidence, watch)
         look.add(question, part, labels, tally.examples - rows(part))
 
     try:
@@ -214,41 +223,45 @@ def audit(
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
     _check_seen(tally, run.shard, stream.left_out)
-    return with_knob(
-        tally.result(
-            model=declared.title,
-            data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
-            attacks=plan.chosen,
-            terms={
-                **_terms(threat, subject),
-                "target": target,
-                "seed": search.seed,
-                "device": str(where),
-                "shard": None if run.shard is None else list(run.shard),
-                **({} if interrupted or tally.ended else look.terms()),
-                **({"left_out": stream.left_out} if stream.left_out else {}),
-                **asked[""].terms,
-                **bracket.terms,
-            },
-            notes=(
-                *tally.notes,
-                *(note for name, one in asked.items() for note in one.notes(name)),
-                *bracket.notes,
-                *stream.said,
-                *_remarks(subject),
-                *plan.remarks,
-                *(f"model: {n}" for n in declared.notes),
+    return replace(
+        with_knob(
+            tally.result(
+                model=declared.title,
+                data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
+                attacks=plan.chosen,
+                terms={
+                    **_terms(threat, subject),
+                    "target": target,
+                    "seed": search.seed,
+                    "device": str(where),
+                    "shard": None if run.shard is None else list(run.shard),
+                    **({} if interrupted or tally.ended else look.terms()),
+                    **({"left_out": stream.left_out} if stream.left_out else {}),
+                    **asked[""].terms,
+                    **bracket.terms,
+                },
+                notes=(
+                    *tally.notes,
+                    *(note for name, one in asked.items() for note in one.notes(name)),
+                    *bracket.notes,
+                    *watch.notes(),
+                    *stream.said,
+                    *_remarks(subject),
+                    *plan.remarks,
+                    *(f"model: {n}" for n in declared.notes),
+                ),
+                seconds=time.perf_counter() - began,
+                partial=interrupted or tally.ended,
+                classes=tuple(declared.classes),
+                hashes={**declared.hashes, **run.hashes},
+                ladder="" if plan.ladder is None else plan.ladder.name,
             ),
-            seconds=time.perf_counter() - began,
-            partial=interrupted or tally.ended,
-            classes=tuple(declared.classes),
-            hashes={**declared.hashes, **run.hashes},
-            ladder="" if plan.ladder is None else plan.ladder.name,
+            run.evidence,
+            subject,
+            where,
+            tally.most,
         ),
-        run.evidence,
-        subject,
-        where,
-        tally.most,
+        detection=watch.record(),
     )
 
 
@@ -535,8 +548,10 @@ def _finish(
     key: Key,
     tally: Tally,
     evidence: Evidence | None,
+    watch: Watch,
 ) -> None:
-    """The security curve, the points kept, and the batch in the books."""
+    """The detectors, the security curve, the points kept, and the batch in the books."""
+    watch.look(question, tally.ran(), key)
     tally.rayless |= question.form == "labels"
     ended = any(outcome.ended is not None for outcome in tally.outcomes().values())
     if tally.levels and not ended:
@@ -549,6 +564,7 @@ def _finish(
     if evidence is not None:
         evidence.add(question, tally.places(), tally.examples)
     tally.finish(question)
+    watch.add()
 
 
 def _curve(

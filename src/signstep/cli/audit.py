@@ -30,6 +30,7 @@ from signstep.cli.first import look_first, named_attacks, refuse_missing
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     EndpointOptions,
     MachineOptions,
     ModelOptions,
@@ -40,6 +41,7 @@ from signstep.cli.groups import (
     spread,
 )
 from signstep.cli.option_names import words_of
+from signstep.cli.policies import check_detectors, policy_of
 from signstep.cli.requests import shown_once
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
@@ -72,6 +74,8 @@ Examples:
 
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --fail-under 0.4 --baseline old/result.json
 
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --detect squeeze --reject 0.01 --clean calib.npz
+
   signstep audit --domain tabular --model nets:scorer --data credit.csv --schema credit.toml
 """
 
@@ -87,6 +91,7 @@ def audit(
     threat: ThreatOptions,
     search: SearchOptions,
     machine: MachineOptions,
+    detectors: DetectorOptions,
     domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
     ignore_column: o.IgnoreColumn = None,
@@ -159,6 +164,7 @@ def audit(
     check_options(context, domain, schema)
     check_recipes(domain, [*(attack or ()), *(ladder or ())])
     Bounds.of(bounds)  # a wrong one is said before anything is loaded
+    check_detectors(detectors, data.data)
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
@@ -194,6 +200,7 @@ def audit(
     with output_folder(out, marks=_MARKS) as folder:
         check_folder(folder)
         say(quiet, *case.said)
+        policy = policy_of(detectors, request, case.model)
         with progress(quiet, _count(case.total, part), "auditing") as advance, interruptible():
             result = audit_case(
                 case,
@@ -201,7 +208,13 @@ def audit(
                 ladder=climbed,
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
                 run=Run(
-                    shard=part, device=where, transfer_to=others, bounds=bounds, evidence=evidence, progress=advance
+                    shard=part,
+                    device=where,
+                    transfer_to=others,
+                    bounds=bounds,
+                    policy=policy,
+                    evidence=evidence,
+                    progress=advance,
                 ),
             )
         result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))

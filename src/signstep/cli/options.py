@@ -78,6 +78,18 @@ Output = Annotated[str | None, typer.Option(help="Key or index of the scores in 
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
 Mode = Annotated[str, typer.Option(help="eval, or keep to leave the model's modes as they are.")]
 Seed = Annotated[int, typer.Option(help="All randomness, together with each example's content.")]
+Detect = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A detector, such as squeeze:bits=4 or the file of one, beside the model; may be repeated, see signstep "
+        "list."
+    ),
+]
+Reject = Annotated[float | None, typer.Option(help="Share of clean inputs that they may reject, such as 0.01.")]
+Review = Annotated[float, typer.Option(help="Share of clean inputs that they may send to review beside those.")]
+Clean = Annotated[
+    str | None, typer.Option(help="Clean data to fit and calibrate detectors on, none of it among --data.")
+]
 Endpoint = Annotated[
     Path | None,
     typer.Option("--endpoint", help="Of a model https://HOST/PATH: a TOML file that says what it takes and answers."),

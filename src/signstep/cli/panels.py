@@ -7,6 +7,7 @@ from typing import Any
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     MachineOptions,
     ModelOptions,
     ReadingOptions,
@@ -30,6 +31,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         *_names(SearchOptions),
         *("curve", "curve_attack", "bounds", "transfer_to", "examples"),
     ),
+    "The detectors": (*_names(DetectorOptions), "by_class", "other"),
     "Gates": ("fail_under", "baseline", "fail_on"),
     "The machine": (*_names(MachineOptions), "shard"),
     "Output": ("out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),

@@ -28,6 +28,9 @@ from signstep.registry import typed_only
 
 __all__ = ["fit", "load"]
 
+# Clean rows that a detector keeps.
+GUIDES = 32
+
 
 @contained
 def fit(
@@ -95,11 +98,12 @@ def fit(
     else:
         assert rule is not None
         made, name = rule.fitted(fitting), rule.name
-    return _calibrated(made, name, options, replace(fitting, raw=raw), held, by_class=by_class)
+    title = name if row is None else row.spelled(options)
+    return _calibrated(made, name, options, replace(fitting, raw=raw), held, title, by_class=by_class)
 
 
 def _calibrated(
-    rule: Rule, name: str, options: dict[str, Any], fitting: Fitting, held: Tensor, *, by_class: bool
+    rule: Rule, name: str, options: dict[str, Any], fitting: Fitting, held: Tensor, title: str, *, by_class: bool
 ) -> Detector:
     scores = fitting.over(lambda seen: scored(rule, seen, name), held).cpu()
     refuse_nan(scores, name)
@@ -122,7 +126,15 @@ def _calibrated(
         classes,
         len(fitting.raw),
         fitting.recipes,
+        exact=not isinstance(rule, Foreign),
+        title=title,
+        guides=_guides(held),
     )
+
+
+def _guides(held: Tensor) -> Tensor:
+    """A few calibration rows, which they are does not depend on their order."""
+    return held[content_ids(held).cpu().argsort()[:GUIDES].to(held.device)].clone()
 
 
 def load(path: str | Path, model: Model | Callee, *, other: Model | Callee | None = None) -> Detector:
@@ -165,6 +177,8 @@ def load(path: str | Path, model: Model | Callee, *, other: Model | Callee | Non
         stored.fit_rows,
         stored.recipes,
         stored.notes,
+        title=row.spelled(options),
+        guides=stored.guides,
     )
 
 

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from signstep.detectors.calibration import check_rate
 from signstep.detectors.detector import Detector
+from signstep.detectors.digests import refuse_other
 from signstep.detectors.seen import Reader, Seen
 from signstep.engine import arrays
 from signstep.errors import InputError
 from signstep.messages import Arg
+from signstep.model.declaration import Model
 
 ACCEPT, REVIEW, REJECT = 0, 1, 2
 ACTIONS = ("accept", "review", "reject")
@@ -89,7 +91,7 @@ class Policy:
                 check_rate(value, name)
         if self.reject + self.review == 0:
             raise InputError(
-                Arg("reject", 0), "and review=0 flag nothing", remedy="pass the share that may be, such as 0.01"
+                Arg("reject", 0), "and", Arg("review", 0), "flag nothing", remedy="pass a share that may be, say 0.01"
             )
         check_rate(self.reject + self.review, "reject + review")
         for detector in self.detectors:
@@ -146,6 +148,15 @@ class Policy:
     def flags(self, x: Tensor | arrays.Array) -> Tensor:
         """Whether inputs are refused or reviewed, (R,) bool."""
         return self.decide(x).flagged
+
+    def refuse_other(self, model: Model) -> None:
+        """See that a model is the one the detectors were calibrated with.
+
+        Raises:
+            InputError: it is another, or is prepared otherwise.
+        """
+        for detector in self.detectors:
+            refuse_other(detector.digests, model, f"the detector {detector.name!r}")
 
     def terms(self) -> dict[str, object]:
         """What a record says of it."""

@@ -112,6 +112,12 @@ class DetectorRow:
         arguments = list(inspect.signature(self.fit).parameters.values())[1:]
         return {one.name: one.default for one in arguments if one.default is not inspect.Parameter.empty}
 
+    def spelled(self, options: Mapping[str, Option]) -> str:
+        """Name and options as they are typed, those at their defaults left out."""
+        defaults = self.defaults
+        said = [f"{name}={str(options[name]).lower()}" for name in defaults if options[name] != defaults[name]]
+        return f"{self.name}:{','.join(said)}" if said else self.name
+
 
 @dataclass(frozen=True, eq=False)
 class Stateless:
@@ -158,7 +164,7 @@ def checked_options(row: DetectorRow, given: Mapping[str, Any]) -> dict[str, Opt
         kind = type(defaults[name])
         if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
             raise InputError(Arg(name, value), remedy=f"pass a {kind.__name__}", where=row.name)
-    return dict(given)
+    return {name: given[name] for name in defaults}
 
 
 def _value(option: str, value: str, default: Option, said: str) -> Option:
@@ -195,3 +201,23 @@ def above_zero(name: str, value: float, where: str) -> float:
     if not 0 < value < float("inf"):
         raise InputError(Arg(name, value), remedy="pass a number above 0", where=where)
     return float(value)
+
+
+def by_class(fitting: Fitting, features: Tensor, least: int, where: str) -> list[Tensor]:
+    """The features (n, F) of the fit rows by class, for every class that the model has.
+
+    Raises:
+        InputError: a class has fewer than ``least`` rows.
+    """
+    labels = fitting.classed()
+    with fitting.reader.quiet():
+        count = Seen(fitting.reader, fitting.raw[:1]).logits.shape[1]
+    groups = [features[labels == label] for label in range(count)]
+    for label, group in enumerate(groups):
+        if len(group) < least:
+            raise InputError(
+                f"class {label} has {len(group)} fit rows, fewer than {least}",
+                remedy="pass more clean rows of every class, or the option pooled=true",
+                where=where,
+            )
+    return groups

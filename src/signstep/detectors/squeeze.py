@@ -6,6 +6,7 @@ go through the model in one further pass of J rows for each input.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ class Squeeze:
         squeezed = []
         for squeeze in self._squeezers:
             made = squeeze(seen.raw)
-            squeezed.append(made if made.grad_fn is not None else seen.raw + (made - seen.raw).detach())
+            squeezed.append(made if made.requires_grad else through(seen.raw, made))
         return self._distance(seen, squeezed)
 
     def _distance(self, seen: Seen, squeezed: list[Tensor]) -> Tensor:
@@ -76,6 +77,24 @@ class Squeeze:
         others = seen.ask(torch.cat(squeezed)).softmax(1).reshape(len(squeezed), *plain.shape)
         largest: Tensor = (others - plain).abs().sum(2).amax(0)
         return largest
+
+
+class _Through(torch.autograd.Function):
+    """Exactly the second value forwards, and the identity to the first backwards."""
+
+    @staticmethod
+    def forward(_ctx: Any, x: Tensor, made: Tensor) -> Tensor:  # noqa: ARG004
+        return made.clone()
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
+def through(x: Tensor, made: Tensor) -> Tensor:
+    """The values of ``made``, whose gradient goes to x as if nothing had been done (BPDA, Athalye et al. 2018)."""
+    found: Tensor = _Through.apply(x, made)  # type: ignore[no-untyped-call]
+    return found
 
 
 def reduced_bits(x: Tensor, bits: int, low: float = 0.0, high: float = 1.0) -> Tensor:

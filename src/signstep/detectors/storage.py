@@ -27,6 +27,7 @@ class Stored(NamedTuple):
     fit_rows: int
     recipes: tuple[str, ...]
     notes: tuple[str, ...]
+    guides: Tensor | None
 
 
 def save_detector(path: str | Path, stored: Stored) -> None:
@@ -39,6 +40,8 @@ def save_detector(path: str | Path, stored: Stored) -> None:
     tensors["calibration"] = stored.calibration
     if stored.classes is not None:
         tensors["classes"] = stored.classes
+    if stored.guides is not None:
+        tensors["guides"] = stored.guides
     terms = {
         "format": FORMAT,
         "name": stored.name,
@@ -89,4 +92,5 @@ def _made(tensors: Mapping[str, Tensor], terms: Mapping[str, Any]) -> Stored:
         terms["fit_rows"],
         tuple(terms["recipes"]),
         tuple(terms["notes"]),
+        tensors.get("guides"),
     )

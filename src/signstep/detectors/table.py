@@ -1,6 +1,16 @@
 """The table of detectors, open to rows from outside: a file and a row each."""
 
-from signstep.detectors import confidence, energy, squeeze
+from signstep.detectors import (
+    confidence,
+    energy,
+    image_statistics,
+    learned,
+    lid,
+    mahalanobis,
+    neighbours,
+    second_model,
+    squeeze,
+)
 from signstep.detectors.rule import DetectorRow
 from signstep.errors import InputError
 from signstep.importing import Spelling
@@ -21,10 +31,22 @@ def _checked(brought: Brought) -> DetectorRow:
     return row
 
 
+_ROWS = (
+    confidence.ROW,
+    energy.ROW,
+    squeeze.ROW,
+    mahalanobis.ROW,
+    neighbours.ROW,
+    lid.ROW,
+    image_statistics.ROW,
+    second_model.ROW,
+    learned.ROW,
+)
+
 DETECTORS: Registry[DetectorRow] = Registry(
     "signstep.detectors",
     _SPELLING,
     _checked,
-    {row.name: row for row in (confidence.ROW, energy.ROW, squeeze.ROW)},
+    {row.name: row for row in _ROWS},
     argument="detector",
 )
