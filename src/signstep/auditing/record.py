@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signstep.auditing.diagnosed import Diagnosed
 from signstep.auditing.gates import Gate
 from signstep.auditing.knob import Knob
 from signstep.auditing.sections import Section
@@ -166,6 +167,7 @@ class Record:
         date: when the audit ended, in UTC; two records that differ in it alone are equal.
         gates: what was asked of the result, and whether it passed.
         knob: one example that fell, asked at several sizes of its change; None where none was.
+        diagnosis: whether the number of its last attack, or of its ladder, is real; None where that was not asked.
         schema: version of this record.
     """
 
@@ -190,6 +192,7 @@ class Record:
     date: str = field(default="", compare=False)
     gates: tuple[Gate, ...] = ()
     knob: Knob | None = None
+    diagnosis: Diagnosed | None = None
     schema: int = SCHEMA
 
     @property

@@ -30,9 +30,9 @@ PANELS: dict[str, tuple[str, ...]] = {
         *_names(SearchOptions),
         *("curve", "curve_attack", "bounds", "transfer_to", "examples"),
     ),
-    "Gates": ("fail_under", "baseline", "fail_on"),
+    "Gates": ("fail_under", "baseline", "diagnose", "fail_on"),
     "The machine": (*_names(MachineOptions), "shard"),
-    "Output": ("out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
+    "Output": ("show", "out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
 }
 """Names of the parameters of commands, by heading."""
 
