@@ -14,6 +14,9 @@ from signstep.errors import InputError
 from signstep.messages import Arg
 from signstep.plain import one_line
 
+# The median dual norm of the gradients: by this name `compare` puts models side by side.
+GRADIENT_SIZE = "gradient size"
+
 Word = Literal["real", "inflated", "undetermined"]
 
 

@@ -73,11 +73,11 @@ def _twice(bench: Bench, question: Question, point: Tree, key: Key) -> Callable[
                 for g, w in zip(first, leaves(v), strict=True)
                 if g is not None and g.requires_grad
             ]
-            second: tuple[Tensor | None, ...] = (
-                torch.autograd.grad(sum(along[1:], along[0]), inside, allow_unused=True)
-                if along
-                else (None,) * len(inside)
-            )
+            second: tuple[Tensor | None, ...] = (None,) * len(inside)
+            if along:
+                second = torch.autograd.grad(sum(along[1:], along[0]), inside, allow_unused=True)
+                if all(part is None for part in second):  # a backward pass that cannot be differentiated says nothing
+                    raise GradientError("the gradient has no derivative", remedy="take differences of gradients")
         parts = iter(second)
         return tree_map(lambda part: _or_zero(next(parts), part), u)
 

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor
 
+from signstep.auditing.diagnosed import GRADIENT_SIZE
+from signstep.auditing.ranks import chance, spearman
 from signstep.auditing.sections import Chart, Line, Section
 from signstep.diagnosing.bench import PIECE, Bench, median
-from signstep.diagnosing.landscape.ranks import chance, spearman
 from signstep.diagnosing.view import Shown, View, unseen
 from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
 
 TITLE = "Sizes of gradients"
 BINS = 8
-# By these names `compare` puts models side by side.
-MEDIAN, RANK, LINEAR = "gradient size", "gradient size and falling, rank correlation", "linear distance and falling"
+RANK, LINEAR = "gradient size and falling, rank correlation", "linear distance and falling, rank correlation"
 
 
 def _run(bench: Bench) -> Shown:
@@ -53,7 +53,7 @@ def _run(bench: Bench) -> Shown:
         reached = int((distance <= eps).sum())
         text.append(f"The linear model puts the boundary of {reached} of {len(index)} within eps.")
     sections = [Section(TITLE, tuple(text), chart=_chart(size, fell))]
-    measures = {MEDIAN: median(size)}
+    measures = {GRADIENT_SIZE: median(size)}
     measures |= {} if rank is None else {RANK: rank}
     measures |= {} if linear is None else {LINEAR: linear}
     return Shown(tuple(sections), measures)

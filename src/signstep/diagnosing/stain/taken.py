@@ -41,6 +41,10 @@ class _Watch(TorchFunctionMode):
         out = func(*args, **named)
         if func is functional.scaled_dot_product_attention:
             self._keep(_fused(*args, **named))
+        elif func is functional.multi_head_attention_forward:  # which asks torch without being seen
+            with torch.no_grad():
+                shown = func(*args, **{**named, "need_weights": True, "average_attn_weights": False})
+            self._keep(shown[1])
         elif func in (torch.softmax, Tensor.softmax, functional.softmax) and isinstance(out, Tensor):
             self._keep(out)
         return out
@@ -55,12 +59,8 @@ class _Watch(TorchFunctionMode):
 
 def _fused(query: Tensor, key: Tensor, *args: Any, **named: Any) -> Tensor | None:
     """The map of fused attention; none with a mask, which is rarely one of images."""
-    if (
-        len(args) > 1
-        or named.get("attn_mask") is not None
-        or named.get("is_causal")
-        or query.shape[:-2] != key.shape[:-2]
-    ):
+    given = dict(zip(("value", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | named
+    if given.get("attn_mask") is not None or given.get("is_causal") or query.shape[:-2] != key.shape[:-2]:
         return None
     scale = named.get("scale") or query.shape[-1] ** -0.5
     shares: Tensor = (query.detach() @ key.detach().transpose(-2, -1) * scale).softmax(-1)
