@@ -77,7 +77,8 @@ def passes(result: Result, own: Mapping[str, Any] | None = None, there: Sequence
         if _left_out(result, entry) and not _undefined(attack, result):
             unknown.append(f"{entry.name} (not run, by the record's own word)")
             continue
-        if not hasattr(attack, "passes") or result.terms.get("gradients_from") != "the model":
+        past = "defences" in result.terms  # several ways, of which one may be enough
+        if past or not hasattr(attack, "passes") or result.terms.get("gradients_from") != "the model":
             unknown.append(entry.name)
             continue
         if not _spent(result, entry, attack, there, book):

@@ -104,6 +104,7 @@ def attacked_again(
                     engine=result.terms.get("engine", "exact"),
                     eot=result.terms.get("eot", 1),
                     seed=result.terms.get("seed", 0),
+                    gradient_path=result.terms.get("defences", {}).get("path", "aware"),
                 ),
                 run=Run(device=device, bounds=_bounds(result)),
             )

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signstep.auditing.detection import Detection
+from signstep.auditing.diagnosed import Diagnosed
 from signstep.auditing.gates import Gate
 from signstep.auditing.knob import Knob
 from signstep.auditing.sections import Section
@@ -174,6 +176,9 @@ class Record:
         date: when the audit ended, in UTC; two records that differ in it alone are equal.
         gates: what was asked of the result, and whether it passed.
         knob: one example that fell, asked at several sizes of its change; None where none was.
+        detection: what detectors say of the examples, and what an attacker who knows of them comes to; None where the
+            model was audited without.
+        diagnosis: whether the number of its last attack, or of its ladder, is real; None where that was not asked.
         schema: version of this record.
     """
 
@@ -198,6 +203,8 @@ class Record:
     date: str = field(default="", compare=False)
     gates: tuple[Gate, ...] = ()
     knob: Knob | None = None
+    detection: Detection | None = None
+    diagnosis: Diagnosed | None = None
     schema: int = SCHEMA
 
     @property

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from signstep.auditing.bracket import Bounds, Bracket
 from signstep.auditing.checks import Check
+from signstep.auditing.parts import spread
 from signstep.auditing.result import Result
 from signstep.auditing.run import sliced
 from signstep.certify.methods import LETTERS, OPEN
@@ -52,7 +53,7 @@ def proved_again(
     given = result.terms.get("labels") == "given"
     for x, y in data:
         part = tree_map(lambda leaf: leaf.to(device), x)
-        here = sliced(threat, len(found), len(found) + rows(part), part, _shard(result))
+        here = sliced(threat, len(found), len(found) + rows(part), part, spread(result.terms.get("shard")))
         with subject.opened():
             try:
                 question = subject.ask(part, y if given else None, here, key=Key(0))
@@ -84,11 +85,6 @@ def _compared(result: Result, found: str, sizes: Sequence[float | None]) -> Chec
         return Check("bounds", False, f"{len(moved)} are proved at other sizes of the curve: {said}")
     seen = f"{len(found) - found.count(OPEN)} of {len(found)} proved again"
     return Check("bounds", True, seen if not slow else f"{seen}, {len(slow)} not decided in time", complete=not slow)
-
-
-def _shard(result: Result) -> tuple[int, int]:
-    shard = result.terms.get("shard")
-    return (0, 1) if shard is None else (shard[0], shard[1])
 
 
 def _said(letter: str) -> str:
