@@ -1,10 +1,11 @@
 """What a ladder costs on larger networks: passes, processor seconds and peak memory against the bare passes.
 
-For each rung the examples that entered, passes for each of them, and processor time over that of as many bare forward
-and backward passes on the same batch ("overhead": 1.00 is a loop without checks, accounts and verdicts; a batch that
-shrinks is dearer a row). Peak memory is the growth of the process over a bare forward and backward pass, and over the
-ladder, each in a process of its own, in batches of equal size. Images are noise, weights random unless the network is
-MobileNetV2, whose weights and photographs lie in ../shared: what falls is no figure here.
+For each rung the examples that entered, passes for each of them, and seconds; for all of them processor time over that
+of as many bare forward and backward passes ("overhead": 1.00 is a loop without checks, accounts and verdicts). Peak
+memory is the growth of the process over a bare forward and backward pass, and over a recipe, each in a process of its
+own, in batches of equal size (16 images or more: those of a few are lost in what torch sets aside). Images are noise,
+weights random unless the network is MobileNetV2, whose weights and photographs lie in ../shared: what falls is no
+figure here.
 """
 
 import argparse
@@ -96,8 +97,7 @@ def rungs(model: nn.Module, x: Tensor, y: Tensor, eps: float, ladder: str, engin
 def peak(name: str, count: int, what: str) -> None:
     """Print by how many KiB the process grew; called in a process of its own."""
     model, x, y, eps = subject(name, count)
-    with torch.no_grad():
-        model(x[:1])
+    bare(model, x[:1], y[:1])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if what == "bare":
         bare(model, x, y)
@@ -143,7 +143,7 @@ def main() -> None:
         rows = [["bare forward and backward", f"{base / 1024:.0f}", "1.00"]]
         for recipe in options.memory:
             found = grown(options.model, options.images, recipe)
-            rows.append([recipe, f"{found / 1024:.0f}", f"{found / base:.2f}"])
+            rows.append([recipe, f"{found / 1024:.0f}", f"{found / max(1, base):.2f}"])
         print("\n" + table(("peak memory", "MiB more", "multiple"), rows))
 
 
