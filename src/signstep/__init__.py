@@ -8,6 +8,7 @@ x_adv = ss.fgsm(model, x, y, eps="8/255")
 from signstep import (
     _start,  # noqa: F401 - first of all
     defences,
+    detectors,
 )
 from signstep.api import attack, fgsm
 from signstep.attacks.bpda import bpda
@@ -23,6 +24,7 @@ from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
 from signstep.defences.defend import defend
 from signstep.defences.smoothing import smooth
+from signstep.detectors.policy import Decisions, Policy
 from signstep.diagnosing.diagnosis import Diagnosis
 from signstep.diagnosing.run import diagnose
 from signstep.engine.attack import Attack, GradientAttack
@@ -40,6 +42,7 @@ from signstep.physical import transforms
 from signstep.physical.patch import Patch, patch
 from signstep.physical.placement import Placement
 from signstep.physical.universal import Universal, universal
+from signstep.scale import Pool, Ray, Slurm
 from signstep.train.loop import fit
 from signstep.train.loss import adversarial_loss
 from signstep.verifying import Verification, verify
@@ -57,6 +60,7 @@ __all__ = [
     "Bounds",
     "Curve",
     "Custom",
+    "Decisions",
     "Diagnosis",
     "GradientAttack",
     "Grouped",
@@ -69,6 +73,9 @@ __all__ = [
     "Outcome",
     "Patch",
     "Placement",
+    "Policy",
+    "Pool",
+    "Ray",
     "Regression",
     "Result",
     "Run",
@@ -77,6 +84,7 @@ __all__ = [
     "Segmentation",
     "SignstepError",
     "SignstepWarning",
+    "Slurm",
     "ThreatModel",
     "TransferMatrix",
     "Universal",
@@ -90,6 +98,7 @@ __all__ = [
     "compare",
     "defences",
     "defend",
+    "detectors",
     "diagnose",
     "fgsm",
     "fit",

@@ -17,6 +17,7 @@ from signstep.auditing.checks import Book, Check, attempted
 from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.knob_check import knob as knob_check
+from signstep.auditing.parts import part_of
 from signstep.auditing.provable import unprovable
 from signstep.auditing.reading import LARGEST, not_a_result, parse
 from signstep.auditing.reattack import attacked_again
@@ -455,5 +456,4 @@ def _short(value: object) -> str:
 
 def _audited(data: Any, result: Result) -> Iterator[tuple[Tree, Tensor | None]]:
     """The data, or the shard of it that the record is of."""
-    shard = result.terms.get("shard")
-    return batches(data, None, None if shard is None else (shard[0], shard[1]))
+    return batches(data, None, part_of(result.terms.get("shard")))

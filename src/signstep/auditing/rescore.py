@@ -17,6 +17,7 @@ from torch import Tensor
 
 from signstep.auditing.checks import Check
 from signstep.auditing.checksums import check_sums, sha256, write_sums
+from signstep.auditing.parts import named
 from signstep.auditing.points import Checker, allowed, saved
 from signstep.auditing.recount import CLASSES, recount
 from signstep.auditing.result import Result
@@ -283,7 +284,7 @@ class _Rows:
         if self._other:
             return Check("rows", False, f"{len(self._other)} examples are not those of the data {self._other[:5]}")
         shard = self.result.terms.get("shard")
-        part = "" if shard is None else f", shard {shard[0]} of {shard[1]}"
+        part = "" if shard is None else f", {named(shard).replace('/', ' of ')}"
         if self.total is None:
             return Check(
                 "rows", True, f"{count} examples of the data in their order{part}; how many it has is not known"

@@ -30,9 +30,11 @@ from signstep.cli.first import look_first, named_attacks, refuse_missing
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     EndpointOptions,
     MachineOptions,
     ModelOptions,
+    ScaleOptions,
     SearchOptions,
     ThreatOptions,
     request_of,
@@ -40,6 +42,7 @@ from signstep.cli.groups import (
     spread,
 )
 from signstep.cli.option_names import words_of
+from signstep.cli.policies import check_detectors, policy_of
 from signstep.cli.requests import shown_once
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
@@ -51,6 +54,9 @@ from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
 from signstep.messages import Arg
+from signstep.scale.ledger import FOLDER, TABLE
+
+LEDGER = f"{FOLDER}/{TABLE}"
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -72,7 +78,13 @@ Examples:
 
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --fail-under 0.4 --baseline old/result.json
 
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --detect squeeze --reject 0.01 --clean calib.npz
+
   signstep audit --domain tabular --model nets:scorer --data credit.csv --schema credit.toml
+
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --workers 4
+
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --workers 4 --resume
 """
 
 
@@ -87,6 +99,8 @@ def audit(
     threat: ThreatOptions,
     search: SearchOptions,
     machine: MachineOptions,
+    scale: ScaleOptions,
+    detectors: DetectorOptions,
     domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
     ignore_column: o.IgnoreColumn = None,
@@ -122,8 +136,9 @@ def audit(
     bounds: Annotated[
         str | None,
         typer.Option(
-            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha or exact "
-            "(exact:seconds=10); crown:attack_all=true attacks all."
+            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha, exact "
+            "(exact:seconds=10) or auto-lirpa, where you have it; crown:attack_all=true attacks all, crown:curve=false "
+            "leaves out other sizes."
         ),
     ] = None,
     section: Annotated[
@@ -160,9 +175,11 @@ def audit(
     check_options(context, domain, schema)
     check_recipes(domain, [*(attack or ()), *(ladder or ())])
     Bounds.of(bounds)  # a wrong one is said before anything is loaded
+    check_detectors(detectors, data.data)
     before = _baseline(fail_under, baseline)
     rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
+    carried = scale.run(Run(shard=part), out)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
     request = replace(
@@ -195,14 +212,21 @@ def audit(
     with output_folder(out, marks=_MARKS) as folder:
         check_folder(folder)
         say(quiet, *case.said)
+        policy = policy_of(detectors, request, case.model)
         with progress(quiet, _count(case.total, part), "auditing") as advance, interruptible():
             result = audit_case(
                 case,
                 attacks=chosen,
                 ladder=climbed,
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
-                run=Run(
-                    shard=part, device=where, transfer_to=others, bounds=bounds, evidence=evidence, progress=advance
+                run=replace(
+                    carried,
+                    device=where,
+                    transfer_to=others,
+                    bounds=bounds,
+                    policy=policy,
+                    evidence=evidence,
+                    progress=advance,
                 ),
             )
         result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))
@@ -248,8 +272,11 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
         raise typer.Exit(130)
 
 
-_MARKS = ("SHA256SUMS", "result.json")
-_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under", "dry_run")
+_MARKS = ("SHA256SUMS", "result.json", LEDGER)
+_NOT_OF_THE_RUN = (
+    *("out", "json", "baseline", "fail_under", "dry_run"),
+    *("workers", "on", "partition", "resume"),  # another number of workers gives the same record
+)
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
 

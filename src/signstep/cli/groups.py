@@ -6,13 +6,14 @@ A parameter of the command that has the name of one of these stands in its place
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 
+from signstep.auditing.run import Run
 from signstep.cli import options as o
 from signstep.domains.case import Request
 from signstep.domains.image.declared import declared_beside
@@ -24,6 +25,8 @@ from signstep.model.opening import open_model, parse_args, spelled
 from signstep.model.search import Rule, Search
 from signstep.model.twin import Engine
 from signstep.model.victims.address import refuse_secrets
+from signstep.scale import Pool, executor_of
+from signstep.scale.asked import Asked
 
 Result = TypeVar("Result")
 
@@ -117,6 +120,16 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
+class DetectorOptions:
+    """What makes the `Policy`."""
+
+    detect: o.Detect = None
+    reject: o.Reject = None
+    review: o.Review = 0.0
+    clean: o.Clean = None
+
+
+@dataclass(frozen=True)
 class MachineOptions:
     """Where the work is done."""
 
@@ -130,6 +143,40 @@ class MachineOptions:
         return o.device_of(self.device)
 
 
+@dataclass(frozen=True)
+class ScaleOptions:
+    """Who does the work, in units that are kept as they are done."""
+
+    workers: o.Workers = None
+    on: o.On = None
+    partition: o.Partition = None
+    resume: o.Resume = False
+
+    def run(self, run: Run, out: Path) -> Run:
+        """How an audit is carried out, with the executor that was asked for, if any.
+
+        Raises:
+            InputError: there is none such, or an option makes no sense beside it.
+        """
+        if self.workers is None and self.on is None and not self.resume:
+            if self.partition is not None:
+                raise InputError(
+                    Arg("partition", self.partition), "needs", Arg("on", "slurm"), remedy="pass both, or neither"
+                )
+            return run
+        if run.shard is not None:
+            raise InputError(
+                Arg("shard", run.shard, shown="/".join(map(str, run.shard))),
+                "and workers each cut the data",
+                remedy="pass one of the two",
+            )
+        count = None if self.workers in (None, "auto") else o.whole(str(self.workers), "workers")
+        asked = Asked(count, partition=self.partition)
+        if self.on is None and (count == 1 or self.workers is None):
+            return replace(run, executor=Pool(0), out=out, resume=self.resume)
+        return replace(run, executor=executor_of(self.on or "pool", asked), out=out, resume=self.resume)
+
+
 GROUPS = (
     NetworkOptions,
     ReadingOptions,
@@ -139,7 +186,9 @@ GROUPS = (
     BatchOptions,
     ThreatOptions,
     SearchOptions,
+    DetectorOptions,
     MachineOptions,
+    ScaleOptions,
 )
 
 

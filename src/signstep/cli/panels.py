@@ -7,9 +7,11 @@ from typing import Any
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     MachineOptions,
     ModelOptions,
     ReadingOptions,
+    ScaleOptions,
     SearchOptions,
     ThreatOptions,
 )
@@ -42,8 +44,9 @@ PANELS: dict[str, tuple[str, ...]] = {
             "choosing",
         ),
     ),
+    "The detectors": (*_names(DetectorOptions), "by_class", "other"),
     "Gates": ("fail_under", "baseline", "fail_on"),
-    "The machine": (*_names(MachineOptions), "shard"),
+    "The machine": (*_names(MachineOptions), *_names(ScaleOptions), "shard"),
     "Output": ("out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
 }
 """Names of the parameters of commands, by heading."""

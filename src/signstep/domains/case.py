@@ -130,6 +130,7 @@ class Case:
         hashes: SHA-256 of "data", "schema", ...; those of the model are its own.
         total: the number of examples, if known.
         terms: plain values about the domain for the record; what its checker needs to check a saved point.
+        again: makes the same case anew from the request, in another process too; None where there was no request.
     """
 
     domain: str
@@ -148,6 +149,7 @@ class Case:
     hashes: Mapping[str, str] = field(default_factory=dict)
     total: int | None = None
     terms: Mapping[str, Any] = field(default_factory=dict)
+    again: "Callable[[], Case] | None" = None
 
     @property
     def said(self) -> tuple[str, ...]:

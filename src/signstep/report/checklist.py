@@ -281,6 +281,8 @@ def _complete(result: Result) -> str:
     if result.partial:
         return f"PARTIAL: the audit was interrupted after {result.examples} examples; the rest may differ."
     shard = result.terms.get("shard")
+    if shard is not None and len(shard) == 3:
+        return f"Of the data, examples {shard[0]} to {shard[1] - 1} alone, to the end of these."
     if shard is not None:
         return f"Shard {shard[0]}/{shard[1]}: every {shard[1]}-th example from number {shard[0]} on, to its end."
     return "The audit ran to its end."
