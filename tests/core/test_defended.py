@@ -220,6 +220,12 @@ NETS = """
 import torch
 from torch import nn
 
+import signstep as ss
+
+
+def halves():
+    return ss.defences.custom(lambda x: (x * 2).round() / 2, name="defendednets:halves")
+
 
 def net():
     layer = nn.Linear(4, 2)
@@ -263,3 +269,9 @@ def test_the_command_defends_attacks_and_verifies(
         assert text in " ".join(capsys.readouterr().err.split())
     assert main(["audit", "--domain", "tabular", "--defend", "bit-depth"]) == 2
     assert "--defend" in capsys.readouterr().err
+    # A function of one's own is imported where a person types it, and for no report.
+    assert main([*words, "--defend", "defendednets:halves", "--out", "own"]) == 0
+    assert ss.Result.load("own/result.json").terms["defences"]["chain"] == ["defendednets:halves"]
+    capsys.readouterr()
+    assert main(["verify", "own", *own, "--defend", "defendednets:halves"]) in (0, 4)
+    assert "ok    untouched answers" in capsys.readouterr().out
