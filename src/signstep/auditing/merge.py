@@ -340,4 +340,6 @@ def _unsaid(shards: Sequence[Result]) -> tuple[str, ...]:
     """What a domain says is about the examples of its shard, and cannot be added up."""
     if not any(shard.sections for shard in shards):
         return ()
+    if any(shard.diagnosis for shard in shards):
+        return ("the diagnoses of the shards are not joined here: each chose among its own; read the shards' reports",)
     return ("what the domain says of each shard is not joined here; read the shards' own reports",)
