@@ -320,10 +320,8 @@ def _value(result: Result, path: str) -> Any:
     if head in ("sections", "gates"):
         return _inner([asdict(part) for part in getattr(result, head)], tail.split("."))
     head, _, tail = path.removesuffix("[]").partition(".")
-    if head == "detection":
-        return _detected(result, tail)
-    if head == "diagnosis":
-        return _of_diagnosis(result, path)
+    if head in ("detection", "diagnosis"):
+        return _detected(result, tail) if head == "detection" else _of_diagnosis(result, path)
     if head == "curves":
         traced = [name for name in result.curves if name not in result.per_example.nearest]
         return {name: [point.fooled for point in result.curves[name]] for name in traced}

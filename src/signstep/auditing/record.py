@@ -128,8 +128,8 @@ class Examples:
     none was found. By other model and then by "clean" and by attack, ``transfers`` has letters: r the other model is
     right there, w wrong, - not run. ``bounds`` has a letter for each example where bounds were taken, else none: what
     proved that no allowed point is answered otherwise, i intervals, b CROWN-IBP, c CROWN, a alpha-CROWN, e exact
-    search, l auto_LiRPA; - where nothing did. ``proved_eps`` is the largest size of the curve at which it is proved, None
-    where at none; empty where that was not asked.
+    search, l auto_LiRPA; - where nothing did. ``proved_eps`` is the largest size of the curve at which it is proved,
+    None where at none; empty where that was not asked.
     """
 
     ids: tuple[str, ...]

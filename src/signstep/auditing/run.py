@@ -232,14 +232,7 @@ def audit(
     _check_counts(limit, run)
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
-    size = _size(declared, data, where)
-    stream = Batches(
-        data,
-        size,
-        home=Home(device=torch.device("cpu"), dtype=home.dtype),
-        ignore=ignore,
-        classes=declared.classes,
-    )
+    stream = _stream(declared, data, where, home)
     began, interrupted = time.perf_counter(), False
     bracket = Bracket.of(run.bounds, declared, search.budget)
     plan = plan if bracket.search is None else plan.then(bracket.search)
@@ -327,6 +320,16 @@ def audit(
             tally.most,
         ),
         detection=watch.record(),
+    )
+
+
+def _stream(declared: Model, data: Data, where: torch.device, home: Home) -> Batches:
+    return Batches(
+        data,
+        _size(declared, data, where),
+        home=Home(device=torch.device("cpu"), dtype=home.dtype),
+        ignore=ignored(declared.task),
+        classes=declared.classes,
     )
 
 

@@ -173,10 +173,7 @@ def audit(
     from signstep.report import check_folder  # slow to import, and other commands do without
 
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
-    for name in finding or ():
-        FINDINGS.find(name)
-    for name in section or ():
-        SECTIONS.find(name)
+    _find(finding, section)
     check_ignored(settings.ignore)
     check_written("audit", context.params)
     attack, ladder = _run_by(context, attack, ladder)
@@ -194,9 +191,7 @@ def audit(
     request = replace(
         request_of(model, endpoint, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ())
     )
-    if curve not in ("auto", "none"):
-        o.numbers(curve, "curve")
-    traced = named_attacks(None if curve_attack == ["none"] else curve_attack)
+    traced = _traced(curve, curve_attack)
     look_first(
         request,
         domain=domain,
@@ -248,6 +243,25 @@ def audit(
             _written(context, result, evidence, folder, settings)
     _said(context, quiet, result, folder, settings)
     _gate(result, fail_under, before, fail_on or ())
+
+
+def _traced(curve: str, curve_attack: list[str] | None) -> tuple[str, ...]:
+    """The attacks to trace by name, once the sizes are seen to be numbers."""
+    if curve not in ("auto", "none"):
+        o.numbers(curve, "curve")
+    return tuple(named_attacks(None if curve_attack == ["none"] else curve_attack))
+
+
+def _find(findings: Sequence[str] | None, sections: Sequence[str] | None) -> None:
+    """See that what is named is there, before anything is loaded.
+
+    Raises:
+        InputError: it is not.
+    """
+    for name in findings or ():
+        FINDINGS.find(name)
+    for name in sections or ():
+        SECTIONS.find(name)
 
 
 def _doubt(
