@@ -220,9 +220,8 @@ def main() -> None:
     print(table(["service", "answers/s", f"p99 ms at {rate:.0f}/s", "MB"], shown))
     print(f"guarded / unguarded throughput: {knee['guarded'] / knee['unguarded']:.2f}")
     said = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(statuses.items()))
-    print(
-        f"three times the load: {said}; p99 of those answered {p99(latencies):.1f} ms; {before:.0f} MB before, {after:.0f} after"
-    )
+    print(f"three times the load: {said}; p99 of those answered {p99(latencies):.1f} ms")
+    print(f"memory: {before:.0f} MB before, {after:.0f} MB after")
 
 
 if __name__ == "__main__":
