@@ -7,6 +7,7 @@ x_adv = ss.fgsm(model, x, y, eps="8/255")
 
 from signstep import (
     _start,  # noqa: F401 - first of all
+    defences,
     detectors,
 )
 from signstep.api import attack, fgsm
@@ -21,6 +22,8 @@ from signstep.auditing.run import Curve, Run, audit
 from signstep.auditing.sections import Section
 from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
+from signstep.defences.defend import defend
+from signstep.defences.smoothing import smooth
 from signstep.detectors.policy import Decisions, Policy
 from signstep.diagnosing.diagnosis import Diagnosis
 from signstep.diagnosing.run import diagnose
@@ -40,6 +43,7 @@ from signstep.physical import transforms
 from signstep.physical.patch import Patch, patch
 from signstep.physical.placement import Placement
 from signstep.physical.universal import Universal, universal
+from signstep.scale import Pool, Ray, Slurm
 from signstep.train.loop import fit
 from signstep.train.loss import adversarial_loss
 from signstep.verifying import Verification, verify
@@ -72,6 +76,8 @@ __all__ = [
     "Patch",
     "Placement",
     "Policy",
+    "Pool",
+    "Ray",
     "Regression",
     "Result",
     "Run",
@@ -80,6 +86,7 @@ __all__ = [
     "Segmentation",
     "SignstepError",
     "SignstepWarning",
+    "Slurm",
     "ThreatModel",
     "TransferMatrix",
     "Universal",
@@ -91,6 +98,8 @@ __all__ = [
     "caps",
     "certified",
     "compare",
+    "defences",
+    "defend",
     "detectors",
     "diagnose",
     "fgsm",
@@ -104,6 +113,7 @@ __all__ = [
     "open",
     "patch",
     "recipe",
+    "smooth",
     "threat_model",
     "transfer",
     "transforms",

@@ -101,6 +101,26 @@ def _bounds(result: Result, book: Book) -> None:
     book.need(set(letters) <= allowed, f"a bound is none of {', '.join(sorted(allowed))}")
     wrong = sum(letter != OPEN and c == "w" for letter, c in zip(letters, result.per_example.clean, strict=False))
     book.same("wrong examples that are proved", wrong, 0)
+    _sizes(result, isinstance(stated, dict) and bool(stated.get("curve")), book)
+
+
+def _sizes(result: Result, asked: bool, book: Book) -> None:
+    """Whether sizes at which examples are proved are those of the curve, and agree with what is proved at eps."""
+    examples, eps = result.per_example, result.terms.get("eps_value")
+    levels = [point.eps for point in next(iter(result.curves.values()), ())]
+    asked = asked and bool(levels) and isinstance(eps, (int, float))
+    book.same("number of proved sizes", len(examples.proved_eps), len(examples.clean) if asked else 0)
+    if not asked or not isinstance(eps, (int, float)) or book.wrong:
+        return
+    least = max((level for level in levels if level <= eps), default=None)
+    for row, (size, letter) in enumerate(zip(examples.proved_eps, examples.bounds, strict=True)):
+        fine = size is None or size in levels
+        fine = fine and (size is None or examples.clean[row] == "r")
+        if letter == OPEN:
+            fine = fine and (size is None or size < eps)
+        else:
+            fine = fine and (least is None or (size is not None and size >= least))
+        book.need(fine, f"example {row} is {letter!r} at {eps} and said to be proved up to {size}")
 
 
 def _detection(result: Result, book: Book) -> None:

@@ -73,6 +73,16 @@ Loss = Annotated[str | None, typer.Option(help="Loss to climb: ce (default), mar
 Mean = Annotated[str | None, typer.Option(help="The model wants (x - mean) / std: one number or one for each channel.")]
 Std = Annotated[str | None, typer.Option(help="See --mean.")]
 Inputs = Annotated[str, typer.Option(help="raw, or normalised if the data already is (x - mean) / std.")]
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(help="Gate: exit with status 1 on the verdict inflated or undetermined; may be repeated."),
+]
+Show = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Show beside the verdict: landscape, gradients, layers, stain, attacks; several with commas, or repeat."
+    ),
+]
 Budget = Annotated[str, typer.Option(help="raw, or normalised to measure eps in the model's coordinates.")]
 Output = Annotated[str | None, typer.Option(help="Key or index of the scores in what the model returns.")]
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
@@ -113,7 +123,34 @@ EngineName = Annotated[
 Eot = Annotated[
     int, typer.Option(min=1, help="Average each gradient over this many passes, for models that draw random numbers.")
 ]
+Defend = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Put a transformation of inputs in front of the model, such as jpeg:quality=75; repeat for a chain."
+    ),
+]
+GradientPath = Annotated[
+    str,
+    typer.Option(help="With --defend: aware tries every way past it; straight is an attacker who does not know of it."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        help="Audit in units that are kept as they are done, with so many workers; auto: one for each core, 1: this "
+        "process."
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        help="Where: pool (processes here), ray or ray:HOST:PORT, slurm, or your own module:name.",
+    ),
+]
+Partition = Annotated[str | None, typer.Option(help="With --on slurm: the partition.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the units in the output folder: what is done stays.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for torch.")]
 
 
@@ -143,6 +180,13 @@ def ladder_of(given: Sequence[str] | None) -> str | Sequence[str] | None:
     if len(rungs) == 1 and name not in RECIPES and not is_spec(name):
         return rungs[0]
     return rungs
+
+
+def whole(text: str, name: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise InputError(Arg(name, text), remedy="pass a whole number from 1 on")
+    return int(text)
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:

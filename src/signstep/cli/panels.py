@@ -11,6 +11,7 @@ from signstep.cli.groups import (
     MachineOptions,
     ModelOptions,
     ReadingOptions,
+    ScaleOptions,
     SearchOptions,
     ThreatOptions,
 )
@@ -29,12 +30,24 @@ PANELS: dict[str, tuple[str, ...]] = {
     "The attack": (
         *("attack", "recipe", "recipe_", "ladder", "set", "surrogate", "victim", "ensemble"),
         *_names(SearchOptions),
-        *("curve", "curve_attack", "bounds", "transfer_to", "examples"),
+        "gradient_path",
+        *(
+            "curve",
+            "curve_attack",
+            "bounds",
+            "transfer_to",
+            "examples",
+            "trained",
+            "sigma",
+            "alpha",
+            "draws",
+            "choosing",
+        ),
     ),
     "The detectors": (*_names(DetectorOptions), "by_class", "other"),
-    "Gates": ("fail_under", "baseline", "fail_on"),
-    "The machine": (*_names(MachineOptions), "shard"),
-    "Output": ("out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
+    "Gates": ("fail_under", "baseline", "diagnose", "fail_on"),
+    "The machine": (*_names(MachineOptions), *_names(ScaleOptions), "shard"),
+    "Output": ("show", "out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
 }
 """Names of the parameters of commands, by heading."""
 

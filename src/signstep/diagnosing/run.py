@@ -1,6 +1,8 @@
 """`diagnose`: is the number that an attack gives real?"""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +11,17 @@ from torch import Tensor
 
 from signstep.attacks.recipes import recipe as find_recipe
 from signstep.auditing.run import Run
+from signstep.auditing.sections import Section
 from signstep.auditing.stream import Data
 from signstep.diagnosing.battery import TESTS
 from signstep.diagnosing.battery.self_test import ENOUGH
-from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDearError, ladder_of
+from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDearError, finite, ladder_of
 from signstep.diagnosing.choosing import MOST, chosen
 from signstep.diagnosing.diagnosis import Cause, Cost, Diagnosis, Tested
+from signstep.diagnosing.harder import harder
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.diagnosing.verdict import Tried, cover, judged, left_standing, nothing, unnamed, weighed
+from signstep.diagnosing.views import VIEWS, shown
 from signstep.engine.arrays import Home
 from signstep.engine.keys import Key
 from signstep.engine.origin import contained
@@ -24,7 +29,7 @@ from signstep.engine.shaped import need_check
 from signstep.engine.tasks import ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.tree import leaves, tree_map
-from signstep.errors import InputError, ModelError, VictimError
+from signstep.errors import GradientError, InputError, ModelError, VictimError
 from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Search, refuse, search_of
@@ -43,6 +48,7 @@ def diagnose(
     mean: Statistic = None,
     std: Statistic = None,
     limit: int | None = None,
+    show: Sequence[str] = (),
     search: Search | None = None,
     run: Run | None = None,
 ) -> Diagnosis:
@@ -66,6 +72,8 @@ def diagnose(
         mean: of a bare network: it wants (x - mean) / std.
         std: see ``mean``.
         limit: choose among so many first examples of the data.
+        show: what to show beside the verdict, as sections of the report: "landscape", "gradients", "layers", "stain",
+            "attacks"; each costs passes of its own, see `signstep explain` for each.
         search: loss, surrogate, draws, seed: how the attack that is diagnosed searches. No target.
         run: device and what the record calls the data; its other fields have no meaning here.
 
@@ -88,11 +96,17 @@ def diagnose(
     """
     declared, search, run = Model.of(model, mean=mean, std=std), search_of(search), run or Run()
     refuse(
-        search, "diagnose", target="it asks about the number for any wrong answer", budget="eps is in raw units here"
+        search,
+        "diagnose",
+        target="it asks about the number for any wrong answer",
+        budget="eps is in raw units here",
+        gradient_path="it doubts the number of an attacker who knows all",
     )
     need_check(threat)
     if ladder_of(attack) is None:
         find_recipe(attack)
+    for name in show:
+        VIEWS.find(name)
     home = Home(declared.network)
     where = home.device if run.device is None else torch.device(run.device)
     taken = chosen(
@@ -110,7 +124,37 @@ def diagnose(
     bench.look()
     work = _Work(bench, run.progress)
     work.all()
-    return work.diagnosis(run.data or type(data).__name__, taken.seen, taken.said)
+    described = run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__)
+    found = work.diagnosis(described, taken.seen, taken.said)
+    return _with_views(bench, found, show)
+
+
+def _with_views(bench: Bench, found: Diagnosis, names: Sequence[str]) -> Diagnosis:
+    """The diagnosis with what is to be shown beside it; an interruption keeps what is there."""
+    if found.partial or not names:
+        return found
+    bench.allowed, bench.spent = None, 0
+    sections: list[Section] = []
+    measures: dict[str, float] = {}
+    notes = list(found.notes)
+    partial = False
+    try:
+        for name in dict.fromkeys(names):
+            made = shown(bench, name)
+            sections += made.sections
+            measures |= {key: value for key, value in made.measures.items() if math.isfinite(value)}
+    except (KeyboardInterrupt, VictimError) as error:
+        partial = True
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else error.text
+        notes.append(f"not all was shown that was asked for: {why}")
+    return replace(
+        found,
+        sections=(*found.sections, *sections),
+        measures=measures,
+        cost=replace(found.cost, shown=bench.spent),
+        notes=tuple(dict.fromkeys((*notes, *bench.notes))),
+        partial=partial,
+    )
 
 
 def _check_shared(threat: Threat, ndim: int) -> None:
@@ -165,6 +209,7 @@ class _Work:
                 self._step()
             if not any(one.takes for one in self.tried):
                 self._cure(list(self.observed), last=True)
+            self._polish()
         except (KeyboardInterrupt, VictimError) as error:
             self.partial = True
             if isinstance(error, VictimError):
@@ -221,6 +266,21 @@ class _Work:
             if bool((felled | ~bench.held).all()):
                 break
         return Tried(test, suspect, felled, best)
+
+    def _polish(self) -> None:
+        """What the best cure left standing, once more and harder along the same way, and by queries.
+
+        Not of a random model, where the best single run counts.
+        """
+        bench = self.bench
+        best = max((one for one in self.tried if one.takes), key=lambda one: one.takes, default=None)
+        if best is None or best.best is None or bench.random:
+            return
+        for cure in harder(best.best):
+            if not bool(bench.standing.any()):
+                return
+            with suppress(TooDearError, GradientError, InputError):
+                bench.run(cure.rung, on=bench.standing, changes=cure.changes, name=cure.name)
 
     # The record.
 
@@ -313,7 +373,7 @@ class _Work:
     @staticmethod
     def _tested(test: Test, seen: Observed, passes: int) -> Tested:
         return Tested(
-            test.id, test.question, seen.asked, seen.fired, test.statistic, test.threshold, seen.value, seen.p,
+            test.id, test.question, seen.asked, seen.fired, test.statistic, test.threshold, finite(seen.value), seen.p,
             seen.told, passes,
         )  # fmt: skip
 
