@@ -62,6 +62,7 @@ from signstep.auditing.added_sections import SECTIONS  # noqa: E402
 from signstep.auditing.findings import FINDINGS  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
 from signstep.data.sources import DATA  # noqa: E402
+from signstep.defences import DEFENCES  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
 from signstep.engine.norms import FAMILIES, NORMS  # noqa: E402
 from signstep.engine.tasks import TASKS  # noqa: E402
@@ -77,6 +78,7 @@ _TABLES: dict[str, Mapping[str, Any]] = {
     "NORMS": NORMS,
     "FAMILIES": FAMILIES,
     "DATA": DATA,
+    "DEFENCES": DEFENCES,
     "TASKS": TASKS,
     "DOMAINS": DOMAINS,
     "TRAINING_RECIPES": TRAINING_RECIPES,

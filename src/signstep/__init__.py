@@ -7,6 +7,7 @@ x_adv = ss.fgsm(model, x, y, eps="8/255")
 
 from signstep import (
     _start,  # noqa: F401 - first of all
+    defences,
     detectors,
 )
 from signstep.api import attack, fgsm
@@ -21,6 +22,8 @@ from signstep.auditing.run import Curve, Run, audit
 from signstep.auditing.sections import Section
 from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
+from signstep.defences.defend import defend
+from signstep.defences.smoothing import smooth
 from signstep.detectors.policy import Decisions, Policy
 from signstep.diagnosing.diagnosis import Diagnosis
 from signstep.diagnosing.run import diagnose
@@ -93,6 +96,8 @@ __all__ = [
     "caps",
     "certified",
     "compare",
+    "defences",
+    "defend",
     "detectors",
     "diagnose",
     "fgsm",
@@ -106,6 +111,7 @@ __all__ = [
     "open",
     "patch",
     "recipe",
+    "smooth",
     "threat_model",
     "transfer",
     "transforms",

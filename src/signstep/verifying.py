@@ -2,6 +2,7 @@
 
 import math
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from signstep.domains import DOMAINS, IMAGES, Case
 from signstep.domains import domain as find_domain
 from signstep.domains.case import no_summary
 from signstep.engine.arrays import Home
+from signstep.engine.keys import Key
 from signstep.engine.origin import contained
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import Threat, ThreatModel, span_of
@@ -42,6 +44,7 @@ from signstep.engine.verify import Terms
 from signstep.errors import InputError, LoadError
 from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
+from signstep.model.drawn import drawn_anew
 from signstep.model.predictor import Predictor
 from signstep.model.search import Search
 from signstep.model.space import InputSpace, Statistic
@@ -192,7 +195,7 @@ def verifier_of(
     raw = threats.get("") if case.domain == IMAGES.name else None
     return Verifier(
         case,
-        case.model.predictor(space),
+        drawn_anew(case.model, space, Key(secrets.randbits(63))),
         _audited(given, result),
         (lambda x: x) if raw is None else (lambda x: space.to_search(x, raw)),
         searched,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.auditing.bracket import Bounds
+from signstep.auditing.evidence import Evidence
 from signstep.auditing.merge import merge
 from signstep.certify.proving import Prover
 from signstep.errors import InputError
@@ -150,6 +151,38 @@ def test_verify_proves_again_and_finds_what_is_not_so(tmp_path: Path) -> None:
         other = replace(result, per_example=replace(result.per_example, bounds="".join(letters)))
         assert state(report(tmp_path / f"forged{row}", other))[0] == "FAIL"
     assert state(report(tmp_path / "spared", audited()), again=100, name="again")[0] == "ok"
+
+
+@pytest.mark.parametrize("plan", [{"ladder": ["random-sign"]}, {"ladder": None, "attacks": ["random-sign"]}])
+def test_what_exact_search_finds_lowers_the_upper_end_and_stands_as_evidence(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("scipy", reason="exact search needs SciPy: pip install 'signstep[exact]'")
+    kept = Evidence()
+    result, weak = audited("exact", **plan, run=ss.Run(evidence=kept)), audited("crown", **plan)
+    entry = result.attack("exact-search")
+    assert entry.fooled > 3  # also what another attack fools, where each meets all
+    assert result.open == 0
+    assert result.certified_accuracy == result.robust_accuracy < weak.robust_accuracy
+    assert "and exact search)" in result.bracket
+    rows = zip(result.per_example.verdicts["exact-search"], result.per_example.clean, strict=True)
+    named = [row for row, (letter, clean) in enumerate(rows) if letter == "f" and clean == "r"]
+    assert set(named) <= set(kept.rows())
+    found = kept.tensors()
+    ours = torch.tensor([row in named for row in kept.rows()])
+    assert bool((MODEL(found["x_adv"][ours]).argmax(1) != found["y"][ours]).all())
+    assert float((found["x_adv"] - found["x"]).abs().max()) <= EPS * (1 + 1e-6)
+    pieces = [(X[start : start + 9], Y[start : start + 9]) for start in range(0, 60, 9)]
+    small = ss.audit(MODEL, pieces, threat=ss.linf(EPS), curve=False, run=ss.Run(bounds="exact"), **plan)
+    assert small.per_example == result.per_example
+    folder = tmp_path / "report"
+    folder.mkdir()
+    result.save(folder / "result.json")
+    kept.save(folder / "adversarial.safetensors")
+    checks = {check.name: check for check in verify(folder, MODEL, (X, Y), threat=ss.linf(EPS), again=100).checks}
+    bad = [str(check) for name, check in checks.items() if check.state == "FAIL" and name != "files"]
+    assert not bad
+    assert all(checks[name].state == "ok" for name in ("ladder", "passes", "bounds", "again"))
 
 
 class Wrong(Prover):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from signstep.auditing.counterexamples import ExactSearch
 from signstep.certify.certified import layers_of, sized
 from signstep.certify.methods import OPEN, SECONDS, method_of
 from signstep.certify.proving import Prover
@@ -96,6 +97,7 @@ class Bracket:
         budget: the units of eps.
         prover: once there was a batch that it can be asked about.
         reason: why there are no bounds; "" while there are.
+        search: what exact search found of the current batch, as an attack; None where it was not asked for.
     """
 
     asked: Bounds | None
@@ -104,11 +106,16 @@ class Bracket:
     prover: Prover | None = None
     reason: str = ""
     said: list[str] = field(default_factory=list)
+    search: ExactSearch | None = None
 
     @classmethod
     def of(cls, given: str | Bounds | None, declared: Model, budget: Literal["raw", "normalised"]) -> "Bracket":
         """The bounds that were asked for, if any."""
-        return cls(Bounds.of(given), declared, budget)
+        asked = Bounds.of(given)
+        found = cls(asked, declared, budget)
+        if asked is not None and asked.method == "exact":
+            found.search = ExactSearch()
+        return found
 
     @property
     def attack_all(self) -> bool:
@@ -122,6 +129,8 @@ class Bracket:
 
     def letters(self, question: Question) -> str | None:
         """A letter for each row of a batch, see `Examples.bounds`; None where there are no bounds at all."""
+        if self.search is not None:
+            self.search.points = {}
         if self.reason or self.asked is None:
             return None
         reason = _refused(question)
@@ -144,9 +153,7 @@ class Bracket:
             return (f"no bounds were taken: {self.reason}",)
         if self.prover is None:
             return tuple(self.said)
-        fooled = self.prover.fooled
-        found = f"bounds: exact search found a point that the model itself answers otherwise for {fooled} examples"
-        return (*self.said, *self.prover.notes, *((found,) if fooled else ()))
+        return (*self.said, *self.prover.notes)
 
     def _letters(self, question: Question, asked: Bounds) -> str:
         region, threat, problem = question.region, question.threats[""], question.problem
@@ -159,6 +166,9 @@ class Bracket:
         tolerance = verify(region.x, region.x, replace(threat, grid=None).terms()).tolerance
         letters = prover.prove(sized(replace(region, grid=None), threat), problem.aim.y, tolerance)
         self.prover = prover
+        if self.search is not None:
+            ids = problem.ids.tolist()
+            self.search.points = {ids[row]: point for row, point in prover.points.items()}
         return letters
 
 

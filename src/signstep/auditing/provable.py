@@ -220,7 +220,13 @@ FIELDS: dict[str, Row] = {
     ),
     **_rows("unprovable", UNPROVABLE, "how the work was cut, and on which machines it was done", "terms.units"),
     **_rows("unprovable", UNPROVABLE, "the author's look at other input spaces", f"terms.{TERM}"),
-    **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "what inputs pass through: scored again where the verifier's own model declares the same",
+        "terms.transform",
+        "terms.defences",
+    ),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),
 }
 

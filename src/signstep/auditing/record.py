@@ -19,6 +19,9 @@ SCHEMA = 4
 # The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
 NOT_RUN = "-"
 
+# The name of what exact search found, among the attacks.
+EXACT_SEARCH = "exact-search"
+
 # The note on a curve that could not be drawn begins so; the reason follows.
 NO_RAY = "the curve of FGSM over sizes was left out"
 
@@ -226,9 +229,11 @@ class Record:
             return ""
         method = TITLES.get(str(self._bounds.get("method")), "bounds")
         above = (self.held + self.undetermined) / self.examples
+        searched = any(entry.name == EXACT_SEARCH and entry.fooled for entry in self.attacks)
+        by = f"{self.ladder or 'attacks'}{' and exact search' if searched else ''}"
         return (
             f"robust accuracy in [{100 * self.certified_accuracy:.1f} % ({method}), {100 * above:.1f} % "
-            f"({self.ladder or 'attacks'})]; {self.open} of {self.examples} open"
+            f"({by})]; {self.open} of {self.examples} open"
         )
 
     @property

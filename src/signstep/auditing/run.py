@@ -34,10 +34,11 @@ from signstep.engine.norms import L0
 from signstep.engine.oracles import Oracle
 from signstep.engine.origin import contained
 from signstep.engine.shaped import ShapedThreat, need_check
-from signstep.engine.tasks import ignored
+from signstep.engine.tasks import Objective, ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.tree import Tree, rows, take, tree_map
 from signstep.engine.untouched import untouched
+from signstep.engine.ways import Detoured
 from signstep.errors import GradientError, InputError, ThreatError, VictimError
 from signstep.messages import Arg, Blank
 from signstep.model.batch_sizes import OUT_OF_MEMORY
@@ -52,6 +53,8 @@ __all__ = ["Data", "audit"]
 Progress: TypeAlias = Callable[[int], None]
 
 _DEFAULT = ("random-sign", "fgsm", "pgd")
+# An objective may be flat where it begins: it is searched too, beside as many random points as that costs.
+_OF_OBJECTIVES = (*_DEFAULT, "random-direction:queries=670", "explore")
 
 # Sizes of the default security curve, as shares of eps.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
@@ -189,7 +192,7 @@ def audit(
             example counts once; what is left out is counted in ``terms["left_out"]`` and the notes.
         threat: as for `signstep.attack`, in raw input units.
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
-            fgsm and pgd.
+            fgsm and pgd, and where the task is an `ss.Objective` explore and as many random points as it costs.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
         curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve`,
             which traces other attacks too.
@@ -230,9 +233,10 @@ def audit(
         classes=declared.classes,
     )
     began, interrupted = time.perf_counter(), False
+    bracket = Bracket.of(run.bounds, declared, search.budget)
+    plan = plan if bracket.search is None else plan.then(bracket.search)
     tally, traced = _tally(plan, drawn, threat)
     key, look = Key(search.seed), _look(declared, threat, search, run.shard)
-    bracket = Bracket.of(run.bounds, declared, search.budget)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
@@ -395,6 +399,10 @@ class _Plan:
     def rungs(self) -> list[tuple[str, Rung, Attack]]:
         return [(name, rung, attack) for (name, attack), rung in zip(self.chosen, self.specs, strict=True)]
 
+    def then(self, attack: Attack) -> "_Plan":
+        """The same with one more attack at its end."""
+        return replace(self, specs=[*self.specs, Rung(attack)], chosen=[*self.chosen, (attack.name, attack)])
+
     @property
     def remarks(self) -> list[str]:
         """What the reader must know of rungs that were set aside."""
@@ -423,7 +431,8 @@ def _plan(
             remedy="pass one of them (a ladder may be a list of recipes)",
         )
     climbed = None if ladder is None else find_ladder(ladder)
-    specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else _DEFAULT if attacks is None else attacks)]
+    usual = _OF_OBJECTIVES if isinstance(subject.task, Objective) else _DEFAULT
+    specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else usual if attacks is None else attacks)]
     names = rung_names(specs) if climbed else [_name(rung) for rung in specs]
     chosen = [(name, recipe(rung.recipe, oracle=subject.oracle)) for name, rung in zip(names, specs, strict=True)]
     if not chosen or len(set(names)) < len(chosen):
@@ -488,7 +497,14 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
         "engine": subject.engine,
         "transform": None if subject.transform is None else str(subject.transform),
         "eot": subject.eot,
+        **defended(subject),
     }
+
+
+def defended(subject: Subject) -> dict[str, Any]:
+    """What a record says of transformations that stand in front of the model, and which attacker it met."""
+    transform = subject.transform
+    return {"defences": {**transform.terms(), "path": subject.path}} if isinstance(transform, Detoured) else {}
 
 
 def terms_of(threat: Threat) -> dict[str, Any]:
@@ -644,7 +660,7 @@ def _curve(
     if tally.rayless:
         return {}, None
     try:
-        ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
+        ray = FgsmRay(question.problem, question.region, question.x, key, question.single(oracle))
     except GradientError as error:
         tally.leave_ray(str(error))
         return {}, None
@@ -661,7 +677,8 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
         if len(index):
             region = question.region.take(index)
             region = region.resized(torch.full_like(region.radius, level))
-            found = attack(question.problem.take(index), region, take(question.x, index), key.fold(attack.name))
+            part, x = question.problem.take(index), take(question.x, index)
+            found = question.past(attack)(part, region, x, key.fold(attack.name))
             fooled = fooled.index_copy(0, index, found.verdict.fooled)
         rows_.append(fooled)
     return torch.stack(rows_)

@@ -10,6 +10,7 @@ from signstep.auditing.input_spaces import TERM, sound
 from signstep.auditing.parts import fine
 from signstep.auditing.result import Result
 from signstep.certify.methods import METHODS
+from signstep.engine.ways import PATHS
 
 # What every record states; those of domains add two.
 TERMS = (
@@ -39,7 +40,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out", "requests", "bounds", "units", TERM)
+AT_TIMES = ("left_out", "requests", "bounds", "defences", "units", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -71,6 +72,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "left_out": (dict,),
     "requests": (dict,),
     "bounds": (dict,),
+    "defences": (dict,),
     "units": (dict,),
     TERM: (dict,),
     "domain": (str,),
@@ -115,6 +117,7 @@ def _agree(result: Result, book: Book) -> None:
     if "requests" in terms:
         _requests(terms["requests"], book)
     _bounds(terms.get("bounds"), book)
+    _defences(terms, book)
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
     book.need(sound(result), f"{TERM} is none")
     book.need(fine(terms["shard"]), f"shard is {terms['shard']}")
@@ -177,6 +180,23 @@ def _bounds(stated: Any, book: Book) -> None:
     fine = set(stated) == {"method", "attack_all", "seconds"} and stated["method"] in METHODS
     fine = fine and type(stated["attack_all"]) is bool and type(stated["seconds"]) in (int, float)
     book.need(fine and stated["seconds"] > 0, f"bounds are {stated!r}")
+
+
+def _defences(terms: Mapping[str, Any], book: Book) -> None:
+    """Whether what is said of defences is a chain of names that the transform begins with, a box and a path."""
+    stated = terms.get("defences")
+    if stated is None:
+        return
+    fine = set(stated) == {"chain", "box", "versions", "path"} and stated["path"] in PATHS
+    fine = fine and isinstance(stated["chain"], list) and bool(stated["chain"])
+    fine = fine and all(isinstance(name, str) for name in stated["chain"])
+    fine = fine and isinstance(stated["box"], list) and len(stated["box"]) == 2
+    fine = fine and all(type(end) in (int, float) for end in stated["box"]) and stated["box"][0] < stated["box"][1]
+    fine = fine and isinstance(stated["versions"], dict)
+    fine = fine and all(isinstance(version, str) for version in stated["versions"].values())
+    chain = " then ".join(stated["chain"]) if fine else ""
+    said = f"{terms['transform']} then "
+    book.need(fine and said.startswith(f"{chain} then "), f"defences are {stated!r}, the transform is {said[:-6]}")
 
 
 def _numbers(where: str, part: Any, book: Book) -> bool:

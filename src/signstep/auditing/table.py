@@ -21,6 +21,8 @@ def table(result: Record) -> str:
     lines += [f"model   {result.model}", f"data    {result.data}"]
     lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
     named = "levels" if is_objective(result) else "labels"
+    if "defences" in result.terms:
+        lines += [f"behind  {behind(result)}"]
     lines += [f"goal    {result.terms['goal']}; {named}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
     low, high = result.interval(result.clean_right)
     word = clean_word(result).lower()
@@ -103,6 +105,13 @@ def bounded(result: Record) -> str:
     )
 
 
+def behind(result: Record) -> str:
+    """The transformations that stood in front of the model, and whether the attacker knew of them."""
+    stated = result.terms["defences"]
+    knew = "attacks knew of it" if stated["path"] == "aware" else "ATTACKS DID NOT KNOW OF IT: who does may find more"
+    return f"{' then '.join(map(one_line, stated['chain']))}; {knew}"
+
+
 def is_objective(result: Record) -> bool:
     """Whether examples have no right answer, but a value that must stay below its level."""
     return str(result.terms.get("task", "")).startswith("objective")
@@ -181,7 +190,12 @@ _COMPARABLE = {
         f"on two reference models it found at least what {_AUTOATTACK} finds, so its figure can be set beside "
         "published ones"
     ),
+    "standard@2": (
+        f"on two reference models it found at least what {_AUTOATTACK} finds, so its figure can be set beside "
+        "published ones"
+    ),
     "thorough@1": f"it ends with all attacks of {_AUTOATTACK}, so its figure can be set beside published ones",
+    "thorough@2": f"it ends with all attacks of {_AUTOATTACK}, so its figure can be set beside published ones",
 }
 
 

@@ -100,6 +100,7 @@ def audit(
     schema: SchemaFile = None,
     ignore_column: o.IgnoreColumn = None,
     budget: o.Budget = "raw",
+    gradient_path: o.GradientPath = "aware",
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -188,7 +189,7 @@ def audit(
         search=search,
         out=(out, _MARKS),
     )
-    asked = search_of(search, rule=rule, reading=model, budget=budget)
+    asked = search_of(search, rule=rule, reading=model, budget=budget, path=gradient_path)
     case = find_domain(domain).case(replace(request, search=asked))
     if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
         context.params["attack"] = list(case.attacks)  # those that the model can be attacked with

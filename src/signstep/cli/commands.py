@@ -56,8 +56,8 @@ ANYWHERE = (
 
 # Commands as help lists them.
 _FIRST = (
-    *("audit", "attack", "diagnose", "verify", "compare", "train", "transfer", "merge", "schema", "sign", "list"),
-    "explain",
+    *("audit", "attack", "diagnose", "defences", "smooth", "verify", "compare", "train", "transfer", "merge", "schema"),
+    *("sign", "list", "explain"),
 )
 
 # Stands for a hyphen while lines are broken.

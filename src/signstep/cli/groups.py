@@ -17,6 +17,7 @@ from signstep.auditing.run import Run
 from signstep.cli import options as o
 from signstep.domains.case import Request
 from signstep.domains.image.declared import declared_beside
+from signstep.engine.ways import GradientPath
 from signstep.errors import InputError
 from signstep.messages import Arg
 from signstep.model.declaration import Model
@@ -61,6 +62,8 @@ class ReadingOptions:
 @dataclass(frozen=True)
 class ModelOptions(ReadingOptions, NetworkOptions):
     """What makes the `Model`."""
+
+    defend: o.Defend = None
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,9 @@ def _is_group(annotation: object) -> bool:
     return isinstance(annotation, type) and is_dataclass(annotation) and annotation in GROUPS
 
 
-def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw") -> Search:
+def search_of(
+    given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw", path: str = "aware"
+) -> Search:
     """The search that the options ask for; surrogates are opened, and read as the options say.
 
     Raises:
@@ -229,6 +234,7 @@ def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOption
         eot=given.eot,
         budget=cast("o.Side", budget),
         seed=given.seed,
+        gradient_path=cast("GradientPath", path),
     )
 
 
@@ -279,6 +285,7 @@ def request_from(given: Mapping[str, Any], *, search: Search | None = None, sche
         **plain,
         **files,
         model_args=tuple(given.get("model_arg") or ()),
+        defend=tuple(given.get("defend") or ()),
         mean=o.numbers(given.get("mean"), "mean"),
         std=o.numbers(given.get("std"), "std"),
         output=o.output_of(given.get("output")),

@@ -101,6 +101,16 @@ EngineName = Annotated[
 Eot = Annotated[
     int, typer.Option(min=1, help="Average each gradient over this many passes, for models that draw random numbers.")
 ]
+Defend = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Put a transformation of inputs in front of the model, such as jpeg:quality=75; repeat for a chain."
+    ),
+]
+GradientPath = Annotated[
+    str,
+    typer.Option(help="With --defend: aware tries every way past it; straight is an attacker who does not know of it."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Workers = Annotated[
     str | None,

@@ -43,6 +43,7 @@ class Request:
         mode: "eval" or "keep".
         task: "auto", or what the model's outputs mean, where the domain leaves that open.
         tolerance: of a regression: the largest error that still counts as right.
+        defend: transformations that inputs pass through first, as `ss.defend` takes them.
         data: a file or folder.
         split: "test" or "train", where the data has both.
         resize: images: (height, width) to bring them to.
@@ -76,6 +77,7 @@ class Request:
     mode: Mode = "eval"
     task: str = "auto"
     tolerance: float | None = None
+    defend: tuple[str, ...] = ()
     data: str | None = None
     split: str | None = None
     resize: tuple[int, int] | None = None

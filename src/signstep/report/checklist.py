@@ -155,6 +155,12 @@ def _gradient_path(result: Result) -> str:
     ]
     if terms.get("transform"):
         parts.append(f"inputs passed through a declared transform on their way to the model, {terms['transform']}")
+    if terms.get("defences"):
+        parts.append(
+            "attacks went every way past it: by stand-ins, the identity, draws, and points of the undefended model"
+            if terms["defences"].get("path") == "aware"
+            else "attacks did not know of it: points were crafted on the undefended model"
+        )
     if terms.get("eot", 1) > 1:
         parts.append(f"each gradient was the mean over {terms['eot']} draws (expectation over transformation)")
     behind = {

@@ -21,6 +21,7 @@ from signstep.model.opening.hashing import state_hash
 from signstep.version import VERSION
 
 _DEEPEST = 12
+_NOT_OF_A_MODEL = ("network", "name", "hashes", "notes", "shape")
 
 
 def identity(job: Job, device: str) -> dict[str, str]:
@@ -46,12 +47,7 @@ def identity(job: Job, device: str) -> dict[str, str]:
         "on a ladder": job.ladder is not None,
         "curve": [curve.levels, list(curve.attacks)],
         "limit": job.limit,
-        "target": search.target,
-        "loss": search.loss,
-        "engine": search.engine,
-        "draws": search.eot,
-        "budget": search.budget,
-        "seed": search.seed,
+        **{part.name: getattr(search, part.name) for part in fields(search) if part.name != "surrogate"},
         "bounds": run.bounds,
         "unit": run.unit,
         "points kept": None if run.evidence is None else run.evidence.limit,
@@ -81,8 +77,8 @@ def _of_model(whose: str, model: Any) -> dict[str, Any]:
     if isinstance(network, nn.Module):
         found[f"{whose}weights"] = state_hash(network)
     if isinstance(model, Model):
-        names = ("mean", "std", "inputs", "output", "outputs", "task", "mode", "transform", "classes")
-        found |= {f"{whose}{name}": getattr(model, name) for name in names}
+        told = (part.name for part in fields(model) if part.name not in _NOT_OF_A_MODEL)
+        found |= {f"{whose}{name}": getattr(model, name) for name in told}
     return found
 
 

@@ -1,5 +1,6 @@
 """A network as a list of steps that bounds go through forwards, as intervals, and backwards, as coefficients."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,11 +72,39 @@ class Step:
         return torch.func.vmap(back)
 
     @cached_property
-    def scales(self) -> tuple[Tensor, ...]:
-        """Of a diagonal step: what it multiplies each input by, number by number."""
+    def adds(self) -> bool:
+        """Whether its offset is not 0 everywhere."""
+        return bool(self.offset.any())
+
+    @cached_property
+    def scales(self) -> tuple[Tensor | None, ...]:
+        """Of a diagonal step: what it multiplies each input by, number by number; None where that is 1."""
         assert self.like is not None
         one = self.like.new_ones((1, 1, *self.shape))
-        return tuple(part[0, 0] for part in self.pull(one))
+        found = tuple(part[0, 0] for part in self.pull(one))
+        return tuple(None if bool((part == 1).all()) else part for part in found)
+
+    @cached_property
+    def narrow(self) -> nn.Module | None:
+        """The layer in float32."""
+        return None if self.layer is None else copy.deepcopy(self.layer).float()
+
+    def of_kind(self, dtype: torch.dtype) -> nn.Module:
+        """The layer with weights of this type."""
+        found = self.narrow if dtype == torch.float32 else self.layer
+        assert found is not None
+        return found
+
+    @property
+    def summed(self) -> int:
+        """How many products the way back adds up for one coefficient in the type of the coefficients."""
+        if isinstance(self.layer, nn.Conv2d) and self.direct:
+            return self.layer.weight[:, 0].numel()
+        return self.layer.out_features if isinstance(self.layer, nn.Linear) else 1
+
+    def size(self, *parts: Tensor) -> Tensor:
+        """Of an affine step: sum |w| p over its inputs, for p >= 0, each (...) in its shape."""
+        return self.through(*(Interval(torch.zeros_like(part[None]), part[None]) for part in parts)).radius[0]
 
     def _zeros(self) -> list[Tensor]:
         assert self.like is not None
