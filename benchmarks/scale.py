@@ -58,7 +58,7 @@ def one_growth(examples: int, unit: int) -> None:
     net = tiny()
     x, _ = rows(examples, 16)
     with torch.no_grad():
-        y = torch.cat([net(part).argmax(1) for part in torch.split(x, 65536)])  # type: ignore[no-untyped-call]
+        y = torch.cat([net(part).argmax(1) for part in torch.split(x, 65536)])
     threat = ss.linf(0.05)
     before = resource.getrusage(resource.RUSAGE_SELF)
     with tempfile.TemporaryDirectory() as out:
@@ -176,7 +176,7 @@ class _Watched:
     def carry_out(self, job: Any) -> Result:
         from signstep.scale.coordinator import carry_out
 
-        return carry_out(job, self)  # type: ignore[arg-type]
+        return carry_out(job, self)
 
     def begun(self, make: Any, bench: Any) -> Any:
         from contextlib import contextmanager

@@ -120,4 +120,6 @@ def _array(value: Tensor) -> str:
 
 
 def _name(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    # In a process that was spawned, the script that began it all goes by another name.
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}.{kind.__qualname__}"
