@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 VISION := .venv-vision
 VISION_READY := $(VISION)/.ready
 
-.PHONY: audit test lint types unit kernels docs test-vision bench clean
+.PHONY: audit test lint types unit laws kernels docs test-vision bench clean
 
 audit: $(READY)
 	$(BIN)/signstep audit
@@ -31,6 +31,10 @@ types: $(READY)
 
 unit: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Laws over tables in all their combinations; `unit` runs those in which every two values meet.
+laws: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m pairwise --whole
 
 # The laws that hang on how a processor computes, under the kernels of lesser processors.
 kernels: $(READY)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from signstep.attacks.recipes import RECIPES
 from signstep.auditing.findings import CATALOGUE
 from signstep.auditing.provable import FIELDS
 from signstep.cli import app
+from signstep.defences import DEFENCES
 from signstep.model.opening import OPENERS
 from signstep.registry import typed_only
 from signstep.train import TRAINING_RECIPES
@@ -30,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = ROOT / "src" / "signstep_entry" / "pages"
 _WIDTH = 80
+GUARD = ("guard", *(f"guard {name}" for name in ("calibrate", "serve", "log", "review", "challenge", "report", "key")))
 
 
 def help_text(*command: str) -> str:
@@ -57,6 +60,16 @@ def recipes_table() -> str:
     for row in RECIPES.own.values():
         options = ", ".join(f"`{name}={_shown(default)}`" for name, default in defaults_of(row).items()) or "none"
         lines.append(f"| `{row.name}` | {row.title} | {options} | {row.cost} | {row.source} |")
+    return "\n".join(lines)
+
+
+def defences_table() -> str:
+    """One line for each transformation of inputs, from the table that ``ss.defend`` reads."""
+    lines = ["| spelled | what it does | past it | proposed | what became of it |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{row.build()}` | {row.title} | {row.gradient} | {row.source} | {row.broken} |"
+        for row in DEFENCES.own.values()
+    ]
     return "\n".join(lines)
 
 
@@ -103,6 +116,7 @@ def provable_table() -> str:
 
 
 PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "concepts/defences.md": {"defences": defences_table},
     "cli.md": {
         "signstep": help_text,
         "audit": lambda: help_text("audit"),
@@ -113,8 +127,11 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "train": lambda: help_text("train"),
         "compare": lambda: help_text("compare"),
         "diagnose": lambda: help_text("diagnose"),
+        "defences": lambda: help_text("defences"),
+        "smooth": lambda: help_text("smooth"),
         "verify": lambda: help_text("verify"),
         "sign": lambda: help_text("sign"),
+        **{name: partial(help_text, name) for name in GUARD},
         "list": lambda: f"{help_text('list')}\n\n{list_text()}",
         "explain": lambda: f"{help_text('explain')}\n\n{explain_text('SS101')}",
     },

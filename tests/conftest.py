@@ -56,11 +56,13 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from pairwise import covering  # noqa: E402
 from signstep.attacks.recipes import RECIPES  # noqa: E402
 from signstep.auditing.added_sections import SECTIONS  # noqa: E402
 from signstep.auditing.findings import FINDINGS  # noqa: E402
 from signstep.auditing.ladder import LADDERS  # noqa: E402
 from signstep.data.sources import DATA  # noqa: E402
+from signstep.defences import DEFENCES  # noqa: E402
 from signstep.domains import DOMAINS  # noqa: E402
 from signstep.engine.norms import FAMILIES, NORMS  # noqa: E402
 from signstep.engine.tasks import TASKS  # noqa: E402
@@ -76,6 +78,7 @@ _TABLES: dict[str, Mapping[str, Any]] = {
     "NORMS": NORMS,
     "FAMILIES": FAMILIES,
     "DATA": DATA,
+    "DEFENCES": DEFENCES,
     "TASKS": TASKS,
     "DOMAINS": DOMAINS,
     "TRAINING_RECIPES": TRAINING_RECIPES,
@@ -86,15 +89,33 @@ _TABLES: dict[str, Mapping[str, Any]] = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backwards", action="store_true", help="run the tests from the last to the first")
+    parser.addoption("--whole", action="store_true", help="of tests marked pairwise run every combination")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--whole"):
+        _thin(config, items)
     if config.getoption("--backwards"):
         items.reverse()
     # Processes that share the tests have to call them alike: an address in a name is another one in each.
     unlike = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if unlike:
         raise pytest.UsageError(f"give these tests ids of their own: {unlike[:3]}")
+
+
+def _thin(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave of each test marked pairwise the combinations in which every two values meet."""
+    families: dict[str, list[pytest.Function]] = {}
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("pairwise") and hasattr(item, "callspec"):
+            families.setdefault(item.nodeid.split("[")[0], []).append(item)
+    left_out = set()
+    for family in families.values():
+        kept = covering([item.callspec.params for item in family])
+        left_out |= {item.nodeid for item in family} - {family[place].nodeid for place in kept}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
+        items[:] = [item for item in items if item.nodeid not in left_out]
 
 
 def pytest_collectstart() -> None:

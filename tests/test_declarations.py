@@ -237,6 +237,7 @@ SEARCHES: dict[str, ss.Search] = {
     "eot": ss.Search(eot=2),
     "budget": ss.Search(budget="normalised"),
     "seed": ss.Search(seed=5),
+    "gradient_path": ss.Search(gradient_path="straight"),
 }
 
 SEARCHING: dict[str, Callable[..., list[Tensor]]] = {
@@ -250,16 +251,18 @@ SEARCHING: dict[str, Callable[..., list[Tensor]]] = {
     "patch": lambda m, x, y, s: [ss.patch(m, (x, y), size=2, steps=3, search=s).values],
 }
 
+_NO_VERDICT = ("budget", "gradient_path")
 # What a verb has no use for, and says so.
 UNSEARCHED = {
     *((verb, "target") for verb in ("diagnose", "maximise", "universal", "patch")),
     ("maximise", "loss"),
     ("transfer", "surrogate"),
-    *((verb, "budget") for verb in ("fgsm", "diagnose", "maximise", "transfer", "universal", "patch")),
+    *((verb, name) for verb in ("fgsm", "maximise", "transfer", "universal", "patch") for name in _NO_VERDICT),
+    ("diagnose", "budget"),
 }
 # A twin gives the same points up to rounding, nothing is drawn here that several draws could average or another seed
-# change, and counts may agree by chance.
-ALIKE = {"engine", "eot"} | {"seed"}
+# change, no defence stands here, and counts may agree by chance.
+ALIKE = {"engine", "eot"} | {"seed", "gradient_path"}
 
 
 def _points(x: Any) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 import signstep as ss
 from signstep.attacks.search.samples import filling
+from signstep.auditing.rescore import recount
 from signstep.engine.around import region_around
 from signstep.engine.keys import Key
 from signstep.engine.region import Region
@@ -138,3 +139,19 @@ def test_points_of_the_sample_lie_in_the_set(threat: ss.ThreatModel) -> None:
 def test_starts_need_samples_to_be_chosen_from() -> None:
     with pytest.raises(InputError, match=r"starts=5, samples=3; pass no more starts than samples"):
         ss.recipe("explore:samples=3")
+
+
+@pytest.mark.parametrize("ladder", [None, "objective@1"])
+def test_an_audit_searches_a_saturated_objective_beside_its_control(ladder: str | None) -> None:
+    """The loss has no gradient at any start; nothing that as many random points find is missed."""
+    x = _x(6, 4)
+    model = ss.Model(plateau, task=ss.Objective(0.9))
+    result = ss.audit(model, [(x, None)], threat=ss.linf(None), ladder=ladder, curve=False)
+    assert (result.fooled, result.held, result.undetermined) == (6, 0, 0)
+    by_name = {entry.name: entry for entry in result.attacks}
+    control, search = by_name["random-direction:queries=670"], by_name["explore"]
+    assert control.entered == 6
+    assert control.fooled < 6
+    assert search.fooled == (6 - control.fooled if ladder else 6)
+    assert search.forwards + search.backwards <= 670
+    assert recount(result).holds

@@ -407,3 +407,20 @@ def test_a_curve_of_none_is_no_curve() -> None:
         net = torch.nn.Linear(3, 2)
     records = [ss.audit(net, (x, y), threat=ss.linf(0.1), attacks=["fgsm"], curve=curve) for curve in (None, False)]
     assert [record.curves for record in records] == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, None), ({"GOMP_SPINCOUNT": "7"}, "7")],
+    ids=["nothing said", "a policy", "a count"],
+)
+def test_idle_threads_sleep_soon_unless_told_otherwise(
+    own: dict[str, str], given: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, own.get(name, ""))
+        if name not in own:
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("signstep.cli.main", lambda _: 0)
+    assert signstep_entry.main(["audit"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == given

@@ -5,7 +5,11 @@ outcome = ss.attack(model, x, y, recipe="pgd", threat=ss.linf("8/255"))
 x_adv = ss.fgsm(model, x, y, eps="8/255")
 """
 
-from signstep import _start  # noqa: F401 - first of all
+from signstep import (
+    _start,  # noqa: F401 - first of all
+    defences,
+    detectors,
+)
 from signstep.api import attack, fgsm
 from signstep.attacks.bpda import bpda
 from signstep.attacks.recipes import RECIPES, recipe
@@ -18,6 +22,9 @@ from signstep.auditing.run import Curve, Run, audit
 from signstep.auditing.sections import Section
 from signstep.auditing.transfer import transfer
 from signstep.certify.certified import certified
+from signstep.defences.defend import defend
+from signstep.defences.smoothing import smooth
+from signstep.detectors.policy import Decisions, Policy
 from signstep.diagnosing.diagnosis import Diagnosis
 from signstep.diagnosing.run import diagnose
 from signstep.engine.attack import Attack, GradientAttack
@@ -26,6 +33,7 @@ from signstep.engine.outcome import Outcome
 from signstep.engine.tasks import Binary, Custom, Multiclass, Multilabel, Objective, Regression, Segmentation
 from signstep.engine.threat import ThreatModel, l0, l1, l2, linf, threat_model
 from signstep.errors import SignstepError, SignstepWarning
+from signstep.guard.guard import Guard
 from signstep.io.caps import caps
 from signstep.maximum import Maximum, maximise
 from signstep.model.declaration import Model
@@ -35,6 +43,7 @@ from signstep.physical import transforms
 from signstep.physical.patch import Patch, patch
 from signstep.physical.placement import Placement
 from signstep.physical.universal import Universal, universal
+from signstep.scale import Pool, Ray, Slurm
 from signstep.train.loop import fit
 from signstep.train.loss import adversarial_loss
 from signstep.verifying import Verification, verify
@@ -52,9 +61,11 @@ __all__ = [
     "Bounds",
     "Curve",
     "Custom",
+    "Decisions",
     "Diagnosis",
     "GradientAttack",
     "Grouped",
+    "Guard",
     "Linf",
     "Maximum",
     "Model",
@@ -64,6 +75,9 @@ __all__ = [
     "Outcome",
     "Patch",
     "Placement",
+    "Policy",
+    "Pool",
+    "Ray",
     "Regression",
     "Result",
     "Run",
@@ -72,6 +86,7 @@ __all__ = [
     "Segmentation",
     "SignstepError",
     "SignstepWarning",
+    "Slurm",
     "ThreatModel",
     "TransferMatrix",
     "Universal",
@@ -83,6 +98,9 @@ __all__ = [
     "caps",
     "certified",
     "compare",
+    "defences",
+    "defend",
+    "detectors",
     "diagnose",
     "fgsm",
     "fit",
@@ -95,6 +113,7 @@ __all__ = [
     "open",
     "patch",
     "recipe",
+    "smooth",
     "threat_model",
     "transfer",
     "transforms",

@@ -134,7 +134,12 @@ def fgsm(
         tensor([[0.2500, 0.4500, 0.7000, 0.8500]])
     """
     chosen_search = search_of(search, target=target)
-    refuse(chosen_search, "fgsm", budget="its eps is in raw units; use attack(), whose outcome names the units")
+    refuse(
+        chosen_search,
+        "fgsm",
+        budget="its eps is in raw units; use attack(), whose outcome names the units",
+        gradient_path="it takes one step and gives no verdict; use attack()",
+    )
     subject = Subject.of(Model.of(model, mean=mean, std=std), chosen_search)
     chosen = fgsm_recipe(oracle=subject.oracle)
     key = Key(chosen_search.seed)

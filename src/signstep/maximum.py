@@ -184,7 +184,14 @@ def _check(declared: Model, search: Search) -> None:
             Arg("classes"), "are declared, and an objective has none", remedy="leave them out, or call attack()"
         )
     reason = "it climbs the objective itself"
-    refuse(search, "maximise", target=reason, loss=reason, budget="objectives are measured in raw units")
+    refuse(
+        search,
+        "maximise",
+        target=reason,
+        loss=reason,
+        budget="objectives are measured in raw units",
+        gradient_path="it climbs through what the objective declares",
+    )
 
 
 def _levels(level: float | Sequence[float] | arrays.Array, x: Tree | arrays.Array, objective: object) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
 from signstep.auditing.diagnosis_check import agreement
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.knob_check import knob as knob_check
+from signstep.auditing.parts import part_of
 from signstep.auditing.provable import unprovable
 from signstep.auditing.reading import LARGEST, not_a_result, parse
 from signstep.auditing.reattack import attacked_again
@@ -33,6 +35,7 @@ from signstep.domains import DOMAINS, IMAGES, Case
 from signstep.domains import domain as find_domain
 from signstep.domains.case import no_summary
 from signstep.engine.arrays import Home
+from signstep.engine.keys import Key
 from signstep.engine.origin import contained
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import Threat, ThreatModel, span_of
@@ -42,6 +45,7 @@ from signstep.engine.verify import Terms
 from signstep.errors import InputError, LoadError
 from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
+from signstep.model.drawn import drawn_anew
 from signstep.model.predictor import Predictor
 from signstep.model.search import Search
 from signstep.model.space import InputSpace, Statistic
@@ -192,7 +196,7 @@ def verifier_of(
     raw = threats.get("") if case.domain == IMAGES.name else None
     return Verifier(
         case,
-        case.model.predictor(space),
+        drawn_anew(case.model, space, Key(secrets.randbits(63))),
         _audited(given, result),
         (lambda x: x) if raw is None else (lambda x: space.to_search(x, raw)),
         searched,
@@ -455,5 +459,4 @@ def _short(value: object) -> str:
 
 def _audited(data: Any, result: Result) -> Iterator[tuple[Tree, Tensor | None]]:
     """The data, or the shard of it that the record is of."""
-    shard = result.terms.get("shard")
-    return batches(data, None, None if shard is None else (shard[0], shard[1]))
+    return batches(data, None, part_of(result.terms.get("shard")))

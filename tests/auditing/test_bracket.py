@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import signstep as ss
 from signstep.auditing.bracket import Bounds
+from signstep.auditing.evidence import Evidence
 from signstep.auditing.merge import merge
 from signstep.certify.proving import Prover
 from signstep.errors import InputError
@@ -69,7 +70,7 @@ def test_what_is_proved_is_not_attacked_and_the_figures_stay(plan: dict[str, Any
     assert without.certified_accuracy is None
     assert without.bracket == ""
     assert "bounds" not in without.terms
-    assert with_.terms["bounds"] == {"method": "crown", "attack_all": False, "seconds": 60.0}
+    assert with_.terms["bounds"] == {"method": "crown", "attack_all": False, "seconds": 60.0, "curve": True}
 
 
 def test_both_ends_stand_in_one_line_of_the_table_and_on_the_page(tmp_path: Path) -> None:
@@ -150,6 +151,72 @@ def test_verify_proves_again_and_finds_what_is_not_so(tmp_path: Path) -> None:
         other = replace(result, per_example=replace(result.per_example, bounds="".join(letters)))
         assert state(report(tmp_path / f"forged{row}", other))[0] == "FAIL"
     assert state(report(tmp_path / "spared", audited()), again=100, name="again")[0] == "ok"
+
+
+@pytest.mark.parametrize("plan", [{"ladder": ["random-sign"]}, {"ladder": None, "attacks": ["random-sign"]}])
+def test_what_exact_search_finds_lowers_the_upper_end_and_stands_as_evidence(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("scipy", reason="exact search needs SciPy: pip install 'signstep[exact]'")
+    kept = Evidence()
+    result, weak = audited("exact", **plan, run=ss.Run(evidence=kept)), audited("crown", **plan)
+    entry = result.attack("exact-search")
+    assert entry.fooled > 3  # also what another attack fools, where each meets all
+    assert result.open == 0
+    assert result.certified_accuracy == result.robust_accuracy < weak.robust_accuracy
+    assert "and exact search)" in result.bracket
+    rows = zip(result.per_example.verdicts["exact-search"], result.per_example.clean, strict=True)
+    named = [row for row, (letter, clean) in enumerate(rows) if letter == "f" and clean == "r"]
+    assert set(named) <= set(kept.rows())
+    found = kept.tensors()
+    ours = torch.tensor([row in named for row in kept.rows()])
+    assert bool((MODEL(found["x_adv"][ours]).argmax(1) != found["y"][ours]).all())
+    assert float((found["x_adv"] - found["x"]).abs().max()) <= EPS * (1 + 1e-6)
+    pieces = [(X[start : start + 9], Y[start : start + 9]) for start in range(0, 60, 9)]
+    small = ss.audit(MODEL, pieces, threat=ss.linf(EPS), curve=False, run=ss.Run(bounds="exact"), **plan)
+    assert small.per_example == result.per_example
+    folder = tmp_path / "report"
+    folder.mkdir()
+    result.save(folder / "result.json")
+    kept.save(folder / "adversarial.safetensors")
+    checks = {check.name: check for check in verify(folder, MODEL, (X, Y), threat=ss.linf(EPS), again=100).checks}
+    bad = [str(check) for name, check in checks.items() if check.state == "FAIL" and name != "files"]
+    assert not bad
+    assert all(checks[name].state == "ok" for name in ("ladder", "passes", "bounds", "again"))
+
+
+def test_the_curve_has_a_lower_end_too(tmp_path: Path) -> None:
+    from signstep.report.curve import series
+
+    result = audited(curve=True)
+    counts = [count for _, count in result.proved_curve]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > (result.certified or 0) > counts[-1]
+    assert dict(result.proved_curve)[EPS] == result.certified
+    # What an audit of each size would prove, or a little more: what holds in a ball holds in a smaller one.
+    for eps, count in result.proved_curve[::3]:
+        alone = audited(threat=ss.linf(eps))
+        assert count >= (alone.certified or 0) - 1
+        assert count <= result.clean_right - max(point.fooled for point in result.curve if point.eps == eps)
+        assert count <= alone.held
+    line = series(result)[-1]
+    assert (line.name, line.role) == ("proved (CROWN)", "proved")
+    assert all(low <= high for _, _, low, high in line.points)
+    assert audited("crown:curve=false", curve=True).per_example.proved_eps == ()
+    assert ss.Result.load(result.save(tmp_path / "result.json")) == result
+    merged = merge([audited(curve=True, run=ss.Run(shard=(part, 2))) for part in range(2)])
+    assert merged.per_example.proved_eps == result.per_example.proved_eps
+    assert state(report(tmp_path / "honest", result))[0] == "ok"
+    for change in (lambda size: None if size else EPS, lambda size: size and size * 2):
+        sizes = list(result.per_example.proved_eps)
+        row = next(row for row, letter in enumerate(result.per_example.bounds) if letter != "-" and sizes[row] == EPS)
+        sizes[row] = change(sizes[row])
+        forged = replace(result, per_example=replace(result.per_example, proved_eps=tuple(sizes)))
+        checks = verify(report(tmp_path / f"forged{sizes[row]}", forged), MODEL, (X, Y), threat=ss.linf(EPS)).checks
+        assert {check.name for check in checks if check.state == "FAIL"} & {"bounds", "counts"}
+    early = [None if size is None else size / 2 for size in result.per_example.proved_eps]
+    broken = replace(result, per_example=replace(result.per_example, smallest_eps=tuple(early)))
+    assert broken.contradictions
 
 
 class Wrong(Prover):

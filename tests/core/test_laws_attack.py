@@ -120,6 +120,7 @@ def test_one_step_moves_every_row(name: str, norm: str, setting: str) -> None:
     assert bool(_moved(outcome.x, x).all())
 
 
+@pytest.mark.pairwise
 @over_pairs
 @pytest.mark.parametrize(
     ("setting", "dtype"), [*((setting, torch.float32) for setting in SETTINGS), ("box", torch.float64)], ids=str
@@ -172,6 +173,7 @@ def test_no_box_is_left_where_there_is_none(norm: str) -> None:
     assert float(free.max()) > 1
 
 
+@pytest.mark.pairwise
 @pytest.mark.kernels
 @over_pairs
 @pytest.mark.parametrize("setting", ["box", "row mask"])
@@ -232,6 +234,7 @@ def test_a_vector_of_eps_is_its_numbers(name: str, norm: str) -> None:
         assert torch.equal(mixed[part], alone)
 
 
+@pytest.mark.pairwise
 @over_pairs
 @pytest.mark.parametrize("setting", ["box", "feature box"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -295,6 +298,7 @@ def test_the_scale_of_the_loss_changes_nothing(name: str, norm: str) -> None:
         assert torch.equal(one.fooled, other.fooled), power
 
 
+@pytest.mark.pairwise
 @over_fixed_pairs
 @pytest.mark.parametrize(("loss", "classes"), [("ce", 2), ("margin", 4), ("dlr", 4)])
 def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str, classes: int) -> None:
@@ -311,6 +315,7 @@ def test_the_scale_of_the_logits_changes_nothing(name: str, norm: str, loss: str
         assert torch.equal(one.fooled, other.fooled), power
 
 
+@pytest.mark.pairwise
 @over_pairs
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_answers_on_the_grid(name: str, norm: str, dtype: torch.dtype) -> None:
@@ -471,6 +476,7 @@ ENOUGH = {
 }
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(
     ("name", "norm"),
     # One step from a random start reaches the best corner in L-infinity only; a control finds nothing on purpose.

@@ -83,6 +83,7 @@ def _threat(norm: str, eps: float | Tensor | None = None, **options: Tensor | in
     return ss.threat_model(norm, eps, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.pairwise
 @over_pairs
 @pytest.mark.parametrize("classes", [1, 2, 4])
 @pytest.mark.parametrize("setting", ["no box", "box", "mask"])
@@ -135,6 +136,7 @@ def test_every_smallest_is_real(name: str, norm: str) -> None:
     assert not bool(short.fooled.all())
 
 
+@pytest.mark.pairwise
 @over_pairs
 @pytest.mark.parametrize("setting", ["box", "mask", "grid", "one-sided"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

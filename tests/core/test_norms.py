@@ -254,6 +254,7 @@ def test_steepest_attains_the_dual_norm(rule: Norm, dtype: torch.dtype) -> None:
     assert bool((d[g == 0] == 0).all())
 
 
+@pytest.mark.pairwise
 @over_norms
 @over_dtypes
 @pytest.mark.parametrize("seed", range(3))
@@ -435,6 +436,7 @@ def _has_axes(rule: Norm, shape: tuple[int, ...]) -> bool:
     return not isinstance(rule, Grouped) or all(-len(shape) <= axis < len(shape) for axis in rule.axes)
 
 
+@pytest.mark.pairwise
 @pytest.mark.kernels
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ class Squeezed(nn.Module):
         return out
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize("name", [row.name for row in RECIPES.values() if fits(row, "linf")])
 @pytest.mark.parametrize("squeezed", [False, True])
 @pytest.mark.parametrize("loss", ["ce", "margin"])
@@ -459,6 +460,7 @@ class TwoInputs(nn.Module):
         return out
 
 
+@pytest.mark.pairwise
 # Attacks that look for the smallest change, or that treat images, take one tensor and say so.
 @pytest.mark.parametrize("name", [row.name for row in RECIPES.values() if not row.smallest and not row.images])
 @pytest.mark.parametrize("attacked", [("image",), ("vector",), ("vector", "image")])
@@ -564,6 +566,17 @@ def test_dlr_towards_a_target_without_labels_says_that_it_gives_way() -> None:
 def test_inputs_of_another_shape_than_the_models(net: nn.Module) -> None:
     with pytest.raises(ModelError, match=r"does not take examples of shape \(2, 3, 3\)"):
         ss.attack(net.double(), X, torch.zeros(12, dtype=torch.int64), threat=THREAT)
+
+
+@pytest.mark.parametrize("recipe", ["fmn", "ddn", "deepfool", "cw", "fab"])
+def test_the_smallest_change_of_a_regression_on_its_own_answers_is_found(recipe: str) -> None:
+    """The error of a sum of six numbers is 0.3 after a change of length 0.3 / sqrt(6), whichever way it starts."""
+    x = 0.25 + torch.arange(36).reshape(6, 6) / 64  # exact in any order of adding: the error is zero, not nearly
+    model = ss.Model(lambda u: u.sum(1), task=ss.Regression(0.3))
+    outcome = ss.attack(model, x, None, threat=ss.l2(0.5, box=None), recipe=recipe)
+    assert bool(outcome.fooled.all())
+    assert outcome.smallest is not None
+    torch.testing.assert_close(outcome.smallest, torch.full((6,), 0.3 / 6**0.5).double(), atol=3e-3, rtol=0)
 
 
 def test_a_regression_on_its_own_answers_is_not_stuck_at_zero_error() -> None:

@@ -152,6 +152,7 @@ def test_plain_float32_addition_passes_and_plain_bfloat16_does_not() -> None:
     assert float(naive.excess.max()) > 0.02 * 0.03
 
 
+@pytest.mark.pairwise
 @pytest.mark.parametrize(
     ("name", "norm"), [(row.name, norm) for row in RECIPES.values() for norm in SIZES if fits(row, norm)]
 )

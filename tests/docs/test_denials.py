@@ -110,7 +110,6 @@ class Absent(NamedTuple):
 ABSENT = (
     Absent(r"boundary attack of 2017", r"^boundary", "Brendel, Rauber & Bethge 2018; HopSkipJump is its successor"),
     Absent(r"detectors?\b", r"detect", "models that tell attacked inputs from clean ones"),
-    Absent(r"input defences", r"defen[cs]e|purif|jpeg|squeez", "changes of the input that are to protect"),
     Absent(r"poisoning", r"poison|backdoor", "attacks on training data"),
     Absent(r"extraction of models", r"extract|steal", "copying a model by queries"),
     Absent(r"\baudio\b", r"audio|speech", "a domain"),
@@ -259,6 +258,7 @@ STALE = {
         "certified",
         "train",
         "patch",
+        "defences",
     },
     "Signstep has no gradient-free attack yet.": {"square"},
     "Gradients are not averaged over their randomness yet.": {"eot"},

@@ -18,6 +18,9 @@ SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
 RECORD, POINTS, CONFIG = "result.json", "adversarial.safetensors", "signstep.toml"
 
+LEDGER = "ledger"
+"""The folder of an audit in units, of which the report is made; it is no part of it, and nobody looks into it."""
+
 # What a report is made of; pictures are numbered.
 _NAMES, _PICTURE = {RECORD, POINTS, CONFIG, "index.html", "checklist.md"}, re.compile(r"pictures/\d\d\.png")
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
@@ -60,7 +63,11 @@ def check_sums(folder: Path) -> Check:
     ]
     wrong += [f"{name} is no file of a report" for name in foreign]
     more = f" (and {len(wrong) - 5} more)" if len(wrong) > 5 else ""
-    return Check("files", not wrong, "; ".join(wrong[:5]) + more or f"{len(listed)} files as written")
+    return Check("files", not wrong, "; ".join(wrong[:5]) + more or f"{len(listed)} files as written{_beside(folder)}")
+
+
+def _beside(folder: Path) -> str:
+    return ", and a ledger beside them, which is no part of the report" if (folder / LEDGER).is_dir() else ""
 
 
 def plain_file(path: Path, largest: int) -> bytes:
@@ -113,7 +120,7 @@ def _files(folder: Path) -> tuple[set[str], list[str]]:
             found.add(name)
         elif not entry.is_dir(follow_symlinks=False):
             wrong.append(f"{name} is no plain file")
-        elif name != "pictures":
+        elif name not in ("pictures", LEDGER):
             wrong.append(f"{name}/ is no folder of a report")
     return found, wrong
 

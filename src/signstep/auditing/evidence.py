@@ -86,6 +86,28 @@ class Evidence:
         for name, parts in kept.items():
             self._parts.setdefault(name, []).extend(parts)
 
+    def take_over(self, points: Mapping[str, Tensor], dropped: int) -> int:
+        """Keep points that were kept elsewhere, from the first on, as many as there is room for; how many they are.
+
+        Args:
+            points: tensors by name, rows aligned, as `tensors` gives them.
+            dropped: points that were not kept there.
+        """
+        self.dropped += dropped
+        if not points:
+            return 0
+        x = {name.removeprefix("x"): part for name, part in points.items() if name.startswith("x_adv")}
+        x = {name.removeprefix("_adv"): part for name, part in x.items()}
+        each = sum(part[:1].nbytes for name, part in points.items() if name.startswith("x"))
+        whole = len(points["row"])
+        room = max(0, (self.limit - self._size) // max(1, each)) if self._fits(x) else 0
+        count = min(room, whole)
+        self.dropped += whole - count
+        self._size += each * count
+        for name, part in points.items() if count else ():
+            self._parts.setdefault(name, []).append(part[:count])
+        return count
+
     def _fits(self, x: Mapping[str, Tensor]) -> bool:
         """Whether rows of this shape can lie beside what is kept."""
         return all(part.shape[1:] == self._parts[f"x{name}"][0].shape[1:] for name, part in x.items() if self._parts)

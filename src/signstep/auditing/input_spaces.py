@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from signstep.auditing.parts import place as place_of
 from signstep.auditing.record import Examples, Record
 from signstep.engine.keys import Key
 from signstep.engine.statistics import mcnemar
@@ -204,21 +205,24 @@ def _fit(space: KnownSpace, right: str, declared: str, labels: Sequence[int], tr
     return Fit(space, count, there, here, chance) if chance < _CHANCE else None
 
 
-def merged(checks: Sequence[Any], examples: Examples, seed: int) -> dict[str, Any] | None:
+def merged(
+    checks: Sequence[Any], examples: Examples, seed: int, shards: Sequence[Sequence[int]]
+) -> dict[str, Any] | None:
     """What a whole audit has of the looks of its shards, each of which kept its own lowest; None where that is nothing.
 
     Args:
-        checks: the term of each shard, in their order; shard i of n has every n-th example from the i-th on.
+        checks: the term of each part, in their order.
         examples: of the whole.
         seed: of the audit.
+        shards: which part each is, as records state it.
     """
     parts = [check for check in checks if isinstance(check, dict)]
     if len(parts) != len(checks) or len({tuple(part["right"]) for part in parts}) != 1:
         return None
     order: list[tuple[int, int, dict[str, str]]] = []
-    for shard, part in enumerate(parts):
+    for shard, part in zip(shards, parts, strict=True):
         for at, row in enumerate(part["rows"]):
-            place = row * len(parts) + shard
+            place = place_of(shard, row)
             letters = {name: column[at] for name, column in part["right"].items()}
             order.append((rank(seed, int(examples.ids[place], 16)), place, letters))
     chosen = sorted(sorted(order, key=lambda entry: entry[:2])[: parts[0]["most"]], key=lambda entry: entry[1])

@@ -55,13 +55,16 @@ class Look:
         threat: what may change; its box says what raw units are.
         search: its seed draws the examples.
         sharded: whether this audit is a part of one.
+        later: whether it is one that does not begin with the first example; who audits that one is warned.
     """
 
-    def __init__(self, model: Model, threat: Threat, search: Search, *, sharded: bool = False) -> None:
+    def __init__(
+        self, model: Model, threat: Threat, search: Search, *, sharded: bool = False, later: bool = False
+    ) -> None:
         self._model, self._seed, self._sharded = model, search.seed, sharded
         self._box = _box(model, threat, search)
         self._kept: list[_Kept] = []
-        self._begun = False
+        self._begun = later
 
     def begin(self, question: Question, x: Tree, y: Tensor | None) -> Question:
         """The question as it is; before the first batch is attacked, warn where another space fits far better."""

@@ -1,4 +1,4 @@
-"""Joining the shards of an audit: n results in, the one out that a single audit of all examples gives."""
+"""Joining the parts of an audit: n results in, the one out that a single audit of all examples gives."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from signstep.auditing.detection import joined
 from signstep.auditing.input_spaces import TERM, merged
 from signstep.auditing.knob import Knob, chosen
+from signstep.auditing.parts import named, place, spread
 from signstep.auditing.record import CurvePoint, Examples, worst_case
 from signstep.auditing.result import Result
 from signstep.auditing.tally import Facts, Sums, nearest_curves
@@ -22,13 +24,14 @@ _OWN = ("shard", "tolerance", "requests", TERM)
 
 
 def merge(results: Sequence[Result]) -> Result:
-    """Join the results of ``audit(..., run=Run(shard=(i, n)))`` for all i, in any order.
+    """Join the results of ``audit(..., run=Run(shard=(i, n)))`` for all i, or of ranges that lie side by side.
 
-    Examples stand in the order of the data, counts and passes are added, medians and quartiles taken over all examples.
+    They come in any order. Examples stand in that of the data, counts and passes are added, medians and quartiles taken
+    over all examples.
     The result is the one of a single audit, but for the seconds, which are summed.
 
     Args:
-        results: one for each shard.
+        results: one for each shard; of ranges, ``shard=range(start, stop)``, from the first example on.
 
     Raises:
         InputError: a shard is missing, comes twice, is partial, or was made under other terms; the message names it.
@@ -45,20 +48,21 @@ def merge(results: Sequence[Result]) -> Result:
         _check_same(shards[0], other)
     sizes = [shard.examples for shard in shards]
     whole = sum(sizes)
-    if sizes != [len(range(place, whole, len(shards))) for place in range(len(shards))]:
+    runs = _are_runs(shards)
+    if not runs and sizes != [len(range(number, whole, len(shards))) for number in range(len(shards))]:
         raise InputError(
             f"the shards have {sizes} examples, which no {whole} examples split into", remedy="was the data the same?"
         )
     first = shards[0]
-    examples = _woven_examples(shards)
+    examples = _joined_examples(shards, _chained if runs else woven)
     entries = tuple(
-        _sums(shards, place, examples).entry(
+        _sums(shards, number, examples).entry(
             entry.name,
             Facts(entry.steps, entry.needs, entry.source),
             examples,
             targeted=first.terms.get("goal") == "targeted",
         )
-        for place, entry in enumerate(first.attacks)
+        for number, entry in enumerate(first.attacks)
     )
     letters = worst_case(examples, entries)
     levels = [point.eps for point in next(iter(first.curves.values()), ())]
@@ -82,6 +86,7 @@ def merge(results: Sequence[Result]) -> Result:
         ladder=first.ladder,
         date=max(shard.date for shard in shards),
         knob=_knob(shards, examples, first.terms.get("eps_value")),
+        detection=joined([shard.detection for shard in shards], woven),
     )
 
 
@@ -101,7 +106,7 @@ def _asked(shards: Sequence[Result]) -> dict[str, Any]:
 def merge_points(shards: Sequence[Result], points: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The saved points of the shards as those of the whole, in the order of the data; none where a shard has none."""
     kept = [
-        {**part, "row": part["row"] * shard.terms["shard"][1] + shard.terms["shard"][0]}
+        {**part, "row": part["row"] * spread(shard.terms["shard"])[1] + spread(shard.terms["shard"])[0]}
         for shard, part in zip(shards, points, strict=True)
         if part
     ]
@@ -115,7 +120,8 @@ def merge_points(shards: Sequence[Result], points: Sequence[Mapping[str, Tensor]
 def _terms(shards: Sequence[Result], examples: Examples) -> dict[str, Any]:
     """The terms of the whole."""
     first = shards[0].terms
-    looked = merged([shard.terms.get(TERM) for shard in shards], examples, first["seed"])
+    parts = [shard.terms["shard"] for shard in shards]
+    looked = merged([shard.terms.get(TERM) for shard in shards], examples, first["seed"], parts)
     return {
         **{name: value for name, value in first.items() if name != TERM},
         "shard": None,
@@ -127,23 +133,27 @@ def _terms(shards: Sequence[Result], examples: Examples) -> dict[str, Any]:
 def _in_order(results: Sequence[Result]) -> list[Result]:
     if not results:
         raise InputError("no results to merge", remedy="pass one for each shard")
+    if _are_runs(results):
+        return _side_by_side(results)
     found: dict[int, Result] = {}
     count = None
-    for place, result in enumerate(results):
+    for at, result in enumerate(results):
         shard = result.terms.get("shard")
         if shard is None:
             raise InputError(
-                f"result {place + 1} is of a whole audit",
+                f"result {at + 1} is of a whole audit",
                 remedy=(
                     "make the parts with",
                     Arg("shard", Blank("i", "n"), python="shard=(i, n), on the command line --shard I/N"),
                 ),
             )
+        if len(shard) == 3:
+            raise InputError(f"result {at + 1} is of {named(shard)}, others are not", remedy="pass one audit's")
         number, of = shard
         count = of if count is None else count
         if of != count:
             raise InputError(
-                f"result {place + 1} is shard {number}/{of}, the first is one of {count}", remedy="pass one audit's"
+                f"result {at + 1} is shard {number}/{of}, the first is one of {count}", remedy="pass one audit's"
             )
         if number in found:
             raise InputError(f"shard {number}/{of} is there twice", remedy="pass each once")
@@ -156,6 +166,32 @@ def _in_order(results: Sequence[Result]) -> list[Result]:
     return [found[number] for number in sorted(found)]
 
 
+def _are_runs(results: Sequence[Result]) -> bool:
+    """Whether each is of examples that lie together."""
+    shards = [result.terms.get("shard") for result in results]
+    return all(shard is not None and len(shard) == 3 for shard in shards)
+
+
+def _side_by_side(results: Sequence[Result]) -> list[Result]:
+    """Runs of examples in their order.
+
+    Raises:
+        InputError: one is missing, partial, or there twice.
+    """
+    ordered = sorted(results, key=lambda result: int(result.terms["shard"][0]))
+    at = 0
+    for result in ordered:
+        shard = result.terms["shard"]
+        if result.partial:
+            raise InputError(f"{named(shard)} are partial: their audit was interrupted", remedy="run it to its end")
+        if shard[0] > at:
+            raise InputError(f"examples {at} to {shard[0] - 1} are missing", remedy="pass a result for each part")
+        if shard[0] < at:
+            raise InputError(f"example {shard[0]} is in two of the results", remedy="pass each once")
+        at += result.examples
+    return ordered
+
+
 def _check_same(first: Result, other: Result) -> None:
     """Whether two shards are of one audit; the first thing that differs is named."""
 
@@ -166,6 +202,7 @@ def _check_same(first: Result, other: Result) -> None:
         for part in ("terms", "versions", "hashes"):
             stated |= {f"{part}: {name}": value for name, value in getattr(result, part).items() if name not in _OWN}
         stated["models shown to"] = sorted(result.per_example.transfers)
+        stated["the policy"] = None if result.detection is None else result.detection.stated
         return stated
 
     one, two = seen(first), seen(other)
@@ -178,7 +215,7 @@ def _check_same(first: Result, other: Result) -> None:
 
 
 def _label(result: Result) -> str:
-    return "/".join(map(str, result.terms["shard"]))
+    return named(result.terms["shard"]).removeprefix("shard ")
 
 
 def woven(parts: Sequence[Iterable[Item]]) -> list[Item]:
@@ -192,28 +229,33 @@ def woven(parts: Sequence[Iterable[Item]]) -> list[Item]:
     return [part[row] for row in range(longest) for part in lists if row < len(part)]
 
 
-def _woven_examples(shards: Sequence[Result]) -> Examples:
+def _chained(parts: Sequence[Iterable[Item]]) -> list[Item]:
+    """The parts one after the other."""
+    return [item for part in parts for item in part]
+
+
+def _joined_examples(shards: Sequence[Result], weave: Callable[[Sequence[Iterable[Any]]], list[Any]]) -> Examples:
     parts = [shard.per_example for shard in shards]
 
     def letters(pick: Callable[[Examples], str]) -> str:
-        return "".join(woven([pick(part) for part in parts]))
+        return "".join(weave([pick(part) for part in parts]))
 
     def columns(name: str) -> dict[str, tuple[Any, ...]]:
         # A shard lacks a column where no example of it was left for a rung that looks for the smallest change.
         names = dict.fromkeys(key for part in parts for key in getattr(part, name))
         empty = [(None,) * len(part.clean) for part in parts]
         return {
-            key: tuple(woven([getattr(part, name).get(key, filler) for part, filler in zip(parts, empty, strict=True)]))
+            key: tuple(weave([getattr(part, name).get(key, filler) for part, filler in zip(parts, empty, strict=True)]))
             for key in names
         }
 
     first = parts[0]
     return Examples(
-        ids=tuple(woven([part.ids for part in parts])),
+        ids=tuple(weave([part.ids for part in parts])),
         clean=letters(lambda part: part.clean),
         verdicts={name: letters(lambda part, name=name: part.verdicts[name]) for name in first.verdicts},  # type: ignore[misc]
-        smallest_eps=tuple(woven([part.smallest_eps for part in parts])),
-        labels=tuple(woven([part.labels for part in parts])),
+        smallest_eps=tuple(weave([part.smallest_eps for part in parts])),
+        labels=tuple(weave([part.labels for part in parts])),
         answers=columns("answers"),
         passes=columns("passes"),
         distances=columns("distances"),
@@ -226,11 +268,12 @@ def _woven_examples(shards: Sequence[Result]) -> Examples:
             for other, there in first.transfers.items()
         },
         bounds=letters(lambda part: part.bounds),
+        proved_eps=tuple(woven([part.proved_eps for part in parts])),
     )
 
 
-def _sums(shards: Sequence[Result], place: int, examples: Examples) -> Sums:
-    entries = [shard.attacks[place] for shard in shards]
+def _sums(shards: Sequence[Result], number: int, examples: Examples) -> Sums:
+    entries = [shard.attacks[number] for shard in shards]
     name = entries[0].name
     shares = [(entry.zero, entry.nonfinite, entry.underflow) for entry in entries]
     counted = [
@@ -273,8 +316,8 @@ def _added(shards: Sequence[Result], examples: Examples) -> dict[str, tuple[Curv
 def _knob(shards: Sequence[Result], examples: Examples, eps: float | None) -> Knob | None:
     """That of the example which an audit of all would have asked."""
     found = [
-        replace(shard.knob, row=shard.knob.row * len(shards) + place)
-        for place, shard in enumerate(shards)
+        replace(shard.knob, row=place(shard.terms["shard"], shard.knob.row))
+        for shard in shards
         if shard.knob is not None
     ]
     return found[chosen([knob.row for knob in found], examples.smallest_eps, eps)] if found and eps else None

@@ -6,8 +6,9 @@ from typing import Any
 
 from signstep.attacks.recipes import RECIPES, canonical, recipe, split
 from signstep.auditing.checks import Book, Check
+from signstep.auditing.counterexamples import ExactSearch, without_search
 from signstep.auditing.ladder import LADDERS, Rung
-from signstep.auditing.record import NOT_RUN, AttackResult
+from signstep.auditing.record import EXACT_SEARCH, NOT_RUN, AttackResult
 from signstep.auditing.result import Result
 from signstep.auditing.run import rung_names
 from signstep.auditing.tally import Facts
@@ -24,7 +25,7 @@ _AGAIN = re.compile(r" #\d+$")
 
 def ladder(result: Result) -> Check:
     """Whether a preset's name stands over that preset's rungs."""
-    names = [entry.name for entry in result.attacks]
+    names = without_search(result.attacks)
     if result.ladder == "":
         return Check("ladder", True, "none: every attack was run on all examples")
     if result.ladder == "custom":
@@ -59,7 +60,7 @@ def passes(result: Result, own: Mapping[str, Any] | None = None, there: Sequence
         if own is None and "domain" in result.terms and not _is_recipe(entry.name):
             unknown.append(entry.name)
             continue
-        attack = (own or {}).get(entry.name)
+        attack = ExactSearch() if entry.name == EXACT_SEARCH else (own or {}).get(entry.name)
         if attack is None and (foreign := _foreign(entry.name)) is not None:
             unknown.append(f"{entry.name}, whose {foreign} is somebody's own (pass it with --attack, if you trust it)")
             continue
@@ -76,7 +77,8 @@ def passes(result: Result, own: Mapping[str, Any] | None = None, there: Sequence
         if _left_out(result, entry) and not _undefined(attack, result):
             unknown.append(f"{entry.name} (not run, by the record's own word)")
             continue
-        if not hasattr(attack, "passes") or result.terms.get("gradients_from") != "the model":
+        past = "defences" in result.terms  # several ways, of which one may be enough
+        if past or not hasattr(attack, "passes") or result.terms.get("gradients_from") != "the model":
             unknown.append(entry.name)
             continue
         if not _spent(result, entry, attack, there, book):

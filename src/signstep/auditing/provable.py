@@ -82,6 +82,25 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
+        "the detectors are not here; letters, p-values and verdicts agree with each other",
+        "detection.rule",
+        "detection.reject",
+        "detection.review",
+        "detection.evaded",
+        "detection.denied",
+        "detection.ways.*",
+        "detection.detectors[].name",
+        "detection.detectors[].rows",
+        "detection.detectors[].passes",
+        "detection.detectors[].by_class",
+        "detection.detectors[].recipes[]",
+        "detection.detectors[].digests.*",
+        "detection.detectors[].clean[]",
+        "detection.detectors[].attacked.*[]",
+    ),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
         "a domain's own words",
         "sections[].title",
         "sections[].text[]",
@@ -193,7 +212,13 @@ FIELDS: dict[str, Row] = {
         "per_example.passes.*[]",
     ),
     **_rows("unprovable", UNPROVABLE, "the other models are not here", "per_example.transfers.*.*"),
-    **_rows("re-scored", "bounds", "proved again, by the methods that are stated", "per_example.bounds"),
+    **_rows(
+        "re-scored",
+        "bounds",
+        "proved again, by the methods that are stated",
+        "per_example.bounds",
+        "per_example.proved_eps[]",
+    ),
     # Terms.
     **_rows(
         "recomputed",
@@ -238,8 +263,15 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable", UNPROVABLE, "how far proofs were tried; of what is proved each is proved again", "terms.bounds"
     ),
+    **_rows("unprovable", UNPROVABLE, "how the work was cut, and on which machines it was done", "terms.units"),
     **_rows("unprovable", UNPROVABLE, "the author's look at other input spaces", f"terms.{TERM}"),
-    **_rows("unprovable", UNPROVABLE, "a function of the author's; with one the rest is incomplete", "terms.transform"),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "what inputs pass through: scored again where the verifier's own model declares the same",
+        "terms.transform",
+        "terms.defences",
+    ),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),
 }
 
@@ -288,14 +320,25 @@ def _value(result: Result, path: str) -> Any:
     if head in ("sections", "gates"):
         return _inner([asdict(part) for part in getattr(result, head)], tail.split("."))
     head, _, tail = path.removesuffix("[]").partition(".")
-    if head == "diagnosis":
-        return _of_diagnosis(result, path)
+    if head in ("detection", "diagnosis"):
+        return _detected(result, tail) if head == "detection" else _of_diagnosis(result, path)
     if head == "curves":
         traced = [name for name in result.curves if name not in result.per_example.nearest]
         return {name: [point.fooled for point in result.curves[name]] for name in traced}
     if head == "per_example":
         return result.per_example.transfers
     return result.terms.get(tail) if head == "terms" else getattr(result, head)
+
+
+def _detected(result: Result, path: str) -> Any:
+    """What stands in a field of the policy, over all its detectors."""
+    if result.detection is None:
+        return None
+    head, _, tail = path.partition("[].")
+    if not tail:
+        return getattr(result.detection, head.partition(".")[0])
+    name = tail.partition(".")[0].partition("[")[0]
+    return {judge.name: getattr(judge, name) for judge in result.detection.detectors}
 
 
 def _of_diagnosis(result: Result, path: str) -> list[Any]:

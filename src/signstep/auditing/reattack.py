@@ -15,7 +15,9 @@ from torch import Tensor
 
 from signstep.auditing.bracket import Bounds
 from signstep.auditing.checks import Check
+from signstep.auditing.counterexamples import without_search
 from signstep.auditing.ladder import LADDERS
+from signstep.auditing.record import EXACT_SEARCH
 from signstep.auditing.result import Result
 from signstep.auditing.run import Curve, Run, audit
 from signstep.engine.statistics import exact_lower, exact_upper
@@ -102,8 +104,9 @@ def attacked_again(
                     engine=result.terms.get("engine", "exact"),
                     eot=result.terms.get("eot", 1),
                     seed=result.terms.get("seed", 0),
+                    gradient_path=result.terms.get("defences", {}).get("path", "aware"),
                 ),
-                run=Run(device=device, bounds=Bounds.of_terms(result.terms)),
+                run=Run(device=device, bounds=_bounds(result)),
             )
     except NotTypedError as error:
         return Check("again", True, f"nothing was attacked: {error}", complete=False)
@@ -172,8 +175,15 @@ def _attacks(result: Result, own: Mapping[str, Any]) -> dict[str, Any]:
     """The record's ladder, or its list of attacks."""
     if result.ladder in LADDERS:
         return {"ladder": result.ladder}
-    specs = [own.get(entry.name, _AGAIN.sub("", entry.name)) for entry in result.attacks]
+    specs = [own.get(name, _AGAIN.sub("", name)) for name in without_search(result.attacks)]
     return {"ladder": specs} if result.ladder else {"attacks": specs}
+
+
+def _bounds(result: Result) -> Bounds | None:
+    """Those that were asked for: exact search stands among the attacks also where there were no bounds."""
+    stated = Bounds.of_terms(result.terms)
+    searched = any(entry.name == EXACT_SEARCH for entry in result.attacks)
+    return Bounds("exact") if stated is None and searched else stated
 
 
 def _rows(data: Iterable[tuple[Tree, Tensor | None]], sample: Sequence[int]) -> tuple[Tree, Tensor | None]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signstep.auditing.detection import Detection
 from signstep.auditing.diagnosed import Diagnosed
 from signstep.auditing.gates import Gate
 from signstep.auditing.knob import Knob
@@ -19,6 +20,12 @@ SCHEMA = 4
 
 # The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
 NOT_RUN = "-"
+
+# Sizes at which something falls are rounded as the search rounds: so much below a proved one is no rounding.
+_LESS = 1 - 1e-5
+
+# The name of what exact search found, among the attacks.
+EXACT_SEARCH = "exact-search"
 
 # The note on a curve that could not be drawn begins so; the reason follows.
 NO_RAY = "the curve of FGSM over sizes was left out"
@@ -121,7 +128,8 @@ class Examples:
     none was found. By other model and then by "clean" and by attack, ``transfers`` has letters: r the other model is
     right there, w wrong, - not run. ``bounds`` has a letter for each example where bounds were taken, else none: what
     proved that no allowed point is answered otherwise, i intervals, b CROWN-IBP, c CROWN, a alpha-CROWN, e exact
-    search; - where nothing did.
+    search, l auto_LiRPA; - where nothing did. ``proved_eps`` is the largest size of the curve at which it is proved,
+    None where at none; empty where that was not asked.
     """
 
     ids: tuple[str, ...]
@@ -135,6 +143,7 @@ class Examples:
     nearest: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     transfers: dict[str, dict[str, str]] = field(default_factory=dict)
     bounds: str = ""
+    proved_eps: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -167,6 +176,8 @@ class Record:
         date: when the audit ended, in UTC; two records that differ in it alone are equal.
         gates: what was asked of the result, and whether it passed.
         knob: one example that fell, asked at several sizes of its change; None where none was.
+        detection: what detectors say of the examples, and what an attacker who knows of them comes to; None where the
+            model was audited without.
         diagnosis: whether the number of its last attack, or of its ladder, is real; None where that was not asked.
         schema: version of this record.
     """
@@ -192,6 +203,7 @@ class Record:
     date: str = field(default="", compare=False)
     gates: tuple[Gate, ...] = ()
     knob: Knob | None = None
+    detection: Detection | None = None
     diagnosis: Diagnosed | None = None
     schema: int = SCHEMA
 
@@ -229,9 +241,11 @@ class Record:
             return ""
         method = TITLES.get(str(self._bounds.get("method")), "bounds")
         above = (self.held + self.undetermined) / self.examples
+        searched = any(entry.name == EXACT_SEARCH and entry.fooled for entry in self.attacks)
+        by = f"{self.ladder or 'attacks'}{' and exact search' if searched else ''}"
         return (
             f"robust accuracy in [{100 * self.certified_accuracy:.1f} % ({method}), {100 * above:.1f} % "
-            f"({self.ladder or 'attacks'})]; {self.open} of {self.examples} open"
+            f"({by})]; {self.open} of {self.examples} open"
         )
 
     @property
@@ -240,7 +254,19 @@ class Record:
         if not self.per_example.bounds:
             return ()
         rows = zip(self.per_example.bounds, self.worst_case, strict=False)
-        return tuple(row for row, (letter, worst) in enumerate(rows) if letter != OPEN and worst not in "hu")
+        at_eps = {row for row, (letter, worst) in enumerate(rows) if letter != OPEN and worst not in "hu"}
+        sizes = self.per_example.proved_eps
+        for fooled in (self.per_example.smallest_eps, *self.per_example.nearest.values()):
+            pairs = enumerate(zip(sizes, fooled, strict=False))
+            at_eps |= {row for row, (proved, found) in pairs if proved and found is not None and found < proved * _LESS}
+        return tuple(sorted(at_eps))
+
+    @property
+    def proved_curve(self) -> tuple[tuple[float, int], ...]:
+        """By size of the curve, how many examples are proved there; empty where that was not asked."""
+        levels = next(iter(self.curves.values()), ()) if self.per_example.proved_eps else ()
+        sizes = [size for size in self.per_example.proved_eps if size is not None]
+        return tuple((point.eps, sum(size >= point.eps for size in sizes)) for point in levels)
 
     @property
     def spared(self) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from signstep.auditing.checks import Check
 from signstep.auditing.checksums import check_sums, sha256, write_sums
+from signstep.auditing.parts import named
 from signstep.auditing.points import Checker, allowed, saved
 from signstep.auditing.recount import CLASSES, recount
 from signstep.auditing.result import Result
@@ -76,9 +77,8 @@ def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, 
 
     A random model is asked 32 times anew; what nearly all of these contradict does not hold.
     """
-    if result.terms.get("transform"):
-        seen = "not scored again: inputs passed through a transform, which no file holds"
-        return Check("answers", True, seen, complete=False)
+    if (apart := _otherwise(result, predictor, "answers")) is not None:
+        return apart
     letters = result.worst_case
     fooled = {row for row, letter in enumerate(letters) if letter == "f"}
     kept = set(points["row"].tolist()) if points else set()
@@ -97,6 +97,16 @@ def answers(result: Result, points: Mapping[str, Tensor], predictor: Predictor, 
     return Check(
         "answers", not bad, seen if not bad else f"{len(bad)} differ: {'; '.join(bad[:3])}", complete=not missing
     )
+
+
+def _otherwise(result: Result, predictor: Predictor, name: str) -> Check | None:
+    """What is to be said where inputs do not pass through what they passed through; None where they do."""
+    stated, here = result.terms.get("transform"), predictor.passed
+    if (stated or "") == here:
+        return None
+    if here:
+        return Check(name, False, f"inputs pass through {here} here, through {stated or 'nothing'} in the record")
+    return Check(name, True, f"inputs pass through {stated}, which is not known here", complete=False)
 
 
 def _answered(result: Result, part: Mapping[str, Tensor], predictor: Predictor, task: Task | str) -> Iterator[str]:
@@ -274,7 +284,7 @@ class _Rows:
         if self._other:
             return Check("rows", False, f"{len(self._other)} examples are not those of the data {self._other[:5]}")
         shard = self.result.terms.get("shard")
-        part = "" if shard is None else f", shard {shard[0]} of {shard[1]}"
+        part = "" if shard is None else f", {named(shard).replace('/', ' of ')}"
         if self.total is None:
             return Check(
                 "rows", True, f"{count} examples of the data in their order{part}; how many it has is not known"
@@ -387,10 +397,8 @@ class _Untouched:
             return Check(name, False, f"the data has {seen} examples, the record {result.examples}")
         if self._found:
             return Check(name, False, self._found[0])
-        if result.terms.get("transform") is not None:
-            return Check(
-                name, True, f"inputs pass through {result.terms['transform']}, which is not known here", complete=False
-            )
+        if (apart := _otherwise(result, self.predictor, name)) is not None:
+            return apart
         if self._random != bool(result.terms.get("random_model")):
             word = "draws random numbers" if self._random else "draws no random numbers"
             return Check(name, False, f"the model {word}, and the record says otherwise")

@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, TypeAlias
+from pathlib import Path
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +19,17 @@ from signstep.auditing.ladder import LADDERS, Ladder, Rung, climb
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.look import Look
 from signstep.auditing.memory import planned_rows
+from signstep.auditing.parts import Part, check_part, named, spread, stated
 from signstep.auditing.record import aside_note
 from signstep.auditing.result import Result
 from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown
 from signstep.auditing.turning import with_knob
+from signstep.auditing.watching import Watch
 from signstep.certify.methods import OPEN
+from signstep.detectors.policy import Policy
+from signstep.detectors.pursuing import Way
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
 from signstep.engine.keys import Key
@@ -32,12 +37,13 @@ from signstep.engine.norms import L0
 from signstep.engine.oracles import Oracle
 from signstep.engine.origin import contained
 from signstep.engine.shaped import ShapedThreat, need_check
-from signstep.engine.tasks import ignored
+from signstep.engine.tasks import Objective, ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.tree import Tree, rows, take, tree_map
 from signstep.engine.untouched import untouched
+from signstep.engine.ways import Detoured
 from signstep.errors import GradientError, InputError, ThreatError, VictimError
-from signstep.messages import Arg
+from signstep.messages import Arg, Blank
 from signstep.model.batch_sizes import OUT_OF_MEMORY
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Rule, Search, search_of
@@ -50,6 +56,8 @@ __all__ = ["Data", "audit"]
 Progress: TypeAlias = Callable[[int], None]
 
 _DEFAULT = ("random-sign", "fgsm", "pgd")
+# An objective may be flat where it begins: it is searched too, beside as many random points as that costs.
+_OF_OBJECTIVES = (*_DEFAULT, "random-direction:queries=670", "explore")
 
 # Sizes of the default security curve, as shares of eps.
 _SHARES = (1 / 8, 1 / 4, 1 / 2, 3 / 4, 1.0, 3 / 2, 2.0)
@@ -76,8 +84,8 @@ class Run:
     """How an audit is carried out and what its record says of its origin.
 
     Attributes:
-        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1; `signstep.merge` joins the n results
-            into the one that a single audit gives.
+        shard: (i, n) to audit every n-th example from the i-th on, i = 0..n-1, or ``range(start, stop)`` for those that
+            lie together; `signstep.merge` joins the results into the one that a single audit gives.
         device: move batches there; None is where the model's weights are.
         transfer_to: other models by name: every attack's points are scored on them too, and the record says how many of
             the examples that they answer rightly untouched they get wrong there. Bare networks are read like the model
@@ -85,20 +93,82 @@ class Run:
         data: what the record calls the data; None for its type.
         hashes: SHA-256 of "data", "preprocessing", ..., for the record; those of the model are its own.
         bounds: prove what can be proved of each example before it is attacked, as the other end of a bracket: a method
-            ("interval", "crown-ibp", "crown", "alpha", "exact"), with options ("exact:seconds=10"), or a `Bounds`. What
-            is proved is not attacked.
+            ("interval", "crown-ibp", "crown", "alpha", "exact", "auto-lirpa"), with options ("exact:seconds=10"), or a
+            `Bounds`. What is proved is not attacked.
+        policy: detectors and their rates, as they are deployed beside the model: the audit says what they find of its
+            attacks, and attacks model and detectors together as well, knowing of them.
+        ways: of that attacker, see `signstep.detectors.WAYS`; None for all.
         evidence: collects the points that fooled the model.
         progress: called with the number of examples done after each batch.
+        executor: who does the work, in units that are kept as they are done: ``ss.Pool(4)``, ``ss.Ray(...)``,
+            ``ss.Slurm(...)``; ``ss.Pool(0)`` is this process. None for one stream, of which nothing is kept on the way.
+        out: with an executor: a folder whose ledger holds what is done; None keeps it for the time of the audit.
+        resume: with an executor: go on with the ledger in ``out``.
+        unit: with an executor: examples of a unit, which is done or not done as a whole.
     """
 
-    shard: tuple[int, int] | None = None
+    shard: Part | None = None
     device: str | torch.device | None = None
     transfer_to: Mapping[str, Model | Callee] = field(default_factory=dict)
     data: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     bounds: str | Bounds | None = None
+    policy: Policy | None = None
+    ways: Sequence[Way] | None = None
     evidence: Evidence | None = None
     progress: Progress | None = None
+    executor: "Executor | None" = None
+    out: str | Path | None = None
+    resume: bool = False
+    unit: int = ROWS
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """An audit as it was asked for, to be carried out by whoever has it; see `audit`."""
+
+    model: Model
+    data: Data
+    threat: Threat
+    attacks: Sequence[str | Attack] | None
+    ladder: str | Sequence[str | Attack | Rung] | None
+    curve: bool | Sequence[float] | Curve | None
+    limit: int | None
+    search: Search
+    run: Run
+
+    def audited(self, data: Data, run: Run) -> Result:
+        """The audit of a part of the data, in this process."""
+        return audit(
+            self.model,
+            data,
+            threat=self.threat,
+            attacks=self.attacks,
+            ladder=self.ladder,
+            curve=self.curve,
+            search=self.search,
+            run=run,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the record will call its attacks.
+
+        Raises:
+            InputError: what was asked for makes no sense.
+        """
+        drawn = self.curve if isinstance(self.curve, Curve) else Curve(self.curve)
+        subject = Subject.of(self.model, self.search)
+        need_check(self.threat)
+        _rule(self.search)
+        return tuple(name for name, _ in _plan(self.attacks, self.ladder, drawn.attacks, subject, self.threat).chosen)
+
+
+class Executor(Protocol):
+    """Who carries out an audit in units."""
+
+    def carry_out(self, job: Job) -> Result:
+        """The record of the whole, as one audit in this process would have it."""
 
 
 @contained
@@ -130,7 +200,7 @@ def audit(
             example counts once; what is left out is counted in ``terms["left_out"]`` and the notes.
         threat: as for `signstep.attack`, in raw input units.
         attacks: recipes by name, with options ("pgd:steps=50,restarts=10"), or attack objects; None for random-sign,
-            fgsm and pgd.
+            fgsm and pgd, and where the task is an `ss.Objective` explore and as many random points as it costs.
         ladder: a preset ("quick", "standard@1", ...; see `signstep list`) or a list of recipes, instead of ``attacks``.
         curve: True for FGSM at shares of eps from 1/8 to 2; a list of sizes; False or None for none; or a `Curve`,
             which traces other attacks too.
@@ -151,31 +221,28 @@ def audit(
         InputError: the data is empty or does not fit; see `signstep.attack`.
     """
     declared, search, run = Model.of(model, mean=mean, std=std), search_of(search, engine=engine), run or Run()
+    if run.executor is not None:
+        return run.executor.carry_out(Job(declared, data, threat, attacks, ladder, curve, limit, search, run))
     subject, others = Subject.of(declared, search), _others(declared, run)
     target = _rule(search)
     drawn = curve if isinstance(curve, Curve) else Curve(curve)
     need_check(threat)
     plan = _plan(attacks, ladder, drawn.attacks, subject, threat)
     asked = {name: Asked.of(part.predictor.model) for name, part in {"": subject, **others}.items()}
-    _check_counts(limit, run.shard)
+    _check_counts(limit, run)
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
-    size = _size(declared, data, where)
-    stream = Batches(
-        data,
-        size,
-        home=Home(device=torch.device("cpu"), dtype=home.dtype),
-        ignore=ignore,
-        classes=declared.classes,
-    )
+    stream = _stream(declared, data, where, home)
     began, interrupted = time.perf_counter(), False
-    tally, traced = _tally(plan, drawn, threat)
-    key, look = Key(search.seed), Look(declared, threat, search, sharded=run.shard is not None)
     bracket = Bracket.of(run.bounds, declared, search.budget)
+    plan = plan if bracket.search is None else plan.then(bracket.search)
+    tally, traced = _tally(plan, drawn, threat)
+    key, look = Key(search.seed), _look(declared, threat, search, run.shard)
+    watch = Watch(run.policy, declared, search, [name for name, _ in plan.chosen], run.ways)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
-        here = sliced(threat, tally.examples, tally.examples + rows(part), part, run.shard or (0, 1))
+        here = sliced(threat, tally.examples, tally.examples + rows(part), part, spread(run.shard))
         asked = subject.ask(part, labels, here, target=target, key=key, randomness=tally.randomness)
         question, tally.randomness = look.begin(asked, part, labels), asked.randomness
         if plan.ladder is None:
@@ -187,7 +254,7 @@ def audit(
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
-        _finish(question, traced, subject.oracle, key, tally, run.evidence)
+        _finish(question, traced, subject.oracle, key, tally, run.evidence, watch)
         look.add(question, part, labels, tally.examples - rows(part))
 
     try:
@@ -214,41 +281,55 @@ def audit(
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
     _check_seen(tally, run.shard, stream.left_out)
-    return with_knob(
-        tally.result(
-            model=declared.title,
-            data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
-            attacks=plan.chosen,
-            terms={
-                **_terms(threat, subject),
-                "target": target,
-                "seed": search.seed,
-                "device": str(where),
-                "shard": None if run.shard is None else list(run.shard),
-                **({} if interrupted or tally.ended else look.terms()),
-                **({"left_out": stream.left_out} if stream.left_out else {}),
-                **asked[""].terms,
-                **bracket.terms,
-            },
-            notes=(
-                *tally.notes,
-                *(note for name, one in asked.items() for note in one.notes(name)),
-                *bracket.notes,
-                *stream.said,
-                *_remarks(subject),
-                *plan.remarks,
-                *(f"model: {n}" for n in declared.notes),
+    return replace(
+        with_knob(
+            tally.result(
+                model=declared.title,
+                data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
+                attacks=plan.chosen,
+                terms={
+                    **_terms(threat, subject),
+                    "target": target,
+                    "seed": search.seed,
+                    "device": str(where),
+                    "shard": stated(run.shard),
+                    **({} if interrupted or tally.ended else look.terms()),
+                    **({"left_out": stream.left_out} if stream.left_out else {}),
+                    **asked[""].terms,
+                    **bracket.terms,
+                },
+                notes=(
+                    *tally.notes,
+                    *(note for name, one in asked.items() for note in one.notes(name)),
+                    *bracket.notes,
+                    *watch.notes(),
+                    *stream.said,
+                    *_remarks(subject),
+                    *plan.remarks,
+                    *(f"model: {n}" for n in declared.notes),
+                ),
+                seconds=time.perf_counter() - began,
+                partial=interrupted or tally.ended,
+                classes=tuple(declared.classes),
+                hashes={**declared.hashes, **run.hashes},
+                ladder="" if plan.ladder is None else plan.ladder.name,
             ),
-            seconds=time.perf_counter() - began,
-            partial=interrupted or tally.ended,
-            classes=tuple(declared.classes),
-            hashes={**declared.hashes, **run.hashes},
-            ladder="" if plan.ladder is None else plan.ladder.name,
+            run.evidence,
+            subject,
+            where,
+            tally.most,
         ),
-        run.evidence,
-        subject,
-        where,
-        tally.most,
+        detection=watch.record(),
+    )
+
+
+def _stream(declared: Model, data: Data, where: torch.device, home: Home) -> Batches:
+    return Batches(
+        data,
+        _size(declared, data, where),
+        home=Home(device=torch.device("cpu"), dtype=home.dtype),
+        ignore=ignored(declared.task),
+        classes=declared.classes,
     )
 
 
@@ -268,23 +349,45 @@ def _check_places(threat: Threat, x: Tree, ignore: int | None) -> None:
             )
 
 
-def _check_counts(limit: int | None, shard: tuple[int, int] | None) -> None:
-    if shard is not None and not 0 <= shard[0] < shard[1]:
-        raise InputError(Arg("shard", shard), remedy="pass (i, n) with 0 <= i < n")
+def _look(declared: Model, threat: Threat, search: Search, part: Part | None) -> Look:
+    later = isinstance(part, range) and part.start > 0
+    return Look(declared, threat, search, sharded=part is not None, later=later)
+
+
+def _refuse_without_executor(run: Run) -> None:
+    """See that nothing is asked for that a stream in one process cannot give.
+
+    Raises:
+        InputError: it is.
+    """
+    for name, value, asked in (
+        ("out", run.out, run.out is not None),
+        ("resume", True, run.resume),
+        ("unit", run.unit, run.unit != ROWS),
+    ):
+        if asked:
+            raise InputError(
+                Arg(name, value),
+                "is about an audit in units, and there is no executor",
+                remedy=("pass", Arg("executor", Blank("ss.Pool(0)")), "for this process"),
+            )
+
+
+def _check_counts(limit: int | None, run: Run) -> None:
+    _refuse_without_executor(run)
+    check_part(run.shard)
     if limit is not None and limit < 1:
         raise InputError(Arg("limit", limit), remedy="pass the number of examples to audit, at least 1")
 
 
-def _check_seen(tally: Tally, shard: tuple[int, int] | None, left_out: Mapping[str, int]) -> None:
+def _check_seen(tally: Tally, shard: Part | None, left_out: Mapping[str, int]) -> None:
     """Whether anything was audited.
 
     Raises:
         InputError: no example was seen.
     """
     if tally.examples == 0 and shard is not None:
-        raise InputError(
-            f"shard {shard[0]}/{shard[1]} has no examples: the data has too few", remedy="pass a smaller n"
-        )
+        raise InputError(f"{named(shard)} has no examples: the data has too few", remedy="pass a smaller n")
     if tally.examples == 0 and left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise InputError(
@@ -311,6 +414,10 @@ class _Plan:
     @property
     def rungs(self) -> list[tuple[str, Rung, Attack]]:
         return [(name, rung, attack) for (name, attack), rung in zip(self.chosen, self.specs, strict=True)]
+
+    def then(self, attack: Attack) -> "_Plan":
+        """The same with one more attack at its end."""
+        return replace(self, specs=[*self.specs, Rung(attack)], chosen=[*self.chosen, (attack.name, attack)])
 
     @property
     def remarks(self) -> list[str]:
@@ -340,7 +447,8 @@ def _plan(
             remedy="pass one of them (a ladder may be a list of recipes)",
         )
     climbed = None if ladder is None else find_ladder(ladder)
-    specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else _DEFAULT if attacks is None else attacks)]
+    usual = _OF_OBJECTIVES if isinstance(subject.task, Objective) else _DEFAULT
+    specs = [Rung.of(spec) for spec in (climbed.rungs if climbed else usual if attacks is None else attacks)]
     names = rung_names(specs) if climbed else [_name(rung) for rung in specs]
     chosen = [(name, recipe(rung.recipe, oracle=subject.oracle)) for name, rung in zip(names, specs, strict=True)]
     if not chosen or len(set(names)) < len(chosen):
@@ -405,7 +513,14 @@ def _terms(threat: Threat, subject: Subject) -> dict[str, Any]:
         "engine": subject.engine,
         "transform": None if subject.transform is None else str(subject.transform),
         "eot": subject.eot,
+        **defended(subject),
     }
+
+
+def defended(subject: Subject) -> dict[str, Any]:
+    """What a record says of transformations that stand in front of the model, and which attacker it met."""
+    transform = subject.transform
+    return {"defences": {**transform.terms(), "path": subject.path}} if isinstance(transform, Detoured) else {}
 
 
 def terms_of(threat: Threat) -> dict[str, Any]:
@@ -506,7 +621,7 @@ def _proved(bracket: Bracket, question: Question, tally: Tally) -> Tensor | None
     letters = bracket.letters(question)
     if letters is None:
         return None
-    tally.add_bounds(letters)
+    tally.add_bounds(letters, bracket.sizes(question, letters, tally.levels))
     spared = torch.tensor([letter != OPEN for letter in letters], dtype=torch.bool, device=question.predicted.device)
     return None if bracket.attack_all or not bool(spared.any()) else spared
 
@@ -535,8 +650,10 @@ def _finish(
     key: Key,
     tally: Tally,
     evidence: Evidence | None,
+    watch: Watch,
 ) -> None:
-    """The security curve, the points kept, and the batch in the books."""
+    """The detectors, the security curve, the points kept, and the batch in the books."""
+    watch.look(question, tally.ran(), key)
     tally.rayless |= question.form == "labels"
     ended = any(outcome.ended is not None for outcome in tally.outcomes().values())
     if tally.levels and not ended:
@@ -549,6 +666,7 @@ def _finish(
     if evidence is not None:
         evidence.add(question, tally.places(), tally.examples)
     tally.finish(question)
+    watch.add()
 
 
 def _curve(
@@ -561,7 +679,7 @@ def _curve(
     if tally.rayless:
         return {}, None
     try:
-        ray = FgsmRay(question.problem, question.region, question.x, key, oracle)
+        ray = FgsmRay(question.problem, question.region, question.x, key, question.single(oracle))
     except GradientError as error:
         tally.leave_ray(str(error))
         return {}, None
@@ -578,7 +696,8 @@ def _trace(question: Question, attack: Attack, levels: Sequence[float], key: Key
         if len(index):
             region = question.region.take(index)
             region = region.resized(torch.full_like(region.radius, level))
-            found = attack(question.problem.take(index), region, take(question.x, index), key.fold(attack.name))
+            part, x = question.problem.take(index), take(question.x, index)
+            found = question.past(attack)(part, region, x, key.fold(attack.name))
             fooled = fooled.index_copy(0, index, found.verdict.fooled)
         rows_.append(fooled)
     return torch.stack(rows_)

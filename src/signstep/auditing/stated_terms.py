@@ -7,8 +7,10 @@ from typing import Any
 
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.input_spaces import TERM, sound
+from signstep.auditing.parts import fine
 from signstep.auditing.result import Result
 from signstep.certify.methods import METHODS
+from signstep.engine.ways import PATHS
 
 # What every record states; those of domains add two.
 TERMS = (
@@ -38,7 +40,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out", "requests", "bounds", TERM)
+AT_TIMES = ("left_out", "requests", "bounds", "defences", "units", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -70,6 +72,8 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "left_out": (dict,),
     "requests": (dict,),
     "bounds": (dict,),
+    "defences": (dict,),
+    "units": (dict,),
     TERM: (dict,),
     "domain": (str,),
     "domain_terms": (dict,),
@@ -113,11 +117,11 @@ def _agree(result: Result, book: Book) -> None:
     if "requests" in terms:
         _requests(terms["requests"], book)
     _bounds(terms.get("bounds"), book)
+    _defences(terms, book)
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
     book.need(sound(result), f"{TERM} is none")
-    shard = terms["shard"]
-    whole = shard is None or (len(shard) == 2 and all(type(part) is int for part in shard) and 0 <= shard[0] < shard[1])
-    book.need(whole, f"shard is {shard}")
+    book.need(fine(terms["shard"]), f"shard is {terms['shard']}")
+    book.need("units" not in terms or _units(terms["units"]), f"units are {terms.get('units')}")
     book.need(
         (terms["domain_terms"] is not None) if "domain" in terms else "domain_terms" not in terms,
         "domain is half stated",
@@ -154,13 +158,50 @@ def _requests(asked: Mapping[str, Any], book: Book) -> None:
     book.need(fine, f"requests are {dict(asked)!r}")
 
 
+def _units(stated: Mapping[str, Any]) -> bool:
+    """Whether what is said of the units of the work is a size and machines; on which it ran nobody can tell."""
+    if set(stated) != {"rows", "batch", "machines"} or not isinstance(stated["machines"], list):
+        return False
+    counts = all(type(stated[name]) is int and stated[name] > 0 for name in ("rows", "batch"))
+    names = {"processor", "torch", "threads", "device"}
+    return counts and all(
+        isinstance(one, dict)
+        and set(one) == names
+        and type(one["threads"]) is int
+        and all(isinstance(one[name], str) for name in names - {"threads"})
+        for one in stated["machines"]
+    )
+
+
 def _bounds(stated: Any, book: Book) -> None:
     """Whether what is said of bounds is a method, a switch and a time."""
     if stated is None:
         return
-    fine = set(stated) == {"method", "attack_all", "seconds"} and stated["method"] in METHODS
-    fine = fine and type(stated["attack_all"]) is bool and type(stated["seconds"]) in (int, float)
+    fine = set(stated) == {"method", "attack_all", "seconds", "curve"} and stated["method"] in METHODS
+    fine = (
+        fine
+        and type(stated["attack_all"]) is bool
+        and type(stated["curve"]) is bool
+        and type(stated["seconds"]) in (int, float)
+    )
     book.need(fine and stated["seconds"] > 0, f"bounds are {stated!r}")
+
+
+def _defences(terms: Mapping[str, Any], book: Book) -> None:
+    """Whether what is said of defences is a chain of names that the transform begins with, a box and a path."""
+    stated = terms.get("defences")
+    if stated is None:
+        return
+    fine = set(stated) == {"chain", "box", "versions", "path"} and stated["path"] in PATHS
+    fine = fine and isinstance(stated["chain"], list) and bool(stated["chain"])
+    fine = fine and all(isinstance(name, str) for name in stated["chain"])
+    fine = fine and isinstance(stated["box"], list) and len(stated["box"]) == 2
+    fine = fine and all(type(end) in (int, float) for end in stated["box"]) and stated["box"][0] < stated["box"][1]
+    fine = fine and isinstance(stated["versions"], dict)
+    fine = fine and all(isinstance(version, str) for version in stated["versions"].values())
+    chain = " then ".join(stated["chain"]) if fine else ""
+    said = f"{terms['transform']} then "
+    book.need(fine and said.startswith(f"{chain} then "), f"defences are {stated!r}, the transform is {said[:-6]}")
 
 
 def _numbers(where: str, part: Any, book: Book) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from signstep.auditing.detection import told
 from signstep.auditing.figures import Step, steps
 from signstep.auditing.input_spaces import fit_of
 from signstep.auditing.record import UPPER_BOUND, AttackResult, Record
@@ -21,6 +22,8 @@ def table(result: Record) -> str:
     lines += [f"model   {result.model}", f"data    {result.data}"]
     lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
     named = "levels" if is_objective(result) else "labels"
+    if "defences" in result.terms:
+        lines += [f"behind  {behind(result)}"]
     lines += [f"goal    {result.terms['goal']}; {named}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
     low, high = result.interval(result.clean_right)
     word = clean_word(result).lower()
@@ -47,7 +50,8 @@ def table(result: Record) -> str:
         lines += [_smallest(result)]
     lines += [line for entry in result.attacks for line in _wrap(_nearest(entry))]
     lines += [line for entry in result.attacks for line in _wrap(_transfers(entry))]
-    for section in result.sections:
+    watched = told(result.detection, result.per_example.clean, result.per_example.verdicts, str(result.terms["eps"]))
+    for section in (*watched, *result.sections):
         lines += ["", f"{section.title}:", *(line for text in section.text for line in _wrap(text))]
         lines += _section_rows(section)
     lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(claim(result))]
@@ -101,6 +105,13 @@ def bounded(result: Record) -> str:
         f"{text} CONTRADICTION: {len(result.contradictions)} of the proved examples are fooled by a point that the "
         f"model itself was asked about (the first is example {result.contradictions[0]}): one of the two is wrong."
     )
+
+
+def behind(result: Record) -> str:
+    """The transformations that stood in front of the model, and whether the attacker knew of them."""
+    stated = result.terms["defences"]
+    knew = "attacks knew of it" if stated["path"] == "aware" else "ATTACKS DID NOT KNOW OF IT: who does may find more"
+    return f"{' then '.join(map(one_line, stated['chain']))}; {knew}"
 
 
 def is_objective(result: Record) -> bool:
@@ -181,7 +192,12 @@ _COMPARABLE = {
         f"on two reference models it found at least what {_AUTOATTACK} finds, so its figure can be set beside "
         "published ones"
     ),
+    "standard@2": (
+        f"on two reference models it found at least what {_AUTOATTACK} finds, so its figure can be set beside "
+        "published ones"
+    ),
     "thorough@1": f"it ends with all attacks of {_AUTOATTACK}, so its figure can be set beside published ones",
+    "thorough@2": f"it ends with all attacks of {_AUTOATTACK}, so its figure can be set beside published ones",
 }
 
 

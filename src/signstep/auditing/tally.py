@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -164,7 +164,8 @@ class Tally:
         self._transfers: dict[str, dict[str, list[str]]] = {}
         self._shown: dict[str, dict[str, str]] = {}
         self._bounds: list[str] = []
-        self._proved: str | None = None
+        self._proved: tuple[str, list[float | None] | None] | None = None
+        self._proved_eps: list[float | None] = []
 
     def add(self, name: str, outcome: Outcome, seconds: float, index: Tensor | None = None) -> None:
         """One attack on the current batch, or on its rows at ``index``; it counts once the batch is finished."""
@@ -192,9 +193,9 @@ class Tally:
         self._shown = {}
         self._proved = None
 
-    def add_bounds(self, letters: str) -> None:
-        """What is proved of the rows of the current batch, see `Examples.bounds`."""
-        self._proved = letters
+    def add_bounds(self, letters: str, sizes: list[float | None] | None = None) -> None:
+        """What is proved of the rows of the current batch, see `Examples.bounds` and `Examples.proved_eps`."""
+        self._proved = letters, sizes
 
     def ran(self) -> dict[str, tuple[Outcome, Tensor | None]]:
         """By attack on the current batch: what it found, and the rows it was run on (None for all)."""
@@ -248,8 +249,10 @@ class Tally:
             self.terms["tolerance"] = max(outcome.tolerance, self.terms.get("tolerance", 0.0))
             self.notes += [note for note in outcome.notes if note not in self.notes]
             self.ended |= outcome.ended is not None
-        self._bounds += [] if self._proved is None else [self._proved]
-        self._proved = None
+        if self._proved is not None:
+            self._bounds.append(self._proved[0])
+            self._proved_eps += self._proved[1] or []
+            self._proved = None
         self._clean.append("".join("w" if flag else "r" for flag in wrong.tolist()))
         self._ids += [f"{identity & (2**64 - 1):016x}" for identity in problem.ids.tolist()]
         curves, smallest = self._ray or ({}, None)
@@ -307,6 +310,7 @@ class Tally:
                 other: {name: "".join(part) for name, part in rows.items()} for other, rows in self._transfers.items()
             },
             bounds="".join(self._bounds),
+            proved_eps=tuple(self._proved_eps),
         )
         targeted = self.terms.get("goal") == "targeted"
         entries = tuple(
@@ -319,6 +323,9 @@ class Tally:
             if not (self.rayless and name == "fgsm")
             if counts
         }
+        curves |= nearest_curves(per_example, self.levels)
+        if not curves:  # there are no sizes to state it at
+            per_example = replace(per_example, proved_eps=())
         return Result(
             model=model,
             data=data,
@@ -327,7 +334,7 @@ class Tally:
             held=worst.count("h"),
             undetermined=worst.count("u"),
             attacks=entries,
-            curves={**curves, **nearest_curves(per_example, self.levels)},
+            curves=curves,
             terms={**self.terms, **terms},
             notes=notes,
             versions={

@@ -94,7 +94,11 @@ def transfer(
     need_check(threat)
     search = search_of(search)
     refuse(
-        search, "transfer", surrogate="surrogates are its first argument", budget="models share the inputs' raw units"
+        search,
+        "transfer",
+        surrogate="surrogates are its first argument",
+        budget="models share the inputs' raw units",
+        gradient_path="points of the undefended model are what a transfer from it has: name it as a surrogate",
     )
     if search.target not in (None, "random", "next"):
         raise InputError(

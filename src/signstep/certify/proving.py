@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from signstep.certify import auto_lirpa
 from signstep.certify.bounds import bounds_on, ends, worst_margins
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.exact import searched
@@ -40,7 +41,8 @@ class Prover:
         method: the dearest to try; the cheaper ones come first.
         seconds: for each example, of exact search.
         notes: what the reader must know, once there was a batch.
-        fooled: rows for which exact search found a point that the model itself answers otherwise.
+        points: by row of the last batch, an allowed change (...) in the units of the threat that exact search found,
+            at which a margin is too small; the model itself has not been asked.
     """
 
     network: nn.Module
@@ -48,7 +50,7 @@ class Prover:
     method: str = "interval"
     seconds: float = SECONDS
     notes: list[str] = field(default_factory=list)
-    fooled: int = 0
+    points: dict[int, Tensor] = field(default_factory=dict)
     _exact: nn.Module | None = None
     _program: tuple[tuple[int, ...], Program] | None = None
 
@@ -67,6 +69,7 @@ class Prover:
         Raises:
             ModelError: no interval goes through a part of the model, or the model leaves its own bounds.
         """
+        self.points.clear()
         region = widened(region, tolerance)
         low, high = ends(region)
         exact = self._copy(low)
@@ -149,6 +152,8 @@ class Prover:
         ball = Ball(
             centre[0], Interval.between(low, high), _BALLS.get(region.norm.name), float(region.radius[row]), scale[0]
         )
+        if self.method == "auto-lirpa":
+            return self._by_other(exact, low, high, y, slack)
         made = self._programmed(exact, ball.box)
         bounded = Bounded.of(made, ball)
         count = made.head.out_features if made.head is not None else bounded.intervals[-1].centre.shape[-1]
@@ -157,7 +162,7 @@ class Prover:
             if method == "interval":
                 continue
             if method == "exact":
-                return self._by_search(region, row, y, bounded, (ways, shift), slack)
+                return self._by_search(region, row, bounded, (ways, shift), slack)
             stages = bounded.refinements() if method == "crown" else [bounded]
             for stage in stages:
                 bounded = stage
@@ -170,16 +175,23 @@ class Prover:
                 return OPEN
         return OPEN
 
+    def _by_other(self, exact: nn.Module, low: Tensor, high: Tensor, y: int, slack: float) -> str:
+        """The letter of one row by somebody else's bounds."""
+        count = exact(low).shape[1]
+        eye = torch.eye(count, dtype=low.dtype, device=low.device)
+        others = [k for k in range(count) if k != y]
+        bound = auto_lirpa.margins(exact, low, high, eye[y] - eye[others])
+        return LETTERS["auto-lirpa"] if bool((bound > slack).all()) else OPEN
+
     def _by_search(
         self,
         region: BallRegion,
         row: int,
-        y: int,
         bounded: Bounded,
         margins: tuple[Tensor, Tensor],
         slack: float,
     ) -> str:
-        """The letter of a row that lines leave open; where the program finds a point, the model itself is asked."""
+        """The letter of a row that lines leave open; where the program finds a point, it is kept."""
         found = searched(bounded, *margins, _SOLVER * slack, self.seconds)
         if found is None:
             note = "bounds: exact search is for networks of affine layers and rectifiers, of which few are open"
@@ -188,17 +200,10 @@ class Prover:
         if found.proved:
             return LETTERS["exact"]
         if found.point is not None:
-            here = region.take(torch.tensor([row], dtype=torch.int64, device=region.x.device))
-            self.fooled += self._fools(found.point, here, y)
+            clean = region.x[row]
+            scale = self.to_model(torch.ones_like(clean)[None]) - self.to_model(torch.zeros_like(clean)[None])
+            self.points[row] = (found.point - self.to_model(clean[None])[0]) / scale[0]
         return OPEN
-
-    def _fools(self, point: Tensor, region: BallRegion, y: int) -> bool:
-        """Whether the model itself answers an allowed input next to this one otherwise."""
-        x = self.to_model(region.x)
-        scale = self.to_model(torch.ones_like(region.x)) - self.to_model(torch.zeros_like(region.x))
-        landed = self.to_model(region.land(region.project((point - x) / scale)))
-        own = next((part for part in self.network.parameters() if part.is_floating_point()), landed)
-        return int(self.network(landed.to(device=own.device, dtype=own.dtype)).argmax()) != y
 
     def _programmed(self, exact: nn.Module, box: Interval) -> Program:
         shape = tuple(box.centre.shape)

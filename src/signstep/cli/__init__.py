@@ -4,7 +4,23 @@ Exit status: 0 done, 1 gate failed, 2 wrong use, 3 internal error, 4 a report th
 interrupted (128 + n by signal n).
 """
 
-from signstep.cli import attack, audit, compare, diagnose, domain, explaining, merge, sign, train, transfer, verify
+from signstep.cli import (
+    attack,
+    audit,
+    compare,
+    defences,
+    detect,
+    diagnose,
+    domain,
+    explaining,
+    guard,
+    merge,
+    sign,
+    smooth,
+    train,
+    transfer,
+    verify,
+)
 from signstep.cli.app import app, main
 
 __all__ = [
@@ -12,12 +28,16 @@ __all__ = [
     "attack",
     "audit",
     "compare",
+    "defences",
+    "detect",
     "diagnose",
     "domain",
     "explaining",
+    "guard",
     "main",
     "merge",
     "sign",
+    "smooth",
     "train",
     "transfer",
     "verify",

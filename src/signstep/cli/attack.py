@@ -71,6 +71,7 @@ def attack(
     goal: Annotated[
         str, typer.Option(help="untargeted, or towards a class: random, least-likely, next, a class's name or number.")
     ] = "untargeted",
+    gradient_path: o.GradientPath = "aware",
     format_: Annotated[str, typer.Option("--format", help="png (images), or npz (any inputs, exact).")] = "png",
     out: Annotated[Path, typer.Option(help="Folder for the attacked inputs.")] = Path("signstep-attacked"),
 ) -> None:
@@ -80,7 +81,7 @@ def attack(
     rule = o.rule_of(goal) if goal in o.GOALS else None
     request = request_of(model, endpoint, data, batch, threat)
     look_first(request, attacks=[recipe_], search=search, out=(out, (_MARK,)))
-    asked = search_of(search, rule=rule, reading=model)
+    asked = search_of(search, rule=rule, reading=model, path=gradient_path)
     chosen, key = find_recipe(recipe_), Key(asked.seed)
     case = IMAGES.case(replace(request, search=asked))
     terms = case.threat

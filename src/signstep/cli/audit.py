@@ -30,9 +30,11 @@ from signstep.cli.first import look_first, named_attacks, refuse_missing
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     EndpointOptions,
     MachineOptions,
     ModelOptions,
+    ScaleOptions,
     SearchOptions,
     ThreatOptions,
     request_of,
@@ -40,6 +42,7 @@ from signstep.cli.groups import (
     spread,
 )
 from signstep.cli.option_names import words_of
+from signstep.cli.policies import check_detectors, policy_of
 from signstep.cli.requests import shown_once
 from signstep.cli.stated import check_words, shown_views, stated
 from signstep.cli.terminal import aside, noted, say, told
@@ -53,6 +56,9 @@ from signstep.errors import InputError, LoadError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
 from signstep.messages import Arg
+from signstep.scale.ledger import FOLDER, TABLE
+
+LEDGER = f"{FOLDER}/{TABLE}"
 
 _HELP = """Attack every example of a data set and print what was found.
 
@@ -74,7 +80,13 @@ Examples:
 
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --fail-under 0.4 --baseline old/result.json
 
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --detect squeeze --reject 0.01 --clean calib.npz
+
   signstep audit --domain tabular --model nets:scorer --data credit.csv --schema credit.toml
+
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --workers 4
+
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --workers 4 --resume
 """
 
 
@@ -89,10 +101,13 @@ def audit(
     threat: ThreatOptions,
     search: SearchOptions,
     machine: MachineOptions,
+    scale: ScaleOptions,
+    detectors: DetectorOptions,
     domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
     ignore_column: o.IgnoreColumn = None,
     budget: o.Budget = "raw",
+    gradient_path: o.GradientPath = "aware",
     attack: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,8 +138,9 @@ def audit(
     bounds: Annotated[
         str | None,
         typer.Option(
-            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha or exact "
-            "(exact:seconds=10); crown:attack_all=true attacks all."
+            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha, exact "
+            "(exact:seconds=10) or auto-lirpa, where you have it; crown:attack_all=true attacks all, crown:curve=false "
+            "leaves out other sizes."
         ),
     ] = None,
     section: Annotated[
@@ -157,28 +173,25 @@ def audit(
     from signstep.report import check_folder  # slow to import, and other commands do without
 
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
-    for name in finding or ():
-        FINDINGS.find(name)
-    for name in section or ():
-        SECTIONS.find(name)
+    _find(finding, section)
     check_ignored(settings.ignore)
     check_written("audit", context.params)
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
     check_recipes(domain, [*(attack or ()), *(ladder or ())])
     Bounds.of(bounds)  # a wrong one is said before anything is loaded
+    check_detectors(detectors, data.data)
     before = _baseline(fail_under, baseline)
     doubt = _doubt(context, diagnose, fail_on, show, search.goal, shard)
     rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
+    carried = scale.run(Run(shard=part), out)
     chosen = o.attacks_of(attack) if attack else None
     where, quiet = machine.ready(), aside()
     request = replace(
         request_of(model, endpoint, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ())
     )
-    if curve not in ("auto", "none"):
-        o.numbers(curve, "curve")
-    traced = named_attacks(None if curve_attack == ["none"] else curve_attack)
+    traced = _traced(curve, curve_attack)
     look_first(
         request,
         domain=domain,
@@ -187,7 +200,7 @@ def audit(
         search=search,
         out=(out, _MARKS),
     )
-    asked = search_of(search, rule=rule, reading=model, budget=budget)
+    asked = search_of(search, rule=rule, reading=model, budget=budget, path=gradient_path)
     case = find_domain(domain).case(replace(request, search=asked))
     if chosen is None and climbed is None and case.domain == IMAGES.name and case.attacks != WITH_GRADIENTS:
         context.params["attack"] = list(case.attacks)  # those that the model can be attacked with
@@ -205,14 +218,21 @@ def audit(
     with output_folder(out, marks=_MARKS) as folder:
         check_folder(folder)
         say(quiet, *case.said)
+        policy = policy_of(detectors, request, case.model)
         with progress(quiet, _count(case.total, part), "auditing") as advance, interruptible():
             result = audit_case(
                 case,
                 attacks=chosen,
                 ladder=climbed,
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
-                run=Run(
-                    shard=part, device=where, transfer_to=others, bounds=bounds, evidence=evidence, progress=advance
+                run=replace(
+                    carried,
+                    device=where,
+                    transfer_to=others,
+                    bounds=bounds,
+                    policy=policy,
+                    evidence=evidence,
+                    progress=advance,
                 ),
             )
             if doubt is not None:
@@ -223,6 +243,25 @@ def audit(
             _written(context, result, evidence, folder, settings)
     _said(context, quiet, result, folder, settings)
     _gate(result, fail_under, before, fail_on or ())
+
+
+def _traced(curve: str, curve_attack: list[str] | None) -> tuple[str, ...]:
+    """The attacks to trace by name, once the sizes are seen to be numbers."""
+    if curve not in ("auto", "none"):
+        o.numbers(curve, "curve")
+    return tuple(named_attacks(None if curve_attack == ["none"] else curve_attack))
+
+
+def _find(findings: Sequence[str] | None, sections: Sequence[str] | None) -> None:
+    """See that what is named is there, before anything is loaded.
+
+    Raises:
+        InputError: it is not.
+    """
+    for name in findings or ():
+        FINDINGS.find(name)
+    for name in sections or ():
+        SECTIONS.find(name)
 
 
 def _doubt(
@@ -292,8 +331,11 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
         raise typer.Exit(130)
 
 
-_MARKS = ("SHA256SUMS", "result.json")
-_NOT_OF_THE_RUN = ("out", "json", "baseline", "fail_under", "fail_on", "dry_run")
+_MARKS = ("SHA256SUMS", "result.json", LEDGER)
+_NOT_OF_THE_RUN = (
+    *("out", "json", "baseline", "fail_under", "fail_on", "dry_run"),
+    *("workers", "on", "partition", "resume"),  # another number of workers gives the same record
+)
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
 
 

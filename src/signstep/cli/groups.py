@@ -6,16 +6,18 @@ A parameter of the command that has the name of one of these stands in its place
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 
+from signstep.auditing.run import Run
 from signstep.cli import options as o
 from signstep.domains.case import Request
 from signstep.domains.image.declared import declared_beside
+from signstep.engine.ways import GradientPath
 from signstep.errors import InputError
 from signstep.messages import Arg
 from signstep.model.declaration import Model
@@ -23,6 +25,8 @@ from signstep.model.opening import open_model, parse_args, spelled
 from signstep.model.search import Rule, Search
 from signstep.model.twin import Engine
 from signstep.model.victims.address import refuse_secrets
+from signstep.scale import Pool, executor_of
+from signstep.scale.asked import Asked
 
 Result = TypeVar("Result")
 
@@ -58,6 +62,8 @@ class ReadingOptions:
 @dataclass(frozen=True)
 class ModelOptions(ReadingOptions, NetworkOptions):
     """What makes the `Model`."""
+
+    defend: o.Defend = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,16 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
+class DetectorOptions:
+    """What makes the `Policy`."""
+
+    detect: o.Detect = None
+    reject: o.Reject = None
+    review: o.Review = 0.0
+    clean: o.Clean = None
+
+
+@dataclass(frozen=True)
 class MachineOptions:
     """Where the work is done."""
 
@@ -127,6 +143,40 @@ class MachineOptions:
         return o.device_of(self.device)
 
 
+@dataclass(frozen=True)
+class ScaleOptions:
+    """Who does the work, in units that are kept as they are done."""
+
+    workers: o.Workers = None
+    on: o.On = None
+    partition: o.Partition = None
+    resume: o.Resume = False
+
+    def run(self, run: Run, out: Path) -> Run:
+        """How an audit is carried out, with the executor that was asked for, if any.
+
+        Raises:
+            InputError: there is none such, or an option makes no sense beside it.
+        """
+        if self.workers is None and self.on is None and not self.resume:
+            if self.partition is not None:
+                raise InputError(
+                    Arg("partition", self.partition), "needs", Arg("on", "slurm"), remedy="pass both, or neither"
+                )
+            return run
+        if run.shard is not None:
+            raise InputError(
+                Arg("shard", run.shard, shown="/".join(map(str, run.shard))),
+                "and workers each cut the data",
+                remedy="pass one of the two",
+            )
+        count = None if self.workers in (None, "auto") else o.whole(str(self.workers), "workers")
+        asked = Asked(count, partition=self.partition)
+        if self.on is None and (count == 1 or self.workers is None):
+            return replace(run, executor=Pool(0), out=out, resume=self.resume)
+        return replace(run, executor=executor_of(self.on or "pool", asked), out=out, resume=self.resume)
+
+
 GROUPS = (
     NetworkOptions,
     ReadingOptions,
@@ -136,7 +186,9 @@ GROUPS = (
     BatchOptions,
     ThreatOptions,
     SearchOptions,
+    DetectorOptions,
     MachineOptions,
+    ScaleOptions,
 )
 
 
@@ -175,7 +227,9 @@ def _is_group(annotation: object) -> bool:
     return isinstance(annotation, type) and is_dataclass(annotation) and annotation in GROUPS
 
 
-def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw") -> Search:
+def search_of(
+    given: SearchOptions, *, rule: Rule | None, reading: ReadingOptions, budget: str = "raw", path: str = "aware"
+) -> Search:
     """The search that the options ask for; surrogates are opened, and read as the options say.
 
     Raises:
@@ -191,6 +245,7 @@ def search_of(given: SearchOptions, *, rule: Rule | None, reading: ReadingOption
         eot=given.eot,
         budget=cast("o.Side", budget),
         seed=given.seed,
+        gradient_path=cast("GradientPath", path),
     )
 
 
@@ -241,6 +296,7 @@ def request_from(given: Mapping[str, Any], *, search: Search | None = None, sche
         **plain,
         **files,
         model_args=tuple(given.get("model_arg") or ()),
+        defend=tuple(given.get("defend") or ()),
         mean=o.numbers(given.get("mean"), "mean"),
         std=o.numbers(given.get("std"), "std"),
         output=o.output_of(given.get("output")),

@@ -88,6 +88,18 @@ Output = Annotated[str | None, typer.Option(help="Key or index of the scores in 
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
 Mode = Annotated[str, typer.Option(help="eval, or keep to leave the model's modes as they are.")]
 Seed = Annotated[int, typer.Option(help="All randomness, together with each example's content.")]
+Detect = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A detector, such as squeeze:bits=4 or the file of one, beside the model; may be repeated, see signstep "
+        "list."
+    ),
+]
+Reject = Annotated[float | None, typer.Option(help="Share of clean inputs that they may reject, such as 0.01.")]
+Review = Annotated[float, typer.Option(help="Share of clean inputs that they may send to review beside those.")]
+Clean = Annotated[
+    str | None, typer.Option(help="Clean data to fit and calibrate detectors on, none of it among --data.")
+]
 Endpoint = Annotated[
     Path | None,
     typer.Option("--endpoint", help="Of a model https://HOST/PATH: a TOML file that says what it takes and answers."),
@@ -111,7 +123,34 @@ EngineName = Annotated[
 Eot = Annotated[
     int, typer.Option(min=1, help="Average each gradient over this many passes, for models that draw random numbers.")
 ]
+Defend = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Put a transformation of inputs in front of the model, such as jpeg:quality=75; repeat for a chain."
+    ),
+]
+GradientPath = Annotated[
+    str,
+    typer.Option(help="With --defend: aware tries every way past it; straight is an attacker who does not know of it."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        help="Audit in units that are kept as they are done, with so many workers; auto: one for each core, 1: this "
+        "process."
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        help="Where: pool (processes here), ray or ray:HOST:PORT, slurm, or your own module:name.",
+    ),
+]
+Partition = Annotated[str | None, typer.Option(help="With --on slurm: the partition.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with the units in the output folder: what is done stays.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads for torch.")]
 
 
@@ -141,6 +180,13 @@ def ladder_of(given: Sequence[str] | None) -> str | Sequence[str] | None:
     if len(rungs) == 1 and name not in RECIPES and not is_spec(name):
         return rungs[0]
     return rungs
+
+
+def whole(text: str, name: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise InputError(Arg(name, text), remedy="pass a whole number from 1 on")
+    return int(text)
 
 
 def shard_of(text: str | None) -> tuple[int, int] | None:

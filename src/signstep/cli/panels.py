@@ -7,9 +7,11 @@ from typing import Any
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     MachineOptions,
     ModelOptions,
     ReadingOptions,
+    ScaleOptions,
     SearchOptions,
     ThreatOptions,
 )
@@ -28,10 +30,23 @@ PANELS: dict[str, tuple[str, ...]] = {
     "The attack": (
         *("attack", "recipe", "recipe_", "ladder", "set", "surrogate", "victim", "ensemble"),
         *_names(SearchOptions),
-        *("curve", "curve_attack", "bounds", "transfer_to", "examples"),
+        "gradient_path",
+        *(
+            "curve",
+            "curve_attack",
+            "bounds",
+            "transfer_to",
+            "examples",
+            "trained",
+            "sigma",
+            "alpha",
+            "draws",
+            "choosing",
+        ),
     ),
+    "The detectors": (*_names(DetectorOptions), "by_class", "other"),
     "Gates": ("fail_under", "baseline", "diagnose", "fail_on"),
-    "The machine": (*_names(MachineOptions), "shard"),
+    "The machine": (*_names(MachineOptions), *_names(ScaleOptions), "shard"),
     "Output": ("show", "out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
 }
 """Names of the parameters of commands, by heading."""

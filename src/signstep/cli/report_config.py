@@ -36,6 +36,7 @@ LOADED = (
     "trust",
     "endpoint",
     "max_requests",
+    "defend",
     "data",
     "schema",
     "split",
@@ -217,6 +218,8 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book, model: Mode
     same("domain", None if options.get("domain") in (None, "image") else options["domain"], terms.get("domain"))
     for name, default in (("seed", 0), ("eot", 1), ("engine", "exact")):
         same(name, options.get(name, default), terms.get(name))
+    stated = terms.get("defences") or {"path": options.get("gradient_path", "aware")}
+    same("gradient_path", options.get("gradient_path", "aware"), stated.get("path"))
     _compare_bounds(options.get("bounds"), terms.get("bounds"), book)
     # What no option of an audit asks for.
     same("gradients_from", "the model", terms.get("gradients_from"))

@@ -63,6 +63,7 @@ def verify(
     trust: o.Trust = False,
     endpoint: o.Endpoint = None,
     max_requests: o.MaxRequests = None,
+    defend: o.Defend = None,
     domain: Annotated[
         str | None, typer.Option(help=f"What the inputs are: {', '.join(DOMAINS.own)}, or your own package.module.")
     ] = None,
@@ -105,6 +106,7 @@ def verify(
         "trust": trust,
         "endpoint": endpoint,
         "max_requests": max_requests,
+        "defend": defend,
         "domain": domain,
         "schema": schema,
         "data": data,

@@ -8,6 +8,7 @@
 
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,12 +29,29 @@ Batch: TypeAlias = tuple[Tree, Tensor | None]
 ROWS = 256  # of a batch when the data does not come in batches
 
 
+@dataclass(frozen=True)
+class Later:
+    """Batches that do not begin with the first example of the data: what a worker has of it.
+
+    Attributes:
+        batches: ``(x, y)``.
+        first_row: the place of their first example among all.
+    """
+
+    batches: Iterable[Batch]
+    first_row: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+
 class Batches:
     """Batches (x, y) of plain tensors, read anew at each iteration where the data can be.
 
     Attributes:
         notes: what a reader must know of how the data is read; complete after an iteration.
         left_out: what of the data is not among the batches, and how many examples it is; complete after an iteration.
+        first_row: the place of the first example, where the data is a later part of some (`Later`).
     """
 
     def __init__(
@@ -59,6 +77,7 @@ class Batches:
         """
         self.notes: list[str] = []
         self.left_out: dict[str, int] = {}
+        self.first_row = data.first_row if isinstance(data, Later) else 0
         self._size, self._home, self._ignore = size, home or arrays.Home(), ignore
         self._data = data
         self._whole = _pair_of_arrays(data)

@@ -7,17 +7,16 @@ Nothing is downloaded, no code that comes with the data is run, and paths that p
 import importlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from signstep.data.batches import DataSource
-from signstep.data.images import MAX_PIXELS, Picture, read_images, survey, treatment
+from signstep.data.images import MAX_PIXELS
 from signstep.data.parquet import check_types, reading
+from signstep.data.pictures import PictureColumn, class_name, image_bytes
 from signstep.data.tables import listed
-from signstep.data.targets import Targets, is_missing
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.io.caps import current
 from signstep.io.files import refuse_unwritable
@@ -69,47 +68,25 @@ def open_hub(
     shards = _Shards.of(files)
     image, target = shards.image, shards.target(path, target)
     names = shards.names(target)
-    targets = Targets(target, ignore)
-    labelled: list[int] = []
-    unlabelled = ""
-    for row, value in enumerate(shards.column(target)):
-        where = partial(shards.place, row)
-        named = value if names is None or value is None else _named(names, value)
-        if not is_missing(named):
-            targets.add(named, where)
-            labelled.append(row)
-            continue
-        unlabelled = unlabelled or f"{where()}, column {target!r} holds no label"
-        if not skip_bad:
-            raise LoadError(unlabelled, remedy=("remove such rows, or skip them (", Arg("skip_bad", True), ")"))
-    if not labelled:
-        raise LoadError(f"{path} holds no labelled rows", remedy="pass another file")
-    labels = targets.labels(classes or names)
-    pictures = [Picture(shards.place(row), partial(shards.stored, row)) for row in labelled]
-    looked = survey(pictures, resize=resize, limit=limit, skip_bad=skip_bad, max_pixels=max_pixels)
-    chosen = [pictures[position] for position in looked.usable]
-    without = shards.count - len(labelled)
-    lost = (f"{without} rows skipped because they have no label; the first: {unlabelled}",) if without else ()
-    return DataSource(
-        name=str(path),
-        labels=labels.numbers[list(looked.usable)],
-        shape=looked.shape,
-        read=lambda sizes: read_images(chosen, looked.shape, resize, sizes, max_pixels),
-        files={file.name: file for file in files},
-        batch_size=batch_size,
-        total=len(labelled) - looked.skipped,
-        bounds=(0.0, 1.0),
-        classes=labels.classes,
-        notes=(
-            *notes,
-            f"images from column {image!r}, labels from {target!r}",
-            *labels.notes,
-            *looked.notes,
-            *lost,
-        ),
-        treatment=treatment(looked.shape, resize),
-        skipped=looked.skipped + without,
+    column = PictureColumn(
+        str(path),
+        image,
+        target,
+        (class_name(names, value) for value in shards.column(target)),
+        shards.stored,
+        shards.place,
+        {file.name: file for file in files},
     )
+    source = column.source(
+        classes or names,
+        resize=resize,
+        skip_bad=skip_bad,
+        limit=limit,
+        batch_size=batch_size,
+        max_pixels=max_pixels,
+        ignore=ignore,
+    )
+    return replace(source, notes=(*notes, *source.notes))
 
 
 def _files(path: Path) -> list[Path]:
@@ -254,13 +231,7 @@ class _Shards:
             path, number, _, _ = self.groups[at]
             self._kept = {at: self._read(path, number, self.image)}  # one at a time: images are read in order
         cell = self._kept[at][row - self.groups[at][2]]
-        if not cell or not cell.get("bytes"):
-            has = f"points to {cell['path']} instead of holding it" if cell and cell.get("path") else "is missing"
-            raise LoadError(
-                f"the image {self.place(row)} {has}",
-                remedy=("write the images into the file, or skip such images (", Arg("skip_bad", True), ")"),
-            )
-        return BytesIO(cell["bytes"])
+        return image_bytes(cell, self.place(row), "write the images into the file")
 
     def place(self, row: int) -> str:
         """What a row is called: the file and its number there."""
@@ -290,8 +261,3 @@ def _picture_columns(schema: Any) -> list[str]:
         )
 
     return [part.name for part in schema if types.is_struct(part.type) and is_picture(part.type)]
-
-
-def _named(names: Sequence[str], value: Any) -> Any:
-    """The name of a class number; none for the -1 that stands for a label unknown."""
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else None

@@ -8,16 +8,16 @@ run: images must lie in the saved files.
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from signstep.data.batches import DataSource
-from signstep.data.images import MAX_PIXELS, Picture, read_images, survey, treatment
+from signstep.data.images import MAX_PIXELS
 from signstep.data.parquet import arrow_rows, check_types
+from signstep.data.pictures import PictureColumn, class_name, image_bytes
 from signstep.data.tables import BLOCK_ROWS, Rows, listed, open_tables
-from signstep.data.targets import REAL, Targets, is_missing
+from signstep.data.targets import REAL
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.io.documents import read_json
 from signstep.messages import Arg
@@ -66,9 +66,7 @@ def open_saved(
     if images and real:
         raise InputError(REAL, f"works for numbers only, and {chosen} holds images", remedy="save them as .npz")
     if images:
-        source = _pictures(
-            column,
-            images[0],
+        source = column.pictures(images[0]).source(
             order,
             resize=resize,
             skip_bad=skip_bad,
@@ -187,10 +185,31 @@ class _Saved:
             start += block.num_rows
 
     def named(self, value: Any) -> Any:
-        """The name of a class number; none for the -1 that stands for a label unknown."""
-        if self.names is None or value is None:
-            return value
-        return self.names[value] if 0 <= value < len(self.names) else None
+        """See `class_name`."""
+        return class_name(self.names, value)
+
+    def pictures(self, image: str) -> PictureColumn:
+        """Its images, of one column."""
+        check_types(self.place, [self.data.features.arrow_schema.field(self.target)], self.target)
+        cells = self.data.select_columns([image])
+
+        def stored(row: int) -> BytesIO:
+            embedded = "save the data set with its images embedded"
+            return image_bytes(cells[row][image], f"{self.folder}, row {row}", embedded)
+
+        return PictureColumn(
+            str(self.folder),
+            image,
+            self.target,
+            self._labels(),
+            stored,
+            lambda row: f"{self.folder}, row {row}",
+            files_of(self.folder),
+        )
+
+    def _labels(self) -> Iterator[Any]:
+        for block in _blocks(self.folder, self.data.select_columns([self.target])):
+            yield from map(self.named, block.column(self.target).to_pylist())
 
 
 def _blocks(folder: Path, data: Any) -> Iterator[Any]:
@@ -199,73 +218,6 @@ def _blocks(folder: Path, data: Any) -> Iterator[Any]:
         yield from data.with_format("arrow").iter(batch_size=BLOCK_ROWS)
     except (OSError, ValueError) as error:
         raise LoadError(f"{folder} cannot be read ({error})", remedy="save it again") from error
-
-
-def _pictures(
-    column: _Saved,
-    image: str,
-    order: tuple[str, ...] | None,
-    *,
-    resize: tuple[int, int] | None,
-    skip_bad: bool,
-    limit: int | None,
-    batch_size: int,
-    max_pixels: int,
-    ignore: int | None,
-) -> DataSource:
-    folder, data, target = column.folder, column.data, column.target
-    check_types(column.place, [data.features.arrow_schema.field(target)], target)
-    targets = Targets(target, ignore)
-    labelled: list[int] = []
-    unlabelled = ""
-    for row, value in enumerate(_labels(column)):
-        where = partial("{}, row {}".format, folder, row)
-        if not is_missing(value):
-            targets.add(value, where)
-            labelled.append(row)
-            continue
-        unlabelled = unlabelled or f"{where()}, column {target!r} holds no label"
-        if not skip_bad:
-            raise LoadError(unlabelled, remedy=("remove such rows, or skip them (", Arg("skip_bad", True), ")"))
-    if not labelled:
-        raise LoadError(f"{unlabelled}, nor does any other row", remedy="save labels with the images")
-    labels = targets.labels(order)
-    cells = data.select_columns([image])
-    pictures = [Picture(f"{folder}, row {row}", partial(_stored, cells, image, folder, row)) for row in labelled]
-    looked = survey(pictures, resize=resize, limit=limit, skip_bad=skip_bad, max_pixels=max_pixels)
-    chosen = [pictures[position] for position in looked.usable]
-    without = len(data) - len(labelled)
-    lost = (f"{without} rows skipped because they have no label; the first: {unlabelled}",) if without else ()
-    return DataSource(
-        name=str(folder),
-        labels=labels.numbers[list(looked.usable)],
-        shape=looked.shape,
-        read=lambda sizes: read_images(chosen, looked.shape, resize, sizes, max_pixels),
-        files=files_of(folder),
-        batch_size=batch_size,
-        total=len(labelled) - looked.skipped,
-        bounds=(0.0, 1.0),
-        classes=labels.classes,
-        notes=(f"images from column {image!r}, labels from {target!r}", *labels.notes, *looked.notes, *lost),
-        treatment=treatment(looked.shape, resize),
-        skipped=looked.skipped + without,
-    )
-
-
-def _labels(column: _Saved) -> Iterator[Any]:
-    for block in _blocks(column.folder, column.data.select_columns([column.target])):
-        yield from map(column.named, block.column(column.target).to_pylist())
-
-
-def _stored(cells: Any, image: str, folder: Path, row: int) -> BytesIO:
-    cell = cells[row][image]
-    if not cell or not cell["bytes"]:
-        has = f"points to {cell['path']} instead of holding it" if cell and cell["path"] else "is missing"
-        raise LoadError(
-            f"the image {folder}, row {row} {has}",
-            remedy=("save the data set with its images embedded, or skip such images (", Arg("skip_bad", True), ")"),
-        )
-    return BytesIO(cell["bytes"])
 
 
 def files_of(folder: Path) -> dict[str, Path]:

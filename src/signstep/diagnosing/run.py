@@ -96,7 +96,11 @@ def diagnose(
     """
     declared, search, run = Model.of(model, mean=mean, std=std), search_of(search), run or Run()
     refuse(
-        search, "diagnose", target="it asks about the number for any wrong answer", budget="eps is in raw units here"
+        search,
+        "diagnose",
+        target="it asks about the number for any wrong answer",
+        budget="eps is in raw units here",
+        gradient_path="it doubts the number of an attacker who knows all",
     )
     need_check(threat)
     if ladder_of(attack) is None:

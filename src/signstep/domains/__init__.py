@@ -54,7 +54,7 @@ IMAGES = Domain(
         (
             *("label_column", "split", "resize", "classes", "ignore_label", "max_pixels", "box", "grid", "goal"),
             *("predicted_labels", "task", "tolerance", "loss", "mean", "std", "inputs", "budget", "output", "outputs"),
-            *("mode", "surrogate", "endpoint", "max_requests", "dry_run"),
+            *("mode", "surrogate", "endpoint", "max_requests", "dry_run", "defend", "gradient_path"),
         )
     ),
 )

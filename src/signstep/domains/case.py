@@ -43,6 +43,7 @@ class Request:
         mode: "eval" or "keep".
         task: "auto", or what the model's outputs mean, where the domain leaves that open.
         tolerance: of a regression: the largest error that still counts as right.
+        defend: transformations that inputs pass through first, as `ss.defend` takes them.
         data: a file or folder.
         split: "test" or "train", where the data has both.
         resize: images: (height, width) to bring them to.
@@ -76,6 +77,7 @@ class Request:
     mode: Mode = "eval"
     task: str = "auto"
     tolerance: float | None = None
+    defend: tuple[str, ...] = ()
     data: str | None = None
     split: str | None = None
     resize: tuple[int, int] | None = None
@@ -128,6 +130,7 @@ class Case:
         hashes: SHA-256 of "data", "schema", ...; those of the model are its own.
         total: the number of examples, if known.
         terms: plain values about the domain for the record; what its checker needs to check a saved point.
+        again: makes the same case anew from the request, in another process too; None where there was no request.
     """
 
     domain: str
@@ -146,6 +149,7 @@ class Case:
     hashes: Mapping[str, str] = field(default_factory=dict)
     total: int | None = None
     terms: Mapping[str, Any] = field(default_factory=dict)
+    again: "Callable[[], Case] | None" = None
 
     @property
     def said(self) -> tuple[str, ...]:

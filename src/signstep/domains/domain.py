@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 
@@ -45,7 +46,7 @@ class Domain:
                 raise InputError(Arg(name, str(path)), "does not exist", remedy="pass a file or folder that does")
         # In records it stands as it can be typed again.
         made: Case = self._module().case(request)
-        return replace(made, domain=self.name)
+        return replace(made, domain=self.name, again=partial(self.case, request))
 
     @property
     def infer(self) -> Callable[[Request], str] | None:

@@ -1,18 +1,20 @@
 """Running a case: the audit that all domains share, then the domain's own words about it."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from signstep.attacks.recipes import canonical
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.ladder import Rung
 from signstep.auditing.result import Result
-from signstep.auditing.run import Curve, Run, audit
+from signstep.auditing.run import Curve, Job, Run
 from signstep.domains.case import IMAGE, Case
 from signstep.engine.attack import Attack
 from signstep.engine.origin import contained
 from signstep.errors import InputError
 from signstep.model.search import Search
+from signstep.scale.work import Reached
 
 
 @contained
@@ -47,6 +49,41 @@ def audit_case(
         )
     run = run or Run()
     kept = Evidence() if run.evidence is None else run.evidence
+    model = case.model if run.device is None else case.model.to(run.device)
+    data: Any = case.batches
+    if run.executor is not None and case.again is not None and case.total is not None:
+        data = Reached(case.batches, _Anew(case.again, attacks, ladder, curve, search), case.total)
+    job = replace(_job(case, attacks, ladder, curve, search), model=model)
+    result = job.audited(data, replace(run, data=case.data, hashes={**case.hashes, **run.hashes}, evidence=kept))
+    if case.domain != IMAGE:
+        stated = {**result.terms, "domain": case.domain, "domain_terms": dict(case.terms)}
+        result = replace(result, terms=stated)
+    result = replace(result, notes=(*result.notes, *case.notes))
+    return replace(result, sections=case.summary(result, kept.tensors()))
+
+
+@dataclass(frozen=True)
+class _Anew:
+    """The same audit, made anew from what was asked for, wherever it is called."""
+
+    case: Callable[[], Case]
+    attacks: Sequence[str | Attack] | None
+    ladder: str | Sequence[str | Attack | Rung] | None
+    curve: bool | Sequence[float] | Curve | None
+    search: Search | None
+
+    def __call__(self) -> Job:
+        return _job(self.case(), self.attacks, self.ladder, self.curve, self.search)
+
+
+def _job(
+    case: Case,
+    attacks: Sequence[str | Attack] | None,
+    ladder: str | Sequence[str | Attack | Rung] | None,
+    curve: bool | Sequence[float] | Curve | None,
+    search: Search | None,
+) -> Job:
+    """What is to be run of a case: the domain's own attacks, and the curve that it draws by default."""
     given = None if ladder is not None else case.attacks if attacks is None else attacks
     chosen = None if given is None else [_own(case, spec) for spec in given]
     if isinstance(ladder, str):
@@ -56,22 +93,8 @@ def audit_case(
         ladder = [_own_rung(case, spec) for spec in ladder]
     if not isinstance(curve, Curve):
         curve = Curve(case.curve if curve is None else curve, ("random-sign",) if ladder is not None else _last(chosen))
-    model = case.model if run.device is None else case.model.to(run.device)
-    result = audit(
-        model,
-        case.batches,
-        threat=case.threat,
-        attacks=chosen,
-        ladder=ladder,
-        curve=curve,
-        search=search or case.search,
-        run=replace(run, data=case.data, hashes={**case.hashes, **run.hashes}, evidence=kept),
-    )
-    if case.domain != IMAGE:
-        stated = {**result.terms, "domain": case.domain, "domain_terms": dict(case.terms)}
-        result = replace(result, terms=stated)
-    result = replace(result, notes=(*result.notes, *case.notes))
-    return replace(result, sections=case.summary(result, kept.tensors()))
+    run = Run(data=case.data, hashes=case.hashes)
+    return Job(case.model, case.batches, case.threat, chosen, ladder, curve, None, search or case.search, run)
 
 
 def _last(chosen: Sequence[str | Attack] | None) -> list[str]:

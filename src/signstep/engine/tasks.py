@@ -420,9 +420,9 @@ class Regression:
         if aim.target is not None:
             ways = (error.abs() - self.tolerance).amax(1, keepdim=True)
             return Score(-squared, ways, (ways[:, 0] <= 0) & valid, valid, outputs.raw)
-        ways = self.tolerance - error.abs()
         # Where the label is the model's own answer the error is exactly zero, and so would its gradient be: up and down
-        # are as good as each other there, and up is taken. The value is the same.
+        # are as good as each other there, and up is taken. The values are the same.
+        ways = self.tolerance - torch.where(error == 0, error, error.abs())
         squared = torch.where((error == 0).all(1), error.mean(1), squared)
         return Score(squared, ways, (ways < 0).any(1) & valid, valid, outputs.raw)
 

@@ -140,6 +140,11 @@ class Model:
         return self.network
 
     @property
+    def defences(self) -> tuple[str, ...]:
+        """The transformations of `ss.defend` that stand in front of it, as they are typed."""
+        return tuple(getattr(self.transform, "specs", ()))
+
+    @property
     def title(self) -> str:
         """What it is called in records and messages."""
         return self.name or type(self.network).__name__

@@ -44,6 +44,7 @@ class Predictor:
         notes: what the reader of a result must know of how the model was read.
         sizes: the batch sizes that the model takes; None to find out as it is called.
         shape: of one input that the model takes, where that is known.
+        passed: what inputs pass through in ``prepare`` beside the normalisation, in words; "" for nothing.
 
     A model that ends in a softmax or sigmoid saturates: its gradients round to zero and a gradient attack sees
     nothing. Where the output is that of a softmax or sigmoid, unchanged (`model.heads`), its *input* is used for the
@@ -58,6 +59,7 @@ class Predictor:
     notes: list[str] = field(default_factory=list)
     sizes: Sizes | None = None
     shape: Shape = None
+    passed: str = ""
     _looks_like_probabilities: bool | None = None
     _chose: bool = False
     _head_proved: bool = False

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
 
+from signstep.engine.ways import PATHS, GradientPath
 from signstep.errors import InputError
 from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
@@ -31,6 +32,9 @@ class Search:
         eot: average each gradient over this many draws of the transform, or passes of a random model.
         budget: "normalised" to measure eps in the model's normalised coordinates, which results then name.
         seed: with the content of each example, all randomness.
+        gradient_path: of a model behind defences (`ss.defend`): "aware" goes every way past them, and one success is
+            enough; "straight" is the attacker who does not know of them: points of the undefended model, shown to the
+            defended one. Verdicts are the defended model's in both cases.
 
     Raises:
         InputError: an option makes no sense.
@@ -43,6 +47,7 @@ class Search:
     eot: int = 1
     budget: Literal["raw", "normalised"] = "raw"
     seed: int = 0
+    gradient_path: GradientPath = "aware"
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -53,6 +58,8 @@ class Search:
             )
         if not isinstance(self.eot, int) or self.eot < 1:
             raise InputError(Arg("eot", self.eot), remedy="pass a whole number of draws, at least 1")
+        if self.gradient_path not in PATHS:
+            raise InputError(Arg("gradient_path", self.gradient_path), remedy=f"pass {' or '.join(PATHS)}")
 
     @property
     def surrogates(self) -> tuple[Model | Callee, ...]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from signstep.engine import arrays
 from signstep.engine.around import region_around
 from signstep.engine.attack import Attack
+from signstep.engine.detours import DRAWS, AllWays, Along
 from signstep.engine.eot import Eot
 from signstep.engine.keys import Key, WatchedDraws, content_ids
 from signstep.engine.oracles import Autograd, Oracle, Surrogates, leaf_of, on_twin
@@ -39,6 +40,7 @@ from signstep.engine.transform import Transform
 from signstep.engine.tree import Tree, leaves, named_map, rows, take, tree_map
 from signstep.engine.untouched import Mode, RandomnessWatch, guard_of, untouched
 from signstep.engine.verify import Verification, verify
+from signstep.engine.ways import Detoured, GradientPath, Way
 from signstep.errors import GradientError, InputError, LabelError, ModelError, ThreatError
 from signstep.messages import Arg, Blank
 from signstep.model.declaration import Model
@@ -75,7 +77,8 @@ class Question:
     ``clean`` is the score of the untouched input under the goal; ``wrong`` (R,) whether the model's answer there
     differs from the label, None without labels. ``twin`` is a fast copy of the model to search on, if one was asked for
     and could be made. ``randomness`` says why the model answers the same input differently: it "draws" from the global
-    generators, keeps "state" between calls, or has randomness of its "own"; "none" where it does not.
+    generators, keeps "state" between calls, or has randomness of its "own"; "none" where it does not. ``ways`` are
+    those past a defence that are tried, none where there is no defence; ``draws`` how many stand behind a gradient.
     """
 
     problem: ModelProblem
@@ -91,6 +94,8 @@ class Question:
     notes: tuple[str, ...]
     twin: Predictor | None = None
     randomness: Randomness = "none"
+    ways: tuple[Way, ...] = ()
+    draws: tuple[int, ...] = (1,)
 
     def run(self, attack: Attack, key: Key, begin: Tree | None = None) -> Outcome:
         """Attack, then let the independent checker look at what was returned.
@@ -108,7 +113,7 @@ class Question:
                     ", or let the model return scores",
                 ),
             )
-        found = self.searched_on_twin(attack)(self.problem, self.region, self.x, key, begin)
+        found = self.searched(attack)(self.problem, self.region, self.x, key, begin)
         verdict = found.verdict
         checks = self.checked(found.x)
         verified = torch.stack([check.ok for check in checks.values()]).all(0)
@@ -217,6 +222,18 @@ class Question:
         oracle = chosen or Autograd()
         return oracle if self.twin is None else on_twin(oracle, self.twin)
 
+    def searched(self, attack: Attack) -> Attack:
+        """The attack as it is carried out: on the fast twin, and by every way past a defence."""
+        return self.past(self.searched_on_twin(attack))
+
+    def past(self, attack: Attack) -> Attack:
+        """The attack by every way past a defence; itself where there is none."""
+        return AllWays(attack, self.ways, self.draws) if self.ways else attack  # type: ignore[return-value]
+
+    def single(self, oracle: Oracle | None) -> Oracle | None:
+        """Where a single gradient comes from, as for the curve of one step: of an undefended model if that is asked."""
+        return Along(inner=oracle or Autograd(), way="straight") if self.ways == ("straight",) else oracle
+
     def searched_on_twin(self, attack: Attack) -> Attack:
         """The attack with its search on the fast twin, where there is one and it would have asked the model itself."""
         oracle = getattr(attack, "oracle", None)
@@ -244,6 +261,7 @@ class Subject:
         engine: "exact" to search on the model itself, "fast" or "float32" to search on a twin (`model.twin`).
         transform: what is declared to happen to inputs on their way to the model; None for nothing.
         eot: draws over which each gradient is averaged.
+        path: "aware" or "straight", past a transform that is a defence.
     """
 
     predictor: Predictor
@@ -255,6 +273,7 @@ class Subject:
     engine: Engine = "exact"
     transform: Transform | None = None
     eot: int = 1
+    path: GradientPath = "aware"
 
     @classmethod
     def of(cls, model: Model, search: Search | None = None) -> "Subject":
@@ -289,6 +308,7 @@ class Subject:
             search.engine,
             model.transform,
             search.eot,
+            search.gradient_path,
         )
 
     @property
@@ -421,6 +441,8 @@ class Subject:
             tuple(notes),
             None if twin is None else self._as_twin(twin, outputs.form),
             randomness,
+            self._ways(),
+            DRAWS if shaken and self.eot == 1 else (1,),
         )
 
     def plain(self, x: Tree | arrays.Array, notes: list[str]) -> Tree:
@@ -452,6 +474,12 @@ class Subject:
         kind: Kind = "logits" if form == "logits" else self.predictor.kind
         return replace(self.predictor, model=model, kind=kind, notes=[])
 
+    def _ways(self) -> tuple[Way, ...]:
+        """Those past a defence that are tried."""
+        if not isinstance(self.transform, Detoured):
+            return ()
+        return self.transform.ways if self.path == "aware" else ("straight",)
+
     def _remarks(self, randomness: Randomness, *, random: bool) -> list[str]:
         """What is to be said of the mode in which the modules ran, of surrogates, units and randomness."""
         notes = []
@@ -472,6 +500,12 @@ class Subject:
             notes.append(f"{drawn}: a row counts as fooled when most of 32 held-out passes fail")
         elif self.transform is not None:
             notes.append(f"inputs pass through a transform, {self.transform}, which draws nothing: one pass decides")
+        if self.path == "straight":
+            notes.append(
+                "gradient_path='straight': an attacker who does not know of the defence; one who does may find far more"
+                if isinstance(self.transform, Detoured)
+                else "gradient_path='straight' changes nothing: the model declares no defence"
+            )
         if not random and self.eot > 1:
             notes.append(f"eot={self.eot} changes nothing but the cost: neither model nor transform draws numbers")
         return notes

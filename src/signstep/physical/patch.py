@@ -186,6 +186,7 @@ def patch(
         "patch",
         target="a patch leads all images to one class: pass target= to patch()",
         budget="the values of a patch are in raw units",
+        gradient_path="a patch is learnt through what the model declares",
     )
     where = placement
     subject, key = Subject.of(declared, search), Key(search.seed).fold("patch")

@@ -186,6 +186,7 @@ def universal(
         "universal",
         target="one change leads all examples to one class: pass target= to universal()",
         budget="the change is kept in raw units",
+        gradient_path="the change is learnt through what the model declares",
     )
     subject = Subject.of(declared, search)
     key, home = Key(search.seed).fold("universal"), arrays.Home(declared.network)

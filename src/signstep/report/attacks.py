@@ -2,7 +2,7 @@
 
 import math
 
-from signstep.auditing.record import AttackResult
+from signstep.auditing.record import EXACT_SEARCH, AttackResult
 from signstep.auditing.result import Result
 from signstep.auditing.table import iterated
 from signstep.engine.statistics import wilson
@@ -212,6 +212,8 @@ def _knowledge(result: Result, entry: AttackResult) -> str:
         return "scores of the model"
     if entry.needs == "labels":
         return "the model's answer alone"
+    if entry.name == EXACT_SEARCH:
+        return "the layers and their weights"
     if entry.needs == "nothing":
         return "nothing; the model only judges"
     return "gradients of a surrogate" if result.terms.get("gradients_from") == "surrogate" else "gradients of the model"

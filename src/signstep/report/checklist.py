@@ -155,6 +155,12 @@ def _gradient_path(result: Result) -> str:
     ]
     if terms.get("transform"):
         parts.append(f"inputs passed through a declared transform on their way to the model, {terms['transform']}")
+    if terms.get("defences"):
+        parts.append(
+            "attacks went every way past it: by stand-ins, the identity, draws, and points of the undefended model"
+            if terms["defences"].get("path") == "aware"
+            else "attacks did not know of it: points were crafted on the undefended model"
+        )
     if terms.get("eot", 1) > 1:
         parts.append(f"each gradient was the mean over {terms['eot']} draws (expectation over transformation)")
     behind = {
@@ -275,6 +281,8 @@ def _complete(result: Result) -> str:
     if result.partial:
         return f"PARTIAL: the audit was interrupted after {result.examples} examples; the rest may differ."
     shard = result.terms.get("shard")
+    if shard is not None and len(shard) == 3:
+        return f"Of the data, examples {shard[0]} to {shard[1] - 1} alone, to the end of these."
     if shard is not None:
         return f"Shard {shard[0]}/{shard[1]}: every {shard[1]}-th example from number {shard[0]} on, to its end."
     return "The audit ran to its end."

@@ -1,7 +1,7 @@
 """From lower bounds in terms of a step's outputs to lower bounds in terms of the inputs (CROWN, Zhang et al. 2018)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,11 @@ from signstep.certify.bounds.interval import Interval
 from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.lines import Lines
 from signstep.certify.linear.program import Program, Step
-from signstep.certify.linear.windows import Rows, added, before_convolution, first_convolution
+from signstep.certify.linear.rounding import Allowance
+from signstep.certify.linear.watch import Watch
+from signstep.certify.linear.windows import UNIT, Rows, added, before_convolution, first_convolution
+
+Begun = tuple[dict[int, Rows], Tensor]
 
 Slopes = Mapping[int, Tensor]
 """By step, slopes (S, ...) of the lines below, where they are free to be chosen."""
@@ -46,6 +50,8 @@ def least(
     intervals: Sequence[Interval],
     ball: Ball,
     slopes: Slopes | None = None,
+    watch: Watch | None = None,
+    allowance: Allowance | None = None,
 ) -> Tensor:
     """Lower bounds of sum_i a_i v_i + total over the allowed inputs, v being outputs of steps; (S,).
 
@@ -57,44 +63,98 @@ def least(
         intervals: of all steps; where a step stops the way back, its own is a box of new inputs.
         ball: the inputs.
         slopes: see `Slopes`.
+        watch: sorts out functions of which enough is known on the way; the others' bounds are returned, if any.
+        allowance: for coefficients in float32, see there.
     """
-    waiting: dict[int, Rows] = dict(begun)
-    for place in range(max(waiting), -1, -1):
-        here = waiting.pop(place, None)
-        if here is None:
+    back = _Back(steps, dict(begun), total, allowance)
+    if allowance is not None:
+        back.total = total - allowance.begun(steps, begun)
+    # The first interval that is come to is what the bounds that are known already were taken from.
+    first = max((place for place in lines if place <= max(begun)), default=-1)
+    for place in range(max(begun), -1, -1):
+        if place not in back.waiting:
             continue
-        step = steps[place]
+        if watch is not None and not back.looked(place in lines and place < first, intervals, watch):
+            return back.total
+        here, step = back.taken(place), steps[place]
         if step.kind == "given":
-            total = total + ball.least(here)
-            continue
-        if step.kind == "stop":
-            box = intervals[place]
-            flat = here.whole(step.shape).values.flatten(1)
-            total = total + flat @ box.centre.flatten() - flat.abs() @ box.radius.flatten()
-            continue
-        if step.kind == "affine":
-            parts, more = _affine(step, here)
+            back.total = back.total + ball.least(here)
+        elif step.kind == "stop":
+            back.total = back.total + _ended(here, intervals[place])
+        elif step.kind == "affine":
+            back.spread(step, *_affine(step, here))
         else:
-            parts, more = _between(step, here, lines[place], None if slopes is None else slopes.get(place))
-        total = total + more
+            back.spread(step, *_between(step, here, lines[place], None if slopes is None else slopes.get(place)))
+    if watch is not None:
+        watch.seen(back.total)
+    return back.total
+
+
+@dataclass(eq=False)
+class _Back:
+    """Coefficients over the outputs of steps that are still to be come to, and what has been added up."""
+
+    steps: Sequence[Step]
+    waiting: dict[int, Rows]
+    total: Tensor
+    allowance: Allowance | None
+
+    def looked(self, bounds: bool, intervals: Sequence[Interval], watch: Watch) -> bool:
+        """Note how many coefficients there are and, if asked, take bounds here; whether any function goes on."""
+        watch.widest = max(watch.widest, *(rows.values[0].numel() for rows in self.waiting.values()))
+        if not bounds:
+            return True
+        left = watch.seen(self.total + sum(_ended(rows, intervals[at]) for at, rows in self.waiting.items()))
+        if left is not None:
+            self.waiting = {at: rows.take(left) for at, rows in self.waiting.items()}
+            self.total = self.total[left]
+        return len(self.total) > 0
+
+    def taken(self, place: int) -> Rows:
+        """The coefficients over a step's outputs, which go on from there."""
+        here = self.waiting.pop(place)
+        if self.allowance is not None:
+            self.total = self.total - self.allowance.at(place, self.steps[place], here)
+        return here
+
+    def spread(self, step: Step, parts: Sequence[Rows], more: Tensor) -> None:
+        """Coefficients over a step's inputs, beside those that wait there."""
+        self.total = self.total + more
         for source, part in zip(step.sources, parts, strict=True):
-            waiting[source] = added(waiting[source], part, steps[source].shape) if source in waiting else part
-    return total
+            if source not in self.waiting:
+                self.waiting[source] = part
+                continue
+            self.waiting[source] = added(self.waiting[source], part, self.steps[source].shape)
+            if self.allowance is not None:
+                self.total = self.total - self.allowance.joined(source, self.waiting[source])
+
+
+def _ended(rows: Rows, box: Interval) -> Tensor:
+    """The least that functions of a step's outputs are where these lie in an interval (1, ...), (S,)."""
+    centre, radius = box.centre[0], box.radius[0]
+    if rows.values.dtype == torch.float32:
+        radius = radius + 8 * UNIT * (centre.abs() + radius)
+    return rows.dot(centre) - rows.like(rows.values.abs()).dot(radius)
 
 
 def _affine(step: Step, rows: Rows) -> tuple[list[Rows], Tensor]:
     """Coefficients over the inputs of an affine step, one for each, and what its offset adds."""
-    if step.direct:
-        assert isinstance(step.layer, nn.Conv2d)
-        more = _shifted(step, rows)
-        return [_seen(before_convolution(rows, step.layer, step.inputs[0]), step.inputs[0])], more
+    dtype, none = rows.values.dtype, rows.values.new_zeros(len(rows), dtype=torch.float64)
+    layer = None if step.layer is None else step.of_kind(dtype)
+    if isinstance(layer, nn.Conv2d) and step.direct:
+        shape, bias = step.inputs[0], layer.bias
+        more = none if bias is None else rows.channels() @ bias.double()
+        return [_seen(before_convolution(rows, layer, shape), shape)], more
+    if step.reshapes:  # in the order of the tensor, however its numbers lie in memory
+        return [Rows(rows.whole(step.shape).values.reshape(len(rows), *step.inputs[0]))], none
+    more = rows.dot(step.offset) if step.adds else none
     if step.diagonal:
-        return [rows.like(rows.values * rows.of(scale)) for scale in step.scales], rows.dot(step.offset)
+        return [rows if scale is None else rows.scaled(scale) for scale in step.scales], more
     whole = rows.whole(step.shape)
-    more = whole.dot(step.offset)
-    if isinstance(step.layer, nn.Linear) and whole.values.ndim == 2:
-        return [Rows(whole.values @ step.layer.weight)], more
-    return [Rows(part.squeeze(1)) for part in step.pull(whole.values.unsqueeze(1))], more
+    if isinstance(layer, nn.Linear) and whole.values.ndim == 2:
+        return [Rows(whole.values @ layer.weight)], more
+    assert step.like is not None
+    return [Rows(part.squeeze(1).to(dtype)) for part in step.pull(whole.values.to(step.like.dtype).unsqueeze(1))], more
 
 
 def _seen(rows: Rows, shape: tuple[int, ...]) -> Rows:
@@ -102,33 +162,24 @@ def _seen(rows: Rows, shape: tuple[int, ...]) -> Rows:
     return rows if rows.small(shape) else rows.whole(shape)
 
 
-def _shifted(step: Step, rows: Rows) -> Tensor:
-    """What a convolution's bias adds."""
-    assert isinstance(step.layer, nn.Conv2d)
-    bias = step.layer.bias
-    if bias is None:
-        return rows.values.new_zeros(len(rows))
-    return rows.values.sum((1, 2) if rows.place is not None else (2, 3)) @ bias
-
-
 def _between(step: Step, rows: Rows, lines: Relaxed, slopes: Tensor | None) -> tuple[list[Rows], Tensor]:
     """Below what has a coefficient of at least 0, above what has another."""
     if isinstance(lines, Choice):
         return _pooled(step, rows, lines)
-    below = rows.of(lines.low_slope) if slopes is None else slopes
     values = rows.values
-    down = values.clamp(max=0)
-    more = rows.like(down).dot(lines.high_offset)
+    below = rows.of(lines.low_slope.to(values.dtype)) if slopes is None else slopes
+    more = rows.like(values.clamp(max=0)).dot(lines.high_offset)
     if bool(lines.low_offset.any()):
         more = more + rows.like(values.clamp(min=0)).dot(lines.low_offset)
-    return [rows.like(torch.where(values > 0, below, rows.of(lines.high_slope)) * values)], more
+    above = rows.of(lines.high_slope.to(values.dtype))
+    return [rows.like(torch.where(values > 0, below, above) * values)], more
 
 
 def _pooled(step: Step, rows: Rows, lines: Choice) -> tuple[list[Rows], Tensor]:
     values = rows.whole(step.shape).values
     down = values.clamp(max=0)
     # Above a window that is not decided lies its largest end, below it any of its numbers.
-    more = (down * torch.where(lines.sure, 0.0, lines.most)).flatten(1).sum(1)
+    more = (down.to(lines.most.dtype) * torch.where(lines.sure, 0.0, lines.most)).flatten(1).sum(1)
     kept = torch.where(lines.sure, values, values.clamp(min=0))
     shape = step.inputs[0]
     at = lines.at.flatten(1).expand(len(values), -1, -1)
@@ -136,34 +187,36 @@ def _pooled(step: Step, rows: Rows, lines: Choice) -> tuple[list[Rows], Tensor]:
     return [Rows(found.view(len(values), *shape))], more
 
 
-def single(steps: Sequence[Step], at: int, index: Tensor, like: Tensor) -> tuple[dict[int, Rows], Tensor]:
-    """The outputs at flat places ``index`` (S,) of the step at ``at``, one each, and what is to be added to them (S,).
+def single(steps: Sequence[Step], at: int, index: Tensor, signs: Tensor, dtype: torch.dtype) -> Begun:
+    """The outputs at flat places ``index`` (S,) of the step at ``at`` times signs (S,), and what is to be added (S,).
 
-    Of a convolution they are kernels over its inputs.
+    Of a convolution they are kernels over its inputs. Coefficients are of the type that is asked for.
     """
     step = steps[at]
-    count, shape, zero = len(index), step.shape, like.new_zeros(len(index))
+    count, shape, zero = len(index), step.shape, torch.zeros_like(signs)
+    sign = signs.to(dtype)
     if step.direct:
+        layer = step.of_kind(dtype)
+        assert isinstance(layer, nn.Conv2d)
         assert isinstance(step.layer, nn.Conv2d)
-        rows = _seen(first_convolution(step.layer, index, shape, step.inputs[0]), step.inputs[0])
+        rows = _seen(first_convolution(layer, index, shape, step.inputs[0]), step.inputs[0])
+        rows = rows.like(rows.values * sign.view(-1, *([1] * (rows.values.ndim - 1))))
         bias = step.layer.bias
         channel = index // (shape[1] * shape[2])
-        return {step.sources[0]: rows}, zero if bias is None else bias[channel]
+        return {step.sources[0]: rows}, zero if bias is None else signs * bias[channel]
     if len(shape) != 3:
         size = _size(shape)
-        values = like.new_zeros(count, size).scatter(1, index.unsqueeze(1), 1.0)
+        values = sign.new_zeros(count, size).scatter(1, index.unsqueeze(1), sign.unsqueeze(1))
         return {at: Rows(values.view(count, *shape))}, zero
     channels, height, width = shape
     place = torch.stack([index % (height * width) // width, index % width], 1)
-    values = like.new_zeros(count, channels).scatter(1, (index // (height * width)).unsqueeze(1), 1.0)
+    values = sign.new_zeros(count, channels).scatter(1, (index // (height * width)).unsqueeze(1), sign.unsqueeze(1))
     return {at: Rows(values.view(count, 1, 1, channels), place)}, zero
 
 
-def in_chunks(bound: Callable[[Tensor], Tensor], index: Tensor, program: Program, start: int, at_once: int) -> Tensor:
-    """``bound`` of the numbers at ``index``, so many at a time that their coefficients fit into ``at_once`` numbers."""
-    widest = max(_size(step.shape) for step in program.steps[: start + 1])
-    parts = torch.split(index, max(1, at_once // widest))
-    return torch.cat([bound(part) for part in parts])
+def widest_of(program: Program, start: int) -> int:
+    """How many coefficients one function of a step's outputs has at most on its way back."""
+    return max(_size(step.shape) for step in program.steps[: start + 1])
 
 
 def _size(shape: tuple[int, ...]) -> int:

@@ -31,7 +31,8 @@ class Ball:
     scale: Tensor
 
     def least(self, rows: Rows) -> Tensor:
-        """Lower bounds of sum_i a_i u_i over the allowed inputs u, for coefficients a; (S,)."""
+        """Lower bounds of sum_i a_i u_i over the allowed inputs u, for coefficients a; (S,), in float64."""
+        rows = rows.like(rows.values.to(self.centre.dtype))
         if self.norm is None:
             return rows.dot(self.box.centre[0]) - rows.like(rows.values.abs()).dot(self.box.radius[0])
         flat = rows.whole(tuple(self.centre.shape)).values.flatten(1)

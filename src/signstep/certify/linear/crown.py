@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from signstep.certify.bounds.interval import Interval
-from signstep.certify.linear.backward import Relaxed, Slopes, in_chunks, least, relaxed, single
+from signstep.certify.linear.backward import Relaxed, Slopes, least, relaxed, single, widest_of
 from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.program import Program
+from signstep.certify.linear.rounding import Allowance, single_is_exact
+from signstep.certify.linear.watch import Watch
 from signstep.certify.linear.windows import Rows
 
 # Numbers in the coefficients that are held at once: 64 MB of them, some six times over.
@@ -25,6 +27,7 @@ class Bounded:
     ball: Ball
     intervals: list[Interval]
     lines: dict[int, Relaxed]
+    middle: list[Tensor] | None = None
 
     @classmethod
     def of(cls, program: Program, ball: Ball) -> "Bounded":
@@ -74,7 +77,7 @@ class Bounded:
 
     def _refined_at(self, place: int) -> "Bounded":
         """With the interval of one step tightened, and those of all that follow from it."""
-        found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines))
+        found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines), self.middle)
         found._refine(place)
         for later, step in enumerate(self.program.steps):
             if step.kind in ("bend", "pool") and step.sources[0] >= place:
@@ -87,37 +90,88 @@ class Bounded:
 
     def _refine(self, place: int) -> None:
         """Tighten the interval of a step that an activation or a pooling takes."""
-        here = self.intervals[place]
+        here, steps = self.intervals[place], self.program.steps
         low, high = here.low.flatten(), here.high.flatten()
-        bends = [step.bend for step in self.program.steps if place in step.sources and step.bend is not None]
-        pooled = any(place in step.sources and step.pool is not None for step in self.program.steps)
-        decided = low == high if pooled else torch.ones_like(low, dtype=torch.bool)
-        for bend in bends:
-            decided = decided & bend.decided(low, high)
-        index = (~decided).nonzero().squeeze(1)
-        if not len(index):
-            return
-        steps = self.program.steps
+        bends = [step.bend for step in steps if place in step.sources and step.bend is not None]
+        pooled = any(place in step.sources and step.pool is not None for step in steps)
 
-        def both(part: Tensor) -> Tensor:
-            begun, total = single(steps, place, part, low)
-            begun = {source: _twice(rows) for source, rows in begun.items()}
-            bound = least(steps, begun, torch.cat([total, -total]), self.lines, self.intervals, self.ball)
-            return bound.view(2, -1).T
+        def open_() -> Tensor:
+            found = low != high if pooled else torch.zeros_like(low, dtype=torch.bool)
+            for bend in bends:
+                found = found | ~bend.decided(low, high)
+            return found.nonzero().squeeze(1)
 
-        ends = in_chunks(both, index, self.program, place, AT_ONCE // 2)
+        # Where only signs count, the end that has that of the middle is tried first; the other one where that fails.
+        signs = not pooled and all(bend.signs for bend in bends)
+        up = (self._middle(place) >= 0) if signs else torch.ones_like(low, dtype=torch.bool)
+        allowance = Allowance.of(steps[: place + 1], self.lines, self.intervals) if _single(here) else None
+        for first in (True, False):
+            index = open_()
+            if not len(index):
+                break
+            rising = up[index] if first else ~up[index]
+            known = torch.where(rising, low[index], -high[index])
+            found = self._best(place, index, rising, Watch(known, 0.0 if first and signs else torch.inf), allowance)
+            low = low.index_copy(0, index, torch.where(rising, found, low[index]))
+            high = high.index_copy(0, index, torch.where(rising, high[index], -found))
         shape = here.centre.shape
-        self.intervals[place] = _narrower(
-            here,
-            low.index_copy(0, index, ends[:, 0]).view(shape),
-            high.index_copy(0, index, -ends[:, 1]).view(shape),
-        )
+        self.intervals[place] = _narrower(here, low.view(shape), high.view(shape))
+        self._before(place)
+
+    def _best(self, place: int, index: Tensor, rising: Tensor, watch: Watch, allowance: Allowance | None) -> Tensor:
+        """Lower bounds of a step's outputs at ``index``, or of their opposites where not ``rising``; (S,).
+
+        Args:
+            place: of the step.
+            index: flat.
+            rising: which end.
+            watch: over all of them.
+            allowance: see `least`.
+        """
+        steps, start, widest = self.program.steps, 0, widest_of(self.program, place)
+        signs = torch.where(rising, 1.0, -1.0).to(watch.best)
+        while start < len(index):
+            part = slice(start, start + max(1, AT_ONCE // widest))
+            here = watch.part(part)
+            begun, total = single(
+                steps, place, index[part], signs[part], torch.float64 if allowance is None else torch.float32
+            )
+            least(steps, begun, total, self.lines, self.intervals, self.ball, watch=here, allowance=allowance)
+            watch.best[part] = here.best
+            start, widest = part.stop, here.widest
+        return watch.best
+
+    def _middle(self, place: int) -> Tensor:
+        """What a step says of the middle of the box, flat."""
+        if self.middle is None:
+            centre = self.ball.box.centre
+            parts = self.program.intervals(Interval(centre, torch.zeros_like(centre)))
+            self.middle = [part.centre.flatten() for part in parts]
+        return self.middle[place]
+
+    def _before(self, place: int) -> None:
+        """What number by number is made into a step's outputs is known as well as these."""
+        step = self.program.steps[place]
+        while step.kind == "affine" and step.diagonal and len(step.sources) == 1:
+            (source,), (scaled,) = step.sources, step.scales
+            here, offset = self.intervals[place], step.offset
+            scale = torch.ones_like(offset) if scaled is None else scaled
+            low, high = (here.low[0] - offset) / scale, (here.high[0] - offset) / scale
+            low, high = torch.minimum(low, high), torch.maximum(low, high)
+            room = _ROUNDING * (1 + low.abs() + high.abs() + (offset / scale).abs())
+            free = ~(torch.isfinite(low) & torch.isfinite(high))
+            low, high = torch.where(free, -torch.inf, low - room), torch.where(free, torch.inf, high + room)
+            before = self.intervals[source]
+            self.intervals[source] = _narrower(before, low.unsqueeze(0), high.unsqueeze(0))
+            place, step = source, self.program.steps[source]
 
 
-def _twice(rows: Rows) -> Rows:
-    """The functions and what is opposite to them, whose lower bounds are the upper ones."""
-    place = None if rows.place is None else rows.place.repeat(2, 1)
-    return replace(rows, values=torch.cat([rows.values, -rows.values]), place=place)
+_ROUNDING = 1e-12  # float64, relative, a thousand times
+
+
+def _single(part: Interval) -> bool:
+    """Whether coefficients may be kept in float32."""
+    return part.centre.dtype == torch.float64 and single_is_exact(part.centre.device)
 
 
 # Whether an interval is exact: number by number what may stand beside any other, exact, or more than there is.

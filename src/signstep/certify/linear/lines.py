@@ -46,11 +46,13 @@ class Bend:
         function: the activation on tensors.
         lines: from the ends (low, high) of its inputs to lines that hold between them.
         decided: where it is a line of itself between the ends, so that tighter ends would not help.
+        signs: whether that is where the ends have the same sign.
     """
 
     function: Callable[[Tensor], Tensor]
     lines: Callable[[Tensor, Tensor], Lines]
     decided: Callable[[Tensor, Tensor], Tensor]
+    signs: bool = False
 
 
 def rectifier(slope: float = 0.0) -> Bend:
@@ -72,7 +74,7 @@ def rectifier(slope: float = 0.0) -> Bend:
         below = torch.where(open_, torch.where(high > -low, one, flat), chord)
         return Lines(below, torch.zeros_like(low), chord, offset, open_, slope, 1.0)
 
-    return Bend(function, lines, lambda low, high: (low >= 0) | (high <= 0))
+    return Bend(function, lines, lambda low, high: (low >= 0) | (high <= 0), signs=True)
 
 
 def cornered(function: Callable[[Tensor], Tensor], *corners: float) -> Bend:

@@ -1,5 +1,6 @@
 """A network as a list of steps that bounds go through forwards, as intervals, and backwards, as coefficients."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +32,7 @@ class Step:
         function: of affine steps, on tensors (1, ...).
         layer: a linear or convolutional one, whose coefficients have a short way.
         diagonal: of affine steps: each output is of the inputs in the same place alone.
+        reshapes: of affine steps: the same numbers in the same order, in another shape.
         bend: of activations.
         pool: of poolings.
         inputs: the shapes of its sources.
@@ -45,6 +47,7 @@ class Step:
     function: Callable[..., Tensor] | None = None
     layer: nn.Module | None = None
     diagonal: bool = False
+    reshapes: bool = False
     bend: Bend | None = None
     pool: Pool | None = None
     inputs: tuple[tuple[int, ...], ...] = ()
@@ -65,17 +68,49 @@ class Step:
     @cached_property
     def pull(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
         """From coefficients (S, 1, ...) over its outputs to those over each of its inputs."""
-        assert self.function is not None
-        with torch.enable_grad():
-            back = torch.func.vjp(self.function, *self._zeros())[1]
-        return torch.func.vmap(back)
+        return torch.func.vmap(self._back)
 
     @cached_property
-    def scales(self) -> tuple[Tensor, ...]:
-        """Of a diagonal step: what it multiplies each input by, number by number."""
+    def _back(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        """The same for one function, (1, ...)."""
+        assert self.function is not None
+        with torch.enable_grad():
+            back: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vjp(self.function, *self._zeros())[1]
+        return back
+
+    @cached_property
+    def adds(self) -> bool:
+        """Whether its offset is not 0 everywhere."""
+        return bool(self.offset.any())
+
+    @cached_property
+    def scales(self) -> tuple[Tensor | None, ...]:
+        """Of a diagonal step: what it multiplies each input by, number by number; None where that is 1."""
         assert self.like is not None
-        one = self.like.new_ones((1, 1, *self.shape))
-        return tuple(part[0, 0] for part in self.pull(one))
+        found = tuple(part[0] for part in self._back(self.like.new_ones((1, *self.shape))))
+        return tuple(None if bool((part == 1).all()) else part for part in found)
+
+    @cached_property
+    def narrow(self) -> nn.Module | None:
+        """The layer in float32."""
+        return None if self.layer is None else copy.deepcopy(self.layer).float()
+
+    def of_kind(self, dtype: torch.dtype) -> nn.Module:
+        """The layer with weights of this type."""
+        found = self.narrow if dtype == torch.float32 else self.layer
+        assert found is not None
+        return found
+
+    @property
+    def summed(self) -> int:
+        """How many products the way back adds up for one coefficient in the type of the coefficients."""
+        if isinstance(self.layer, nn.Conv2d) and self.direct:
+            return self.layer.weight[:, 0].numel()
+        return self.layer.out_features if isinstance(self.layer, nn.Linear) else 1
+
+    def size(self, *parts: Tensor) -> Tensor:
+        """Of an affine step: sum |w| p over its inputs, for p >= 0, each (...) in its shape."""
+        return self.through(*(Interval(torch.zeros_like(part[None]), part[None]) for part in parts)).radius[0]
 
     def _zeros(self) -> list[Tensor]:
         assert self.like is not None
@@ -183,6 +218,7 @@ def _step(
             step.kind, step.function = "affine", function
             step.layer = what if isinstance(what, (nn.Linear, nn.Conv2d)) else None
             step.diagonal = isinstance(what, kinds.DIAGONAL_LAYERS)
+            step.reshapes = isinstance(what, (nn.Flatten, nn.Unflatten))
             return step
         bend = next((make for kind, make in kinds.LAYERS.items() if isinstance(what, kind)), None)
         step.bend = None if bend is None else bend(what)
@@ -191,6 +227,7 @@ def _step(
         step.kind, step.function = "affine", function
         same = all(tuple(values[leaf].centre.shape) == shape for leaf in used)
         step.diagonal = same and what in kinds.DIAGONAL
+        step.reshapes = what in kinds.RESHAPING
         return step
     elif what in kinds.FUNCTIONS:
         args, kwargs = with_(tuple(values[leaf] for leaf in used))

@@ -12,6 +12,11 @@ from torch.nn import functional as F  # noqa: N812
 
 Pair = tuple[int, int]
 
+# Half the distance from 1 to the next number of float32: what one rounding does, relative.
+UNIT = 2.0**-24
+_ROOM = 1.01  # more than sums of so many numbers of one sign lose by rounding
+_IMAGES = 4
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -42,14 +47,49 @@ class Rows:
         return table[at.flatten()].view(*at.shape, len(part))
 
     def dot(self, part: Tensor) -> Tensor:
-        """The sums of coefficients times the tensor's numbers, (S,)."""
-        if self.place is None:
+        """The sums of coefficients times the tensor's numbers, (S,), in float64.
+
+        Of coefficients in float32 each product is rounded, by at most 4 `UNIT` of it, and the sum is not.
+        """
+        if self.place is None and self.values.dtype == part.dtype:
             return self.values.flatten(1) @ part.flatten()
-        return (self.values * self.of(part)).flatten(1).sum(1)
+        if self._by_channel and bool((part == part[:, :1, :1]).all()):
+            return self.channels().to(part.dtype) @ part[:, 0, 0]
+        kept = part.to(self.values.dtype)
+        product = self.values * self.of(kept)
+        return product.sum(tuple(range(1, product.ndim)), dtype=part.dtype)
+
+    def channels(self) -> Tensor:
+        """The sums over positions, (S, C), in float64."""
+        return self.values.sum((1, 2) if self.place is not None else (2, 3), dtype=torch.float64)
+
+    def sizes(self, part: Tensor) -> Tensor:
+        """At least the sums of |coefficients| times numbers >= 0, (S,), in float64: by the largest of each channel."""
+        if not self._by_channel:
+            return (self.values.abs().flatten(1) * part.flatten().to(self.values)).sum(1, dtype=torch.float64) * _ROOM
+        found = self.values.abs().sum((1, 2) if self.place is not None else (2, 3), dtype=torch.float64)
+        return found @ part.flatten(1).amax(1).double() * _ROOM
+
+    @property
+    def _by_channel(self) -> bool:
+        """Whether the tensor is an image."""
+        return self.place is not None or self.values.ndim == _IMAGES
+
+    def scaled(self, factor: Tensor) -> "Rows":
+        """Times a tensor's numbers."""
+        factor = factor.to(self.values.dtype)
+        if self._by_channel and bool((factor == factor[:, :1, :1]).all()):
+            one = factor[:, 0, 0]
+            return self.like(self.values * (one if self.place is not None else one[:, None, None]))
+        return self.like(self.values * self.of(factor))
 
     def like(self, values: Tensor) -> "Rows":
         """Other coefficients of the same windows."""
         return replace(self, values=values)
+
+    def take(self, index: Tensor) -> "Rows":
+        """Some of them."""
+        return replace(self, values=self.values[index], place=None if self.place is None else self.place[index])
 
     def cut(self, shape: tuple[int, ...]) -> "Rows":
         """The same with 0 where windows leave an image of this shape (C, H, W)."""
@@ -128,17 +168,23 @@ def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> 
     room = size
     if rows.place is None:  # the window may end before the image does, whose last rows no kernel meets
         room = (max(size[0], shape[-2] + pad_h), max(size[1], shape[-1] + pad_w))
+    step_h, step_w = _block(down, gap_h, kernel_h), _block(right, gap_w, kernel_w)
+    room = (_up_to(room[0], step_h), _up_to(room[1], step_w))
     found = values.new_zeros(count, *room, layer.in_channels)
-    for y in range(kernel_h):
-        for x in range(kernel_w):
+    # Neighbouring places of a kernel whose outputs lie a stride apart meet no other ones: they are added together.
+    blocks = found.view(count, room[0] // step_h, step_h, room[1] // step_w, step_w, layer.in_channels)
+    sent = sent.view(count, tall, broad, kernel_h // step_h, step_h, kernel_w // step_w, step_w, layer.in_channels)
+    every_h, every_w = down // step_h, right // step_w
+    for y in range(kernel_h // step_h):
+        for x in range(kernel_w // step_w):
             top, left = y * gap_h, x * gap_w
-            there = found[:, top : top + (tall - 1) * down + 1 : down, left : left + (broad - 1) * right + 1 : right]
-            there += sent[:, :, :, y, x]
+            high, wide = top + (tall - 1) * every_h + 1, left + (broad - 1) * every_w + 1
+            there = blocks[:, top:high:every_h, :, left:wide:every_w]
+            there += sent[:, :, :, y, :, x].transpose(2, 3)
     if rows.place is None:
-        found = found[:, pad_h : pad_h + shape[-2], pad_w : pad_w + shape[-1]]
-        return Rows(found.permute(0, 3, 1, 2).contiguous())
+        return Rows(found[:, pad_h : pad_h + shape[-2], pad_w : pad_w + shape[-1]].permute(0, 3, 1, 2))
     moved = Rows(
-        found,
+        found[:, : size[0], : size[1]],
         rows.place,
         (rows.stride[0] * down, rows.stride[1] * right),
         (rows.offset[0] * down - pad_h, rows.offset[1] * right - pad_w),
@@ -167,6 +213,16 @@ def _sent(values: Tensor, layer: nn.Conv2d) -> Tensor:
     flat = torch.bmm(grouped, kernels).movedim(0, 1)  # (S h w, groups, kh kw C/groups)
     shaped = flat.view(-1, layer.groups, *weight.shape[2:], weight.shape[1]).permute(0, 2, 3, 1, 4)
     return shaped.reshape(*values.shape[:3], *weight.shape[2:], layer.in_channels)
+
+
+def _block(stride: int, gap: int, kernel: int) -> int:
+    """How many neighbouring places of a kernel lie within one stride."""
+    return stride if gap == 1 and kernel % stride == 0 else 1
+
+
+def _up_to(size: int, step: int) -> int:
+    """The next multiple."""
+    return -(-size // step) * step
 
 
 def _beyond(start: Tensor, size: int, length: int) -> Pair:

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from signstep.attacks.search.samples import MOST
 from signstep.domains.bare import bare_module
 from signstep.domains.case import Case, Request
 from signstep.domains.control.causal import causal_row
@@ -36,6 +37,8 @@ EXAMPLES: dict[str, tuple[Sensor, ...]] = {
 }
 SECONDS = 4.0
 STARTS = 16
+# Of few numbers; a saturated controller has no gradient where it begins. As many random points are the control.
+_SEARCHES = ("random-direction:queries=670", "explore")
 
 
 def loop_case(request: Request, schema: Schema) -> Case:
@@ -80,7 +83,11 @@ def loop_case(request: Request, schema: Schema) -> Case:
         data=f"{count} starts of {known.name}, {steps} samples of {known.interval:g} s, drawn with seed {request.seed}",
         summary=partial(summary, loop=loop, start=start, steps=steps, threat=threat, seed=request.seed),
         named=named_in({"causal-fgsm": causal_row(loop)}),
-        attacks=("random-sign", "fgsm", "pgd:steps=20", *(("causal-fgsm",) if free else ())),
+        attacks=(
+            *("random-sign", "fgsm", "pgd:steps=20"),
+            *(("causal-fgsm",) if free else ()),
+            *(_SEARCHES if steps * len(sensors) <= MOST else ()),
+        ),
         curve=(0.25, 0.5, 0.75, 1.0, 1.5),
         opening=(
             f"plant: {known.name}, failed beyond "

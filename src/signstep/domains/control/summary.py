@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from signstep.auditing.parts import spread
 from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section
 from signstep.domains.control.rollout import ClosedLoop
@@ -42,8 +43,8 @@ def summary(
         trials: random errors for each start.
         seed: all randomness.
     """
-    shard = result.terms.get("shard")
-    start = (start if shard is None else start[shard[0] :: shard[1]])[: result.examples]
+    first, step = spread(result.terms.get("shard"))
+    start = start[first::step][: result.examples]
     threat = threat.sized(1.0)
     least = smallest_error(loop, start, steps, threat=threat, largest=_LARGEST, recipe="pgd:steps=10", seed=seed)
     hit = torch.isfinite(least.eps) & (least.eps > 0)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from signstep.auditing.memory import planned_rows
 from signstep.data import DataSource, open_data
+from signstep.defences.defend import defend
 from signstep.demo import demo
 from signstep.domains.case import IMAGE, ROWS, Case, Request, no_summary
 from signstep.domains.image.declared import agreed, declared
@@ -165,6 +166,7 @@ def _demonstration(request: Request) -> Case:
 
 
 def _case(request: Request, model: Model, source: DataSource, *, opening: tuple[str, ...]) -> Case:
+    model = defended(request, model, source.bounds)
     ends = ends_of([model])
     request = gridded(request, ends, source.bounds)
     seen = first_look(model, source)
@@ -187,6 +189,25 @@ def _case(request: Request, model: Model, source: DataSource, *, opening: tuple[
         hashes={"data": source.fingerprint(), "preprocessing": _treated(source, model)},
         total=source.len_hint,
     )
+
+
+def defended(request: Request, model: Model, bounds: tuple[float, float] | None) -> Model:
+    """A model behind the transformations that a request names; the data may know the range of inputs.
+
+    Raises:
+        InputError: there is no such transformation, or no range.
+    """
+    if not request.defend:
+        return model
+    box = (bounds or (0.0, 1.0)) if request.box == "of the data" else request.box
+    if box is None:
+        raise InputError(
+            Arg("defend"), "needs the range of valid inputs, and there is no box", remedy=("pass", Arg("box", "0,1"))
+        )
+    low, high = box
+    if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+        raise InputError(Arg("defend"), "needs a box with two ends", remedy=("pass", Arg("box", "0,1")))
+    return defend(model, request.defend, box=(float(low), float(high)))
 
 
 def threat_of(request: Request, bounds: tuple[float, float] | None) -> Threat:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from signstep.auditing.parts import spread
 from signstep.auditing.result import Result
 from signstep.auditing.sections import Chart, Line, Section, marked
 from signstep.domains.tabular.beam import Effort
@@ -49,8 +50,8 @@ class Teller:
     def __call__(self, result: Result, points: Mapping[str, Tensor]) -> tuple[Section, ...]:
         """The sections of the report."""
         layout = Layout(self.schema)
-        shard = result.terms.get("shard") or (0, 1)
-        index = np.arange(shard[0], len(self.records), shard[1])[: result.examples]
+        first, step = spread(result.terms.get("shard"))
+        index = np.arange(first, len(self.records), step)[: result.examples]
         decider = Decider(self.model, layout)
         decoded = torch.from_numpy(self.records.values[index])
         _, granted = decider(decoded)

@@ -1,7 +1,8 @@
 """The attacks on texts: by gradient, by questions alone, and the control."""
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 from signstep.attacks.recipe import SCORES, WHITE_BOX, Recipe
 from signstep.domains.text.searching import searched
@@ -37,6 +38,11 @@ class _OnTexts:
     """What the attacks share: a budget of passes for each text, beside the verdict's."""
 
     queries: int
+    name: str = field(default="", kw_only=True)
+    draws: ClassVar[bool] = True
+    from_clean: ClassVar[bool] = False
+    # Whether it looks for the smallest number of words.
+    smallest: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.queries < 2:
@@ -46,6 +52,21 @@ class _OnTexts:
         """What the plan lets one text spend; a text in which nothing may change costs the verdict alone."""
         verdict = HELD_OUT if setting.random else 1
         return Passes(1 + verdict, verdict, self.queries + verdict)
+
+    def __call__(
+        self,
+        problem: Problem,
+        region: Region,
+        clean: Tree,
+        key: Key,
+        begin: Tree | None = None,  # noqa: ARG002
+    ) -> Found:
+        """Attack every row."""
+        return searched(self.name, problem, region, clean, key, self.queries, self._search, smallest=self.smallest)
+
+    def _search(self, walk: Walk) -> Search:
+        """The search of one text."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -65,10 +86,8 @@ class HotFlip(_OnTexts):
     queries: int = 300
     beam: int = 2
     asks: int = 16
-    name: str = "hotflip"
+    name: str = field(default="hotflip", kw_only=True)
     steps: int = 1
-    draws: bool = True
-    from_clean: bool = False
     needs: Needs = "gradients"
 
     def __post_init__(self) -> None:
@@ -76,17 +95,6 @@ class HotFlip(_OnTexts):
         for option in ("beam", "asks"):
             if getattr(self, option) < 1:
                 raise InputError(Arg(option, getattr(self, option)), remedy="pass at least 1")
-
-    def __call__(
-        self,
-        problem: Problem,
-        region: Region,
-        clean: Tree,
-        key: Key,
-        begin: Tree | None = None,  # noqa: ARG002
-    ) -> Found:
-        """Attack every row."""
-        return searched(self.name, problem, region, clean, key, self.queries, self._search, smallest=True)
 
     def _search(self, walk: Walk) -> Search:
         yield from phases(walk, self._opening)
@@ -118,27 +126,14 @@ class WordSearch(_OnTexts):
 
     queries: int = 300
     tries: int = 12
-    name: str = "word-search"
+    name: str = field(default="word-search", kw_only=True)
     steps: int = 0
-    draws: bool = True
-    from_clean: bool = False
     needs: Needs = "scores"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tries < 1:
             raise InputError(Arg("tries", self.tries), remedy="pass at least 1")
-
-    def __call__(
-        self,
-        problem: Problem,
-        region: Region,
-        clean: Tree,
-        key: Key,
-        begin: Tree | None = None,  # noqa: ARG002
-    ) -> Found:
-        """Attack every row."""
-        return searched(self.name, problem, region, clean, key, self.queries, self._search, smallest=True)
 
     def _search(self, walk: Walk) -> Search:
         single: dict[int, tuple[float, str]] = {}
@@ -189,22 +184,10 @@ class RandomWords(_OnTexts):
     """
 
     queries: int = 300
-    name: str = "random-words"
+    name: str = field(default="random-words", kw_only=True)
+    smallest: ClassVar[bool] = False
     steps: int = 0
-    draws: bool = True
-    from_clean: bool = False
     needs: Needs = "scores"
-
-    def __call__(
-        self,
-        problem: Problem,
-        region: Region,
-        clean: Tree,
-        key: Key,
-        begin: Tree | None = None,  # noqa: ARG002
-    ) -> Found:
-        """Attack every row."""
-        return searched(self.name, problem, region, clean, key, self.queries, self._search, smallest=False)
 
     def _search(self, walk: Walk) -> Search:
         yield Ask([{}])

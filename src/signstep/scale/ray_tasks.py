@@ -1,0 +1,258 @@
+"""Tasks on a Ray cluster that is there, or on one that is begun here for the time of the audit."""
+
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from signstep.auditing.result import Result
+from signstep.auditing.run import Job
+from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.messages import Arg
+from signstep.scale.asked import Asked
+from signstep.scale.coordinator import carry_out
+from signstep.scale.executors import Lost, Workers
+from signstep.scale.machines import cores
+from signstep.scale.work import Answer, Bench, Hello, Task, Work, hello, perform, raised
+
+_OLDEST = (2, 54)
+_PATIENCE = 5.0  # seconds for an address to answer
+_GREETING = 300.0  # seconds for a first task to begin
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Carries out an audit as tasks of Ray: ``ss.audit(..., run=ss.Run(executor=ss.Ray("head:6379"), out="report"))``.
+
+    The model, or the names that it is made from, goes into the cluster's store once. Whether the cluster asks for a
+    token is its own affair and yours: nothing is switched off here.
+
+    Attributes:
+        address: "HOST:PORT" of a cluster, "ray://HOST:PORT" through its client, "auto" for one that runs here; None
+            begins one here, for the time of the audit.
+        workers: tasks at a time; None for as many as the cluster has room for.
+        cpus: of each task.
+        gpus: of each task; a part of one lets several share it.
+        labels: that a node must have.
+        threads: of torch in each; None for ``cpus``.
+        seconds: that a task should last.
+
+    Raises:
+        InputError: one makes no sense.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("cpus", "gpus"):
+            if not 0 <= getattr(self, name) < 1e6:
+                raise InputError(Arg(name, getattr(self, name)), remedy="pass what each task takes, 0 or more")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(Arg("workers", self.workers), remedy="pass a number of tasks, at least 1")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(Arg("threads", self.threads), remedy="pass the threads of each worker, at least 1")
+        if not self.seconds > 0:
+            raise InputError(Arg("seconds", self.seconds), remedy="pass seconds above 0")
+        if self.address not in (None, "auto"):
+            _host_and_port(self.address or "")
+
+    @classmethod
+    def asked(cls, asked: Asked) -> "Ray":
+        """From a command line."""
+        asked.refuse("Ray", "partition")
+        return cls(asked.address or None, asked.workers)
+
+    @property
+    def places(self) -> int:
+        """See `Staff`."""
+        return self.workers or 2
+
+    @property
+    def each(self) -> int:
+        """See `Staff`."""
+        return self.threads or max(1, int(self.cpus))
+
+    @property
+    def goal(self) -> float:
+        """See `Staff`."""
+        return self.seconds
+
+    @property
+    def here(self) -> bool:
+        """See `Staff`."""
+        return self.address is None
+
+    def carry_out(self, job: Job) -> Result:
+        """See `signstep.auditing.run.Executor`."""
+        return carry_out(job, self)
+
+    def begun(
+        self,
+        make: Callable[[], Work],
+        bench: Callable[[], Bench],  # noqa: ARG002
+    ) -> AbstractContextManager[Workers]:
+        """See `Staff`."""
+        return _cluster(self, make)
+
+
+@contextmanager
+def _cluster(asked: Ray, make: Callable[[], Work]) -> Iterator[Workers]:
+    ray = _imported()
+    begun = not ray.is_initialized()
+    if begun:
+        _connect(ray, asked)
+    try:
+        team = _Team(ray, asked, make())
+        try:
+            team.greet()
+            yield team
+        finally:
+            team.close()
+    finally:
+        if begun:
+            ray.shutdown()
+
+
+def _imported() -> Any:
+    """Ray itself.
+
+    Raises:
+        MissingExtraError: it is not installed, or too old.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("ray", "ray") from error
+    found = tuple(int(part) for part in ray.__version__.split(".")[:2] if part.isdecimal())
+    if found < _OLDEST:
+        raise InputError(
+            f"Ray {ray.__version__} is installed, and 2.54 or newer is needed", remedy="run pip install -U ray"
+        )
+    return ray
+
+
+def _connect(ray: Any, asked: Ray) -> None:
+    """Join the cluster, or begin one.
+
+    Raises:
+        LoadError: nothing answers there.
+    """
+    if asked.address not in (None, "auto"):
+        host, port = _host_and_port(asked.address or "")
+        try:
+            socket.create_connection((host, port), timeout=_PATIENCE).close()
+        except OSError as error:
+            raise LoadError(
+                f"no Ray cluster answers at {asked.address} ({error.strerror or error})",
+                remedy="check the address, and that the cluster is up (ray status)",
+            ) from error
+    own = asked.address is None
+    size: dict[str, Any] = {"num_cpus": max(1, asked.workers or cores()), "include_dashboard": False} if own else {}
+    try:
+        ray.init(address=asked.address, log_to_driver=False, logging_level="ERROR", **size)
+    except Exception as error:  # of many kinds, ConnectionError and RuntimeError among them
+        where = "here" if own else f"at {asked.address}"
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise LoadError(f"no Ray cluster can be used {where} ({said[0]})", remedy="check it with ray status") from error
+
+
+class _Team:
+    """Tasks of a cluster."""
+
+    def __init__(self, ray: Any, asked: Ray, work: Work) -> None:
+        self._ray = ray
+        there = ray.cluster_resources()
+        for name, each in (("CPU", asked.cpus), ("GPU", asked.gpus)):
+            if each > there.get(name, 0):
+                raise LoadError(
+                    f"the Ray cluster has {there.get(name, 0):g} {name}s, and each task takes {each:g}",
+                    remedy=("pass", Arg(f"{name.lower()}s", 1)),
+                )
+        rooms = [int(there[name] / each) for name, each in (("CPU", asked.cpus), ("GPU", asked.gpus)) if each]
+        self._places = asked.workers or max(1, min(rooms, default=1))
+        options: dict[str, Any] = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_retries": 0}
+        if asked.labels:
+            options["label_selector"] = dict(asked.labels)
+        self._hello = ray.remote(**options)(hello)
+        self._perform = ray.remote(**options)(perform)
+        self._work = ray.put(work)
+        self._running: dict[int, Any] = {}
+        self._given = 0
+
+    def greet(self) -> None:
+        """See that a worker can work, before anything runs.
+
+        Raises:
+            LoadError: it cannot.
+        """
+        first = self._hello.remote(self._work)
+        try:
+            found: Hello = self._ray.get(first, timeout=_GREETING)
+        except Exception as error:  # Ray's own, and what its tasks raise
+            self._ray.cancel(first, force=True)
+            raise LoadError(
+                f"no worker of the Ray cluster could begin ({_first_line(error)})",
+                remedy="see that signstep is installed on every node, and that some node has what a task takes",
+            ) from error
+        if found.failure is not None:
+            raise raised(found.failure)
+
+    @property
+    def places(self) -> int:
+        """See `Workers`."""
+        return self._places
+
+    @property
+    def free(self) -> int:
+        """See `Workers`."""
+        return self._places - len(self._running)
+
+    def submit(self, task: Task) -> int:
+        """See `Workers`."""
+        self._given += 1
+        self._running[self._given] = self._perform.remote(self._work, task)
+        return self._given
+
+    def wait(self, seconds: float) -> list[tuple[int, Answer | Lost]]:
+        """See `Workers`."""
+        waiting = {reference: number for number, reference in self._running.items()}
+        ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=seconds)
+        ended: list[tuple[int, Answer | Lost]] = []
+        for reference in ready:
+            number = waiting[reference]
+            del self._running[number]
+            try:
+                ended.append((number, self._ray.get(reference)))
+            except self._ray.exceptions.RayError as error:
+                ended.append((number, Lost(_first_line(error))))
+        return ended
+
+    def close(self) -> None:
+        """Take back what is still given out."""
+        for reference in self._running.values():
+            with suppress(Exception):  # of a cluster that has gone
+                self._ray.cancel(reference, force=True)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    """The two of an address.
+
+    Raises:
+        InputError: it is none.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise InputError(Arg("address", address), "is not HOST:PORT", remedy="write ray:head:6379, say")
+    return host.strip("[]"), int(port)
+
+
+def _first_line(error: BaseException) -> str:
+    said = str(error).strip().splitlines()
+    return said[0][:200] if said else type(error).__name__
