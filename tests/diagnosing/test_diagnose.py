@@ -226,7 +226,8 @@ def test_a_softmax_written_by_hand_is_searched_in_float64_and_what_cannot_be_typ
 
     def ended(net: nn.Module, u: Tensor) -> Tensor:
         e = (40 * (net(u) - net(u).amax(1, keepdim=True))).exp()
-        return e / e.sum(1, keepdim=True)
+        shares: Tensor = e / e.sum(1, keepdim=True)
+        return shares
 
     x, y = data(FEW)
     hidden = Specimen(ss.Model(Through(ended), outputs="logits"), "pgd:steps=10", eps=0.15)
