@@ -82,7 +82,7 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
-        "the detectors are not here; letters, p-values and verdicts agree with each other",
+        "only who has the detectors could ask them; letters, p-values and verdicts agree with each other",
         "detection.rule",
         "detection.reject",
         "detection.review",
