@@ -82,7 +82,7 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
-        "the detectors are not here; letters, p-values and verdicts agree with each other",
+        "only who has the detectors could ask them; letters, p-values and verdicts agree with each other",
         "detection.rule",
         "detection.reject",
         "detection.review",
@@ -116,6 +116,26 @@ FIELDS: dict[str, Row] = {
         "sections[].chart.lines[].name",
         "sections[].chart.lines[].x[]",
         "sections[].chart.lines[].y[]",
+    ),
+    **_rows("recomputed", "diagnosis", "those of the record", "diagnosis.model", "diagnosis.threat"),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "the author's diagnosis; its commands give the adapted number again",
+        *(
+            f"diagnosis.{name}"
+            for name in (
+                *("data", "attack", "examples", "seen", "right", "before", "after", "standard"),
+                *("verdict.word", "verdict.text", "standard_verdict.word", "standard_verdict.text"),
+                *(f"causes[].{part}" for part in ("name", "test", "because", "cure", "takes")),
+                "signs[]",
+                *(f"tests[].{part}" for part in ("id", "question", "asked", "fired", "statistic", "threshold")),
+                *(f"tests[].{part}" for part in ("value", "p", "told", "passes")),
+                *(f"cost.{part}" for part in ("attack", "standard", "tests", "allowed", "shown")),
+                *("commands[][]", "stated[]", "needs[]", "ineligible[]", "notes[]", "measures.*", "partial"),
+                "versions.*",
+            )
+        ),
     ),
     # Each attack.
     **_rows("recomputed", "passes", "a recipe of this version, as it writes it", "attacks[].name"),
@@ -252,6 +272,7 @@ FIELDS: dict[str, Row] = {
         "terms.transform",
         "terms.defences",
     ),
+    **_rows("unprovable", UNPROVABLE, "by which way past a defence examples fell; their sums are known", "terms.ways"),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),
 }
 
@@ -300,8 +321,8 @@ def _value(result: Result, path: str) -> Any:
     if head in ("sections", "gates"):
         return _inner([asdict(part) for part in getattr(result, head)], tail.split("."))
     head, _, tail = path.removesuffix("[]").partition(".")
-    if head == "detection":
-        return _detected(result, tail)
+    if head in ("detection", "diagnosis"):
+        return _detected(result, tail) if head == "detection" else _of_diagnosis(result, path)
     if head == "curves":
         traced = [name for name in result.curves if name not in result.per_example.nearest]
         return {name: [point.fooled for point in result.curves[name]] for name in traced}
@@ -319,6 +340,11 @@ def _detected(result: Result, path: str) -> Any:
         return getattr(result.detection, head.partition(".")[0])
     name = tail.partition(".")[0].partition("[")[0]
     return {judge.name: getattr(judge, name) for judge in result.detection.detectors}
+
+
+def _of_diagnosis(result: Result, path: str) -> list[Any]:
+    found = [] if result.diagnosis is None else [asdict(result.diagnosis)]
+    return _inner(found, path.removesuffix(".*").split(".")[1:])
 
 
 def _inner(parts: list[Any], names: list[str]) -> list[Any]:

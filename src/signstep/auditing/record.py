@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from signstep.auditing.detection import Detection
+from signstep.auditing.diagnosed import Diagnosed
 from signstep.auditing.gates import Gate
 from signstep.auditing.knob import Knob
 from signstep.auditing.sections import Section
@@ -127,8 +128,8 @@ class Examples:
     none was found. By other model and then by "clean" and by attack, ``transfers`` has letters: r the other model is
     right there, w wrong, - not run. ``bounds`` has a letter for each example where bounds were taken, else none: what
     proved that no allowed point is answered otherwise, i intervals, b CROWN-IBP, c CROWN, a alpha-CROWN, e exact
-    search, l auto_LiRPA; - where nothing did. ``proved_eps`` is the largest size of the curve at which it is proved, None
-    where at none; empty where that was not asked.
+    search, l auto_LiRPA; - where nothing did. ``proved_eps`` is the largest size of the curve at which it is proved,
+    None where at none; empty where that was not asked.
     """
 
     ids: tuple[str, ...]
@@ -177,6 +178,7 @@ class Record:
         knob: one example that fell, asked at several sizes of its change; None where none was.
         detection: what detectors say of the examples, and what an attacker who knows of them comes to; None where the
             model was audited without.
+        diagnosis: whether the number of its last attack, or of its ladder, is real; None where that was not asked.
         schema: version of this record.
     """
 
@@ -202,6 +204,7 @@ class Record:
     gates: tuple[Gate, ...] = ()
     knob: Knob | None = None
     detection: Detection | None = None
+    diagnosis: Diagnosed | None = None
     schema: int = SCHEMA
 
     @property

@@ -17,7 +17,7 @@ from signstep.plain import plain_json
 
 # What records before this schema lack, and are read as having; schema 2 has no sections either.
 _READ = (2, 3, SCHEMA)
-_LACKED: dict[str, Any] = {"date": "", "gates": [], "knob": None, "detection": None}
+_LACKED: dict[str, Any] = {"date": "", "gates": [], "knob": None, "detection": None, "diagnosis": None}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from signstep.detectors.policy import Policy
 from signstep.detectors.pursuing import Way
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
+from signstep.engine.detours import DRAWS
 from signstep.engine.keys import Key
 from signstep.engine.norms import L0
 from signstep.engine.oracles import Oracle
@@ -232,14 +233,7 @@ def audit(
     _check_counts(limit, run)
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
-    size = _size(declared, data, where)
-    stream = Batches(
-        data,
-        size,
-        home=Home(device=torch.device("cpu"), dtype=home.dtype),
-        ignore=ignore,
-        classes=declared.classes,
-    )
+    stream = _stream(declared, data, where, home)
     began, interrupted = time.perf_counter(), False
     bracket = Bracket.of(run.bounds, declared, search.budget)
     plan = plan if bracket.search is None else plan.then(bracket.search)
@@ -304,6 +298,7 @@ def audit(
                     **({"left_out": stream.left_out} if stream.left_out else {}),
                     **asked[""].terms,
                     **bracket.terms,
+                    **({"ways": ways} if (ways := tally.ways()) else {}),
                 },
                 notes=(
                     *tally.notes,
@@ -312,6 +307,7 @@ def audit(
                     *watch.notes(),
                     *stream.said,
                     *_remarks(subject),
+                    *unsettled(tally.ways(), tally.examples),
                     *plan.remarks,
                     *(f"model: {n}" for n in declared.notes),
                 ),
@@ -327,6 +323,16 @@ def audit(
             tally.most,
         ),
         detection=watch.record(),
+    )
+
+
+def _stream(declared: Model, data: Data, where: torch.device, home: Home) -> Batches:
+    return Batches(
+        data,
+        _size(declared, data, where),
+        home=Home(device=torch.device("cpu"), dtype=home.dtype),
+        ignore=ignored(declared.task),
+        classes=declared.classes,
     )
 
 
@@ -518,6 +524,20 @@ def defended(subject: Subject) -> dict[str, Any]:
     """What a record says of transformations that stand in front of the model, and which attacker it met."""
     transform = subject.transform
     return {"defences": {**transform.terms(), "path": subject.path}} if isinstance(transform, Detoured) else {}
+
+
+_SETTLED = 0.005  # of the examples: a doubling of draws that fools fewer has changed nothing
+
+
+def unsettled(ways: Mapping[str, Mapping[str, int]], examples: int) -> list[str]:
+    """What is to be said of attacks on a random defence whose last doubling of draws still fooled many."""
+    last = f" over {DRAWS[-1]} draws"
+    counts = {name: sum(count for way, count in found.items() if way.endswith(last)) for name, found in ways.items()}
+    return [
+        f"{name}: the last doubling, to {DRAWS[-1]} draws, fooled {count} of {examples} more; a larger eot may go on"
+        for name, count in counts.items()
+        if count >= _SETTLED * examples
+    ]
 
 
 def terms_of(threat: Threat) -> dict[str, Any]:

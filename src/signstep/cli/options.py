@@ -73,6 +73,16 @@ Loss = Annotated[str | None, typer.Option(help="Loss to climb: ce (default), mar
 Mean = Annotated[str | None, typer.Option(help="The model wants (x - mean) / std: one number or one for each channel.")]
 Std = Annotated[str | None, typer.Option(help="See --mean.")]
 Inputs = Annotated[str, typer.Option(help="raw, or normalised if the data already is (x - mean) / std.")]
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(help="Gate: exit with status 1 on the verdict inflated or undetermined; may be repeated."),
+]
+Show = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Show beside the verdict: landscape, gradients, layers, stain, attacks; several with commas, or repeat."
+    ),
+]
 Budget = Annotated[str, typer.Option(help="raw, or normalised to measure eps in the model's coordinates.")]
 Output = Annotated[str | None, typer.Option(help="Key or index of the scores in what the model returns.")]
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]

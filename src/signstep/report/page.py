@@ -121,6 +121,9 @@ def gate_words(result: Result) -> tuple[tuple[bool, str], ...]:
         elif gate.limit is not None:
             side = "reaches" if gate.passed else "is under"
             why = f"robust accuracy, {percent(result.robust_accuracy)}, {side} the {percent(gate.limit)} asked for"
+        elif gate.kind in ("inflated", "undetermined"):
+            said = result.diagnosis.verdict.text if result.diagnosis else "there is no diagnosis"
+            why = f"asked not to be {gate.kind}; {one_line(said)}"
         else:
             worse = "no worse" if gate.passed else "worse"
             why = f"{worse} than the baseline by more than chance"
