@@ -22,6 +22,7 @@ from signstep.guard.decide import Rules
 from signstep.guard.guard import Guard
 from signstep.guard.identity import Proxies, new_key, revoke
 from signstep.guard.metrics import LABELS
+from signstep.guard.rates import Pace
 
 pytest.importorskip("fastapi")
 JSON = {"content-type": "application/json"}
@@ -290,6 +291,23 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(tmp_path: Path) 
         assert all(one.headers["retry-after"] for one in replies if one.status == 429)
         assert len(clients(guard)) == counts[200]
         assert asking.predict(odd(0.1)).status == 200
+
+
+def test_what_would_wait_too_long_is_refused_at_once() -> None:
+    now = 0.0
+    pace = Pace(1.0, lambda: now)
+    assert [pace.begin() for _ in range(50)] == [0] * 50  # nothing is known yet
+    for _ in range(40):
+        now += 0.2
+        pace.end()
+    assert pace.seconds == pytest.approx(0.2, rel=0.05)
+    assert pace.begin() == 2  # ten are inside
+    while pace.inside > 4:
+        now += 0.2
+        pace.end()
+    assert pace.begin() == 0
+    assert (pace.inside, pace.begin()) == (5, 0)
+    assert pace.begin() == 2
 
 
 def test_inputs_of_many_clients_share_passes(tmp_path: Path) -> None:

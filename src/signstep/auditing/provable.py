@@ -272,6 +272,7 @@ FIELDS: dict[str, Row] = {
         "terms.transform",
         "terms.defences",
     ),
+    **_rows("unprovable", UNPROVABLE, "by which way past a defence examples fell; their sums are known", "terms.ways"),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),
 }
 

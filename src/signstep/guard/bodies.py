@@ -53,6 +53,8 @@ class Limits:
         body_seconds: for a request to arrive.
         seconds: for its answer.
         waiting: inputs that wait for the model, over all clients; more get 429.
+        longest_wait: seconds that a request may be expected to wait; where it would be more it gets 429 at once, before
+            its body is looked into.
         rate: inputs a second of one client on average; 0 for no bound.
         burst: inputs of one client at once, before its rate counts.
         connections: open at a time.
@@ -67,12 +69,23 @@ class Limits:
     body_seconds: float = 10.0
     seconds: float = 30.0
     waiting: int = 256
+    longest_wait: float = 1.0
     rate: float = 0.0
     burst: int = 64
     connections: int = 512
 
     def __post_init__(self) -> None:
-        for name in ("body", "rows", "pixels", "body_seconds", "seconds", "waiting", "burst", "connections"):
+        for name in (
+            "body",
+            "rows",
+            "pixels",
+            "body_seconds",
+            "seconds",
+            "waiting",
+            "longest_wait",
+            "burst",
+            "connections",
+        ):
             if not getattr(self, name) > 0:
                 raise InputError(Arg(name, getattr(self, name)), remedy="pass a number above 0")
         if not self.rate >= 0 or self.rows > self.waiting:

@@ -8,7 +8,8 @@ they leave only where the operator says so (``tell``).
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +20,7 @@ from signstep.guard.bodies import Limits, Refused, Wanted, json_object, read_bod
 from signstep.guard.guard import Answer, Guard, Judged
 from signstep.guard.identity import Key, Keys, Proxies
 from signstep.guard.metrics import Metrics
-from signstep.guard.rates import Rates
+from signstep.guard.rates import Pace, Rates
 
 REJECTED = {"error": "the input was not answered"}
 STATUS = {"accept": 200, "review": 202, "reject": 422}
@@ -86,6 +87,7 @@ class Service:
         self.keys = None if self.guard.store is None else Keys(self.guard.store)
         self.metrics = Metrics(self.guard)
         self._rates = Rates(self.limits.rate, self.limits.burst, time.monotonic)
+        self._pace = Pace(self.limits.longest_wait, time.monotonic)
         self.batcher: Batcher | None = None
 
     def start(self) -> None:
@@ -145,9 +147,9 @@ class Service:
         """
         client = await self.client_of(asked)
         content = await self._body(asked)
-        kind = asked.headers.get("content-type", "")
-        x = await self._decoded(content, kind)
-        answers = await self._answers(x, client)
+        with self._room():
+            x = await self._decoded(content, asked.headers.get("content-type", ""))
+            answers = await self._answers(x, client)
         if len(answers) == 1:
             return STATUS[answers[0].action], self._said(answers[0])
         return 200, {"results": [self._said(one) for one in answers]}
@@ -161,7 +163,12 @@ class Service:
         client = await self.client_of(asked)
         if "inference-header-content-length" in asked.headers:
             raise Refused(400, "binary data is not taken; send JSON")
-        document = json_object(await self._body(asked), self.limits)
+        content = await self._body(asked)
+        with self._room():
+            return await self._inferred(content, client)
+
+    async def _inferred(self, content: bytes, client: str) -> tuple[int, dict[str, Any]]:
+        document = json_object(content, self.limits)
         ident = document.get("id")
         if ident is not None and (not isinstance(ident, str) or len(ident) > 200):
             raise Refused(400, "the id is no short text")
@@ -184,6 +191,21 @@ class Service:
             "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, *shape]}],
             "outputs": outputs,
         }
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Within it a request is worked on; while its body comes it is not, so that who sends slowly takes no room.
+
+        Raises:
+            Refused: it would wait for too long.
+        """
+        wait = self._pace.begin()
+        if wait:
+            raise Refused(429, "too much waits; send it again later", wait=wait)
+        try:
+            yield
+        finally:
+            self._pace.end()
 
     @staticmethod
     def _shows_key(asked: Asked) -> bool:
