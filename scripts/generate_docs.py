@@ -124,6 +124,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "attack": lambda: help_text("attack"),
         "transfer": lambda: help_text("transfer"),
         "merge": lambda: help_text("merge"),
+        "detect": lambda: help_text("detect"),
         "train": lambda: help_text("train"),
         "compare": lambda: help_text("compare"),
         "diagnose": lambda: help_text("diagnose"),

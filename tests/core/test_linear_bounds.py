@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
 from types import ModuleType, SimpleNamespace
@@ -19,10 +20,12 @@ from signstep.certify.bounds.rules import LAYERS
 from signstep.certify.exact import searched
 from signstep.certify.linear import kinds, windows
 from signstep.certify.linear.alpha import tuned
+from signstep.certify.linear.backward import least, single
 from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.crown import Bounded, ways_of
 from signstep.certify.linear.lines import Bend
 from signstep.certify.linear.program import program
+from signstep.certify.linear.rounding import Allowance
 from signstep.certify.linear.windows import Rows
 from signstep.errors import InputError, ModelError
 
@@ -453,3 +456,51 @@ def test_exact_certificates_hold_and_what_it_cannot_take_stays_open() -> None:
     curved = small(1, nn.Tanh).float()
     same = [ss.certified(curved, x, y, threat=threat, method=method) for method in ("alpha", "exact")]
     assert torch.equal(same[0], same[1])
+
+
+def wide_apart(seed: int) -> tuple[nn.Module, Tensor]:
+    """Weights of very different sizes, and no kernel or shift that float32 holds exactly."""
+    model, x = branched()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in model.parameters():
+            part.mul_(torch.exp(2 * torch.randn(part.shape, generator=generator, dtype=torch.float64)))
+    return model, x
+
+
+def ends_in(kind: torch.dtype, bounded: Bounded, place: int, allowance: Allowance | None) -> Tensor:
+    """Lower bounds of numbers of a step and of their opposites, by coefficients of a kind."""
+    count = min(150, bounded.intervals[place].centre.numel())
+    index, ones = torch.arange(count).repeat(2), torch.ones(count, dtype=torch.float64)
+    begun, total = single(bounded.program.steps, place, index, torch.cat([ones, -ones]), kind)
+    return least(
+        bounded.program.steps, begun, total, bounded.lines, bounded.intervals, bounded.ball, allowance=allowance
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_allowance_covers_what_float32_does_and_little_more(seed: int) -> None:
+    model, x = wide_apart(seed)
+    with torch.no_grad():
+        bounded = bounded_of(model, x - 0.02, x + 0.02).refined()
+        beyond = 0
+        for place, step in enumerate(bounded.program.steps):
+            if step.kind != "affine" or place < 3:
+                continue
+            allowance = Allowance.of(bounded.program.steps[: place + 1], bounded.lines, bounded.intervals)
+            full = ends_in(torch.float64, bounded, place, None)
+            half = ends_in(torch.float32, bounded, place, allowance)
+            width = -(full[: len(full) // 2] + full[len(full) // 2 :]).repeat(2)
+            assert bool((half <= full + 1e-13 * (1 + full.abs())).all())
+            assert bool((full - half <= 0.02 * width + 1e-3 * full.abs().max()).all())
+            bare = ends_in(torch.float32, bounded, place, replace(allowance, **nothing(allowance)))
+            beyond += int((bare > full + 1e-13 * (1 + full.abs())).sum())
+    assert beyond > 50  # without it many bounds would be none
+
+
+def nothing(allowance: Allowance) -> dict[str, Any]:
+    return {
+        "own": {place: torch.zeros_like(part) for place, part in allowance.own.items()},
+        "sizes": [torch.zeros_like(part) for part in allowance.sizes],
+        "tiny": 0.0,
+    }

@@ -146,6 +146,11 @@ def test_an_audit_of_a_ladder_is_diagnosed_under_the_ladder(place: Path, capsys:
         (["--diagnose", "--show", "stains"], "did you mean 'stain'?"),
         (["--diagnose", "--fail-on", "real"], "pass inflated or undetermined"),
         (["--diagnose", "--goal", "next"], "--goal next has no meaning for a diagnosis; drop --diagnose"),
+        (["--diagnose", "--budget", "normalised"], "--budget normalised has no meaning for a diagnosis"),
+        (
+            ["--diagnose", "--detect", "squeeze", "--reject", "0.1", "--clean", "c.npz"],
+            "--detect squeeze is a policy",
+        ),
         (["--diagnose", "--shard", "0/2"], "--shard 0/2 has too few examples"),
     ],
 )

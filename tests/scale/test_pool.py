@@ -17,6 +17,7 @@ from signstep.auditing.result import Result
 from signstep.cli import main
 from signstep.errors import InputError, LoadError
 from signstep.scale import Pool, digest
+from signstep.scale.identity import text_of
 
 pytestmark = pytest.mark.skipif(FORKED is None, reason="needs a fork server, which POSIX has")
 
@@ -77,6 +78,12 @@ def test_a_worker_that_cannot_import_the_model_says_so(monkeypatch: pytest.Monke
     with pytest.raises(LoadError, match=r"a worker cannot import the model .*only_here.*; see that its module"):
         audited(pool(1), module.Net(), out=tmp_path / "out")
     assert starts(tmp_path / "out") == []
+
+
+def test_a_class_of_the_script_is_the_same_where_the_script_has_another_name() -> None:
+    """A process that was spawned imports the script that began it as ``__mp_main__``."""
+    here, there = (type("Net", (RowNet,), {"__module__": name}) for name in ("__main__", "__mp_main__"))
+    assert text_of(here) == text_of(there) == "__main__.Net"
 
 
 NETS = """

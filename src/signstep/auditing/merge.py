@@ -20,7 +20,7 @@ from signstep.messages import Arg, Blank
 Item = TypeVar("Item")
 
 # Terms that may differ between the shards of one audit.
-_OWN = ("shard", "tolerance", "requests", TERM)
+_OWN = ("shard", "tolerance", "requests", "ways", TERM)
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -123,11 +123,24 @@ def _terms(shards: Sequence[Result], examples: Examples) -> dict[str, Any]:
     parts = [shard.terms["shard"] for shard in shards]
     looked = merged([shard.terms.get(TERM) for shard in shards], examples, first["seed"], parts)
     return {
-        **{name: value for name, value in first.items() if name != TERM},
+        **{name: value for name, value in first.items() if name not in (TERM, "ways")},
         "shard": None,
         "tolerance": max(shard.terms["tolerance"] for shard in shards),
         **({} if looked is None else {TERM: looked}),
+        **_ways(shards),
     }
+
+
+def _ways(shards: Sequence[Result]) -> dict[str, Any]:
+    """By which ways past a defence the examples of all shards fell."""
+    whole: dict[str, dict[str, int]] = {}
+    for shard in shards:
+        for name, counts in shard.terms.get("ways", {}).items():
+            found = whole.setdefault(name, {})
+            for way, count in counts.items():
+                found[way] = found.get(way, 0) + count
+    names = [entry.name for entry in shards[0].attacks if entry.name in whole]
+    return {"ways": {name: dict(sorted(whole[name].items())) for name in names}} if whole else {}
 
 
 def _in_order(results: Sequence[Result]) -> list[Result]:

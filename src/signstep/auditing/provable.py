@@ -82,7 +82,7 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
-        "the detectors are not here; letters, p-values and verdicts agree with each other",
+        "only who has the detectors could ask them; letters, p-values and verdicts agree with each other",
         "detection.rule",
         "detection.reject",
         "detection.review",
@@ -272,6 +272,7 @@ FIELDS: dict[str, Row] = {
         "terms.transform",
         "terms.defences",
     ),
+    **_rows("unprovable", UNPROVABLE, "by which way past a defence examples fell; their sums are known", "terms.ways"),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),
 }
 

@@ -32,6 +32,7 @@ from signstep.detectors.policy import Policy
 from signstep.detectors.pursuing import Way
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
+from signstep.engine.detours import DRAWS
 from signstep.engine.keys import Key
 from signstep.engine.norms import L0
 from signstep.engine.oracles import Oracle
@@ -297,6 +298,7 @@ def audit(
                     **({"left_out": stream.left_out} if stream.left_out else {}),
                     **asked[""].terms,
                     **bracket.terms,
+                    **({"ways": ways} if (ways := tally.ways()) else {}),
                 },
                 notes=(
                     *tally.notes,
@@ -305,6 +307,7 @@ def audit(
                     *watch.notes(),
                     *stream.said,
                     *_remarks(subject),
+                    *unsettled(tally.ways(), tally.examples),
                     *plan.remarks,
                     *(f"model: {n}" for n in declared.notes),
                 ),
@@ -521,6 +524,20 @@ def defended(subject: Subject) -> dict[str, Any]:
     """What a record says of transformations that stand in front of the model, and which attacker it met."""
     transform = subject.transform
     return {"defences": {**transform.terms(), "path": subject.path}} if isinstance(transform, Detoured) else {}
+
+
+_SETTLED = 0.005  # of the examples: a doubling of draws that fools fewer has changed nothing
+
+
+def unsettled(ways: Mapping[str, Mapping[str, int]], examples: int) -> list[str]:
+    """What is to be said of attacks on a random defence whose last doubling of draws still fooled many."""
+    last = f" over {DRAWS[-1]} draws"
+    counts = {name: sum(count for way, count in found.items() if way.endswith(last)) for name, found in ways.items()}
+    return [
+        f"{name}: the last doubling, to {DRAWS[-1]} draws, fooled {count} of {examples} more; a larger eot may go on"
+        for name, count in counts.items()
+        if count >= _SETTLED * examples
+    ]
 
 
 def terms_of(threat: Threat) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from signstep.engine.outcome import Outcome
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.tasks import Multiclass
 from signstep.engine.threat import ThreatModel
+from signstep.engine.ways import way_name
 from signstep.model.subject import Question, Randomness
 from signstep.version import VERSION
 
@@ -63,6 +64,7 @@ class Sums:
     distances: list[float | None] = field(default_factory=list)
     nearest: list[float | None] = field(default_factory=list)
     seeks: bool = False
+    ways: dict[str, int] = field(default_factory=dict)
     batch: tuple[Outcome | None, float, Tensor | None] | None = None
 
     @property
@@ -102,6 +104,8 @@ class Sums:
         self.right_after += int((~hit & outcome.valid & outcome.verified).sum())
         distance = outcome.distance if isinstance(outcome.distance, Tensor) else _largest(outcome.distance)
         self.distances += _where(hit & ~already if targeted else hit & ~wrong, distance)
+        for code in [] if outcome.ways is None else outcome.ways[hit & ~wrong].tolist():
+            self.ways[way_name(code)] = self.ways.get(way_name(code), 0) + 1
         found = outcome.smallest
         self.seeks |= found is not None
         self.nearest += [None] * len(hit) if found is None else _where(ran & torch.isfinite(found), found)
@@ -192,6 +196,10 @@ class Tally:
         self._ray = None
         self._shown = {}
         self._proved = None
+
+    def ways(self) -> dict[str, dict[str, int]]:
+        """By attack, by which way past a defence how many fell that were right untouched; empty without defences."""
+        return {name: dict(sorted(sums.ways.items())) for name, sums in self._sums.items() if sums.ways}
 
     def add_bounds(self, letters: str, sizes: list[float | None] | None = None) -> None:
         """What is proved of the rows of the current batch, see `Examples.bounds` and `Examples.proved_eps`."""

@@ -182,7 +182,7 @@ def audit(
     Bounds.of(bounds)  # a wrong one is said before anything is loaded
     check_detectors(detectors, data.data)
     before = _baseline(fail_under, baseline)
-    doubt = _doubt(context, diagnose, fail_on, show, search.goal, shard)
+    doubt = _doubt(context, diagnose, fail_on, show)
     rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     carried = scale.run(Run(shard=part), out)
@@ -269,13 +269,11 @@ def _doubt(
     diagnose: bool,
     fail_on: Sequence[str] | None,
     show: Sequence[str] | None,
-    goal: str,
-    shard: str | None,
 ) -> Doubt | None:
     """What is to be diagnosed after the audit; None for nothing.
 
     Raises:
-        InputError: options say so that only a diagnosis has, or the audit is of another goal or of a part.
+        InputError: options ask for what only a diagnosis has, or for an audit that none can follow.
     """
     check_words(fail_on)
     views = shown_views(show)
@@ -284,15 +282,22 @@ def _doubt(
             if value:
                 raise InputError(Arg(name, value[0]), "asks about a diagnosis", remedy=("pass", Arg("diagnose"), "too"))
         return None
-    if goal != "untargeted":
-        raise InputError(Arg("goal", goal), "has no meaning for a diagnosis", remedy=("drop", Arg("diagnose")))
-    if shard is not None:
-        raise InputError(
-            Arg("shard", shard),
-            "has too few examples to choose among: a diagnosis is of all of the data",
-            remedy=("drop", Arg("diagnose"), "and call signstep diagnose"),
-        )
+    for name, (plain, why) in _NOT_DIAGNOSED.items():
+        given = context.params.get(name) or plain
+        if given != plain:
+            seen = given[0] if isinstance(given, (list, tuple)) else given
+            raise InputError(Arg(name, seen), why, remedy=("drop", Arg("diagnose"), "and call signstep diagnose"))
     return Doubt(show=views, limit=context.params.get("limit"), stated=stated(context))
+
+
+# Options of an audit that no diagnosis can follow: what they are where nobody says anything, and why.
+_NOT_DIAGNOSED: dict[str, tuple[object, str]] = {
+    "goal": ("untargeted", "has no meaning for a diagnosis"),
+    "shard": (None, "has too few examples to choose among: a diagnosis is of all of the data"),
+    "budget": ("raw", "has no meaning for a diagnosis"),
+    "detect": (None, "is a policy, and a diagnosis is of the model alone"),
+    "gradient_path": ("aware", "has no meaning for a diagnosis, which doubts an attacker who knows all"),
+}
 
 
 def _count(total: int | None, shard: tuple[int, int] | None) -> int | None:

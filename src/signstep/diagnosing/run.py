@@ -13,7 +13,7 @@ from signstep.attacks.recipes import recipe as find_recipe
 from signstep.auditing.run import Run
 from signstep.auditing.sections import Section
 from signstep.auditing.stream import Data
-from signstep.diagnosing.battery import TESTS
+from signstep.diagnosing.battery import TESTS, mode, numerics
 from signstep.diagnosing.battery.self_test import ENOUGH
 from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDearError, finite, ladder_of
 from signstep.diagnosing.choosing import MOST, chosen
@@ -299,6 +299,7 @@ class _Work:
             own = tuple(cause for cause in causes if self._beyond(cause.name, bench.standard))
             standard = judged(bench, bench.standard, left, own, blocked, "no attack found more")
         needs = tuple(self._needs(idle)) if verdict.word == "undetermined" else ()
+        commands = self._commands(left, causes)
         notes = [*said, *bench.notes]
         notes += [f"standard could not be run: {self.standard_error}"] if self.standard_error else []
         notes += [f"{bench.named.spec} could not be run: {bench.named.error}"] if bench.named.error else []
@@ -323,7 +324,7 @@ class _Work:
             signs=tuple(f"{one.suspect.cause} (test {one.test}): {one.suspect.because}" for one in idle),
             tests=tuple(self._tested(*one) for one in self.observed.values()),
             cost=Cost(self.attack_cost, self.standard_cost, bench.spent, bench.allowed or 0),
-            commands=self._commands(left, causes),
+            commands=commands,
             stated=_terms(bench),
             needs=needs,
             ineligible=self._ineligible(),
@@ -394,7 +395,9 @@ class _Work:
         by_search: dict[tuple[str, ...], list[str]] = {}
         for ran in cover(self.bench, left, cures):
             options = _options(self.bench.search, ran)
-            if options is not None:
+            if options is None:
+                self.bench.notes.append(untyped(ran.name, ran.spec))
+            else:
                 group = ("--ladder",) if ran.ladder else ("--attack",)
                 by_search.setdefault((*group, *options), []).append(ran.spec)
         found = []
@@ -418,15 +421,26 @@ def _options(search: Search, ran: Ran) -> list[str] | None:
     words = [] if asked.loss is None else ["--loss", asked.loss]
     words += [] if asked.eot == 1 else ["--eot", str(asked.eot)]
     words += [] if asked.seed == 0 else ["--seed", str(asked.seed)]
-    if "surrogate" in ran.changes:
-        other = ran.changes["surrogate"]
-        if other is not None:
-            student = isinstance(other, Model) and str(other.name).startswith("student:")
-            words += [
-                "--surrogate",
-                f"signstep.networks.student:{other.name}@student.safetensors" if student else ran.name,
-            ]
+    other = ran.changes.get("surrogate")
+    if other is not None:
+        if not (isinstance(other, Model) and str(other.name).startswith("student:")):
+            return None  # a copy of the model that stands in no file
+        words += ["--surrogate", f"signstep.networks.student:{other.name}@student.safetensors"]
     return words
+
+
+def untyped(name: str, spec: str) -> str:
+    """What to write in Python where a cure takes gradients from a copy that no command can name."""
+    copied = {
+        numerics.WIDE: "Wide(copy.deepcopy(network))",
+        mode.COPY: "copy.deepcopy(network).eval()",
+    }
+    line = next((text for start, text in copied.items() if name.startswith(start)), "the copy")
+    shares = ', outputs="probabilities"' if name.endswith(numerics.SHARES) else ""
+    return (
+        f"{spec} along the gradients of {name} stands in no command; in Python: "
+        f"ss.Search(surrogate=ss.Model({line}{shares})), Wide of {numerics.__name__}"
+    )
 
 
 def _said(threat: Threat) -> str:

@@ -21,6 +21,7 @@ from signstep.model.opening.hashing import state_hash
 from signstep.version import VERSION
 
 _DEEPEST = 12
+_NOT_OF_A_MODEL = ("network", "name", "hashes", "notes", "shape")
 
 
 def identity(job: Job, device: str) -> dict[str, str]:
@@ -46,13 +47,10 @@ def identity(job: Job, device: str) -> dict[str, str]:
         "on a ladder": job.ladder is not None,
         "curve": [curve.levels, list(curve.attacks)],
         "limit": job.limit,
-        "target": search.target,
-        "loss": search.loss,
-        "engine": search.engine,
-        "draws": search.eot,
-        "budget": search.budget,
-        "seed": search.seed,
+        **{part.name: getattr(search, part.name) for part in fields(search) if part.name != "surrogate"},
         "bounds": run.bounds,
+        "policy": None if run.policy is None else run.policy.terms(),
+        "ways": None if run.ways is None else [way.name for way in run.ways],
         "unit": run.unit,
         "points kept": None if run.evidence is None else run.evidence.limit,
         "device": device,
@@ -81,8 +79,8 @@ def _of_model(whose: str, model: Any) -> dict[str, Any]:
     if isinstance(network, nn.Module):
         found[f"{whose}weights"] = state_hash(network)
     if isinstance(model, Model):
-        names = ("mean", "std", "inputs", "output", "outputs", "task", "mode", "transform", "classes")
-        found |= {f"{whose}{name}": getattr(model, name) for name in names}
+        told = (part.name for part in fields(model) if part.name not in _NOT_OF_A_MODEL)
+        found |= {f"{whose}{name}": getattr(model, name) for name in told}
     return found
 
 
@@ -124,4 +122,6 @@ def _array(value: Tensor) -> str:
 
 
 def _name(kind: Any) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+    # In a process that was spawned, the script that began it all goes by another name.
+    module = "__main__" if kind.__module__ == "__mp_main__" else kind.__module__
+    return f"{module}.{kind.__qualname__}"

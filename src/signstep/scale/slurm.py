@@ -49,7 +49,7 @@ class Slurm:
     cpus: int = 1
     gpus: int = 0
     memory: float | None = None
-    minutes: int = 240
+    minutes: int = 60
     seconds: float = 600.0
     cluster: Literal["slurm", "local"] = "slurm"
     options: Mapping[str, Any] = field(default_factory=dict)

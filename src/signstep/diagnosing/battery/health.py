@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from signstep.diagnosing.battery.numerics import WIDE, widened
+from signstep.diagnosing.battery.numerics import SHARES, WIDE, widened
 from signstep.diagnosing.bench import Bench, Cure, TooDearError, flat
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.keys import Key
@@ -73,7 +73,7 @@ def _wider(bench: Bench, index: Tensor) -> tuple[Cure, ...]:
         return ()
     found = replace(wide, outputs="probabilities") if shares else wide
     changes = {"surrogate": found, "loss": None}
-    return (Cure("pgd:steps=40", changes, f"{WIDE}{', its scores as probabilities' if shares else ''}"),)
+    return (Cure("pgd:steps=40", changes, f"{WIDE}{SHARES if shares else ''}"),)
 
 
 def _gradients(bench: Bench, index: Tensor, loss: str | None) -> Tensor:

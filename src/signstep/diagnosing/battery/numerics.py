@@ -16,6 +16,7 @@ FEW = 16
 AGREE = 0.9
 CAUSE = "precision"
 WIDE = "the model in float64"
+SHARES = ", its scores as probabilities"
 
 
 class Wide(nn.Module):
