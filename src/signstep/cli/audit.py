@@ -187,7 +187,7 @@ def audit(
         attacks=(*(chosen or ()), *traced),
         ladder=climbed,
         search=search,
-        out=(out, _MARKS),
+        out=(out, MARKS),
     )
     asked = search_of(search, rule=rule, reading=model, budget=budget, path=gradient_path)
     case = find_domain(domain).case(replace(request, search=asked))
@@ -202,7 +202,7 @@ def audit(
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
     evidence = Evidence(limit=save_points * 2**20)
-    with output_folder(out, marks=_MARKS) as folder:
+    with output_folder(out, marks=MARKS) as folder:
         check_folder(folder)
         say(quiet, *case.said)
         with progress(quiet, _count(case.total, part), "auditing") as advance, interruptible():
@@ -258,7 +258,7 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
         raise typer.Exit(130)
 
 
-_MARKS = ("SHA256SUMS", "result.json", LEDGER)
+MARKS = ("SHA256SUMS", "result.json", LEDGER)
 _NOT_OF_THE_RUN = (
     *("out", "json", "baseline", "fail_under", "dry_run"),
     *("workers", "on", "partition", "resume"),  # another number of workers gives the same record
