@@ -71,8 +71,8 @@ CASES = {
             reference("cifar10_small_n_fgsm", cifar10_small),
             "cifar10",
             (1 / 255, 2 / 255),
-            images=5,
-            methods=("interval", "crown-ibp", "crown"),
+            images=2,
+            methods=("interval", "crown"),
         ),
     )
 }
@@ -142,6 +142,7 @@ def cost(case: Case, eps: float, images: int | None) -> None:
         return (time.process_time() - began) / times / len(part)
 
     batch, single = passes(x, 5), passes(x[:1], 50)
+    ss.certified(model, x[:1], y[:1], threat=ss.linf(eps), method="crown")  # what is loaded and prepared once
     began = time.process_time()
     held = ss.certified(model, x, y, threat=ss.linf(eps), method="crown")
     each = (time.process_time() - began) / len(x)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = ROOT / "src" / "signstep_entry" / "pages"
 _WIDTH = 80
+GUARD = ("guard", *(f"guard {name}" for name in ("calibrate", "serve", "log", "review", "challenge", "report", "key")))
 
 
 def help_text(*command: str) -> str:
@@ -122,6 +124,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "attack": lambda: help_text("attack"),
         "transfer": lambda: help_text("transfer"),
         "merge": lambda: help_text("merge"),
+        "detect": lambda: help_text("detect"),
         "train": lambda: help_text("train"),
         "compare": lambda: help_text("compare"),
         "diagnose": lambda: help_text("diagnose"),
@@ -129,6 +132,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "smooth": lambda: help_text("smooth"),
         "verify": lambda: help_text("verify"),
         "sign": lambda: help_text("sign"),
+        **{name: partial(help_text, name) for name in GUARD},
         "list": lambda: f"{help_text('list')}\n\n{list_text()}",
         "explain": lambda: f"{help_text('explain')}\n\n{explain_text('SS101')}",
     },

@@ -28,6 +28,14 @@ BASE = {
     "verify": "report --model lawnets:net --data set.npz",
     "sign": "report --key missing.key",
     "merge": "report report",
+    "guard calibrate": "--model lawnets:net --data set.npz --reject 0.1",
+    "guard serve": "lawguard --model lawnets:net",
+    "guard log": "--store sqlite:///law.db",
+    "guard review": "0123 --store sqlite:///law.db",
+    "guard challenge": "--model lawnets:net --data set.npz --threat linf:0.1 --url http://127.0.0.1:9 "
+    "--store sqlite:///law.db --examples 1 --clean 1",
+    "guard report": "--store sqlite:///law.db",
+    "guard key": "shop --store sqlite:///law.db",
 }
 NOTHING = "?!"
 # Where nothing at all would not do: what is wrong in another way, or is looked at in another place.
@@ -60,6 +68,9 @@ FREE = {
     ("verify", "ignore-column"): "columns are ignored where a table has them",
     ("sign", "new-key"): "beside a report it is one option too many, whatever it says",
     ("merge", "out"): "the two shards are looked at first",
+    ("guard log", "client"): "a client may be called anything",
+    ("guard review", "reviewer"): "so may a person",
+    ("guard review", "export"): "there is nothing to export first",
 }
 
 
@@ -87,6 +98,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         assert main(["audit", *BASE["audit"].split(), "--save-points", "4", "--out", "report"]) == 0
+        assert main(["guard", "calibrate", *BASE["guard calibrate"].split(), "--out", "lawguard"]) == 0
+        assert main(["guard", "key", *BASE["guard key"].split()]) == 0
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from signstep.diagnosing.battery import TESTS
 from signstep.errors import InputError
 from signstep.testing import assert_robust
 from signstep.train.settings import Settings
@@ -158,11 +160,23 @@ def _cells(matrix: ss.TransferMatrix) -> Tensor:
     return torch.tensor([[cell.fooled, cell.right] for cell in matrix.cells])
 
 
+def _diagnose(model: Any, x: Tensor, y: Tensor, search: ss.Search | None = None) -> list[Tensor]:
+    """With two tests of the battery and the cheapest ladder: what is declared reaches them as it does all."""
+    few = SimpleNamespace(asked_for={name: TESTS[name] for name in ("graph", "smoothness")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("signstep.diagnosing.run.TESTS", few)
+        patch.setattr("signstep.diagnosing.run.STANDARD", "quick")
+        d = ss.diagnose(model, (x, y), threat=THREAT, attack="bim:steps=3", search=search)
+    assert all(one.asked or "nothing standing" in one.told for one in d.tests), d
+    return [torch.tensor([d.right, d.before, d.after, d.standard or 0])]
+
+
 VERBS: dict[str, Callable[[Any, Tensor, Tensor], list[Tensor]]] = {
     "attack": _attack,
     "fgsm": lambda m, x, y: [ss.fgsm(m, x, labels(m, y), eps=0.1)],
     "audit": _audit,
     "assert_robust": _asserted,
+    "diagnose": lambda m, x, y: _diagnose(m, x, labels(m, y)),
     "maximise": _maximise,
     "transfer": lambda m, x, y: [_cells(ss.transfer([m], [m], (x, labels(m, y)), threat=THREAT))],
     "universal": lambda m, x, y: [ss.universal(m, (x, labels(m, y)), threat=THREAT, epochs=1, holdout=0).delta],
@@ -230,6 +244,7 @@ SEARCHING: dict[str, Callable[..., list[Tensor]]] = {
     "attack": lambda m, x, y, s: [_points(ss.attack(m, x, y, threat=THREAT, recipe="pgd:steps=3", search=s).x)],
     "fgsm": lambda m, x, y, s: [ss.fgsm(m, x, y, eps=0.1, search=s)],
     "audit": lambda m, x, y, s: [_entry(ss.audit(m, (x, y), threat=THREAT, attacks=["pgd:steps=3"], search=s))],
+    "diagnose": _diagnose,
     "maximise": lambda m, x, _, s: [_points(ss.maximise(_summed(m), x, THREAT, "pgd:steps=3", search=s).x)],
     "transfer": lambda m, x, y, s: [_cells(ss.transfer([m], [OTHER], (x, y), threat=THREAT, search=s))],
     "universal": lambda m, x, y, s: [ss.universal(m, (x, y), threat=ss.linf(0.4), epochs=5, search=s).delta],
@@ -239,10 +254,11 @@ SEARCHING: dict[str, Callable[..., list[Tensor]]] = {
 _NO_VERDICT = ("budget", "gradient_path")
 # What a verb has no use for, and says so.
 UNSEARCHED = {
-    *((verb, "target") for verb in ("maximise", "universal", "patch")),
+    *((verb, "target") for verb in ("diagnose", "maximise", "universal", "patch")),
     ("maximise", "loss"),
     ("transfer", "surrogate"),
     *((verb, name) for verb in ("fgsm", "maximise", "transfer", "universal", "patch") for name in _NO_VERDICT),
+    ("diagnose", "budget"),
 }
 # A twin gives the same points up to rounding, nothing is drawn here that several draws could average or another seed
 # change, no defence stands here, and counts may agree by chance.
@@ -276,11 +292,11 @@ def test_a_verb_searches_as_it_is_told_or_refuses_it_by_name(verb: str, name: st
         assert verb in str(caught.value)
         return
     found, plain = SEARCHING[verb](model, x, y, search), SEARCHING[verb](model, x, y, ss.Search())
-    if name in ALIKE or verb in ("audit", "transfer"):
+    if name in ALIKE or verb in ("audit", "diagnose", "transfer"):
         assert [part.shape for part in found] == [part.shape for part in plain]
     else:
         assert any(not torch.equal(one, other) for one, other in zip(found, plain, strict=True))
-    if name == "engine" and verb not in ("audit", "transfer"):
+    if name == "engine" and verb not in ("audit", "diagnose", "transfer"):
         for one, other in zip(found, plain, strict=True):
             assert (one - other).abs().gt(1e-4).float().mean() < 0.2
 

@@ -33,6 +33,7 @@ from signstep.engine.outcome import Outcome
 from signstep.engine.tasks import Binary, Custom, Multiclass, Multilabel, Objective, Regression, Segmentation
 from signstep.engine.threat import ThreatModel, l0, l1, l2, linf, threat_model
 from signstep.errors import SignstepError, SignstepWarning
+from signstep.guard.guard import Guard
 from signstep.io.caps import caps
 from signstep.maximum import Maximum, maximise
 from signstep.model.declaration import Model
@@ -64,6 +65,7 @@ __all__ = [
     "Diagnosis",
     "GradientAttack",
     "Grouped",
+    "Guard",
     "Linf",
     "Maximum",
     "Model",

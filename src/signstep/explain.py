@@ -16,6 +16,8 @@ from signstep.auditing.findings import CATALOGUE, FINDINGS, Rule
 from signstep.auditing.ladder import LADDERS, Ladder, ladder
 from signstep.diagnosing.battery import TESTS
 from signstep.diagnosing.test import Test
+from signstep.diagnosing.view import View
+from signstep.diagnosing.views import VIEWS
 from signstep.domains import DOMAINS
 from signstep.engine.norms import NORMS
 from signstep.errors import InputError, LoadError
@@ -68,7 +70,7 @@ def topic_of(name: str) -> Topic | None:
 
 
 def explain(name: str) -> str:
-    """The text for a recipe, a ladder, a finding or a test of `diagnose`.
+    """The text for a recipe, a ladder, a finding, a test of `diagnose` or one of its views.
 
     Raises:
         InputError: nothing is known under that name.
@@ -79,6 +81,8 @@ def explain(name: str) -> str:
         return _ladder(ladder(name))
     if (test := TESTS.get(name.lower())) is not None:
         return _of_test(test)
+    if (view := VIEWS.get(name.lower())) is not None:
+        return _of_view(view)
     owner = next((one for one in DOMAINS.values() if name.lower() in one.recipes), None)
     if owner is not None:
         return _of_domain(owner.rows[name.lower()], owner.name)
@@ -87,7 +91,8 @@ def explain(name: str) -> str:
         raise InputError(
             f"nothing is known about {name!r}",
             remedy=f"topics are {', '.join(RECIPES)}, the ladders {', '.join(LADDERS)} "
-            f"the tests of diagnose {', '.join(TESTS.own)} and the findings {', '.join(CATALOGUE)}",
+            f"the tests of diagnose {', '.join(TESTS.own)}, its views {', '.join(VIEWS.own)} "
+            f"and the findings {', '.join(CATALOGUE)}",
         )
     row = RECIPES.find(name)
     topic = topic_of(name)
@@ -130,10 +135,19 @@ def _of_domain(row: Recipe, domain: str) -> str:
     return "\n".join([*lines, f"Options    {', '.join(options_of(row)) or 'none'}", f"Source     {row.source}"])
 
 
-def _of_test(test: Test) -> str:
-    lines = [f"{test.id}: {test.question}", ""]
-    package = sys.modules[test.run.__module__].__package__
-    page = files(package).joinpath(f"{test.id}.txt") if package else Path()
+def _of_view(view: View) -> str:
+    lines = [f"{view.id}: {view.question}", "", *_page(view.id, view.run)]
+    lines += [f"Shown with  signstep diagnose --show {view.id}, or signstep audit --diagnose --show {view.id}"]
+    for word, text in {"Cost": view.cost, "Source": view.paper}.items():
+        lines += textwrap.wrap(text, 85, initial_indent=f"{word:<12}", subsequent_indent=" " * 12)
+    return "\n".join(lines)
+
+
+def _page(name: str, run: Callable[..., object]) -> list[str]:
+    """The page NAME.txt beside the function: its formula, how to read it, pitfalls; nothing where there is none."""
+    lines: list[str] = []
+    package = sys.modules[run.__module__].__package__
+    page = files(package).joinpath(f"{name}.txt") if package else Path()
     if page.is_file():
         formula, _, rest = page.read_text(encoding="utf-8").partition("\nHow to read it\n")
         lines += [textwrap.indent(formula.strip("\n"), "    "), ""]
@@ -142,6 +156,11 @@ def _of_test(test: Test) -> str:
             lines += [title] if items else []
             lines += [textwrap.fill(text, 96, initial_indent="  - ", subsequent_indent="    ") for text in items]
             lines += [""] if items else []
+    return lines
+
+
+def _of_test(test: Test) -> str:
+    lines = [f"{test.id}: {test.question}", "", *_page(test.id, test.run)]
     told = {
         "Measured": test.statistic,
         "Fires": test.threshold,

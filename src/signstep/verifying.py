@@ -15,6 +15,7 @@ from torch import Tensor
 from signstep.auditing import plans, rescore
 from signstep.auditing.checks import Book, Check, attempted
 from signstep.auditing.checksums import POINTS, RECORD, check_sums, plain_file
+from signstep.auditing.diagnosis_check import agreement
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.knob_check import knob as knob_check
 from signstep.auditing.parts import part_of
@@ -304,6 +305,8 @@ def of_record(result: Result, points: Mapping[str, Tensor], own: Verifier | None
         attempted("passes", plans.passes, result, attacks),
         attempted("points", rescore.saved, result, points),
     ]
+    if result.diagnosis is not None:
+        checks.append(attempted("diagnosis", agreement, result))
     if result.terms.get("bounds") is not None or result.per_example.bounds:
         checks.append(attempted("bounds", _unproved, result))
     if all(check.holds for check in checks if check.name == "points"):

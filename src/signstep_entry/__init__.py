@@ -18,11 +18,13 @@ PAGES = Path(__file__).parent / "pages"
 HELP = ("-h", "--help")
 # Options of the program itself that are followed by a value.
 WITH_VALUES = ("--config", "--cap")
+# Commands of two words, by the first: "guard serve" is one command, and has a page of its own.
+TWO_WORDS = ("guard",)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = joined(sys.argv[1:] if arguments is None else arguments)
     page = page_of(words)
     if page is None:
         _wait_asleep()
@@ -53,6 +55,24 @@ def _wait_asleep() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """The words typed, with those of a command of two words as one.
+
+    >>> joined(["--config", "guard", "guard", "serve", "--port", "0"])
+    ['--config', 'guard', 'guard serve', '--port', '0']
+    >>> joined(["guard"]), joined(["guard", "--help"]), joined(["audit", "guard", "serve"])
+    (['guard'], ['guard', '--help'], ['audit', 'guard', 'serve'])
+    """
+    found = list(words)
+    place = 0
+    while place < len(found) and found[place].startswith("-"):
+        place += 2 if found[place] in WITH_VALUES else 1
+    behind = found[place + 1 : place + 2]
+    if found[place : place + 1] and found[place] in TWO_WORDS and behind and not behind[0].startswith("-"):
+        found[place : place + 2] = [f"{found[place]} {behind[0]}"]
+    return found
 
 
 def page_of(words: Sequence[str]) -> str | None:

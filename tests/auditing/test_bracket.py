@@ -70,7 +70,7 @@ def test_what_is_proved_is_not_attacked_and_the_figures_stay(plan: dict[str, Any
     assert without.certified_accuracy is None
     assert without.bracket == ""
     assert "bounds" not in without.terms
-    assert with_.terms["bounds"] == {"method": "crown", "attack_all": False, "seconds": 60.0}
+    assert with_.terms["bounds"] == {"method": "crown", "attack_all": False, "seconds": 60.0, "curve": True}
 
 
 def test_both_ends_stand_in_one_line_of_the_table_and_on_the_page(tmp_path: Path) -> None:
@@ -183,6 +183,40 @@ def test_what_exact_search_finds_lowers_the_upper_end_and_stands_as_evidence(
     bad = [str(check) for name, check in checks.items() if check.state == "FAIL" and name != "files"]
     assert not bad
     assert all(checks[name].state == "ok" for name in ("ladder", "passes", "bounds", "again"))
+
+
+def test_the_curve_has_a_lower_end_too(tmp_path: Path) -> None:
+    from signstep.report.curve import series
+
+    result = audited(curve=True)
+    counts = [count for _, count in result.proved_curve]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > (result.certified or 0) > counts[-1]
+    assert dict(result.proved_curve)[EPS] == result.certified
+    # What an audit of each size would prove, or a little more: what holds in a ball holds in a smaller one.
+    for eps, count in result.proved_curve[::3]:
+        alone = audited(threat=ss.linf(eps))
+        assert count >= (alone.certified or 0) - 1
+        assert count <= result.clean_right - max(point.fooled for point in result.curve if point.eps == eps)
+        assert count <= alone.held
+    line = series(result)[-1]
+    assert (line.name, line.role) == ("proved (CROWN)", "proved")
+    assert all(low <= high for _, _, low, high in line.points)
+    assert audited("crown:curve=false", curve=True).per_example.proved_eps == ()
+    assert ss.Result.load(result.save(tmp_path / "result.json")) == result
+    merged = merge([audited(curve=True, run=ss.Run(shard=(part, 2))) for part in range(2)])
+    assert merged.per_example.proved_eps == result.per_example.proved_eps
+    assert state(report(tmp_path / "honest", result))[0] == "ok"
+    for change in (lambda size: None if size else EPS, lambda size: size and size * 2):
+        sizes = list(result.per_example.proved_eps)
+        row = next(row for row, letter in enumerate(result.per_example.bounds) if letter != "-" and sizes[row] == EPS)
+        sizes[row] = change(sizes[row])
+        forged = replace(result, per_example=replace(result.per_example, proved_eps=tuple(sizes)))
+        checks = verify(report(tmp_path / f"forged{sizes[row]}", forged), MODEL, (X, Y), threat=ss.linf(EPS)).checks
+        assert {check.name for check in checks if check.state == "FAIL"} & {"bounds", "counts"}
+    early = [None if size is None else size / 2 for size in result.per_example.proved_eps]
+    broken = replace(result, per_example=replace(result.per_example, smallest_eps=tuple(early)))
+    assert broken.contradictions
 
 
 class Wrong(Prover):

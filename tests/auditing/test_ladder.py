@@ -558,3 +558,9 @@ def test_the_second_standard_leads_to_every_class() -> None:
         for name in ("standard@1", "standard@2")
     ]
     assert held == [3, 0]
+
+
+@pytest.mark.parametrize(("one", "more"), [("standard@1", "standard@2"), ("standard@1", "thorough@1")])
+def test_a_longer_preset_begins_with_the_shorter_one(one: str, more: str) -> None:
+    """With the same rungs in the same places, and so the same draws: it never leaves more standing."""
+    assert LADDERS[more].rungs[: len(LADDERS[one].rungs)] == LADDERS[one].rungs

@@ -83,6 +83,20 @@ def test_rows_are_audits_of_the_same_examples(tmp_path: Path) -> None:
     assert "<script" not in page
 
 
+def test_a_policy_is_a_row_that_an_aware_attacker_meets() -> None:
+    calm = rand(120, 1, 8, 8, dtype=torch.float32, seed=9)
+    detector = ss.detectors.fit("confidence", NET, (calm, labels(NET, calm)))
+    policy = ss.Policy(detectors=[detector], reject=0.1)
+    found = table(NET, (X, Y), threat=THREAT, rows=[policy], attacks=["pgd:steps=3"])
+    row = found.rows[1]
+    assert row.kind == "detector"
+    assert row.name == "confidence at 0.1"
+    assert row.aware is not None
+    assert row.unaware is not None
+    assert row.aware <= row.unaware <= row.clean
+    assert "right answers refused" in row.note
+
+
 SENTENCES: tuple[tuple[dict[str, Any], str], ...] = (
     ({"clean": 0.888, "unaware": 0.51, "aware": 0.204, "p": 0.5},
      "costs 1.2 points clean, gains 31.0 unaware, 0.4 aware: usability, not security"),

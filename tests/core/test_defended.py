@@ -1,5 +1,6 @@
 """The attacker who knows: laws of attacks through defences, and of the records that name them."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,13 @@ def test_a_record_names_the_chain_its_box_and_versions_and_shards_merge(tmp_path
     assert "behind " not in str(audited(NET))
     assert "defences" not in audited(NET).terms
     shards = [audited(guarded, run=ss.Run(shard=(part, 2))) for part in range(2)]
-    assert merge(shards).per_example == whole.per_example
+    merged = merge(shards)
+    assert merged.per_example == whole.per_example
+    # Ways add up to what fell, and show what an unaware attacker had found.
+    for one in (whole, merged):
+        counts = one.terms["ways"]["pgd:steps=3"]
+        assert sum(counts.values()) == one.attacks[0].fooled
+        assert counts["straight"] == audited(guarded, search=STRAIGHT).attacks[0].fooled
     other = audited(ss.defend(NET, ["jpeg:quality=61", "bit-depth:bits=4"]), run=ss.Run(shard=(1, 2)))
     with pytest.raises(InputError, match="terms: "):
         merge([shards[0], other])
@@ -191,9 +198,11 @@ def test_verify_scores_again_through_the_verifiers_own_defence_alone(tmp_path: P
     assert states(NET)["answers"] == states(NET)["untouched answers"] == "open"
     assert states(ss.defend(NET, ["bit-depth:bits=7"]))["answers"] == "FAIL"
     forged = {**result.terms, "defences": {**result.terms["defences"], "chain": ["median-blur:size=3"]}}
-    from dataclasses import replace
-
     other = reported(tmp_path / "forged", replace(result, terms=forged), evidence.tensors())
+    assert {check.name: check.state for check in ss.verify(other).checks}["terms"] == "FAIL"
+    counts = {name: {"straight": sum(ways.values()) + 1} for name, ways in result.terms["ways"].items()}
+    more = replace(result, terms={**result.terms, "ways": counts})
+    other = reported(tmp_path / "counted", more, evidence.tensors())
     assert {check.name: check.state for check in ss.verify(other).checks}["terms"] == "FAIL"
 
 
@@ -210,6 +219,12 @@ def test_verbs_without_a_verdict_refuse_to_be_unaware() -> None:
 NETS = """
 import torch
 from torch import nn
+
+import signstep as ss
+
+
+def halves():
+    return ss.defences.custom(lambda x: (x * 2).round() / 2, name="defendednets:halves")
 
 
 def net():
@@ -254,3 +269,9 @@ def test_the_command_defends_attacks_and_verifies(
         assert text in " ".join(capsys.readouterr().err.split())
     assert main(["audit", "--domain", "tabular", "--defend", "bit-depth"]) == 2
     assert "--defend" in capsys.readouterr().err
+    # A function of one's own is imported where a person types it, and for no report.
+    assert main([*words, "--defend", "defendednets:halves", "--out", "own"]) == 0
+    assert ss.Result.load("own/result.json").terms["defences"]["chain"] == ["defendednets:halves"]
+    capsys.readouterr()
+    assert main(["verify", "own", *own, "--defend", "defendednets:halves"]) in (0, 4)
+    assert "ok    untouched answers" in capsys.readouterr().out

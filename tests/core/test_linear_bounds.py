@@ -1,7 +1,12 @@
 """Linear bounds: nothing inside the ball escapes them, and where the network is linear they are exact."""
 
+import sys
 from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
 from itertools import pairwise
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +20,14 @@ from signstep.certify.bounds.rules import LAYERS
 from signstep.certify.exact import searched
 from signstep.certify.linear import kinds, windows
 from signstep.certify.linear.alpha import tuned
+from signstep.certify.linear.backward import least, single
 from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.crown import Bounded, ways_of
 from signstep.certify.linear.lines import Bend
 from signstep.certify.linear.program import program
+from signstep.certify.linear.rounding import Allowance
 from signstep.certify.linear.windows import Rows
-from signstep.errors import InputError
+from signstep.errors import InputError, ModelError
 
 BENDS: dict[str, Bend] = {
     **{f"layer-{kind.__name__}": bend for kind, make in kinds.LAYERS.items() if (bend := make(kind())) is not None},
@@ -48,9 +55,9 @@ def ends_of(seed: int, count: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", list(BENDS))
 def test_no_value_of_an_activation_escapes_its_lines(name: str) -> None:
     bend = BENDS[name]
-    low, high = ends_of(0, 3000)
+    low, high = ends_of(0, 25_000)
     lines = bend.lines(low, high)
-    for share in torch.rand((40, 3000), generator=torch.Generator().manual_seed(1), dtype=torch.float64):
+    for share in torch.rand((40, 25_000), generator=torch.Generator().manual_seed(1), dtype=torch.float64):
         x = (low + (high - low) * share).clamp(low, high)
         value = bend.function(x)
         size = 1e-12 * (1 + x.abs())
@@ -346,6 +353,43 @@ def test_a_margin_below_the_slack_is_open_and_so_is_what_the_models_own_precisio
     assert bool(ss.certified(rough.double(), x.double(), y, threat=ball, method="crown"))
 
 
+class Other(nn.Module):
+    """A stand-in for auto_LiRPA's module: exact for a linear network."""
+
+    def __init__(self, network: nn.Module, x: Tensor, device: torch.device) -> None:  # noqa: ARG002
+        super().__init__()
+        self.inner = network
+
+    def compute_bounds(self, x: Any, C: Tensor, method: str, *, bound_upper: bool) -> Any:  # noqa: N803
+        assert (method, bound_upper) == ("CROWN", False)
+        layer = self.inner[1]  # type: ignore[index]
+        if not isinstance(layer, nn.Linear):
+            raise NotImplementedError("no rule for it")
+        low, high = x[0].low.flatten(), x[0].high.flatten()
+        way = C[0] @ layer.weight
+        return (way @ (low + high) / 2 - way.abs() @ (high - low) / 2 + C[0] @ layer.bias).unsqueeze(0), None
+
+
+def test_another_engine_is_asked_where_it_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    x = torch.rand((30, 6), generator=torch.Generator().manual_seed(0))
+    y, threat = model(x).argmax(1), ss.linf(0.1)
+    exact = ss.certified(model, x, y, threat=threat, method="crown")
+    if "auto_LiRPA" not in sys.modules and find_spec("auto_LiRPA") is None:
+        with pytest.raises(InputError, match="'auto-lirpa' needs auto_LiRPA, which cannot be imported here"):
+            ss.certified(model, x, y, threat=threat, method="auto-lirpa")
+    home, there = ModuleType("auto_LiRPA"), ModuleType("auto_LiRPA.perturbations")
+    vars(home).update(BoundedModule=Other, BoundedTensor=lambda _, around: around)
+    vars(there)["PerturbationLpNorm"] = lambda norm, x_L, x_U: SimpleNamespace(norm=norm, low=x_L, high=x_U)  # noqa: N803
+    monkeypatch.setitem(sys.modules, "auto_LiRPA", home)
+    monkeypatch.setitem(sys.modules, "auto_LiRPA.perturbations", there)
+    monkeypatch.setattr("signstep.certify.proving.worst_margins", lambda *_: torch.zeros(30, 3).double())
+    assert torch.equal(ss.certified(model, x, y, threat=threat, method="auto-lirpa"), exact)
+    assert 0 < int(exact.sum()) < 30
+    with pytest.raises(ModelError, match=r"auto_LiRPA cannot take Sequential \(NotImplementedError: no rule for it\)"):
+        ss.certified(nn.Sequential(nn.Flatten(), nn.Identity(), model[1]), x, y, threat=threat, method="auto-lirpa")
+
+
 def test_a_method_that_is_none_is_named() -> None:
     with pytest.raises(InputError, match="method='milp' is not one of interval, crown-ibp, crown, alpha"):
         ss.certified(nn.Linear(2, 2), torch.rand(1, 2), torch.zeros(1).long(), threat=ss.linf(0.1), method="milp")
@@ -412,3 +456,51 @@ def test_exact_certificates_hold_and_what_it_cannot_take_stays_open() -> None:
     curved = small(1, nn.Tanh).float()
     same = [ss.certified(curved, x, y, threat=threat, method=method) for method in ("alpha", "exact")]
     assert torch.equal(same[0], same[1])
+
+
+def wide_apart(seed: int) -> tuple[nn.Module, Tensor]:
+    """Weights of very different sizes, and no kernel or shift that float32 holds exactly."""
+    model, x = branched()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in model.parameters():
+            part.mul_(torch.exp(2 * torch.randn(part.shape, generator=generator, dtype=torch.float64)))
+    return model, x
+
+
+def ends_in(kind: torch.dtype, bounded: Bounded, place: int, allowance: Allowance | None) -> Tensor:
+    """Lower bounds of numbers of a step and of their opposites, by coefficients of a kind."""
+    count = min(150, bounded.intervals[place].centre.numel())
+    index, ones = torch.arange(count).repeat(2), torch.ones(count, dtype=torch.float64)
+    begun, total = single(bounded.program.steps, place, index, torch.cat([ones, -ones]), kind)
+    return least(
+        bounded.program.steps, begun, total, bounded.lines, bounded.intervals, bounded.ball, allowance=allowance
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_allowance_covers_what_float32_does_and_little_more(seed: int) -> None:
+    model, x = wide_apart(seed)
+    with torch.no_grad():
+        bounded = bounded_of(model, x - 0.02, x + 0.02).refined()
+        beyond = 0
+        for place, step in enumerate(bounded.program.steps):
+            if step.kind != "affine" or place < 3:
+                continue
+            allowance = Allowance.of(bounded.program.steps[: place + 1], bounded.lines, bounded.intervals)
+            full = ends_in(torch.float64, bounded, place, None)
+            half = ends_in(torch.float32, bounded, place, allowance)
+            width = -(full[: len(full) // 2] + full[len(full) // 2 :]).repeat(2)
+            assert bool((half <= full + 1e-13 * (1 + full.abs())).all())
+            assert bool((full - half <= 0.02 * width + 1e-3 * full.abs().max()).all())
+            bare = ends_in(torch.float32, bounded, place, replace(allowance, **nothing(allowance)))
+            beyond += int((bare > full + 1e-13 * (1 + full.abs())).sum())
+    assert beyond > 50  # without it many bounds would be none
+
+
+def nothing(allowance: Allowance) -> dict[str, Any]:
+    return {
+        "own": {place: torch.zeros_like(part) for place, part in allowance.own.items()},
+        "sizes": [torch.zeros_like(part) for part in allowance.sizes],
+        "tiny": 0.0,
+    }

@@ -1,6 +1,7 @@
 """The promise: what is flagged of clean rows, the band around it, its rows, and when it is broken."""
 
 import math
+import pickle
 from dataclasses import replace
 from typing import Any, cast
 
@@ -195,6 +196,15 @@ def test_saved_and_loaded_is_equal_and_belongs_to_its_model(tmp_path) -> None:  
     two = ss.detectors.fit("energy", trained(1), (x, y))
     with pytest.raises(ss.SignstepError, match="different models"):
         ss.Policy(detectors=[detector, two], reject=0.1)
+
+
+def test_policy_goes_to_another_process() -> None:
+    """Pickled, it decides the same; also of a declared normalisation."""
+    x, y = rows(100, seed=15)
+    for model in (trained(), ss.Model(trained(), mean=0.5, std=0.25)):
+        policy = ss.Policy(detectors=[ss.detectors.fit("mahalanobis", model, (x, y))], reject=0.1)
+        again = pickle.loads(pickle.dumps(policy))
+        assert torch.equal(again.decide(x).p_value, policy.decide(x).p_value)
 
 
 def test_median_filter_is_that_of_scipy() -> None:

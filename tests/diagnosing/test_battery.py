@@ -1,22 +1,29 @@
 """Each test of the battery fires on a small network that has what it looks for, and not on its healthy twin."""
 
 import sys
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import signstep as ss
-from signstep.diagnosing.battery import TESTS, one_step, order
+from signstep.attacks.recipes import recipe
+from signstep.diagnosing.battery import TESTS, losses, mode, one_step, order
 from signstep.diagnosing.battery.pairs import Pair, adjusted
 from signstep.diagnosing.test import Test
+from signstep.engine.keys import Key
+from signstep.engine.outcome import Found
+from signstep.engine.problem import Problem
+from signstep.engine.region import Region
+from signstep.engine.tree import Tree
 from signstep.explain import explain
 from written_down import written_down
 
 sys.path.insert(0, str(Path(__file__).parent))
-from specimens import CASES, HEALTHY, NET, ROUNDED, Specimen, Through, crawl, data
+from specimens import CASES, COUNT, HEALTHY, NET, ROUNDED, SIDE, Specimen, Through, crawl, data, loud, network
 
 pytestmark = pytest.mark.filterwarnings("ignore::signstep.SignstepWarning")
 
@@ -113,10 +120,88 @@ def test_points_outside_of_the_set_are_a_fault_of_the_attack() -> None:
     assert any(one.cause == order.FAULT and "projects or clips" in one.because for one in seen.suspects)
 
 
-def test_three_reasons_why_one_step_is_not_enough_are_told_apart() -> None:
-    trained, _ = CASES["one-step"]
-    (suspect,) = trained.seen("one-step").suspects
-    assert suspect.cause in (one_step.TRAINED, one_step.CURVED)
+@dataclass(frozen=True)
+class Loose:
+    """PGD whose points are moved on afterwards, by somebody who forgot what is allowed."""
+
+    move: Callable[[Tensor, Tensor], Tensor]
+    name: str = "loose"
+    steps: int = 5
+    draws: bool = True
+    from_clean: bool = False
+
+    def __call__(self, problem: Problem, region: Region, clean: Tree, key: Key, begin: Tree | None = None) -> Found:
+        found = recipe("pgd:steps=5")(problem, region, clean, key, begin)
+        assert isinstance(found.x, Tensor)
+        assert isinstance(clean, Tensor)
+        return found._replace(x=self.move(clean, found.x))
+
+
+# Each way in which an iterated search falls behind one step: what is asked, the test that sees it, and its words.
+WAYS: dict[str, tuple[Specimen, str, str, str]] = {
+    "step size": (Specimen(NET, crawl(30)), "order", order.STEP, "one step beats many"),
+    "projection": (
+        Specimen(NET, Loose(lambda x, u: (x + 3 * (u - x)).clamp(0, 1))),
+        "order", order.FAULT, "leave the ball: it does not project",
+    ),
+    "clipping": (
+        Specimen(NET, Loose(lambda x, _: x - 0.45), eps=0.5), "order", order.FAULT,
+        "leave the box: it does not clip",
+    ),
+    "mode": (
+        Specimen(ss.Model(network(norm=True).train(), mode="keep"), "pgd:steps=5"), "mode", mode.CAUSE, "training mode",
+    ),
+    "loss": (Specimen(Through(loud), search=ss.Search(loss="plain-ce")), "losses", losses.SATURATED, "alone fells"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_way_in_which_many_steps_fall_behind_one_is_named(way: str) -> None:
+    ill, test, cause, said = WAYS[way]
+    seen = ill.seen(test)
+    named = [one for one in seen.suspects if one.cause == cause]
+    assert named, seen.told
+    assert any(said in one.because for one in named), named
+    others = {"leave the ball", "leave the box"} - {said.partition(":")[0]}
+    assert not any(other in one.because for one in named for other in others)
+
+
+def bent(_: nn.Module, x: Tensor) -> Tensor:
+    """Linear along the first step, which leads away from a way that climbs three times as fast."""
+    a, b = x.flatten(1)[:, 0] - 0.5, x.flatten(1)[:, 1] - 0.5
+    z = a + b + 3 * torch.relu(a - b - 0.01) - 0.22
+    return torch.stack([-z, z], 1)
+
+
+def turned(_: nn.Module, x: Tensor) -> Tensor:
+    """Curved: what the gradient promises at the start is gone half-way, and the boundary lies aside."""
+    a, b = x.flatten(1)[:, 0] - 0.5, x.flatten(1)[:, 1] - 0.5
+    z = 0.02 * torch.tanh(50 * a) + 0.02 * b + 60 * torch.relu(b - a).square() - 0.15
+    return torch.stack([-z, z], 1)
+
+
+def tripped(_: nn.Module, x: Tensor) -> Tensor:
+    """The boundary lies half-way, and the whole step leads over it: what training against one step leaves behind."""
+    a = (x.flatten(1) - 0.5).sum(1) / (SIDE * SIDE)
+    z = 0.4 * torch.sin(a * torch.pi / 0.1) - 0.3
+    return torch.stack([-z, z], 1)
+
+
+def grey() -> tuple[Tensor, Tensor]:
+    x = 0.5 + 0.002 * torch.randn(COUNT, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    return x, torch.zeros(COUNT, dtype=torch.int64)
+
+
+REASONS = {one_step.MORE: bent, one_step.CURVED: turned, one_step.TRAINED: tripped}
+
+
+@pytest.mark.parametrize("cause", REASONS)
+def test_three_reasons_why_one_step_is_not_enough_are_told_apart(cause: str) -> None:
+    seen = Specimen(Through(REASONS[cause]), "fgsm", eps=0.1, data=grey).seen("one-step")
+    assert seen.fired, seen.told
+    (suspect,) = seen.suspects
+    assert suspect.cause == cause, seen.told
+    assert "steps find" in seen.told
 
 
 def test_paired_tests_are_exact_and_corrected_for_their_number() -> None:

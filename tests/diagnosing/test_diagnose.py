@@ -18,7 +18,7 @@ from signstep.diagnosing.bench import TIMES
 from signstep.diagnosing.verdict import left_standing
 
 sys.path.insert(0, str(Path(__file__).parent))
-from specimens import HEALTHY, NET, ROUNDED, SATURATED, Specimen, data
+from specimens import HEALTHY, NET, ROUNDED, SATURATED, Specimen, Through, data
 
 pytestmark = pytest.mark.filterwarnings("ignore::signstep.SignstepWarning")
 FEW = 9
@@ -219,3 +219,22 @@ def test_a_section_and_plain_values_say_the_same(rounded: ss.Diagnosis) -> None:
 def test_what_makes_no_sense_is_said(given: dict[str, object], said: str) -> None:
     with pytest.raises(ss.SignstepError, match=said):
         HEALTHY.diagnosed(**given)
+
+
+def test_a_softmax_written_by_hand_is_searched_in_float64_and_what_cannot_be_typed_is_said() -> None:
+    """Over large scores it is 0 and 1 in float32; the adapted number is that of the network without it."""
+
+    def ended(net: nn.Module, u: Tensor) -> Tensor:
+        e = (40 * (net(u) - net(u).amax(1, keepdim=True))).exp()
+        shares: Tensor = e / e.sum(1, keepdim=True)
+        return shares
+
+    x, y = data(FEW)
+    hidden = Specimen(ss.Model(Through(ended), outputs="logits"), "pgd:steps=10", eps=0.15)
+    plain = Specimen(NET, "pgd:steps=10", eps=0.15).diagnosed(data=(x, y))
+    d = hidden.diagnosed(data=(x, y))
+    assert d.before > plain.after
+    assert str(d.verdict).startswith("inflated by saturated loss")
+    assert d.after == plain.after
+    assert "let the model return logits" in "".join(d.needs) or any("float64" in note for note in d.notes)
+    assert not any("float64" in word for words in d.commands for word in words)

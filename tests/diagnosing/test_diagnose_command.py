@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from signstep.auditing.result import Result
 from signstep.cli import main
 
 NETS = """
@@ -89,4 +90,70 @@ def test_a_plain_model_passes(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_what_makes_no_sense_is_said_in_options(more: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diagnose", "--model", "diagnosednets:plain", *COMMON, *more]) == 2
+    assert said in capsys.readouterr().err
+
+
+# The audit with a diagnosis.
+
+SMALL = ["--data", "diagnosednets:points", "--threat", "linf:0.2", "--limit", "12", "--attack", "fgsm,pgd:steps=4"]
+
+
+def test_an_audit_with_a_diagnosis_has_it_in_record_and_page_and_fails_its_gate(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "audit",
+        "--model",
+        "diagnosednets:net",
+        *SMALL,
+        "--diagnose",
+        "--fail-on",
+        "inflated",
+        "--show",
+        "gradients",
+    ]
+    assert main([*words, "--out", "report"]) == 1
+    said = capsys.readouterr()
+    assert "gate failed: inflated by " in said.err
+    result = Result.load(place / "report" / "result.json")
+    assert result.diagnosis is not None
+    assert result.diagnosis.attack == "pgd:steps=4"
+    assert result.diagnosis.seen == result.examples == 12
+    assert [(gate.kind, gate.passed) for gate in result.gates] == [("inflated", False)]
+    assert all("--limit 12" in command for command in result.diagnosis.commands_text)
+    page = (place / "report" / "index.html").read_text(encoding="utf-8")
+    for part in ("Is the number real?", "Sizes of gradients", "asked not to be inflated"):
+        assert part in page
+    assert main(["verify", "report", "--model", "diagnosednets:net", "--data", "diagnosednets:points"]) in (0, 1)
+    assert "diagnosis: inflated; it agrees with the record" in capsys.readouterr().out
+
+
+def test_an_audit_of_a_ladder_is_diagnosed_under_the_ladder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["audit", "--model", "diagnosednets:plain", *SMALL[:-2], "--ladder", "quick", "--diagnose"]
+    assert main([*words, "--fail-on", "inflated", "--out", "report"]) == 0
+    capsys.readouterr()
+    result = Result.load(place / "report" / "result.json")
+    assert result.diagnosis is not None
+    assert result.diagnosis.attack == result.ladder == "quick@1"
+    assert result.gates[0].passed
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--fail-on", "inflated"], "--fail-on inflated asks about a diagnosis; pass --diagnose too"),
+        (["--show", "stain"], "--show stain asks about a diagnosis"),
+        (["--diagnose", "--show", "stains"], "did you mean 'stain'?"),
+        (["--diagnose", "--fail-on", "real"], "pass inflated or undetermined"),
+        (["--diagnose", "--goal", "next"], "--goal next has no meaning for a diagnosis; drop --diagnose"),
+        (["--diagnose", "--budget", "normalised"], "--budget normalised has no meaning for a diagnosis"),
+        (
+            ["--diagnose", "--detect", "squeeze", "--reject", "0.1", "--clean", "c.npz"],
+            "--detect squeeze is a policy",
+        ),
+        (["--diagnose", "--shard", "0/2"], "--shard 0/2 has too few examples"),
+    ],
+)
+def test_options_that_do_not_fit_are_said(more: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", "--model", "diagnosednets:plain", *SMALL, *more]) == 2
     assert said in capsys.readouterr().err

@@ -74,6 +74,7 @@ MEANT = {
     r"\bsegment": ("tasks", "segmentation"),
     r"\bregress": ("tasks", "regression"),
     r"\bshards?\b|sharding": ("commands", "merge"),
+    r"\bdetectors?\b": ("commands", "detect"),
 }
 
 # Names that are words of the language too: they count where they are written as code.
@@ -109,7 +110,6 @@ class Absent(NamedTuple):
 
 ABSENT = (
     Absent(r"boundary attack of 2017", r"^boundary", "Brendel, Rauber & Bethge 2018; HopSkipJump is its successor"),
-    Absent(r"detectors?\b", r"detect", "models that tell attacked inputs from clean ones"),
     Absent(r"poisoning", r"poison|backdoor", "attacks on training data"),
     Absent(r"extraction of models", r"extract|steal", "copying a model by queries"),
     Absent(r"\baudio\b", r"audio|speech", "a domain"),
@@ -256,13 +256,15 @@ STALE = {
     "Not here: SPSA, HopSkipJump, Carlini-Wagner.": {"spsa", "hop-skip-jump", "cw"},
     "Not here: its certification, detectors, defences, training, patches, audio, video.": {
         "certified",
+        "detect",
+        "detectors",
         "train",
         "patch",
         "defences",
     },
     "Signstep has no gradient-free attack yet.": {"square"},
     "Gradients are not averaged over their randomness yet.": {"eot"},
-    "Not handled: defended pipelines that cannot be differentiated, detectors, training.": {"bpda", "train"},
+    "Not handled: defended pipelines that cannot be differentiated, poisoning, training.": {"bpda", "train"},
     "APGD-T and `free` are not there yet.": {"apgd-t", "free"},
     "The domain for tabular data does not exist.": {"tabular"},
     "## What is not there yet\n\nNo tabular constraints, no\ncertificates: nothing here proves it.": {
@@ -270,7 +272,7 @@ STALE = {
         "certified",
     },
     "None of this is built:\n\n| later | how |\n|---|---|\n| universal changes | one row |": {"universal"},
-    "Not here: detectors.\n\nA row that is missing is an error. `fgsm` is here.": set(),
+    "Not here: poisoning.\n\nA row that is missing is an error. `fgsm` is here.": set(),
     "A code that does not exist is an error. Training has its own page.": set(),
 }
 

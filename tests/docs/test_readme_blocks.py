@@ -32,6 +32,7 @@ from signstep.domains.text.schema import Schema, with_threat
 from signstep.engine.threat import parse_threat
 from signstep.train import Settings, training_recipe
 from signstep.train.variants import variant
+from signstep_entry import joined
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -133,12 +134,13 @@ def test_shell_blocks_name_what_exists(shown: str, words: list[str]) -> None:
     group: Any = typer.main.get_command(app)
     if words[0] == "--config":
         words = words[2:]
+    words = joined(words)
     command = group.commands[words[0]]
     options = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
     rest = iter(words[1:])
     for word in rest:
         if not word.startswith("--"):
-            assert words[0] in ("compare", "explain", "merge", "verify"), shown
+            assert words[0].partition(" ")[0] in ("compare", "explain", "guard", "merge", "verify"), shown
             assert words[0] != "explain" or word in ss.RECIPES or word in CATALOGUE, shown
             continue
         assert word in options, f"{shown}: there is no {word}"

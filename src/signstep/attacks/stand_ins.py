@@ -85,6 +85,8 @@ class StandIns(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         named = kwargs or {}
+        if func is torch._C._set_grad_enabled:  # no_grad() itself: below it would be put back at once
+            return func(*args, **named)
         if not torch.is_grad_enabled() and any(part.requires_grad for part in _tensors(args)):
             self.met("no_grad()")
         with torch.enable_grad():

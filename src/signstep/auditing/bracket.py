@@ -1,9 +1,11 @@
 """Bounds in an audit: what is proved of each example before it is attacked, beside what the attacks find."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+import torch
 
 from signstep.auditing.counterexamples import ExactSearch
 from signstep.certify.certified import layers_of, sized
@@ -24,15 +26,18 @@ class Bounds:
     """Which bounds an audit takes, and whether what they prove is attacked all the same.
 
     Attributes:
-        method: "interval", "crown-ibp", "crown", "alpha" or "exact", see `signstep.certified`.
+        method: "interval", "crown-ibp", "crown", "alpha", "exact" or "auto-lirpa", see `signstep.certified`.
         attack_all: attack also the examples that are proved. Nothing can come of it but the discovery that one of the
             two is wrong; by default they are left out, which makes audits of certified models faster.
         seconds: of exact search for each example.
+        curve: prove also at the other sizes of the security curve, by alpha-CROWN at most: up to twice the sizes of
+            the work.
     """
 
     method: str = "crown"
     attack_all: bool = False
     seconds: float = SECONDS
+    curve: bool = True
 
     def __post_init__(self) -> None:
         method_of(self.method, "bounds")
@@ -52,7 +57,7 @@ class Bounds:
         options: dict[str, Any] = {}
         for part in filter(None, rest.split(",")):
             name, _, value = part.partition("=")
-            read = _READ.get(name, {}).get(value.lower()) if name == "attack_all" else _number(value)
+            read = _number(value) if name == "seconds" else _READ.get(name, {}).get(value.lower())
             if name not in _READ or read is None:
                 raise InputError(
                     Arg("bounds", given), f"has {part!r}", remedy="write exact:seconds=10 or crown:attack_all=true"
@@ -70,14 +75,20 @@ class Bounds:
         stated = terms.get("bounds")
         if stated is None:
             return None
-        return cls(stated["method"], stated["attack_all"], stated["seconds"])
+        return cls(stated["method"], stated["attack_all"], stated["seconds"], stated["curve"])
 
     def terms(self) -> dict[str, Any]:
         """What a record says of them."""
-        return {"method": self.method, "attack_all": self.attack_all, "seconds": self.seconds}
+        return {
+            "method": self.method,
+            "attack_all": self.attack_all,
+            "seconds": self.seconds,
+            "curve": self.curve,
+        }
 
 
-_READ: dict[str, dict[str, bool]] = {"attack_all": {"true": True, "false": False}, "seconds": {}}
+_SAID = {"true": True, "false": False}
+_READ: dict[str, dict[str, bool]] = {"attack_all": _SAID, "seconds": {}, "curve": _SAID}
 
 
 def _number(text: str) -> float | None:
@@ -145,6 +156,58 @@ class Bracket:
         note = f"no bounds for some examples: {reason}"
         self.said += [] if note in self.said else [note]
         return OPEN * len(question.predicted)
+
+    def sizes(self, question: Question, letters: str, levels: Sequence[float]) -> list[float | None] | None:
+        """Of each row of a batch the largest size of the curve at which it is proved; None where there is no such.
+
+        A ball lies in every larger one: what is proved at a size is so at all smaller ones, and asked no more.
+
+        Args:
+            question: the batch.
+            letters: at the size of the audit.
+            levels: sizes of the curve, rising.
+        """
+        eps = question.threats[""].eps if "" in question.threats else None
+        if self.asked is None or not self.asked.curve or not levels or not isinstance(eps, (int, float)):
+            return None
+        found: list[float | None] = [None] * len(letters)
+        if self.prover is None or letters == "" or question.wrong is None or self.reason:
+            return found
+        method = "alpha" if self.prover.method == "exact" else self.prover.method
+        prover = replace(self.prover, method=method, points={})
+        wrong = question.wrong.tolist()
+        smaller = [level for level in levels if level <= eps]
+        open_ = [row for row, letter in enumerate(letters) if letter == OPEN and not wrong[row]]
+        for level in reversed(smaller):
+            if open_ and level < eps:
+                held = self._held(prover, question, open_, level)
+                for row in held:
+                    found[row] = level
+                open_ = [row for row in open_ if row not in held]
+        standing = [row for row, letter in enumerate(letters) if letter != OPEN]
+        for row in standing:
+            found[row] = smaller[-1] if smaller else None
+        for level in (level for level in levels if level > eps):
+            standing = self._held(prover, question, standing, level) if standing else []
+            for row in standing:
+                found[row] = level
+        return found
+
+    @staticmethod
+    def _held(prover: Prover, question: Question, index: list[int], level: float) -> list[int]:
+        """Which of some rows are proved at another size."""
+        rows = torch.tensor(index, dtype=torch.int64, device=question.predicted.device)
+        part, threat = question.take(rows), replace(question.threats[""], grid=None, eps=level)
+        region, y = part.region, part.problem.aim.y
+        assert isinstance(region, BallRegion)
+        assert y is not None
+        region = replace(region.resized(torch.full_like(region.radius, level)), grid=None)
+        try:
+            tolerance = verify(region.x, region.x, threat.terms()).tolerance
+            letters = prover.prove(sized(region, threat), y, tolerance)
+        except SignstepError:
+            return []
+        return [row for row, letter in zip(index, letters, strict=True) if letter != OPEN]
 
     @property
     def notes(self) -> tuple[str, ...]:

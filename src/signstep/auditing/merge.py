@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from signstep.auditing.detection import joined
 from signstep.auditing.input_spaces import TERM, merged
 from signstep.auditing.knob import Knob, chosen
 from signstep.auditing.parts import named, place, spread
@@ -19,7 +20,7 @@ from signstep.messages import Arg, Blank
 Item = TypeVar("Item")
 
 # Terms that may differ between the shards of one audit.
-_OWN = ("shard", "tolerance", "requests", TERM)
+_OWN = ("shard", "tolerance", "requests", "ways", TERM)
 
 
 def merge(results: Sequence[Result]) -> Result:
@@ -85,6 +86,7 @@ def merge(results: Sequence[Result]) -> Result:
         ladder=first.ladder,
         date=max(shard.date for shard in shards),
         knob=_knob(shards, examples, first.terms.get("eps_value")),
+        detection=joined([shard.detection for shard in shards], woven),
     )
 
 
@@ -121,11 +123,24 @@ def _terms(shards: Sequence[Result], examples: Examples) -> dict[str, Any]:
     parts = [shard.terms["shard"] for shard in shards]
     looked = merged([shard.terms.get(TERM) for shard in shards], examples, first["seed"], parts)
     return {
-        **{name: value for name, value in first.items() if name != TERM},
+        **{name: value for name, value in first.items() if name not in (TERM, "ways")},
         "shard": None,
         "tolerance": max(shard.terms["tolerance"] for shard in shards),
         **({} if looked is None else {TERM: looked}),
+        **_ways(shards),
     }
+
+
+def _ways(shards: Sequence[Result]) -> dict[str, Any]:
+    """By which ways past a defence the examples of all shards fell."""
+    whole: dict[str, dict[str, int]] = {}
+    for shard in shards:
+        for name, counts in shard.terms.get("ways", {}).items():
+            found = whole.setdefault(name, {})
+            for way, count in counts.items():
+                found[way] = found.get(way, 0) + count
+    names = [entry.name for entry in shards[0].attacks if entry.name in whole]
+    return {"ways": {name: dict(sorted(whole[name].items())) for name in names}} if whole else {}
 
 
 def _in_order(results: Sequence[Result]) -> list[Result]:
@@ -200,6 +215,7 @@ def _check_same(first: Result, other: Result) -> None:
         for part in ("terms", "versions", "hashes"):
             stated |= {f"{part}: {name}": value for name, value in getattr(result, part).items() if name not in _OWN}
         stated["models shown to"] = sorted(result.per_example.transfers)
+        stated["the policy"] = None if result.detection is None else result.detection.stated
         return stated
 
     one, two = seen(first), seen(other)
@@ -265,6 +281,7 @@ def _joined_examples(shards: Sequence[Result], weave: Callable[[Sequence[Iterabl
             for other, there in first.transfers.items()
         },
         bounds=letters(lambda part: part.bounds),
+        proved_eps=tuple(woven([part.proved_eps for part in parts])),
     )
 
 
@@ -323,4 +340,6 @@ def _unsaid(shards: Sequence[Result]) -> tuple[str, ...]:
     """What a domain says is about the examples of its shard, and cannot be added up."""
     if not any(shard.sections for shard in shards):
         return ()
+    if any(shard.diagnosis for shard in shards):
+        return ("the diagnoses of the shards are not joined here: each chose among its own; read the shards' reports",)
     return ("what the domain says of each shard is not joined here; read the shards' own reports",)

@@ -6,6 +6,8 @@ from itertools import combinations
 from typing import Any
 
 from signstep.auditing.compare import Comparison, compare, holm
+from signstep.auditing.diagnosed import GRADIENT_SIZE
+from signstep.auditing.ranks import spearman
 from signstep.auditing.result import Result
 from signstep.errors import InputError
 from signstep.messages import Arg
@@ -84,6 +86,8 @@ class Pairwise:
             lines.append("  ".join(cells).rstrip())
         parts = [lines[0], "  ".join("-" * width for width in widths), *lines[1:], ""]
         parts += [f"{pair} ({self.test})" for pair in self.pairs]
+        measured = self.measured()
+        parts += ["", *(": ".join((row[0], "; ".join(row[1:]))) for row in measured)] if measured else []
         return "\n".join(map(one_line, [*parts, *(f"note: {note}" for note in self.remarks())]))
 
     @property
@@ -108,6 +112,27 @@ class Pairwise:
             rows.append(tuple(cells))
         return rows
 
+    def measured(self) -> list[tuple[str, ...]]:
+        """What diagnoses measured beside their verdicts, a row for each: its name, and "result value" for each result.
+
+        The last row has the rank correlation over the results of the size of gradients with robust accuracy, where
+        three results or more have it.
+        """
+        there = {name: result.diagnosis.measures for name, result in self.results.items() if result.diagnosis}
+        names = list(dict.fromkeys(measure for found in there.values() for measure in found))
+        rows = [
+            (measure, *(f"{name} {found[measure]:.4g}" for name, found in there.items() if measure in found))
+            for measure in names
+        ]
+        sized = [name for name, found in there.items() if GRADIENT_SIZE in found]
+        if len(sized) >= 3:
+            rank = spearman(
+                [there[name][GRADIENT_SIZE] for name in sized], [self.results[name].robust_accuracy for name in sized]
+            )
+            said = "all alike" if rank is None else f"{rank:+.2f}"
+            rows.append((f"{GRADIENT_SIZE} and robust accuracy, rank correlation", f"{said} over {len(sized)} results"))
+        return rows
+
     def remarks(self) -> list[str]:
         """Notes of the whole, of pairs whose terms differ, and of trainings that collapsed."""
         lines: dict[str, None] = dict.fromkeys(self.notes)
@@ -121,7 +146,8 @@ class Pairwise:
         """For JSON."""
         return {
             "results": {
-                name: {**numbers(result), **_made(self.trainings.get(name))} for name, result in self.results.items()
+                name: {**numbers(result), **_made(self.trainings.get(name)), **_measures(result)}
+                for name, result in self.results.items()
             },
             "pairs": [
                 {
@@ -151,6 +177,9 @@ class Pairwise:
         if picture:
             parts.append(f"![Clean against robust accuracy]({picture})")
         parts += [f"## Pairs\n\n{self.test}:", "\n".join(f"- {markdown(str(pair))}" for pair in self.pairs)]
+        if measured := self.measured():
+            lines = (f"- {markdown(row[0])}: {markdown('; '.join(row[1:]))}" for row in measured)
+            parts += ["## Measured beside the verdicts", "\n".join(lines)]
         if remarks := self.remarks():
             parts += ["## Notes", "\n".join(f"- {markdown(note)}" for note in remarks)]
         parts.append("Robust accuracy is an upper bound: another attack may still find more.")
@@ -188,6 +217,12 @@ def compare_all(
     rows = zip(names, found, robust, clean, strict=True)
     pairs = tuple(Pair(one, other, pair, r, c) for (one, other), pair, r, c in rows)
     return Pairwise(results, pairs, trainings or {}, notes)
+
+
+def _measures(result: Result) -> dict[str, Any]:
+    """What a diagnosis measured, where there is one."""
+    found = {} if result.diagnosis is None else result.diagnosis.measures
+    return {"measures": dict(found)} if found else {}
 
 
 def numbers(result: Result) -> dict[str, Any]:

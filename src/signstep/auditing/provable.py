@@ -82,6 +82,25 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
+        "only who has the detectors could ask them; letters, p-values and verdicts agree with each other",
+        "detection.rule",
+        "detection.reject",
+        "detection.review",
+        "detection.evaded",
+        "detection.denied",
+        "detection.ways.*",
+        "detection.detectors[].name",
+        "detection.detectors[].rows",
+        "detection.detectors[].passes",
+        "detection.detectors[].by_class",
+        "detection.detectors[].recipes[]",
+        "detection.detectors[].digests.*",
+        "detection.detectors[].clean[]",
+        "detection.detectors[].attacked.*[]",
+    ),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
         "a domain's own words",
         "sections[].title",
         "sections[].text[]",
@@ -97,6 +116,26 @@ FIELDS: dict[str, Row] = {
         "sections[].chart.lines[].name",
         "sections[].chart.lines[].x[]",
         "sections[].chart.lines[].y[]",
+    ),
+    **_rows("recomputed", "diagnosis", "those of the record", "diagnosis.model", "diagnosis.threat"),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "the author's diagnosis; its commands give the adapted number again",
+        *(
+            f"diagnosis.{name}"
+            for name in (
+                *("data", "attack", "examples", "seen", "right", "before", "after", "standard"),
+                *("verdict.word", "verdict.text", "standard_verdict.word", "standard_verdict.text"),
+                *(f"causes[].{part}" for part in ("name", "test", "because", "cure", "takes")),
+                "signs[]",
+                *(f"tests[].{part}" for part in ("id", "question", "asked", "fired", "statistic", "threshold")),
+                *(f"tests[].{part}" for part in ("value", "p", "told", "passes")),
+                *(f"cost.{part}" for part in ("attack", "standard", "tests", "allowed", "shown")),
+                *("commands[][]", "stated[]", "needs[]", "ineligible[]", "notes[]", "measures.*", "partial"),
+                "versions.*",
+            )
+        ),
     ),
     # Each attack.
     **_rows("recomputed", "passes", "a recipe of this version, as it writes it", "attacks[].name"),
@@ -173,7 +212,13 @@ FIELDS: dict[str, Row] = {
         "per_example.passes.*[]",
     ),
     **_rows("unprovable", UNPROVABLE, "the other models are not here", "per_example.transfers.*.*"),
-    **_rows("re-scored", "bounds", "proved again, by the methods that are stated", "per_example.bounds"),
+    **_rows(
+        "re-scored",
+        "bounds",
+        "proved again, by the methods that are stated",
+        "per_example.bounds",
+        "per_example.proved_eps[]",
+    ),
     # Terms.
     **_rows(
         "recomputed",
@@ -227,6 +272,7 @@ FIELDS: dict[str, Row] = {
         "terms.transform",
         "terms.defences",
     ),
+    **_rows("unprovable", UNPROVABLE, "by which way past a defence examples fell; their sums are known", "terms.ways"),
     **_rows("recomputed", "domain", "the verifier's own domain and schema", "terms.domain", "terms.domain_terms"),
 }
 
@@ -275,14 +321,30 @@ def _value(result: Result, path: str) -> Any:
     if head in ("sections", "gates"):
         return _inner([asdict(part) for part in getattr(result, head)], tail.split("."))
     head, _, tail = path.removesuffix("[]").partition(".")
+    if head in ("detection", "diagnosis"):
+        return _detected(result, tail) if head == "detection" else _of_diagnosis(result, path)
     if head == "curves":
         traced = [name for name in result.curves if name not in result.per_example.nearest]
         return {name: [point.fooled for point in result.curves[name]] for name in traced}
     if head == "per_example":
         return result.per_example.transfers
-    if head == "terms":
-        return result.terms.get(tail)
-    return getattr(result, head)
+    return result.terms.get(tail) if head == "terms" else getattr(result, head)
+
+
+def _detected(result: Result, path: str) -> Any:
+    """What stands in a field of the policy, over all its detectors."""
+    if result.detection is None:
+        return None
+    head, _, tail = path.partition("[].")
+    if not tail:
+        return getattr(result.detection, head.partition(".")[0])
+    name = tail.partition(".")[0].partition("[")[0]
+    return {judge.name: getattr(judge, name) for judge in result.detection.detectors}
+
+
+def _of_diagnosis(result: Result, path: str) -> list[Any]:
+    found = [] if result.diagnosis is None else [asdict(result.diagnosis)]
+    return _inner(found, path.removesuffix(".*").split(".")[1:])
 
 
 def _inner(parts: list[Any], names: list[str]) -> list[Any]:

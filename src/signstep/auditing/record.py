@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from signstep.auditing.detection import Detection
+from signstep.auditing.diagnosed import Diagnosed
 from signstep.auditing.gates import Gate
 from signstep.auditing.knob import Knob
 from signstep.auditing.sections import Section
@@ -18,6 +20,9 @@ SCHEMA = 4
 
 # The letter of an example that an attack was not run on: wrong untouched, or fooled by a rung before.
 NOT_RUN = "-"
+
+# Sizes at which something falls are rounded as the search rounds: so much below a proved one is no rounding.
+_LESS = 1 - 1e-5
 
 # The name of what exact search found, among the attacks.
 EXACT_SEARCH = "exact-search"
@@ -123,7 +128,8 @@ class Examples:
     none was found. By other model and then by "clean" and by attack, ``transfers`` has letters: r the other model is
     right there, w wrong, - not run. ``bounds`` has a letter for each example where bounds were taken, else none: what
     proved that no allowed point is answered otherwise, i intervals, b CROWN-IBP, c CROWN, a alpha-CROWN, e exact
-    search; - where nothing did.
+    search, l auto_LiRPA; - where nothing did. ``proved_eps`` is the largest size of the curve at which it is proved,
+    None where at none; empty where that was not asked.
     """
 
     ids: tuple[str, ...]
@@ -137,6 +143,7 @@ class Examples:
     nearest: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     transfers: dict[str, dict[str, str]] = field(default_factory=dict)
     bounds: str = ""
+    proved_eps: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,9 @@ class Record:
         date: when the audit ended, in UTC; two records that differ in it alone are equal.
         gates: what was asked of the result, and whether it passed.
         knob: one example that fell, asked at several sizes of its change; None where none was.
+        detection: what detectors say of the examples, and what an attacker who knows of them comes to; None where the
+            model was audited without.
+        diagnosis: whether the number of its last attack, or of its ladder, is real; None where that was not asked.
         schema: version of this record.
     """
 
@@ -193,6 +203,8 @@ class Record:
     date: str = field(default="", compare=False)
     gates: tuple[Gate, ...] = ()
     knob: Knob | None = None
+    detection: Detection | None = None
+    diagnosis: Diagnosed | None = None
     schema: int = SCHEMA
 
     @property
@@ -242,7 +254,19 @@ class Record:
         if not self.per_example.bounds:
             return ()
         rows = zip(self.per_example.bounds, self.worst_case, strict=False)
-        return tuple(row for row, (letter, worst) in enumerate(rows) if letter != OPEN and worst not in "hu")
+        at_eps = {row for row, (letter, worst) in enumerate(rows) if letter != OPEN and worst not in "hu"}
+        sizes = self.per_example.proved_eps
+        for fooled in (self.per_example.smallest_eps, *self.per_example.nearest.values()):
+            pairs = enumerate(zip(sizes, fooled, strict=False))
+            at_eps |= {row for row, (proved, found) in pairs if proved and found is not None and found < proved * _LESS}
+        return tuple(sorted(at_eps))
+
+    @property
+    def proved_curve(self) -> tuple[tuple[float, int], ...]:
+        """By size of the curve, how many examples are proved there; empty where that was not asked."""
+        levels = next(iter(self.curves.values()), ()) if self.per_example.proved_eps else ()
+        sizes = [size for size in self.per_example.proved_eps if size is not None]
+        return tuple((point.eps, sum(size >= point.eps for size in sizes)) for point in levels)
 
     @property
     def spared(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from signstep.auditing.checks import Book, Check
+from signstep.auditing.detection import Detection, missed
 from signstep.auditing.figures import (
     ROUNDED,
     everywhere,
@@ -35,7 +36,7 @@ def recount(result: Result) -> Check:
     book = Book()
     try:
         # In this order: what comes later may rely on columns that are there and are as long as they should be.
-        for part in (_columns, _totals, _possible, _ladder, _answers, _curves, _gates):
+        for part in (_columns, _totals, _possible, _ladder, _answers, _curves, _gates, _detection):
             part(result, book)
             if book.wrong:
                 break
@@ -100,6 +101,71 @@ def _bounds(result: Result, book: Book) -> None:
     book.need(set(letters) <= allowed, f"a bound is none of {', '.join(sorted(allowed))}")
     wrong = sum(letter != OPEN and c == "w" for letter, c in zip(letters, result.per_example.clean, strict=False))
     book.same("wrong examples that are proved", wrong, 0)
+    _sizes(result, isinstance(stated, dict) and bool(stated.get("curve")), book)
+
+
+def _sizes(result: Result, asked: bool, book: Book) -> None:
+    """Whether sizes at which examples are proved are those of the curve, and agree with what is proved at eps."""
+    examples, eps = result.per_example, result.terms.get("eps_value")
+    levels = [point.eps for point in next(iter(result.curves.values()), ())]
+    asked = asked and bool(levels) and isinstance(eps, (int, float))
+    book.same("number of proved sizes", len(examples.proved_eps), len(examples.clean) if asked else 0)
+    if not asked or not isinstance(eps, (int, float)) or book.wrong:
+        return
+    least = max((level for level in levels if level <= eps), default=None)
+    for row, (size, letter) in enumerate(zip(examples.proved_eps, examples.bounds, strict=True)):
+        fine = size is None or size in levels
+        fine = fine and (size is None or examples.clean[row] == "r")
+        if letter == OPEN:
+            fine = fine and (size is None or size < eps)
+        else:
+            fine = fine and (least is None or (size is not None and size >= least))
+        book.need(fine, f"example {row} is {letter!r} at {eps} and said to be proved up to {size}")
+
+
+def _detection(result: Result, book: Book) -> None:
+    """Whether p-values and letters of a policy are there for each example, can be, and agree with the verdicts."""
+    found = result.detection
+    if found is None:
+        return
+    clean, verdicts = result.per_example.clean, result.per_example.verdicts
+    book.need(found.rule == "bonferroni", f"the detectors' rule is {found.rule!r}")
+    book.need(found.reject >= 0 and found.review >= 0 and 0 < found.rate < 1, "the detectors' rates are none")
+    book.same("letters of evasion", (len(found.evaded), len(found.denied)), (len(clean), len(clean)))
+    book.need(set(found.evaded + found.denied) <= set("fh-"), "a letter of evasion or denial is none of f, h, -")
+    names = [judge.name for judge in found.detectors]
+    book.need(len(set(names)) == len(names), f"a detector comes twice in {names}")
+    for judge in found.detectors:
+        book.need(judge.rows > 0 and judge.passes >= 0, f"{judge.name}: rows or passes are none")
+        book.same(f"{judge.name}: p-values", len(judge.clean), len(clean))
+        book.same(f"{judge.name}: attacks", sorted(judge.attacked), sorted(verdicts))
+        seen = [*judge.clean, *(p for column in judge.attacked.values() for p in column if p is not None)]
+        book.need(all(0 < p <= 1 for p in seen), f"{judge.name}: a p-value is none")
+        if not judge.by_class:
+            steps = [p * (judge.rows + 1) for p in seen]
+            book.need(all(abs(s - round(s)) < 1e-6 for s in steps), f"{judge.name}: no share of its calibration rows")
+        for name, column in judge.attacked.items():
+            fell = [c == "r" and v == "f" for c, v in zip(clean, verdicts.get(name, ""), strict=True)]
+            book.same(f"{judge.name}: points of {name}", [p is not None for p in column], fell)
+    if not book.wrong:
+        _evasion(found, clean, verdicts, book)
+
+
+def _evasion(found: Detection, clean: str, verdicts: Mapping[str, str], book: Book) -> None:
+    """Whether the letters of the attacker who knows agree with the p-values; he is never below one who does not."""
+    flagged = [found.flagged(p) for p in found.clean()]
+    book.same("examples to evade", [e == "-" for e in found.evaded], [c == "w" for c in clean])
+    aside = [c == "w" or flag for c, flag in zip(clean, flagged, strict=True)]
+    book.same("examples to deny", [d == "-" for d in found.denied], aside)
+    unseen = missed(found, clean, verdicts)
+    book.need(
+        all(letter == "f" for letter, hit in zip(found.evaded, unseen, strict=True) if hit),
+        "a plain attack goes by unseen where one who knows does not",
+    )
+    book.same("examples evaded, by way", sum(found.ways.values()), found.evaded.count("f"))
+    book.need(all(count > 0 for count in found.ways.values()), "a way has evaded no example")
+    plain = found.ways.get("plain", 0)
+    book.need(plain >= sum(unseen), f"{sum(unseen)} examples fall unseen to plain attacks, and {plain} are counted")
 
 
 def _totals(result: Result, book: Book) -> None:

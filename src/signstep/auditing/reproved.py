@@ -1,6 +1,6 @@
 """What a record says is proved, proved again with the verifier's own model and data."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,7 +47,9 @@ def proved_again(
     if bounds is None:
         return Check("bounds", True, "none were taken")
     bracket, subject = Bracket(bounds, model, search.budget), Subject.of(model, search)
-    stated, found = result.per_example.bounds, ""
+    found = ""
+    levels = [point.eps for point in next(iter(result.curves.values()), ())]
+    sizes: list[float | None] = []
     given = result.terms.get("labels") == "given"
     for x, y in data:
         part = tree_map(lambda leaf: leaf.to(device), x)
@@ -56,19 +58,31 @@ def proved_again(
             try:
                 question = subject.ask(part, y if given else None, here, key=Key(0))
                 letters = bracket.letters(question)
+                sizes += [] if letters is None else bracket.sizes(question, letters, levels) or []
             except SignstepError as error:
                 return Check("bounds", False, f"nothing can be proved of the model ({error})")
         if letters is None:
             return Check("bounds", False, f"nothing can be proved of the model: {bracket.reason}")
         found += letters
+    return _compared(result, found, sizes)
+
+
+def _compared(result: Result, found: str, sizes: Sequence[float | None]) -> Check:
+    """What the record says beside what came out now."""
+    stated, exact = result.per_example.bounds, LETTERS["exact"]
     pairs = list(zip(stated, found, strict=False))
-    exact = LETTERS["exact"]
     slow = [row for row, (then, now) in enumerate(pairs) if then != now and {then, now} == {exact, OPEN}]
     other = [row for row, (then, now) in enumerate(pairs) if then != now and row not in slow]
     if other or len(found) != len(stated):
         row = other[0] if other else len(pairs)
         said = f"example {row} is {_said(stated[row : row + 1])} in the record, {_said(found[row : row + 1])} here"
         return Check("bounds", False, f"{len(other)} differ: {said}")
+    before = result.per_example.proved_eps
+    moved = [row for row, (then, now) in enumerate(zip(before, sizes, strict=False)) if then != now and row not in slow]
+    if len(before) != len(sizes) or moved:
+        row = moved[0] if moved else min(len(before), len(sizes))
+        said = f"example {row} up to {[*before[row : row + 1]]} in the record, {[*sizes[row : row + 1]]} here"
+        return Check("bounds", False, f"{len(moved)} are proved at other sizes of the curve: {said}")
     seen = f"{len(found) - found.count(OPEN)} of {len(found)} proved again"
     return Check("bounds", True, seen if not slow else f"{seen}, {len(slow)} not decided in time", complete=not slow)
 

@@ -17,7 +17,7 @@ from signstep.plain import plain_json
 
 # What records before this schema lack, and are read as having; schema 2 has no sections either.
 _READ = (2, 3, SCHEMA)
-_LACKED: dict[str, Any] = {"date": "", "gates": [], "knob": None}
+_LACKED: dict[str, Any] = {"date": "", "gates": [], "knob": None, "detection": None, "diagnosis": None}
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,6 @@ def _brought_up(plain: dict[str, Any], schema: int) -> dict[str, Any]:
     examples = plain.get("per_example")
     if not isinstance(examples, dict):
         raise not_a_result("it has no examples")
-    if "bounds" in examples:
+    if "bounds" in examples or "proved_eps" in examples:
         raise not_a_result(f"it has bounds, and schema {schema} has none")
-    return {**plain, **lacked, "schema": SCHEMA, "per_example": {**examples, "bounds": ""}}
+    return {**plain, **lacked, "schema": SCHEMA, "per_example": {**examples, "bounds": "", "proved_eps": []}}

@@ -26,9 +26,13 @@ from signstep.auditing.stream import ROWS, Batches, Data, batches
 from signstep.auditing.tally import Tally
 from signstep.auditing.transferred import shown
 from signstep.auditing.turning import with_knob
+from signstep.auditing.watching import Watch
 from signstep.certify.methods import OPEN
+from signstep.detectors.policy import Policy
+from signstep.detectors.pursuing import Way
 from signstep.engine.arrays import Home
 from signstep.engine.attack import Attack
+from signstep.engine.detours import DRAWS
 from signstep.engine.keys import Key
 from signstep.engine.norms import L0
 from signstep.engine.oracles import Oracle
@@ -90,8 +94,11 @@ class Run:
         data: what the record calls the data; None for its type.
         hashes: SHA-256 of "data", "preprocessing", ..., for the record; those of the model are its own.
         bounds: prove what can be proved of each example before it is attacked, as the other end of a bracket: a method
-            ("interval", "crown-ibp", "crown", "alpha", "exact"), with options ("exact:seconds=10"), or a `Bounds`. What
-            is proved is not attacked.
+            ("interval", "crown-ibp", "crown", "alpha", "exact", "auto-lirpa"), with options ("exact:seconds=10"), or a
+            `Bounds`. What is proved is not attacked.
+        policy: detectors and their rates, as they are deployed beside the model: the audit says what they find of its
+            attacks, and attacks model and detectors together as well, knowing of them.
+        ways: of that attacker, see `signstep.detectors.WAYS`; None for all.
         evidence: collects the points that fooled the model.
         progress: called with the number of examples done after each batch.
         executor: who does the work, in units that are kept as they are done: ``ss.Pool(4)``, ``ss.Ray(...)``,
@@ -107,6 +114,8 @@ class Run:
     data: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     bounds: str | Bounds | None = None
+    policy: Policy | None = None
+    ways: Sequence[Way] | None = None
     evidence: Evidence | None = None
     progress: Progress | None = None
     executor: "Executor | None" = None
@@ -224,19 +233,13 @@ def audit(
     _check_counts(limit, run)
     home, ignore = Home(declared.network), ignored(declared.task)
     where = home.device if run.device is None else torch.device(run.device)
-    size = _size(declared, data, where)
-    stream = Batches(
-        data,
-        size,
-        home=Home(device=torch.device("cpu"), dtype=home.dtype),
-        ignore=ignore,
-        classes=declared.classes,
-    )
+    stream = _stream(declared, data, where, home)
     began, interrupted = time.perf_counter(), False
     bracket = Bracket.of(run.bounds, declared, search.budget)
     plan = plan if bracket.search is None else plan.then(bracket.search)
     tally, traced = _tally(plan, drawn, threat)
     key, look = Key(search.seed), _look(declared, threat, search, run.shard)
+    watch = Watch(run.policy, declared, search, [name for name, _ in plan.chosen], run.ways)
 
     def attacked(part: Tree, labels: Tensor | None) -> None:
         _check_places(threat, part, ignore)
@@ -252,7 +255,7 @@ def audit(
                 tally.add_transfers(name, shown(name, other, question, part, here, tally.ran(), key))
             except VictimError as error:  # another model's end: what was found on this one stays
                 tally.stop(f"{name}, which points were shown to, ended early: {error}")
-        _finish(question, traced, subject.oracle, key, tally, run.evidence)
+        _finish(question, traced, subject.oracle, key, tally, run.evidence, watch)
         look.add(question, part, labels, tally.examples - rows(part))
 
     try:
@@ -279,41 +282,57 @@ def audit(
         if isinstance(error, VictimError):
             tally.notes.append(f"the audit ended early: {error}")
     _check_seen(tally, run.shard, stream.left_out)
-    return with_knob(
-        tally.result(
-            model=declared.title,
-            data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
-            attacks=plan.chosen,
-            terms={
-                **_terms(threat, subject),
-                "target": target,
-                "seed": search.seed,
-                "device": str(where),
-                "shard": stated(run.shard),
-                **({} if interrupted or tally.ended else look.terms()),
-                **({"left_out": stream.left_out} if stream.left_out else {}),
-                **asked[""].terms,
-                **bracket.terms,
-            },
-            notes=(
-                *tally.notes,
-                *(note for name, one in asked.items() for note in one.notes(name)),
-                *bracket.notes,
-                *stream.said,
-                *_remarks(subject),
-                *plan.remarks,
-                *(f"model: {n}" for n in declared.notes),
+    return replace(
+        with_knob(
+            tally.result(
+                model=declared.title,
+                data=run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__),
+                attacks=plan.chosen,
+                terms={
+                    **_terms(threat, subject),
+                    "target": target,
+                    "seed": search.seed,
+                    "device": str(where),
+                    "shard": stated(run.shard),
+                    **({} if interrupted or tally.ended else look.terms()),
+                    **({"left_out": stream.left_out} if stream.left_out else {}),
+                    **asked[""].terms,
+                    **bracket.terms,
+                    **({"ways": ways} if (ways := tally.ways()) else {}),
+                },
+                notes=(
+                    *tally.notes,
+                    *(note for name, one in asked.items() for note in one.notes(name)),
+                    *bracket.notes,
+                    *watch.notes(),
+                    *stream.said,
+                    *_remarks(subject),
+                    *unsettled(tally.ways(), tally.examples),
+                    *plan.remarks,
+                    *(f"model: {n}" for n in declared.notes),
+                ),
+                seconds=time.perf_counter() - began,
+                partial=interrupted or tally.ended,
+                classes=tuple(declared.classes),
+                hashes={**declared.hashes, **run.hashes},
+                ladder="" if plan.ladder is None else plan.ladder.name,
             ),
-            seconds=time.perf_counter() - began,
-            partial=interrupted or tally.ended,
-            classes=tuple(declared.classes),
-            hashes={**declared.hashes, **run.hashes},
-            ladder="" if plan.ladder is None else plan.ladder.name,
+            run.evidence,
+            subject,
+            where,
+            tally.most,
         ),
-        run.evidence,
-        subject,
-        where,
-        tally.most,
+        detection=watch.record(),
+    )
+
+
+def _stream(declared: Model, data: Data, where: torch.device, home: Home) -> Batches:
+    return Batches(
+        data,
+        _size(declared, data, where),
+        home=Home(device=torch.device("cpu"), dtype=home.dtype),
+        ignore=ignored(declared.task),
+        classes=declared.classes,
     )
 
 
@@ -507,6 +526,20 @@ def defended(subject: Subject) -> dict[str, Any]:
     return {"defences": {**transform.terms(), "path": subject.path}} if isinstance(transform, Detoured) else {}
 
 
+_SETTLED = 0.005  # of the examples: a doubling of draws that fools fewer has changed nothing
+
+
+def unsettled(ways: Mapping[str, Mapping[str, int]], examples: int) -> list[str]:
+    """What is to be said of attacks on a random defence whose last doubling of draws still fooled many."""
+    last = f" over {DRAWS[-1]} draws"
+    counts = {name: sum(count for way, count in found.items() if way.endswith(last)) for name, found in ways.items()}
+    return [
+        f"{name}: the last doubling, to {DRAWS[-1]} draws, fooled {count} of {examples} more; a larger eot may go on"
+        for name, count in counts.items()
+        if count >= _SETTLED * examples
+    ]
+
+
 def terms_of(threat: Threat) -> dict[str, Any]:
     """What a record says of a threat beside its numbers: in words, what eps measures, eps and the width of the box."""
     single = threat if isinstance(threat, ThreatModel) else None
@@ -605,7 +638,7 @@ def _proved(bracket: Bracket, question: Question, tally: Tally) -> Tensor | None
     letters = bracket.letters(question)
     if letters is None:
         return None
-    tally.add_bounds(letters)
+    tally.add_bounds(letters, bracket.sizes(question, letters, tally.levels))
     spared = torch.tensor([letter != OPEN for letter in letters], dtype=torch.bool, device=question.predicted.device)
     return None if bracket.attack_all or not bool(spared.any()) else spared
 
@@ -634,8 +667,10 @@ def _finish(
     key: Key,
     tally: Tally,
     evidence: Evidence | None,
+    watch: Watch,
 ) -> None:
-    """The security curve, the points kept, and the batch in the books."""
+    """The detectors, the security curve, the points kept, and the batch in the books."""
+    watch.look(question, tally.ran(), key)
     tally.rayless |= question.form == "labels"
     ended = any(outcome.ended is not None for outcome in tally.outcomes().values())
     if tally.levels and not ended:
@@ -648,6 +683,7 @@ def _finish(
     if evidence is not None:
         evidence.add(question, tally.places(), tally.examples)
     tally.finish(question)
+    watch.add()
 
 
 def _curve(

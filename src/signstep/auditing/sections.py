@@ -42,17 +42,19 @@ class Chart:
     """A figure.
 
     Attributes:
-        kind: "lines"; "dots", without lines between them; or "bars", one group for each of ``categories``.
+        kind: "lines"; "dots", without lines between them; "bars", one group for each of ``categories``; or "cells", a
+            map whose rows are the lines, the first one on top, each with the same ``x``.
         title: short.
         description: what is to be seen, for those who do not see it.
         x_label: under the axis, with the unit.
         y_label: above the axis, with the unit.
         lines: what is drawn; for bars ``x`` is 0, 1, ... over the categories.
         categories: names under the bars.
-        limits: horizontal lines to mark, each with its name.
+        limits: horizontal lines to mark, each with its name; of a map what its darkest cell stands for, where several
+            maps are to be compared.
     """
 
-    kind: Literal["lines", "dots", "bars"]
+    kind: Literal["lines", "dots", "bars", "cells"]
     title: str
     description: str
     x_label: str
@@ -62,8 +64,10 @@ class Chart:
     limits: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in ("lines", "dots", "bars"):
-            raise InputError(Arg("kind", self.kind), remedy="pass lines, dots or bars")
+        if self.kind not in ("lines", "dots", "bars", "cells"):
+            raise InputError(Arg("kind", self.kind), remedy="pass lines, dots, bars or cells")
+        if self.kind == "cells" and any(line.x != self.lines[0].x for line in self.lines):
+            raise InputError("the rows of a map have different x", remedy="give each row the same")
         if any(not abs(level) <= _LARGEST for _, level in self.limits):
             raise InputError(f"a limit lies beyond {_LARGEST:g}", remedy="pass another unit")
         for line in self.lines:

@@ -40,7 +40,7 @@ TERMS = (
     "shard",
 )
 OF_DOMAINS = ("domain", "domain_terms")
-AT_TIMES = ("left_out", "requests", "bounds", "defences", "units", TERM)
+AT_TIMES = ("left_out", "requests", "bounds", "defences", "ways", "units", TERM)
 
 _WORDS = {
     "goal": ("untargeted", "targeted"),
@@ -73,6 +73,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "requests": (dict,),
     "bounds": (dict,),
     "defences": (dict,),
+    "ways": (dict,),
     "units": (dict,),
     TERM: (dict,),
     "domain": (str,),
@@ -82,6 +83,7 @@ _THREAT = re.compile(
     r"(?P<norm>\S+) eps=(?P<eps>.+?), (?:no box|box=\[(?P<low>[^,\]]+), (?P<high>[^,\]]+)\])"
     r"(?P<mask>, mask \(\d+% free\))?(?:, grid of (?P<grid>\d{1,9}) steps)?"
 )
+_WAY = re.compile(r"(?:straight|soft|identity)(?: over \d{1,4} draws)?")
 # Grouped norms stand in the threat's words by the name that was typed.
 _CALLED = {"pixel": "grouped(0)", "atom": "grouped(-1)", "token": "grouped(-1)"}
 _PARTS = {"kind", "axes", "eps", "low", "high", "grid"}
@@ -118,6 +120,7 @@ def _agree(result: Result, book: Book) -> None:
         _requests(terms["requests"], book)
     _bounds(terms.get("bounds"), book)
     _defences(terms, book)
+    _ways(result, book)
     book.need(0 <= terms["tolerance"] <= 1 or terms["box_span"] is None, f"tolerance is {terms['tolerance']}")
     book.need(sound(result), f"{TERM} is none")
     book.need(fine(terms["shard"]), f"shard is {terms['shard']}")
@@ -177,8 +180,13 @@ def _bounds(stated: Any, book: Book) -> None:
     """Whether what is said of bounds is a method, a switch and a time."""
     if stated is None:
         return
-    fine = set(stated) == {"method", "attack_all", "seconds"} and stated["method"] in METHODS
-    fine = fine and type(stated["attack_all"]) is bool and type(stated["seconds"]) in (int, float)
+    fine = set(stated) == {"method", "attack_all", "seconds", "curve"} and stated["method"] in METHODS
+    fine = (
+        fine
+        and type(stated["attack_all"]) is bool
+        and type(stated["curve"]) is bool
+        and type(stated["seconds"]) in (int, float)
+    )
     book.need(fine and stated["seconds"] > 0, f"bounds are {stated!r}")
 
 
@@ -197,6 +205,19 @@ def _defences(terms: Mapping[str, Any], book: Book) -> None:
     chain = " then ".join(stated["chain"]) if fine else ""
     said = f"{terms['transform']} then "
     book.need(fine and said.startswith(f"{chain} then "), f"defences are {stated!r}, the transform is {said[:-6]}")
+
+
+def _ways(result: Result, book: Book) -> None:
+    """Whether the ways past a defence account for as many as each attack fooled."""
+    stated = result.terms.get("ways")
+    if stated is None:
+        return
+    fell = {entry.name: entry.fooled for entry in result.attacks}
+    book.need("defences" in result.terms and bool(stated), "there are ways past no defence")
+    for name, counts in stated.items():
+        fine = isinstance(counts, dict) and all(type(count) is int and count > 0 for count in counts.values())
+        fine = fine and all(isinstance(way, str) and _WAY.fullmatch(way) for way in counts)
+        book.need(fine and sum(counts.values()) == fell.get(name), f"ways of {name} are {counts!r}")
 
 
 def _numbers(where: str, part: Any, book: Book) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from signstep.auditing.detection import told
 from signstep.auditing.figures import Step, steps
 from signstep.auditing.input_spaces import fit_of
 from signstep.auditing.record import UPPER_BOUND, AttackResult, Record
@@ -21,8 +22,7 @@ def table(result: Record) -> str:
     lines += [f"model   {result.model}", f"data    {result.data}"]
     lines += [f"threat  {result.terms['threat']}{_scales(result)}"]
     named = "levels" if is_objective(result) else "labels"
-    if "defences" in result.terms:
-        lines += [f"behind  {behind(result)}"]
+    lines += behind(result)
     lines += [f"goal    {result.terms['goal']}; {named}: {result.terms['labels']}; loss: {result.terms['loss']}", ""]
     low, high = result.interval(result.clean_right)
     word = clean_word(result).lower()
@@ -49,7 +49,8 @@ def table(result: Record) -> str:
         lines += [_smallest(result)]
     lines += [line for entry in result.attacks for line in _wrap(_nearest(entry))]
     lines += [line for entry in result.attacks for line in _wrap(_transfers(entry))]
-    for section in result.sections:
+    watched = told(result.detection, result.per_example.clean, result.per_example.verdicts, str(result.terms["eps"]))
+    for section in (*watched, *result.sections):
         lines += ["", f"{section.title}:", *(line for text in section.text for line in _wrap(text))]
         lines += _section_rows(section)
     lines += ["", *_wrap(_checked(result)), *_wrap(UPPER_BOUND), *_wrap(claim(result))]
@@ -105,11 +106,15 @@ def bounded(result: Record) -> str:
     )
 
 
-def behind(result: Record) -> str:
-    """The transformations that stood in front of the model, and whether the attacker knew of them."""
-    stated = result.terms["defences"]
-    knew = "attacks knew of it" if stated["path"] == "aware" else "ATTACKS DID NOT KNOW OF IT: who does may find more"
-    return f"{' then '.join(map(one_line, stated['chain']))}; {knew}"
+def behind(result: Record) -> list[str]:
+    """The line on transformations that stood in front of the model, and whether the attacker knew of them."""
+    stated = result.terms.get("defences")
+    if not isinstance(stated, dict) or not isinstance(stated.get("chain"), list):
+        return []
+    knew = (
+        "attacks knew of it" if stated.get("path") == "aware" else "ATTACKS DID NOT KNOW OF IT: who does may find more"
+    )
+    return [f"behind  {' then '.join(one_line(str(part)) for part in stated['chain'])}; {knew}"]
 
 
 def is_objective(result: Record) -> bool:

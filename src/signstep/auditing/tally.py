@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from signstep.engine.outcome import Outcome
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.tasks import Multiclass
 from signstep.engine.threat import ThreatModel
+from signstep.engine.ways import way_name
 from signstep.model.subject import Question, Randomness
 from signstep.version import VERSION
 
@@ -63,6 +64,7 @@ class Sums:
     distances: list[float | None] = field(default_factory=list)
     nearest: list[float | None] = field(default_factory=list)
     seeks: bool = False
+    ways: dict[str, int] = field(default_factory=dict)
     batch: tuple[Outcome | None, float, Tensor | None] | None = None
 
     @property
@@ -102,6 +104,8 @@ class Sums:
         self.right_after += int((~hit & outcome.valid & outcome.verified).sum())
         distance = outcome.distance if isinstance(outcome.distance, Tensor) else _largest(outcome.distance)
         self.distances += _where(hit & ~already if targeted else hit & ~wrong, distance)
+        for code in [] if outcome.ways is None else outcome.ways[hit & ~wrong].tolist():
+            self.ways[way_name(code)] = self.ways.get(way_name(code), 0) + 1
         found = outcome.smallest
         self.seeks |= found is not None
         self.nearest += [None] * len(hit) if found is None else _where(ran & torch.isfinite(found), found)
@@ -164,7 +168,8 @@ class Tally:
         self._transfers: dict[str, dict[str, list[str]]] = {}
         self._shown: dict[str, dict[str, str]] = {}
         self._bounds: list[str] = []
-        self._proved: str | None = None
+        self._proved: tuple[str, list[float | None] | None] | None = None
+        self._proved_eps: list[float | None] = []
 
     def add(self, name: str, outcome: Outcome, seconds: float, index: Tensor | None = None) -> None:
         """One attack on the current batch, or on its rows at ``index``; it counts once the batch is finished."""
@@ -192,9 +197,13 @@ class Tally:
         self._shown = {}
         self._proved = None
 
-    def add_bounds(self, letters: str) -> None:
-        """What is proved of the rows of the current batch, see `Examples.bounds`."""
-        self._proved = letters
+    def ways(self) -> dict[str, dict[str, int]]:
+        """By attack, by which way past a defence how many fell that were right untouched; empty without defences."""
+        return {name: dict(sorted(sums.ways.items())) for name, sums in self._sums.items() if sums.ways}
+
+    def add_bounds(self, letters: str, sizes: list[float | None] | None = None) -> None:
+        """What is proved of the rows of the current batch, see `Examples.bounds` and `Examples.proved_eps`."""
+        self._proved = letters, sizes
 
     def ran(self) -> dict[str, tuple[Outcome, Tensor | None]]:
         """By attack on the current batch: what it found, and the rows it was run on (None for all)."""
@@ -248,8 +257,10 @@ class Tally:
             self.terms["tolerance"] = max(outcome.tolerance, self.terms.get("tolerance", 0.0))
             self.notes += [note for note in outcome.notes if note not in self.notes]
             self.ended |= outcome.ended is not None
-        self._bounds += [] if self._proved is None else [self._proved]
-        self._proved = None
+        if self._proved is not None:
+            self._bounds.append(self._proved[0])
+            self._proved_eps += self._proved[1] or []
+            self._proved = None
         self._clean.append("".join("w" if flag else "r" for flag in wrong.tolist()))
         self._ids += [f"{identity & (2**64 - 1):016x}" for identity in problem.ids.tolist()]
         curves, smallest = self._ray or ({}, None)
@@ -307,6 +318,7 @@ class Tally:
                 other: {name: "".join(part) for name, part in rows.items()} for other, rows in self._transfers.items()
             },
             bounds="".join(self._bounds),
+            proved_eps=tuple(self._proved_eps),
         )
         targeted = self.terms.get("goal") == "targeted"
         entries = tuple(
@@ -319,6 +331,9 @@ class Tally:
             if not (self.rayless and name == "fgsm")
             if counts
         }
+        curves |= nearest_curves(per_example, self.levels)
+        if not curves:  # there are no sizes to state it at
+            per_example = replace(per_example, proved_eps=())
         return Result(
             model=model,
             data=data,
@@ -327,7 +342,7 @@ class Tally:
             held=worst.count("h"),
             undetermined=worst.count("u"),
             attacks=entries,
-            curves={**curves, **nearest_curves(per_example, self.levels)},
+            curves=curves,
             terms={**self.terms, **terms},
             notes=notes,
             versions={

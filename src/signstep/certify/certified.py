@@ -48,6 +48,8 @@ def certified(
     - "crown": the same with the ends found by linear bounds too, layer by layer. The one to begin with.
     - "alpha": the slopes of lines below open rectifiers are chosen for each row and class (Xu et al. 2021, "Fast and
       Complete", section 3.2).
+    - "exact": a mixed-integer program where few rectifiers are open (Tjeng et al. 2019), with the extra ``exact``.
+    - "auto-lirpa": CROWN by auto_LiRPA, where you have it, on the box; believed as it stands.
 
     A certificate holds for the ball widened by what the checker of attacked points tolerates, in evaluation mode. It is
     taken in float64, rounded to the nearest: a margin counts only above a slack, 1e-6 of the scores' size and four
@@ -60,7 +62,7 @@ def certified(
         y: classes (R,).
         threat: a ball with box and mask, ``ss.linf(0.3)``; intervals take the box around an L2 or L1 ball, which is
             sound and loose, linear bounds the ball itself; of other norms all take the box.
-        method: "interval", "crown-ibp", "crown" or "alpha".
+        method: "interval", "crown-ibp", "crown", "alpha", "exact" or "auto-lirpa".
         mean: of a bare network: it wants (x - mean) / std.
         std: see ``mean``.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from signstep.certify import auto_lirpa
 from signstep.certify.bounds import bounds_on, ends, worst_margins
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.exact import searched
@@ -151,6 +152,8 @@ class Prover:
         ball = Ball(
             centre[0], Interval.between(low, high), _BALLS.get(region.norm.name), float(region.radius[row]), scale[0]
         )
+        if self.method == "auto-lirpa":
+            return self._by_other(exact, low, high, y, slack)
         made = self._programmed(exact, ball.box)
         bounded = Bounded.of(made, ball)
         count = made.head.out_features if made.head is not None else bounded.intervals[-1].centre.shape[-1]
@@ -171,6 +174,14 @@ class Prover:
             if method == self.method:
                 return OPEN
         return OPEN
+
+    def _by_other(self, exact: nn.Module, low: Tensor, high: Tensor, y: int, slack: float) -> str:
+        """The letter of one row by somebody else's bounds."""
+        count = exact(low).shape[1]
+        eye = torch.eye(count, dtype=low.dtype, device=low.device)
+        others = [k for k in range(count) if k != y]
+        bound = auto_lirpa.margins(exact, low, high, eye[y] - eye[others])
+        return LETTERS["auto-lirpa"] if bool((bound > slack).all()) else OPEN
 
     def _by_search(
         self,

@@ -22,7 +22,7 @@ from signstep.errors import SignstepError
 from signstep.io.caps import caps
 from signstep.messages import Message
 from signstep.version import VERSION
-from signstep_entry import page_of
+from signstep_entry import joined, page_of
 
 _INTERRUPTED = 130
 _UNREAD = 141
@@ -88,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _status(arguments: Sequence[str] | None) -> int:
     words, anywhere = _without(list(sys.argv[1:] if arguments is None else arguments), ("--debug", "--quiet"))
+    words = joined(words)
     with hushed("--quiet" in anywhere):
         return _run(words, debug="--debug" in anywhere)
 

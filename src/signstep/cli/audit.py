@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ from signstep.auditing.checksums import write_sums
 from signstep.auditing.compare import compare
 from signstep.auditing.evidence import Evidence, write_points
 from signstep.auditing.findings import FINDINGS, check_ignored, examine
-from signstep.auditing.gates import Gate, reaches
+from signstep.auditing.gates import Gate, free_of, reaches
 from signstep.auditing.ladder import ladder as find_ladder
 from signstep.auditing.result import Result
 from signstep.auditing.run import Curve, Run
@@ -30,6 +30,7 @@ from signstep.cli.first import look_first, named_attacks, refuse_missing
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     EndpointOptions,
     MachineOptions,
     ModelOptions,
@@ -41,11 +42,14 @@ from signstep.cli.groups import (
     spread,
 )
 from signstep.cli.option_names import words_of
+from signstep.cli.policies import check_detectors, policy_of
 from signstep.cli.requests import shown_once
+from signstep.cli.stated import check_words, shown_views, stated
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, others_of, output_folder, progress
 from signstep.domains import IMAGES, Case, audit_case
 from signstep.domains import domain as find_domain
+from signstep.domains.diagnosed import Doubt, diagnosed, doubted, kept
 from signstep.domains.image.first_look import WITH_GRADIENTS
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError, LoadError
@@ -76,6 +80,8 @@ Examples:
 
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --fail-under 0.4 --baseline old/result.json
 
+  signstep audit --model nets:net --data test.npz --threat linf:8/255 --detect squeeze --reject 0.01 --clean calib.npz
+
   signstep audit --domain tabular --model nets:scorer --data credit.csv --schema credit.toml
 
   signstep audit --model nets:net --data test.npz --threat linf:8/255 --ladder standard@1 --workers 4
@@ -96,6 +102,7 @@ def audit(
     search: SearchOptions,
     machine: MachineOptions,
     scale: ScaleOptions,
+    detectors: DetectorOptions,
     domain: DomainName = IMAGES.name,
     schema: SchemaFile = None,
     ignore_column: o.IgnoreColumn = None,
@@ -131,8 +138,9 @@ def audit(
     bounds: Annotated[
         str | None,
         typer.Option(
-            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha or exact "
-            "(exact:seconds=10); crown:attack_all=true attacks all."
+            help="Prove what can be proved, and attack the rest: interval, crown-ibp, crown, alpha, exact "
+            "(exact:seconds=10) or auto-lirpa, where you have it; crown:attack_all=true attacks all, crown:curve=false "
+            "leaves out other sizes."
         ),
     ] = None,
     section: Annotated[
@@ -149,6 +157,12 @@ def audit(
     baseline: Annotated[
         Path | None, typer.Option(help="Gate: exit with status 1 if worse than this result.json by more than chance.")
     ] = None,
+    diagnose: Annotated[
+        bool,
+        typer.Option("--diagnose", help="Then doubt the number of the last attack, or of the ladder, on at most 128."),
+    ] = False,
+    fail_on: o.FailOn = None,
+    show: o.Show = None,
     save_points: Annotated[
         int, typer.Option(min=0, help="Megabytes of fooling inputs to keep for verification; 0 keeps none.")
     ] = 256,
@@ -159,17 +173,16 @@ def audit(
     from signstep.report import check_folder  # slow to import, and other commands do without
 
     settings = context.obj if isinstance(context.obj, Settings) else Settings()
-    for name in finding or ():
-        FINDINGS.find(name)
-    for name in section or ():
-        SECTIONS.find(name)
+    _find(finding, section)
     check_ignored(settings.ignore)
     check_written("audit", context.params)
     attack, ladder = _run_by(context, attack, ladder)
     check_options(context, domain, schema)
     check_recipes(domain, [*(attack or ()), *(ladder or ())])
     Bounds.of(bounds)  # a wrong one is said before anything is loaded
+    check_detectors(detectors, data.data)
     before = _baseline(fail_under, baseline)
+    doubt = _doubt(context, diagnose, fail_on, show)
     rule = o.rule_of(search.goal)
     climbed, part = o.ladder_of(ladder), o.shard_of(shard)
     carried = scale.run(Run(shard=part), out)
@@ -178,9 +191,7 @@ def audit(
     request = replace(
         request_of(model, endpoint, data, batch, threat, schema=schema), ignore=tuple(ignore_column or ())
     )
-    if curve not in ("auto", "none"):
-        o.numbers(curve, "curve")
-    traced = named_attacks(None if curve_attack == ["none"] else curve_attack)
+    traced = _traced(curve, curve_attack)
     look_first(
         request,
         domain=domain,
@@ -198,6 +209,8 @@ def audit(
     if endpoint.dry_run:
         shown_once([case.model], case.batches)
         raise typer.Exit
+    if doubt is not None:
+        case = kept(case)
     # Batches are planned on the model where it will be.
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
@@ -205,6 +218,7 @@ def audit(
     with output_folder(out, marks=MARKS) as folder:
         check_folder(folder)
         say(quiet, *case.said)
+        policy = policy_of(detectors, request, case.model)
         with progress(quiet, _count(case.total, part), "auditing") as advance, interruptible():
             result = audit_case(
                 case,
@@ -212,14 +226,78 @@ def audit(
                 ladder=climbed,
                 curve=_curve(curve, curve_attack, case, chosen, climbed),
                 run=replace(
-                    carried, device=where, transfer_to=others, bounds=bounds, evidence=evidence, progress=advance
+                    carried,
+                    device=where,
+                    transfer_to=others,
+                    bounds=bounds,
+                    policy=policy,
+                    evidence=evidence,
+                    progress=advance,
                 ),
             )
-        result = replace(with_sections(result, section or ()), gates=_gates(result, fail_under, before))
+            if doubt is not None:
+                result = diagnosed(case, result, doubted(case, chosen, climbed), doubt, Run(device=where))
+        gates = _gates(result, fail_under, before, fail_on or ())
+        result = replace(with_sections(result, section or ()), gates=gates)
         with _told(result, json=json):
             _written(context, result, evidence, folder, settings)
     _said(context, quiet, result, folder, settings)
-    _gate(result, fail_under, before)
+    _gate(result, fail_under, before, fail_on or ())
+
+
+def _traced(curve: str, curve_attack: list[str] | None) -> tuple[str, ...]:
+    """The attacks to trace by name, once the sizes are seen to be numbers."""
+    if curve not in ("auto", "none"):
+        o.numbers(curve, "curve")
+    return tuple(named_attacks(None if curve_attack == ["none"] else curve_attack))
+
+
+def _find(findings: Sequence[str] | None, sections: Sequence[str] | None) -> None:
+    """See that what is named is there, before anything is loaded.
+
+    Raises:
+        InputError: it is not.
+    """
+    for name in findings or ():
+        FINDINGS.find(name)
+    for name in sections or ():
+        SECTIONS.find(name)
+
+
+def _doubt(
+    context: typer.Context,
+    diagnose: bool,
+    fail_on: Sequence[str] | None,
+    show: Sequence[str] | None,
+) -> Doubt | None:
+    """What is to be diagnosed after the audit; None for nothing.
+
+    Raises:
+        InputError: options ask for what only a diagnosis has, or for an audit that none can follow.
+    """
+    check_words(fail_on)
+    views = shown_views(show)
+    if not diagnose:
+        for name, value in (("fail_on", fail_on), ("show", show)):
+            if value:
+                raise InputError(Arg(name, value[0]), "asks about a diagnosis", remedy=("pass", Arg("diagnose"), "too"))
+        return None
+    for name, (plain, why) in _NOT_DIAGNOSED.items():
+        given = context.params.get(name) or plain
+        if given != plain:
+            seen = given[0] if isinstance(given, (list, tuple)) else given
+            raise InputError(Arg(name, seen), why, remedy=("drop", Arg("diagnose"), "and call signstep diagnose"))
+    return Doubt(show=views, limit=context.params.get("limit"), stated=stated(context))
+
+
+# Options of an audit that no diagnosis can follow: what they are where nobody says anything, and why.
+_NOT_DIAGNOSED: dict[str, tuple[object, str]] = {
+    "goal": ("untargeted", "has no meaning for a diagnosis"),
+    "shard": (None, "has too few examples to choose among: a diagnosis is of all of the data"),
+    "budget": ("raw", "has no meaning for a diagnosis"),
+    "detect": (None, "is a policy, and a diagnosis is of the model alone"),
+    "gradient_path": ("aware", "has no meaning for a diagnosis, which doubts an attacker who knows all"),
+}
 
 
 def _count(total: int | None, shard: tuple[int, int] | None) -> int | None:
@@ -260,7 +338,7 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
 
 MARKS = ("SHA256SUMS", "result.json", LEDGER)
 _NOT_OF_THE_RUN = (
-    *("out", "json", "baseline", "fail_under", "dry_run"),
+    *("out", "json", "baseline", "fail_under", "fail_on", "dry_run"),
     *("workers", "on", "partition", "resume"),  # another number of workers gives the same record
 )
 _FILES = ("result.json", "adversarial.safetensors", "signstep.toml", "SHA256SUMS")
@@ -295,7 +373,7 @@ def _baseline(fail_under: float | None, baseline: Path | None) -> Result | None:
     return Result.load(baseline)
 
 
-def _gates(result: Result, fail_under: float | None, before: Result | None) -> tuple[Gate, ...]:
+def _gates(result: Result, fail_under: float | None, before: Result | None, fail_on: Sequence[str]) -> tuple[Gate, ...]:
     """What was asked of the result, for its record."""
     found = []
     if fail_under is not None:
@@ -303,11 +381,21 @@ def _gates(result: Result, fail_under: float | None, before: Result | None) -> t
         found.append(Gate("fail-under", fail_under, passed))
     if before is not None:
         found.append(Gate("baseline", None, not result.partial and not compare(before, result).worse()))
+    found += [Gate(_WORDS[word], None, free_of(result.diagnosis, word)) for word in dict.fromkeys(fail_on)]
     return tuple(found)
 
 
-def _gate(result: Result, fail_under: float | None, before: Result | None) -> None:
+_WORDS: dict[str, Literal["inflated", "undetermined"]] = {"inflated": "inflated", "undetermined": "undetermined"}
+
+
+def _gate(result: Result, fail_under: float | None, before: Result | None, fail_on: Sequence[str]) -> None:
     failed = False
+    for word in dict.fromkeys(fail_on):
+        if not free_of(result.diagnosis, word):
+            found = result.diagnosis
+            said = "there is no diagnosis" if found is None else f"partial: {found.verdict}"
+            noted(f"gate failed: {said if found is None or found.partial else found.verdict}")
+            failed = True
     if fail_under is not None and not reaches(result.robust_accuracy, fail_under, partial=result.partial):
         noted(f"gate failed: robust accuracy {result.robust_accuracy:.4f} is under {fail_under}")
         failed = True

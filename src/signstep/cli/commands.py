@@ -57,7 +57,7 @@ ANYWHERE = (
 # Commands as help lists them.
 _FIRST = (
     *("audit", "attack", "diagnose", "defences", "smooth", "verify", "compare", "train", "transfer", "merge", "schema"),
-    *("sign", "list", "explain"),
+    *("sign", "guard", "list", "explain"),
 )
 
 # Stands for a hyphen while lines are broken.
@@ -125,8 +125,8 @@ class Commands(TyperGroup):
             raise
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """What most people need first, then the others as they came."""
-        known = super().list_commands(ctx)
+        """What most people need first, then the others as they came; those of two words are told by their first."""
+        known = [name for name in super().list_commands(ctx) if " " not in name]
         return [*(name for name in _FIRST if name in known), *(name for name in known if name not in _FIRST)]
 
     def get_help(self, ctx: Any) -> str:

@@ -9,6 +9,7 @@ from safetensors.torch import save
 
 from signstep.attacks.recipes import recipe as find_recipe
 from signstep.auditing.run import Run
+from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.domain import DomainName, SchemaFile, check_options, check_recipes
 from signstep.cli.groups import (
@@ -22,6 +23,7 @@ from signstep.cli.groups import (
     search_of,
     spread,
 )
+from signstep.cli.stated import check_words, shown_views, stated
 from signstep.cli.terminal import aside, noted, say, told
 from signstep.cli.work import interruptible, output_folder, progress
 from signstep.diagnosing.battery import TESTS
@@ -52,10 +54,6 @@ Examples:
   --fail-on inflated --out diagnosed
 """
 
-_FAILS = ("inflated", "undetermined")
-# Options of this command that an audit does not have, or that follow from what was found.
-_OWN = ("attack", "examples", "fail_on", "json", "out", "loss", "eot", "seed")
-
 
 @app.command(short_help="Is the number real? Name what hides, adapt, measure again.", help=_HELP)
 @spread
@@ -73,18 +71,16 @@ def diagnose(
         str, typer.Option(help="What is diagnosed: a recipe such as pgd:steps=50, or a ladder such as standard.")
     ] = "pgd",
     examples: Annotated[int, typer.Option(help=f"Examples to look at, at most {MOST}.")] = MOST,
-    fail_on: Annotated[
-        list[str] | None, typer.Option(help="Gate: exit with status 1 on inflated or undetermined; may be repeated.")
-    ] = None,
+    fail_on: o.FailOn = None,
+    show: o.Show = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for diagnosis.json, and for a student's weights where one was of use.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON instead of the text.")] = False,
 ) -> None:
     """Diagnose."""
-    for word in fail_on or ():
-        if word not in _FAILS:
-            raise InputError(Arg("fail_on", word), remedy=f"pass {' or '.join(_FAILS)}")
+    check_words(fail_on)
+    views = shown_views(show)
     if search.goal != "untargeted":
         raise InputError(
             Arg("goal", search.goal), "has no meaning here: what is asked is whether any wrong answer is in reach",
@@ -106,9 +102,10 @@ def diagnose(
             attack=case.named(attack) or attack,
             examples=examples,
             search=case.search,
+            show=views,
             run=Run(device=where, data=case.data, progress=advance),
         )
-    found = replace(found, stated=tuple(_typed(context)) or found.stated, notes=(*found.notes, *case.notes))
+    found = replace(found, stated=stated(context) or found.stated, notes=(*found.notes, *case.notes))
     if out is not None:
         found = _written(found, out)
     told(found.to_json() if json else str(found))
@@ -117,24 +114,6 @@ def diagnose(
     if found.verdict.word in (fail_on or ()):
         noted(f"gate failed: {found.verdict}")
         raise typer.Exit(1)
-
-
-def _typed(context: typer.Context) -> list[str]:
-    """The options that say model, data and threat, as they were typed or configured."""
-    words: list[str] = []
-    for option in context.command.params:
-        name = option.name or ""
-        source = context.get_parameter_source(name)
-        if name in _OWN or source is None or source.name not in ("COMMANDLINE", "DEFAULT_MAP"):
-            continue
-        value = context.params[name]
-        flag = next(text for text in option.opts if text.startswith("--"))
-        if value is True:
-            words.append(flag)
-        elif value is not False and value is not None:
-            for one in value if isinstance(value, (list, tuple)) else [value]:
-                words += [flag, str(one)]
-    return words
 
 
 def _written(found: Diagnosis, out: Path) -> Diagnosis:
@@ -149,5 +128,5 @@ def _written(found: Diagnosis, out: Path) -> Diagnosis:
                 for words in found.commands
             ]
             found = replace(found, commands=tuple(named))
-        write_whole(folder / "diagnosis.json", found.to_json() + "\n")
+        found.save(folder / "diagnosis.json")
     return found

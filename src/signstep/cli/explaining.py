@@ -12,6 +12,7 @@ from signstep.auditing.ladder import LADDERS
 from signstep.auditing.run import rung_names
 from signstep.cli.app import app
 from signstep.cli.terminal import told
+from signstep.detectors import DETECTORS
 from signstep.diagnosing.battery import TESTS
 from signstep.domains import DOMAINS, IMAGES
 from signstep.engine.norms import NORMS
@@ -77,9 +78,20 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print the same as J
     told(
         "\n".join(["\nTests (signstep diagnose)", *(f"  {row.id:<{_WIDTH}} {row.question}" for row in TESTS.values())])
     )
+    _told_detectors()
     told("\nFindings (signstep explain CODE)")
     for found in FINDINGS.values():
         told(f"  {found.code}  {found.rule.title}")
+
+
+def _told_detectors() -> None:
+    told("\nDetectors (--detect)")
+    for row in DETECTORS.values():
+        told(f"  {row.name:<{_WIDTH}} {row.title}")
+        options = ", ".join(row.defaults) or "none"
+        passes = f"further passes: {row.passes}; gradient: {row.gradient}"
+        for line in (row.source, f"known break: {row.broken}", f"options: {options}; {passes}"):
+            told(f"{'':<{_WIDTH + 3}}{line}")
 
 
 def tables() -> dict[str, Any]:
@@ -97,6 +109,19 @@ def tables() -> dict[str, Any]:
         "training_recipes": [
             {"name": row.name, "title": row.title, "source": row.source, "passes": list(row.passes)}
             for row in TRAINING_RECIPES.values()
+        ],
+        "detectors": [
+            {
+                "name": row.name,
+                "title": row.title,
+                "source": row.source,
+                "broken": row.broken,
+                "reads": row.reads,
+                "gradient": row.gradient,
+                "passes": row.passes,
+                "options": dict(row.defaults),
+            }
+            for row in DETECTORS.values()
         ],
         "tests": [{"id": row.id, "question": row.question, "causes": list(row.causes)} for row in TESTS.values()],
         "findings": [{"code": row.code, "title": row.rule.title} for row in FINDINGS.values()],

@@ -120,6 +120,16 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
+class DetectorOptions:
+    """What makes the `Policy`."""
+
+    detect: o.Detect = None
+    reject: o.Reject = None
+    review: o.Review = 0.0
+    clean: o.Clean = None
+
+
+@dataclass(frozen=True)
 class MachineOptions:
     """Where the work is done."""
 
@@ -176,6 +186,7 @@ GROUPS = (
     BatchOptions,
     ThreatOptions,
     SearchOptions,
+    DetectorOptions,
     MachineOptions,
     ScaleOptions,
 )

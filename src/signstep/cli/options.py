@@ -73,11 +73,33 @@ Loss = Annotated[str | None, typer.Option(help="Loss to climb: ce (default), mar
 Mean = Annotated[str | None, typer.Option(help="The model wants (x - mean) / std: one number or one for each channel.")]
 Std = Annotated[str | None, typer.Option(help="See --mean.")]
 Inputs = Annotated[str, typer.Option(help="raw, or normalised if the data already is (x - mean) / std.")]
+FailOn = Annotated[
+    list[str] | None,
+    typer.Option(help="Gate: exit with status 1 on the verdict inflated or undetermined; may be repeated."),
+]
+Show = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Show beside the verdict: landscape, gradients, layers, stain, attacks; several with commas, or repeat."
+    ),
+]
 Budget = Annotated[str, typer.Option(help="raw, or normalised to measure eps in the model's coordinates.")]
 Output = Annotated[str | None, typer.Option(help="Key or index of the scores in what the model returns.")]
 Outputs = Annotated[str, typer.Option(help="auto, logits or probabilities.")]
 Mode = Annotated[str, typer.Option(help="eval, or keep to leave the model's modes as they are.")]
 Seed = Annotated[int, typer.Option(help="All randomness, together with each example's content.")]
+Detect = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A detector, such as squeeze:bits=4 or the file of one, beside the model; may be repeated, see signstep "
+        "list."
+    ),
+]
+Reject = Annotated[float | None, typer.Option(help="Share of clean inputs that they may reject, such as 0.01.")]
+Review = Annotated[float, typer.Option(help="Share of clean inputs that they may send to review beside those.")]
+Clean = Annotated[
+    str | None, typer.Option(help="Clean data to fit and calibrate detectors on, none of it among --data.")
+]
 Endpoint = Annotated[
     Path | None,
     typer.Option("--endpoint", help="Of a model https://HOST/PATH: a TOML file that says what it takes and answers."),

@@ -7,6 +7,7 @@ from typing import Any
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     MachineOptions,
     ModelOptions,
     ReadingOptions,
@@ -43,9 +44,10 @@ PANELS: dict[str, tuple[str, ...]] = {
             "choosing",
         ),
     ),
-    "Gates": ("fail_under", "baseline", "fail_on"),
+    "The detectors": (*_names(DetectorOptions), "by_class", "other"),
+    "Gates": ("fail_under", "baseline", "diagnose", "fail_on"),
     "The machine": (*_names(MachineOptions), *_names(ScaleOptions), "shard"),
-    "Output": ("out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
+    "Output": ("show", "out", "format_", "json", "save_points", "section", "finding", "render", "log_to"),
 }
 """Names of the parameters of commands, by heading."""
 

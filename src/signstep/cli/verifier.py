@@ -19,6 +19,8 @@ from signstep.cli.groups import request_from
 from signstep.cli.isolation import inside
 from signstep.cli.report_config import LOADED, ReportConfig, norm_is_known, stands_for_something
 from signstep.data.sources import format_of
+from signstep.defences.known import DEFENCES
+from signstep.defences.row import step_of
 from signstep.domains import DOMAINS, IMAGES, Case, Domain
 from signstep.domains import domain as find_domain
 from signstep.domains.image.case import Planned
@@ -86,6 +88,8 @@ def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None
         recipe(spec)
     for name in findings:
         FINDINGS.find(name)
+    for spec in options.get("defend") or ():
+        step_of(str(spec), DEFENCES)
     domain, data = options.get("domain"), options.get("data")
     if threat is not None and domain in (None, IMAGES.name):  # elsewhere the domain has words of its own
         parse_threat(threat)

@@ -37,6 +37,7 @@ class Detector:
         fit_rows: how many rows the rule was fitted on.
         recipes: attacks whose results it was trained on.
         exact: whether what an attacker differentiates is the score itself, and no likeness of other values.
+        title: name and options as they are typed, those at their defaults left out.
         guides: a few calibration rows (G, ...) as they are, in raw units: where an attacker who knows leads others.
         notes: what the reader must know.
     """
@@ -52,18 +53,17 @@ class Detector:
     recipes: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
     exact: bool = True
+    title: str = ""
     guides: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
 
     @property
     def passes(self) -> int:
         """Forward passes for each input beside the one that gives the model's answer."""
         return self.rule.passes
-
-    @property
-    def title(self) -> str:
-        """Name and options that differ from none, as they are typed."""
-        said = ",".join(f"{name}={str(value).lower()}" for name, value in self.options.items())
-        return f"{self.name}:{said}" if said else self.name
 
     def score(self, x: Tensor | arrays.Array) -> Tensor:
         """How suspicious inputs (R, ...) in the model's declared units are: (R,) float64, higher is more."""

@@ -98,11 +98,12 @@ def fit(
     else:
         assert rule is not None
         made, name = rule.fitted(fitting), rule.name
-    return _calibrated(made, name, options, replace(fitting, raw=raw), held, by_class=by_class)
+    title = name if row is None else row.spelled(options)
+    return _calibrated(made, name, options, replace(fitting, raw=raw), held, title, by_class=by_class)
 
 
 def _calibrated(
-    rule: Rule, name: str, options: dict[str, Any], fitting: Fitting, held: Tensor, *, by_class: bool
+    rule: Rule, name: str, options: dict[str, Any], fitting: Fitting, held: Tensor, title: str, *, by_class: bool
 ) -> Detector:
     scores = fitting.over(lambda seen: scored(rule, seen, name), held).cpu()
     refuse_nan(scores, name)
@@ -126,6 +127,7 @@ def _calibrated(
         len(fitting.raw),
         fitting.recipes,
         exact=not isinstance(rule, Foreign),
+        title=title,
         guides=_guides(held),
     )
 
@@ -175,6 +177,7 @@ def load(path: str | Path, model: Model | Callee, *, other: Model | Callee | Non
         stored.fit_rows,
         stored.recipes,
         stored.notes,
+        title=row.spelled(options),
         guides=stored.guides,
     )
 

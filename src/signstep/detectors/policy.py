@@ -91,7 +91,7 @@ class Policy:
                 check_rate(value, name)
         if self.reject + self.review == 0:
             raise InputError(
-                Arg("reject", 0), "and review=0 flag nothing", remedy="pass the share that may be, such as 0.01"
+                Arg("reject", 0), "and", Arg("review", 0), "flag nothing", remedy="pass a share that may be, say 0.01"
             )
         check_rate(self.reject + self.review, "reject + review")
         for detector in self.detectors:

@@ -112,6 +112,12 @@ class DetectorRow:
         arguments = list(inspect.signature(self.fit).parameters.values())[1:]
         return {one.name: one.default for one in arguments if one.default is not inspect.Parameter.empty}
 
+    def spelled(self, options: Mapping[str, Option]) -> str:
+        """Name and options as they are typed, those at their defaults left out."""
+        defaults = self.defaults
+        said = [f"{name}={str(options[name]).lower()}" for name in defaults if options[name] != defaults[name]]
+        return f"{self.name}:{','.join(said)}" if said else self.name
+
 
 @dataclass(frozen=True, eq=False)
 class Stateless:
@@ -158,7 +164,7 @@ def checked_options(row: DetectorRow, given: Mapping[str, Any]) -> dict[str, Opt
         kind = type(defaults[name])
         if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
             raise InputError(Arg(name, value), remedy=f"pass a {kind.__name__}", where=row.name)
-    return dict(given)
+    return {name: given[name] for name in defaults}
 
 
 def _value(option: str, value: str, default: Option, said: str) -> Option:

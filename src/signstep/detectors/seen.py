@@ -72,6 +72,10 @@ class Reader:
         parts = tuple(network.modules()) if isinstance(network, nn.Module) else ()
         return cls(declared, declared.predictor(), declared.space(), parts)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """To another process goes the declaration: what calls it is made there."""
+        return Reader.of, (self.model,)
+
     def see(self, x: Tensor | arrays.Array) -> "Seen":
         """A look at inputs (R, ...) in the declared units.
 

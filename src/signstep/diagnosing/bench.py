@@ -1,5 +1,6 @@
 """Where a model is asked: attacks run by the usual engine on the chosen examples, and every pass is booked."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -138,6 +139,10 @@ class Bench:
         order = torch.cat([self.held.nonzero(), (self.right & ~self.held).nonzero()]).squeeze(1)
         return order[:count]
 
+    def some(self, count: int) -> Tensor:
+        """Places (at most ``count``) of right examples, whoever fell: to show how it usually is."""
+        return self.right.nonzero().squeeze(1)[:count]
+
     def look(self) -> None:
         """Ask the model about the untouched examples: which it answers rightly, and how it is to be read.
 
@@ -198,7 +203,7 @@ class Bench:
             try:
                 result = audit(
                     model or self.model,
-                    self._pieces(index),
+                    self.batches(index),
                     threat=threat or self.threat,
                     attacks=None if ladder is not None else [spec],
                     ladder=ladder,
@@ -277,12 +282,13 @@ class Bench:
         self.spend(2 * rows(point))
         return Autograd()(problem or replace(question.problem, warm=None), point, key)
 
-    # Within.
-
-    def _pieces(self, index: Tensor) -> list[tuple[Tree, Tensor | None]]:
+    def batches(self, index: Tensor) -> list[tuple[Tree, Tensor | None]]:
+        """The examples at ``index`` with their labels, as an audit takes them."""
         device = leaves(self.x)[0].device
         parts = [part.to(device) for part in pieces(index)]
         return [(take(self.x, part), None if self.y is None else self.y[part.to(self.y.device)]) for part in parts]
+
+    # Within.
 
     def _worst(self, spec: Spec, search: Search) -> int:
         """Passes of an example that never falls, its look beforehand included."""
@@ -351,3 +357,8 @@ def median(values: Tensor | Sequence[float]) -> float:
     """The lower median; 0 of nothing."""
     tensor = torch.as_tensor(values, dtype=torch.float64)  # any device: the caller's
     return float(tensor.median()) if tensor.numel() else 0.0
+
+
+def finite(value: float | None) -> float | None:
+    """A number for a record; None for those that are none."""
+    return value if value is not None and math.isfinite(value) else None

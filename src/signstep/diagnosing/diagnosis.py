@@ -1,213 +1,155 @@
-"""What a diagnosis found: a frozen record that prints itself, as text, as JSON and as a section of a report."""
+"""What a diagnosis gives back: its record, what it shows beside the verdict, and the student that it trained."""
 
 import json
 import shlex
-import textwrap
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
 
+from signstep.auditing.diagnosed import Cause, Cost, Diagnosed, Tested, Verdict, Word
+from signstep.auditing.reading import made, parse
+from signstep.auditing.result import Result
 from signstep.auditing.sections import Section
-from signstep.engine.statistics import wilson
+from signstep.errors import InputError, LoadError
+from signstep.io.files import write_whole
 from signstep.model.declaration import Model
-from signstep.plain import one_line
+from signstep.plain import plain_json
 
-Word = Literal["real", "inflated", "undetermined"]
-SCHEMA = 1
+__all__ = ["Cause", "Cost", "Diagnosis", "Tested", "Verdict", "Word"]
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """One word, and the sentence that it begins."""
-
-    word: Word
-    text: str
-
-    def __str__(self) -> str:
-        return self.text
+SCHEMA = 2
+# A record has some for each test and chart; one that is larger is none.
+_LARGEST = 2**26
+_AUDIT = ("signstep", "audit")
 
 
 @dataclass(frozen=True)
-class Cause:
-    """Why the number is too high.
-
-    Attributes:
-        name: of the cause.
-        test: that named it.
-        because: what was seen.
-        cure: the attack that took most away, with what it changes.
-        takes: examples that its cures felled, of those that the attack left standing.
-    """
-
-    name: str
-    test: str
-    because: str
-    cure: str
-    takes: int
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What one test found: see `Test`; ``asked`` is False where it could not be asked, and ``told`` says why."""
-
-    id: str
-    question: str
-    asked: bool
-    fired: bool
-    statistic: str
-    threshold: str
-    value: float | None
-    p: float | None
-    told: str
-    passes: int
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Passes, forwards and backwards, an example each: of the attack, of `standard`, of all tests and cures."""
-
-    attack: int
-    standard: int
-    tests: int
-    allowed: int
-
-
-@dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Diagnosed):
     """Whether the number that an attack gives can be believed.
 
     Attributes:
-        model: description.
-        data: description.
-        threat: what may change.
-        attack: that is diagnosed.
-        examples: looked at, out of ``seen``.
-        right: of these, answered rightly untouched.
-        before: right examples that the attack left standing.
-        after: right examples that nothing felled that was tried; of a random model, that the best single run left.
-        standard: right examples that the ladder `standard` left standing; None where it could not be run.
-        verdict: of the attack; its text begins with real, inflated or undetermined.
-        standard_verdict: the same of `standard`; None where it could not be run.
-        causes: by what each takes away, the largest first.
-        signs: causes that a test named, and whose cures found nothing more.
-        tests: the battery.
-        cost: in passes.
-        commands: options of `signstep audit`, beside those that are ``stated``, that give the adapted number again;
-            where there are several an example has fallen when it falls in one of them.
-        stated: options that say model, data and threat.
-        needs: what a person must provide for a verdict, where it is undetermined.
-        ineligible: why RobustBench would not admit the model; empty where nothing speaks against it.
-        notes: what the reader must know.
-        sections: further parts for a report.
-        partial: it was interrupted.
-        versions: of Signstep and torch.
+        sections: further parts for a report: what was shown beside the verdict.
         student: the network that was trained on the model's answers; not part of the record as plain values.
         schema: version of this record.
     """
 
-    model: str
-    data: str
-    threat: str
-    attack: str
-    examples: int
-    seen: int
-    right: int
-    before: int
-    after: int
-    standard: int | None
-    verdict: Verdict
-    standard_verdict: Verdict | None
-    causes: tuple[Cause, ...]
-    signs: tuple[str, ...]
-    tests: tuple[Tested, ...]
-    cost: Cost
-    commands: tuple[tuple[str, ...], ...]
-    stated: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    ineligible: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
-    partial: bool = False
-    versions: Mapping[str, str] = field(default_factory=dict)
     student: Model | None = field(default=None, repr=False, compare=False)
     schema: int = SCHEMA
 
     @property
-    def commands_text(self) -> tuple[str, ...]:
-        """The commands as they are typed."""
-        return tuple(f"signstep audit {shlex.join((*self.stated, *words))}" for words in self.commands)
+    def record(self) -> Diagnosed:
+        """What a result keeps of it: all but the sections, which stand among the result's own."""
+        return Diagnosed(**{part.name: getattr(self, part.name) for part in fields(Diagnosed)})
 
-    def share(self, count: int) -> str:
-        """A count of all examples in percent, with its 95 % interval."""
-        low, high = wilson(count, self.examples)
-        return f"{count / self.examples:.1%} [{low:.1%}, {high:.1%}]"
+    def attach(self, result: Result) -> Result:
+        """The result of an audit with this diagnosis in its record, and its sections behind those of the report.
+
+        Raises:
+            InputError: the audit is of another model or another threat, or has a diagnosis already.
+        """
+        stated = (result.model, result.terms.get("threat"))
+        if (self.model, self.threat) != stated:
+            raise InputError(
+                f"the diagnosis is of {self.model} under {self.threat}, the audit of {stated[0]} under {stated[1]}",
+                remedy="diagnose the model that was audited, under the same threat",
+            )
+        if result.diagnosis is not None:
+            raise InputError("the result has a diagnosis already", remedy="attach it to the result of the audit")
+        return replace(result, diagnosis=self.record, sections=(*result.sections, self.section(), *self.sections))
 
     def plain(self) -> dict[str, Any]:
         """Everything as plain values, for JSON."""
-        return asdict(replace(self, student=None)) | {"commands": list(self.commands_text)}
+        plain = asdict(replace(self, student=None)) | {"commands": list(self.commands_text)}
+        del plain["student"]
+        return plain
 
     def to_json(self) -> str:
-        """The record as JSON."""
-        return json.dumps(self.plain(), indent=2)
+        """The record as JSON; `from_json` gives an equal one back."""
+        return plain_json(json.dumps(self.plain(), indent=2, allow_nan=False, ensure_ascii=False))
 
-    def section(self) -> Section:
-        """What a report says of it."""
-        text = [str(self.verdict)]
-        text += [] if self.standard_verdict is None else [f"standard: {self.standard_verdict}"]
-        text += [
-            f"{cause.name}: {cause.because}; {cause.cure} takes {cause.takes} examples away" for cause in self.causes
-        ]
-        text += list(self.needs)
-        rows = tuple((one.id, _word(one), one_line(one.told)) for one in self.tests)
-        return Section("Is the number real?", tuple(map(one_line, text)), ("test", "", "what was seen"), rows)
+    @classmethod
+    def from_json(cls, text: str) -> "Diagnosis":
+        """Read a record: exactly what `to_json` writes, or one sentence.
 
-    def __str__(self) -> str:
-        return printed(self)
+        Raises:
+            LoadError: not such a record, or of a schema that this version does not read.
+        """
+        if len(text) > _LARGEST:
+            raise _no_diagnosis(f"it has {len(text)} characters, a diagnosis at most {_LARGEST}")
+        try:
+            plain = parse(text)
+            if not isinstance(plain, dict) or type(plain.get("schema")) is not int:
+                raise _no_diagnosis("it does not say which schema it has")
+            if plain["schema"] != SCHEMA:
+                raise LoadError(
+                    f"this diagnosis has schema {plain['schema']}, this version of signstep reads {SCHEMA}",
+                    remedy="read it with the version that wrote it",
+                )
+            parts = {"schema", "sections"}
+            inner = {name: part for name, part in plain.items() if name not in parts}
+            record = made(Diagnosed, {**inner, "commands": _split(plain)})
+            sections = made(_Sections, {"sections": plain.get("sections")}).sections
+        except LoadError as error:
+            raise LoadError(
+                error.text.replace("this is not a signstep result", "this is not a signstep diagnosis"),
+                remedy="pass the diagnosis.json that signstep diagnose wrote",
+            ) from error
+        return cls(**{part.name: getattr(record, part.name) for part in fields(Diagnosed)}, sections=sections)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the record; the file appears whole or not at all.
+
+        Raises:
+            LoadError: it cannot be written.
+        """
+        write_whole(Path(path), self.to_json() + "\n")
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Diagnosis":
+        """Read a record from a file.
+
+        Raises:
+            LoadError: the file is missing or not such a record.
+        """
+        path = Path(path)
+        try:
+            if path.exists() and not path.is_file():
+                raise LoadError(f"{path} cannot be read: it is no plain file", remedy="pass a diagnosis.json")
+            if path.is_file() and path.stat().st_size > 4 * _LARGEST:
+                raise LoadError(f"{path} cannot be read: it is larger than any diagnosis", remedy="pass another")
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(f"{path} cannot be read: {error}", remedy="check the path") from error
 
 
-def _word(test: Tested) -> str:
-    return "fires" if test.fired else "quiet" if test.asked else "not asked"
+@dataclass(frozen=True)
+class _Sections:
+    sections: tuple[Section, ...]
 
 
-def printed(d: Diagnosis) -> str:
-    """The diagnosis as text."""
-    lines = [f"{d.model} under {d.attack}, {d.threat}", f"verdict   {d.verdict}"]
-    if d.standard_verdict is not None:
-        lines.append(f"standard  {d.standard_verdict}")
-    lines.append(f"examples  {d.examples} of {d.seen}, {d.right} right untouched")
-    lines.append(f"standing  after {d.attack} {d.share(d.before)}; after all that was tried {d.share(d.after)}")
-    if d.causes:
-        lines += ["", "causes, by the examples that each takes away"]
-        for cause in d.causes:
-            lines += _wrapped(
-                f"{cause.takes:>4}  {cause.name} (test {cause.test}): {cause.because}; cure: {cause.cure}", 6
-            )
-    if d.signs:
-        lines += ["", "suspected, and no cure found more"]
-        for sign in d.signs:
-            lines += _wrapped(f"      {sign}", 6)
-    lines += ["", "tests"]
-    for test in d.tests:
-        p = "" if test.p is None else f" (p {test.p:.2g})"
-        lines += _wrapped(f"  {test.id:<11} {_word(test):<10} {test.told}{p}", 25)
-    if d.needs:
-        lines += ["", "to settle it"]
-        for need in d.needs:
-            lines += _wrapped(f"  {need}", 4)
-    if d.commands:
-        lines += [
-            "",
-            "the adapted number again" + ("; fallen is what falls in one of these" if len(d.commands) > 1 else ""),
-        ]
-        lines += [f"  {command}" for command in d.commands_text]
-    admitted = "nothing that was tested speaks against it" if not d.ineligible else f"no: {'; '.join(d.ineligible)}"
-    cost = f"{d.cost.tests} passes for tests and cures, at most {d.cost.allowed}; attack {d.cost.attack}"
-    lines += ["", f"RobustBench would admit the model: {admitted}", f"cost: {cost}, standard {d.cost.standard}"]
-    lines += [line for note in d.notes for line in _wrapped(f"note: {note}", 6)]
-    return "\n".join(one_line(line) if line.strip() else line for line in lines)
+def _split(plain: dict[str, Any]) -> list[list[str]]:
+    """The commands as options beside those that are stated.
+
+    Raises:
+        LoadError: one of them is no such command.
+    """
+    stated, texts = plain.get("stated"), plain.get("commands")
+    if not isinstance(stated, list) or not isinstance(texts, list):
+        raise _no_diagnosis("its commands are no list")
+    found = []
+    for text in texts:
+        try:
+            words = shlex.split(text) if isinstance(text, str) else []
+        except ValueError as error:
+            raise _no_diagnosis(f"a command cannot be split ({error})") from error
+        before = len(_AUDIT) + len(stated)
+        if words[:before] != [*_AUDIT, *stated]:
+            raise _no_diagnosis("a command is not of signstep audit with what is stated")
+        found.append(words[before:])
+    return found
 
 
-def _wrapped(text: str, indent: int) -> list[str]:
-    return textwrap.wrap(one_line(text) if not text.startswith(" ") else text, 110, subsequent_indent=" " * indent) or [
-        text
-    ]
+def _no_diagnosis(why: str) -> LoadError:
+    return LoadError(f"this is not a signstep diagnosis: {why}", remedy="pass a diagnosis.json")

@@ -1,6 +1,8 @@
 """`diagnose`: is the number that an attack gives real?"""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +11,17 @@ from torch import Tensor
 
 from signstep.attacks.recipes import recipe as find_recipe
 from signstep.auditing.run import Run
+from signstep.auditing.sections import Section
 from signstep.auditing.stream import Data
-from signstep.diagnosing.battery import TESTS
+from signstep.diagnosing.battery import TESTS, mode, numerics
 from signstep.diagnosing.battery.self_test import ENOUGH
-from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDearError, ladder_of
+from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDearError, finite, ladder_of
 from signstep.diagnosing.choosing import MOST, chosen
 from signstep.diagnosing.diagnosis import Cause, Cost, Diagnosis, Tested
+from signstep.diagnosing.harder import harder
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.diagnosing.verdict import Tried, cover, judged, left_standing, nothing, unnamed, weighed
+from signstep.diagnosing.views import VIEWS, shown
 from signstep.engine.arrays import Home
 from signstep.engine.keys import Key
 from signstep.engine.origin import contained
@@ -24,7 +29,7 @@ from signstep.engine.shaped import need_check
 from signstep.engine.tasks import ignored
 from signstep.engine.threat import Threat, ThreatModel, one_example
 from signstep.engine.tree import leaves, tree_map
-from signstep.errors import InputError, ModelError, VictimError
+from signstep.errors import GradientError, InputError, ModelError, VictimError
 from signstep.messages import Arg
 from signstep.model.declaration import Callee, Model
 from signstep.model.search import Search, refuse, search_of
@@ -43,6 +48,7 @@ def diagnose(
     mean: Statistic = None,
     std: Statistic = None,
     limit: int | None = None,
+    show: Sequence[str] = (),
     search: Search | None = None,
     run: Run | None = None,
 ) -> Diagnosis:
@@ -66,6 +72,8 @@ def diagnose(
         mean: of a bare network: it wants (x - mean) / std.
         std: see ``mean``.
         limit: choose among so many first examples of the data.
+        show: what to show beside the verdict, as sections of the report: "landscape", "gradients", "layers", "stain",
+            "attacks"; each costs passes of its own, see `signstep explain` for each.
         search: loss, surrogate, draws, seed: how the attack that is diagnosed searches. No target.
         run: device and what the record calls the data; its other fields have no meaning here.
 
@@ -97,6 +105,8 @@ def diagnose(
     need_check(threat)
     if ladder_of(attack) is None:
         find_recipe(attack)
+    for name in show:
+        VIEWS.find(name)
     home = Home(declared.network)
     where = home.device if run.device is None else torch.device(run.device)
     taken = chosen(
@@ -114,7 +124,37 @@ def diagnose(
     bench.look()
     work = _Work(bench, run.progress)
     work.all()
-    return work.diagnosis(run.data or type(data).__name__, taken.seen, taken.said)
+    described = run.data or ("tensors" if isinstance(data, tuple) else type(data).__name__)
+    found = work.diagnosis(described, taken.seen, taken.said)
+    return _with_views(bench, found, show)
+
+
+def _with_views(bench: Bench, found: Diagnosis, names: Sequence[str]) -> Diagnosis:
+    """The diagnosis with what is to be shown beside it; an interruption keeps what is there."""
+    if found.partial or not names:
+        return found
+    bench.allowed, bench.spent = None, 0
+    sections: list[Section] = []
+    measures: dict[str, float] = {}
+    notes = list(found.notes)
+    partial = False
+    try:
+        for name in dict.fromkeys(names):
+            made = shown(bench, name)
+            sections += made.sections
+            measures |= {key: value for key, value in made.measures.items() if math.isfinite(value)}
+    except (KeyboardInterrupt, VictimError) as error:
+        partial = True
+        why = "interrupted" if isinstance(error, KeyboardInterrupt) else error.text
+        notes.append(f"not all was shown that was asked for: {why}")
+    return replace(
+        found,
+        sections=(*found.sections, *sections),
+        measures=measures,
+        cost=replace(found.cost, shown=bench.spent),
+        notes=tuple(dict.fromkeys((*notes, *bench.notes))),
+        partial=partial,
+    )
 
 
 def _check_shared(threat: Threat, ndim: int) -> None:
@@ -169,6 +209,7 @@ class _Work:
                 self._step()
             if not any(one.takes for one in self.tried):
                 self._cure(list(self.observed), last=True)
+            self._polish()
         except (KeyboardInterrupt, VictimError) as error:
             self.partial = True
             if isinstance(error, VictimError):
@@ -226,6 +267,21 @@ class _Work:
                 break
         return Tried(test, suspect, felled, best)
 
+    def _polish(self) -> None:
+        """What the best cure left standing, once more and harder along the same way, and by queries.
+
+        Not of a random model, where the best single run counts.
+        """
+        bench = self.bench
+        best = max((one for one in self.tried if one.takes), key=lambda one: one.takes, default=None)
+        if best is None or best.best is None or bench.random:
+            return
+        for cure in harder(best.best):
+            if not bool(bench.standing.any()):
+                return
+            with suppress(TooDearError, GradientError, InputError):
+                bench.run(cure.rung, on=bench.standing, changes=cure.changes, name=cure.name)
+
     # The record.
 
     def diagnosis(self, data: str, seen: int, said: Sequence[str]) -> Diagnosis:
@@ -243,6 +299,7 @@ class _Work:
             own = tuple(cause for cause in causes if self._beyond(cause.name, bench.standard))
             standard = judged(bench, bench.standard, left, own, blocked, "no attack found more")
         needs = tuple(self._needs(idle)) if verdict.word == "undetermined" else ()
+        commands = self._commands(left, causes)
         notes = [*said, *bench.notes]
         notes += [f"standard could not be run: {self.standard_error}"] if self.standard_error else []
         notes += [f"{bench.named.spec} could not be run: {bench.named.error}"] if bench.named.error else []
@@ -267,7 +324,7 @@ class _Work:
             signs=tuple(f"{one.suspect.cause} (test {one.test}): {one.suspect.because}" for one in idle),
             tests=tuple(self._tested(*one) for one in self.observed.values()),
             cost=Cost(self.attack_cost, self.standard_cost, bench.spent, bench.allowed or 0),
-            commands=self._commands(left, causes),
+            commands=commands,
             stated=_terms(bench),
             needs=needs,
             ineligible=self._ineligible(),
@@ -317,7 +374,7 @@ class _Work:
     @staticmethod
     def _tested(test: Test, seen: Observed, passes: int) -> Tested:
         return Tested(
-            test.id, test.question, seen.asked, seen.fired, test.statistic, test.threshold, seen.value, seen.p,
+            test.id, test.question, seen.asked, seen.fired, test.statistic, test.threshold, finite(seen.value), seen.p,
             seen.told, passes,
         )  # fmt: skip
 
@@ -338,7 +395,9 @@ class _Work:
         by_search: dict[tuple[str, ...], list[str]] = {}
         for ran in cover(self.bench, left, cures):
             options = _options(self.bench.search, ran)
-            if options is not None:
+            if options is None:
+                self.bench.notes.append(untyped(ran.name, ran.spec))
+            else:
                 group = ("--ladder",) if ran.ladder else ("--attack",)
                 by_search.setdefault((*group, *options), []).append(ran.spec)
         found = []
@@ -362,15 +421,26 @@ def _options(search: Search, ran: Ran) -> list[str] | None:
     words = [] if asked.loss is None else ["--loss", asked.loss]
     words += [] if asked.eot == 1 else ["--eot", str(asked.eot)]
     words += [] if asked.seed == 0 else ["--seed", str(asked.seed)]
-    if "surrogate" in ran.changes:
-        other = ran.changes["surrogate"]
-        if other is not None:
-            student = isinstance(other, Model) and str(other.name).startswith("student:")
-            words += [
-                "--surrogate",
-                f"signstep.networks.student:{other.name}@student.safetensors" if student else ran.name,
-            ]
+    other = ran.changes.get("surrogate")
+    if other is not None:
+        if not (isinstance(other, Model) and str(other.name).startswith("student:")):
+            return None  # a copy of the model that stands in no file
+        words += ["--surrogate", f"signstep.networks.student:{other.name}@student.safetensors"]
     return words
+
+
+def untyped(name: str, spec: str) -> str:
+    """What to write in Python where a cure takes gradients from a copy that no command can name."""
+    copied = {
+        numerics.WIDE: "Wide(copy.deepcopy(network))",
+        mode.COPY: "copy.deepcopy(network).eval()",
+    }
+    line = next((text for start, text in copied.items() if name.startswith(start)), "the copy")
+    shares = ', outputs="probabilities"' if name.endswith(numerics.SHARES) else ""
+    return (
+        f"{spec} along the gradients of {name} stands in no command; in Python: "
+        f"ss.Search(surrogate=ss.Model({line}{shares})), Wide of {numerics.__name__}"
+    )
 
 
 def _said(threat: Threat) -> str:

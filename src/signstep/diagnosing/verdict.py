@@ -13,7 +13,7 @@ from signstep.diagnosing.test import Suspect
 # A number is inflated where more than this share of the examples falls to a better attack.
 POINTS = 0.02
 # Causes that take away at least this share of what the largest does come in the order of the battery.
-ALIKE = 0.5
+ALIKE = 1 / 3
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,11 @@ class GradientAttack:
 
     def _climb(self, run: "_Run", key: Key, ledger: Ledger | None, *, begun: bool) -> None:
         """Take the steps; rows that fool leave on the way."""
+        every = _looks_every(run.problem.ids.device)
+        # A copy's opinion, and a random model's, is put to the model at once: that waits for the device anyhow.
+        seldom = every > 1 and not run.problem.random and self.oracle.exact
         for step in range(self.steps):
+            last = step % every == every - 1
             moved = step > 0 or begun
             aimed = run.d if self.move.ahead is None else run.region.project(self.move.ahead(run.d, run.state))
             point = run.region.land(aimed) if moved else run.clean
@@ -251,14 +255,12 @@ class GradientAttack:
             if ledger is None or not _counted(step):
                 gradient = tree_map(_finite, gradient)
             else:
-                gradient = ledger.count(run.owners, run.region, gradient)
+                gradient = ledger.count(run.owners, run.region, gradient, run.searching)
             if ledger is not None:
-                ledger.spend(run.owners, self.oracle.gradients, backwards_of(self.oracle))
+                run.spend(ledger, self.oracle.gradients, backwards_of(self.oracle))
                 if moved and self.oracle.sees_victim:
-                    seen = confirm(run.problem, point, key.fold("step", step), score.fooled, exact=self.oracle.exact)
-                    ledger.spend(run.owners[score.fooled] if seen.passes else None, seen.passes)
-                    if bool(seen.fooled.any()):
-                        stay = run.dismiss(seen.fooled, point)
+                    stay = self._leaving(run, point, score.fooled, key.fold("step", step), ledger, seldom and not last)
+                    if stay is not None:
                         if len(stay) == 0:
                             break
                         gradient, score = take(gradient, stay), Score(*(part[stay] for part in score))
@@ -272,8 +274,23 @@ class GradientAttack:
             else:
                 # A single steepest step from the clean input lies in the set once it has landed.
                 run.d = change if self.move.feasible and self.steps == 1 else run.region.project(change)
+        run.part()
         if self.keep == "best" and self.steps:
             run.settle(self.oracle, key, ledger)
+
+    def _leaving(
+        self, run: "_Run", point: Tree, fooled: Tensor, key: Key, ledger: Ledger, later: bool
+    ) -> Tensor | None:
+        """Let rows that look fooled leave, or keep their points for ``later``; who stays, None where nobody leaves."""
+        if later:
+            run.freeze(fooled, point)
+            return None
+        if run.searching is not None:
+            run.freeze(fooled, point)
+            return run.part()
+        seen = confirm(run.problem, point, key, fooled, exact=self.oracle.exact)
+        ledger.spend(run.owners[fooled] if seen.passes else None, seen.passes)
+        return run.dismiss(seen.fooled, point) if bool(seen.fooled.any()) else None
 
     def _diversified(
         self, problem: Problem, region: Region, d: Tree, key: Key, ledger: Ledger | None, owners: Tensor
@@ -304,7 +321,7 @@ class GradientAttack:
         def probe(point: Tree, number: int) -> Tree:
             _, gradient = within(self.oracle, run.region)(run.problem, point, key.fold(number))
             if ledger is not None:
-                ledger.spend(run.owners, self.oracle.gradients, backwards_of(self.oracle))
+                run.spend(ledger, self.oracle.gradients, backwards_of(self.oracle))
             return run.region.restrict(tree_map(lambda part: _finite(part.to(search_dtype(part.dtype))), gradient))
 
         draws = key.draws(run.problem.ids, leaves(run.clean)[0].device)
@@ -348,9 +365,23 @@ def _columns(ways: Tensor | None) -> int:
     return 0 if ways is None else ways.shape[1]
 
 
+_AHEAD = 4  # steps that an accelerator is given before it is asked whether rows have fooled
+
+
+def _looks_every(device: torch.device) -> int:
+    """Of how many steps one asks the device which rows have left.
+
+    The answer decides how much is launched next, so that an accelerator that is asked after each step is waited for
+    after each step. A row that has fooled in between stays in the batch, and its later steps count for nothing.
+    """
+    return 1 if device.type == "cpu" else _AHEAD
+
+
 def _finite(part: Tensor) -> Tensor:
-    """Unusable coordinates set to zero; their sum tells whether there are any."""
-    return part if bool(torch.isfinite(part.sum())) else torch.nan_to_num(part, 0.0, 0.0, 0.0)
+    """Unusable coordinates set to zero; their sum tells whether there are any, where asking does not wait."""
+    if part.device.type == "cpu" and bool(torch.isfinite(part.sum())):
+        return part
+    return torch.nan_to_num(part, 0.0, 0.0, 0.0)
 
 
 def _better(loss: Tensor, old: Tensor) -> Tensor:
@@ -385,7 +416,37 @@ class _Run:
         self._place: Tensor | None = None  # of the rows still searching among all rows of the run
         self._remembers = remembers
         self._best: Best | None = None
+        self._left: tuple[Tensor, Tree] | None = None  # rows that have fooled and are still in the batch, and where
         self.ended: str | None = None
+
+    @property
+    def searching(self) -> Tensor | None:
+        """Which rows of the batch (R,) bool have not fooled; None for all."""
+        return None if self._left is None else ~self._left[0]
+
+    def spend(self, ledger: Ledger, forwards: int, backwards: int) -> None:
+        """Book passes on the rows that are searching."""
+        live: Tensor | int = 1 if self._left is None else (~self._left[0]).long()
+        ledger.spend(self.owners, forwards * live, backwards * live)
+
+    def freeze(self, fooled: Tensor, point: Tree) -> None:
+        """Keep the points of rows that fool for the first time, without asking whether there are any."""
+        if self._left is None:
+            self._left = fooled, point
+            return
+        left, there = self._left
+
+        def first(new: Tensor, kept: Tensor) -> Tensor:
+            return torch.where(per_row(left, new), kept, new)
+
+        self._left = left | fooled, tree_map(first, point, there)
+
+    def part(self) -> Tensor | None:
+        """Let the rows that were frozen leave; the positions of those that stay, None where none leaves."""
+        if self._left is None:
+            return None
+        (left, point), self._left = self._left, None
+        return self.dismiss(left, point) if bool(left.any()) else None
 
     def ran(self) -> Run:
         """What the run came to: the rows that have left it were seen to fool."""

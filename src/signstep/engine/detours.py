@@ -23,7 +23,7 @@ from signstep.engine.problem import ModelProblem, Problem, Verdict, judge
 from signstep.engine.region import Region
 from signstep.engine.tasks import Score
 from signstep.engine.tree import Tree, put, take, tree_map
-from signstep.engine.ways import Way, taking
+from signstep.engine.ways import Way, taking, way_code
 
 # Draws behind each gradient of a random defence: doubled while the last doubling leaves hope.
 DRAWS = (1, 2, 4, 8, 16)
@@ -103,13 +103,13 @@ class AllWays:
             return self._asking(problem, region, clean, key, begin)
         book = _Book(problem, region, clean, begin)
         if "straight" in self.ways:
-            book.run(_along(plain, "straight"), key)
+            book.run(_along(plain, "straight"), key, "straight")
         others = [chosen for chosen in self.ways if chosen != "straight"]
         paces: list[Tensor] = []
         for place, draws in enumerate(self.draws if others else ()):
             rows = book.standing() if place < 2 else book.hopeful(paces, len(self.draws) - place)
             for chosen in others:
-                book.run(_along(plain, chosen, draws), key.fold("way", chosen, draws), rows)
+                book.run(_along(plain, chosen, draws), key.fold("way", chosen, draws), chosen, draws, rows)
             paces.append(book.near())
         return book.found()
 
@@ -117,9 +117,9 @@ class AllWays:
         """Of an attack that only asks: what it finds without the defence, shown to the defended model; then itself."""
         book = _Book(problem, region, clean, begin)
         if "straight" in self.ways:
-            book.run(_shown(self.attack), key)
+            book.run(_shown(self.attack), key, "straight")
         if len(self.ways) > ("straight" in self.ways):
-            book.run(self.attack, key.fold("way", "asking"), book.standing())
+            book.run(self.attack, key.fold("way", "asking"), "soft", 1, book.standing())
         return book.found()
 
 
@@ -182,7 +182,7 @@ class _Book:
         hope = ~self._whole.verdict.fooled & ~(paces[-1] + left * gain < 0)
         return hope.nonzero().squeeze(1)
 
-    def run(self, attack: "Attack | _Call", key: Key, index: Tensor | None = None) -> None:
+    def run(self, attack: "Attack | _Call", key: Key, chosen: Way, draws: int = 1, index: Tensor | None = None) -> None:
         """One way, on the rows at ``index``."""
         if self._whole is not None and (self._whole.ended is not None or index is None or not len(index)):
             return
@@ -193,6 +193,7 @@ class _Book:
             begin = None if self._begin is None else take(self._begin, index)
             part = self._problem.take(index)
             found = attack(part, self._region.take(index), take(self._clean, index), key, begin)
+        found = found._replace(ways=torch.where(found.verdict.fooled, way_code(chosen, draws), -1))
         self._whole = found if self._whole is None else _joined(self._whole, found, index)
 
     def found(self) -> Found:
@@ -238,4 +239,5 @@ def _joined(whole: Found, part: Found, index: Tensor) -> Found:
         smallest=smallest,
         ended=whole.ended or part.ended,
         notes=tuple(dict.fromkeys((*whole.notes, *part.notes))),
+        ways=among(whole.ways, part.ways) if whole.ways is not None and part.ways is not None else None,
     )

@@ -34,7 +34,8 @@ class Found(NamedTuple):
     ``vanished`` (R,): no gradient of the run had a usable coordinate. ``smallest`` (R,): of attacks that look for the
     smallest change, the length of the nearest point that fools, also beyond eps; inf where none was found. ``ended``:
     why the run ended before it was done (a victim that stopped answering); what had been found by then is here, the
-    verdicts of the other rows are not valid. ``notes``: what a reader of the result must know of this run.
+    verdicts of the other rows are not valid. ``notes``: what a reader of the result must know of this run. ``ways``
+    (R,): of attacks that know of a defence, the way past it that fooled, see `engine.ways.way_name`; -1 for none.
     """
 
     x: Tree
@@ -46,6 +47,7 @@ class Found(NamedTuple):
     smallest: Tensor | None = None
     ended: str | None = None
     notes: tuple[str, ...] = ()
+    ways: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,8 @@ class Outcome:
             well beyond the boundary were asked for (``cw:confidence=1``), ``x`` is one of those and farther away.
         notes: what a reader of the result must know.
         ended: why the attack ended before it was done, or None; rows without a verdict are undetermined then.
+        ways: behind a defence that the attack knows of: the way past it that fooled the row, see
+            `engine.ways.way_name`; -1 where none did. Else None.
     """
 
     x: Tree
@@ -95,6 +99,7 @@ class Outcome:
     smallest: Tensor | None = None
     notes: tuple[str, ...] = ()
     ended: str | None = None
+    ways: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.fooled)

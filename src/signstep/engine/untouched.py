@@ -125,20 +125,27 @@ class Guard:
     @property
     def switched(self) -> tuple[nn.Module, ...]:
         """Those of `modules`, and of their parts, that were in training mode and are not now."""
-        parts = {id(part): part for module in self.modules for part in module.modules()}
         return tuple(
             part
-            for key, part in parts.items()
+            for key, part in self._parts().items()
             if key in self._states and self._states[key].switched and not _is_program(part) and not _is_trace(part)
         )
 
     @property
     def mixes_rows(self) -> bool:
         """Whether a BatchNorm that runs takes its statistics from the batch."""
-        parts = (part for module in self.modules for part in module.modules())
         return self.mixed or any(
-            (isinstance(part, _BatchNorm) and _by_batch(part)) or _traced_by_batch(part) for part in parts
+            (isinstance(part, _BatchNorm) and _by_batch(part)) or _traced_by_batch(part)
+            for part in self._parts().values()
         )
+
+    def _parts(self) -> dict[int, nn.Module]:
+        """`modules` and their parts, each once; a part of what is in already brings nothing new."""
+        parts: dict[int, nn.Module] = {}
+        for module in self.modules:
+            if id(module) not in parts:
+                parts |= {id(part): part for part in module.modules()}
+        return parts
 
     @contextmanager
     def watching(self, model: object) -> Iterator[None]:

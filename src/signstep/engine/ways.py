@@ -19,6 +19,24 @@ PATHS: tuple[GradientPath, ...] = ("aware", "straight")
 _WAY: ContextVar[Way] = ContextVar("way", default="soft")
 
 
+_ORDER: tuple[Way, ...] = ("straight", "soft", "identity")
+
+
+def way_code(chosen: Way, draws: int = 1) -> int:
+    """A number for a way with so many draws, a power of two, behind each gradient."""
+    return len(_ORDER) * (draws.bit_length() - 1) + _ORDER.index(chosen)
+
+
+def way_name(code: int) -> str:
+    """The way in words.
+
+    >>> way_name(way_code("straight")), way_name(way_code("soft", 4))
+    ('straight', 'soft over 4 draws')
+    """
+    doubled, place = divmod(code, len(_ORDER))
+    return _ORDER[place] if doubled == 0 else f"{_ORDER[place]} over {2**doubled} draws"
+
+
 def way() -> Way:
     """How a defence is to be passed just now: "soft" and "identity" compute it and differ backwards alone."""
     return _WAY.get()

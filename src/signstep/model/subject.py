@@ -142,6 +142,7 @@ class Question:
             smallest=found.smallest,
             notes=tuple(dict.fromkeys(notes)),
             ended=found.ended,
+            ways=None if found.ways is None else torch.where(verified, found.ways, -1),
         )
 
     def hopeless(self, near: Tensor) -> Tensor:
@@ -215,6 +216,7 @@ class Question:
             forwards=among(outcome.forwards, rest.forwards),
             backwards=among(outcome.backwards, rest.backwards),
             smallest=smallest,
+            ways=None if outcome.ways is None else among(outcome.ways, torch.full_like(rest.forwards, -1)),
         )
 
     def oracle(self, chosen: Oracle | None = None) -> Oracle:

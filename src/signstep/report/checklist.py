@@ -155,7 +155,7 @@ def _gradient_path(result: Result) -> str:
     ]
     if terms.get("transform"):
         parts.append(f"inputs passed through a declared transform on their way to the model, {terms['transform']}")
-    if terms.get("defences"):
+    if isinstance(terms.get("defences"), dict):
         parts.append(
             "attacks went every way past it: by stand-ins, the identity, draws, and points of the undefended model"
             if terms["defences"].get("path") == "aware"

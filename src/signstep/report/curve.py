@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from signstep.auditing.record import CurvePoint
 from signstep.auditing.result import Result
+from signstep.certify.methods import TITLES
 from signstep.engine.statistics import wilson
 from signstep.report.attacks import strongest, targeted
 from signstep.report.charts import round_step
@@ -22,7 +23,8 @@ class Series:
     """One attack over sizes: eps, robust accuracy over all examples, and the ends of its interval.
 
     A curve begins at 0 with clean accuracy; an attack at one size alone is one point. ``counts`` are the examples
-    behind each point. ``role`` is "strongest", "other" or "control"; it decides how the line is drawn.
+    behind each point. ``role`` is "strongest", "other", "control" or "proved"; it decides how the line is drawn. What
+    is proved is no attack: its points have as upper end what the attacks leave, so that the truth lies in between.
     """
 
     name: str
@@ -76,7 +78,7 @@ def series(result: Result) -> tuple[Series, ...]:
     )
     roles = {name: "strongest" if rank == 0 else "other" for rank, name in enumerate(ranked)}
     whole = result.examples
-    return tuple(
+    drawn = tuple(
         Series(
             name,
             roles.get(name, "control"),
@@ -85,6 +87,19 @@ def series(result: Result) -> tuple[Series, ...]:
         )
         for name in (*ranked, *controls)
     )
+    return (*drawn, *_proved(result, drawn))
+
+
+def _proved(result: Result, drawn: tuple[Series, ...]) -> tuple[Series, ...]:
+    """What bounds prove at each size, below what the attacks leave there."""
+    counts = ((0.0, result.clean_right), *result.proved_curve)
+    if not result.proved_curve or not drawn:
+        return ()
+    least = {at: min(p[1] for line in drawn for p in line.points if p[0] == at) for at, _ in counts}
+    title = TITLES.get(result.terms["bounds"]["method"], "bounds")
+    whole = result.examples
+    points = tuple((at, share(count, whole), share(count, whole), least[at]) for at, count in counts)
+    return (Series(f"proved ({title})", "proved", points, tuple(count for _, count in counts)),)
 
 
 def _held(result: Result, name: str, points: Sequence[CurvePoint]) -> tuple[tuple[float, int], ...]:

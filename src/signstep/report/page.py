@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from signstep.auditing.detection import told
 from signstep.auditing.findings import Finding
 from signstep.auditing.knob import unfit
 from signstep.auditing.record import UPPER_BOUND
@@ -46,7 +47,9 @@ class Figure:
 def page(result: Result, findings: tuple[Finding, ...], shown: Gallery, example: Triple | None = None) -> str:
     """The whole page as HTML; ``example`` is the one at its head."""
     lines, bins, classes = series(result), histogram(result), by_class(result)
-    own = parts(result.sections)
+    examples = result.per_example
+    watched = told(result.detection, examples.clean, examples.verdicts, str(result.terms["eps"]))
+    own = parts((*watched, *result.sections))
     absent = _absent(result, shown, example)
     present = {
         **{part.ident: part.title for part in own},
@@ -118,6 +121,9 @@ def gate_words(result: Result) -> tuple[tuple[bool, str], ...]:
         elif gate.limit is not None:
             side = "reaches" if gate.passed else "is under"
             why = f"robust accuracy, {percent(result.robust_accuracy)}, {side} the {percent(gate.limit)} asked for"
+        elif gate.kind in ("inflated", "undetermined"):
+            said = result.diagnosis.verdict.text if result.diagnosis else "there is no diagnosis"
+            why = f"asked not to be {gate.kind}; {one_line(said)}"
         else:
             worse = "no worse" if gate.passed else "worse"
             why = f"{worse} than the baseline by more than chance"

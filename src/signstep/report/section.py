@@ -1,4 +1,4 @@
-"""A domain's part of the page: paragraphs, a table, and one chart of lines, dots or bars."""
+"""A part of the page: paragraphs, a table, and one chart of lines, dots or bars, or a map."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +53,9 @@ def _part(ident: str, section: Section) -> Part:
         table,
         None if chart is None else drawn(f"chart-{ident}", chart),
         "" if chart is None else chart.title,
-        () if chart is None else tuple((_sample(chart.kind, role), line.name) for role, line in _roles(chart.lines)),
+        ()
+        if chart is None or chart.kind == "cells"
+        else tuple((_sample(chart.kind, role), line.name) for role, line in _roles(chart.lines)),
     )
 
 
@@ -69,7 +71,7 @@ def _number(text: str) -> bool:
 
 def drawn(ident: str, chart: Chart) -> Markup:
     """The chart as inline SVG."""
-    draw = _bars if chart.kind == "bars" else _curves
+    draw = {"bars": _bars, "cells": _cells}.get(chart.kind, _curves)
     return Markup(
         '<svg class="chart wide" viewBox="0 0 {} {}" role="img" aria-labelledby="{ident}-t {ident}-d">'
         '<title id="{ident}-t">{}</title><desc id="{ident}-d">{}</desc>{}'
@@ -139,6 +141,31 @@ def _bars(chart: Chart) -> Iterator[Markup]:
             ).format(role, start, top, max(1.0, width - 2), max(0.8, bottom - top), name, line.name, f"{value:.4g}")
     for name, value in chart.limits:
         yield _limit(y(value), name)
+
+
+def _cells(chart: Chart) -> Iterator[Markup]:
+    """A map: the darker, the larger; what lies below 0 in another colour."""
+    columns, count = chart.lines[0].x if chart.lines else (), max(1, len(chart.lines))
+    values = [abs(value) for line in chart.lines for value in line.y if value is not None]
+    most = max([*values, *(value for _, value in chart.limits)], default=0.0) or 1.0
+    side = min((_RIGHT - _LEFT) / max(1, len(columns)), (_BOTTOM - _TOP) / count)
+    for row, line in enumerate(chart.lines):
+        for column, value in enumerate(line.y):
+            if value is None:
+                continue
+            yield Markup(
+                '<rect class="block t{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill-opacity="{:.2f}">'
+                "<title>{:.4g}</title></rect>"
+            ).format(
+                int(value < 0), _LEFT + side * column, _TOP + side * row, side, side, min(1.0, abs(value) / most), value
+            )
+    beside = _LEFT + side * len(columns) + 12
+    for place, text in enumerate((f"darkest {most:.3g}", *(["below 0: the other colour"] if _negative(chart) else []))):
+        yield Markup('<text x="{:.1f}" y="{}">{}</text>').format(beside, _TOP + 14 + 18 * place, text)
+
+
+def _negative(chart: Chart) -> bool:
+    return any(value is not None and value < 0 for line in chart.lines for value in line.y)
 
 
 def _roles(lines: Sequence[Line]) -> list[tuple[int, Line]]:

@@ -49,6 +49,8 @@ def identity(job: Job, device: str) -> dict[str, str]:
         "limit": job.limit,
         **{part.name: getattr(search, part.name) for part in fields(search) if part.name != "surrogate"},
         "bounds": run.bounds,
+        "policy": None if run.policy is None else run.policy.terms(),
+        "ways": None if run.ways is None else [way.name for way in run.ways],
         "unit": run.unit,
         "points kept": None if run.evidence is None else run.evidence.limit,
         "device": device,

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from signstep.auditing.detection import Detection, Judge
 from signstep.auditing.record import AttackResult, CurvePoint, Examples, Record
 
 CLEAN = "r" * 900 + "w" * 100
@@ -121,3 +122,15 @@ def rungs(*fallen: int, names: tuple[str, ...]) -> Record:
         columns[name] = "-" * gone + "f" * count + "h" * (900 - gone - count) + "-" * 100
         gone += count
     return ladder(columns)
+
+
+def watched(evaded: int) -> Record:
+    """A detector that flags nothing untouched, and lets so many of 900 examples be evaded; 300 fall at half of eps."""
+    plain = result(CLEAN, HEALTHY)
+    calm = (1.0,) * 1000
+    none: dict[str, tuple[float | None, ...]] = dict.fromkeys(HEALTHY, (None,) * 1000)
+    judge = Judge("d", 99, 0, by_class=False, recipes=(), digests={}, clean=calm, attacked=none)
+    letters = "h" * (900 - evaded) + "f" * evaded + "-" * 100
+    found = Detection("bonferroni", 0.01, 0.0, (judge,), letters, letters.replace("f", "h"), {"sum": evaded})
+    small = (0.25 * 8 / 255,) * 300 + (None,) * 700
+    return replace(plain, detection=found, per_example=replace(plain.per_example, smallest_eps=small))

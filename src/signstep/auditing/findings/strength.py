@@ -2,7 +2,7 @@
 
 from signstep.auditing.findings.counting import base, felled, more, only, scope
 from signstep.auditing.findings.rule import FindingRow, Rule
-from signstep.auditing.findings.specimens import changed, rungs, with_attack
+from signstep.auditing.findings.specimens import changed, rungs, watched, with_attack
 from signstep.auditing.record import AttackResult, Record
 from signstep.importing import name_and_options
 
@@ -115,4 +115,41 @@ STRONGER_WORSE = FindingRow(
 )
 
 
-ROWS = (UNVERIFIED, NOT_SETTLED, STRONGER_WORSE)
+def _implausible(result: Record) -> str:
+    """Examples that stand behind detectors at eps and fall without at half of it, and the other way round."""
+    eps, found = result.terms.get("eps_value"), result.detection
+    if found is None or eps is None or not found.detectors:
+        return ""
+    flagged = [found.flagged(p) for p in found.clean()]
+    rows = list(zip(result.per_example.smallest_eps, result.per_example.clean, flagged, found.evaded, strict=True))
+    right = [(small, flag, letter) for small, clean, flag, letter in rows if clean == "r"]
+    stands = [not flag and letter != "f" for _, flag, letter in right]
+    falls = [small is not None and small <= eps / 2 for small, _, _ in right]
+    kept = sum(one and other for one, other in zip(stands, falls, strict=True))
+    lost = sum(not one and not other for one, other in zip(stands, falls, strict=True))
+    if not more(kept, lost):
+        return ""
+    return (
+        f"behind the detectors {sum(stands)} of {len(right)} right answers stand at eps {eps:.4g}; {kept} of these "
+        f"fall to FGSM at {eps / 2:.4g} without"
+    )
+
+
+IMPLAUSIBLE = FindingRow(
+    Rule(
+        "SS115",
+        "detectors stronger than is plausible",
+        "A detector that is robust at eps gives a classifier that is robust at eps / 2 (Tramer 2022, "
+        "arXiv:2107.11630, by a search that may take for ever). More examples stand behind these detectors at eps than "
+        "this model answers rightly at half of it, by more than chance: 12 of 14 such claims fell to a better attack.",
+        "Believe that the attack is too weak before you believe this: go more ways (Run(ways=...)), or write one aimed "
+        "at these detectors.",
+    ),
+    _implausible,
+    # Of 900 right answers 300 fall at half the eps, and 10 (300) are evaded at the whole.
+    provoked=lambda: watched(10),
+    just_not=lambda: watched(600),
+)
+
+
+ROWS = (UNVERIFIED, NOT_SETTLED, STRONGER_WORSE, IMPLAUSIBLE)

@@ -145,6 +145,8 @@ def _affine(step: Step, rows: Rows) -> tuple[list[Rows], Tensor]:
         shape, bias = step.inputs[0], layer.bias
         more = none if bias is None else rows.channels() @ bias.double()
         return [_seen(before_convolution(rows, layer, shape), shape)], more
+    if step.reshapes:  # in the order of the tensor, however its numbers lie in memory
+        return [Rows(rows.whole(step.shape).values.reshape(len(rows), *step.inputs[0]))], none
     more = rows.dot(step.offset) if step.adds else none
     if step.diagonal:
         return [rows if scale is None else rows.scaled(scale) for scale in step.scales], more

@@ -10,7 +10,7 @@ from torch import Tensor
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.linear.backward import Relaxed, Slopes, least, relaxed, single, widest_of
 from signstep.certify.linear.ball import Ball
-from signstep.certify.linear.program import Program
+from signstep.certify.linear.program import Program, Step
 from signstep.certify.linear.rounding import Allowance, single_is_exact
 from signstep.certify.linear.watch import Watch
 from signstep.certify.linear.windows import Rows
@@ -75,10 +75,26 @@ class Bounded:
             if step.kind in ("bend", "pool"):
                 self.lines[place] = relaxed(step, self.intervals[step.sources[0]])
 
+    def open_at(self, place: int) -> Tensor:
+        """Flat places of a step's outputs that an activation or a pooling takes and tighter ends would help with."""
+        here, steps = self.intervals[place], self.program.steps
+        return _open(steps, place, here.low.flatten(), here.high.flatten())
+
+    def with_ends(self, place: int, low: Tensor, high: Tensor) -> "Bounded":
+        """With other ends of one step's outputs, flat, where they are tighter, and what follows from these."""
+        shape = self.intervals[place].centre.shape
+        found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines), self.middle)
+        found.intervals[place] = _narrower(found.intervals[place], low.view(shape), high.view(shape))
+        return self._followed(found, place)
+
     def _refined_at(self, place: int) -> "Bounded":
         """With the interval of one step tightened, and those of all that follow from it."""
         found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines), self.middle)
         found._refine(place)
+        return self._followed(found, place)
+
+    def _followed(self, found: "Bounded", place: int) -> "Bounded":
+        """The same with all that follows from one step's interval."""
         for later, step in enumerate(self.program.steps):
             if step.kind in ("bend", "pool") and step.sources[0] >= place:
                 found.lines[later] = relaxed(step, found.intervals[step.sources[0]])
@@ -95,18 +111,12 @@ class Bounded:
         bends = [step.bend for step in steps if place in step.sources and step.bend is not None]
         pooled = any(place in step.sources and step.pool is not None for step in steps)
 
-        def open_() -> Tensor:
-            found = low != high if pooled else torch.zeros_like(low, dtype=torch.bool)
-            for bend in bends:
-                found = found | ~bend.decided(low, high)
-            return found.nonzero().squeeze(1)
-
         # Where only signs count, the end that has that of the middle is tried first; the other one where that fails.
         signs = not pooled and all(bend.signs for bend in bends)
         up = (self._middle(place) >= 0) if signs else torch.ones_like(low, dtype=torch.bool)
         allowance = Allowance.of(steps[: place + 1], self.lines, self.intervals) if _single(here) else None
         for first in (True, False):
-            index = open_()
+            index = _open(steps, place, low, high)
             if not len(index):
                 break
             rising = up[index] if first else ~up[index]
@@ -167,6 +177,16 @@ class Bounded:
 
 
 _ROUNDING = 1e-12  # float64, relative, a thousand times
+
+
+def _open(steps: Sequence[Step], place: int, low: Tensor, high: Tensor) -> Tensor:
+    """Flat places of a step's outputs, between two ends, that whatever takes them is not decided about."""
+    takers = [step for step in steps if place in step.sources]
+    pooled = any(step.pool is not None for step in takers)
+    found = low != high if pooled else torch.zeros_like(low, dtype=torch.bool)
+    for bend in (step.bend for step in takers if step.bend is not None):
+        found = found | ~bend.decided(low, high)
+    return found.nonzero().squeeze(1)
 
 
 def _single(part: Interval) -> bool:

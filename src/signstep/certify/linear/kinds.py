@@ -104,6 +104,15 @@ DIAGONAL: tuple[Callable[..., Any] | str, ...] = (
     "mul",
     "div",
 )
+RESHAPING: tuple[Callable[..., Any] | str, ...] = (
+    torch.flatten,
+    "view",
+    "reshape",
+    "flatten",
+    "squeeze",
+    "unsqueeze",
+    "contiguous",
+)
 AFFINE: tuple[Callable[..., Any] | str, ...] = (
     *DIAGONAL,
     *SHAPED,

@@ -32,6 +32,7 @@ class Step:
         function: of affine steps, on tensors (1, ...).
         layer: a linear or convolutional one, whose coefficients have a short way.
         diagonal: of affine steps: each output is of the inputs in the same place alone.
+        reshapes: of affine steps: the same numbers in the same order, in another shape.
         bend: of activations.
         pool: of poolings.
         inputs: the shapes of its sources.
@@ -46,6 +47,7 @@ class Step:
     function: Callable[..., Tensor] | None = None
     layer: nn.Module | None = None
     diagonal: bool = False
+    reshapes: bool = False
     bend: Bend | None = None
     pool: Pool | None = None
     inputs: tuple[tuple[int, ...], ...] = ()
@@ -66,10 +68,15 @@ class Step:
     @cached_property
     def pull(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
         """From coefficients (S, 1, ...) over its outputs to those over each of its inputs."""
+        return torch.func.vmap(self._back)
+
+    @cached_property
+    def _back(self) -> Callable[[Tensor], tuple[Tensor, ...]]:
+        """The same for one function, (1, ...)."""
         assert self.function is not None
         with torch.enable_grad():
-            back = torch.func.vjp(self.function, *self._zeros())[1]
-        return torch.func.vmap(back)
+            back: Callable[[Tensor], tuple[Tensor, ...]] = torch.func.vjp(self.function, *self._zeros())[1]
+        return back
 
     @cached_property
     def adds(self) -> bool:
@@ -80,8 +87,7 @@ class Step:
     def scales(self) -> tuple[Tensor | None, ...]:
         """Of a diagonal step: what it multiplies each input by, number by number; None where that is 1."""
         assert self.like is not None
-        one = self.like.new_ones((1, 1, *self.shape))
-        found = tuple(part[0, 0] for part in self.pull(one))
+        found = tuple(part[0] for part in self._back(self.like.new_ones((1, *self.shape))))
         return tuple(None if bool((part == 1).all()) else part for part in found)
 
     @cached_property
@@ -212,6 +218,7 @@ def _step(
             step.kind, step.function = "affine", function
             step.layer = what if isinstance(what, (nn.Linear, nn.Conv2d)) else None
             step.diagonal = isinstance(what, kinds.DIAGONAL_LAYERS)
+            step.reshapes = isinstance(what, (nn.Flatten, nn.Unflatten))
             return step
         bend = next((make for kind, make in kinds.LAYERS.items() if isinstance(what, kind)), None)
         step.bend = None if bend is None else bend(what)
@@ -220,6 +227,7 @@ def _step(
         step.kind, step.function = "affine", function
         same = all(tuple(values[leaf].centre.shape) == shape for leaf in used)
         step.diagonal = same and what in kinds.DIAGONAL
+        step.reshapes = what in kinds.RESHAPING
         return step
     elif what in kinds.FUNCTIONS:
         args, kwargs = with_(tuple(values[leaf] for leaf in used))

@@ -198,8 +198,21 @@ def first_convolution(layer: nn.Conv2d, index: Tensor, output: tuple[int, ...], 
     channel = index // (height * width)
     place = torch.stack([index % (height * width) // width, index % width], 1)
     pad_h, pad_w = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
-    kernels = layer.weight.permute(0, 2, 3, 1).contiguous()[channel]
+    kernels = _of_all_channels(layer).permute(0, 2, 3, 1).contiguous()[channel]
     return Rows(kernels, place, (layer.stride[0], layer.stride[1]), (-pad_h, -pad_w)).cut(shape)
+
+
+def _of_all_channels(layer: nn.Conv2d) -> Tensor:
+    """The kernels (O, C, kh, kw), 0 for channels of other groups."""
+    weight = layer.weight
+    if layer.groups == 1:
+        return weight
+    found = weight.new_zeros(layer.out_channels, layer.in_channels, *weight.shape[2:])
+    each, seen = layer.out_channels // layer.groups, weight.shape[1]
+    for group in range(layer.groups):
+        outputs = slice(group * each, (group + 1) * each)
+        found[outputs, group * seen : (group + 1) * seen] = weight[outputs]
+    return found
 
 
 def _sent(values: Tensor, layer: nn.Conv2d) -> Tensor:

@@ -12,10 +12,12 @@ from signstep.auditing.stream import Data, batches
 from signstep.defences.chain import Chain
 from signstep.defences.cost.bench import Bench, Candidate
 from signstep.defences.cost.record import CostRow, CostTable
+from signstep.defences.cost.watched import Watched
 from signstep.defences.defend import defend
 from signstep.defences.known import DEFENCES
 from signstep.defences.smoothing import smooth
 from signstep.defences.step import Ends, Step
+from signstep.detectors.policy import Policy
 from signstep.engine import arrays
 from signstep.engine.attack import Attack
 from signstep.engine.origin import contained
@@ -27,7 +29,7 @@ from signstep.model.declaration import Callee, Model
 from signstep.model.search import Search
 from signstep.version import VERSION
 
-Wanted: TypeAlias = str | Step | Sequence[str | Step] | Candidate
+Wanted: TypeAlias = str | Step | Sequence[str | Step] | Policy | Candidate
 
 UNDEFENDED = "undefended"
 _FREE = "none"
@@ -160,8 +162,9 @@ def table(
         model: undefended: an `ss.Model`, or a bare network.
         data: as for `ss.audit`.
         threat: what may change.
-        rows: transformations, each a name, a `Step`, or a list of them that makes a chain; or objects that measure
-            themselves (`Candidate`), such as detectors. None: every transformation that fits the inputs.
+        rows: transformations, each a name, a `Step`, or a list of them that makes a chain; detectors with their rates,
+            an `ss.Policy`; or objects that measure themselves (`Candidate`). None: every transformation that fits the
+            inputs.
         trained: models that were trained to be robust, by name.
         sigma: add randomised smoothing of the model with this noise; see `ss.smooth`.
         attacks: that every row meets.
@@ -230,6 +233,8 @@ def _wanted(rows: Sequence[Wanted] | None, ends: Ends) -> list[Any]:
     for one in DEFENCES.own if rows is None else rows:
         if isinstance(one, (str, Step)):
             found.append(Transformed((one,), ends))
+        elif isinstance(one, Policy):
+            found.append(Watched(one))
         elif isinstance(one, Candidate):
             found.append(one)
         elif isinstance(one, Sequence) and one:

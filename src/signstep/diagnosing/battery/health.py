@@ -1,11 +1,13 @@
 """Where do gradients die?"""
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from signstep.diagnosing.battery.numerics import SHARES, WIDE, widened
 from signstep.diagnosing.bench import Bench, Cure, TooDearError, flat
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.keys import Key
@@ -50,10 +52,28 @@ def _run(bench: Bench) -> Observed:
     told += f"; they die in {place}" if place else ""
     if bench.seen.get("crossings"):
         return Observed(share, True, f"{told}; see graph for the step")
-    cures = (Cure("smooth-pgd:steps=40,start=uniform"), Cure("square:queries=2000", last=True))
-    lost = bench.form == "lost"
+    cures = (*_wider(bench, index), Cure("smooth-pgd:steps=40,start=uniform"), Cure("square:queries=2000", last=True))
+    lost = bench.form == "lost" or bench.seen.get("probabilities", False)
     remedy = "let the model return logits instead of probabilities" if lost else ""
     return Observed(share, True, told, suspects=(Suspect(SATURATED if lost else VANISHED, told, cures, remedy, True),))
+
+
+def _wider(bench: Bench, index: Tensor) -> tuple[Cure, ...]:
+    """Gradients in float64, where what vanishes in float32 may be left; of scores that are shares, as probabilities.
+
+    A softmax that was written by hand over large scores is 0 and 1 in float32 long before it is so in float64.
+    """
+    with bench.asking(index) as question:
+        raw = question.problem.ask(question.x, Key(bench.search.seed).fold("health")).raw.detach()
+    bench.spend(len(index))
+    shares = raw.ndim == 2 and bool((raw >= 0).all()) and bool(((raw.double().sum(1) - 1).abs() < 1e-3).all())
+    bench.seen["probabilities"] = shares
+    wide = widened(bench)
+    if wide is None:
+        return ()
+    found = replace(wide, outputs="probabilities") if shares else wide
+    changes = {"surrogate": found, "loss": None}
+    return (Cure("pgd:steps=40", changes, f"{WIDE}{SHARES if shares else ''}"),)
 
 
 def _gradients(bench: Bench, index: Tensor, loss: str | None) -> Tensor:
@@ -100,7 +120,7 @@ ROW = Test(
     f"above {DEAD}",
     "Carlini & Wagner 2017 (arXiv:1608.04644), section VI; Pintor et al. 2022 (arXiv:2106.09947), F1",
     (SATURATED, VANISHED),
-    "the log-odds for the loss, smooth-pgd, square",
-    "up to 3 forwards and 3 backwards on 32 examples",
+    "the log-odds for the loss, gradients in float64, smooth-pgd, square",
+    "up to 4 forwards and 3 backwards on 32 examples",
     _run,
 )

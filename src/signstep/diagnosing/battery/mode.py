@@ -9,6 +9,7 @@ from signstep.diagnosing.bench import Bench, Cure, TooDearError
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 
 CAUSE = "set-up fault"
+COPY = "the evaluation copy"
 _BY_MODE = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
 
@@ -27,13 +28,13 @@ def _run(bench: Bench) -> Observed:
     still = copy.deepcopy(network).eval()
     other = replace(bench.model, network=still, mode="eval")
     try:
-        ran = bench.run("pgd:steps=20", model=other, name="the evaluation copy")
+        ran = bench.run("pgd:steps=20", model=other, name=COPY)
         there = f"; in evaluation mode pgd leaves {int((ran.met & ~ran.fooled).sum())} of {int(ran.met.sum())}"
     except TooDearError:
         there = ""
     told = f"{len(live)} layers are in training mode ({', '.join(live[:3])}){there}"
     copied = replace(other, mode="keep")
-    cure = Cure("pgd:steps=40", {"surrogate": copied}, "the evaluation copy")
+    cure = Cure("pgd:steps=40", {"surrogate": copied}, COPY)
     return Observed(
         float(len(live)),
         True,

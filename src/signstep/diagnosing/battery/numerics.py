@@ -10,11 +10,13 @@ from signstep.diagnosing.bench import Bench, Cure, flat, median
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.keys import Key
 from signstep.errors import GradientError
+from signstep.model.declaration import Model
 
 FEW = 16
 AGREE = 0.9
 CAUSE = "precision"
 WIDE = "the model in float64"
+SHARES = ", its scores as probabilities"
 
 
 class Wide(nn.Module):
@@ -29,12 +31,19 @@ class Wide(nn.Module):
         return self.network(x.double())
 
 
-def _run(bench: Bench) -> Observed:
+def widened(bench: Bench) -> Model | None:
+    """The model in float64, as it is declared; None where there can be none."""
     network = bench.model.network
-    why = _unfit(bench)
-    if why or not isinstance(network, nn.Module):
+    if unfit(bench) or not isinstance(network, nn.Module):
+        return None
+    return replace(bench.model, network=Wide(copy.deepcopy(network)))
+
+
+def _run(bench: Bench) -> Observed:
+    why = unfit(bench) or ("" if bench.seen.get("path", True) else "there is no gradient, see graph")
+    wide = widened(bench)
+    if why or wide is None:
         return not_asked(why)
-    wide = replace(bench.model, network=Wide(copy.deepcopy(network)))
     key, held = Key(bench.search.seed).fold("numerics"), bench.model
     found = []
     try:
@@ -59,7 +68,7 @@ def _run(bench: Bench) -> Observed:
     return Observed(1 - agreed, True, told, suspects=(Suspect(CAUSE, told, (cure,)),))
 
 
-def _unfit(bench: Bench) -> str:
+def unfit(bench: Bench) -> str:
     """Why the question makes no sense; nothing where it does."""
     network = bench.model.network
     parts = network.parameters() if isinstance(network, nn.Module) else ()
@@ -68,9 +77,7 @@ def _unfit(bench: Bench) -> str:
         return "only a module with weights and one input tensor can be put into float64"
     if weights[0].dtype == torch.float64 or weights[0].device.type == "mps":
         return "the model works in float64 already, or the device has none"
-    if bench.random:
-        return "a random model draws other numbers in another precision"
-    return "" if bench.seen.get("path", True) else "there is no gradient, see graph"
+    return "a random model draws other numbers in another precision" if bench.random else ""
 
 
 ROW = Test(

@@ -14,6 +14,11 @@ FEW = 32
 TRAINED, CURVED, MORE = "trained against one step", "curved loss", "more than one step needed"
 # Of the change that the gradient predicts; beyond, the loss is not near its linearisation.
 ERROR = 0.75
+# Of examples whose loss is lower at the end of the step than half-way: the step leads over what it should find.
+OVER, SOME = 0.5, 0.25
+# Of the right answers that one step leaves standing: as good as untouched.
+ALL = 0.9
+STEPS = (2, 4, 8)
 
 
 def _run(bench: Bench) -> Observed:
@@ -36,9 +41,25 @@ def _run(bench: Bench) -> Observed:
         return not_asked("there is no path for gradients, see graph")
     told += f"; along the step the loss misses its linearisation by {missed:.0%} of it"
     told += f", and is lower at its end than half-way for {fell:.0%} of examples"
-    cause = TRAINED if fell > 0.5 else CURVED if missed > ERROR else MORE
+    kept = int((bench.right & ~bench.named.fooled).sum()) / max(1, int(bench.right.sum()))
+    told += f"; one step leaves {kept:.0%} of the right answers"
+    told += _left(bench, found.won)
+    over = fell > OVER or (kept >= ALL and fell > SOME)
+    cause = TRAINED if over else CURVED if missed > ERROR else MORE
     cures = (Cure("pgd:steps=40"), Cure("apgd:loss=margin,steps=30,targets=4"))
     return Observed(float(found.won - found.lost), True, told, found.p, (Suspect(cause, told, cures),))
+
+
+def _left(bench: Bench, won: int) -> str:
+    """After how many steps half of what several steps find has left the basin."""
+    for steps in STEPS:
+        try:
+            ran = bench.run(f"bim:steps={steps}", on=bench.held)
+        except TooDearError:
+            return ""
+        if 2 * int((ran.fooled & bench.held).sum()) >= won:
+            return f"; {steps} steps find half of what 20 find"
+    return f"; {STEPS[-1]} steps find less than half of what 20 find"
 
 
 def _linearity(bench: Bench) -> tuple[float, float]:
@@ -66,6 +87,6 @@ ROW = Test(
     "Tramèr et al. 2018 (arXiv:1705.07204), section 4.1; Andriushchenko & Flammarion 2020 (arXiv:2007.02617)",
     (TRAINED, CURVED, MORE),
     "pgd and apgd",
-    "20 steps of pgd; 3 forwards and 1 backward on 32 examples",
+    f"20 steps of pgd, up to {sum(STEPS)} of bim; 3 forwards and 1 backward on 32 examples",
     _run,
 )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from signstep.attacks.recipes import needs_of, recipe
@@ -11,10 +12,13 @@ from signstep.diagnosing.battery.pairs import LEVEL, Pair, adjusted, pair
 from signstep.diagnosing.bench import Bench, Cure, Spec, TooDearError, ladder_of
 from signstep.diagnosing.student import imitated
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
+from signstep.engine.keys import Key
 from signstep.engine.threat import ThreatModel
+from signstep.errors import GradientError
+from signstep.model.subject import Subject
 
 MASKED, WEAK, STEP, FAULT = "masked gradients", "attack too weak", "step size", "set-up fault"
-QUERIES = 300
+QUERIES, FEW = 300, 16
 NOISE = "random-sign:restarts=5"
 DEAR = (Cure("square:queries=2000", last=True),)
 
@@ -79,12 +83,40 @@ def _run(bench: Bench) -> Observed:
     found = [suspects[number] for number in out]
     if unverified:
         told += f"; {unverified} of its points lie outside ball or box"
-        why = f"{unverified} points of {spec} fail verification: it projects or clips wrongly"
+        why = f"{unverified} points of {spec} fail verification{_outside(bench)}"
         found.append(Suspect(FAULT, why, (Cure("pgd:steps=40"),), "let the attack project onto ball and box"))
     told += f"; left out for their cost: {', '.join(left)}" if left else ""
     worst = min(range(len(ps)), key=lambda number: ps[number])
     won = float(pairs[worst].won - pairs[worst].lost)
     return Observed(won, bool(out) or unverified > 0, told, ps[worst], tuple(filter(None, found)))
+
+
+def _outside(bench: Bench) -> str:
+    """Which rule points of the attack break, asked once more: of the ball, by its projection; of the box, by clipping.
+
+    Where that cannot be asked, that it is one of the two.
+    """
+    threat, wrong = bench.threat, ": it projects or clips wrongly"
+    if not isinstance(threat, ThreatModel) or not isinstance(bench.x, Tensor) or ladder_of(bench.attack) is not None:
+        return wrong
+    attack = recipe(bench.attack, oracle=Subject.of(bench.model, bench.search).oracle)
+    try:
+        with bench.asking(bench.few(FEW)) as question:
+            outcome = question.run(attack, Key(bench.search.seed).fold(attack.name))
+            bench.spend(int(outcome.forwards.sum() + outcome.backwards.sum()))
+            assert isinstance(outcome.x, Tensor)
+            assert isinstance(outcome.distance, Tensor)
+            point, room = outcome.x.flatten(1).double(), outcome.tolerance
+            far = int((outcome.distance.double() > question.region.radius.double() + room).sum())
+            out = torch.zeros(len(point), dtype=torch.bool, device=point.device)
+            for end, sign in ((threat.low, -1), (threat.high, 1)):
+                if isinstance(end, float):
+                    out |= (sign * (point - end)).amax(1) > room
+    except (TooDearError, GradientError):
+        return wrong
+    found = [f"{far} of {len(point)} leave the ball: it does not project"] * bool(far)
+    found += [f"{int(out.sum())} of {len(point)} leave the box: it does not clip"] * bool(out.any())
+    return f"; {', '.join(found)}" if found else wrong
 
 
 def _by_student(bench: Bench, put: Callable[..., None], fooled: Callable[..., Tensor | None]) -> None:

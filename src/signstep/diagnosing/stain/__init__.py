@@ -1,0 +1,1 @@
+"""What an attack does inside the network, layer by layer, against random noise of the same size."""

@@ -1,0 +1,296 @@
+"""The guard as a service: what happens to a request, from its first byte to its answer; no framework in here.
+
+A rejected input gets the same status and body whatever it was rejected for, after the same passes. An answer leaves
+after its decision is stored. Reasons and p-values are for the operator: told to a client they would be an oracle, so
+they leave only where the operator says so (``tell``).
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from signstep.guard.batching import Batcher
+from signstep.guard.bodies import Limits, Refused, Wanted, json_object, read_body, read_tensors
+from signstep.guard.guard import Answer, Guard, Judged
+from signstep.guard.identity import Key, Keys, Proxies
+from signstep.guard.metrics import Metrics
+from signstep.guard.rates import Pace, Rates
+
+REJECTED = {"error": "the input was not answered"}
+STATUS = {"accept": 200, "review": 202, "reject": 422}
+PLATFORM = "signstep-guard"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, whatever framework took it.
+
+    Attributes:
+        headers: by name in lower case.
+        peer: the address at the other end.
+        body: its bytes, as they come.
+    """
+
+    headers: Mapping[str, str]
+    peer: str
+    body: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True)
+class Offered:
+    """How a model is offered.
+
+    Attributes:
+        name: in the paths of the Open Inference Protocol.
+        wanted: what it takes.
+        keys_only: whether a request without a key is refused.
+        tell: whether clients see reasons and p-values.
+        scores: whether they see all scores, or the label alone.
+        rows: of a pass, at most.
+        wait: seconds that the first input of a pass waits for others.
+    """
+
+    name: str
+    wanted: Wanted
+    keys_only: bool = False
+    tell: bool = False
+    scores: bool = False
+    rows: int = 32
+    wait: float = 0.002
+
+
+@dataclass
+class Service:
+    """A guard that is asked over HTTP.
+
+    Attributes:
+        guard: that judges.
+        offered: how.
+        limits: what a request may ask for.
+        proxies: whose word about addresses counts.
+        started: whether it takes requests.
+    """
+
+    guard: Guard
+    offered: Offered
+    limits: Limits = field(default_factory=Limits)
+    proxies: Proxies = field(default_factory=Proxies)
+    started: bool = False
+
+    def __post_init__(self) -> None:
+        self.keys = None if self.guard.store is None else Keys(self.guard.store)
+        self.metrics = Metrics(self.guard)
+        self._rates = Rates(self.limits.rate, self.limits.burst, time.monotonic)
+        self._pace = Pace(self.limits.longest_wait, time.monotonic)
+        self.batcher: Batcher | None = None
+
+    def start(self) -> None:
+        """Begin, within the event loop."""
+        self.batcher = Batcher(self.guard, rows=self.offered.rows, wait=self.offered.wait, waiting=self.limits.waiting)
+        self.batcher.start()
+        self.started = True
+
+    async def stop(self) -> None:
+        """Take nothing more, answer what waits, store it."""
+        self.started = False
+        if self.batcher is not None:
+            await self.batcher.stop()
+        await asyncio.to_thread(self.guard.close)
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be answered."""
+        return self.started
+
+    def key_of(self, asked: Asked) -> Key | None:
+        """The key that a request shows.
+
+        Raises:
+            Refused: it shows one that does not count.
+        """
+        said = asked.headers.get("authorization", "")
+        scheme, _, shown = said.partition(" ")
+        text = shown.strip() if scheme.lower() == "bearer" else asked.headers.get("x-api-key", "")
+        if said and scheme.lower() != "bearer":
+            raise Refused(401, "send the key as Authorization: Bearer KEY")
+        if not text:
+            return None
+        key = None if self.keys is None else self.keys.of(text)
+        if key is None:
+            raise Refused(401, "this key is not known")
+        return key
+
+    async def client_of(self, asked: Asked) -> str:
+        """How the client is called: by its key, else by its address.
+
+        Raises:
+            Refused: it shows no key and has to, or one that does not count.
+        """
+        key = await asyncio.to_thread(self.key_of, asked) if self._shows_key(asked) else None
+        if key is not None:
+            return f"key {key.id}"
+        if self.offered.keys_only:
+            raise Refused(401, "send a key, as Authorization: Bearer KEY")
+        return self.proxies.address(asked.peer, asked.headers)
+
+    async def predict(self, asked: Asked) -> tuple[int, dict[str, Any]]:
+        """Answer a plain request: status and document.
+
+        Raises:
+            Refused: it is not answered.
+        """
+        client = await self.client_of(asked)
+        content = await self._body(asked)
+        with self._room():
+            x = await self._decoded(content, asked.headers.get("content-type", ""))
+            answers = await self._answers(x, client)
+        if len(answers) == 1:
+            return STATUS[answers[0].action], self._said(answers[0])
+        return 200, {"results": [self._said(one) for one in answers]}
+
+    async def infer(self, asked: Asked) -> tuple[int, dict[str, Any]]:
+        """Answer a request of the Open Inference Protocol v2: status and document.
+
+        Raises:
+            Refused: it is not answered.
+        """
+        client = await self.client_of(asked)
+        if "inference-header-content-length" in asked.headers:
+            raise Refused(400, "binary data is not taken; send JSON")
+        content = await self._body(asked)
+        with self._room():
+            return await self._inferred(content, client)
+
+    async def _inferred(self, content: bytes, client: str) -> tuple[int, dict[str, Any]]:
+        document = json_object(content, self.limits)
+        ident = document.get("id")
+        if ident is not None and (not isinstance(ident, str) or len(ident) > 200):
+            raise Refused(400, "the id is no short text")
+        x = read_tensors(document, self.offered.wanted, self.limits)
+        answers = await self._answers(x, client)
+        if len(answers) == 1 and answers[0].action == "reject":
+            return STATUS["reject"], self._said(answers[0])
+        return 200, {**({} if ident is None else {"id": ident}), **self._tensors(answers)}
+
+    def described(self) -> dict[str, Any]:
+        """The model, as the Open Inference Protocol describes it."""
+        shape = list(self.offered.wanted.shape)
+        outputs = [{"name": "label", "datatype": "INT64", "shape": [-1]}]
+        if self.offered.scores:
+            outputs.append({"name": "scores", "datatype": "FP32", "shape": [-1, -1]})
+        return {
+            "name": self.offered.name,
+            "versions": [self.guard.digest[:12] or "unknown"],
+            "platform": PLATFORM,
+            "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, *shape]}],
+            "outputs": outputs,
+        }
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Within it a request is worked on; while its body comes it is not, so that who sends slowly takes no room.
+
+        Raises:
+            Refused: it would wait for too long.
+        """
+        wait = self._pace.begin()
+        if wait:
+            raise Refused(429, "too much waits; send it again later", wait=wait)
+        try:
+            yield
+        finally:
+            self._pace.end()
+
+    @staticmethod
+    def _shows_key(asked: Asked) -> bool:
+        return bool(asked.headers.get("authorization") or asked.headers.get("x-api-key"))
+
+    async def _body(self, asked: Asked) -> bytes:
+        stated = asked.headers.get("content-length", "")
+        if stated.isdigit() and len(stated) < 20 and int(stated) > self.limits.body:
+            raise Refused(413, f"a body has at most {self.limits.body} bytes")
+        if asked.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refused(415, "send the body as it is, without a content encoding")
+        try:
+            return await asyncio.wait_for(self._gathered(asked), self.limits.body_seconds)
+        except TimeoutError:
+            raise Refused(408, f"the body did not come within {self.limits.body_seconds:g} seconds") from None
+
+    async def _gathered(self, asked: Asked) -> bytes:
+        whole = bytearray()
+        async for part in asked.body:
+            whole += part
+            if len(whole) > self.limits.body:
+                raise Refused(413, f"a body has at most {self.limits.body} bytes")
+        return bytes(whole)
+
+    async def _decoded(self, content: bytes, kind: str) -> Tensor:
+        if kind.partition(";")[0].strip().lower() == "application/json":
+            return read_body(content, kind, self.offered.wanted, self.limits)
+        return await asyncio.to_thread(read_body, content, kind, self.offered.wanted, self.limits)
+
+    async def _answers(self, x: Tensor, client: str) -> list[Answer]:
+        if self.batcher is None or not self.started:
+            raise Refused(503, "the service is starting or ending", wait=1)
+        wait = self._rates.take(client, len(x))
+        if wait:
+            raise Refused(429, "this client asks too often", wait=wait)
+        try:
+            return await asyncio.wait_for(self._stored(self.batcher, x, client), self.limits.seconds)
+        except TimeoutError:
+            raise Refused(503, "the answer took too long", wait=self.batcher.patience()) from None
+
+    async def _stored(self, batcher: Batcher, x: Tensor, client: str) -> list[Answer]:
+        judged: list[Judged] = await batcher.ask(x, client)
+        await asyncio.gather(*(asyncio.wrap_future(one.stored) for one in judged))
+        return [one.answer for one in judged]
+
+    def _said(self, answer: Answer) -> dict[str, Any]:
+        """What a client may know of an answer."""
+        said: dict[str, Any] = {"id": answer.id, "action": answer.action}
+        if answer.action == "reject":
+            said |= REJECTED
+        if answer.label is not None:
+            said |= {"label": answer.label, "name": answer.name, "confidence": answer.confidence}
+            if self.offered.scores:
+                said["scores"] = _finite(answer.scores or ())
+        if self.offered.tell:
+            reasons = [{"code": one.code, "text": one.text} for one in answer.reasons]
+            said |= {"decided": answer.decided, "p_value": answer.p_value, "reasons": reasons}
+        return said
+
+    def _tensors(self, answers: Sequence[Answer]) -> dict[str, Any]:
+        labels = [-1 if one.label is None else one.label for one in answers]
+        outputs: list[dict[str, Any]] = [
+            {"name": "label", "datatype": "INT64", "shape": [len(answers)], "data": labels}
+        ]
+        if self.offered.scores:
+            wide = max((len(one.scores or ()) for one in answers), default=0)
+            rows = [_finite(one.scores) if one.scores else [0.0] * wide for one in answers]
+            flat = [score for row in rows for score in row]
+            outputs.append({"name": "scores", "datatype": "FP32", "shape": [len(answers), wide], "data": flat})
+        # The protocol's parameters are texts, numbers and truth values: one text, with an entry for each row.
+        parameters: dict[str, Any] = {
+            "action": ",".join(one.action for one in answers),
+            "decision": ",".join(one.id for one in answers),
+        }
+        if self.offered.tell:
+            parameters["p_value"] = ",".join("" if one.p_value is None else f"{one.p_value:.6g}" for one in answers)
+            parameters["reasons"] = ",".join("+".join(r.code for r in one.reasons) for one in answers)
+        return {
+            "model_name": self.offered.name,
+            "model_version": self.guard.digest[:12] or "unknown",
+            "parameters": parameters,
+            "outputs": outputs,
+        }
+
+
+def _finite(scores: Sequence[float]) -> list[float]:
+    """Scores that JSON has words for."""
+    return [min(max(score, -3.4e38), 3.4e38) if not math.isnan(score) else 0.0 for score in scores]

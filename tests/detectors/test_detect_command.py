@@ -1,0 +1,95 @@
+"""``signstep detect`` and the options of detectors on ``signstep audit``: files, answers, statuses, refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from detector_nets import rows
+
+from signstep.auditing.result import Result
+from signstep.cli import main
+
+MODEL = ("--model", "detector_nets:trained")
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, (name, count) in enumerate({"clean": 300, "new": 150, "test": 12}.items()):
+        x, y = rows(count, seed)
+        np.savez(f"{name}.npz", x=x.numpy(), y=y.numpy())
+    x, y = rows(150, 9)
+    np.savez("moved.npz", x=(1 - x).numpy(), y=y.numpy())
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    """Status, answer, and what is said beside it."""
+    status = main(list(words))
+    shown = capsys.readouterr()
+    return status, shown.out, shown.err
+
+
+def test_fit_score_check_and_audit_go_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """One file through all of them; a moved set breaks the promise, and an audit states what it is worth."""
+    status, out, err = run(capsys, "detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "energy", "--out", "e")
+    assert (status, "calibrated on 300 others" in out, "written: e" in err) == (0, True, True)
+    assert "Known break" in out
+    Path("e").rename("e.safetensors")
+    saved = ("--detect", "e.safetensors", "--reject", "0.05")
+    status, out, _ = run(capsys, "detect", "score", *MODEL, "--data", "test.npz", *saved, "--json")
+    found = json.loads(out)
+    assert (status, len(found), found[0]["row"]) == (0, 12, 0)
+    assert all(0 < row["p"] <= 1 and row["action"] in ("accept", "reject") for row in found)
+    status, out, _ = run(capsys, "detect", "check", *MODEL, "--data", "new.npz", *saved)
+    assert (status, "nothing speaks against" in out, "cannot be known" in out) == (0, True, True)
+    status, out, _ = run(capsys, "detect", "check", *MODEL, "--data", "moved.npz", *saved, "--json")
+    (told,) = json.loads(out)
+    assert (status, told["holds"], told["alike"] < 0.01) == (1, False, True)
+    audit = ("audit", *MODEL, "--data", "test.npz", "--threat", "linf:0.2", "--attack", "fgsm", "--limit", "4")
+    status, out, _ = run(capsys, *audit, *saved, "--detect", "image-statistics", "--clean", "clean.npz", "--out", "r")
+    assert (status, "Detectors:" in out) == (0, True)
+    result = Result.load(Path("r/result.json"))
+    assert result.detection is not None
+    assert [judge.name for judge in result.detection.detectors] == ["energy", "image-statistics"]
+    assert "ROC" in Path("r/index.html").read_text(encoding="utf-8")
+    assert run(capsys, "--config", "r/signstep.toml", "audit", "--out", "again")[0] == 0
+    assert Result.load(Path("again/result.json")).detection == result.detection
+    status, out, _ = run(capsys, "verify", "r")
+    assert "detection.evaded" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("detect", "forget", *MODEL, "--data", "clean.npz"), "fit, score and check"),
+        (("detect", "fit", *MODEL, "--data", "clean.npz"), "--detect"),
+        (("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "squeese"), "squeeze"),
+        (("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "energy", "--reject", "0.1"), "without rates"),
+        (("detect", "score", *MODEL, "--data", "test.npz", "--detect", "energy"), "--reject 0.01"),
+        (
+            ("detect", "score", *MODEL, "--data", "test.npz", "--detect", "a.safetensors", "--reject", "0.1"),
+            "not exist",
+        ),
+        (("detect", "check", *MODEL, "--data", "new.npz", "--detect", "energy", "--reject", "0.1"), "names no file"),
+        (("audit", *MODEL, "--data", "test.npz", "--threat", "linf:0.1", "--reject", "0.1"), "without detectors"),
+        (("audit", *MODEL, "--data", "test.npz", "--threat", "linf:0.1", "--detect", "energy"), "--reject"),
+        (
+            ("audit", *MODEL, "--data", "test.npz", "--threat", "linf:0.1", "--detect", "energy", "--reject", "0.1"),
+            "--clean",
+        ),
+        (
+            (
+                *("audit", *MODEL, "--data", "test.npz", "--threat", "linf:0.1", "--detect", "energy"),
+                *("--reject", "0.1", "--clean", "test.npz"),
+            ),
+            "the data that is audited",
+        ),
+    ],
+)
+def test_wrong_use_is_one_sentence(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], said: str) -> None:
+    """Status 2, and what to type."""
+    status, out, err = run(capsys, *words)
+    assert (status, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1

@@ -1,0 +1,165 @@
+"""A diagnosis survives JSON both ways, refuses what no diagnosis says, and stands in the record of an audit."""
+
+import copy
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import signstep as ss
+from signstep.auditing.diagnosis_check import agreement
+from signstep.auditing.gates import free_of
+from signstep.auditing.provable import unprovable
+from signstep.auditing.result import Result
+from signstep.diagnosing.diagnosis import SCHEMA
+from signstep.errors import InputError, LoadError
+
+sys.path.insert(0, str(Path(__file__).parent))
+from specimens import NET, ROUNDED, data
+
+pytestmark = pytest.mark.filterwarnings("ignore::signstep.SignstepWarning")
+FEW = 9
+
+
+@pytest.fixture(scope="module")
+def found() -> ss.Diagnosis:
+    return ROUNDED.diagnosed(data=data(FEW), attack="pgd:steps=5", show=["gradients"])
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return ss.audit(ROUNDED.model, data(FEW), threat=ss.linf(ROUNDED.eps), attacks=["pgd:steps=5"], curve=False)
+
+
+def test_it_is_the_same_after_a_round_trip(found: ss.Diagnosis, tmp_path: Path) -> None:
+    again = ss.Diagnosis.from_json(found.to_json())
+    assert again == found
+    assert str(again) == str(found)
+    assert again.section() == found.section()
+    assert again.to_json() == found.to_json()
+    assert again.commands_text == found.commands_text
+    assert ss.Diagnosis.load(found.save(tmp_path / "d.json")) == found
+    with pytest.raises(AttributeError):
+        found.before = 3  # type: ignore[misc]
+
+
+def leaves(plain: Any, where: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else None
+    if inner is None:
+        yield where
+        return
+    for key, part in inner:
+        yield from leaves(part, (*where, key))
+
+
+def changed(plain: dict[str, Any], where: tuple[Any, ...], value: Any) -> str:
+    made = copy.deepcopy(plain)
+    part: Any = made
+    for key in where[:-1]:
+        part = part[key]
+    part[where[-1]] = value
+    return json.dumps(made)
+
+
+def test_no_value_may_be_of_another_kind(found: ss.Diagnosis) -> None:
+    """Every leaf of the record, replaced by a list of lists."""
+    plain = json.loads(found.to_json())
+    places = list(leaves(plain))
+    assert len(places) > 100
+    for where in places:
+        with pytest.raises(LoadError):
+            ss.Diagnosis.from_json(changed(plain, where, [[0]]))
+
+
+@pytest.mark.parametrize("name", ["verdict", "tests", "commands", "sections", "schema", "measures"])
+def test_nothing_may_be_missing_or_too_much(found: ss.Diagnosis, name: str) -> None:
+    plain = json.loads(found.to_json())
+    with pytest.raises(LoadError, match="diagnosis"):
+        ss.Diagnosis.from_json(json.dumps({key: part for key, part in plain.items() if key != name}))
+    with pytest.raises(LoadError, match="no field"):
+        ss.Diagnosis.from_json(json.dumps({**plain, "more": 1}))
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "said"),
+    [
+        (("schema",), SCHEMA + 1, "this version of signstep reads"),
+        (("after",), 10**6, "examples are left"),
+        (("before",), -1, "examples are left"),
+        (("examples",), 0, "examples are left"),
+        (("standard",), 10**6, "standard leaves"),
+        (("verdict", "text"), "perfectly real", "text"),
+        (("causes", 0, "takes"), 10**6, "takes more than there was"),
+        (("tests", 0, "p"), 1.5, "beyond 0 and 1"),
+        (("tests", 0, "id"), "health", "asked twice"),
+        (("tests", 0, "asked"), False, "fires that was not asked"),
+        (("cost", "tests"), -4, "less than nothing"),
+        (("commands", 0), "rm -rf /", "not of signstep audit"),
+        (("commands", 0), "signstep audit 'open", "cannot be split"),
+        (("right",), 2**70, "64 bits"),
+    ],
+)
+def test_what_no_diagnosis_says_is_refused(found: ss.Diagnosis, where: tuple[Any, ...], value: Any, said: str) -> None:
+    with pytest.raises(LoadError, match=said) as caught:
+        ss.Diagnosis.from_json(changed(json.loads(found.to_json()), where, value))
+    assert "signstep result" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"schema": 2, "schema": 2}', '{"schema": NaN}', "[" * 1000])
+def test_what_is_no_record_is_refused(text: str) -> None:
+    with pytest.raises(LoadError, match="not a signstep diagnosis"):
+        ss.Diagnosis.from_json(text)
+
+
+def test_a_folder_is_no_record(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "none.json"):
+        with pytest.raises(LoadError, match="cannot be read"):
+            ss.Diagnosis.load(path)
+
+
+def test_a_result_keeps_it_and_its_sections(found: ss.Diagnosis, result: Result) -> None:
+    kept = found.attach(result)
+    assert kept.diagnosis == found.record
+    assert kept.sections == (*result.sections, found.section(), *found.sections)
+    assert Result.from_json(kept.to_json()) == kept
+    check = agreement(kept)
+    assert check.holds, check
+    for other in (
+        replace(kept, model="another"),
+        replace(kept, terms={**kept.terms, "threat": "l2 eps=1, no box"}),
+        replace(kept, sections=()),
+        replace(kept, diagnosis=replace(found.record, after=found.after - 1)) if found.after else None,
+    ):
+        assert other is None or not agreement(other).holds
+    lines = unprovable(kept)
+    assert any(line.startswith("diagnosis.verdict.text") and "inflated" in line for line in lines)
+    assert any(line.startswith("diagnosis.measures.*") and "gradient size" in line for line in lines)
+    assert not any(line.startswith("diagnosis") for line in unprovable(result))
+    with pytest.raises(InputError, match="already"):
+        found.attach(kept)
+    with pytest.raises(InputError, match="the audit of"):
+        found.attach(ss.audit(NET, data(FEW), threat=ss.linf(0.1), attacks=["fgsm"], curve=False))
+
+
+def test_no_gate_is_passed_without_a_whole_diagnosis(found: ss.Diagnosis) -> None:
+    assert found.verdict.word == "inflated"
+    assert not free_of(found.record, "inflated")
+    assert free_of(found.record, "undetermined")
+    assert not free_of(replace(found.record, partial=True), "undetermined")
+    assert not free_of(None, "inflated")
+
+
+def test_shards_say_that_their_diagnoses_are_not_joined(found: ss.Diagnosis) -> None:
+    shards = []
+    for place in range(2):
+        run = ss.Run(shard=(place, 2))
+        shard = ss.audit(ROUNDED.model, data(FEW), threat=ss.linf(ROUNDED.eps), attacks=["fgsm"], curve=False, run=run)
+        shards.append(found.attach(shard))
+    joined = ss.merge(shards)
+    assert joined.diagnosis is None
+    assert any("diagnoses of the shards" in note for note in joined.notes)
+    assert joined.examples == FEW

@@ -1,0 +1,470 @@
+"""The service, asked without a socket: what clients may send, who they are, what they meet."""
+
+import asyncio
+import io
+import json
+import random
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from guard_bench import SHAPE, Asking, clean, made, odd, service
+
+import signstep as ss
+from signstep.guard.app import make_app
+from signstep.guard.bodies import Limits, Wanted
+from signstep.guard.decide import Rules
+from signstep.guard.guard import Guard
+from signstep.guard.identity import Proxies, new_key, revoke
+from signstep.guard.metrics import LABELS
+from signstep.guard.rates import Pace
+
+pytest.importorskip("fastapi")
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture
+def guard(tmp_path: Path) -> Guard:
+    return made(tmp_path / "guard.db")
+
+
+@pytest.fixture
+def asking(guard: Guard) -> Iterator[Asking]:
+    with Asking(make_app(service(guard, Limits(body=4096, pixels=10_000, rows=8)))) as opened:
+        yield opened
+
+
+def clients(guard: Guard) -> list[str]:
+    assert guard.store is not None
+    return [row["client"] for row in guard.store.read(guard.store.tables.log())]
+
+
+def png(width: int, height: int, grey: int = 60) -> bytes:
+    from PIL import Image
+
+    held = io.BytesIO()
+    Image.new("L", (width, height), grey).save(held, "PNG")
+    return held.getvalue()
+
+
+def test_inputs_are_answered_held_or_refused(asking: Asking) -> None:
+    answers = [asking.predict(odd(first)) for first in (0.1, 0.85, 0.95)]
+    assert [one.status for one in answers] == [200, 202, 422]
+    assert answers[0].json | {"id": "", "confidence": 1} == {
+        "id": "", "action": "accept", "label": 0, "name": "dark", "confidence": 1,
+    }  # fmt: skip
+    assert set(answers[1].json) == {"id", "action"}
+    several = asking.predict(np.concatenate([odd(0.1), odd(0.95)]))
+    assert several.status == 200
+    assert [row["action"] for row in several.json["results"]] == ["accept", "reject"]
+    image = asking.ask("POST", "/predict", png(4, 4), {"content-type": "image/png"})
+    assert (image.status, image.json["label"]) == (200, 0)
+
+
+def test_a_refusal_looks_the_same_whatever_it_is_for(asking: Asking, guard: Guard) -> None:
+    nearly = odd(0.1)
+    nearly[0, 0, 1, 1] = 3.0  # outside of the declared ends
+    seen = [asking.predict(x) for x in (odd(0.95), nearly)]
+    guard.policy.decide = None  # type: ignore[method-assign, assignment]
+    seen.append(asking.predict(odd(0.1)))  # cannot be judged
+
+    def without_id(reply: Any) -> tuple[int, dict[str, Any], int, dict[str, str]]:
+        return reply.status, {**reply.json, "id": ""}, len(reply.body), reply.headers
+
+    assert [without_id(one) for one in seen] == [without_id(seen[0])] * 3
+    assert seen[0].json["error"] == "the input was not answered"
+
+
+def test_reasons_and_p_values_leave_only_where_the_operator_says_so(tmp_path: Path) -> None:
+    with Asking(make_app(service(made(tmp_path / "a.db"), tell=True, scores=True))) as asking:
+        told = asking.predict(odd(0.95)).json
+        assert told["p_value"] == pytest.approx(0.001)
+        assert told["reasons"][0]["code"] == "detector"
+        assert len(asking.predict(odd(0.1)).json["scores"]) == 2
+
+
+# Whatever is sent, the answer is one of ours: a status below 500 and one sentence that repeats nothing of it.
+MALFORMED: list[tuple[str, bytes, int]] = [
+    ("application/json", b"", 400),
+    ("application/json", b"{", 400),
+    ("application/json", b"[]", 400),
+    ("application/json", b"\xff\xfe", 400),
+    ("application/json", b'{"inputs": 3}', 400),
+    ("application/json", b'{"inputs": []}', 400),
+    ("application/json", b'{"inputs": [[1, 2]]}', 400),
+    ("application/json", b'{"inputs": [["<script>"]]}', 400),
+    ("application/json", b'{"inputs": [[NaN]]}', 400),
+    ("application/json", b'{"inputs": [[1e999]]}', 400),
+    ("application/json", b'{"inputs": [[1e300' + b",1" * 15 + b"]]}", 400),
+    ("application/json", b'{"inputs": [' + b"[" * 500 + b"]" * 500 + b"]}", 400),
+    ("application/json", b'{"inputs": [[null' + b",1" * 15 + b"]]}", 400),
+    ("application/json", b'{"inputs": [{"a": 1}]}', 400),
+    ("application/json", b'{"inputs": [[' + b"1," * 16 + b"1]]}", 400),
+    ("application/json", b'{"inputs": [' + b"0," * 8 + b"0]}", 413),
+    ("application/json", b'{"a": 1, "a": 2}', 400),
+    ("application/json", b" " * 5000, 413),
+    ("application/json", b'{"inputs": [[' + b"9" * 4000 + b"]]}", 400),
+    ("text/html", b"<script>", 415),
+    ("", b"x", 415),
+    ("multipart/form-data; boundary=x", b"--x", 415),
+    ("image/png", b"", 400),
+    ("image/png", b"\x89PNG\r\n\x1a\n", 400),
+    ("image/png", png(5, 5), 400),
+    ("image/png", png(4, 4)[:-20], 400),
+    ("image/jpeg", b"GIF89a", 400),
+    ("image/svg+xml", b"<svg/>", 415),
+]
+
+
+def test_what_cannot_be_read_is_refused_in_a_sentence(asking: Asking, guard: Guard) -> None:
+    for kind, body, status in MALFORMED:
+        reply = asking.ask("POST", "/predict", body, {"content-type": kind})
+        assert reply.status == status, (kind, body)
+        assert set(reply.json) == {"error"}
+        assert b"<" not in reply.body
+    assert clients(guard) == []  # nothing was judged
+    assert asking.predict(odd(0.1)).status == 200
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG that claims so many pixels and has none of them."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 5000)) + chunk(b"IEND", b"")
+    )
+
+
+def test_hostile_images_and_mutated_requests_end_no_worker(asking: Asking) -> None:
+    draws = random.Random(7)
+    good = png(4, 4)
+    text = json.dumps({"inputs": odd(0.1).tolist()}).encode()
+    asked: list[tuple[bytes, str]] = [(bomb(*size), "image/png") for size in ((2**31 - 1, 2**31 - 1), (60000, 60000))]
+    for _ in range(150):
+        for whole, kind in ((good, "image/png"), (text, "application/json")):
+            changed = bytearray(whole)
+            for _ in range(draws.randint(1, 4)):
+                at = draws.randrange(len(changed))
+                match draws.randrange(4):
+                    case 0:
+                        changed[at] = draws.randrange(256)
+                    case 1:
+                        del changed[at : at + draws.randint(1, 20)]
+                    case 2:
+                        changed[at:at] = bytes(draws.randrange(256) for _ in range(draws.randint(1, 8)))
+                    case _:
+                        changed[at:at] = changed[: draws.randint(1, 40)]
+                if not changed:
+                    changed = bytearray(b"x")
+            asked.append((bytes(changed), kind))
+    replies = [asking.ask("POST", "/predict", body, {"content-type": kind}) for body, kind in asked]
+    seen = {reply.status for reply in replies}
+    assert seen <= {200, 202, 400, 413, 422}, seen
+    assert 400 in seen
+    assert asking.predict(odd(0.1)).status == 200
+
+
+def test_the_open_inference_protocol_is_answered(asking: Asking) -> None:
+    def infer(tensor: dict[str, Any], name: str = "net", **more: Any) -> Any:
+        body = json.dumps({"inputs": [tensor], **more}).encode()
+        return asking.ask("POST", f"/v2/models/{name}/infer", body, JSON)
+
+    tensor = {"name": "input", "shape": [2, *SHAPE], "datatype": "FP32", "data": clean(2).tolist()}
+    reply = infer(tensor, id="r1")
+    assert reply.status == 200
+    said = reply.json
+    assert (said["model_name"], said["id"]) == ("net", "r1")
+    assert said["outputs"] == [{"name": "label", "datatype": "INT64", "shape": [2], "data": said["outputs"][0]["data"]}]
+    assert said["parameters"]["action"] == "accept,accept"
+    assert all(isinstance(value, (str, int, float, bool)) for value in said["parameters"].values())
+    flat = {**tensor, "data": np.concatenate([odd(0.1), odd(0.95)]).reshape(-1).tolist(), "datatype": "FP64"}
+    mixed = infer(flat).json
+    assert mixed["parameters"]["action"] == "accept,reject"
+    assert mixed["outputs"][0]["data"] == [0, -1]
+    alone = infer({**tensor, "shape": [1, *SHAPE], "data": odd(0.95).tolist()})
+    assert (alone.status, alone.json["error"]) == (422, "the input was not answered")
+    assert infer(tensor, name="other").status == 404
+    refused: list[dict[str, Any]] = [
+        {"shape": [2, 1, 4, 5]}, {"shape": "2"}, {"shape": []}, {"shape": [-1, *SHAPE]}, {"shape": [True, *SHAPE]},
+        {"datatype": "BYTES"}, {"datatype": None}, {"data": [1]}, {"data": "x"}, {"name": 3}, {"shape": [9, *SHAPE]},
+        {"shape": [0, *SHAPE], "data": []}, {"shape": [10**30, *SHAPE]},
+    ]  # fmt: skip
+    for wrong in refused:
+        assert infer({**tensor, **wrong}).status in (400, 413), wrong
+    assert asking.ask("GET", "/v2/models/net").json["inputs"][0]["shape"] == [-1, *SHAPE]
+    assert asking.ask("GET", "/v2/health/ready").json == {"ready": True}
+    assert asking.ask("GET", "/v2/health/live").status == 200
+    assert asking.ask("GET", "/v2").json["name"] == "signstep-guard"
+
+
+def test_records_are_read_by_their_names(tmp_path: Path) -> None:
+    fields = tuple(f"f{number}" for number in range(16))
+    with Asking(make_app(service(made(tmp_path / "a.db"), wanted=Wanted(SHAPE, fields)))) as asking:
+        row = dict(zip(reversed(fields), reversed(odd(0.1).reshape(-1).tolist()), strict=True))
+        assert asking.ask("POST", "/predict", json.dumps({"inputs": [row]}).encode(), JSON).status == 200
+        for wrong in ({**row, "more": 1}, {"f0": 1}, {**row, "f0": "1"}, {**row, "f0": None}):
+            assert asking.ask("POST", "/predict", json.dumps({"inputs": [wrong]}).encode(), JSON).status == 400
+        said = asking.ask("GET", "/openapi.json").json
+        assert "/predict" in said["paths"]
+        assert "f15" in json.dumps(said)
+
+
+# Who asked: peer, headers, trusted proxies -> client. What a client may write changes nothing.
+PROXY = {"trust": ["10.0.0.0/8"], "header": "X-Forwarded-For"}
+WHO: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
+    ("203.0.113.9", {}, {}, "ip 203.0.113.9"),
+    ("203.0.113.9", {"x-forwarded-for": "1.2.3.4"}, {}, "ip 203.0.113.9"),
+    ("203.0.113.9", {"x-real-ip": "1.2.3.4", "forwarded": "for=1.2.3.4"}, {}, "ip 203.0.113.9"),
+    ("203.0.113.9", {"x-forwarded-for": "1.2.3.4"}, PROXY, "ip 203.0.113.9"),
+    ("10.1.1.1", {"x-forwarded-for": "198.51.100.7"}, PROXY, "ip 198.51.100.7"),
+    ("10.1.1.1", {"x-forwarded-for": "6.6.6.6, 198.51.100.7"}, PROXY, "ip 198.51.100.7"),
+    ("10.1.1.1", {"x-forwarded-for": "6.6.6.6, 198.51.100.7, 10.2.2.2"}, PROXY, "ip 198.51.100.7"),
+    ("10.1.1.1", {"x-forwarded-for": "198.51.100.7, nonsense"}, PROXY, "ip 10.1.1.1"),
+    ("10.1.1.1", {"x-forwarded-for": "key admin"}, PROXY, "ip 10.1.1.1"),
+    ("10.1.1.1", {}, PROXY, "ip 10.1.1.1"),
+    ("2001:db8:1:2:3::4", {}, {}, "ip 2001:db8:1:2::/64"),
+    ("2001:db8:1:2:ffff::1", {}, {}, "ip 2001:db8:1:2::/64"),
+    ("::ffff:203.0.113.9", {}, {}, "ip 203.0.113.9"),
+    ("fe80::1%eth0", {}, {}, "ip fe80::/64"),
+    ("unix:", {"client": "x"}, {}, "peer unix:"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(WHO)))
+def test_who_asks_is_nothing_that_a_client_may_write(case: int) -> None:
+    peer, headers, proxies, client = WHO[case]
+    known = Proxies.of(proxies.get("trust", []), proxies.get("header", ""))
+    assert known.address(peer, headers) == client
+
+
+def test_keys_name_their_client_and_wrong_ones_are_refused(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    key, other = new_key(guard.store, "shop"), new_key(guard.store, "gone")
+    revoke(guard.store, other.split("_")[1])
+    with Asking(make_app(service(guard, keys_only=True))) as asking:
+        for headers, status in (
+            ({"authorization": f"Bearer {key}"}, 200),
+            ({"authorization": f"bearer  {key}"}, 200),
+            ({"x-api-key": key}, 200),
+            ({}, 401),
+            ({"authorization": f"Bearer {other}"}, 401),
+            ({"authorization": "Bearer "}, 401),
+            ({"authorization": f"Basic {key}"}, 401),
+            ({"authorization": f"Bearer {key[:-1]}x"}, 401),
+            ({"authorization": f"Bearer {key} {key}"}, 401),
+            ({"x-api-key": "' OR 1=1 --"}, 401),
+            ({"x-api-key": "\xe9" * 3000}, 401),
+        ):
+            assert asking.predict(odd(0.1), headers).status == status, headers
+        reply = asking.predict(odd(0.1))
+        assert reply.headers["www-authenticate"] == "Bearer"
+        assert clients(guard) == [f"key {key.split('_')[1]}"] * 3
+
+
+def test_a_client_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    with Asking(make_app(service(guard, Limits(rate=0.5, burst=3)))) as asking:
+        statuses = [asking.predict(odd(0.1)) for _ in range(5)]
+        assert [one.status for one in statuses] == [200, 200, 200, 429, 429]
+        assert 1 <= int(statuses[3].headers["retry-after"]) <= 3
+        assert asking.predict(odd(0.1), peer="203.0.113.10").status == 200
+
+
+def test_more_than_may_wait_is_refused_and_the_rest_is_answered(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    with Asking(make_app(service(guard, Limits(waiting=16, rows=1), rows=4))) as asking:
+        body = json.dumps({"inputs": odd(0.1).tolist()}).encode()
+        replies = asking.many(*[("POST", "/predict", body, JSON, f"203.0.113.{n}", 0.0) for n in range(60)])
+        counts = {status: [one.status for one in replies].count(status) for status in (200, 429)}
+        assert sum(counts.values()) == 60
+        assert counts[200] >= 16
+        assert counts[429] > 0
+        assert all(one.headers["retry-after"] for one in replies if one.status == 429)
+        assert len(clients(guard)) == counts[200]
+        assert asking.predict(odd(0.1)).status == 200
+
+
+def test_what_would_wait_too_long_is_refused_at_once() -> None:
+    now = 0.0
+    pace = Pace(1.0, lambda: now)
+    assert [pace.begin() for _ in range(50)] == [0] * 50  # nothing is known yet
+    for _ in range(40):
+        now += 0.2
+        pace.end()
+    assert pace.seconds == pytest.approx(0.2, rel=0.05)
+    assert pace.begin() == 2  # ten are inside
+    while pace.inside > 4:
+        now += 0.2
+        pace.end()
+    assert pace.begin() == 0
+    assert (pace.inside, pace.begin()) == (5, 0)
+    assert pace.begin() == 2
+
+
+def test_inputs_of_many_clients_share_passes(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    network: Any = guard.model.network
+    with Asking(make_app(service(guard, rows=8, wait=0.2))) as asking:
+        network.passes.clear()
+        body = json.dumps({"inputs": odd(0.1).tolist()}).encode()
+        replies = asking.many(*[("POST", "/predict", body, JSON, f"203.0.113.{n}", 0.0) for n in range(24)])
+        assert [one.status for one in replies] == [200] * 24
+        assert sum(network.passes) == 24
+        assert len(network.passes) <= 6
+        assert len(set(clients(guard))) == 24
+
+
+def test_slow_and_large_bodies_are_given_up(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    with Asking(make_app(service(guard, Limits(body=1000, body_seconds=0.1)))) as asking:
+        assert asking.ask("POST", "/predict", [b"{"] * 50, JSON, pause=0.05).status == 408
+        assert asking.ask("POST", "/predict", [b"x" * 400] * 4, JSON).status == 413
+        assert asking.ask("POST", "/predict", b"", {**JSON, "content-length": "999999999999"}).status == 413
+        assert asking.ask("POST", "/predict", b"", {**JSON, "content-encoding": "gzip"}).status == 415
+        assert asking.ask("POST", "/predict", [b"{"], JSON).status == 400
+
+
+def test_an_answer_leaves_after_its_commit(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    order: list[str] = []
+    commit = guard.store._commit
+
+    def noted(group: Any) -> None:
+        commit(group)
+        order.append("commit")
+
+    guard.store._commit = noted  # type: ignore[method-assign]
+    with Asking(make_app(service(guard))) as asking:
+        reply = asking.predict(odd(0.1))
+        order.append("answer")
+        assert order == ["commit", "answer"]
+        assert len(guard.store.read(guard.store.tables.log(ident=reply.json["id"]))) == 1
+
+
+def test_who_gives_up_waiting_takes_nothing_with_him(tmp_path: Path) -> None:
+    """A request that takes too long is told so, its decision is stored, and the next one is answered."""
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    commit, judge, wait = guard.store._commit, guard.judge, threading.Event()
+
+    def late(group: Any) -> None:
+        wait.wait(30)
+        commit(group)
+
+    guard.store._commit = late  # type: ignore[method-assign]
+    with Asking(make_app(service(guard, Limits(seconds=0.2)))) as asking:
+        reply = asking.predict(odd(0.1))
+        assert (reply.status, int(reply.headers["retry-after"]) >= 1) == (503, True)
+        wait.set()
+        guard.store._commit = commit  # type: ignore[method-assign]
+        assert asking.predict(odd(0.1)).status == 200
+        assert len(clients(guard)) == 2
+
+        def hanging(*given: Any) -> Any:
+            wait.clear()
+            wait.wait(0.5)
+            return judge(*given)
+
+        guard.judge = hanging  # type: ignore[method-assign, assignment]
+        assert asking.predict(odd(0.1)).status == 503
+        guard.judge = judge  # type: ignore[method-assign]
+        assert asking.predict(odd(0.1)).status in (200, 503)
+
+
+def test_a_full_disk_leaves_answers_and_shows_in_the_numbers(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+
+    def broken(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    guard.store.engine.begin = broken  # type: ignore[method-assign, assignment]
+    with Asking(make_app(service(guard))) as asking:
+        assert asking.predict(odd(0.1)).status == 200
+        numbers = asking.ask("GET", "/metrics").body.decode()
+        assert "signstep_guard_store_failing 1.0" in numbers
+        assert "signstep_guard_store_lost 1.0" in numbers
+
+
+def test_clients_are_never_labels(asking: Asking) -> None:
+    for number in range(5):
+        asking.predict(odd(0.95), peer=f"198.51.100.{number}")
+        asking.ask("POST", "/predict", b"{", {**JSON, "x-api-key": 'evil"} 1\nsignstep_guard_alarms{x="'})
+    numbers = asking.ask("GET", "/metrics").body.decode()
+    assert "198.51.100" not in numbers
+    assert "evil" not in numbers
+    for name, labels in LABELS.items():
+        lines = [line for line in numbers.splitlines() if line.startswith(f"{name}_total")]
+        assert len(lines) <= 12
+        assert all(line.count('="') == len(labels) for line in lines)
+
+
+def test_logs_hold_no_lines_of_clients(asking: Asking, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "signstep.guard")
+    asking.ask("POST", "/predict", b"{", {**JSON, "traceparent": "00-evil\nERROR alarm\x1b[2J"})
+    good = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+    asking.ask("POST", "/predict", b"{", {**JSON, "traceparent": good})
+    texts = [record.getMessage() for record in caplog.records]
+    assert texts == ["answered 400 -", f"answered 400 {good}"]
+
+
+PATHS = [
+    *("/v2/models/../../etc/passwd", "/v2/models/%2e%2e/infer", "/predict/", "/predict%00", "/../guard.db"),
+    *("/guard.db", "/v2/models/net%0d%0aX: y/infer", "//evil.example/predict", "/docs", "/redoc", "/ui/../predict"),
+]
+
+
+def test_no_path_leads_elsewhere(asking: Asking) -> None:
+    for path in PATHS:
+        for method in ("GET", "POST", "DELETE", "TRACE"):
+            reply = asking.ask(method, path, b"{}", JSON)
+            assert reply.status in (307, 400, 404, 405), (method, path)
+            assert "evil" not in reply.headers.get("location", "")
+
+
+def test_every_answer_has_the_headers_that_keep_browsers_still(asking: Asking) -> None:
+    for reply in (asking.predict(odd(0.1)), asking.ask("GET", "/v2"), asking.ask("GET", "/metrics")):
+        assert reply.headers["cache-control"] == "no-store"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in reply.headers["content-security-policy"]
+
+
+def test_what_waits_is_answered_at_the_end(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db", Rules())
+    made_service = service(guard, rows=2, wait=0.01)
+    with Asking(make_app(made_service)) as asking:
+
+        async def ask_and_leave() -> list[Any]:
+            body = json.dumps({"inputs": odd(0.1).tolist()}).encode()
+            asked = [asyncio.create_task(asking._ask("POST", "/predict", body, JSON, "::1", 0.0)) for _ in range(10)]
+            while made_service.batcher is None or not made_service.batcher.depth:
+                await asyncio.sleep(0.001)
+            made_service.started = False
+            return list(await asyncio.gather(*asked))
+
+        replies = asking.loop.run_until_complete(ask_and_leave())
+        assert {reply.status for reply in replies} <= {200, 503}
+        assert 200 in {reply.status for reply in replies}
+        assert asking.ask("GET", "/v2/health/ready").status == 503
+        late = asking.predict(odd(0.1))
+        assert (late.status, late.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.parametrize("wrong", [{"body": 0}, {"rows": 300}, {"rate": -1.0}, {"pixels": -5}])
+def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ss.SignstepError):
+        Limits(**wrong)
+    with pytest.raises(ss.SignstepError):
+        Proxies.of(["10.0.0.0/8"], "")
+    with pytest.raises(ss.SignstepError):
+        Proxies.of(["everywhere"], "x-forwarded-for")
