@@ -99,13 +99,14 @@ def test_a_sections_table_that_is_too_wide_has_a_paragraph_for_each_row(result: 
 
 def test_records_of_the_schema_before_are_read(result: ss.Result) -> None:
     plain = json.loads(result.to_json())
-    for name in ("date", "gates", "knob", "detection"):
+    for name in ("date", "gates", "knob", "detection", "diagnosis"):
         with pytest.raises(LoadError, match="and schema 3 has none"):
             ss.Result.from_json(json.dumps({**plain, "schema": 3}))
         del plain[name]
     with pytest.raises(LoadError, match="bounds, and schema 3 has none"):
         ss.Result.from_json(json.dumps({**plain, "schema": 3}))
-    del plain["per_example"]["bounds"]
+    for name in ("bounds", "proved_eps"):
+        del plain["per_example"][name]
     assert ss.Result.from_json(json.dumps({**plain, "schema": 3})) == replace(result, gates=(), knob=None)
     del plain["sections"]
     assert ss.Result.from_json(json.dumps({**plain, "schema": 2})) == replace(result, gates=(), knob=None)

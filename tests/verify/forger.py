@@ -197,7 +197,7 @@ def _only(part: Any, kept: list[int]) -> Any:
         return {name: _only(inner, kept) for name, inner in part.items()}
     if isinstance(part, str):
         return "".join(part[row] for row in kept) if part else ""  # bounds that were not taken
-    return [part[row] for row in kept]
+    return [part[row] for row in kept] if part else []
 
 
 def audited(folder: Path, *words: str) -> Path:

@@ -726,9 +726,10 @@ def test_terms_of_any_type_fail_by_name(forged: Forged, capsys: pytest.CaptureFi
 
 def test_an_old_record_is_read_as_what_it_is(forged: Forged, capsys: pytest.CaptureFixture[str]) -> None:
     forged.record["schema"] = 2
-    for name in ("sections", "date", "gates", "knob"):
-        del forged.record[name]
-    del forged.examples["bounds"]
+    for name in ("sections", "date", "gates", "knob", "detection", "diagnosis"):
+        forged.record.pop(name, None)
+    for name in ("bounds", "proved_eps"):
+        del forged.examples[name]
     status, _, said = verified(forged.write(), capsys)
     assert status == 0, said
     assert "record: schema 2, which this version reads as 4, made by signstep" in said
