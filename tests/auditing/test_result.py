@@ -99,7 +99,7 @@ def test_a_sections_table_that_is_too_wide_has_a_paragraph_for_each_row(result: 
 
 def test_records_of_the_schema_before_are_read(result: ss.Result) -> None:
     plain = json.loads(result.to_json())
-    for name in ("date", "gates", "knob", "detection"):
+    for name in ("date", "gates", "knob", "detection", "diagnosis"):
         with pytest.raises(LoadError, match="and schema 3 has none"):
             ss.Result.from_json(json.dumps({**plain, "schema": 3}))
         del plain[name]
