@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,13 @@ def test_shards_say_that_their_diagnoses_are_not_joined(found: ss.Diagnosis) -> 
     assert joined.diagnosis is None
     assert any("diagnoses of the shards" in note for note in joined.notes)
     assert joined.examples == FEW
+
+
+def test_a_record_with_a_diagnosis_is_valid_by_the_schema(found: ss.Diagnosis, result: Result) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    document = json.loads(files("signstep.report").joinpath("result.schema.json").read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(document)
+    plain = json.loads(found.attach(result).to_json())
+    assert list(validator.iter_errors(plain)) == []
+    plain["diagnosis"]["verdict"]["word"] = "fine"
+    assert not validator.is_valid(plain)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import report_samples as samples
 
+from signstep.auditing import diagnosed
 from signstep.auditing.gates import Gate
 from signstep.auditing.knob import Knob
 from signstep.auditing.record import SCHEMA, AttackResult, CurvePoint, Examples
@@ -38,6 +39,11 @@ def test_the_schema_has_kept_up_with_the_record() -> None:
         "line": Line,
         "gate": Gate,
         "knob": Knob,
+        "diagnosis": diagnosed.Diagnosed,
+        "verdict": diagnosed.Verdict,
+        "cause": diagnosed.Cause,
+        "tested": diagnosed.Tested,
+        "diagnosis_cost": diagnosed.Cost,
     }
     described = {Result: DOCUMENT} | {kind: DOCUMENT["$defs"][name] for name, kind in parts.items()}
     for kind, part in described.items():
