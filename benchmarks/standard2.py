@@ -4,8 +4,9 @@ Two tables. The first is of reference models of ../shared. The second is of smal
 trained here with single steps so large that gradients hide; there exact search (a mixed-integer program, the extra
 "exact") says of every example that is left standing whether it can be fooled at all: what "missed" counts.
 
-The rungs of standard@2 were chosen on test images 2,000 to 2,300 of mnist_fgsm_rs, on four networks that are not in
-../shared, and on the digits networks "one layer", "convolution" and "three layers"; the others were not looked at.
+The rungs of standard@2 were chosen on test images 2,000 to 2,299 of mnist_fgsm_rs, on networks for MNIST and
+Fashion-MNIST that are not in ../shared, and on digits networks like "one layer", "convolution" and "three layers"; the
+others were not looked at.
 """
 
 import argparse

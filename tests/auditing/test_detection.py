@@ -109,6 +109,8 @@ def test_record_survives_json_and_shards() -> None:
     assert ss.Result.from_json(result.to_json()) == result
     shards = [audited(shard=(place, 3)) for place in range(3)]
     assert ss.merge(shards).detection == result.detection
+    runs = [audited(shard=range(12)), audited(shard=range(12, 30))]
+    assert ss.merge(runs).detection == result.detection
     other = replace(shards[1], detection=replace(found(), reject=0.05))
     with pytest.raises(ss.SignstepError, match="differ in the policy"):
         ss.merge([shards[0], other, shards[2]])

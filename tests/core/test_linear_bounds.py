@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 import signstep as ss
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.bounds.rules import LAYERS
+from signstep.certify.branching import shown
 from signstep.certify.exact import searched
 from signstep.certify.linear import kinds, windows
 from signstep.certify.linear.alpha import tuned
@@ -422,6 +423,27 @@ def test_exact_search_knows_the_least_margin_from_both_sides(activation: Callabl
             with torch.no_grad():
                 scores = model(above.point[None])[0]
             assert float(scores[0] - scores[1 + row]) <= least + 1e-3
+
+
+def test_branching_proves_what_lines_do_not_and_nothing_that_is_not_so() -> None:
+    proved = 0
+    for seed in range(4):
+        model = small(seed)
+        x = torch.rand((1, 2), generator=torch.Generator().manual_seed(seed)).double()
+        low, high = x - 0.3, x + 0.3
+        with torch.no_grad():
+            bounded = bounded_of(model, low, high).refined()
+            ways, shift = ways_of(bounded.program, 0, [1, 2], x)
+            linear = tuned(bounded, ways, shift, torch.inf)
+        said = on_grid(model, low, high)
+        truth = (said[:, :1] - said[:, 1:]).amin(0)
+        for row in range(2):
+            way, constant = ways[row : row + 1], shift[row : row + 1]
+            middle = float(linear[row] + truth[row]) / 2
+            if float(truth[row] - linear[row]) > 1e-3:
+                proved += shown(bounded, way, constant, middle, 5.0)
+            assert not shown(bounded, way, constant, float(truth[row]) + 1e-9, 0.5)
+    assert proved > 2
 
 
 def test_exact_search_takes_convolutions_sums_and_what_is_stable() -> None:

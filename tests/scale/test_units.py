@@ -181,6 +181,22 @@ def test_two_audits_are_kept_apart(tmp_path: Path) -> None:
     begun(tmp_path)
 
 
+def test_an_interruption_keeps_what_is_done(tmp_path: Path) -> None:
+    def stop(done: int) -> None:
+        if done == 12:
+            raise KeyboardInterrupt
+
+    found = begun(tmp_path, progress=stop)
+    whole = audited(FEW)
+    assert (found.partial, found.examples) == (True, 12)
+    assert "interrupted: 3 units of 4 examples are done; resume goes on with the rest" in found.notes
+    assert found.per_example.clean == whole.per_example.clean[:12]
+    assert recount(found).holds
+    assert plain(begun(tmp_path, resume=True)) == plain(whole)
+    with pytest.raises(KeyboardInterrupt):
+        audited(FEW, executor=Pool(0), unit=UNIT, progress=lambda _: stop(12))
+
+
 # Killed, full, damaged.
 
 

@@ -86,7 +86,7 @@ def merge(results: Sequence[Result]) -> Result:
         ladder=first.ladder,
         date=max(shard.date for shard in shards),
         knob=_knob(shards, examples, first.terms.get("eps_value")),
-        detection=joined([shard.detection for shard in shards], woven),
+        detection=joined([shard.detection for shard in shards], _chained if runs else woven),
     )
 
 

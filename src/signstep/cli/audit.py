@@ -198,7 +198,7 @@ def audit(
         attacks=(*(chosen or ()), *traced),
         ladder=climbed,
         search=search,
-        out=(out, _MARKS),
+        out=(out, MARKS),
     )
     asked = search_of(search, rule=rule, reading=model, budget=budget, path=gradient_path)
     case = find_domain(domain).case(replace(request, search=asked))
@@ -215,7 +215,7 @@ def audit(
     case.model.to(where)
     others = {name: other.to(where) for name, other in others_of(transfer_to, model).items()}
     evidence = Evidence(limit=save_points * 2**20)
-    with output_folder(out, marks=_MARKS) as folder:
+    with output_folder(out, marks=MARKS) as folder:
         check_folder(folder)
         say(quiet, *case.said)
         policy = policy_of(detectors, request, case.model)
@@ -336,7 +336,7 @@ def _said(context: typer.Context, quiet: Console, result: Result, folder: Path, 
         raise typer.Exit(130)
 
 
-_MARKS = ("SHA256SUMS", "result.json", LEDGER)
+MARKS = ("SHA256SUMS", "result.json", LEDGER)
 _NOT_OF_THE_RUN = (
     *("out", "json", "baseline", "fail_under", "fail_on", "dry_run"),
     *("workers", "on", "partition", "resume"),  # another number of workers gives the same record

@@ -13,13 +13,15 @@ from torch import Tensor
 
 from signstep.auditing.pairwise import Pairwise, Training, compare_all
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.cli import options as o
 from signstep.cli.app import app
+from signstep.cli.audit import LEDGER
 from signstep.cli.candidates import Candidate, candidates_of
 from signstep.cli.compare_asked import check, check_against, refuse_all_but, refuse_useless
 from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
 from signstep.cli.first import look_first, refuse_missing
-from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, request_of, spread
+from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, ScaleOptions, request_of, spread
 from signstep.cli.signals import asked_to_stop
 from signstep.cli.terminal import aside, say, told
 from signstep.cli.work import output_folder
@@ -73,6 +75,7 @@ def compare(
     reading: ReadingOptions,
     data: DataOptions,
     machine: MachineOptions,
+    scale: ScaleOptions,
     results: Annotated[
         list[str] | None, typer.Argument(help="Folders or result.json; NAME=PATH gives one a name.")
     ] = None,
@@ -121,10 +124,14 @@ def compare(
     check_against(against, (*found, *(candidate.name for candidate in candidates)))
     request = replace(request_of(reading, data), limit=limit, threat=threat, box=o.box_of(box, "of the data"))
     climbed = o.ladder_of([ladder])
-    begun = [f"{candidate.folder}/{name}" for candidate in candidates for name in ("log.csv", "report/result.json")]
+    begun = [
+        f"{candidate.folder}/{name}"
+        for candidate in candidates
+        for name in ("log.csv", "report/result.json", f"report/{LEDGER}")
+    ]
     marks = (*_MARKS, *begun)
     look_first(request, ladder=climbed, out=(out or _OUT, marks))
-    where = machine.ready()
+    where, carried = machine.ready(), scale.run(Run(), out or _OUT)
     refuse_useless(request, candidates)
     if recipe:
         asked = replace(request, data=request.data or _DATA, split=request.split or "train")
@@ -134,7 +141,7 @@ def compare(
     request = replace(request, threat=threat or (_THREAT if request.data is None else None), data=request.data or _DATA)
     attacked = threat_of(request, source.bounds)
     assert isinstance(attacked, ThreatModel)
-    terms = Terms(attacked, climbed, seed, where)
+    terms = Terms(attacked, climbed, seed, where, carried)
     with output_folder(out or _OUT, marks=marks) as folder:
         say(quiet, f"data: {source.description}", *source.notes, f"threat: {terms.threat}")
         ring = _Ring(source, request, terms, folder, quiet, audit_limit)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from signstep.auditing.evidence import Evidence
 from signstep.auditing.result import Result
 from signstep.auditing.run import Run, audit
-from signstep.cli.audit import write_folder
+from signstep.cli.audit import MARKS, write_folder
 from signstep.cli.config import Settings as FileSettings
 from signstep.cli.work import output_folder, progress
 from signstep.data import DataSource
@@ -78,12 +78,14 @@ class Terms:
         ladder: by name, or rungs.
         seed: all randomness.
         device: where.
+        run: who does the work, and whether it goes on with what is done.
     """
 
     threat: ThreatModel
     ladder: Any
     seed: int
     device: torch.device
+    run: Run = field(default_factory=Run)
 
 
 def opened(request: Request, *, asked: bool) -> DataSource:
@@ -160,11 +162,19 @@ def audited(
             ladder=terms.ladder,
             curve=False,
             search=Search(seed=terms.seed),
-            run=Run(device=terms.device, data=data, hashes=hashes, evidence=evidence, progress=advance),
+            run=replace(
+                terms.run,
+                out=None if terms.run.executor is None else folder,
+                device=terms.device,
+                data=data,
+                hashes=hashes,
+                evidence=evidence,
+                progress=advance,
+            ),
         )
     if result is None:
         return None
-    with output_folder(folder, marks=("SHA256SUMS", "result.json")) as ready:
+    with output_folder(folder, marks=MARKS) as ready:
         write_folder(result, evidence.tensors(), ready, None, FileSettings())
     return result
 

@@ -124,7 +124,7 @@ def _plain(options: Mapping[str, Any]) -> None:
         elif name in _WHOLE:
             # Longer numbers than a machine's cannot even be said.
             fine = type(value) in (int, float) and -(2**63) <= value < 2**63
-        elif name in ("trust", "skip_bad", "predicted_labels", "dry_run"):
+        elif name in ("trust", "skip_bad", "predicted_labels", "dry_run", "diagnose"):
             fine = isinstance(value, bool)
         else:
             fine = isinstance(value, str) or (type(value) in (int, float) and -(2**63) <= value < 2**63)

@@ -5,13 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from signstep.certify.linear.backward import Slopes, least, single
+from signstep.certify.linear.backward import Slopes
 from signstep.certify.linear.crown import Bounded
 from signstep.certify.linear.lines import Lines
 
 STEPS = 20
-# Of the bounds of a layer: there are many, and half of what can be gained comes early.
-LAYER_STEPS = 8
 _RATE, _FALL = 0.25, 0.92
 _MEAN, _SQUARES = 0.9, 0.999
 
@@ -25,7 +23,7 @@ def tuned(bounded: Bounded, ways: Tensor, shift: Tensor, enough: float, steps: i
     Any slopes give a true bound, so that what is found holds however the search goes.
 
     Source: Xu et al. (2021), "Fast and complete: enabling complete verification with rapid and massively parallel
-    incomplete verifiers", section 3.2.
+    incomplete verifiers", section 3.2; here for the margins alone, the bounds of the layers stay as they are.
 
     Args:
         bounded: the example.
@@ -38,43 +36,15 @@ def tuned(bounded: Bounded, ways: Tensor, shift: Tensor, enough: float, steps: i
     def bound(index: Tensor, slopes: Slopes | None) -> Tensor:
         return bounded.margins(ways[index], shift[index], slopes, alone=True)
 
-    return _climbed(bound, bounded.margins(ways, shift), _free(bounded, len(bounded.program.steps)), enough, steps)
+    return _climbed(bound, bounded.margins(ways, shift), _free(bounded), enough, steps)
 
 
-def tightened(bounded: Bounded, steps: int = LAYER_STEPS) -> Bounded:
-    """The same for the ends of the last layer that rectifiers follow, if it is a dense one: a set of slopes for each.
-
-    Where it is a convolution there are too many of them for what they give.
-
-    Args:
-        bounded: the example.
-        steps: of the search.
-    """
-    program = bounded.program
-    taken = [step.sources[0] for step in program.steps if step.bend is not None and step.bend.signs]
-    place = max(taken, default=0)
-    index = bounded.open_at(place) if taken else torch.empty(0)
-    lines = _free(bounded, place)
-    if len(program.steps[place].shape) != 1 or not len(index) or not lines:
-        return bounded
-    low, high = bounded.intervals[place].low.flatten(), bounded.intervals[place].high.flatten()
-    both, signs = index.repeat(2), torch.ones_like(low[index])
-    known, signs = torch.cat([low[index], -high[index]]), torch.cat([signs, -signs])
-
-    def bound(part: Tensor, slopes: Slopes | None) -> Tensor:
-        begun, total = single(program.steps, place, both[part], signs[part], low.dtype)
-        return least(program.steps, begun, total, bounded.lines, bounded.intervals, bounded.ball, slopes)
-
-    found = _climbed(bound, known, lines, 0.0, steps).view(2, -1)
-    return bounded.with_ends(place, low.index_copy(0, index, found[0]), high.index_copy(0, index, -found[1]))
-
-
-def _free(bounded: Bounded, before: int) -> dict[int, Lines]:
-    """By step before a place, lines of which some may be turned."""
+def _free(bounded: Bounded) -> dict[int, Lines]:
+    """By step, lines of which some may be turned."""
     return {
         place: lines
         for place, lines in bounded.lines.items()
-        if place < before and isinstance(lines, Lines) and lines.free is not None and bool(lines.free.any())
+        if isinstance(lines, Lines) and lines.free is not None and bool(lines.free.any())
     }
 
 

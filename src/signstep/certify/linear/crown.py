@@ -75,26 +75,10 @@ class Bounded:
             if step.kind in ("bend", "pool"):
                 self.lines[place] = relaxed(step, self.intervals[step.sources[0]])
 
-    def open_at(self, place: int) -> Tensor:
-        """Flat places of a step's outputs that an activation or a pooling takes and tighter ends would help with."""
-        here, steps = self.intervals[place], self.program.steps
-        return _open(steps, place, here.low.flatten(), here.high.flatten())
-
-    def with_ends(self, place: int, low: Tensor, high: Tensor) -> "Bounded":
-        """With other ends of one step's outputs, flat, where they are tighter, and what follows from these."""
-        shape = self.intervals[place].centre.shape
-        found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines), self.middle)
-        found.intervals[place] = _narrower(found.intervals[place], low.view(shape), high.view(shape))
-        return self._followed(found, place)
-
     def _refined_at(self, place: int) -> "Bounded":
         """With the interval of one step tightened, and those of all that follow from it."""
         found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines), self.middle)
         found._refine(place)
-        return self._followed(found, place)
-
-    def _followed(self, found: "Bounded", place: int) -> "Bounded":
-        """The same with all that follows from one step's interval."""
         for later, step in enumerate(self.program.steps):
             if step.kind in ("bend", "pool") and step.sources[0] >= place:
                 found.lines[later] = relaxed(step, found.intervals[step.sources[0]])
