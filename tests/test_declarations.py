@@ -258,7 +258,7 @@ UNSEARCHED = {
     ("maximise", "loss"),
     ("transfer", "surrogate"),
     *((verb, name) for verb in ("fgsm", "maximise", "transfer", "universal", "patch") for name in _NO_VERDICT),
-    ("diagnose", "budget"),
+    *(("diagnose", name) for name in _NO_VERDICT),
 }
 # A twin gives the same points up to rounding, nothing is drawn here that several draws could average or another seed
 # change, no defence stands here, and counts may agree by chance.

@@ -87,7 +87,7 @@ ORDINARY = set(
     outcome result blur clip compose contrast brightness custom objective model loss seed mode mean std output outputs
     inputs budget target task threat engine transform transforms x y ids maximum grouped affine perspective maximise
     network name data run search curve section device evidence progress placement fit verification open
-    shape notes
+    shape notes policy ways executor out resume unit
         """,
     )
 )

@@ -104,7 +104,7 @@ _STANDARD = (
     "square:queries=300,patience=10",
 )
 
-# What standard@1 finds, by the same rungs in the same places, and two more. Of 20 candidates on the survivors of
+# What standard@1 finds, by the same rungs in the same places, and two more. Of 23 candidates on the survivors of
 # standard@1, on networks whose answers an exact solver knows, every class by softened gradients found what was missed
 # (docs/concepts/ladder.md); and where windows of several positions no longer gain, single ones may.
 _STANDARD_2 = (

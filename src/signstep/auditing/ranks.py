@@ -38,6 +38,8 @@ def chance(one: Sequence[float] | Tensor, other: Sequence[float] | Tensor) -> fl
     a, b = (ranks(torch.as_tensor(part, dtype=torch.float64, device="cpu")) for part in (one, other))
     a, b = a - a.mean(), b - b.mean()
     generator = torch.Generator().manual_seed(0)
-    order = torch.stack([torch.randperm(len(a), generator=generator, device="cpu") for _ in range(DRAWS)])
+    order = torch.stack(
+        [torch.randperm(len(a), generator=generator, dtype=torch.int64, device="cpu") for _ in range(DRAWS)]
+    )
     drawn = (a[order] * b).sum(1) / (a.square().sum().sqrt() * b.square().sum().sqrt())
     return (1 + int((drawn.abs() >= abs(found) - 1e-9).sum())) / (1 + DRAWS)

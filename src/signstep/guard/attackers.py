@@ -120,7 +120,7 @@ class _Asked:
         """(R,) labels."""
         said = [self._one(row[None]).label for row in x]
         own = int(self._target.y)
-        return torch.tensor([own if label is None else label for label in said])
+        return torch.tensor([own if label is None else label for label in said], dtype=torch.int64, device="cpu")
 
     def scores(self, x: Tensor) -> Tensor:
         """(R, K) logarithms of probabilities, from the label and its confidence where that is all."""
@@ -150,14 +150,14 @@ class _Asked:
 
     def _scored(self, heard: Heard) -> Tensor:
         if heard.scores is not None and len(heard.scores) == self._classes and heard.action == "accept":
-            return torch.tensor(heard.scores)
+            return torch.tensor(heard.scores, dtype=torch.float32, device="cpu")
         label = int(self._target.y) if heard.label is None or heard.action != "accept" else heard.label
         sure = 1.0 if heard.confidence is None else heard.confidence
         if heard.action != "accept" and heard.label is not None and heard.label != int(self._target.y):
             sure = 0.5  # nearer than what is refused outright, and not fooled
         sure = min(max(sure, 1e-6), 1 - 1e-6)
         rest = math.log((1 - sure) / max(self._classes - 1, 1))
-        made = torch.full((self._classes,), rest)
+        made = torch.full((self._classes,), rest, dtype=torch.float32, device="cpu")
         made[label] = max(math.log(sure), rest + 1e-3)
         return made
 

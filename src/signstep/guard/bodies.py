@@ -247,4 +247,4 @@ def _numbers(values: Any, most: int) -> list[float]:
 
 
 def _shaped(numbers: list[float], shape: tuple[int, ...]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float32).reshape(shape)
+    return torch.tensor(numbers, dtype=torch.float32, device="cpu").reshape(shape)

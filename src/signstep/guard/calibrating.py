@@ -169,7 +169,7 @@ def open_guard(
     if not rules.low_confidence:
         rules = replace(rules, low_confidence=low)
     with torch.no_grad():  # what is wrong with the model is said now, and not to the first client
-        policy.decide(torch.zeros(1, *calibration.shape))
+        policy.decide(torch.zeros(1, *calibration.shape, dtype=torch.float32, device="cpu"))
     return Guard(model, policy, store=store, rules=rules, calibration=calibration, keep=keep)
 
 

@@ -211,7 +211,7 @@ def rows_of(batches: Iterable[tuple[Tree, Tensor | None]], model: Model, most: i
             )
         with torch.no_grad(), untouched(model.network, mode=model.mode):
             said = model(x).argmax(-1).cpu()
-        right = torch.ones(len(x), dtype=torch.bool) if y is None else said == y.cpu()
+        right = torch.ones(len(x), dtype=torch.bool, device="cpu") if y is None else said == y.cpu()
         parts.append(x[right])
         labels.append(said[right])
         if sum(map(len, parts)) >= most:

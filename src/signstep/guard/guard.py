@@ -171,7 +171,7 @@ class Guard:
         Raises:
             InputError: x is no single input.
         """
-        made = torch.as_tensor(x)
+        made = torch.as_tensor(x)  # any dtype, any device: those of what was passed
         shape = self.shape
         if shape is not None and tuple(made.shape) == shape:
             made = made[None]
@@ -183,7 +183,7 @@ class Guard:
 
     def many(self, x: Tensor | Array, clients: Sequence[str]) -> list[Answer]:
         """Judge inputs (R, ...), the client of each beside it."""
-        judged = self.judge(torch.as_tensor(x), clients)
+        judged = self.judge(torch.as_tensor(x), clients)  # any dtype, any device: those of what was passed
         return [_with(one.answer, stored=one.stored.result()) for one in judged]
 
     @property

@@ -88,7 +88,7 @@ def _plain(value: Any, deep: int) -> Any:  # noqa: PLR0911 - a kind a line
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (Tensor, np.ndarray)):
-        return _array(torch.as_tensor(value))
+        return _array(torch.as_tensor(value))  # any dtype, any device: those of what was passed
     if isinstance(value, (torch.dtype, torch.device, range, bytes, complex)):
         return repr(value)
     if isinstance(value, Enum):
