@@ -331,6 +331,17 @@ def linked(out: Path) -> None:
     ledger_of(out).symlink_to(out / "moved")
 
 
+def away(name: str) -> Callable[[Path], None]:
+    """A folder of the ledger, elsewhere and linked to."""
+
+    def lead(out: Path) -> None:
+        path = out / "ledger" / name
+        path.rename(out / "elsewhere")
+        path.symlink_to(out / "elsewhere")
+
+    return lead
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no table": (lambda out: ledger_of(out).write_bytes(b"0" * 5000), "file is not a database"),
     "another program's": (lambda out: run(out, "PRAGMA application_id = 7"), "is no ledger of an audit"),
@@ -368,6 +379,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], Any], str]] = {
         linked,
         "is no plain file",
     ),
+    "a folder of units that leads away": (away("units"), "units is a link, and no folder of a ledger"),
+    "a ledger that leads away": (away(""), "ledger is a link, and no folder of a ledger"),
     "a record that is none": (forged(text(b"{}")), "is no file of a unit"),
     "a record of another unit": (forged(text(b"")), "is not of the unit that the ledger has it for"),
     "no record": (forged(lambda parts: parts.pop("record")), "is no file of a unit"),  # type: ignore[arg-type]

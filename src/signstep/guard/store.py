@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.guard.rows import Alarmed, Decided
 from signstep.guard.tables import Tables, made_tables
+from signstep.io.sqlite_files import refuse_led_away
 from signstep.messages import Arg
 
 if TYPE_CHECKING:
@@ -256,6 +258,7 @@ def _engine(url: str, keep: Keep) -> "Engine":
             "is kept nowhere that outlives the process" if kind == "sqlite" else "is of another database",
             remedy="pass sqlite:///guard.db, or postgresql://...",
         )
+    refuse_led_away(Path(parsed.database.removeprefix("file:").partition("?")[0]))
     engine = sqlalchemy.create_engine(parsed, hide_parameters=True)
 
     @event.listens_for(engine, "connect")

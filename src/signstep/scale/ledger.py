@@ -25,6 +25,7 @@ from signstep.io.documents import json_value
 from signstep.io.files import WriteError, write_whole
 from signstep.io.folders import sweep
 from signstep.io.locks import alone_in
+from signstep.io.sqlite_files import refuse_led_away
 from signstep.messages import Arg
 from signstep.scale.unit_files import content_if_whole, sha256, unpacked
 
@@ -176,6 +177,9 @@ def ledger(out: Path, terms: Mapping[str, str], *, batch: int, unit: int, resume
         LoadError: what is there is no ledger, or it cannot be written.
     """
     folder = out / FOLDER
+    for inner in (folder, folder / UNITS):  # the folder itself is the caller's, what is in it may be anybody's
+        if inner.is_symlink():
+            raise LoadError(f"{inner} is a link, and no folder of a ledger", remedy="pass another folder")
     with ExitStack() as held:
         try:
             (folder / UNITS).mkdir(parents=True, exist_ok=True)
@@ -231,6 +235,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise LoadError(f"the ledger {path} is no plain file", remedy="pass another folder")
+    refuse_led_away(path)
     table: sqlite3.Connection | None = None
     try:
         table = sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=rwc", uri=True, isolation_level=None)
