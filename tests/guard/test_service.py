@@ -466,3 +466,38 @@ def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
         Proxies.of(["10.0.0.0/8"], "")
     with pytest.raises(ss.SignstepError):
         Proxies.of(["everywhere"], "x-forwarded-for")
+
+
+def tensor(**more: Any) -> bytes:
+    """A request of the Open Inference Protocol."""
+    one = {"name": "input", "shape": [1, *SHAPE], "datatype": "FP32", "data": odd(0.1).tolist()}
+    return json.dumps({"inputs": [one], **more}).encode()
+
+
+INFER = "/v2/models/net/infer"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\0", "\u202e", "\r\nset-cookie: a=b", "é", '"'])
+def test_whatever_id_a_client_sends_comes_back_as_it_was(text: str, asking: Asking) -> None:
+    reply = asking.ask("POST", INFER, tensor(id=text), JSON)
+    assert (reply.status, reply.json["id"]) == (200, text)
+    assert all(32 <= byte < 127 for byte in reply.body)
+    assert "set-cookie" not in reply.headers
+
+
+def test_no_answer_leads_to_a_host_that_the_request_names(asking: Asking) -> None:
+    for method, path in (("GET", "/v2/"), ("POST", "/predict/"), ("GET", "//elsewhere.example/v2/"), ("GET", "/v2//")):
+        reply = asking.ask(method, path, headers={"host": "elsewhere.example"})
+        assert (reply.status, reply.headers.get("location")) == (404, None)
+
+
+def test_no_page_of_another_site_asks_in_its_visitors_name(asking: Asking, guard: Guard) -> None:
+    """A browser sends what a form can send and does not ask the service; the visitor would be the attacker."""
+    forms = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=a", "")
+    for kind in forms:
+        for site in ("cross-site", "same-site", "Cross-Site"):
+            for path in ("/predict", INFER):
+                assert asking.ask("POST", path, tensor(), {"content-type": kind, "sec-fetch-site": site}).status == 415
+    assert clients(guard) == []
+    for more in ({"content-type": "text/plain"}, {**JSON, "sec-fetch-site": "same-site"}, {"sec-fetch-site": "none"}):
+        assert asking.ask("POST", INFER, tensor(), more).status == 200

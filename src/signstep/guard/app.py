@@ -4,6 +4,7 @@ app = make_app(Service(guard, Offered("net", Wanted((1, 28, 28)))))
 serve(app, host="127.0.0.1", port=8080)
 """
 
+import json
 import logging
 import re
 import time
@@ -18,6 +19,7 @@ from signstep.version import VERSION
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
+    from fastapi.responses import JSONResponse
 
 LOG = logging.getLogger("signstep.guard")
 HEADERS = {
@@ -51,9 +53,10 @@ def make_app(service: Service) -> "FastAPI":
     """
     try:
         from fastapi import FastAPI, Request, Response
-        from fastapi.responses import JSONResponse
     except ImportError as error:
         raise MissingExtraError("fastapi", "guard") from error
+
+    Answered = _ascii_answers()  # noqa: N806 - a class
 
     @asynccontextmanager
     async def alive(_: FastAPI) -> AsyncIterator[None]:
@@ -68,6 +71,7 @@ def make_app(service: Service) -> "FastAPI":
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,  # it would lead to whatever host the request names
     )
     app.state.service = service
     offered = service.offered
@@ -77,22 +81,26 @@ def make_app(service: Service) -> "FastAPI":
         headers = dict(HEADERS)
         try:
             status, document = await ask(asked_of(request))
+            answer = Answered(document, status, headers)
         except Refused as refused:
             status, document = refused.status, {"error": refused.text}
             if refused.wait is not None:
                 headers["retry-after"] = str(refused.wait)
             if status == 401:
                 headers["www-authenticate"] = "Bearer"
+            answer = Answered(document, status, headers)
         except _gone():
-            status, document = 400, {"error": "the request ended early"}
+            status = 400
+            answer = Answered({"error": "the request ended early"}, status, headers)
         except Exception:
             LOG.exception("a request failed")
-            status, document = 500, {"error": "the service failed"}
+            status = 500
+            answer = Answered({"error": "the service failed"}, status, headers)
         trace = request.headers.get("traceparent", "")
         if status >= 400 and status != 422:
             LOG.info("answered %d %s", status, trace if _TRACE.fullmatch(trace) else "-")
         service.metrics.answered(status, time.monotonic() - began)
-        return JSONResponse(document, status, headers)
+        return answer
 
     @app.post(
         "/predict",
@@ -105,26 +113,26 @@ def make_app(service: Service) -> "FastAPI":
 
     @app.get("/v2", summary="The service")
     async def server() -> Response:
-        return JSONResponse({"name": "signstep-guard", "version": VERSION, "extensions": []}, headers=HEADERS)
+        return Answered({"name": "signstep-guard", "version": VERSION, "extensions": []}, headers=HEADERS)
 
     @app.get("/v2/health/live", summary="Whether the process lives")
     async def live() -> Response:
-        return JSONResponse({"live": True}, headers=HEADERS)
+        return Answered({"live": True}, headers=HEADERS)
 
     @app.get("/v2/health/ready", summary="Whether requests are answered")
     async def ready() -> Response:
-        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503, HEADERS)
+        return Answered({"ready": service.ready}, 200 if service.ready else 503, HEADERS)
 
     @app.get("/v2/models/{name}", summary="The model")
     async def model(name: str) -> Response:
         known = name == offered.name
         document = service.described() if known else {"error": "there is no such model"}
-        return JSONResponse(document, 200 if known else 404, HEADERS)
+        return Answered(document, 200 if known else 404, HEADERS)
 
     @app.get("/v2/models/{name}/ready", summary="Whether the model answers")
     async def model_ready(name: str) -> Response:
         known = name == offered.name and service.ready
-        return JSONResponse({"name": offered.name, "ready": known}, 200 if known else 404, HEADERS)
+        return Answered({"name": offered.name, "ready": known}, 200 if known else 404, HEADERS)
 
     @app.post(
         "/v2/models/{name}/infer",
@@ -134,7 +142,7 @@ def make_app(service: Service) -> "FastAPI":
     )
     async def infer(name: str, request: Request) -> Response:
         if name != offered.name:
-            return JSONResponse({"error": "there is no such model"}, 404, HEADERS)
+            return Answered({"error": "there is no such model"}, 404, HEADERS)
         return await answered(request, service.infer)
 
     @app.get("/metrics", summary="Numbers for Prometheus", include_in_schema=False)
@@ -142,6 +150,19 @@ def make_app(service: Service) -> "FastAPI":
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4", headers=HEADERS)
 
     return app
+
+
+def _ascii_answers() -> "type[JSONResponse]":
+    """Answers in JSON of ASCII alone: what a client is told again may be half a character, which UTF-8 lacks."""
+    from fastapi.responses import JSONResponse
+
+    class Answered(JSONResponse):
+        """One of them."""
+
+        def render(self, content: Any) -> bytes:
+            return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+    return Answered
 
 
 def asked_of(request: "Request") -> Asked:

@@ -163,6 +163,7 @@ class Service:
         client = await self.client_of(asked)
         if "inference-header-content-length" in asked.headers:
             raise Refused(400, "binary data is not taken; send JSON")
+        refuse_foreign_page(asked.headers)
         content = await self._body(asked)
         with self._room():
             return await self._inferred(content, client)
@@ -289,6 +290,20 @@ class Service:
             "parameters": parameters,
             "outputs": outputs,
         }
+
+
+def refuse_foreign_page(headers: Mapping[str, str]) -> None:
+    """See that no page of another site asks in the name of whoever looks at it.
+
+    A browser asks the service beforehand whether a page of another site may send JSON, and it may not; of what a form
+    can send it does not ask, and says where the page is from (W3C, "Fetch Metadata Request Headers", section 2.4).
+
+    Raises:
+        Refused: one does.
+    """
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and headers.get("sec-fetch-site", "none").lower() in ("cross-site", "same-site"):
+        raise Refused(415, "send application/json")
 
 
 def _finite(scores: Sequence[float]) -> list[float]:
