@@ -17,7 +17,7 @@ from guard_bench import Asking, made, odd, service
 from signstep.guard.app import make_app
 from signstep.guard.bodies import Limits
 from signstep.guard.guard import Guard
-from signstep.guard.identity import new_key
+from signstep.guard.identity import new_key, revoke
 from signstep.guard.reading import export
 from signstep.guard.rows import Decided
 from signstep.guard.serving import server
@@ -205,3 +205,48 @@ def guard_rows(folder: Path) -> list[dict[str, Any]]:
         rows = [dict(row) for row in opened.execute("select * from guard_decisions")]
     opened.close()
     return rows
+
+
+def test_a_session_ends_with_its_key(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    keys = {name: new_key(guard.store, name, "person") for name in ("alice", "bob")}
+    app = app_of(guard)
+    with Asking(app) as asking:
+        held = asking.predict(odd(0.85)).json["id"]
+        sessions = {name: entered(asking, key) for name, key in keys.items()}
+        page = asking.ask("GET", "/ui/queue", headers=sessions["alice"]).body.decode()
+        token = re.search(r'name="token" value="([^"]+)"', page)
+        assert token is not None
+        revoke(guard.store, keys["alice"].split("_")[1])
+        app.state.service.keys._known.clear()  # a few seconds later
+        for path in (*PAGES, f"/ui/decision/{held}", f"/ui/input/{held}.png"):
+            assert asking.ask("GET", path, headers=sessions["alice"]).status == 401, path
+        body = f"token={token[1]}&label=1".encode()
+        assert asking.ask("POST", f"/ui/review/{held}", body, sessions["alice"]).status == 403
+        assert asking.ask("GET", "/ui", headers=sessions["bob"]).status == 200
+
+
+def test_no_form_of_another_site_counts(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    person = new_key(guard.store, "mallory", "person")
+    with Asking(app_of(guard)) as asking:
+        held = asking.predict(odd(0.85)).json["id"]
+        session = entered(asking, person)
+        page = asking.ask("GET", "/ui/queue", headers=session).body.decode()
+        token = re.search(r'name="token" value="([^"]+)"', page)
+        assert token is not None
+        foreign = {"sec-fetch-site": "cross-site", "origin": "https://elsewhere.example"}
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        for path, body in (
+            ("/ui/enter", f"key={person}"),  # its visitor would work in somebody else's name
+            ("/ui/leave", f"token={token[1]}"),
+            (f"/ui/review/{held}", f"token={token[1]}&label=1"),
+        ):
+            reply = asking.ask("POST", path, body.encode(), {**session, **form, **foreign})
+            assert (reply.status, reply.headers.get("set-cookie")) == (403, None), path
+        own = {**session, **form, "sec-fetch-site": "same-origin"}
+        # A label that is no class of the model does not reach what is exported.
+        assert asking.ask("POST", f"/ui/review/{held}", f"token={token[1]}&label=2".encode(), own).status == 403
+        assert asking.ask("POST", f"/ui/review/{held}", f"token={token[1]}&label=1".encode(), own).status == 303

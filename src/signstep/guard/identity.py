@@ -87,6 +87,11 @@ class Keys:
         same = hmac.compare_digest(hashed(secret), _NOBODY if key is None else key.hash)
         return key if same else None
 
+    def is_person(self, ident: str) -> bool:
+        """Whether the key of an id counts, and is a person's."""
+        key = self._kept(ident)
+        return key is not None and key.role == "person"
+
     def _kept(self, ident: str) -> Key | None:
         now = time.monotonic()
         with self._lock:

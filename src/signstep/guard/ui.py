@@ -1,7 +1,7 @@
 """The pages of /ui: what a person works with. Rendered here, behind a key, under a strict policy, one small script.
 
 A person shows a key once and gets a session: a random cookie that scripts and other sites cannot send, and a token that
-every form repeats. Sessions live in this process, eight hours at most.
+every form repeats. Sessions live in this process, eight hours at most, and no longer than the key.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -16,12 +17,14 @@ from urllib.parse import parse_qs
 import numpy as np
 
 from signstep.errors import InputError, LoadError, MissingExtraError
+from signstep.guard.bodies import Refused
 from signstep.guard.facts import gathered
+from signstep.guard.identity import Keys
 from signstep.guard.pages import asset, rendered
 from signstep.guard.reading import review, when
 from signstep.guard.report import challenge_table, summary
 from signstep.guard.rows import Array, Decided, unpacked
-from signstep.guard.service import Service
+from signstep.guard.service import Service, refuse_foreign_page
 from signstep.guard.standards import judged
 from signstep.guard.store import Store
 from signstep.model.victims.encoding import png
@@ -64,8 +67,13 @@ class Session:
 
 @dataclass
 class Sessions:
-    """Those that are open, by their cookie."""
+    """Those that are open, by their cookie.
 
+    Attributes:
+        keys: of the service.
+    """
+
+    keys: Keys | None
     _open: dict[str, Session] = field(default_factory=dict)
 
     def begin(self, who: str) -> str:
@@ -79,9 +87,15 @@ class Sessions:
         return cookie
 
     def of(self, cookie: str) -> Session | None:
-        """The one of a cookie."""
+        """The one of a cookie, while its key counts.
+
+        Raises:
+            LoadError: the store of the keys does not answer.
+        """
         found = self._open.get(cookie)
-        return found if found is not None and found.ends > time.monotonic() else None
+        if found is None or found.ends <= time.monotonic() or self.keys is None:
+            return None
+        return found if self.keys.is_person(found.who) else None
 
     def end(self, cookie: str) -> None:
         """Forget one."""
@@ -221,13 +235,13 @@ def add_ui(app: "FastAPI", service: Service, store: Store) -> None:
         from fastapi.responses import HTMLResponse
     except ImportError as error:
         raise MissingExtraError("fastapi", "guard") from error
-    sessions, pages = Sessions(), Pages(service, store)
+    sessions, pages = Sessions(service.keys), Pages(service, store)
 
     async def shown(request: Request, make: Callable[[Session], Response]) -> Response:
-        session = sessions.of(request.cookies.get(COOKIE, ""))
-        if session is None:
-            return pages.page("login.html.j2", None, 401, title="Enter", wrong=False)
         try:
+            session = await asyncio.to_thread(sessions.of, request.cookies.get(COOKIE, ""))
+            if session is None:
+                return pages.page("login.html.j2", None, 401, title="Enter", wrong=False)
             return await asyncio.to_thread(make, session)
         except LoadError:
             return HTMLResponse("The store cannot be read.", 503, HEADERS)
@@ -275,19 +289,23 @@ def _add_forms(app: "FastAPI", pages: Pages, sessions: Sessions) -> None:
         return RedirectResponse(path, 303, HEADERS)
 
     async def posted(request: Request) -> tuple[Session | None, dict[str, str]]:
-        """The session, if the form repeats its token, and the form."""
+        """The session, if the form repeats its token, and the form.
+
+        Raises:
+            LoadError: the store of the keys does not answer.
+        """
         form = await _form(request)
-        session = sessions.of(request.cookies.get(COOKIE, ""))
+        session = await asyncio.to_thread(sessions.of, request.cookies.get(COOKIE, ""))
         same = session is not None and hmac.compare_digest(form.get("token", "").encode(), session.token.encode())
         return (session if same else None), form
 
     async def reviewed(request: Request) -> Response:
-        session, form = await posted(request)
-        label = form.get("label", "")
-        if session is None or (label and not (label.isascii() and label.isdigit() and len(label) < 10)):
-            return HTMLResponse("This form is too old, or was changed.", 403, HEADERS)
-        ident = request.path_params["ident"]
         try:
+            session, form = await posted(request)
+            label = form.get("label", "")
+            if session is None or not (label == "" or _is_label(label, len(pages.service.guard.model.classes))):
+                return HTMLResponse("This form is too old, or was changed.", 403, HEADERS)
+            ident = request.path_params["ident"]
             await asyncio.to_thread(review, store, ident, int(label) if label else None, f"key {session.who}")
         except LoadError:
             return HTMLResponse("The store cannot be written.", 503, HEADERS)
@@ -295,7 +313,10 @@ def _add_forms(app: "FastAPI", pages: Pages, sessions: Sessions) -> None:
 
     async def enter(request: Request) -> Response:
         form = await _form(request)
-        key = None if keys is None else await asyncio.to_thread(keys.of, form.get("key", ""))
+        try:
+            key = None if keys is None else await asyncio.to_thread(keys.of, form.get("key", ""))
+        except LoadError:
+            return HTMLResponse("The store cannot be read.", 503, HEADERS)
         if key is None or key.role != "person":
             return pages.page("login.html.j2", None, 403, title="Enter", wrong=True)
         answer, secure = away("/ui"), request.url.scheme == "https"
@@ -306,15 +327,38 @@ def _add_forms(app: "FastAPI", pages: Pages, sessions: Sessions) -> None:
         return answer
 
     async def leave(request: Request) -> Response:
-        session, _ = await posted(request)
-        if session is not None:
-            sessions.end(request.cookies.get(COOKIE, ""))
+        with suppress(LoadError):
+            session, _ = await posted(request)
+            if session is not None:
+                sessions.end(request.cookies.get(COOKIE, ""))
         answer = away("/ui")
         answer.delete_cookie(COOKIE, path="/ui")
         return answer
 
     for path, answer in (("/ui/review/{ident}", reviewed), ("/ui/enter", enter), ("/ui/leave", leave)):
-        app.router.add_route(path, answer, methods=["POST"], include_in_schema=False)
+        app.router.add_route(path, _of_this_site(answer), methods=["POST"], include_in_schema=False)
+
+
+def _of_this_site(answer: Callable[["Request"], Any]) -> Callable[["Request"], Any]:
+    """The same for forms of our own pages; who enters by one of another site would work in somebody else's name."""
+    from fastapi import Request, Response
+    from fastapi.responses import HTMLResponse
+
+    async def asked(request: Request) -> Response:
+        try:
+            refuse_foreign_page(request.headers)
+        except Refused:
+            return HTMLResponse("This form is of another site.", 403, HEADERS)
+        said: Response = await answer(request)
+        return said
+
+    return asked
+
+
+def _is_label(text: str, classes: int) -> bool:
+    """Whether it is the number of a class, of so many where they are known."""
+    known = text.isascii() and text.isdigit() and len(text) < 10
+    return known and (not classes or int(text) < classes)
 
 
 def _static(name: str, kind: str) -> Callable[["Request"], Any]:
