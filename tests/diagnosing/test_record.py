@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 
 import signstep as ss
+from signstep.auditing.diagnosed import POINTS, Verdict
 from signstep.auditing.diagnosis_check import agreement
-from signstep.auditing.gates import free_of
+from signstep.auditing.gates import Gate, free_of
 from signstep.auditing.provable import unprovable
+from signstep.auditing.recount import recount
 from signstep.auditing.result import Result
 from signstep.diagnosing.diagnosis import SCHEMA
 from signstep.errors import InputError, LoadError
@@ -152,6 +154,54 @@ def test_no_gate_is_passed_without_a_whole_diagnosis(found: ss.Diagnosis) -> Non
     assert free_of(found.record, "undetermined")
     assert not free_of(replace(found.record, partial=True), "undetermined")
     assert not free_of(None, "inflated")
+
+
+def said_so(found: ss.Diagnosis, word: str, **change: Any) -> dict[str, Any]:
+    """What a forger makes of a diagnosis: a verdict of that word, whose sentence has the share of its counts."""
+    before = change.get("before", found.before)
+    text = f"{word} {before / found.examples:.1%}: nothing was found"
+    return {"verdict": Verdict(word, text), **change}  # type: ignore[arg-type]
+
+
+def test_a_verdict_is_that_of_its_counts(found: ss.Diagnosis) -> None:
+    """A forger has a better word at the price of other counts alone, and these the record states."""
+    record, few = found.record, found.after
+    assert found.before - few > POINTS * found.examples
+    all_fell = {"before": 0, "after": 0, "causes": (), "standard": None, "standard_verdict": None}
+    none_fell = {"after": found.before, "causes": (), "standard": None, "standard_verdict": None}
+    lies: list[dict[str, Any]] = [
+        said_so(found, "real"),
+        said_so(found, "undetermined"),
+        said_so(found, "undetermined", **all_fell),
+        said_so(found, "real", **none_fell) | {"partial": True},
+        said_so(found, "real", **none_fell) | {"verdict": Verdict("real", "real 99.9%: nothing was found")},
+    ]
+    if found.standard is not None and found.standard_verdict is not None:
+        share = f"{found.standard / found.examples:.1%}"
+        other = {"inflated": "real", "real": "undetermined", "undetermined": "real"}[found.standard_verdict.word]
+        worse = found.standard - few > POINTS * found.examples or found.standard <= POINTS * found.examples
+        lies += [{"standard_verdict": Verdict(other, f"{other} {share}: fine")}] * worse  # type: ignore[arg-type]
+        lies.append({"standard_verdict": Verdict("inflated", "inflated 12.3%")})
+    for lie in lies:
+        with pytest.raises(InputError, match=r"no diagnosis says that (it|standard) (is|has)"):
+            replace(record, **lie)
+    for honest in (said_so(found, "real", **none_fell), said_so(found, "undetermined", **none_fell)):
+        assert free_of(replace(record, **honest), "inflated")
+
+
+@pytest.mark.parametrize("kind", get_args(get_type_hints(Gate)["kind"]))
+def test_no_gate_is_passed_in_a_record_alone(kind: Any, found: ss.Diagnosis, result: Result) -> None:
+    """Whatever was asked: what the record says came of it is what its counts and its diagnosis say."""
+    kept = found.attach(result)
+    limit = 1.0 if kind == "fail-under" else None
+    passed = {"fail-under": result.robust_accuracy >= 1, "baseline": False}.get(kind, free_of(found.record, kind))
+    assert recount(replace(kept, gates=(Gate(kind, limit, passed),))).holds
+    assert not recount(replace(kept, gates=(Gate(kind, 0.5 if limit is None else None, passed),))).holds
+    if kind == "baseline":  # its other result is not here
+        return
+    assert not recount(replace(kept, gates=(Gate(kind, limit, not passed),))).holds
+    for other in (replace(kept, diagnosis=None), replace(kept, diagnosis=replace(found.record, partial=True))):
+        assert kind == "fail-under" or not recount(replace(other, gates=(Gate(kind, limit, True),))).holds
 
 
 def test_shards_say_that_their_diagnoses_are_not_joined(found: ss.Diagnosis) -> None:

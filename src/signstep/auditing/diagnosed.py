@@ -17,6 +17,9 @@ from signstep.plain import one_line
 # The median dual norm of the gradients: by this name `compare` puts models side by side.
 GRADIENT_SIZE = "gradient size"
 
+# A number is inflated where more than this share of the examples falls to a better attack.
+POINTS = 0.02
+
 Word = Literal["real", "inflated", "undetermined"]
 
 
@@ -150,6 +153,26 @@ class Diagnosed:
             if wrong:
                 raise InputError(f"no diagnosis says that {why}", remedy="pass what signstep diagnose gave")
 
+    def _contradicted(self) -> list[tuple[bool, str]]:
+        """Verdicts that are others than the counts they begin with. A random model may fall further than they say."""
+        found = []
+        for name, verdict, left in (
+            ("it", self.verdict, self.before),
+            ("standard", self.standard_verdict, self.standard),
+        ):
+            if verdict is None or left is None:
+                continue
+            fell, some = left - self.after > POINTS * self.examples, left > POINTS * self.examples
+            share = f"{left / max(1, self.examples):.1%}"
+            said = f"{name} is {verdict.word} where {left} stand, and {self.after} after all that was tried"
+            found += [
+                (fell and verdict.word != "inflated", said),
+                (not fell and self.partial and some and verdict.word == "real", f"{said}, which was not all"),
+                (not some and verdict.word == "undetermined", said),
+                (share not in verdict.text, f"{name} has another share than {share} in its verdict"),
+            ]
+        return found
+
     def _impossible(self) -> list[tuple[bool, str]]:
         counts = f"{self.after} of {self.before} of {self.right} of {self.examples} of {self.seen} examples are left"
         ids = [one.id for one in self.tests]
@@ -165,6 +188,7 @@ class Diagnosed:
             (len(set(ids)) < len(ids), "a test was asked twice"),
             (any(passes < 0 for passes in (*spent, *(one.passes for one in self.tests))), "it cost less than nothing"),
             (self.verdict.word == "inflated" and not self.causes, "a number is inflated without a cause"),
+            *self._contradicted(),
         ]
 
     @property

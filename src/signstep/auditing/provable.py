@@ -66,7 +66,7 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
-        "what was asked of the result; a share that was asked for is compared with the result's own",
+        "what was asked of the result; a share or a verdict that was asked for is compared with the result's own",
         "gates[].kind",
         "gates[].limit",
         "gates[].passed",

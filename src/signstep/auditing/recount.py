@@ -19,7 +19,7 @@ from signstep.auditing.figures import (
     passes_quartiles,
     transferred,
 )
-from signstep.auditing.gates import reaches
+from signstep.auditing.gates import free_of, reaches
 from signstep.auditing.record import NOT_RUN, AttackResult, CurvePoint, worst_case
 from signstep.auditing.result import Result
 from signstep.certify.methods import LETTERS, METHODS, OPEN
@@ -364,11 +364,14 @@ def _answers(result: Result, book: Book) -> None:
 
 
 def _gates(result: Result, book: Book) -> None:
-    """Whether gates could be asked for, and those of a share ended as the counts say."""
+    """Whether gates could be asked for, and those of a share or a verdict ended as counts and diagnosis say."""
     for gate in result.gates:
-        if gate.kind == "baseline":
-            book.need(gate.limit is None, "the gate of a baseline has a share of its own")
-            book.need(not (gate.passed and result.partial), "a partial result has passed a gate")
+        if gate.kind != "fail-under":
+            book.need(gate.limit is None, f"the gate {gate.kind} has a share of its own")
+            if gate.kind == "baseline":
+                book.need(not (gate.passed and result.partial), "a partial result has passed a gate")
+            else:
+                book.same(f"gate {gate.kind} passed", gate.passed, free_of(result.diagnosis, gate.kind))
         elif book.need(gate.limit is not None and 0 <= gate.limit <= 1, f"a gate asks for {gate.limit}"):
             assert gate.limit is not None
             passed = reaches(result.robust_accuracy, gate.limit, partial=result.partial)

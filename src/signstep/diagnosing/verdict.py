@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from signstep.auditing.diagnosed import POINTS
 from signstep.diagnosing.bench import Bench, Cure, Ran
 from signstep.diagnosing.diagnosis import Cause, Verdict
 from signstep.diagnosing.test import Suspect
 
-# A number is inflated where more than this share of the examples falls to a better attack.
-POINTS = 0.02
 # Causes that take away at least this share of what the largest does come in the order of the battery.
 ALIKE = 1 / 3
 
