@@ -31,6 +31,7 @@ from signstep.auditing.signature import signed
 from signstep.auditing.stated_terms import claims
 from signstep.auditing.stream import Batches, Data, batches
 from signstep.auditing.tally import plain_terms
+from signstep.detectors.digests import digests_of
 from signstep.domains import DOMAINS, IMAGES, Case
 from signstep.domains import domain as find_domain
 from signstep.domains.case import no_summary
@@ -330,6 +331,8 @@ def of_model(
     yield names(result, own)
     yield rescore.hashes(result, own.hashes)
     yield threat(result, own)
+    if result.detection is not None:
+        yield detectors(result, own)
     if own.of_schema:
         yield domain_terms(result, own, own.case)
     bounded = result.terms.get("bounds") is not None
@@ -388,6 +391,24 @@ def names(result: Result, own: Verifier) -> Check:
     return Check(
         "names", not wrong, "; ".join(wrong) or f"model and data are {own.case.model.title} and {own.data[-1]}"
     )
+
+
+def detectors(result: Result, own: Verifier) -> Check:
+    """Whether the detectors were calibrated with the verifier's model: a rate holds for that one alone.
+
+    The detectors themselves are not here, and neither are their p-values asked again.
+    """
+    assert result.detection is not None
+    here = digests_of(own.case.model)
+    said = [(one.name, {name: one.digests.get(name) for name in here}) for one in result.detection.detectors]
+    swapped = [name for name, stated in said if stated["model"] != here["model"]]
+    if swapped:
+        return Check("detectors", False, f"{', '.join(swapped)} was calibrated with another model")
+    other = [name for name, stated in said if stated != here]
+    if other:  # functions of somebody's own are known by their names, which may be others here
+        seen = f"{', '.join(other)} was calibrated with a model that was declared otherwise than here"
+        return Check("detectors", True, seen, complete=False)
+    return Check("detectors", True, "calibrated with your model, by the record's word; they were not asked again")
 
 
 # Where a path stands in what models and data are called.

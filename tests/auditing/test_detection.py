@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,6 +153,52 @@ def _judged(result: ss.Result, **change: Any) -> ss.Result:
     return _lied(result, detectors=(replace(first, **change), *rest))
 
 
+def _few(result: ss.Result, rows: int) -> ss.Result:
+    """As if each detector had been calibrated on so few rows, and flagged nothing."""
+    assert result.detection is not None
+    few = tuple(
+        replace(
+            one,
+            rows=rows,
+            clean=(1.0,) * len(one.clean),
+            attacked={name: tuple(p and 1.0 for p in column) for name, column in one.attacked.items()},
+        )
+        for one in result.detection.detectors
+    )
+    clean, fell = (
+        result.per_example.clean,
+        missed(replace(result.detection, detectors=few), result.per_example.clean, result.per_example.verdicts),
+    )
+    evaded = "".join("-" if c == "w" else "f" if hit else "h" for c, hit in zip(clean, fell, strict=True))
+    denied = "".join("-" if c == "w" else "h" for c in clean)
+    return _lied(result, detectors=few, evaded=evaded, denied=denied, ways={"plain": sum(fell)})
+
+
+def test_few_rows_are_a_lie_at_these_rates_alone() -> None:
+    """The forgery above adds up but for what the rows can carry."""
+    assert recount(_few(whole(), 400)).holds
+    assert "carry no rate" in str(recount(_few(whole(), 9)))
+
+
+def test_verify_knows_detectors_of_another_model(tmp_path: Path) -> None:
+    """A record whose detectors were calibrated with a model that is easier on them, under its own name."""
+
+    def checked(result: ss.Result) -> tuple[bool, bool]:
+        result.save(tmp_path / "result.json")
+        found = ss.verify(tmp_path, net(), rows(30, seed=2), threat=THREAT)
+        (check,) = (check for check in found.checks if check.name == "detectors")
+        return check.holds, check.complete
+
+    def of(**digests: str) -> ss.Result:
+        return _lied(
+            whole(), detectors=tuple(replace(one, digests={**one.digests, **digests}) for one in found().detectors)
+        )
+
+    assert checked(whole()) == (True, True)
+    assert checked(of(model="0" * 64)) == (False, True)
+    assert checked(of(preprocessing="0" * 64)) == (True, False)
+
+
 @pytest.mark.parametrize(
     "lie",
     [
@@ -165,6 +212,11 @@ def _judged(result: ss.Result, **change: Any) -> ss.Result:
         lambda r: _judged(r, clean=r.detection.detectors[0].clean[1:]),
         lambda r: _judged(r, clean=(0.123456789, *r.detection.detectors[0].clean[1:])),
         lambda r: _judged(r, rows=0),
+        lambda r: _few(r, 9),  # no rate that was asked for can be promised by so few
+        lambda r: _lied(r, reject=1e-6, review=r.detection.rate - 1e-6),
+        lambda r: _judged(r, digests={**r.detection.detectors[0].digests, "model": "0" * 64}),
+        lambda r: _judged(r, digests={**r.detection.detectors[0].digests, "preprocessing": "0" * 64}),
+        lambda r: _judged(r, digests={}),
         lambda r: _judged(r, attacked={}),
         lambda r: _judged(
             r, attacked={name: (None,) * len(column) for name, column in r.detection.detectors[0].attacked.items()}

@@ -82,7 +82,8 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
-        "only who has the detectors could ask them; letters, p-values and verdicts agree with each other",
+        "only who has the detectors could ask them; letters, p-values, rates and verdicts agree with each other, and "
+        "they are of the verifier's model",
         "detection.rule",
         "detection.reject",
         "detection.review",

@@ -135,7 +135,14 @@ def _detection(result: Result, book: Book) -> None:
     book.need(set(found.evaded + found.denied) <= set("fh-"), "a letter of evasion or denial is none of f, h, -")
     names = [judge.name for judge in found.detectors]
     book.need(len(set(names)) == len(names), f"a detector comes twice in {names}")
+    for name in ("model", "preprocessing"):
+        known = {judge.digests.get(name) for judge in found.detectors}
+        book.need(len(known - {None}) == len(known) <= 1, f"the detectors are of {len(known)} kinds of {name}")
     for judge in found.detectors:
+        book.need(
+            (found.reject or found.rate) * (judge.rows + 1) / len(found.detectors) * ROUNDED >= 1,
+            f"{judge.name}: {judge.rows} calibration rows carry no rate of {found.reject or found.rate:g}",
+        )
         book.need(judge.rows > 0 and judge.passes >= 0, f"{judge.name}: rows or passes are none")
         book.same(f"{judge.name}: p-values", len(judge.clean), len(clean))
         book.same(f"{judge.name}: attacks", sorted(judge.attacked), sorted(verdicts))
