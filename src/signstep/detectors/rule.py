@@ -148,6 +148,9 @@ def parse_options(row: DetectorRow, text: str) -> dict[str, Option]:
     return options
 
 
+_HUGE = 2**63  # what a tensor takes
+
+
 def checked_options(row: DetectorRow, given: Mapping[str, Any]) -> dict[str, Option]:
     """Options as a file states them.
 
@@ -164,6 +167,8 @@ def checked_options(row: DetectorRow, given: Mapping[str, Any]) -> dict[str, Opt
         kind = type(defaults[name])
         if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool) != (kind is bool):
             raise InputError(Arg(name, value), remedy=f"pass a {kind.__name__}", where=row.name)
+        if isinstance(value, (int, float)) and not abs(value) < _HUGE:
+            raise InputError(Arg(name), "is larger than any option", remedy="fit it again", where=row.name)
     return {name: given[name] for name in defaults}
 
 

@@ -74,13 +74,16 @@ def _made(tensors: Mapping[str, Tensor], terms: Mapping[str, Any]) -> Stored:
     if classes is not None and (classes.dtype != torch.int64 or classes.shape != calibration.shape):
         raise ValueError("its classes do not fit its calibration scores")
     digests = terms["digests"]
-    if not isinstance(digests, dict) or any(key not in _DIGESTS for key in digests):
+    if not isinstance(digests, dict) or not {"model", "preprocessing"} <= set(digests) <= set(_DIGESTS):
         raise ValueError("its digests are none")
     texts = [terms["name"], *digests.values(), *terms["recipes"], *terms["notes"]]
     if not all(isinstance(text, str) for text in texts) or not isinstance(terms["options"], dict):
         raise ValueError("its texts are none")
     if type(terms["fit_rows"]) is not int or terms["fit_rows"] < 0:
         raise ValueError("its count of rows is none")
+    guides = tensors.get("guides")
+    if guides is not None and (guides.is_complex() or not guides.ndim):
+        raise ValueError("its guides are no rows")
     state = {name.removeprefix(_STATE): part for name, part in tensors.items() if name.startswith(_STATE)}
     return Stored(
         terms["name"],
@@ -92,5 +95,5 @@ def _made(tensors: Mapping[str, Tensor], terms: Mapping[str, Any]) -> Stored:
         terms["fit_rows"],
         tuple(terms["recipes"]),
         tuple(terms["notes"]),
-        tensors.get("guides"),
+        guides,
     )

@@ -154,7 +154,9 @@ def open_guard(
         rates = float(terms["reject"]), float(terms["review"])
         low, classes = float(terms["low_confidence"]), tuple(terms["classes"])
         preprocessing = str(terms["preprocessing"])
-    except (KeyError, TypeError, ValueError) as error:
+        if not 0 <= low < 1:
+            raise ValueError(f"low_confidence is {low}")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise LoadError(f"the calibration in {folder} lacks its terms ({error})", remedy="calibrate again") from error
     if preprocessing != preprocessing_digest(model):
         raise InputError(

@@ -28,6 +28,7 @@ from signstep.messages import Arg
 Array = np.ndarray[Any, Any]
 NAME, STEPS = "calibration.json", "steps.safetensors"
 FORMAT = 1
+_LAST = 1e11  # seconds since 1970; a calendar ends somewhere
 _MOST_STEPS = 2**27  # bytes of a file of steps
 
 
@@ -150,7 +151,7 @@ class Calibration:
         plain = read_json(folder / NAME, "the calibration")
         try:
             return _read(plain, folder)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, LoadError):
                 raise
             raise LoadError(
@@ -167,17 +168,19 @@ def _read(plain: Any, folder: Path) -> Calibration:
         raise ValueError("its shape is none")
     if type(rows) is not int or not 0 < rows < 2**40 or not isinstance(plain["digest"], str):
         raise ValueError("its rows or its digest are none")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**64):
+        raise ValueError("its seed is none")
     unsure = plain["unsure_rows"]
     if unsure is not None and (type(unsure) is not int or not 0 <= unsure <= rows):
         raise ValueError("its count of low confidence is none")
     detectors = tuple(plain["detectors"])
     if not all(isinstance(name, str) and Path(name).name == name and name not in ("", ".", "..") for name in detectors):
         raise ValueError("a detector is not a file of this folder")
-    walks = None if seed is None else _walks(folder, int(seed), math.prod(shape))
+    walks = None if seed is None else _walks(folder, seed, math.prod(shape))
     box = None if plain["box"] is None else _ends(plain["box"])
     terms = dict(plain["terms"])
     made, similar = float(plain["made"]), float(plain["similar"])
-    if not (math.isfinite(made) and 0.5 <= similar < 2):
+    if not (0 <= made < _LAST and 0.5 <= similar < 2):
         raise ValueError("a number is out of range")
     return Calibration(
         plain["digest"], rows, shape, _ends(plain["ends"]), box, unsure, similar, walks, made, detectors, terms
