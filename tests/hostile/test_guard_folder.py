@@ -21,7 +21,7 @@ from signstep.guard.calibrating import Terms, calibrate, open_guard
 from signstep.guard.reading import when
 
 NAME, DETECTOR = "calibration.json", "detector-0.safetensors"
-EVIL = [
+EVIL: list[Any] = [
     *(None, True, -1, 0, 10**400, -(10**400), 2**64, 1e308, 0.5),
     *("", "../detector-0.safetensors", "enemy_of_guards:ROW", "\ud800\x1b[2J\n"),
     *([], [[]], {}, [10**400, 10**401], [1, 2, 3]),

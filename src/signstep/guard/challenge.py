@@ -25,6 +25,7 @@ from signstep.guard.identity import new_key, revoke
 from signstep.guard.rows import Decided
 from signstep.guard.store import Store
 from signstep.guard.tables import MOST
+from signstep.io.documents import json_value
 from signstep.messages import Arg
 from signstep.model.declaration import Model
 
@@ -95,7 +96,7 @@ class Challenged:
             LoadError: it is none.
         """
         try:
-            plain = json.loads(text)
+            plain = json_value(text, "the challenge")
             clean, attacked = Attacked(**plain.pop("clean")), tuple(Attacked(**one) for one in plain.pop("attacked"))
             return cls(**{**plain, "notes": tuple(plain["notes"])}, clean=clean, attacked=attacked)
         except (ValueError, TypeError, KeyError, AttributeError) as error:

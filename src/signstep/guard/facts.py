@@ -9,6 +9,7 @@ from signstep.errors import LoadError
 from signstep.guard.challenge import Challenged, last
 from signstep.guard.service import Service
 from signstep.guard.store import Store
+from signstep.io.documents import json_value
 
 NOTE = "service"
 """Under which name the store keeps how the service was started."""
@@ -74,7 +75,7 @@ class Settings:
         notes = store.tables.notes
         rows = store.read(notes.select().where(notes.c.name == NOTE))
         try:
-            plain = json.loads(rows[0]["value"]) if rows else {}
+            plain = json_value(rows[0]["value"], "what is said of the service") if rows else {}
             return cls(**{**plain, "detectors": tuple(plain.get("detectors", ()))})
         except (TypeError, ValueError) as error:
             raise LoadError("the store does not say how the service was started", remedy="start it again") from error

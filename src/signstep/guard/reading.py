@@ -70,8 +70,11 @@ def alarm_line(row: Mapping[str, Any]) -> str:
 
 
 def when(at: float) -> str:
-    """A time, as it is shown: UTC, to the second."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    """A time, as it is shown: UTC, to the second; what others wrote in its place may be none."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    except (OverflowError, OSError, TypeError, ValueError):
+        return "no time"
 
 
 def review(store: Store, ident: str, label: int | None, reviewer: str) -> bool:

@@ -1,6 +1,7 @@
 """What is stored: a decision, and an alarm, as the tables hold them."""
 
 import json
+import math
 import zlib
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,6 +11,7 @@ import numpy as np
 
 from signstep.errors import LoadError
 from signstep.guard.decide import Reason
+from signstep.io.documents import json_value
 from signstep.plain import one_line
 
 Array = np.ndarray[Any, Any]
@@ -73,8 +75,17 @@ class Decided:
 
     @classmethod
     def of(cls, row: dict[str, Any]) -> "Decided":
-        """From the columns of the table."""
-        reasons = tuple(Reason(code, text) for code, text in json.loads(row["reasons"]))
+        """From the columns of the table.
+
+        Raises:
+            LoadError: its reasons are none.
+        """
+        found = json_value(row["reasons"], "the reasons of a stored decision", 2**20)
+        pairs: list[Any] = found if isinstance(found, list) else [None]
+        fine = all(isinstance(pair, list) and [type(part) for part in pair] == [str, str] for pair in pairs)
+        if not fine:
+            raise LoadError("a stored decision has reasons that are none", remedy="see who else writes to the store")
+        reasons = tuple(Reason(code, text) for code, text in pairs)
         return cls(**{**{name: row[name] for name in cls.__dataclass_fields__}, "reasons": reasons})
 
 
@@ -130,9 +141,25 @@ def unpacked(content: bytes) -> Array:
         plain = inflating.decompress(content, _MOST)
         if inflating.unconsumed_tail:
             raise ValueError("it is larger than any input")
-        made: Array = np.load(BytesIO(plain), allow_pickle=False)
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+        made = _array(plain)
+    except (ValueError, TypeError, OverflowError, zlib.error) as error:
         raise LoadError(
             f"a stored input cannot be read ({error})", remedy="see who else writes to the store"
         ) from error
+    return made
+
+
+def _array(content: bytes) -> Array:
+    """What `packed` has in it, once its header claims neither more than there is nor something else than numbers.
+
+    Raises:
+        ValueError: it does.
+    """
+    held = BytesIO(content)
+    if np.lib.format.read_magic(held) != (1, 0):
+        raise ValueError("it is of another version")
+    shape, _, kind = np.lib.format.read_array_header_1_0(held)
+    if kind.kind not in "biuf" or math.prod(shape) * kind.itemsize != len(content) - held.tell():
+        raise ValueError("its header is not that of its numbers")
+    made: Array = np.load(BytesIO(content), allow_pickle=False)
     return made

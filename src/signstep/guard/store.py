@@ -208,13 +208,21 @@ class Store:
         """The rows of a statement.
 
         Raises:
-            LoadError: the store does not answer.
+            LoadError: the store does not answer, or holds what its columns have no place for: SQLite keeps in each
+                whatever somebody else wrote there.
         """
         try:
             with self._engine.connect() as connection:
-                return [dict(row) for row in connection.execute(statement).mappings()]
+                rows = [dict(row) for row in connection.execute(statement).mappings()]
         except Exception as error:
             raise LoadError(f"the store cannot be read ({why(error)})", remedy="see that it is there") from error
+        for name, kinds in _kinds(statement).items():
+            if not all(row[name] is None or isinstance(row[name], kinds) for row in rows):
+                raise LoadError(
+                    f"the store cannot be read (a value of {name} is of another type)",
+                    remedy="see who else writes to it",
+                )
+        return rows
 
     def change(self, statement: Any, values: Mapping[str, Any] | None = None) -> int:
         """Carry out a statement by itself; how many rows it changed.
@@ -227,6 +235,15 @@ class Store:
                 return int(connection.execute(statement, values or {}).rowcount)
         except Exception as error:
             raise LoadError(f"the store cannot be written ({why(error)})", remedy="see that it is there") from error
+
+
+def _kinds(statement: Any) -> dict[str, tuple[type, ...]]:
+    """By the name of a column of a table that a statement asks for, the types of its values."""
+    from sqlalchemy import Column
+
+    columns = [column for column in statement.selected_columns if isinstance(column, Column)]
+    kinds = {column.name: column.type.python_type for column in columns}
+    return {name: (int, float) if kind is float else (kind,) for name, kind in kinds.items()}
 
 
 def why(error: BaseException) -> str:
