@@ -35,7 +35,7 @@ def proved_again(
 
     Args:
         result: a record whose examples are those of the data, in their order.
-        data: batches of them.
+        data: batches of them, and perhaps of more behind them.
         model: the verifier's.
         threat: in raw units.
         search: units of the budget.
@@ -52,7 +52,10 @@ def proved_again(
     sizes: list[float | None] = []
     given = result.terms.get("labels") == "given"
     for x, y in data:
-        part = tree_map(lambda leaf: leaf.to(device), x)
+        left = result.examples - len(found)  # the record may be of the first ones alone
+        if left <= 0:
+            break
+        part, y = tree_map(lambda leaf, left=left: leaf[:left].to(device), x), None if y is None else y[:left]
         here = sliced(threat, len(found), len(found) + rows(part), part, spread(result.terms.get("shard")))
         with subject.opened():
             try:
