@@ -55,11 +55,12 @@ def proved_again(
         left = result.examples - len(found)  # the record may be of the first ones alone
         if left <= 0:
             break
-        part, y = tree_map(lambda leaf, left=left: leaf[:left].to(device), x), None if y is None else y[:left]
+        part = tree_map(lambda leaf, left=left: leaf[:left].to(device), x)
+        labels = None if y is None or not given else y[:left]
         here = sliced(threat, len(found), len(found) + rows(part), part, spread(result.terms.get("shard")))
         with subject.opened():
             try:
-                question = subject.ask(part, y if given else None, here, key=Key(0))
+                question = subject.ask(part, labels, here, key=Key(0))
                 letters = bracket.letters(question)
                 sizes += [] if letters is None else bracket.sizes(question, letters, levels) or []
             except SignstepError as error:
