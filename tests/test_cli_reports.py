@@ -562,3 +562,25 @@ def test_a_normalised_budget_verifies_too(place: Path) -> None:
     del place
     assert main([*OWN[:-1], "linf:0.3", "--mean", "0.5", "--std", "0.25", "--budget", "normalised"]) == 0
     assert main(["verify", "signstep-report", *MODEL]) == 0
+
+
+def test_a_report_behind_a_defence_is_verified_by_who_names_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*OWN, "--limit", "30", "--attack", "fgsm", "--defend", "bit-depth:bits=3", "--bounds", "crown"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "no bounds were taken: a certificate is about the network, and inputs pass through bit" in said
+    check = ["verify", "signstep-report", *MODEL]
+    for more, answers in (
+        (["--defend", "bit-depth:bits=3"], "ok"),
+        ([], "open"),
+        (["--defend", "bit-depth:bits=2"], "FAIL"),
+    ):
+        main([*check, *more])
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        states = {words[1]: words[0] for words in lines if len(words) > 1 and words[0] in ("ok", "open", "FAIL")}
+        assert states["counts:"] == "ok"
+        assert states["answers:"] == answers, more
+        assert states["configuration:"] == ("FAIL" if answers == "FAIL" else "ok")
+    written = place / "signstep-report" / "signstep.toml"
+    written.write_text(written.read_text().replace("bit-depth:bits=3", "jpeg"))
+    main(check)
+    assert "defend is ['jpeg'] in signstep.toml, ['bit-depth:bits=3'] in the record" in capsys.readouterr().out

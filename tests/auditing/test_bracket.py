@@ -73,6 +73,26 @@ def test_what_is_proved_is_not_attacked_and_the_figures_stay(plan: dict[str, Any
     assert with_.terms["bounds"] == {"method": "crown", "attack_all": False, "seconds": 60.0, "curve": True}
 
 
+def test_what_an_attack_was_spared_stands_in_its_row_as_robust(tmp_path: Path) -> None:
+    from signstep.report import write_report
+
+    with_, without = audited(ladder=None, attacks=["fgsm"]), audited(None, ladder=None, attacks=["fgsm"])
+    assert with_.attacks[0].held < with_.held
+    assert [with_.left_by(entry) for entry in with_.attacks] == [entry.held for entry in without.attacks]
+    row = [next(line for line in str(made).splitlines() if line.startswith("fgsm ")) for made in (with_, without)]
+    assert row[0].split()[1:6] == row[1].split()[1:6]  # fooled, and robust accuracy
+    write_report(with_, tmp_path, points={})
+    page = " ".join((tmp_path / "index.html").read_text(encoding="utf-8").split())
+    said = f"({with_.held} of {with_.examples})"
+    assert page.count(said) == 2  # the row of the attack and that of all combined
+
+
+def test_verify_proves_the_first_examples_where_there_are_more(tmp_path: Path) -> None:
+    first = audited(ladder=None, attacks=["fgsm"], limit=20)
+    assert first.examples == 20
+    assert state(report(tmp_path / "first", first))[0] == "ok"
+
+
 def test_both_ends_stand_in_one_line_of_the_table_and_on_the_page(tmp_path: Path) -> None:
     from signstep.report import write_report
 

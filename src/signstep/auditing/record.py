@@ -276,6 +276,11 @@ class Record:
             return OPEN * len(letters)
         return "".join(OPEN if letter == OPEN else "s" for letter in letters)
 
+    def left_by(self, entry: AttackResult) -> int:
+        """Right examples that an attack leaves standing: those that held, and those proved, which it was spared."""
+        column = self.per_example.verdicts.get(entry.name, "")
+        return entry.held + sum(spared == "s" and v == "-" for spared, v in zip(self.spared, column, strict=False))
+
     @property
     def _bounds(self) -> dict[str, Any]:
         """The terms of the bounds, in whatever record."""

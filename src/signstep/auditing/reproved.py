@@ -35,7 +35,7 @@ def proved_again(
 
     Args:
         result: a record whose examples are those of the data, in their order.
-        data: batches of them.
+        data: batches of them, and perhaps of more behind them.
         model: the verifier's.
         threat: in raw units.
         search: units of the budget.
@@ -52,11 +52,15 @@ def proved_again(
     sizes: list[float | None] = []
     given = result.terms.get("labels") == "given"
     for x, y in data:
-        part = tree_map(lambda leaf: leaf.to(device), x)
+        left = result.examples - len(found)  # the record may be of the first ones alone
+        if left <= 0:
+            break
+        part = tree_map(lambda leaf, left=left: leaf[:left].to(device), x)
+        labels = None if y is None or not given else y[:left]
         here = sliced(threat, len(found), len(found) + rows(part), part, spread(result.terms.get("shard")))
         with subject.opened():
             try:
-                question = subject.ask(part, y if given else None, here, key=Key(0))
+                question = subject.ask(part, labels, here, key=Key(0))
                 letters = bracket.letters(question)
                 sizes += [] if letters is None else bracket.sizes(question, letters, levels) or []
             except SignstepError as error:

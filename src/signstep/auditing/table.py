@@ -224,11 +224,12 @@ def _row(result: Record, entry: AttackResult) -> list[str]:
         success = _percent(_share(entry.fooled, result.clean_right))
     else:
         success = _percent(_share(entry.reached or 0, result.examples - (entry.already or 0)))
-    low, high = result.interval(entry.held)
+    left = result.left_by(entry)
+    low, high = result.interval(left)
     return [
         entry.name,
         success,
-        _percent(_share(entry.held, result.examples)),
+        _percent(_share(left, result.examples)),
         f"{_percent(low, 1)}..{_percent(high, 1)}",
         "-" if entry.right_after is None else _percent(_share(entry.right_after, result.examples)),
         str(entry.undetermined),

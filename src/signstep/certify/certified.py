@@ -140,8 +140,12 @@ def layers_of(declared: Model) -> nn.Module:
             f"is a {type(network).__name__}, and bounds go through layers",
             remedy="pass the nn.Module itself",
         )
+    if declared.transform is not None:
+        raise InputError(
+            f"a certificate is about the network, and inputs pass through {declared.transform} before it",
+            remedy="leave the defence or transform out",
+        )
     for name, fits, reason in (
-        ("transform", declared.transform is None, "a certificate is about the network without it"),
         ("output", declared.output is None, "bounds go through layers to what the network returns"),
         ("outputs", declared.outputs in ("auto", "logits"), "no interval goes through a softmax"),
         ("task", declared.task in ("auto", "multiclass") or type(declared.task) is Multiclass, "it is about one class"),

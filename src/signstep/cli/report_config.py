@@ -5,7 +5,7 @@ record's own terms and is used as one; code, weights, data and their files come 
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from signstep.auditing.result import Result
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.config import read_text
+from signstep.defences.known import DEFENCES
 from signstep.engine.norms import norm
 from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, SignstepError
@@ -223,7 +224,9 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book, model: Mode
     _compare_bounds(options.get("bounds"), terms.get("bounds"), book)
     # What no option of an audit asks for.
     same("gradients_from", "the model", terms.get("gradients_from"))
-    if model is not None:
+    _compare_defences(options.get("defend") or (), stated.get("chain") or [], book)
+    # A verifier who brings no defence leaves the answers behind it unchecked, which the check of answers says.
+    if model is not None and (model.transform is not None or "chain" not in stated):
         same("transform", None if model.transform is None else str(model.transform), terms.get("transform"))
     same(
         "shard", None if options.get("shard") is None else list(o.shard_of(str(options["shard"])) or ()), terms["shard"]
@@ -267,6 +270,16 @@ def _compare(result: Result, options: Mapping[str, Any], book: Book, model: Mode
             not levels or levels == o.numbers(str(curve), "curve"),
             f"curve is {curve} in {CONFIG}, the record's {levels}",
         )
+
+
+def _compare_defences(said: Sequence[str], recorded: Sequence[str], book: Book) -> None:
+    """The rows of defences that were asked for; one of the auditor's own code has whatever name it gives itself."""
+    asked, chain = ([str(name).partition(":")[0] for name in names] for names in (said, recorded))
+    known = all(name in DEFENCES for name in asked)
+    book.need(
+        asked == chain if known else len(asked) <= len(chain),
+        f"defend is {list(said)!r} in {CONFIG}, {list(recorded)!r} in the record",
+    )
 
 
 def _compare_bounds(said: object, recorded: object, book: Book) -> None:

@@ -170,11 +170,12 @@ def comparison(result: Result) -> Table:
 
 def _found(result: Result, entry: AttackResult) -> tuple[str, ...]:
     hits, of = success(result, entry)
+    left = result.left_by(entry)
     return (
         entry.name,
         f"{percent(share(hits, of))} ({fraction(hits, of)})",
-        f"{percent(share(entry.held, result.examples))} ({fraction(entry.held, result.examples)})",
-        interval(entry.held, result.examples),
+        f"{percent(share(left, result.examples))} ({fraction(left, result.examples)})",
+        interval(left, result.examples),
         NONE if entry.right_after is None else percent(share(entry.right_after, result.examples)),
         str(entry.undetermined),
         number(entry.distance),

@@ -66,7 +66,7 @@ def series(result: Result) -> tuple[Series, ...]:
     """
     curves = {name: _held(result, name, points) for name, points in result.curves.items() if points}
     best, eps = strongest(result), result.terms.get("eps_value")
-    first, held_there = (best.name, best.held) if best is not None else ("", 0)
+    first, held_there = (best.name, result.left_by(best)) if best is not None else ("", 0)
     if result.ladder:  # its rungs met different examples: they count together
         first, held_there = f"ladder {result.ladder}", result.held
     if curves and best is not None and first not in curves and eps is not None:
