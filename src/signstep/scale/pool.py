@@ -6,6 +6,7 @@ the others go on.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -164,11 +165,14 @@ class _Team:
         taken = {slot for slot, _ in self._running.values()}
         slot = next(slot for slot in range(len(self._pools)) if slot not in taken)
         self._given += 1
+        # As bytes: torch would otherwise lend the worker its memory through a descriptor, which a thread hands over, and
+        # that thread prints a traceback where the worker is dead by then.
+        content = pickle.dumps(task)
         try:
-            future = self._pools[slot].submit(_perform, task)
+            future = self._pools[slot].submit(_perform, content)
         except BrokenProcessPool:  # it died with nothing to do
             self._replace(slot)
-            future = self._pools[slot].submit(_perform, task)
+            future = self._pools[slot].submit(_perform, content)
         self._running[self._given] = (slot, future)
         return self._given
 
@@ -216,8 +220,9 @@ def _hello() -> Hello:
     return hello(*_MINE[0])
 
 
-def _perform(task: Task) -> Answer:
+def _perform(content: bytes) -> Answer:
     work, slot = _MINE[0]
+    task: Task = pickle.loads(content)
     return perform(work, task, slot)
 
 
