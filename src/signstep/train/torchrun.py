@@ -38,7 +38,7 @@ class Torchrun:
         if missing:
             raise LoadError(
                 f"torchrun did not start this process: {missing[0]} is not set",
-                remedy="start the script by torchrun --nproc-per-node 2 train.py, say",
+                remedy="start the script by torchrun, with a number of processes",
             )
         cards = torch.cuda.is_available() if device is None else device == "cuda"
         self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cards else torch.device("cpu")
