@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from own_process import FORKED
 from signstep.auditing.result import Result
 from signstep.cli import main
+from signstep.cli.sweep import Sweep
 from signstep.scale import EXECUTORS, Pool
 from signstep.scale.executors import Lost
 from signstep.scale.work import Answer, Task, Work, hello, perform, raised
@@ -108,3 +110,21 @@ def test_a_worker_that_dies_is_made_good(sequence: Path, capsys: pytest.CaptureF
     assert "a worker was lost 3 times (it was killed); give each worker more memory" in capsys.readouterr().err
     assert main([*WORDS, "--out", "lost-9", "--resume"]) == 0
     same(sequence / "one", sequence / "lost-9")
+
+
+def test_a_worker_that_has_not_the_same_says_so_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    real = Sweep.begun
+    others: dict[str, dict[str, Any]] = {
+        "a worker has other data than 0000": {"fingerprint": "0" * 64},
+        "a worker cannot see the folder ": {"folder": tmp_path / "elsewhere"},
+    }
+    with EXECUTORS.lent():
+        EXECUTORS.add(lambda _: Away(2), name="away")
+        for said, other in others.items():
+            monkeypatch.setattr(Sweep, "begun", lambda self, slot, other=other: real(replace(self, **other), slot))
+            assert main([*WORDS, "--out", "out", "--on", "away"]) == 2
+            assert said in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.safetensors"))
