@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -455,6 +456,69 @@ def test_an_error_at_every_operation(place: Path) -> None:
     assert len(errors) == sum(status == 2 for status, *_ in ends)
     assert all("cannot be written (" in line and "pass another folder" in line for line in errors)
     assert "Traceback" not in run.err.read_text()
+
+
+UNITS = [*AUDIT, *FEW, "--out", "out", "--workers", "1"]
+
+
+def fail_in_units(said: str) -> None:
+    """One operation on the folder fails, in the whole command of an audit in units; then it is gone on with."""
+    from signstep import report
+    from signstep.scale import digest
+
+    vars(report)["page"] = lambda *_: "<html></html>"
+    here, seen, at, ends = os.path.realpath("out"), 0, 0, []
+    events = {"open", "os.rename", "os.mkdir", "os.chmod", "sqlite3.connect"}
+
+    def failing(path: object) -> None:
+        nonlocal seen
+        text = str(path).removeprefix("file:") if isinstance(path, (str, os.PathLike)) else ""
+        if at and os.path.realpath(text).startswith(here):
+            seen += 1
+            if seen == at:
+                if str(path).startswith("file:"):
+                    raise sqlite3.OperationalError("unable to open database file")
+                code = (errno.EIO, errno.ENOSPC)[at % 2]
+                raise OSError(code, os.strerror(code), str(path))
+
+    def hook(event: str, given: Any) -> None:
+        if event in events and (event != "open" or given[2] & (os.O_WRONLY | os.O_RDWR)):
+            failing(given[0])
+
+    def fsync(descriptor: int) -> None:
+        failing(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    sys.addaudithook(hook)
+    os.fsync = fsync  # type: ignore[assignment]
+    # The report, which comes behind the ledger, is written as that of every command is: see above.
+    for count in (*range(1, 20), *range(20, 400, 15)):
+        shutil.rmtree("out", ignore_errors=True)
+        at, seen = count, 0
+        status, whole = main(UNITS), seen < count
+        at = 0
+        own = left_over(Path("out")) if Path("out").exists() else []
+        again = main([*UNITS, "--resume"])
+        ends.append((status, own, again, "" if again else digest(Result.load(Path("out") / "result.json"))))
+        if whole:
+            break
+    Path(said).write_text(json.dumps(ends))
+
+
+def test_an_error_at_every_operation_of_an_audit_in_units(place: Path) -> None:
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc to know what is synced")
+    run = started(place, ["list"], fail_in_units, "ends.json")
+    assert run.end(300) == 0, run.err.read_text()
+    ends = json.loads((place / "ends.json").read_text())
+    assert len(ends) > 10
+    assert ends[-1][0] == 0
+    for status, own, again, same in ends:
+        assert status in (0, 2)
+        assert own == []
+        assert (again, same) == (0, ends[-1][3])
+    said = run.err.read_text()
+    assert said.count("error: ") == sum(status == 2 for status, *_ in ends) > 5
+    assert "Traceback" not in said
 
 
 def small_files(said: str) -> None:

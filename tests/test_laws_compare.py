@@ -96,6 +96,10 @@ GIVEN = {
     "resize": "2x2",
     "device": "cuda:77",
     "threads": "2",
+    "workers": "1",
+    "on": "mars",
+    "partition": "gpu",
+    "resume": None,
 }
 # Options whose effect is none that a comparison shows, with what is seen of it instead.
 ELSEWHERE = {

@@ -49,6 +49,9 @@ def test_any_number_of_workers_gives_the_same_record(tmp_path: Path) -> None:
     two = audited(pool(2), out=tmp_path / "two")
     assert digest(two) == digest(one)
     assert starts(tmp_path / "two") == list(range(0, ROWS, UNIT))
+    seven = audited(pool(7), out=tmp_path / "seven")  # more than there are units
+    assert digest(seven) == digest(one)
+    assert starts(tmp_path / "seven") == starts(tmp_path / "two")
 
 
 def test_workers_that_are_killed_change_nothing(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Several processes: the same weights everywhere, and those of one process."""
 
 import importlib.util
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -12,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from own_process import FORKED, called
 from signstep.data.digits import digits
-from signstep.errors import InputError
-from signstep.train import Settings, fit, training_recipe
+from signstep.errors import InputError, LoadError
+from signstep.train import Settings, Torchrun, fit, training_recipe
 from signstep.train.prepare import check_team
 from signstep.train.team import Team
 
@@ -117,6 +120,44 @@ def test_focus_is_for_one_process() -> None:
     two = Team(Together(0, [None, None], threading.Barrier(1)))
     with pytest.raises(InputError, match=r"focus=1 goes by .* 2 processes would each know a part; pass focus=0"):
         check_team(two, training_recipe("n-fgsm"), Settings(focus=1.0))
+
+
+def one_of_two(rank: int, port: int, place: str) -> None:
+    """As torchrun starts it."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    torch.set_num_threads(1)
+    model, (x, y) = network(norm=False), digits("train")
+    with Torchrun("cpu") as two:
+        where = Path(place) / str(rank)
+        fit(model, x[:150], y[:150], threat=THREAT, recipe="n-fgsm", settings=SETTINGS, fabric=two, folder=where)
+    torch.save(model.state_dict(), Path(place) / f"{rank}.pt")
+
+
+@pytest.mark.skipif(FORKED is None, reason="needs processes that are forked")
+def test_two_processes_over_gloo_come_to_the_weights_of_one(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [called(one_of_two, rank, port, str(tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.join(120)
+        assert process.exitcode == 0
+    one, (x, y) = network(), digits("train")
+    fit(one, x[:150], y[:150], threat=THREAT, recipe="n-fgsm", settings=SETTINGS)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for name, part in one.state_dict().items():
+        assert torch.equal(first[name], second[name])
+        assert torch.allclose(first[name], part, atol=1e-5)
+    assert list((tmp_path / "0").glob("checkpoint-*.pt"))
+    assert not (tmp_path / "1").exists(), "only the first process writes"
+
+
+def test_a_script_that_torchrun_did_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(LoadError, match="torchrun did not start this process: RANK is not set; start the script by"):
+        Torchrun("cpu")
+    with pytest.raises(InputError, match="device='tpu'; pass 'cpu' or 'cuda'"):
+        Torchrun("tpu")
 
 
 SCRIPT = """

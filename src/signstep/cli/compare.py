@@ -1,44 +1,34 @@
 """``signstep compare``: models, recipes or results of the same examples, side by side."""
 
-import hashlib
 import json as jsonlib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from safetensors.torch import save
-from torch import Tensor
 
-from signstep.auditing.pairwise import Pairwise, Training, compare_all
+from signstep.auditing.pairwise import Pairwise, compare_all
 from signstep.auditing.result import Result
 from signstep.auditing.run import Run
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.audit import LEDGER
-from signstep.cli.candidates import Candidate, candidates_of
+from signstep.cli.candidates import candidates_of
 from signstep.cli.compare_asked import check, check_against, refuse_all_but, refuse_useless
-from signstep.cli.final_audit import Held, Terms, audited, held_out, kept_weights, opened, whole
+from signstep.cli.final_audit import Terms, opened
 from signstep.cli.first import look_first, refuse_missing
 from signstep.cli.groups import DataOptions, MachineOptions, ReadingOptions, ScaleOptions, request_of, spread
-from signstep.cli.signals import asked_to_stop
+from signstep.cli.ring import Ring
+from signstep.cli.sweep import enter_all
 from signstep.cli.terminal import aside, say, told
 from signstep.cli.work import output_folder
-from signstep.data import DataSource
-from signstep.domains.case import Request
 from signstep.domains.image.case import opened_data, threat_of
-from signstep.domains.image.declared import declared_beside, in_order_of
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
 from signstep.io.files import write_whole
 from signstep.io.folders import replaced
-from signstep.messages import Arg
-from signstep.model.declaration import Model
-from signstep.train.loop import Moment, fit
 from signstep.train.settings import Settings
 from signstep.train.variants import with_knobs
-from signstep.train.view import View
 
 _HELP = """Compare models, training recipes or defences on the same examples: who holds, and is the difference chance?
 
@@ -48,7 +38,8 @@ same first weights; options of recipe and loop follow its name. Every pair is co
 McNemar, adjusted for the number of pairs by Holm's rule), and terms that differ are named.
 
 Models and recipes write the comparison (compare.md, compare.svg, compare.json), and a folder for each with its report,
-into --out. What was trained is not trained again when the command is called again.
+into --out. What was trained is not trained again when the command is called again. With several workers each trains and
+audits a candidate of its own.
 
 Examples:
 
@@ -135,19 +126,17 @@ def compare(
     refuse_useless(request, candidates)
     if recipe:
         asked = replace(request, data=request.data or _DATA, split=request.split or "train")
-        source = opened(asked, asked=request.split is not None)
     else:
-        source = opened_data(replace(request, limit=audit_limit, batch_size=256))
+        asked = replace(request, limit=audit_limit, batch_size=256)
+    source = opened(asked, asked=request.split is not None) if recipe else opened_data(asked)
     request = replace(request, threat=threat or (_THREAT if request.data is None else None), data=request.data or _DATA)
     attacked = threat_of(request, source.bounds)
     assert isinstance(attacked, ThreatModel)
     terms = Terms(attacked, climbed, seed, where, carried)
     with output_folder(out or _OUT, marks=marks) as folder:
         say(quiet, f"data: {source.description}", *source.notes, f"threat: {terms.threat}")
-        ring = _Ring(source, request, terms, folder, quiet, audit_limit)
-        if recipe:
-            ring.prepare(candidates, test)
-        through = all(ring.enter(candidate) for candidate in candidates)
+        ring = Ring(source, request, terms, folder, quiet, audit_limit)
+        through = enter_all(ring, asked, candidates, test, split=request.split is not None)
         if not through:
             # Whoever is through is compared; a comparison that was whole before is not given for it.
             done = {**found, **ring.results}
@@ -161,116 +150,6 @@ def compare(
     say(quiet, f"written: {folder / 'compare.md'}")
     if not through:
         raise typer.Exit(130)
-
-
-@dataclass
-class _Ring:
-    """Trains and audits one candidate after another on the same rows."""
-
-    source: DataSource
-    request: Request
-    terms: Terms
-    folder: Path
-    quiet: Console
-    limit: int
-    train_on: tuple[Tensor, Tensor] | None = None
-    held: Held | None = None
-    results: dict[str, Result] = field(default_factory=dict)
-    trainings: dict[str, Training] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    def prepare(self, candidates: tuple[Candidate, ...], test: str | None) -> None:
-        """Rows to train on and rows to audit on.
-
-        Raises:
-            InputError: the candidates would be audited on rows that differ.
-        """
-        self.train_on = whole(self.source)
-        first = candidates[0].settings
-        self.held = held_out(self.request, test, self.source, self.train_on, first)
-        kept = {(candidate.settings.seed, candidate.settings.validation) for candidate in candidates}
-        if self.held.chosen_by and len(kept) > 1:
-            raise InputError(
-                "recipes with other seeds or validation shares hold out other rows, and there is no test data",
-                remedy=("pass", Arg("test")),
-            )
-        ones = "one training run each: the tests say whether these models differ, not whether another seed would agree"
-        self.notes = (*self.held.notes, ones)
-
-    def enter(self, candidate: Candidate) -> bool:
-        """Train, where there is a recipe, and audit; False where that was interrupted."""
-        model = self._opened(candidate).to(self.terms.device)
-        where = self.folder / candidate.folder
-        where.mkdir(exist_ok=True)
-        if candidate.recipe is None:
-            say(self.quiet, f"{candidate.name}: {model.title}", *model.notes)
-        else:
-            if not self._train(candidate, model, where):
-                return False
-            kept = save(kept_weights(model.module))
-            write_whole(where / "weights.safetensors", kept)
-            name = f"{candidate.name}: {model.title}, {candidate.recipe.name}"
-            model = replace(model, name=name, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=())
-        held = self.held
-        result = audited(
-            model,
-            self.source if held is None else held.batches(self.limit),
-            self.terms,
-            where / "report",
-            self.quiet,
-            total=min(self.limit, self.source.len_hint if held is None else len(held.x)),
-            data=self.source.description if held is None else held.description,
-            hashes={"data": self.source.fingerprint()},
-            word=f"{candidate.name}: auditing",
-        )
-        if result is None or result.partial:
-            return False
-        self.results[candidate.name] = result
-        return True
-
-    def _opened(self, candidate: Candidate) -> Model:
-        """The candidate's model, with the terms of the request where it says nothing itself.
-
-        Raises:
-            InputError: it takes other inputs, or numbers the classes otherwise than the data.
-        """
-        model = declared_beside(self.request, candidate.network.load(trust=self.request.trust, mode=self.request.mode))
-        model = in_order_of(self.source, candidate.name, model, self.request)
-        hashes = {name: digest for name, digest in model.hashes.items() if name == "weights"}
-        return replace(model, hashes=hashes)
-
-    def _train(self, candidate: Candidate, model: Model, where: Path) -> bool:
-        assert self.train_on is not None
-        assert candidate.recipe is not None
-        say(self.quiet, f"{candidate.name}: {candidate.recipe.title}")
-        with View(self.quiet, brief=True) as view, asked_to_stop() as asked:
-
-            def watch(moment: Moment) -> bool:
-                view(moment)
-                return bool(asked)
-
-            trained = fit(
-                model,
-                *self.train_on,
-                threat=self.terms.threat,
-                recipe=candidate.recipe,
-                settings=candidate.settings,
-                folder=where,
-                watch=watch,
-            )
-        if asked and trained.partial:
-            say(self.quiet, f"{candidate.name}: interrupted at step {trained.steps} of {trained.total}")
-            return False
-        say(self.quiet, *trained.notes)
-        self.trainings[candidate.name] = Training(
-            candidate.recipe.name,
-            trained.training_seconds,
-            trained.steps,
-            candidate.recipe.passes,
-            tuple(str(event) for event in trained.events),
-        )
-        self.notes = (*self.notes, *(f"{candidate.name}: {note}" for note in trained.notes if "went on" not in note))
-        return True
 
 
 def _read(given: list[str]) -> dict[str, Result]:

@@ -34,7 +34,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         help=".npz, .csv, .parquet, MNIST IDX, images by class, shards, a saved Hugging Face set (hf-dataset:FOLDER), "
-        "digits, or your own module:name."
+        "digits, your own module:name, or the URI of one file (s3://BUCKET/test.npz)."
     ),
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="Tables: the column that holds the label.")]

@@ -16,10 +16,11 @@ from signstep.data.huggingface import is_saved, open_saved
 from signstep.data.idx import IMAGES_NAME, holds_idx, open_idx, open_idx_folder
 from signstep.data.npz import open_npz
 from signstep.data.parquet import open_parquet
+from signstep.data.remote import fetched, is_uri
 from signstep.data.shards import find_shards, open_shards
 from signstep.data.tables import Table, open_tables
 from signstep.data.targets import read_classes
-from signstep.errors import InputError, LoadError
+from signstep.errors import InputError, LoadError, SignstepError
 from signstep.importing import is_spec
 from signstep.io.caps import current
 from signstep.io.files import expanded, refuse_unwritable
@@ -69,7 +70,8 @@ def open_data(
             MNIST IDX file or folder, a folder of images by class, a folder written by the ``save_to_disk`` of Hugging
             Face's ``datasets`` (also as "hf-dataset:FOLDER"), ``.parquet`` files with images as they lie on the hub, or
             "digits" for the built-in set. Or code of your own, "module:name": an iterable of
-            batches (x, y), or a function that gives one, which may take these arguments by their names.
+            batches (x, y), or a function that gives one, which may take these arguments by their names. Or the URI of
+            one such file, "s3://bucket/test.npz", which is copied here first (`signstep.data.remote`).
         batch_size: Rows per batch.
         limit: Use the first few examples only.
         split: "test" or "train", where the path holds both; the test split where it is not given.
@@ -105,7 +107,7 @@ def open_data(
     )
     try:
         path = _of_hugging_face(path) if isinstance(path, str) and path.startswith(HUGGING_FACE) else path
-        source = _open(path, asked)
+        source = _open_remote(str(path), asked) if is_uri(path) else _open(path, asked)
     except OSError as error:
         raise LoadError(f"{path} cannot be read ({error})", remedy="check that it may be opened") from error
     if isinstance(classes, str | Path):
@@ -128,6 +130,20 @@ def _open(path: str | Path, asked: Asked) -> DataSource:
             remedy="pass a .npz, or a table with its column",
         )
     return row.open(expanded(path), asked)
+
+
+def _open_remote(uri: str, asked: Asked) -> DataSource:
+    """What lies behind a URI, under that name."""
+    local = fetched(uri)
+
+    def named(text: str) -> str:
+        return text.replace(str(local), uri)
+
+    try:
+        source = _open(local, asked)
+    except SignstepError as error:
+        raise error.within(uri) from error
+    return replace(source, name=named(source.name), notes=tuple(map(named, source.notes)))
 
 
 def format_of(path: str | Path) -> DataFormat:

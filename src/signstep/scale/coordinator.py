@@ -5,7 +5,6 @@ half of the units, then half of the rows at a time. What fails whatever is done 
 model's own code, ends the audit with the examples that it fails on; the rest stays in the ledger.
 """
 
-import sys
 import tempfile
 import time
 import warnings
@@ -31,7 +30,6 @@ from signstep.engine.tasks import ignored
 from signstep.engine.tree import rows, tree_map
 from signstep.engine.untouched import untouched
 from signstep.errors import InputError, ModelError, SignstepWarning
-from signstep.io.caps import NAMES, current
 from signstep.messages import Arg
 from signstep.model.victims.endpoint import HttpVictim
 from signstep.scale.executors import Lost, Staff, Workers
@@ -40,7 +38,7 @@ from signstep.scale.joining import joined
 from signstep.scale.ledger import Ledger, ledger
 from signstep.scale.machines import free_memory
 from signstep.scale.rows import Piece, pieces_of
-from signstep.scale.work import Answer, Bench, Failure, Reached, Task, Work, pickled, raised, stream_of
+from signstep.scale.work import Answer, Bench, Failure, Reached, Task, Work, around, pickled, raised, stream_of
 
 _TRIES, _DEATHS = 3, 8  # attempts at a unit: where the machine gave an error; where a worker died
 _MOST_UNITS, _MOST_BYTES = 256, 2**27  # of a task
@@ -375,18 +373,13 @@ class _Shift:
         thing: object = replace(self.job, data=(), run=plain)
         if self._remote and isinstance(self.job.data, Reached):
             thing = self.job.data.again
-        return Work(
-            pickled(thing, f"the model {self.job.model.title}"),
-            self._remote,
-            pickled(plain, "what is said of the run"),
-            terms,
-            run.unit,
-            "" if device.type == "cpu" else str(device),
-            threads=self.staff.each,
-            folder=str(Path.cwd()),
-            paths=tuple(sys.path),
-            caps={name: getattr(current(), name) for name in NAMES},
-            dtype=torch.get_default_dtype(),
+        return replace(
+            around(pickled(thing, f"the model {self.job.model.title}"), self.staff.each),
+            anew=self._remote,
+            run=pickled(plain, "what is said of the run"),
+            terms=terms,
+            unit=run.unit,
+            device="" if device.type == "cpu" else str(device),
         )
 
 

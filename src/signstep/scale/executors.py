@@ -8,9 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from signstep.scale.work import Answer, Bench, Task, Work
+from signstep.scale.work import Answer, Performer, Task, Work
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Workers(Protocol):
         """Tasks that have ended, waiting for the first one for so many seconds."""
 
 
+@runtime_checkable
 class Staff(Protocol):
     """What an executor offers `signstep.scale.coordinator`."""
 
@@ -61,7 +62,7 @@ class Staff(Protocol):
     def here(self) -> bool:
         """Whether all workers share this machine, its cores and its memory."""
 
-    def begun(self, make: Callable[[], Work], bench: Callable[[], Bench]) -> AbstractContextManager[Workers]:
+    def begun(self, make: Callable[[], Work], bench: Callable[[], Performer]) -> AbstractContextManager[Workers]:
         """Workers for the ``with`` block; after it none is left.
 
         Args:
@@ -77,7 +78,7 @@ class Staff(Protocol):
 class Alone:
     """This process as a worker: a task is done when it is waited for."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Performer) -> None:
         self._bench = bench
         self._waiting: deque[tuple[int, Task]] = deque()
         self._given = 0
@@ -107,6 +108,6 @@ class Alone:
 
 
 @contextmanager
-def alone(bench: Callable[[], Bench]) -> Iterator[Workers]:
+def alone(bench: Callable[[], Performer]) -> Iterator[Workers]:
     """This process, as the only worker."""
     yield Alone(bench())

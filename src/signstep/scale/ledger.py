@@ -9,7 +9,7 @@ there is one writer and there are few rows, so that nothing is gained by another
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,7 @@ def ledger(out: Path, terms: Mapping[str, str], *, batch: int, unit: int, resume
         if inner.is_symlink():
             raise LoadError(f"{inner} is a link, and no folder of a ledger", remedy="pass another folder")
     with ExitStack() as held:
+        held.enter_context(_tidy(folder))
         try:
             (folder / UNITS).mkdir(parents=True, exist_ok=True)
             alone = held.enter_context(alone_in(folder))
@@ -200,6 +201,18 @@ def ledger(out: Path, terms: Mapping[str, str], *, batch: int, unit: int, resume
         said = _checked(table, path)
         _refuse_other(json_value(said["terms"], f"the ledger {path}"), terms, out)
         yield Ledger(folder, table, said, _rows(table, path, unit))
+
+
+@contextmanager
+def _tidy(folder: Path) -> Iterator[None]:
+    """After an error put away what was made and not filled, by which nobody could tell whose the output folder is."""
+    try:
+        yield
+    except BaseException:
+        for made in (folder / UNITS, folder):
+            with suppress(OSError):  # it is filled, or was not made
+                made.rmdir()
+        raise
 
 
 def _clear(path: Path) -> None:

@@ -6,6 +6,7 @@ the others go on.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ from signstep.scale.asked import Asked
 from signstep.scale.coordinator import carry_out
 from signstep.scale.executors import Lost, Workers, alone
 from signstep.scale.machines import cores
-from signstep.scale.work import Answer, Bench, Hello, Task, Work, hello, perform, raised
+from signstep.scale.work import Answer, Hello, Performer, Task, Work, hello, perform, raised
 
 _GREETINGS = 3  # attempts to have a process begin
 
@@ -84,7 +85,7 @@ class Pool:
         """See `signstep.auditing.run.Executor`."""
         return carry_out(job, self)
 
-    def begun(self, make: Callable[[], Work], bench: Callable[[], Bench]) -> AbstractContextManager[Workers]:
+    def begun(self, make: Callable[[], Work], bench: Callable[[], Performer]) -> AbstractContextManager[Workers]:
         """See `Staff`."""
         return alone(bench) if self.workers == 0 else _processes(self, make())
 
@@ -164,11 +165,14 @@ class _Team:
         taken = {slot for slot, _ in self._running.values()}
         slot = next(slot for slot in range(len(self._pools)) if slot not in taken)
         self._given += 1
+        # As bytes: torch would otherwise lend the worker its memory through a descriptor, which a thread hands over,
+        # and that thread prints a traceback where the worker is dead by then.
+        content = pickle.dumps(task)
         try:
-            future = self._pools[slot].submit(_perform, task)
+            future = self._pools[slot].submit(_perform, content)
         except BrokenProcessPool:  # it died with nothing to do
             self._replace(slot)
-            future = self._pools[slot].submit(_perform, task)
+            future = self._pools[slot].submit(_perform, content)
         self._running[self._given] = (slot, future)
         return self._given
 
@@ -216,8 +220,9 @@ def _hello() -> Hello:
     return hello(*_MINE[0])
 
 
-def _perform(task: Task) -> Answer:
+def _perform(content: bytes) -> Answer:
     work, slot = _MINE[0]
+    task: Task = pickle.loads(content)
     return perform(work, task, slot)
 
 

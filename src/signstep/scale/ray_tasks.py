@@ -14,7 +14,7 @@ from signstep.scale.asked import Asked
 from signstep.scale.coordinator import carry_out
 from signstep.scale.executors import Lost, Workers
 from signstep.scale.machines import cores
-from signstep.scale.work import Answer, Bench, Hello, Task, Work, hello, perform, raised
+from signstep.scale.work import Answer, Hello, Performer, Task, Work, hello, perform, raised
 
 _OLDEST = (2, 54)
 _PATIENCE = 5.0  # seconds for an address to answer
@@ -96,7 +96,7 @@ class Ray:
     def begun(
         self,
         make: Callable[[], Work],
-        bench: Callable[[], Bench],  # noqa: ARG002
+        bench: Callable[[], Performer],  # noqa: ARG002
     ) -> AbstractContextManager[Workers]:
         """See `Staff`."""
         return _cluster(self, make)

@@ -18,7 +18,7 @@ from signstep.messages import Arg
 from signstep.scale.asked import Asked
 from signstep.scale.coordinator import carry_out
 from signstep.scale.executors import Lost, Workers
-from signstep.scale.work import Answer, Bench, Task, Work, perform
+from signstep.scale.work import Answer, Performer, Task, Work, perform
 
 _POLL = 0.2
 
@@ -101,7 +101,7 @@ class Slurm:
     def begun(
         self,
         make: Callable[[], Work],
-        bench: Callable[[], Bench],  # noqa: ARG002
+        bench: Callable[[], Performer],  # noqa: ARG002
     ) -> AbstractContextManager[Workers]:
         """See `Staff`."""
         return _jobs(self, make)

@@ -6,10 +6,11 @@ import pickle
 import sys
 import time
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -21,7 +22,7 @@ from signstep.engine.origin import contained, said_of
 from signstep.engine.tasks import ignored
 from signstep.errors import InputError, LoadError, SignstepError
 from signstep.frames import named
-from signstep.io.caps import caps
+from signstep.io.caps import NAMES, caps, current
 from signstep.model.batch_sizes import OUT_OF_MEMORY
 from signstep.scale.identity import identity
 from signstep.scale.ledger import Done
@@ -60,8 +61,8 @@ class Work:
     """What every worker is given once.
 
     Attributes:
-        job: pickled: the audit itself, or what makes it anew.
-        anew: whether it is the latter.
+        job: pickled: the audit itself, or what makes it anew; or other work, see `Errands`.
+        anew: whether it is what makes it anew.
         run: pickled: how it is carried out.
         terms: what the worker's audit must come to.
         unit: rows of a unit.
@@ -93,11 +94,13 @@ class Task(NamedTuple):
         pieces: the units.
         batch: rows at a time.
         room: bytes of points that each may keep.
+        again: whether somebody was at it before.
     """
 
     pieces: tuple[Piece, ...]
     batch: int
     room: int
+    again: bool = False
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -150,6 +153,25 @@ class Hello:
 
     process: int
     failure: Failure | None = None
+
+
+class Performer(Protocol):
+    """Who does tasks."""
+
+    def perform(self, task: Task) -> Answer:
+        """Do the units of a task."""
+
+
+class Errands(ABC):
+    """Work that is no audit in units: a unit is the number of a thing to do."""
+
+    @abstractmethod
+    def begun(self, slot: int) -> Performer:
+        """Get ready, in the process where it is done.
+
+        Raises:
+            SignstepError: it cannot be done there.
+        """
 
 
 # Of a `Run`, what is the business of whoever gives the work out.
@@ -305,7 +327,7 @@ def _is_passing(error: BaseException | None) -> bool:
 # In a process of its own.
 
 
-_BENCHES: dict[int, Bench] = {}
+_BENCHES: dict[int, Performer] = {}
 
 
 def hello(work: Work, slot: int = 0) -> Hello:
@@ -328,7 +350,7 @@ def perform(work: Work, task: Task, slot: int = 0) -> Answer:
 
 
 @contained
-def _bench(work: Work, slot: int) -> Bench:
+def _bench(work: Work, slot: int) -> Performer:
     key = hash((work.job, work.run, work.device, slot))
     if key not in _BENCHES:
         _BENCHES.clear()
@@ -336,6 +358,9 @@ def _bench(work: Work, slot: int) -> Bench:
         with caps(**work.caps), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             made = loaded(work.job, work)
+            if isinstance(made, Errands):
+                _BENCHES[key] = made.begun(slot)
+                return _BENCHES[key]
             job: Job = made() if work.anew else made
             asked: Run = loaded(work.run, work)
             if work.anew:  # by what this worker found; what the others found is compared below
@@ -365,7 +390,11 @@ def _settle(work: Work) -> None:
 
 def _device(work: Work, job: Job, slot: int) -> torch.device:
     """Where this worker works; of several cards each worker gets one in turn."""
-    device = torch.device(work.device) if work.device else Home(job.model.network).device
+    return in_turn(torch.device(work.device) if work.device else Home(job.model.network).device, slot)
+
+
+def in_turn(device: torch.device, slot: int) -> torch.device:
+    """Of several cards, the one of this worker."""
     if str(device) == "cuda" and torch.cuda.device_count() > 1:
         return torch.device("cuda", slot % torch.cuda.device_count())
     return device
@@ -384,6 +413,22 @@ def _compare(mine: Mapping[str, str], theirs: Mapping[str, str]) -> None:
                 f"a worker has another {name}: {one[:80]} there, {two[:80]} here",
                 remedy="give every worker the same files and the same versions",
             )
+
+
+def around(job: bytes, threads: int) -> Work:
+    """Work to be done as it would be here: the same folder, modules, caps and default type."""
+    return Work(
+        job,
+        anew=False,
+        run=b"",
+        terms={},
+        unit=1,
+        threads=threads,
+        folder=str(Path.cwd()),
+        paths=tuple(sys.path),
+        caps={name: getattr(current(), name) for name in NAMES},
+        dtype=torch.get_default_dtype(),
+    )
 
 
 def pickled(thing: object, what: str) -> bytes:

@@ -10,6 +10,7 @@ from signstep.train.loss import adversarial_loss
 from signstep.train.memory import Memory
 from signstep.train.recipes import TRAINING_RECIPES, TrainingRecipe, training_recipe
 from signstep.train.settings import Settings
+from signstep.train.torchrun import Torchrun
 
 __all__ = [
     "TRAINING_RECIPES",
@@ -19,6 +20,7 @@ __all__ = [
     "Moment",
     "Reading",
     "Settings",
+    "Torchrun",
     "Trained",
     "TrainingRecipe",
     "adversarial_loss",
