@@ -59,6 +59,19 @@ def test_fit_score_check_and_audit_go_together(capsys: pytest.CaptureFixture[str
     assert "detection.evaded" in out
 
 
+def test_a_detector_is_fitted_behind_the_defence_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it looks at is what the model sees behind its transformations; beside the bare model it is refused."""
+    behind = (*MODEL, "--defend", "bit-depth:bits=1")
+    fit = ("detect", "fit", "--data", "clean.npz", "--detect", "energy")
+    assert run(capsys, *fit, *behind, "--out", "d.safetensors")[0] == 0
+    saved = ("--data", "new.npz", "--detect", "d.safetensors", "--reject", "0.05")
+    assert run(capsys, "detect", "check", *behind, *saved)[0] == 0
+    status, _, err = run(capsys, "detect", "check", *MODEL, *saved)
+    assert (status, "another preprocessing" in err) == (2, True)
+    status, _, err = run(capsys, *fit, *MODEL, "--defend", "bit-dept", "--out", "x.safetensors")
+    assert (status, "did you mean 'bit-depth'" in err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

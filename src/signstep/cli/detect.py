@@ -25,7 +25,7 @@ from signstep.cli.policies import check_detectors, detector_of, is_saved, policy
 from signstep.cli.terminal import aside, say, told
 from signstep.detectors import ACTIONS, DETECTORS, Detector, check, rows_needed
 from signstep.domains.case import Request
-from signstep.domains.image.case import opened_data, opened_model, threat_of
+from signstep.domains.image.case import defended, opened_data, opened_model, threat_of
 from signstep.domains.image.declared import agreed
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
@@ -86,7 +86,7 @@ def detect(
     source = opened_data(request)
     asked, declared = agreed(request, opened_model(request, source.shape), source)
     source = source if asked is request else opened_data(asked)
-    declared.to(where)
+    declared = defended(asked, declared, source.bounds).to(where)
     second = None if other is None else other_model(other, model, option="other")
     if action == "fit":
         assert detectors.detect is not None
