@@ -57,6 +57,19 @@ def test_fit_score_check_and_audit_go_together(capsys: pytest.CaptureFixture[str
     assert Result.load(Path("again/result.json")).detection == result.detection
     status, out, _ = run(capsys, "verify", "r")
     assert "detection.evaded" in out
+    mine = ("verify", "r", *MODEL, "--data", "test.npz")
+    status, out, _ = run(capsys, *mine)
+    assert (status, "open  detection: not asked again" in out) == (4, True)
+    detectors = (*saved, "--detect", "image-statistics", "--clean", "clean.npz")
+    status, out, err = run(capsys, *mine, *detectors)
+    assert (status, "ok    detection: 2 asked again" in out) == (0, True), (out, err)
+    status, out, _ = run(capsys, *mine, *saved)
+    assert (status, "FAIL  detection: detectors is 2 in the record, 1 here" in out) == (1, True)
+    status, _, err = run(capsys, *mine, *detectors[:-1], "test.npz")
+    assert (status, "is the data that is audited" in err) == (2, True)
+    Path("e.safetensors").rename("r/e.safetensors")
+    status, _, err = run(capsys, *mine, "--detect", "r/e.safetensors", "--reject", "0.05")
+    assert (status, "lies inside the report" in err) == (2, True)
 
 
 def test_a_detector_is_fitted_behind_the_defence_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
