@@ -81,13 +81,34 @@ def test_a_detector_is_fitted_behind_the_defence_that_is_named(capsys: pytest.Ca
     assert run(capsys, "detect", "check", *behind, *saved)[0] == 0
     status, _, err = run(capsys, "detect", "check", *MODEL, *saved)
     assert (status, "another preprocessing" in err) == (2, True)
+    assert run(capsys, *fit, *MODEL, "--out", "d.safetensors")[0] == 0  # one of ours is written anew
     status, _, err = run(capsys, *fit, *MODEL, "--defend", "bit-dept", "--out", "x.safetensors")
     assert (status, "did you mean 'bit-depth'" in err) == (2, True)
+
+
+def test_another_models_calibration_is_refused_by_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence, status 2, before anything is attacked."""
+    fit = ("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "energy", "--out", "e.safetensors")
+    assert run(capsys, *fit)[0] == 0
+    other = ("--model", "detector_nets:trained", "--model-arg", "seed=1", "--data", "test.npz")
+    saved = ("--detect", "e.safetensors", "--reject", "0.05")
+    threat = ("--threat", "linf:0.1", "--attack", "fgsm")
+    for words in (("detect", "score"), ("detect", "check"), ("audit", *threat), ("defences", *threat)):
+        status, out, err = run(capsys, *words, *other, *saved)
+        assert (status, out) == (2, ""), words
+        assert "calibrated with another model (its weights or layers differ); fit it again" in err.splitlines()[-1]
+    status, _, err = run(capsys, *fit[:-1], "few.safetensors", "--by-class", "--limit", "2")
+    assert (status, "pass clean rows of every class" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (
+            ("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "energy", "--out", "new.npz"),
+            "none of these files",
+        ),
+        (("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "energy", "--grid", "255"), "without a threat"),
         (("detect", "forget", *MODEL, "--data", "clean.npz"), "fit, score and check"),
         (("detect", "fit", *MODEL, "--data", "clean.npz"), "--detect"),
         (("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "squeese"), "squeeze"),
