@@ -164,8 +164,8 @@ def test_features_are_what_the_layer_that_makes_the_scores_is_given(kind: str) -
         plain = Gated(linear).eval()
     heads = {"linear": linear, "convolution": convolution, "own": Own(weight)}
     if kind == "map":  # over a map of 6 x 6, no pooling: every number of it is a feature
-        net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 3, 6), nn.Flatten()).eval()
-        assert torch.equal(Seen(Reader.of(net), x).features, net[1](net[0](x)).flatten(1))
+        whole = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 3, 6), nn.Flatten()).eval()
+        assert torch.equal(Seen(Reader.of(whole), x).features, whole[1](whole[0](x)).flatten(1))
         return
     net = Gated(heads[kind]).eval()
     net.load_state_dict({**plain.state_dict(), **{f"head.{k}": v for k, v in heads[kind].state_dict().items()}})
