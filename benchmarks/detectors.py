@@ -173,7 +173,7 @@ def latency(repeats: int) -> Iterator[list[str]]:
         ("mobilenet_v2", mobilenet_v2(need_shared("models")), (photos, None)),
     ):
         each = max(5, repeats // (20 if len(clean[0]) < 100 else 1))
-        for spec in QUICK if isinstance(model, nn.Sequential) else (QUICK[0], QUICK[-1]):  # one without linear layers
+        for spec in QUICK if isinstance(model, nn.Sequential) else (QUICK[0], QUICK[-1]):
             detector = ss.detectors.fit(spec, model, clean)
             policy = ss.Policy(detectors=[detector], reject=0.1)
             row = clean[0][:1]

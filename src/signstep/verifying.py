@@ -5,7 +5,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from signstep.auditing.reading import LARGEST, not_a_result, parse
 from signstep.auditing.reattack import attacked_again
 from signstep.auditing.record import SCHEMA
 from signstep.auditing.recount import recount
+from signstep.auditing.redetected import detected_again, unasked
 from signstep.auditing.reproved import proved_again
 from signstep.auditing.result import Result
 from signstep.auditing.run import terms_of
@@ -32,6 +33,7 @@ from signstep.auditing.stated_terms import claims
 from signstep.auditing.stream import Batches, Data, batches
 from signstep.auditing.tally import plain_terms
 from signstep.detectors.digests import digests_of
+from signstep.detectors.policy import Policy
 from signstep.domains import DOMAINS, IMAGES, Case
 from signstep.domains import domain as find_domain
 from signstep.domains.case import no_summary
@@ -40,7 +42,7 @@ from signstep.engine.keys import Key
 from signstep.engine.origin import contained
 from signstep.engine.shaped import ShapedThreat
 from signstep.engine.threat import Threat, ThreatModel, span_of
-from signstep.engine.tree import Tree
+from signstep.engine.tree import Tree, tree_map
 from signstep.engine.untouched import untouched
 from signstep.engine.verify import Terms
 from signstep.errors import InputError, LoadError
@@ -81,7 +83,7 @@ class Verification:
     @property
     def unprovable(self) -> tuple[str, ...]:
         """What nobody can tell who was not there: whoever made the report may have written anything."""
-        return () if self.result is None else tuple(unprovable(self.result))
+        return () if self.result is None else tuple(unprovable(self.result, self.checks))
 
     def __str__(self) -> str:
         verdict = "does not hold" if not self.holds else "holds" if self.complete else "incomplete: nothing fails"
@@ -100,6 +102,7 @@ def verify(
     mean: Statistic = None,
     std: Statistic = None,
     search: Search | None = None,
+    policy: Policy | None = None,
     again: int = 0,
     signed_by: str | Path | None = None,
     device: str | torch.device | None = None,
@@ -118,6 +121,8 @@ def verify(
         mean: of a bare network, see `signstep.attack`.
         std: see ``mean``.
         search: loss and units of the budget, where they are no defaults.
+        policy: your own detectors and their rates, asked again what the record says of them; without one that stays
+            open.
         again: attack so many of the examples that held once more, drawn by a secret seed.
         signed_by: a public key that the report must be signed by.
         device: where the model is asked; None is where its weights are.
@@ -126,7 +131,7 @@ def verify(
         A `Verification`: print it; ``.holds``, ``.complete``, ``.checks``.
 
     Raises:
-        InputError: a model without data or threat, or data without a model.
+        InputError: a model without data or threat, or data without a model; detectors of another model than that one.
         LoadError: the folder has no record.
     """
     folder = Path(report)
@@ -136,6 +141,10 @@ def verify(
         raise InputError(
             Arg("threat"), "is missing", remedy="pass what the record is to be about, such as ss.linf('8/255')"
         )
+    if policy is not None:
+        if model is None:
+            raise InputError(Arg("policy"), "needs the model that its detectors look at", remedy="pass model and data")
+        policy.refuse_other(Model.of(model, mean=mean, std=std))
     checks = [attempted("files", check_sums, folder)]
     if signed_by is not None:
         checks.append(signed(folder, Path(signed_by)))
@@ -149,7 +158,7 @@ def verify(
     if model is not None and data is not None and threat is not None and attempted("terms", claims, result).holds:
         declared = Model.of(model, mean=mean, std=std)
         where = Home(declared.network).device if device is None else torch.device(device)
-        own = _brought(result, declared.to(where), data, threat, search or Search())
+        own = replace(_brought(result, declared.to(where), data, threat, search or Search()), policy=policy)
     checks += of_record(result, points, own)
     sound = all(check.holds for check in checks if check.name in SOUND)
     if own is not None and sound:
@@ -226,6 +235,7 @@ class Verifier:
         data: what the data may be called, all of it or the first so many.
         levels: sizes of the security curve, as the options have them; None where the report states no options.
         ran: what the record calls its attacks.
+        policy: the verifier's own detectors; None where none were brought.
     """
 
     case: Case
@@ -237,6 +247,7 @@ class Verifier:
     data: tuple[str, ...]
     levels: tuple[float, ...] | None
     ran: tuple[str, ...] = ()
+    policy: Policy | None = None
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -310,6 +321,8 @@ def of_record(result: Result, points: Mapping[str, Tensor], own: Verifier | None
         checks.append(attempted("diagnosis", agreement, result))
     if result.terms.get("bounds") is not None or result.per_example.bounds:
         checks.append(attempted("bounds", _unproved, result))
+    if (left := unasked(result)) is not None:
+        checks.append(left)
     if all(check.holds for check in checks if check.name == "points"):
         checks.append(attempted("threat model", rescore.allowed, result, points, checkers, terms))
         if result.knob is not None:
@@ -336,7 +349,7 @@ def of_model(
     if own.of_schema:
         yield domain_terms(result, own, own.case)
     bounded = result.terms.get("bounds") is not None
-    kept = list(own.batches) if again or bounded else own.batches
+    kept = list(own.batches) if again or bounded or own.policy is not None else own.batches
     declared = own.case.model
     task, model = declared.task, declared.network
     with untouched(model, mode=declared.mode), torch.no_grad():
@@ -364,6 +377,17 @@ def of_model(
             model=declared,
             threat=own.case.threat,
             search=own.case.search,
+            device=device,
+        )
+    if own.policy is not None:
+        yield attempted(
+            "detection",
+            detected_again,
+            result,
+            points,
+            [(tree_map(own.to_search, x), y) for x, y in kept],
+            model=declared,
+            policy=own.policy,
             device=device,
         )
     if again:

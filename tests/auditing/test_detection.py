@@ -10,8 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from signstep.auditing.checks import Check
+from signstep.auditing.checksums import write_sums
 from signstep.auditing.detection import Detection, counts, missed, roc, standing, told
+from signstep.auditing.evidence import Evidence
 from signstep.auditing.recount import recount
+from signstep.auditing.redetected import detected_again
 from signstep.detectors import Way
 
 # Short ways, of each kind one.
@@ -245,3 +249,96 @@ def test_another_model_is_refused() -> None:
     """A rate holds for the model it was calibrated with."""
     with pytest.raises(ss.SignstepError, match="another model"):
         ss.audit(nn.Linear(6, 2), rows(4, 0), threat=THREAT, run=ss.Run(policy=policy()))
+
+
+def _reported(result: ss.Result, evidence: Evidence, folder: Path) -> Path:
+    """A report's folder, as far as `verify` in Python looks at it."""
+    folder.mkdir(exist_ok=True)
+    (folder / "result.json").write_text(result.to_json(), encoding="utf-8")
+    evidence.save(folder / "adversarial.safetensors")
+    (folder / "signstep.toml").write_text("[audit]\n", encoding="utf-8")
+    write_sums(folder)
+    return folder
+
+
+def _detection_of(folder: Path, using: ss.Policy | None, **more: Any) -> Check:
+    done = ss.verify(folder, net(), rows(30, seed=2), threat=THREAT, policy=using, **more)
+    (check,) = (one for one in done.checks if one.name == "detection")
+    others = [one for one in done.checks if not one.holds and one.name not in ("detection", "files")]
+    assert not others, others
+    assert done.holds == check.holds
+    assert done.complete == check.complete
+    said = [line.partition(" = ")[0] for line in done.unprovable]
+    assert ("detection.detectors[].clean[]" in said) == (check.state != "ok")
+    assert "detection.evaded" in said
+    return check
+
+
+def test_verify_asks_the_verifiers_own_detectors(tmp_path: Path) -> None:
+    """Open without them; fitted anew or not, in other batches, the same p-values; others, and a forged p, are found."""
+    evidence = Evidence()
+    result = audited(evidence=evidence)
+    folder = _reported(result, evidence, tmp_path / "r")
+    assert _detection_of(folder, None).state == "open"
+    again = ss.Policy(
+        detectors=[ss.detectors.fit(one, net(), rows(400, seed=1)) for one in ("lid:k=10", "mahalanobis:pooled=true")],
+        reject=0.04,
+        review=0.06,
+    )
+    check = _detection_of(folder, again)
+    assert check.state == "ok", check
+    assert f"30 examples untouched and of {result.fooled} of" in check.seen
+    moved = [ss.detectors.fit(one, net(), rows(400, seed=3)) for one in ("lid:k=10", "mahalanobis:pooled=true")]
+    for detectors, rates, said in (
+        (again.detectors, (0.06, 0.04), "reject is 0.04 in the record, 0.06 here"),
+        (again.detectors[::-1], (0.04, 0.06), "detector is 'lid:k=10' in the record, 'mahalanobis:pooled=true' here"),
+        (again.detectors[:1], (0.04, 0.06), "detectors is 2 in the record, 1 here"),
+        (moved, (0.04, 0.06), "in the record"),
+    ):
+        check = _detection_of(folder, ss.Policy(detectors=detectors, reject=rates[0], review=rates[1]))
+        assert (check.state, said in check.seen) == ("FAIL", True), check
+    plain = ss.audit(net(), rows(30, seed=2), threat=THREAT, attacks=["fgsm"], run=ss.Run(evidence=Evidence()))
+    with pytest.raises(ss.SignstepError, match="another model"):
+        ss.verify(folder, nn.Sequential(nn.Linear(6, 2)), rows(30, seed=2), threat=THREAT, policy=again)
+    with pytest.raises(ss.SignstepError, match="needs the model"):
+        ss.verify(folder, policy=again)
+    assert detected_again(
+        plain, {}, [rows(30, seed=2)], model=ss.Model(net()), policy=again, device=torch.device("cpu")
+    ).seen.startswith("the record has no detectors")
+
+
+def test_a_forged_p_value_is_found_by_who_has_the_detectors(tmp_path: Path) -> None:
+    """A neighbouring share of the calibration rows, which adds up with everything else, of a clean row or a point."""
+    evidence = Evidence()
+    result = audited(evidence=evidence)
+    assert result.detection is not None
+    points = evidence.tensors()
+    judge = result.detection.detectors[0]
+    step = 7 / (judge.rows + 1)
+    place = next(k for k, p in enumerate(judge.clean) if 0.3 < p < 0.8)
+    row, name = next(
+        (row, result.attacks[number].name)
+        for row, number in zip(points["row"].tolist(), points["attack"].tolist(), strict=True)
+        if 0.3 < (judge.attacked[result.attacks[number].name][row] or 0) < 0.8
+    )
+    column = judge.attacked[name]
+    point = (*column[:row], (column[row] or 0) + step, *column[row + 1 :])
+    for lie, said in (
+        (_judged(result, clean=(*judge.clean[:place], judge.clean[place] + step, *judge.clean[place + 1 :])), "lid"),
+        (_judged(result, attacked={**judge.attacked, name: point}), "attacked: example"),
+    ):
+        assert recount(lie).state == "ok"
+        folder = _reported(lie, evidence, tmp_path / "r")
+        assert _detection_of(folder, None).state == "open"
+        check = _detection_of(folder, policy())
+        assert (check.state, said in check.seen) == ("FAIL", True), check
+
+
+def test_points_that_were_not_kept_leave_detectors_open(tmp_path: Path) -> None:
+    """What nobody saved nobody can ask about."""
+    evidence = Evidence(limit=200)
+    result = audited(evidence=evidence)
+    folder = _reported(result, evidence, tmp_path / "r")
+    assert 0 < len(evidence) < result.fooled
+    check = _detection_of(folder, policy())
+    assert (check.state, f"{result.fooled - len(evidence)} fooled examples have none" in check.seen) == ("open", True)

@@ -140,9 +140,13 @@ def net(scale=1.0):
     return layer
 
 
-def points():
-    x = torch.rand(12, 4, generator=torch.Generator().manual_seed(0))
+def points(rows=12, seed=0):
+    x = torch.rand(rows, 4, generator=torch.Generator().manual_seed(seed))
     return [(x, net()(x).argmax(1))]
+
+
+def calm():
+    return points(60, 1)
 """
 
 
@@ -179,3 +183,45 @@ def test_the_commands_print_and_write(
     assert record["n"] == 60
     assert main([*smooth, "--sigma", "0"]) == 2
     assert "sigma" in capsys.readouterr().err
+
+
+def test_detectors_are_rows_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each a row beside transformations, by name, joined, or by file; the numbers are those of the policy in Python."""
+    from signstep.cli import main
+
+    (tmp_path / "costwatch.py").write_text(NETS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    own = ["--model", "costwatch:net", "--data", "costwatch:points", "--threat", "linf:0.1"]
+    fit = ["detect", "fit", "--model", "costwatch:net", "--data", "costwatch:calm", "--detect", "energy"]
+    assert main([*fit, "--out", "e.safetensors"]) == 0
+    capsys.readouterr()
+    words = ["defences", *own, "--attack", "pgd:steps=2", "--json", "--reject", "0.1", "--clean", "costwatch:calm"]
+    words += ["--detect", "confidence", "--detect", "confidence+energy", "--detect", "e.safetensors"]
+    assert main([*words, "--defend", "bit-depth:bits=2"]) == 0
+    found = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["name"] for row in found] == [
+        "undefended", "bit-depth:bits=2", "confidence at 0.1", "confidence + energy at 0.1", "energy at 0.1",
+    ]  # fmt: skip
+    assert [row["kind"] for row in found[2:]] == ["detector"] * 3
+    import costwatch  # type: ignore[import-not-found]
+
+    ((x, y),) = costwatch.points()
+    net = costwatch.net()
+    detector = ss.detectors.fit("confidence", net, costwatch.calm())
+    policy = ss.Policy(detectors=[detector], reject=0.1)
+    alone = table(net, (x, y), threat=ss.linf(0.1), rows=[policy], attacks=["pgd:steps=2"])["confidence at 0.1"]
+    shown = ("clean", "unaware", "aware", "note")
+    assert {name: found[2][name] for name in shown} == {name: getattr(alone, name) for name in shown}
+    for more, said in (
+        (["--detect", "confidence"], "--reject 0.01"),
+        (["--detect", "squeese", "--reject", "0.1"], "did you mean 'squeeze'"),
+        (["--detect", "confidence+energy", "--reject", "0.1"], "--clean"),
+        (["--reject", "0.1"], "without detectors"),
+        (["--detect", "energy", "--reject", "0.1", "--clean", "costwatch:points"], "the data that is audited"),
+        (["--detect", "energy", "--reject", "0.001", "--clean", "costwatch:calm"], "at least 999 clean rows"),
+    ):
+        assert main(["defences", *own, *more]) == 2
+        assert said in capsys.readouterr().err

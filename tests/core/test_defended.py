@@ -1,5 +1,6 @@
 """The attacker who knows: laws of attacks through defences, and of the records that name them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,30 @@ def test_the_command_defends_attacks_and_verifies(
     capsys.readouterr()
     assert main(["verify", "own", *own, "--defend", "defendednets:halves"]) in (0, 4)
     assert "ok    untouched answers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda x: x[..., 1:], "let it keep"),
+        (lambda x: x + 1, r"outside of \[0, 1\]; let it keep the range"),
+        (lambda x: torch.where(x > 0.5, torch.nan, x), "outside of"),
+    ],
+)
+def test_a_defence_that_changes_shape_or_range_ends_every_verb_in_one_sentence(wrong: Any, said: str) -> None:
+    """An audit, an attack, a row of the cost table, and the vote: nothing is measured behind it."""
+    chain = [ss.defences.custom(wrong, name="wrong")]
+    guarded = ss.defend(NET, chain)
+    x, y = X[:4], Y[:4]
+    threat = ss.linf(0.05)
+    verbs: list[Callable[[], object]] = [
+        lambda: ss.audit(guarded, (x, y), threat=threat, attacks=["fgsm"]),
+        lambda: ss.attack(guarded, x, y, threat=threat, recipe="fgsm"),
+        lambda: ss.defences.table(NET, (x, y), threat=threat, rows=chain, attacks=["fgsm"]),
+    ]
+    if "the range" not in said:  # noise leads inputs out of it before a defence sees them
+        verbs.append(lambda: ss.smooth(guarded, 0.1).certify((x, y), n=20))
+    for verb in verbs:
+        with pytest.raises(ss.SignstepError, match=said) as caught:
+            verb()
+        assert "\n" not in str(caught.value)

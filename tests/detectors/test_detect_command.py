@@ -57,11 +57,58 @@ def test_fit_score_check_and_audit_go_together(capsys: pytest.CaptureFixture[str
     assert Result.load(Path("again/result.json")).detection == result.detection
     status, out, _ = run(capsys, "verify", "r")
     assert "detection.evaded" in out
+    mine = ("verify", "r", *MODEL, "--data", "test.npz")
+    status, out, _ = run(capsys, *mine)
+    assert (status, "open  detection: not asked again" in out) == (4, True)
+    detectors = (*saved, "--detect", "image-statistics", "--clean", "clean.npz")
+    status, out, err = run(capsys, *mine, *detectors)
+    assert (status, "ok    detection: 2 asked again" in out) == (0, True), (out, err)
+    status, out, _ = run(capsys, *mine, *saved)
+    assert (status, "FAIL  detection: detectors is 2 in the record, 1 here" in out) == (1, True)
+    status, _, err = run(capsys, *mine, *detectors[:-1], "test.npz")
+    assert (status, "is the data that is audited" in err) == (2, True)
+    Path("e.safetensors").rename("r/e.safetensors")
+    status, _, err = run(capsys, *mine, "--detect", "r/e.safetensors", "--reject", "0.05")
+    assert (status, "lies inside the report" in err) == (2, True)
+
+
+def test_a_detector_is_fitted_behind_the_defence_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """What it looks at is what the model sees behind its transformations; beside the bare model it is refused."""
+    behind = (*MODEL, "--defend", "bit-depth:bits=1")
+    fit = ("detect", "fit", "--data", "clean.npz", "--detect", "energy")
+    assert run(capsys, *fit, *behind, "--out", "d.safetensors")[0] == 0
+    saved = ("--data", "new.npz", "--detect", "d.safetensors", "--reject", "0.05")
+    assert run(capsys, "detect", "check", *behind, *saved)[0] == 0
+    status, _, err = run(capsys, "detect", "check", *MODEL, *saved)
+    assert (status, "another preprocessing" in err) == (2, True)
+    assert run(capsys, *fit, *MODEL, "--out", "d.safetensors")[0] == 0  # one of ours is written anew
+    status, _, err = run(capsys, *fit, *MODEL, "--defend", "bit-dept", "--out", "x.safetensors")
+    assert (status, "did you mean 'bit-depth'" in err) == (2, True)
+
+
+def test_another_models_calibration_is_refused_by_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence, status 2, before anything is attacked."""
+    fit = ("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "energy", "--out", "e.safetensors")
+    assert run(capsys, *fit)[0] == 0
+    other = ("--model", "detector_nets:trained", "--model-arg", "seed=1", "--data", "test.npz")
+    saved = ("--detect", "e.safetensors", "--reject", "0.05")
+    threat = ("--threat", "linf:0.1", "--attack", "fgsm")
+    for words in (("detect", "score"), ("detect", "check"), ("audit", *threat), ("defences", *threat)):
+        status, out, err = run(capsys, *words, *other, *saved)
+        assert (status, out) == (2, ""), words
+        assert "calibrated with another model (its weights or layers differ); fit it again" in err.splitlines()[-1]
+    status, _, err = run(capsys, *fit[:-1], "few.safetensors", "--by-class", "--limit", "2")
+    assert (status, "pass clean rows of every class" in err) == (2, True)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (
+            ("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "energy", "--out", "new.npz"),
+            "none of these files",
+        ),
+        (("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "energy", "--grid", "255"), "without a threat"),
         (("detect", "forget", *MODEL, "--data", "clean.npz"), "fit, score and check"),
         (("detect", "fit", *MODEL, "--data", "clean.npz"), "--detect"),
         (("detect", "fit", *MODEL, "--data", "clean.npz", "--detect", "squeese"), "squeeze"),

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import torch
 from detector_nets import rows, trained
 from scipy import ndimage, stats
 from scipy.stats import beta, betabinom
-from torch import Tensor
+from torch import Tensor, nn
 
 import signstep as ss
 from signstep.detectors import calibration as promise
@@ -226,6 +227,40 @@ class Broken:
         return self.value if not isinstance(self.value, Tensor) else self.value.expand(len(x))
 
 
+def _called(model: nn.Module, clean: tuple[Tensor, Tensor], *classes: int) -> tuple[Tensor, Tensor]:
+    """Of clean rows those that the model calls so."""
+    said = torch.isin(model(clean[0]).argmax(1), torch.tensor(classes))
+    return clean[0][said], clean[1][said]
+
+
+def nan(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The model, whose answers to bright inputs are no numbers."""
+
+    def answer(x: Tensor) -> Tensor:
+        out: Tensor = model(x)
+        return torch.where(x.flatten(1).mean(1, keepdim=True) > 0.42, torch.nan, out)
+
+    return answer
+
+
+def test_a_score_that_is_no_number_is_as_suspicious_as_can_be() -> None:
+    """In use, where nothing can be refused any more: the smallest p-value there is, and the policy flags it."""
+    x, y = rows(60, seed=13)
+
+    class Sometimes:
+        """NaN for what is bright."""
+
+        def score(self, x: Tensor) -> Tensor:
+            """The mean, where it is small."""
+            mean = x.flatten(1).mean(1)
+            return torch.where(mean > 0.9, torch.nan, mean)
+
+    made = ss.detectors.fit(Sometimes(), trained(), (x, y))
+    bright = torch.cat([torch.ones_like(x[:2]), x[:2]])
+    assert made.p_values(bright)[:2].tolist() == [1 / 61, 1 / 61]
+    assert ss.Policy(detectors=[made], reject=0.02).flags(bright)[:2].tolist() == [True, True]
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
@@ -244,6 +279,10 @@ class Broken:
         (lambda m, c: ss.Policy(detectors=[ss.detectors.fit("energy", m, c)], reject=1.5), "below 1"),
         (lambda *_: ss.Policy(detectors=cast("Any", ["energy"]), reject=0.1), "no list of calibrated"),
         (lambda *_: ss.Policy(detectors=[], reject=0), "flag nothing"),
+        (lambda m, c: ss.detectors.fit("energy", m, _called(m, c, 0, 1), by_class=True), "calibration rows class 2"),
+        (lambda m, c: ss.detectors.fit("mahalanobis", m, (c[0][:1], c[1][:1])), "1 rows, too few for two halves"),
+        (lambda m, c: ss.detectors.fit("energy", nan(m), c), "NaN or infinite"),
+        (lambda m, c: ss.Policy(detectors=[ss.detectors.fit("energy", m, c)] * 9, reject=0.1), "at least 89 clean"),
         (lambda m, c: ss.detectors.fit("energy", ss.Model(m, task=ss.Regression(0.1)), c), "this task is regression"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from detector_nets import rows, trained
-from torch import Tensor
+from torch import Tensor, nn
 
 import signstep as ss
 from signstep.detectors import calibration as promise
@@ -116,6 +116,75 @@ def test_mahalanobis_and_lid_are_their_formulas() -> None:
     new = torch.randn(7, 6, generator=draws, dtype=torch.float64)
     near = (new[:, None] - first[None]).square().sum(2).sqrt().sort(1).values[:, :5]
     assert torch.allclose(lid.score(new), -4 / (near[:, :4] / near[:, 4:]).log().sum(1), rtol=1e-4)
+
+
+class Own(nn.Module):
+    """A layer of somebody's own: linear, and no `nn.Linear`."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x W^T."""
+        return x.flatten(1) @ self.weight.flatten(1).T
+
+
+class Gated(nn.Module):
+    """Linear layers run inside, over pooled maps, before the head does; it has a parameter of its own besides."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 1, 6, 6))
+        self.body = nn.Conv2d(1, 5, 3, padding=1)
+        self.gate = nn.Linear(5, 5)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores."""
+        maps = self.body(x * self.scale).relu()
+        pooled = (maps * self.gate(maps.mean((2, 3))).sigmoid()[:, :, None, None]).mean((2, 3), keepdim=True)
+        out: Tensor = self.head(pooled if isinstance(self.head, nn.Conv2d) else pooled.flatten(1))
+        return out.flatten(1)
+
+
+@pytest.mark.parametrize("kind", ["linear", "convolution", "own", "map"])
+def test_features_are_what_the_layer_that_makes_the_scores_is_given(kind: str) -> None:
+    """A convolution after pooling, and a layer of one's own, give the features of the linear layer of their weights."""
+    draws = torch.Generator().manual_seed(3)
+    weight = torch.randn(3, 5, generator=draws)
+    linear = nn.Linear(5, 3, bias=False)
+    convolution = nn.Conv2d(5, 3, 1, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        convolution.weight.copy_(weight[:, :, None, None])
+    x = torch.rand(120, 1, 6, 6, generator=draws)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = Gated(linear).eval()
+    heads = {"linear": linear, "convolution": convolution, "own": Own(weight)}
+    if kind == "map":  # over a map of 6 x 6, no pooling: every number of it is a feature
+        whole = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 3, 6), nn.Flatten()).eval()
+        assert torch.equal(Seen(Reader.of(whole), x).features, whole[1](whole[0](x)).flatten(1))
+        return
+    net = Gated(heads[kind]).eval()
+    net.load_state_dict({**plain.state_dict(), **{f"head.{k}": v for k, v in heads[kind].state_dict().items()}})
+    got, wanted = (Seen(Reader.of(one), x).features for one in (net, plain))
+    assert got.shape == (120, 5)
+    assert torch.allclose(got @ weight.T, plain(x), atol=1e-6)
+    assert torch.allclose(got, wanted, atol=1e-6)
+    for name in ("mahalanobis:pooled=true", "neighbours:k=3,pooled=true", "lid:k=5"):
+        found, there = (ss.detectors.fit(name, one, (x, None)).score(x[:9]) for one in (net, plain))
+        assert torch.allclose(found, there, rtol=1e-3, atol=1e-4)
+
+
+def test_without_such_a_layer_it_is_said() -> None:
+    """Convolutions over neighbourhoods make no features, whatever is pooled behind them, nor does a bare function."""
+    pooled = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    for net in (pooled, lambda x: x.flatten(1)[:, :3]):
+        with pytest.raises(ss.SignstepError, match="no penultimate features") as caught:
+            ss.detectors.fit("lid:k=5", net, (torch.rand(60, 1, 6, 6), torch.arange(60) % 3))
+        assert "convolution after pooling" in str(caught.value.remedy)
 
 
 class Usual:

@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from signstep.data import open_data
+from signstep.detectors.seen import Reader, Seen
 from signstep.errors import LoadError
 from signstep.model.opening import open_model
 from signstep.networks.mobilenet import mobilenet_v2
@@ -67,6 +68,8 @@ def test_the_operations_by_hand(tiny: Path) -> None:
     out = out + F.conv2d(out, w["flat.weight"], w["flat.bias"])
     logits = F.conv2d(out.mean((2, 3), keepdim=True), w["head.weight"], w["head.bias"]).flatten(1)
     torch.testing.assert_close(model(x), logits)
+    # What detectors of features look at is the pooled map that the last convolution is given.
+    torch.testing.assert_close(Seen(Reader.of(model), x.detach()).features, out.mean((2, 3)))
     ours, theirs = (torch.autograd.grad(scores[:, 1].sum(), x)[0] for scores in (model(x), logits))
     torch.testing.assert_close(ours, theirs)
 

@@ -10,10 +10,11 @@ Four kinds of field follow:
 """
 
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from signstep.auditing.checks import Check
 from signstep.auditing.input_spaces import TERM
 from signstep.auditing.result import Result
 from signstep.auditing.stated_terms import AT_TIMES, OF_DOMAINS, TERMS
@@ -29,15 +30,17 @@ class Row:
         kind: what it rests on.
         check: the line of `signstep verify` that names it when it is false; "unprovable" for those that are printed.
         how: in words.
+        unless: of an unprovable field, the check that tells after all where the verifier brings what it needs.
     """
 
     kind: Kind
     check: str
     how: str
+    unless: str = ""
 
 
-def _rows(kind: Kind, check: str, how: str, *names: str) -> dict[str, Row]:
-    return {name: Row(kind, check, how) for name in names}
+def _rows(kind: Kind, check: str, how: str, *names: str, unless: str = "") -> dict[str, Row]:
+    return {name: Row(kind, check, how, unless) for name in names}
 
 
 UNPROVABLE = "unprovable"
@@ -82,14 +85,24 @@ FIELDS: dict[str, Row] = {
     **_rows(
         "unprovable",
         UNPROVABLE,
-        "only who has the detectors could ask them; letters, p-values, rates and verdicts agree with each other, and "
-        "they are of the verifier's model",
-        "detection.rule",
-        "detection.reject",
-        "detection.review",
+        "the attacker who knows is not searched for again; letters, p-values and verdicts agree with each other",
         "detection.evaded",
         "detection.denied",
         "detection.ways.*",
+    ),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "of the points that were saved asked again, of others nobody has them; letters and p-values agree",
+        "detection.detectors[].attacked.*[]",
+    ),
+    **_rows(
+        "unprovable",
+        UNPROVABLE,
+        "only who has the detectors can ask them: whoever brings them is told by the check of detection",
+        "detection.rule",
+        "detection.reject",
+        "detection.review",
         "detection.detectors[].name",
         "detection.detectors[].rows",
         "detection.detectors[].passes",
@@ -97,7 +110,7 @@ FIELDS: dict[str, Row] = {
         "detection.detectors[].recipes[]",
         "detection.detectors[].digests.*",
         "detection.detectors[].clean[]",
-        "detection.detectors[].attacked.*[]",
+        unless="detection",
     ),
     **_rows(
         "unprovable",
@@ -302,11 +315,21 @@ def _of_type(kind: Any, where: str) -> Iterator[str]:
         yield where
 
 
-def unprovable(result: Result) -> list[str]:
-    """What a forger may have written, by field, one line each: the unprovable fields of a record with their values."""
+def unprovable(result: Result, checks: Iterable[Check] = ()) -> list[str]:
+    """What a forger may have written, by field, one line each: the unprovable fields of a record with their values.
+
+    Args:
+        result: the record.
+        checks: that were made; what one of them could tell after all is left out.
+    """
+    told = {check.name for check in checks if check.holds and check.complete}
     lines = []
     for path, row in FIELDS.items():
-        if row.kind == "unprovable" and (value := _value(result, path)) not in (None, [], (), {}):
+        if (
+            row.kind == "unprovable"
+            and row.unless not in told
+            and (value := _value(result, path)) not in (None, [], (), {})
+        ):
             text = str(value)
             more = "" if len(text) <= _LONGEST else f"... ({len(text)} characters)"
             lines.append(f"{path} = {text[:_LONGEST]}{more}")

@@ -12,6 +12,7 @@ from signstep.cli.app import app
 from signstep.cli.groups import (
     BatchOptions,
     DataOptions,
+    DetectorOptions,
     MachineOptions,
     ModelOptions,
     ThreatOptions,
@@ -19,9 +20,11 @@ from signstep.cli.groups import (
     request_of,
     spread,
 )
+from signstep.cli.policies import check_detectors, is_saved, policy_of
 from signstep.cli.terminal import aside, say, told
 from signstep.cli.work import interruptible, output_folder, progress
 from signstep.defences.cost import table
+from signstep.defences.cost.measure import Wanted
 from signstep.defences.known import DEFENCES
 from signstep.defences.row import step_of
 from signstep.domains import IMAGES
@@ -33,9 +36,9 @@ from signstep.model.search import Search
 
 _HELP = """What does each defence cost, and what is it worth against an attacker who knows of it?
 
-For transformations of inputs, randomised smoothing and models that were trained to be robust: clean accuracy kept,
-robust accuracy unaware and aware, time as a multiple, difficulty, and one sentence. The unaware attacker crafts on the
-undefended model; the aware one tries every way past the defence, example by example.
+For transformations of inputs, detectors, randomised smoothing and models that were trained to be robust: clean
+accuracy kept, robust accuracy unaware and aware, time as a multiple, difficulty, and one sentence. The unaware attacker
+crafts on the undefended model; the aware one tries every way past the defence, example by example.
 
 Without arguments: all transformations on the demonstration's digits. --list prints them, with what became of each.
 
@@ -47,6 +50,9 @@ Examples:
 
   signstep defences --model nets:net --weights w.safetensors --data test.npz --threat linf:8/255 --defend jpeg
   --defend bit-depth:bits=5+resize-pad --trained pgd=nets:net@pgd.safetensors --sigma 0.25 --out defences
+
+  signstep defences --model nets:net --data test.npz --threat linf:8/255 --detect squeeze --reject 0.01
+  --clean calib.npz
 """
 _FILES = ("defences.json", "defences.txt", "index.html")
 
@@ -59,9 +65,19 @@ def defences(
     batch: BatchOptions,
     threat: ThreatOptions,
     machine: MachineOptions,
+    detectors: DetectorOptions,
     defend: Annotated[
         list[str] | None,
-        typer.Option(help="A row: a transformation, or several joined by + for a chain; repeat. All if none is given."),
+        typer.Option(
+            help="A row: a transformation, or several joined by + for a chain; repeat. All if neither this nor a "
+            "detector is given."
+        ),
+    ] = None,
+    detect: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A row: a detector or the file of one, or several joined by + under one rate; repeat. Needs --reject."
+        ),
     ] = None,
     trained: Annotated[
         list[str] | None, typer.Option(help="A model that was trained to be robust, NAME=MODEL[@WEIGHTS]; repeat.")
@@ -84,22 +100,28 @@ def defences(
     for chain in rows:
         for spec in chain:
             step_of(spec, DEFENCES)  # one that does not exist is said before anything is loaded
+    groups = [[text] if is_saved(text) else text.split("+") for text in detect or ()]
+    check_detectors(replace(detectors, detect=[name for group in groups for name in group]), data.data)
     attacks = o.attacks_of(attack) if attack else ("pgd:steps=20",)
     for spec in attacks:
         recipe(spec)
     where, quiet = machine.ready(), aside()
-    case = IMAGES.case(replace(request_of(model, data, batch, threat), limit=limit))
+    request = replace(request_of(model, data, batch, threat), limit=limit)
+    case = IMAGES.case(request)
     if not isinstance(case.threat, ThreatModel):
         raise InputError(Arg("threat"), "is of several inputs", remedy="pass a model of one")
     others = _others(trained or (), model)
     say(quiet, *case.said)
-    total = (len(rows) or len(DEFENCES.own)) + (sigma is not None) + len(others)
+    case.model.to(where)
+    asked = [policy_of(replace(detectors, detect=group), request, case.model) for group in groups]
+    wanted: list[Wanted] = [*rows, *(policy for policy in asked if policy is not None)]
+    total = (len(wanted) or len(DEFENCES.own)) + (sigma is not None) + len(others)
     with progress(quiet, total, "measuring") as advance, interruptible():
         found = table(
-            case.model.to(where),
+            case.model,
             case.batches,
             threat=case.threat,
-            rows=rows or None,
+            rows=wanted or None,
             trained={name: other.to(where) for name, other in others.items()},
             sigma=sigma,
             attacks=attacks,

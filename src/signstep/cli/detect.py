@@ -23,9 +23,11 @@ from signstep.cli.groups import (
 )
 from signstep.cli.policies import check_detectors, detector_of, is_saved, policy_of
 from signstep.cli.terminal import aside, say, told
+from signstep.cli.work import refuse_foreign
 from signstep.detectors import ACTIONS, DETECTORS, Detector, check, rows_needed
+from signstep.detectors.storage import read_detector
 from signstep.domains.case import Request
-from signstep.domains.image.case import opened_data, opened_model, threat_of
+from signstep.domains.image.case import defended, opened_data, opened_model, threat_of
 from signstep.domains.image.declared import agreed
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
@@ -81,12 +83,14 @@ def detect(
         raise InputError(f"detect {action!r} is none of fit, score and check", remedy="write one of them")
     request = request_of(model, data, threat)
     _check(action, request, detectors, by_class=by_class, attack=attack)
+    if action == "fit":
+        refuse_foreign(out, read_detector)
     where, quiet = machine.ready(), aside()
     look_first(replace(request, threat=request.threat or "linf:0"))
     source = opened_data(request)
     asked, declared = agreed(request, opened_model(request, source.shape), source)
     source = source if asked is request else opened_data(asked)
-    declared.to(where)
+    declared = defended(asked, declared, source.bounds).to(where)
     second = None if other is None else other_model(other, model, option="other")
     if action == "fit":
         assert detectors.detect is not None
@@ -147,6 +151,8 @@ def _check(action: str, request: Request, given: DetectorOptions, *, by_class: b
     if not given.detect:
         raise InputError(Arg("detect"), "is missing", remedy=("pass", Arg("detect", "squeeze")))
     saved = [is_saved(text) for text in given.detect]
+    if request.grid is not None and request.threat is None:
+        raise InputError(Arg("grid", request.grid), "has no effect without a threat", remedy=("pass", Arg("threat")))
     if action == "fit":
         if len(given.detect) > 1 or any(saved):
             raise InputError(Arg("detect", given.detect), "is no single name", remedy="fit one detector at a time")

@@ -93,7 +93,8 @@ def detector_of(
     assert clean is not None
     for name in attacks:
         recipe(name)
-    source = opened_data(replace(request, data=clean, limit=None))
+    limit = request.limit if clean == request.data else None  # which is of the data, where that is fitted on itself
+    source = opened_data(replace(request, data=clean, limit=limit))
     return fit(text, model, source, other=other, by_class=by_class, threat=threat, attacks=attacks, seed=seed)
 
 

@@ -48,6 +48,10 @@ LOADED = (
     "skip_bad",
     "ignore_label",
     "max_pixels",
+    "detect",
+    "reject",
+    "review",
+    "clean",
 )
 """What is loaded or decides what is: never taken from a report."""
 

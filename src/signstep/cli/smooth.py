@@ -10,10 +10,11 @@ from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.groups import BatchOptions, DataOptions, MachineOptions, ModelOptions, request_of, spread
 from signstep.cli.terminal import aside, say, told
-from signstep.cli.work import interruptible, progress
+from signstep.cli.work import interruptible, progress, refuse_foreign
 from signstep.defences.smoothing import smooth as smoothed_of
 from signstep.domains import IMAGES
 from signstep.errors import InputError
+from signstep.io.documents import read_json
 from signstep.io.files import WriteError
 from signstep.messages import Arg
 
@@ -50,6 +51,8 @@ def smooth(
     json: Annotated[bool, typer.Option("--json", help="Print the record as JSON instead of the table.")] = False,
 ) -> None:
     """Certify."""
+    if out is not None:
+        refuse_foreign(out, _record)
     where, quiet = machine.ready(), aside()
     case = IMAGES.case(replace(request_of(model, data, batch), threat=_ANY))
     smoothed = smoothed_of(case.model.to(where), sigma, seed=seed)
@@ -68,3 +71,14 @@ def smooth(
     told(found.to_json() if json else str(found))
     if found.partial:
         raise typer.Exit(130)
+
+
+def _record(path: Path) -> None:
+    """See that a file is a record of this command.
+
+    Raises:
+        LoadError: it cannot be read.
+        ValueError: it is another.
+    """
+    if read_json(path, "the record of smoothing")["kind"] != "smoothing":
+        raise ValueError("of another kind")

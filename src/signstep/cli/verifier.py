@@ -15,14 +15,16 @@ from signstep.auditing.result import Result
 from signstep.auditing.run import levels_of
 from signstep.cli import options as o
 from signstep.cli.config import Settings
-from signstep.cli.groups import request_from
+from signstep.cli.groups import DetectorOptions, request_from
 from signstep.cli.isolation import inside
+from signstep.cli.policies import check_detectors, is_saved, policy_of
 from signstep.cli.report_config import LOADED, ReportConfig, norm_is_known, stands_for_something
 from signstep.data.sources import format_of
 from signstep.defences.known import DEFENCES
 from signstep.defences.row import step_of
 from signstep.domains import DOMAINS, IMAGES, Case, Domain
 from signstep.domains import domain as find_domain
+from signstep.domains.case import Request
 from signstep.domains.image.case import Planned
 from signstep.engine.threat import Threat, parse_threat
 from signstep.errors import InputError, LoadError
@@ -34,7 +36,8 @@ from signstep.verifying import Verifier, verifier_of
 
 _ROWS = 256
 _OF_A_MODEL = ("model_arg", "weights", "trust", "domain", "endpoint", "max_requests")
-_FILES = ("weights", "schema", "classes", "data", "endpoint")
+_FILES = ("weights", "schema", "classes", "data", "endpoint", "clean")
+_OF_DETECTORS = ("detect", "reject", "review", "clean")
 
 
 def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,6 +61,8 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
     mine = {name: value for name, value in settings.defaults.get("audit", {}).items() if name in LOADED}
     if "model" in typed:  # arguments and weights of another model are none of this one's
         mine = {name: value for name, value in mine.items() if name not in _OF_A_MODEL}
+    if "detect" in typed:  # rates and clean data of other detectors
+        mine = {name: value for name, value in mine.items() if name not in _OF_DETECTORS}
     found = {**mine, **typed}
     return {name: value for name, value in found.items() if (name, value) != ("domain", IMAGES.name)}
 
@@ -65,11 +70,22 @@ def options_of(context: typer.Context, report: Path, given: Mapping[str, Any]) -
 def files_of(options: Mapping[str, Any]) -> dict[str, str | Path]:
     """Of what is to be loaded, the files and folders; "digits" is Signstep's, and "module:name" is found by import."""
     files = {name: options[name] for name in _FILES if options.get(name) is not None}
-    if files.get("data") == "digits" or _is_code(files.get("data")):
-        del files["data"]
+    for name in ("data", "clean"):
+        if files.get(name) == "digits" or _is_code(files.get(name)):
+            del files[name]
     model = options.get("model")
     path = None if model is None else path_of(str(model))  # a factory is found by import
     return files if path is None else {**files, "model": path}
+
+
+def saved_detectors(options: Mapping[str, Any]) -> list[str]:
+    """Of the detectors that the options name, the files."""
+    return [text for text in options.get("detect") or () if is_saved(text)]
+
+
+def _detectors(options: Mapping[str, Any]) -> DetectorOptions:
+    """The detectors that the options name."""
+    return DetectorOptions(**{name: options[name] for name in _OF_DETECTORS if name in options})
 
 
 def _is_code(data: object) -> bool:
@@ -90,14 +106,16 @@ def typed(options: Mapping[str, Any], attacks: Sequence[str], threat: str | None
         FINDINGS.find(name)
     for spec in options.get("defend") or ():
         step_of(str(spec), DEFENCES)
+    check_detectors(_detectors(options), options.get("data"))
     domain, data = options.get("domain"), options.get("data")
     if threat is not None and domain in (None, IMAGES.name):  # elsewhere the domain has words of its own
         parse_threat(threat)
     if domain is not None:
         find_domain(str(domain))
-    if data is not None:
-        with nullcontext() if _is_code(data) else suppress(LoadError):  # a domain may read what no format is
-            format_of(str(data))
+    for read in (data, options.get("clean")):
+        if read is not None:
+            with nullcontext() if _is_code(read) else suppress(LoadError):  # a domain may read what no format is
+                format_of(str(read))
 
 
 def not_here(options: Mapping[str, Any], stated: ReportConfig, result: Result, threat: str | None) -> str | None:
@@ -129,7 +147,7 @@ def brought(
         LoadError: something cannot be loaded.
     """
     domain = options.get("domain", result.terms.get("domain"))
-    own_example = not options and not set(stated.names) - {"domain", "split"}
+    own_example = not options and not set(stated.names) - {"domain", "split", *_OF_DETECTORS}
     if not options and not own_example:
         return None
     row = IMAGES if domain is None else DOMAINS[str(domain)]
@@ -160,9 +178,12 @@ def _of(
     )
     schema, predicted = options.get("schema"), images and bool(stated.options.get("predicted_labels"))
 
-    def opened(most: int | None) -> Case:
+    def asked(most: int | None) -> Request:
         given = {**options, **reading, "limit": most, "batch_size": _ROWS, "predicted_labels": predicted}
-        return domain.case(request_from(given, search=search, schema=schema))
+        return request_from(given, search=search, schema=schema)
+
+    def opened(most: int | None) -> Case:
+        return domain.case(asked(most))
 
     # Of a table the limit decides the schema's own defaults; images are read whole, and cut as they are gone through.
     case = opened(None if images else limit)
@@ -170,7 +191,7 @@ def _of(
     if isinstance(case.batches, Planned):
         case = replace(case, batches=replace(case.batches, labels=True))  # they are looked at, whoever's labels counted
     case.model.to(device)
-    return verifier_of(
+    made = verifier_of(
         result,
         case,
         called=_called(case, result, limit),
@@ -179,6 +200,7 @@ def _of(
             stated, case.curve or stated.options.get("curve_attack") not in (None, [], ["none"]), case.threat
         ),
     )
+    return replace(made, policy=policy_of(_detectors(options), asked(None), case.model))
 
 
 def _called(case: Case, result: Result, limit: object) -> tuple[str, ...]:

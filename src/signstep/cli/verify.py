@@ -22,7 +22,7 @@ from signstep.cli.domain import SchemaFile
 from signstep.cli.isolation import isolated, refuse
 from signstep.cli.report_config import agrees, proposal, read_so, report_config
 from signstep.cli.terminal import aside, say, told
-from signstep.cli.verifier import brought, files_of, not_here, options_of, typed
+from signstep.cli.verifier import brought, files_of, not_here, options_of, saved_detectors, typed
 from signstep.cli.work import output_folder
 from signstep.domains import DOMAINS
 from signstep.errors import LoadError
@@ -34,7 +34,7 @@ _HELP = """Check a report with your own model, weights and data, believing nothi
 
 Everything that follows from the examples, from your data or from your model is derived again; saved points are checked
 against ball, box, mask and grid and scored by your model; files, page, weights, data, code and preprocessing are
-compared. What nobody can check is printed. Model, weights and data are those that you name, or that your own
+compared. What nobody can check is printed. Model, weights, data and detectors are those that you name, or that your own
 signstep.toml names; what the report names is shown as a command, and never loaded. An attack, a norm or a domain of
 somebody's own, module:name, is looked at if you type it, with --attack, --threat or --domain.
 
@@ -91,6 +91,10 @@ def verify(
         list[str] | None,
         typer.Option(help="A finding of your own that the report was made with, as it was typed; may be repeated."),
     ] = None,
+    detect: o.Detect = None,
+    reject: o.Reject = None,
+    review: o.Review = 0.0,
+    clean: o.Clean = None,
     again: Annotated[int, typer.Option(min=0, help="Attack so many of the examples that held once more.")] = 0,
     signed_by: Annotated[
         Path | None, typer.Option(help="A public key, as signstep sign writes it: who made it?")
@@ -118,9 +122,15 @@ def verify(
         "max_pixels": max_pixels,
         "split": split,
         "resize": resize,
+        "detect": detect,
+        "reject": reject,
+        "review": review or None,
+        "clean": clean,
     }
     options = options_of(context, report, given)
     refuse(report, **files_of(options), signed_by=signed_by, render=render)
+    for file in saved_detectors(options):
+        refuse(report, detect=file)
     with isolated(report):
         # What a person typed is imported; from here on nothing is, whatever the report names.
         typed(options, attack or (), threat, finding or ())
@@ -212,7 +222,7 @@ def _told(
         told(one_line(f"note  your model was asked as the report says that it was: {so}"))
     if result is not None:
         told("Nobody who was not there can tell these; whoever made the report may have written anything:")
-        for line in unprovable(result):
+        for line in unprovable(result, checks):
             told(f"  {one_line(line)}")
         if result.partial:
             told(f"note  the audit was interrupted: the record covers {result.examples} examples")

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from signstep.cli.groups import ReadingOptions, other_model
 from signstep.cli.terminal import bars, noted
-from signstep.errors import InputError
+from signstep.errors import InputError, SignstepError
 from signstep.io.files import is_own
 from signstep.io.folders import sweep
 from signstep.io.locks import alone_in
@@ -61,6 +61,26 @@ def interruptible() -> Iterator[None]:
 
 # Lies in the folder while a run is at it, and stays where it is killed: the next run then knows the folder for ours.
 _BEGUN = ".signstep-begun"
+
+
+def refuse_foreign(file: Path, ours: Callable[[Path], object]) -> None:
+    """See that a file to write is a new one, or one that a command like this has written, before any work is done.
+
+    Args:
+        file: the option ``out``.
+        ours: reads such a file, or raises.
+
+    Raises:
+        InputError: something else is there.
+    """
+    if not os.path.lexists(file):
+        return
+    try:
+        ours(file)
+    except (SignstepError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            Arg("out", file), "is there already, and is none of these files", remedy="pass another name"
+        ) from error
 
 
 @contextmanager

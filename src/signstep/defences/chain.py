@@ -90,7 +90,8 @@ class Chain:
         low, high = self.ends
         slack = _SLACK * (high - low)
         inside = bool(((u >= low - slack) & (u <= high + slack)).all())
-        if inside and not bool(((out >= low - slack) & (out <= high + slack)).all()):
+        lost = bool((out.isnan() & ~u.isnan()).any())  # wrong of any input, as those of a vote, which noise leads out
+        if lost or (inside and not bool(((out >= low - slack) & (out <= high + slack)).all())):
             raise ModelError(
                 f"the defence {step} returned values from {float(out.min()):.4g} to {float(out.max()):.4g}, outside of "
                 f"[{low:g}, {high:g}]",

@@ -81,14 +81,18 @@ class Detector:
 
     def p_values_of(self, seen: Seen) -> Tensor:
         """The same of a look that others share."""
+        return self._ranked(self.of(seen).cpu(), seen)
+
+    def p_between(self, seen: Seen) -> tuple[Tensor, Tensor]:
+        """The least and the largest p-values (R,) that rounding may make of a look.
+
+        Another machine, or another size of batches, rounds a score s otherwise. Allowed are 1e-4 |s|, a thousandth of
+        `spread`, and 2e-7, what single precision leaves open of a probability.
+        """
         scores = self.of(seen).cpu()
-        if self.classes is None:
-            return promise.p_values(self.calibration, scores)
-        found, said = torch.ones_like(scores), seen.classes.cpu()
-        for label in sorted(set(said.tolist())):
-            here = said == label
-            found[here] = promise.p_values(self.calibration[self.classes == label], scores[here])
-        return found
+        open_ = 1e-4 * scores.abs() + 1e-3 * self.spread + 2e-7
+        open_ = torch.nan_to_num(open_, posinf=0.0)
+        return self._ranked(scores + open_, seen), self._ranked(scores - open_, seen)
 
     def groups(self) -> dict[str, int]:
         """How many calibration rows each of its promises rests on, by words for it."""
@@ -168,6 +172,16 @@ class Detector:
     def __repr__(self) -> str:
         kind = "" if self.classes is None else ", by class"
         return f"Detector({self.title}, {len(self.calibration)} calibration rows{kind})"
+
+    def _ranked(self, scores: Tensor, seen: Seen) -> Tensor:
+        """p-values (R,) of scores (R,) of a look."""
+        if self.classes is None:
+            return promise.p_values(self.calibration, scores)
+        found, said = torch.ones_like(scores), seen.classes.cpu()
+        for label in sorted(set(said.tolist())):
+            here = said == label
+            found[here] = promise.p_values(self.calibration[self.classes == label], scores[here])
+        return found
 
     def _threshold(self, calibration: Tensor, rate: float) -> float:
         # p <= rate means fewer than k calibration scores at or above: a score above the k-th largest of them.

@@ -13,7 +13,7 @@ from signstep.detectors.detector import Detector, refuse_nan, scored
 from signstep.detectors.digests import digests_of, refuse_other, rows_digest
 from signstep.detectors.foreign import Foreign, is_scorer
 from signstep.detectors.rule import DetectorRow, Fitting, Rule, checked_options, parse_options
-from signstep.detectors.seen import Reader
+from signstep.detectors.seen import Reader, Seen
 from signstep.detectors.storage import read_detector
 from signstep.detectors.table import DETECTORS
 from signstep.engine.arrays import Home
@@ -108,7 +108,7 @@ def _calibrated(
     scores = fitting.over(lambda seen: scored(rule, seen, name), held).cpu()
     refuse_nan(scores, name)
     order = scores.argsort(stable=True)
-    classes = fitting.over(lambda seen: seen.classes, held).cpu()[order] if by_class else None
+    classes = _classes(fitting, held)[order] if by_class else None
     digests = {
         **digests_of(fitting.reader.model),
         "fit": rows_digest(fitting.raw),
@@ -130,6 +130,26 @@ def _calibrated(
         title=title,
         guides=_guides(held),
     )
+
+
+def _classes(fitting: Fitting, held: Tensor) -> Tensor:
+    """What the model answers to the calibration rows (n,): each class that it can answer must be among it.
+
+    Raises:
+        InputError: one is not, and nothing could be promised of inputs that the model calls so.
+    """
+    found = fitting.over(lambda seen: seen.classes, held).cpu()
+    with fitting.reader.quiet():
+        outputs = Seen(fitting.reader, held[:1]).outputs
+    # A single score decides between two; of labels alone it is not known how many there are.
+    count = 0 if outputs.form == "labels" else max(2, outputs.raw[:1].numel())
+    absent = sorted(set(range(count)) - set(found.tolist()))
+    if absent:
+        raise InputError(
+            f"the model calls none of the {len(held)} calibration rows class {absent[0]}",
+            remedy="pass clean rows of every class, or leave out by_class",
+        )
+    return found
 
 
 def _guides(held: Tensor) -> Tensor:

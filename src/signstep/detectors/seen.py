@@ -21,18 +21,23 @@ from signstep.model.declaration import Callee, Model
 from signstep.model.predictor import Predictor
 from signstep.model.space import InputSpace
 
-_NO_FEATURES = "pass a detector that reads scores or inputs, or let the network end in a linear layer"
+_NO_FEATURES = (
+    "pass a detector that reads scores or inputs, or let the network end in a linear layer, or in a convolution after "
+    "pooling"
+)
 
 
 class Tap:
-    """The input of the linear layer that ran last in this thread: what the network says before its last word.
+    """What the network says before its last word in this thread: the input (R, F) of the layer that makes the scores.
 
-    The same features as the self-test of `signstep.diagnose` plants its points in. Other threads may run the same
-    network meanwhile; what they do is not seen.
+    That is the linear layer that ran last, or a layer behind it that is one by its weight: a convolution over a whole
+    map, such as 1 x 1 after pooling, or somebody's own. Other threads may run the same network meanwhile; what they do
+    is not seen.
     """
 
     def __init__(self) -> None:
-        self.features: Tensor | None = None
+        self._linear: Tensor | None = None
+        self._behind: dict[int, Tensor] = {}  # by width of what it makes
 
     def __enter__(self) -> "Tap":
         self._thread = threading.get_ident()
@@ -42,11 +47,34 @@ class Tap:
     def __exit__(self, *_: Any) -> None:
         self._hook.remove()
 
-    def _see(self, module: nn.Module, inputs: Any, _: Any) -> None:
-        if threading.get_ident() != self._thread:
+    def features(self, scores: Tensor) -> Tensor | None:
+        """The input (R, F) of the layer that made scores (R, ...); None where no layer of the kind ran."""
+        made = self._behind.get(scores[:1].numel())
+        if made is None:
+            made = self._linear
+        return made if made is not None else next(reversed(self._behind.values()), None)
+
+    def _see(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        if threading.get_ident() != self._thread or not inputs or not isinstance(inputs[0], Tensor):
             return
-        if isinstance(module, nn.Linear) and inputs and isinstance(inputs[0], Tensor):
-            self.features = inputs[0].flatten(1)
+        given = inputs[0]
+        if isinstance(module, nn.Linear):
+            self._linear = given.flatten(1)
+            self._behind.clear()
+        elif _is_linear(module, given, output):
+            width = output[0].numel()
+            self._behind.pop(width, None)
+            self._behind[width] = given.flatten(1)
+
+
+def _is_linear(module: nn.Module, given: Tensor, output: Any) -> bool:
+    """Whether a module without parts makes each of K numbers of all F of a row, by a weight of K F numbers."""
+    if not isinstance(output, Tensor) or given.ndim < 2 or output.ndim < 2 or len(output) != len(given):
+        return False
+    if not len(given) or next(module.children(), None) is not None:
+        return False
+    size = given[0].numel() * output[0].numel()
+    return any(weight.ndim > 1 and weight.numel() == size for weight in module.parameters(recurse=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +173,7 @@ class Seen:
             with Tap() as tap:
                 self._outputs = self._ask(self.raw)
             self.passes += 1
-            self._features = tap.features
+            self._features = tap.features(self._outputs.raw)
         return self._outputs
 
     @property
@@ -169,10 +197,10 @@ class Seen:
 
     @property
     def features(self) -> Tensor:
-        """Penultimate features (R, F): the input of the linear layer that ran last.
+        """Penultimate features (R, F): the input of the layer that makes the scores, see `Tap`.
 
         Raises:
-            ModelError: no linear layer runs, or it sees other rows.
+            ModelError: no such layer runs, or it sees other rows.
         """
         found = self._features if self.outputs is not None else None
         if found is None or len(found) != len(self.raw):
