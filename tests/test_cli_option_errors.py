@@ -31,11 +31,11 @@ BASE = {
     "verify": "report --model lawnets:net --data set.npz",
     "sign": "report --key missing.key",
     "merge": "report report",
-    "guard calibrate": "--model lawnets:net --data set.npz --reject 0.1",
+    "guard calibrate": "--model lawnets:net --data clean.npz --reject 0.05",
     "guard serve": "lawguard --model lawnets:net",
     "guard log": "--store sqlite:///law.db",
     "guard review": "0123 --store sqlite:///law.db",
-    "guard challenge": "--model lawnets:net --data set.npz --threat linf:0.1 --url http://127.0.0.1:9 "
+    "guard challenge": "--model lawnets:net --data clean.npz --threat linf:0.1 --url http://127.0.0.1:9 "
     "--store sqlite:///law.db --examples 1 --clean 1",
     "guard report": "--store sqlite:///law.db",
     "guard key": "shop --store sqlite:///law.db",
@@ -71,6 +71,7 @@ FREE = {
     ("verify", "ignore-column"): "columns are ignored where a table has them",
     ("sign", "new-key"): "beside a report it is one option too many, whatever it says",
     ("merge", "out"): "the two shards are looked at first",
+    ("guard serve", "output"): "the calibration is of a model without: that is compared first",
     ("guard log", "client"): "a client may be called anything",
     ("guard review", "reviewer"): "so may a person",
     ("guard review", "export"): "there is nothing to export first",
@@ -97,6 +98,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "lawnets.py").write_text(text)
     rng = np.random.default_rng(0)
     np.savez(folder / "set.npz", x=rng.random((40, 4), dtype=np.float32), y=rng.integers(0, 3, 40))
+    np.savez(folder / "clean.npz", x=rng.random((300, 4), dtype=np.float32), y=rng.integers(0, 3, 300))
     (folder / "table.csv").write_text("a,b,y\n" + "".join(f"{row},{row % 3},{row % 2}\n" for row in range(20)))
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
@@ -112,7 +114,7 @@ def without(words: list[str], flag: str) -> list[str]:
     return [*words[:at], *words[at + 2 :]]
 
 
-@pytest.mark.parametrize(("command", "option"), valued(), ids=" ".join)
+@pytest.mark.parametrize(("command", "option"), valued(), ids=str)
 def test_a_wrong_value_names_its_option(
     command: str,
     option: str,

@@ -57,7 +57,7 @@ def test_a_chart_is_designed_for_the_upper_end_of_the_band() -> None:
     assert run_length(upper.rate, upper.height) >= 1e6 > run_length(upper.rate, nominal.height)
     # The price: a client with 30 % flags is named some inputs later.
     assert run_length(0.3, nominal.height) < 16 < run_length(0.3, upper.height) < 24
-    with pytest.raises(ss.SignstepError, match="so high"):
+    with pytest.raises(ss.SignstepError, match="so often"):
         designed(0.1)
 
 

@@ -18,7 +18,7 @@ from signstep.engine.untouched import untouched
 from signstep.errors import InputError, LoadError
 from signstep.guard.calibration import Calibration
 from signstep.guard.decide import Rules
-from signstep.guard.guard import Guard, best
+from signstep.guard.guard import Guard, best, watching_for
 from signstep.guard.policies import opened, policy_band
 from signstep.guard.store import Keep
 from signstep.messages import Arg
@@ -129,6 +129,7 @@ def calibrate(model: Model, batches: Iterable[tuple[Tree, Tensor | None]], terms
         detectors=tuple(f"detector-{place}.safetensors" for place in range(len(detectors))),
         terms=kept,
     )
+    watching_for(policy, policy_band(policy, calibration), calibration)  # what cannot be served is said now
     return Calibrated(policy, calibration, tuple(notes))
 
 

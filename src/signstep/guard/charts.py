@@ -72,8 +72,7 @@ def designed(rate: float, length: float = 1e6) -> Chart:
         raise InputError(Arg("rate", rate), remedy="pass a rate between 0 and 1")
     if rate * UP >= 1 - rate:
         raise InputError(
-            Arg("rate", rate),
-            "is so high that every client's score grows",
+            f"clean inputs may be flagged at a rate of up to {rate:.3g}, so often that every client's score grows",
             remedy="calibrate on more rows, or for a lower rate",
         )
     low, high = UP - 1, UP

@@ -134,7 +134,7 @@ class Guard:
         self.rules, self.heard = rules or Rules(), Heard()
         self.names = [str(getattr(one, "name", type(one).__name__)) for one in policy.detectors]
         self.band = policy_band(policy, calibration)
-        self.watch = self._watch(watching or self._designed())
+        self.watch = self._watch(watching or watching_for(self.policy, self.band, self.calibration))
         self.breaker = Breaker(self.rules.breaker_share, self.rules.breaker_clients)
         self._lock = threading.Lock()
         self._version: object = None
@@ -364,19 +364,6 @@ class Guard:
         for hear in self.heard.troubles:
             hear(text)
 
-    def _designed(self) -> Watching:
-        """Charts for the upper end of the band of each rate."""
-        nominal = self.policy.reject + self.policy.review
-        rate = 2 * nominal if self.band is None else self.band.high
-        known = self.calibration
-        unsure = None if known is None else known.unsure
-        steps = None if known is None or known.walks is None else known.steps
-        return Watching(
-            designed(max(rate, 1e-4)),
-            unsure=None if unsure is None else designed(_chartable(unsure)),
-            steps=None if steps is None else designed(_chartable(steps)),
-        )
-
     def _watch(self, watching: Watching) -> Watch:
         known = self.calibration
         ends = (0.0, 1.0) if known is None else known.ends
@@ -392,6 +379,22 @@ class _Row:
     detector: str
     scores: Array | None
     error: str | None
+
+
+def watching_for(policy: Policy, band: Band | None, known: Calibration | None) -> Watching:
+    """Charts for the upper end of the band of each rate.
+
+    Raises:
+        InputError: a rate is too high for a chart.
+    """
+    rate = 2 * (policy.reject + policy.review) if band is None else band.high
+    unsure = None if known is None else known.unsure
+    steps = None if known is None or known.walks is None else known.steps
+    return Watching(
+        designed(max(rate, 1e-4)),
+        unsure=None if unsure is None else designed(_chartable(unsure)),
+        steps=None if steps is None else designed(_chartable(steps)),
+    )
 
 
 def _chartable(rate: Band) -> float:
