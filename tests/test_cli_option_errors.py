@@ -146,3 +146,18 @@ def test_every_command_is_tried() -> None:
     assert set(WRONG) <= {option for _, option in valued()}
     assert set(FREE) <= set(valued())
     assert len(valued()) > 150
+
+
+def test_a_guard_stands_behind_the_defence_it_was_calibrated_with(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    own, chain = ["--model", "lawnets:net"], ["--defend", "bit-depth:bits=3"]
+    folder = str(tmp_path / "defended")
+    words = ["--data", "clean.npz", "--reject", "0.05", "--box", "0,1", "--out", folder]
+    assert main(["guard", "calibrate", *own, *chain, *words]) == 0
+    # What is looked at once the calibration was found to be of this model.
+    later = ["guard", "serve", folder, *own, "--store", f"sqlite:///{tmp_path}/law.db", "--fields", "a"]
+    for defence, said in ((chain, "--fields"), ([], "declared otherwise"), (["--defend", "jpg"], "did you mean")):
+        assert main([*later, *defence]) == 2
+        assert said in capsys.readouterr().err.strip().splitlines()[-1]

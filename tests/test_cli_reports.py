@@ -567,7 +567,7 @@ def test_a_normalised_budget_verifies_too(place: Path) -> None:
 def test_a_report_behind_a_defence_is_verified_by_who_names_it(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*OWN, "--limit", "30", "--attack", "fgsm", "--defend", "bit-depth:bits=3", "--bounds", "crown"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "no bounds were taken: a certificate is about the network, and inputs pass through bit" in said
+    assert "no bounds were taken: transform: inputs pass through bit" in said
     check = ["verify", "signstep-report", *MODEL]
     for more, answers in (
         (["--defend", "bit-depth:bits=3"], "ok"),

@@ -142,7 +142,8 @@ def layers_of(declared: Model) -> nn.Module:
         )
     if declared.transform is not None:
         raise InputError(
-            f"a certificate is about the network, and inputs pass through {declared.transform} before it",
+            Arg("transform"),
+            f": inputs pass through {declared.transform}, and certified is about the network without it",
             remedy="leave the defence or transform out",
         )
     for name, fits, reason in (

@@ -17,7 +17,7 @@ from signstep.cli.work import output_folder
 from signstep.demo import demo
 from signstep.domains import IMAGES
 from signstep.domains import domain as find_domain
-from signstep.domains.image.case import opened_model
+from signstep.domains.image.case import defended, opened_model
 from signstep.domains.image.declared import declared
 from signstep.engine.threat import ThreatModel
 from signstep.errors import InputError
@@ -25,6 +25,7 @@ from signstep.guard.app import make_app
 from signstep.guard.attackers import NAMES
 from signstep.guard.bodies import Limits, Wanted
 from signstep.guard.calibrating import Terms, calibrate, open_guard
+from signstep.guard.calibration import Calibration as Calibrated
 from signstep.guard.challenge import Battle, challenge, rows_of
 from signstep.guard.decide import Rules
 from signstep.guard.facts import gathered, settings_of
@@ -175,7 +176,7 @@ def guard_serve(
     keep, limits = Keep(days=keep_days, inputs=keep_inputs), Limits(rate=rate)
     proxies = Proxies.of(trust_proxy or (), client_header)
     listener = None if webhook is None else Webhook(webhook)
-    opened = open_guard(calibration, _deployed(model).to(where), store=store, rules=rules, keep=keep)
+    opened = open_guard(calibration, _deployed(model, calibration).to(where), store=store, rules=rules, keep=keep)
     shape = opened.shape
     assert shape is not None
     named = tuple(part.strip() for part in fields.split(",")) if fields else ()
@@ -216,11 +217,14 @@ def _opening(service: Service) -> list[str]:
     return lines
 
 
-def _deployed(given: ModelOptions) -> Model:
-    """The model that is named, or that of the demonstration."""
+def _deployed(given: ModelOptions, calibration: Path) -> Model:
+    """The model that is named, behind its defences, or that of the demonstration."""
     request = request_of(given)
     if request.model is not None:
-        return opened_model(request)
+        model = opened_model(request)
+        return defended(request, model, Calibrated.load(calibration).ends) if request.defend else model
+    if request.defend:
+        raise InputError(Arg("defend"), "needs a model", remedy=("pass", Arg("model")))
     if request.weights is not None:
         raise InputError(Arg("weights", str(request.weights)), "needs a model", remedy=("pass", Arg("model")))
     show = demo()

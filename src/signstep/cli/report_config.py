@@ -150,7 +150,9 @@ def proposal(report: Path, stated: ReportConfig) -> str | None:
 
     That loading may run code is for the reader to decide: ``--trust`` is left out.
     """
-    names = {name: value for name, value in stated.names.items() if name != "trust"}
+    # Rates are those of detectors, and say nothing where there are none.
+    idle = ("trust",) if stated.names.get("detect") else ("trust", "reject", "review", "clean")
+    names = {name: value for name, value in stated.names.items() if name not in idle}
     if not names:
         return None
     names |= {name: value for name, value in _own_words(stated).items() if value}

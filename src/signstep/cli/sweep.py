@@ -9,15 +9,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from signstep.auditing.pairwise import Training
 from signstep.auditing.result import Result
 from signstep.auditing.run import Run
 from signstep.cli.candidates import Candidate
 from signstep.cli.final_audit import Terms, opened
 from signstep.cli.ring import Ring
-from signstep.cli.terminal import say
+from signstep.cli.terminal import say, silence
 from signstep.domains.case import Request
 from signstep.errors import LoadError
 from signstep.scale.errands import Doing, Stopped, run_errands
@@ -113,7 +111,7 @@ class Sweep(Errands):
                 f"a worker has other data than {self.fingerprint[:16]}", remedy="give every worker the same files"
             )
         terms = replace(self.terms, device=in_turn(self.terms.device, slot))
-        ring = Ring(source, self.request, terms, self.folder, Console(quiet=True), self.limit)
+        ring = Ring(source, self.request, terms, self.folder, silence(), self.limit)
         ring.prepare(self.candidates, self.test)
         return Doing(lambda number, again: self._done(ring, number, again), terms.device)
 

@@ -47,6 +47,11 @@ def aside() -> Console:
     return Console(stderr=True, markup=False, highlight=False, emoji=False)
 
 
+def silence() -> Console:
+    """Where nothing is shown: for workers, whose coordinator tells of them."""
+    return Console(quiet=True)
+
+
 def say(console: Console, *lines: str) -> None:
     """Print lines as they are, without markup; none under ``--quiet``."""
     for line in () if _QUIET.get() else lines:
