@@ -867,7 +867,8 @@ def test_a_clock_that_is_set_back(place: Path, monkeypatch: pytest.MonkeyPatch) 
     result = Result.load(place / "out" / "result.json")
     assert 0 < result.seconds < 600
     assert all(0 <= entry.seconds < 600 for entry in result.attacks)
-    sources = Path(main.__code__.co_filename).parents[1].rglob("*.py")
+    # The guard's memory has dates, which no other clock tells; how long something takes it asks another one.
+    sources = [path for path in Path(main.__code__.co_filename).parents[1].rglob("*.py") if path.parent.name != "guard"]
     assert [path.name for path in sources if "time.time(" in path.read_text(encoding="utf-8")] == []
 
 

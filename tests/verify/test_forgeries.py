@@ -165,8 +165,10 @@ def reordered(f: Forged) -> None:
     def turned(part: object) -> object:
         if isinstance(part, dict):
             return {name: turned(inner) for name, inner in part.items()}
+        if not part:  # not asked for
+            return part
         if isinstance(part, str):
-            return "".join(part[row] for row in order) if part else ""
+            return "".join(part[row] for row in order)
         assert isinstance(part, list)
         return [part[row] for row in order]
 
