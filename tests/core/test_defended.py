@@ -258,6 +258,9 @@ def test_the_command_defends_attacks_and_verifies(
     assert result.terms["defences"]["chain"] == ["bit-depth:bits=2", "uniform-noise:radius=0.01"]
     assert main([*words, *chain, "--out", "unaware", "--gradient-path", "straight"]) == 0
     assert ss.Result.load("unaware/result.json").robust_accuracy >= result.robust_accuracy
+    for folder, said in (("aware", "attacks knew of it"), ("unaware", "ATTACKS DID NOT KNOW OF IT")):
+        page = (tmp_path / folder / "index.html").read_text(encoding="utf-8")
+        assert f"<dt>Behind</dt><dd>bit-depth:bits=2 then uniform-noise:radius=0.01; {said}" in page
     capsys.readouterr()
     assert main(["verify", "aware", *own, *chain]) in (0, 4)
     assert "FAIL" not in (said := capsys.readouterr().out)

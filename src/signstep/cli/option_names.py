@@ -19,6 +19,7 @@ _OTHERWISE = {
     "norm": ("threat",),
     "model_args": ("model_arg",),
     "batch": ("batch_size",),
+    "detector": ("detector", "detect"),
 }
 # Values that are written otherwise, by argument and by the value in Python.
 _VALUES = {

@@ -12,7 +12,7 @@ from signstep.auditing.findings import Finding
 from signstep.auditing.knob import unfit
 from signstep.auditing.record import UPPER_BOUND
 from signstep.auditing.result import Result
-from signstep.auditing.table import bounded, claim, clean_word, is_objective, sentence
+from signstep.auditing.table import behind, bounded, claim, clean_word, is_objective, sentence
 from signstep.plain import one_line, plain
 from signstep.report.attacks import comparison, cost, health, overview, strongest, success, targeted
 from signstep.report.charts import bar_chart, line_chart, sample
@@ -72,6 +72,7 @@ def page(result: Result, findings: tuple[Finding, ...], shown: Gallery, example:
         "page.html.j2",
         result=result,
         sentence=sentence(result),
+        behind=[line.removeprefix("behind").strip() for line in behind(result)],
         example=example,
         gates=gate_words(result),
         present=present,
