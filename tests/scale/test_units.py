@@ -139,13 +139,13 @@ def other_rows(row: int) -> tuple[Tensor, Tensor]:
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "threat": ({"threat": ss.linf(0.2, box=None)}, "another threat: "),
-    "seed": ({"seed": 1}, "another seed: 0 there, 1 here"),
-    "attacks": ({"attacks": ["fgsm"]}, r"another attacks: \[\"fgsm\", \"pgd:steps=3\"\] there, \[\"fgsm\"\] here"),
-    "ladder": ({"attacks": None, "ladder": ["fgsm", "pgd:steps=3"]}, "another on a ladder: false there, true here"),
-    "weights": ({"model": RowNet(3)}, "another weights: "),
-    "unit": ({"unit": 8}, "another unit: 4 there, 8 here"),
-    "limit": ({"limit": 9}, "another limit: null there, 9 here"),
+    "threat": ({"threat": ss.linf(0.2, box=None)}, r"terms \(threat.eps: 0.15 there, 0.2 here; threat.label: "),
+    "seed": ({"seed": 1}, r"other terms \(seed: 0 there, 1 here\); pass what that audit was given, or another folder"),
+    "attacks": ({"attacks": ["fgsm"]}, r"attacks: \[fgsm, pgd:steps=3\] there, \[fgsm\] here"),
+    "ladder": ({"attacks": None, "ladder": ["fgsm", "pgd:steps=3"]}, "on a ladder: no there, yes here"),
+    "weights": ({"model": RowNet(3)}, r"weights: [0-9a-f]{12}\.\.\. there, [0-9a-f]{12}\.\.\. here"),
+    "unit": ({"unit": 8}, "unit: 4 there, 8 here"),
+    "limit": ({"limit": 9}, "limit: none there, 9 here"),
     "data": ({"given": other_rows(5)}, "data has other examples 4 to 7 than when their unit was done"),
     "less data": ({"given": tuple(part[:22] for part in data())}, "data has other examples 20 to 22"),
 }

@@ -19,6 +19,7 @@ from signstep.scale.work import Answer, Hello, Performer, Task, Work, hello, per
 _OLDEST = (2, 54)
 _PATIENCE = 5.0  # seconds for an address to answer
 _GREETING = 300.0  # seconds for a first task to begin
+_OTHERS = 60.0  # for the others, once the first has: a cluster may grow, or be busy with somebody else's
 
 
 @dataclass(frozen=True)
@@ -176,33 +177,41 @@ class _Team:
                     remedy=("pass", Arg(f"{name.lower()}s", 1)),
                 )
         rooms = [int(there[name] / each) for name, each in (("CPU", asked.cpus), ("GPU", asked.gpus)) if each]
-        self._places = asked.workers or max(1, min(rooms, default=1))
-        options: dict[str, Any] = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_retries": 0}
+        room = max(1, min(rooms, default=1))
+        self._places = asked.workers or room
+        self._greeted = min(self._places, room)
+        options: dict[str, Any] = {"num_cpus": asked.cpus, "num_gpus": asked.gpus}
         if asked.labels:
             options["label_selector"] = dict(asked.labels)
-        self._hello = ray.remote(**options)(hello)
-        self._perform = ray.remote(**options)(perform)
+        self._hello = ray.remote(**options, max_retries=2, scheduling_strategy="SPREAD")(hello)
+        self._perform = ray.remote(**options, max_retries=0)(perform)
         self._work = ray.put(work)
         self._running: dict[int, Any] = {}
         self._given = 0
 
     def greet(self) -> None:
-        """See that a worker can work, before anything runs.
+        """See that workers can work, before anything runs: as many as there is room for, on as many nodes.
 
         Raises:
-            LoadError: it cannot.
+            LoadError: one cannot.
         """
-        first = self._hello.remote(self._work)
+        said = [self._hello.remote(self._work) for _ in range(self._greeted)]
         try:
-            found: Hello = self._ray.get(first, timeout=_GREETING)
+            first, _ = self._ray.wait(said, num_returns=1, timeout=_GREETING)
+            there, _ = self._ray.wait(said, num_returns=len(said), timeout=_OTHERS if first else 0)
+            found: list[Hello] = self._ray.get(there or said, timeout=1)
         except Exception as error:  # Ray's own, and what its tasks raise
-            self._ray.cancel(first, force=True)
             raise LoadError(
                 f"no worker of the Ray cluster could begin ({_first_line(error)})",
                 remedy="see that signstep is installed on every node, and that some node has what a task takes",
             ) from error
-        if found.failure is not None:
-            raise raised(found.failure)
+        finally:
+            for one in said:
+                with suppress(Exception):  # it has ended, or the cluster has gone
+                    self._ray.cancel(one, force=True)
+        for one in found:
+            if one.failure is not None:
+                raise raised(one.failure)
 
     @property
     def places(self) -> int:

@@ -24,6 +24,7 @@ from signstep.errors import InputError, LoadError, SignstepError
 from signstep.frames import named
 from signstep.io.caps import NAMES, caps, current
 from signstep.model.batch_sizes import OUT_OF_MEMORY
+from signstep.scale.differences import differences
 from signstep.scale.identity import identity
 from signstep.scale.ledger import Done
 from signstep.scale.machines import machine
@@ -406,13 +407,11 @@ def _compare(mine: Mapping[str, str], theirs: Mapping[str, str]) -> None:
     Raises:
         LoadError: it has not.
     """
-    for name in [*theirs, *(name for name in mine if name not in theirs)]:
-        one, two = mine.get(name, "nothing"), theirs.get(name, "nothing")
-        if one != two:
-            raise LoadError(
-                f"a worker has another {name}: {one[:80]} there, {two[:80]} here",
-                remedy="give every worker the same files and the same versions",
-            )
+    said = differences(mine, theirs)
+    if said:
+        raise LoadError(
+            f"a worker has other terms ({said})", remedy="give every worker the same files and the same versions"
+        )
 
 
 def around(job: bytes, threads: int) -> Work:
