@@ -8,20 +8,23 @@ file from the server, by two workers, is compared with one of the same file from
 the file again. Then whatever can go wrong does, and the exit status and the last line of each command are printed.
 """
 
+import io
 import json
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import s3fs
 import torch
 
 from signstep.auditing.result import Result
+from signstep.cli import main as signstep_main
 
 NETS = """
 import torch
@@ -81,35 +84,34 @@ def put(given: Mapping[str, str], path: Path, name: str) -> None:
 
 
 class Shell:
-    """Commands in a folder, with an environment; each prints how it ended."""
+    """Commands in the current folder, with an environment; each prints how it ended."""
 
-    def __init__(self, folder: Path, given: Mapping[str, str]) -> None:
-        self.folder = folder
-        self._given = {name: text for name, text in os.environ.items() if not name.startswith("AWS_")} | dict(given)
-        paths = [str(Path(part).resolve()) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
-        self._given["PYTHONPATH"] = os.pathsep.join([*paths, str(folder)])
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._given = dict(given)
 
     def run(self, words: str, *, what: str = "", **other: str | None) -> int:
         """The exit status of a command; ``what`` is said in place of its words."""
-        given = {**self._given, **other}
-        done = subprocess.run(
-            [sys.executable, "-c", "from signstep.cli import main; raise SystemExit(main())", *words.split()],
-            cwd=self.folder,
-            env={name: text for name, text in given.items() if text is not None},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = [line for line in done.stderr.splitlines() if line.strip()] or [""]
-        print(f"{what or '$ signstep ' + words}\n  {done.returncode}: {said[-1]}", flush=True)
-        return done.returncode
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            del os.environ[name]
+        given: dict[str, str | None] = {**self._given, **other}
+        os.environ.update({name: text for name, text in given.items() if text is not None})
+        s3fs.S3FileSystem.clear_instance_cache()  # it holds the credentials of the command before
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            status = signstep_main(words.split())
+        said = [line for line in (err.getvalue() or out.getvalue()).splitlines() if line.strip()] or [""]
+        print(f"{what or '$ signstep ' + words}\n  {status}: {said[-1]}", flush=True)
+        return status
 
 
 def main() -> None:
     server, given = begun()
     try:
         with tempfile.TemporaryDirectory() as place:
-            tried(Shell(Path(place), given), given)
+            os.chdir(place)
+            sys.path.insert(0, place)
+            tried(Shell(given), given)
+            os.chdir("/")
     finally:
         server.stop()
 
@@ -117,7 +119,7 @@ def main() -> None:
 def tried(shell: Shell, given: Mapping[str, str]) -> None:
     import numpy as np
 
-    here = shell.folder
+    here = Path.cwd()
     (here / "nets.py").write_text(NETS)
     for seed, name in enumerate(("one", "two")):
         np.savez(here / f"{name}.npz", **examples(seed))

@@ -9,10 +9,10 @@ size is an audit in a process of its own, whose peak memory is given. CPU second
 machine that has other things to do makes the latter a matter of luck.
 
 Workers: a ladder that keeps a core busy, in units of about ten seconds; the start of the workers is left out, by
-timing from the moment that all are ready to the last unit; "rest" is what comes before and after. "Bare" is what the machine itself allows: so many processes with an equal
-part of the units each, which begin at the same moment and have nothing between them. With ``--into`` every repeat is a
-line of a file, and the table is of all lines there, so that repeats can be made one at a time on a machine that is
-seldom free.
+timing from the moment that all are ready to the last unit; "rest" is what comes before and after. "Bare" is what the
+machine itself allows: so many processes with an equal part of the units each, which begin at the same moment and have
+nothing between them. With ``--into`` every repeat is a line of a file, and the table is of all lines there, so that
+repeats can be made one at a time on a machine that is seldom free.
 """
 
 import argparse
@@ -219,7 +219,7 @@ def labelled(examples: int) -> tuple[nn.Sequential, Tensor, Tensor]:
 
 
 def timed(executor: Any, examples: int, unit: int) -> dict[str, Any]:
-    """Seconds from the moment that every worker is ready to the last unit, of the rest, of the units, and the record."""
+    """Seconds from the moment that all are ready to the last unit, of the rest, and of the units; the record."""
     net, x, y = labelled(examples)
     ready: list[float] = []
     done: list[float] = []

@@ -1,14 +1,15 @@
 """Workers killed at random, and whoever gives the work out too: is the record the same, is a unit twice or missing?
 
     python benchmarks/scale_chaos.py --workers 100 --into chaos.jsonl
-    python benchmarks/scale_chaos.py --all 30 --into chaos.jsonl
+    python benchmarks/scale_chaos.py --giver 100 --all 10 --into chaos.jsonl
 
-Each audit is one of 30 units on a pool of two processes. With ``--workers`` one of the two, whichever the dice say, is
+Each audit is one of 30 units. With ``--workers`` it is on a pool of two processes, of which one, as the dice say, is
 killed (SIGKILL) after a random time of ``--seconds`` on average, over and over, as long as the audit lasts. With
-``--all`` the process that gives the work out is among those that the dice choose from, and after its death the audit
-goes on by resume, until it ends. After each run the record's digest is compared with that of an audit that nobody
-disturbed, and the ledger's rows with the units that there are. With ``--into`` a run is a line of a file, and those
-that are there are not made again.
+``--giver`` the process that gives the work out, and does it, is killed in this way, and the audit goes on by resume,
+until it ends. With ``--all`` it has two workers, and the dice choose among the three; none is killed before a unit was
+done since the giver last was, since its start takes longer than the time between two kills. After each run the record's
+digest is compared with that of an audit that nobody disturbed, and the ledger's rows with the units that there are.
+With ``--into`` a run is a line of a file, and those that are there are not made again.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,24 +66,30 @@ def pool() -> ss.Pool:
 
 
 def children() -> list[int]:
-    """Processes that this one's fork server made, for it or for what it made: by what the kernel says."""
-    parents = {}
+    """Processes that fork servers of this one, or of what they made, have made: by what the kernel says."""
+    there: dict[int, tuple[int, bytes]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)] = (int(fields[1]), b"forkserver" in (folder / "cmdline").read_bytes())
+            there[int(folder.name)] = (int(fields[1]), (folder / "cmdline").read_bytes())
         except OSError:
             continue
-    servers = {number for number, (parent, server) in parents.items() if parent == os.getpid() and server}
-    return [number for number, (parent, _) in parents.items() if parent in servers]
+    mine, found = {os.getpid()}, []
+    for _ in range(4):  # a server, what it made, that one's server, and what it made
+        mine |= {number for number, (parent, _) in there.items() if parent in mine}
+    for number in mine - {os.getpid()}:
+        parent, words = there[number]
+        if b"forkserver" in words and parent in there and there[parent][1] == words:  # as it was forked
+            found.append(number)
+    return found
 
 
 class Chaos:
-    """In a ``with`` block kills children now and then."""
+    """In a ``with`` block kills children now and then, when they may be."""
 
-    def __init__(self, seconds: float, dice: random.Random) -> None:
+    def __init__(self, seconds: float, dice: random.Random, may: Callable[[], bool] = lambda: True) -> None:
         self.killed: list[int] = []
-        self._seconds, self._dice, self._over = seconds, dice, threading.Event()
+        self._seconds, self._dice, self._may, self._over = seconds, dice, may, threading.Event()
         self._thread = threading.Thread(target=self._kill)
 
     def __enter__(self) -> "Chaos":
@@ -94,7 +102,7 @@ class Chaos:
 
     def _kill(self) -> None:
         while not self._over.wait(self._dice.expovariate(1 / self._seconds)):
-            there = children()
+            there = children() if self._may() else []
             if there:
                 victim = self._dice.choice(there)
                 try:
@@ -135,29 +143,49 @@ def workers(seconds: float, dice: random.Random, out: str) -> tuple[Result, dict
     return result, {"killed": len(chaos.killed), "early": early}
 
 
-def _one(out: str) -> None:
+def _one(out: str, workers: int) -> None:
     torch.set_num_threads(1)
-    audited(pool(), out, resume=True).save(Path(out) / "result.json")
+    executor = pool() if workers else ss.Pool(0)
+    audited(executor, out, resume=True).save(Path(out) / "result.json")
 
 
-def everybody(seconds: float, dice: random.Random, out: str) -> tuple[Result, dict[str, int]]:
-    """An audit whose workers, and whoever gives them work, are killed."""
+def _lives(out: str, workers: int, chaos: Chaos, died: Callable[[], None]) -> tuple[Result, dict[str, int]]:
+    """An audit that is begun again until it ends."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["signstep.scale.work"])
-    givers, early = 0, 0
-    with Chaos(seconds, dice) as chaos:
+    givers = early = 0
+    with chaos:
         while True:
-            process = context.Process(target=_one, args=(out,))
+            process = context.Process(target=_one, args=(out, workers))
             process.start()
             process.join()
             if process.exitcode == 0:
                 break
+            died()
             givers += process.exitcode == -signal.SIGKILL
             early += process.exitcode != -signal.SIGKILL
     return Result.load(Path(out) / "result.json"), {"killed": len(chaos.killed), "givers": givers, "early": early}
 
 
-KINDS = {"workers": workers, "all": everybody}
+def giver(seconds: float, dice: random.Random, out: str) -> tuple[Result, dict[str, int]]:
+    """An audit whose giver of work, who does it alone, is killed."""
+    return _lives(out, 0, Chaos(seconds, dice), lambda: None)
+
+
+def everybody(seconds: float, dice: random.Random, out: str) -> tuple[Result, dict[str, int]]:
+    """An audit whose workers, and whoever gives them work, are killed."""
+    units, before = Path(out) / "ledger" / "units", [0]
+
+    def count() -> int:
+        return len(list(units.glob("*.safetensors"))) if units.is_dir() else 0
+
+    def died() -> None:
+        before[0] = count()
+
+    return _lives(out, 2, Chaos(seconds, dice, lambda: count() > before[0]), died)
+
+
+KINDS = {"workers": workers, "giver": giver, "all": everybody}
 
 
 def made(kind: str, number: int, seconds: float, wanted: str) -> dict[str, Any]:
@@ -172,6 +200,7 @@ def made(kind: str, number: int, seconds: float, wanted: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=0, help="audits whose workers are killed")
+    parser.add_argument("--giver", type=int, default=0, help="audits whose giver of work is killed")
     parser.add_argument("--all", type=int, default=0, help="audits whose workers, and giver of work, are killed")
     parser.add_argument("--seconds", type=float, default=0.5, help="between two kills, on average")
     parser.add_argument("--into", type=Path, help="a file of runs, a line each")
