@@ -72,6 +72,17 @@ def test_installed_packages_are_told_by_their_versions(place: Path) -> None:
     assert list(source_files("signstep.networks.small", nn.Linear(2, 2))) == ["signstep.networks.small"]
 
 
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_so_are_those_of_another_environment(folder: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PYTHONPATH, as clusters put them: of these, what has been imported differs from process to process."""
+    there = place / "lib" / folder
+    there.mkdir(parents=True)
+    for name in ("srcparts", "srcprep"):
+        (place / f"{name}.py").rename(there / f"{name}.py")
+    monkeypatch.syspath_prepend(str(there))
+    assert list(source_files("srcnets", open_model("srcnets:net").module)) == ["srcnets"]
+
+
 def test_a_program_has_no_code(tmp_path: Path) -> None:
     program = torch.export.export(
         nn.Linear(2, 2), (torch.zeros(3, 2),), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},)

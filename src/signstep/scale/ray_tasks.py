@@ -141,9 +141,13 @@ def _connect(ray: Any, asked: Ray) -> None:
     try:
         ray.init(address=asked.address, log_to_driver=False, logging_level="ERROR", **size)
     except Exception as error:  # of many kinds, ConnectionError and RuntimeError among them
-        where = "here" if own else f"at {asked.address}"
+        if own:
+            raise LoadError(
+                f"no Ray cluster can be begun here ({first_line(error)})",
+                remedy="try again when this machine has less to do, or leave Ray out: processes here need none",
+            ) from error
         raise LoadError(
-            f"no Ray cluster can be used {where} ({first_line(error)})", remedy="check it with ray status"
+            f"no Ray cluster can be used at {asked.address} ({first_line(error)})", remedy="check it with ray status"
         ) from error
 
 
