@@ -11,6 +11,7 @@ from torch import nn
 
 from signstep.model.opening import open_model
 from signstep.model.opening.sources import code_hash, source_files
+from signstep.networks import small
 
 FILES = {
     "srcnets": "import torch\nfrom srcparts import Block\n\ndef net():\n    return torch.nn.Sequential(Block())\n",
@@ -69,7 +70,7 @@ def test_installed_packages_are_told_by_their_versions(place: Path) -> None:
     assert list(source_files("srcalone", nn.Sequential(nn.Linear(2, 2), nn.ReLU()))) == ["srcalone"]
     # The factory's own file counts wherever it lies.
     assert list(source_files("torch.nn.modules.linear", nn.Linear(2, 2))) == ["torch.nn.modules.linear"]
-    assert list(source_files("signstep.networks.small", nn.Linear(2, 2))) == ["signstep.networks.small"]
+    assert list(source_files(small.__name__, nn.Linear(2, 2))) == ["signstep.networks.small"]
 
 
 @pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
