@@ -531,7 +531,7 @@ def nothing(allowance: Allowance) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_convolution_back_in_float32_is_its_sums_in_float64_to_what_direct_sums_lose(seed: int) -> None:
-    # A transform (Winograd's, Fourier's) or a short float would lose more, and coefficients at a border would be moved.
+    # The allowance is for direct sums; a short float loses more. Windows must lie where those of float64 lie.
     generator = torch.Generator().manual_seed(seed)
     draws = [int(torch.randint(0, 100, (), generator=generator)) for _ in range(8)]
     groups, gap, kernel = (1, 1, 2)[draws[0] % 3], 1 + draws[1] % 2, ((3, 3), (1, 3), (5, 2))[draws[2] % 3]
