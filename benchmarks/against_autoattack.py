@@ -9,11 +9,10 @@ MobileNetV2 on photographs. Weights, images and labels lie in ../shared. Only im
 import argparse
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from signstep.networks.small import resnet18_cifar
 from standard_cost import photographs
 
 
-def trained(weights: Path | None, epochs: int, seed: int) -> nn.Module:
+def trained(weights: Path | None, count: int, epochs: int, seed: int) -> nn.Module:
     """The ResNet-18, from ``weights`` if they are there: SGD with one cycle, flips and shifts, bfloat16 products."""
     torch.manual_seed(seed)
     model = resnet18_cifar().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -36,7 +35,7 @@ def trained(weights: Path | None, epochs: int, seed: int) -> nn.Module:
         model.load_state_dict(torch.load(weights, weights_only=True))
     else:
         data = load_cifar10(need_shared("data", "cifar10"))
-        x, y = data.x.float() / 255, data.y
+        x, y = data.x[:count].float() / 255, data.y[:count]
         batches = len(x) // 100
         optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=epochs * batches)
@@ -126,6 +125,7 @@ def main() -> None:
     parser.add_argument("--eps", type=float, default=1.0, help="radius in 255ths")
     parser.add_argument("--ladders", nargs="*", default=["standard@1"])
     parser.add_argument("--engines", nargs="*", choices=("exact", "float32", "fast"), default=["exact", "fast"])
+    parser.add_argument("--train", type=int, default=10_000, help="images that the ResNet-18 is trained on")
     parser.add_argument("--epochs", type=int, default=2, help="of training the ResNet-18")
     parser.add_argument("--weights", type=Path, help="where the trained ResNet-18 is kept")
     parser.add_argument("--seed", type=int, default=0, help="of training")
@@ -135,7 +135,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     print(machine(), "\n" + rivals_line(), flush=True)
     if options.model == "resnet18":
-        model = trained(options.weights, options.epochs, options.seed)
+        model = trained(options.weights, options.train, options.epochs, options.seed)
         data = load_cifar10(need_shared("data", "cifar10"))
         x, y = data.test_x.float() / 255, data.test_y
     else:
