@@ -64,6 +64,7 @@ class Passes:
     backwards: int = 0
 
     def __call__(self, _module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """A forward hook: counts the pass, and the one back through it."""
         self.forwards += len(inputs[0])
         if output.requires_grad:
             output.register_hook(self._back)

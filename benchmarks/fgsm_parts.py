@@ -1,8 +1,8 @@
 """What FGSM's checks cost on a small network, part by part.
 
-The parts of one ``ss.fgsm`` call are run by themselves, each right after a pass of the network through which caches have
-lost them, as they are met in a call ("in place"), and many times in a row ("warm"). Shares are of the bare loop in the
-same run. What parts share (the pass itself, the step) is taken off: "watching the call" is a watched pass on two rows
+The parts of one ``ss.fgsm`` call are run by themselves, each right after a bare loop through which caches have lost
+them, as they are met in a call ("in place"), and many times in a row ("warm"). Shares are of the bare loop in the same
+run. What parts share (the pass itself, the step) is taken off: "watching the call" is a watched pass on two rows
 less a plain one.
 """
 
@@ -92,9 +92,8 @@ def main() -> None:
         "bare",
         2 * options.rounds,
     )
-    print(
-        f"bare {times['bare'].median:.2f} ms; again {times['again'].ratio:.3f}, signstep {times['signstep'].ratio:.3f}"
-    )
+    ratios = {name: f"{times[name].ratio:.3f}" for name in ("again", "signstep")}
+    print(f"bare {times['bare'].median:.2f} ms; ratios to it: {ratios}", flush=True)
 
     @torch.enable_grad()
     def between() -> None:
