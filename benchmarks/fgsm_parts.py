@@ -62,11 +62,9 @@ def main() -> None:
     bare, threat, attack, declared = bare_fgsm(model, EPS), threat_model("linf", EPS), fgsm(), Model.of(model)
     search = search_of(None)
     subject = Subject.of(declared, search)
-    kept = RandomState.of()
 
     def states() -> None:
-        RandomState.of()
-        kept.restore()
+        RandomState.of().restore()
 
     def drawn() -> None:
         RandomnessWatch(x.device, 5).drew()
