@@ -126,6 +126,8 @@ class Guard:
     @property
     def switched(self) -> tuple[nn.Module, ...]:
         """Those of `modules`, and of their parts, that were in training mode and are not now."""
+        if not any(state.switched for state in self._states.values()):
+            return ()
         return tuple(
             part
             for key, part in self._parts().items()
