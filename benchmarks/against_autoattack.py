@@ -1,9 +1,9 @@
 """A ladder against torchattacks' AutoAttack on larger networks: what each leaves standing, for how many passes.
 
-Passes are counted at the network itself, one forward or backward pass of one image each, for both sides alike; seconds
-are processor seconds of the same process, so that other work on the machine adds little. "resnet18" is a ResNet-18 with
-BatchNorm that is trained here for a few epochs (kept in --weights), on test images of CIFAR-10; "mobilenet" is
-MobileNetV2 on photographs. Weights, images and labels lie in ../shared. Only images that are classified right enter.
+Passes are those of one image forwards or backwards: of the audit by its own accounts, of torchattacks counted at the
+network. Seconds are processor seconds of this process, so that other work on the machine adds little. "resnet20" is He
+et al.'s ResNet-20 with BatchNorm on test images of CIFAR-10, "mobilenet" is MobileNetV2 on photographs; weights and
+images lie in ../shared. Only images that are classified right enter.
 """
 
 import argparse
@@ -12,48 +12,38 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
 from cifar10_data import load_cifar10
+from defences import ResNet20
 from harness import machine, need_shared, rival, rivals_line, table
 from signstep.model.twin import Engine
 from signstep.networks.mobilenet import mobilenet_v2
-from signstep.networks.small import resnet18_cifar
 from standard_cost import photographs
 
 
-def trained(weights: Path | None, count: int, epochs: int, seed: int) -> nn.Module:
-    """The ResNet-18, from ``weights`` if they are there: SGD with one cycle, flips and shifts, bfloat16 products."""
-    torch.manual_seed(seed)
-    model = resnet18_cifar().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if weights is not None and weights.exists():
-        model.load_state_dict(torch.load(weights, weights_only=True))
-    else:
-        data = load_cifar10(need_shared("data", "cifar10"))
-        x, y = data.x[:count].float() / 255, data.y[:count]
-        batches = len(x) // 100
-        optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=epochs * batches)
-        for epoch in range(epochs):
-            for index in torch.randperm(len(x)).tensor_split(batches):
-                top, left = (int(torch.randint(5, ())) for _ in range(2))
-                here = F.pad(x[index], (2, 2, 2, 2))[:, :, top : top + 32, left : left + 32]
-                here = torch.where(torch.rand(len(here), 1, 1, 1) < 0.5, here, here.flip(3))
-                with torch.autocast("cpu", torch.bfloat16):
-                    loss = F.cross_entropy(model(here.to(memory_format=torch.channels_last)), y[index])
-                optimiser.zero_grad()
-                torch.autograd.backward(loss)
-                optimiser.step()
-                schedule.step()
-            print(f"  epoch {epoch + 1} of {epochs}, last loss {float(loss.detach()):.2f}", flush=True)
-        if weights is not None:
-            torch.save(model.state_dict(), weights)
-    return model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+class Normalised(nn.Module):
+    """From [0, 1] to what the ResNet-20 was trained on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).reshape(3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) to the same shape."""
+        return (x - self.mean) / self.std
+
+
+def resnet20() -> nn.Module:
+    """With the weights of ../shared, for inputs in [0, 1]."""
+    network = ResNet20()
+    saved = torch.load(need_shared("models", "cifar10_resnet20.th"), map_location="cpu", weights_only=True)
+    network.load_state_dict({name.removeprefix("module."): part for name, part in saved["state_dict"].items()})
+    return nn.Sequential(Normalised(), network).eval()
 
 
 @dataclass
@@ -121,22 +111,18 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> Iterator[list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=("resnet18", "mobilenet"), default="resnet18")
+    parser.add_argument("--model", choices=("resnet20", "mobilenet"), default="resnet20")
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--eps", type=float, default=1.0, help="radius in 255ths")
     parser.add_argument("--ladders", nargs="*", default=["standard@1"])
     parser.add_argument("--engines", nargs="*", choices=("exact", "float32", "fast"), default=["exact", "fast"])
-    parser.add_argument("--train", type=int, default=10_000, help="images that the ResNet-18 is trained on")
-    parser.add_argument("--epochs", type=int, default=2, help="of training the ResNet-18")
-    parser.add_argument("--weights", type=Path, help="where the trained ResNet-18 is kept")
-    parser.add_argument("--seed", type=int, default=0, help="of training")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")
     print(machine(), "\n" + rivals_line(), flush=True)
-    if options.model == "resnet18":
-        model = trained(options.weights, options.train, options.epochs, options.seed)
+    if options.model == "resnet20":
+        model = resnet20()
         data = load_cifar10(need_shared("data", "cifar10"))
         x, y = data.test_x.float() / 255, data.test_y
     else:
