@@ -14,14 +14,17 @@ from signstep.auditing.run import Run
 from signstep.auditing.sections import Section
 from signstep.auditing.stream import Data
 from signstep.diagnosing.battery import TESTS, mode, numerics
+from signstep.diagnosing.battery.losses import TERMS
 from signstep.diagnosing.battery.self_test import ENOUGH
 from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDearError, finite, ladder_of
 from signstep.diagnosing.choosing import MOST, chosen
 from signstep.diagnosing.diagnosis import Cause, Cost, Diagnosis, Tested
 from signstep.diagnosing.harder import harder
+from signstep.diagnosing.inner import MEMBERS, NAME, Inner
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.diagnosing.verdict import Tried, cover, judged, left_standing, nothing, unnamed, weighed
 from signstep.diagnosing.views import VIEWS, shown
+from signstep.diagnosing.weighed import Tempered, Term
 from signstep.engine.arrays import Home
 from signstep.engine.keys import Key
 from signstep.engine.origin import contained
@@ -432,14 +435,21 @@ def _options(search: Search, ran: Ran) -> list[str] | None:
 def untyped(name: str, spec: str) -> str:
     """What to write in Python where a cure takes gradients from a copy that no command can name."""
     copied = {
-        numerics.WIDE: "Wide(copy.deepcopy(network))",
-        mode.COPY: "copy.deepcopy(network).eval()",
+        numerics.WIDE: ("Wide(copy.deepcopy(network))", numerics.Wide),
+        numerics.NARROW: ("Wide(copy.deepcopy(network), torch.float32)", numerics.Wide),
+        mode.COPY: ("copy.deepcopy(network).eval()", None),
+        NAME: ("Inner(network, classes, picked)", Inner),
+        MEMBERS: ("Inner(network, classes, picked)", Inner),
+        TERMS[0]: ("Term(network, 0)", Term),
+        TERMS[1]: ("Term(network, 1)", Term),
+        "scores at temperature": (f"Tempered(network, {name.rpartition(' ')[2]})", Tempered),
     }
-    line = next((text for start, text in copied.items() if name.startswith(start)), "the copy")
+    line, of = next((found for start, found in copied.items() if name.startswith(start)), ("the copy", None))
     shares = ', outputs="probabilities"' if name.endswith(numerics.SHARES) else ""
+    where = f", {of.__name__} of {of.__module__}" if of is not None else ""
     return (
         f"{spec} along the gradients of {name} stands in no command; in Python: "
-        f"ss.Search(surrogate=ss.Model({line}{shares})), Wide of {numerics.__name__}"
+        f"ss.Search(surrogate=ss.Model({line}{shares})){where}"
     )
 
 

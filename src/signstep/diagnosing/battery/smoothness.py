@@ -62,7 +62,7 @@ def _run(bench: Bench) -> Observed:
     )
     if alike >= ALIKE and missed <= MANY:
         return Observed(alike, False, told)
-    cures = [Cure("averaged-pgd:steps=20,samples=8,reach=1"), *_smoothed(bench)]
+    cures = [Cure("averaged-pgd:steps=20,samples=8,reach=1"), *smoothed(bench)]
     return Observed(alike, True, told, suspects=(Suspect(CAUSE, told, tuple(cures)),))
 
 
@@ -91,7 +91,7 @@ def _missed(bench: Bench, question: Question, d: Tree, key: Key) -> float:
     return float((miss.nan_to_num(0.0, 1.0, 1.0) > JUMPS).double().mean())
 
 
-def _smoothed(bench: Bench) -> list[Cure]:
+def smoothed(bench: Bench) -> list[Cure]:
     """What does not look at gradients of the model: differences over a part of eps, and a student."""
     eps = bench.threat.eps if isinstance(bench.threat, ThreatModel) else None
     found = [Cure(f"spsa:queries=1000,samples=40,sigma={eps / 4:.6g}")] if isinstance(eps, float) and eps > 0 else []
