@@ -13,6 +13,9 @@ from torch.overrides import TorchFunctionMode
 
 NAME = "the scores inside"
 MEMBERS = "the mean of the members"
+# Beside it runs the answer's own gradient, by one step more than the tests of losses take.
+STEPS = 20
+AGAIN = f"pgd:steps={STEPS + 1}"
 # Of the examples on which scores inside must answer as the model does; of members each.
 AGREES, MEMBER = 0.95, 0.4
 # Of the examples on which the scores must have a gradient.

@@ -9,11 +9,13 @@ from torch import Tensor
 from signstep.auditing.diagnosed import POINTS
 from signstep.diagnosing.bench import Bench, Cure, Ran
 from signstep.diagnosing.diagnosis import Cause, Verdict
-from signstep.diagnosing.inner import MEMBERS, NAME
+from signstep.diagnosing.inner import AGAIN, MEMBERS, NAME
 from signstep.diagnosing.test import Suspect
 
 # Causes that take away at least this share of what the largest does come in the order of the battery.
 ALIKE = 1 / 3
+# Of what the best run takes, that a run along other gradients by few steps must take to say why.
+MOSTLY = 0.75
 # What a run along other gradients says by itself, and the test that runs it.
 _BY_NAME = {NAME: ("saturated loss", "scores"), MEMBERS: ("non-differentiable step", "scores")}
 
@@ -121,16 +123,19 @@ def unnamed(bench: Bench, named: Ran, left: Tensor) -> tuple[Cause, ...]:
     if int((standing & ~left).sum()) <= POINTS * bench.count:
         return ()
 
-    def rank(ran: Ran) -> tuple[int, bool]:  # of equal ones a plain attack: then that one was only too weak
-        return int((ran.fooled & standing).sum()), not ran.name
+    def takes_of(ran: Ran) -> int:
+        return int((ran.fooled & standing).sum())
 
-    best = max((ran for ran in bench.ran if ran.counts), key=rank)
-    takes = rank(best)[0]
-    told = (
-        f"{Cure(best.spec, best.changes, best.name)} alone fells {takes} of {int(standing.sum())} that it left standing"
-    )
+    runs = [ran for ran in bench.ran if ran.counts]
+    best = max(runs, key=lambda ran: (takes_of(ran), not ran.name))  # of equal ones a plain attack
+    plain = max((takes_of(ran) for ran in runs if ran.spec == AGAIN and not ran.changes), default=0)
+    inside = max((ran for ran in runs if ran.name in _BY_NAME), key=takes_of, default=best)
+    if takes_of(inside) >= MOSTLY * takes_of(best) and takes_of(inside) > plain:
+        best = inside
+    of = f"fells {takes_of(best)} of {int(standing.sum())} that it left standing, and no test is beyond chance"
     cause, test = _BY_NAME.get(best.name, ("attack too weak", "order"))
-    return (Cause(cause, test, f"{told}, and no test is beyond chance", best.spec, takes),)
+    because = f"{Cure(best.spec, best.changes, best.name)} alone {of}"
+    return (Cause(cause, test, because, best.spec, takes_of(best)),)
 
 
 def nothing(bench: Bench) -> Tensor:

@@ -10,13 +10,13 @@ from signstep.attacks.stand_ins import StandIns
 from signstep.diagnosing.battery import graph
 from signstep.diagnosing.battery.pairs import LEVEL, pair
 from signstep.diagnosing.bench import Bench, Cure, Ran, TooDearError
-from signstep.diagnosing.inner import MEMBERS, NAME, Inner, picked
+from signstep.diagnosing.inner import MEMBERS, NAME, STEPS, Inner, picked
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.keys import Key
 from signstep.errors import GradientError, ModelError, VictimError
 from signstep.model.declaration import Model
 
-FEW, STEPS = 32, 20
+FEW = 32
 SATURATED, CHOICE = "saturated loss", graph.CAUSE
 
 
