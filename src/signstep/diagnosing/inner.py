@@ -76,6 +76,12 @@ class Inner(nn.Module):
         return mean(chosen) if chosen else out
 
 
+def closed(network: Any) -> bool:
+    """Whether calls inside of a model cannot be seen: compiled or scripted code."""
+    parts = network.modules() if isinstance(network, nn.Module) else (network,)
+    return any(isinstance(part, torch.jit.ScriptModule) or hasattr(part, "_orig_mod") for part in parts)
+
+
 def mean(members: list[Tensor]) -> Tensor:
     """One score (R, K) for all members; the scores themselves of a single one."""
     if len(members) == 1:

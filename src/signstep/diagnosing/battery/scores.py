@@ -10,7 +10,7 @@ from signstep.attacks.stand_ins import StandIns
 from signstep.diagnosing.battery import graph
 from signstep.diagnosing.battery.pairs import LEVEL, pair
 from signstep.diagnosing.bench import Bench, Cure, Ran, TooDearError
-from signstep.diagnosing.inner import MEMBERS, NAME, STEPS, Inner, picked
+from signstep.diagnosing.inner import MEMBERS, NAME, STEPS, Inner, closed, picked
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.keys import Key
 from signstep.errors import GradientError, ModelError, VictimError
@@ -56,6 +56,8 @@ def _unfit(bench: Bench) -> str:
         return "it needs scores for classes, and one input"
     if bench.model.inputs != "raw" or bench.search.surrogates:
         return "gradients come from a surrogate, or inputs are prepared by others"
+    if closed(bench.model.network):
+        return "compiled and scripted code is not looked into"
     if bench.random:
         return "a random model's scores are others in each pass"
     return "" if bench.seen.get("bridged", True) else "no gradient leads back to the input, see graph"
