@@ -46,10 +46,12 @@ def _told(name: str, forward: Callable[..., Any], tell: Tell, mine: int) -> Call
             return forward(*args)
         with torch.enable_grad():
             out = forward(*args)
-            for part in out if isinstance(out, tuple) else (out,):
-                given = any(part is other for other in args)
-                if isinstance(part, Tensor) and part.is_floating_point() and part.requires_grad and not given:
-                    tell(name, part, part.clone())
+            # As they are: who watches torch may take what came from outside of it for something else.
+            with torch._C.DisableTorchFunction():
+                for part in out if isinstance(out, tuple) else (out,):
+                    given = any(part is other for other in args)
+                    if isinstance(part, Tensor) and part.is_floating_point() and part.requires_grad and not given:
+                        tell(name, part, part.clone())
         return out
 
     return recorded

@@ -22,7 +22,7 @@ from signstep.diagnosing.diagnosis import Cause, Cost, Diagnosis, Tested
 from signstep.diagnosing.harder import harder
 from signstep.diagnosing.inner import MEMBERS, NAME, Inner
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
-from signstep.diagnosing.verdict import Tried, cover, judged, left_standing, nothing, unnamed, weighed
+from signstep.diagnosing.verdict import Tried, cover, hinted, judged, left_standing, nothing, weighed
 from signstep.diagnosing.views import VIEWS, shown
 from signstep.diagnosing.weighed import Tempered, Term
 from signstep.engine.arrays import Home
@@ -293,7 +293,7 @@ class _Work:
         assert bench.named is not None
         causes, idle = weighed(self.tried)
         left = left_standing(bench)
-        causes = causes or unnamed(bench, bench.named, left)
+        causes = hinted(bench, bench.named, left, causes)
         blocked = self._blocked(idle)
         passed = self._passed()
         verdict = judged(bench, bench.named, left, causes, blocked, passed)

@@ -114,28 +114,32 @@ def left_standing(bench: Bench) -> Tensor:
     return bench.right & ~best.fooled
 
 
-def unnamed(bench: Bench, named: Ran, left: Tensor) -> tuple[Cause, ...]:
-    """Where a number is inflated and no test has named a cause: the run that took most away says which.
+def hinted(bench: Bench, named: Ran, left: Tensor, causes: tuple[Cause, ...]) -> tuple[Cause, ...]:
+    """The causes, with what runs say by themselves where the tests name none, or one that takes little.
 
-    Tests need many examples to be beyond chance; a point that was found is one, however few they are.
+    Tests need many examples to be beyond chance; a point that was found is one, however few they are. What fells by
+    few steps most of what the best run fells, and more than equal steps along the answer's own gradient, is the cause.
     """
     standing = bench.right & ~named.fooled
-    if int((standing & ~left).sum()) <= POINTS * bench.count:
-        return ()
+    taken = int((standing & ~left).sum())
+    if taken <= POINTS * bench.count or (causes and causes[0].takes >= MOSTLY * taken):
+        return causes
 
     def takes_of(ran: Ran) -> int:
         return int((ran.fooled & standing).sum())
 
+    def cause_of(ran: Ran, name: str, test: str) -> Cause:
+        of = f"fells {takes_of(ran)} of {int(standing.sum())} that it left standing, and no test is beyond chance"
+        return Cause(name, test, f"{Cure(ran.spec, ran.changes, ran.name)} alone {of}", ran.spec, takes_of(ran))
+
     runs = [ran for ran in bench.ran if ran.counts]
-    best = max(runs, key=lambda ran: (takes_of(ran), not ran.name))  # of equal ones a plain attack
+    best = max(runs, key=takes_of)
     plain = max((takes_of(ran) for ran in runs if ran.spec == AGAIN and not ran.changes), default=0)
-    inside = max((ran for ran in runs if ran.name in _BY_NAME), key=takes_of, default=best)
-    if takes_of(inside) >= MOSTLY * takes_of(best) and takes_of(inside) > plain:
-        best = inside
-    of = f"fells {takes_of(best)} of {int(standing.sum())} that it left standing, and no test is beyond chance"
-    cause, test = _BY_NAME.get(best.name, ("attack too weak", "order"))
-    because = f"{Cure(best.spec, best.changes, best.name)} alone {of}"
-    return (Cause(cause, test, because, best.spec, takes_of(best)),)
+    inside = max((ran for ran in runs if ran.name in _BY_NAME), key=takes_of, default=None)
+    if inside is not None and takes_of(inside) >= MOSTLY * takes_of(best) and takes_of(inside) > plain:
+        found = cause_of(inside, *_BY_NAME[inside.name])
+        return (found, *(one for one in causes if one.name != found.name))
+    return causes or (cause_of(best, "attack too weak", "order"),)
 
 
 def nothing(bench: Bench) -> Tensor:
