@@ -200,7 +200,7 @@ def test_terms_and_temperatures_keep_the_answer_and_weigh_the_gradient() -> None
 
 
 def test_a_term_that_drowns_the_other_is_named() -> None:
-    """The runner-up's gradient is a steep ripple, which leads every named loss astray; the answer's own is as it was."""
+    """The runner-up has the gradient of a steep ripple, which leads every named loss astray; the answer has its own."""
 
     def drowned(net: nn.Module, x: Tensor) -> Tensor:
         z = net(x)

@@ -96,7 +96,11 @@ def picked(met: list[Found], answer: Tensor, leaf: Tensor) -> tuple[int, ...]:
     """
     label = answer.argmax(1)
     share = [float((one.scores.argmax(1) == label).double().mean()) for one in met]
-    roots = [n for n, one in enumerate(met) if one.root and share[n] >= MEMBER and _alive(one.scores, leaf)]
+    roots: list[int] = []
+    for n, one in enumerate(met):
+        again = any(torch.equal(one.scores, met[other].scores) for other in roots)  # a network that is called twice
+        if one.root and not again and share[n] >= MEMBER and _alive(one.scores, leaf):
+            roots.append(n)
     if len(roots) > 1:
         alike = (mean([met[n].scores for n in roots]).argmax(1) == label).double().mean()
         return tuple(roots) if float(alike) >= MEMBER else ()

@@ -40,6 +40,7 @@ def _run(bench: Bench) -> Observed:
         return Observed(float(one.won - one.lost), False, told, one.p)
     path = "bpda-pgd" if through else "pgd"
     cures = (Cure(f"{path}:steps={2 * STEPS}", changes, name, upon=graph.CAUSE if through else ""),)
+    bench.seen["inside"] = cures
     cause = SATURATED if count == 1 else CHOICE
     because = told if count == 1 else f"which of {count} members answers has no gradient: {told}"
     suspects = (Suspect(cause, because, cures),)

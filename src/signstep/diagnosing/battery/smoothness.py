@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import torch
 
+from signstep.diagnosing.battery.health import SATURATED, VANISHED
 from signstep.diagnosing.bench import Bench, Cure, TooDearError, cosine, flat, median
 from signstep.diagnosing.student import imitated
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
@@ -63,7 +64,8 @@ def _run(bench: Bench) -> Observed:
     if alike >= ALIKE and missed <= MANY:
         return Observed(alike, False, told)
     cures = [Cure("averaged-pgd:steps=20,samples=8,reach=1"), *smoothed(bench)]
-    return Observed(alike, True, told, suspects=(Suspect(CAUSE, told, tuple(cures)),))
+    cause = bench.seen.get("dead", CAUSE)  # where most are dead, what is left of them is no noise of its own
+    return Observed(alike, True, told, suspects=(Suspect(cause, told, tuple(cures)),))
 
 
 def _missed(bench: Bench, question: Question, d: Tree, key: Key) -> float:
@@ -106,7 +108,7 @@ ROW = Test(
     f"median cosine of the gradients at a point and {REACH:g} eps away; share of examples on which the loss jumps",
     f"cosine below {ALIKE}, or jumps on more than {MANY:.0%}",
     "Pintor et al. 2022 (arXiv:2106.09947), F2; Tramèr et al. 2020 (arXiv:2002.08347), section 5",
-    (CAUSE,),
+    (CAUSE, SATURATED, VANISHED),
     "averaged-pgd, differences of the loss over a part of eps (spsa), a student",
     f"{DRAWS + PARTS + 1} forwards and backwards, 2 forwards more, on {FEW} examples",
     _run,
