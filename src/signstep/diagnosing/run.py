@@ -171,6 +171,10 @@ def _check_shared(threat: Threat, ndim: int) -> None:
         )
 
 
+# Of what the attack left standing, that a cure must take away before it is made harder at once.
+MOST_OF = 0.5
+
+
 class _Work:
     """One diagnosis on its way: attack, standard, tests, cures."""
 
@@ -182,6 +186,7 @@ class _Work:
         self.partial = False
         self.attack_cost = self.standard_cost = 0
         self.standard_error = ""
+        self._polished = False
         self._done = 0
 
     def all(self) -> None:
@@ -209,6 +214,7 @@ class _Work:
                 if not bench.random or "random" in self.observed:
                     self._cure(waiting, last=False)
                     waiting = []
+                    self._polish(early=True)
                 self._step()
             if not any(one.takes for one in self.tried):
                 self._cure(list(self.observed), last=True)
@@ -270,16 +276,20 @@ class _Work:
                 break
         return Tried(test, suspect, felled, best)
 
-    def _polish(self) -> None:
+    def _polish(self, *, early: bool = False) -> None:
         """What the best cure left standing, once more and harder along the same way, and by queries.
 
-        Not of a random model, where the best single run counts.
+        ``early``, where a cure takes most away already, only the former: passes spent on it are worth more than on
+        tests that could but name what is known. Not of a random model, where the best single run counts.
         """
         bench = self.bench
         best = max((one for one in self.tried if one.takes), key=lambda one: one.takes, default=None)
         if best is None or best.best is None or bench.random:
             return
-        for cure in harder(best.best):
+        if early and (self._polished or best.takes < MOST_OF * int(bench.held.sum())):
+            return
+        self._polished = True
+        for cure in harder(best.best)[: 1 if early else None]:
             if not bool(bench.standing.any()):
                 return
             with suppress(TooDearError, GradientError, InputError):
