@@ -18,6 +18,20 @@ _TRUSTED = ("torch.", "signstep.")
 
 Tell = Callable[[str, Tensor, Tensor], None]
 
+_LOCK = threading.Lock()
+# Functions that are watched, with the forward pass of their own and how many watch: it is put back by the last.
+_WATCHED: dict[Any, tuple[Any, int]] = {}
+
+
+class _Told(threading.local):
+    """Who is told of what runs in this thread, the innermost last."""
+
+    def __init__(self) -> None:
+        self.tells: list[Tell] = []
+
+
+_TOLD = _Told()
+
 
 @contextmanager
 def watching(tell: Tell) -> Iterator[None]:
@@ -27,22 +41,30 @@ def watching(tell: Tell) -> Iterator[None]:
     of the forward pass. What runs in other threads is not told. What the forward pass does outside of torch is not
     derived: the function's own backward pass stays.
     """
-    mine = threading.get_ident()
-    put_back: list[tuple[Any, Any]] = []
+    kinds = list(_own())
+    with _LOCK:
+        for kind in kinds:
+            own, count = _WATCHED.get(kind, (kind.__dict__["forward"], 0))
+            _WATCHED[kind] = own, count + 1
+            if not count:
+                kind.forward = staticmethod(_recording(kind.__name__, kind.forward))
+    _TOLD.tells.append(tell)
     try:
-        for kind in _own():
-            own = kind.__dict__["forward"]
-            put_back.append((kind, own))
-            kind.forward = staticmethod(_told(kind.__name__, kind.forward, tell, mine))
         yield
     finally:
-        for kind, own in reversed(put_back):
-            kind.forward = own
+        _TOLD.tells.remove(tell)
+        with _LOCK:
+            for kind in kinds:
+                own, count = _WATCHED.pop(kind)
+                if count > 1:
+                    _WATCHED[kind] = own, count - 1
+                else:
+                    kind.forward = own
 
 
-def _told(name: str, forward: Callable[..., Any], tell: Tell, mine: int) -> Callable[..., Any]:
+def _recording(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
     def recorded(*args: Any) -> Any:
-        if threading.get_ident() != mine or not any(isinstance(part, Tensor) and part.requires_grad for part in args):
+        if not _TOLD.tells or not any(isinstance(part, Tensor) and part.requires_grad for part in args):
             return forward(*args)
         with torch.enable_grad():
             out = forward(*args)
@@ -51,7 +73,7 @@ def _told(name: str, forward: Callable[..., Any], tell: Tell, mine: int) -> Call
                 for part in out if isinstance(out, tuple) else (out,):
                     given = any(part is other for other in args)
                     if isinstance(part, Tensor) and part.is_floating_point() and part.requires_grad and not given:
-                        tell(name, part, part.clone())
+                        _TOLD.tells[-1](name, part, part.clone())
         return out
 
     return recorded
@@ -60,7 +82,6 @@ def _told(name: str, forward: Callable[..., Any], tell: Tell, mine: int) -> Call
 def _own(of: Any = torch.autograd.Function) -> Iterator[Any]:
     """Classes of custom functions that have a forward pass of their own and come neither with torch nor with us."""
     for kind in of.__subclasses__():
-        if not kind.__module__.startswith(_TRUSTED):
-            if "forward" in kind.__dict__:
-                yield kind
-            yield from _own(kind)
+        if not kind.__module__.startswith(_TRUSTED) and "forward" in kind.__dict__:
+            yield kind
+        yield from _own(kind)
