@@ -160,7 +160,11 @@ BACKWARDS: dict[str, Callable[[Tensor], Tensor]] = {"zeros": torch.zeros_like, "
 def hooked() -> nn.Module:
     """A network whose gradient is turned by a hook on a layer."""
     net = network()
-    net[1].register_full_backward_hook(lambda _, given, __: tuple(None if g is None else -g for g in given))
+
+    def back(_: nn.Module, given: Any, __: Any) -> Any:
+        return tuple(None if g is None else -g for g in given)
+
+    net[1].register_full_backward_hook(back)
     return net
 
 

@@ -73,7 +73,8 @@ def test_stand_ins_differentiate_what_a_function_computes(way: str) -> None:
 
 class _Asked:
     def __init__(self, model: Any) -> None:
-        self.model, self.notes = model, []
+        self.model = model
+        self.notes: list[str] = []
 
     def __call__(self, x: Tensor) -> Outputs:
         raw = self.model(x)
@@ -124,7 +125,7 @@ def test_a_hook_on_gradients_is_passed_by() -> None:
     def hooked(net: nn.Module, x: Tensor) -> Tensor:
         u = x * 1.0
         if u.requires_grad:
-            u.register_hook(torch.zeros_like)
+            u.register_hook(torch.zeros_like)  # type: ignore[no-untyped-call]
         out: Tensor = net(u)
         return out
 

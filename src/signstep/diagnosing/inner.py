@@ -114,7 +114,8 @@ def _alive(scores: Tensor, leaf: Tensor) -> bool:
     if not scores.requires_grad:
         return False
     gap = scores.amax(1) - scores.mean(1)
-    (g,) = torch.autograd.grad(gap.sum(), leaf, retain_graph=True, allow_unused=True)
+    found: tuple[Tensor | None, ...] = torch.autograd.grad(gap.sum(), leaf, retain_graph=True, allow_unused=True)
+    g = found[0]
     if g is None:
         return False
     rows = (torch.nan_to_num(g, 0.0, 0.0, 0.0) != 0).flatten(1).any(1)

@@ -43,7 +43,7 @@ def _run(bench: Bench) -> Observed:
     bench.seen["inside"] = cures
     cause = SATURATED if count == 1 else CHOICE
     because = told if count == 1 else f"which of {count} members answers has no gradient: {told}"
-    suspects = (Suspect(cause, because, cures),)
+    suspects: tuple[Suspect, ...] = (Suspect(cause, because, cures),)
     if through and not bench.seen.get("cut") and cause != graph.CAUSE:
         # Where scores have no gradient either way, the step without one could not be seen in them.
         step = "; ".join(str(part) for part in bench.seen["crossings"][:3])
