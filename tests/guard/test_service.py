@@ -17,13 +17,14 @@ import pytest
 from guard_bench import SHAPE, Asking, clean, made, odd, service
 
 import signstep as ss
+from signstep.guard import bodies
 from signstep.guard.app import make_app
 from signstep.guard.bodies import Limits, Wanted
 from signstep.guard.decide import Rules
 from signstep.guard.guard import Guard
 from signstep.guard.identity import Proxies, new_key, revoke
 from signstep.guard.metrics import LABELS
-from signstep.guard.rates import Pace
+from signstep.guard.pace import Pace
 
 pytest.importorskip("fastapi")
 JSON = {"content-type": "application/json"}
@@ -294,21 +295,114 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(tmp_path: Path) 
         assert asking.predict(odd(0.1)).status == 200
 
 
-def test_what_would_wait_too_long_is_refused_at_once() -> None:
-    now = 0.0
-    pace = Pace(1.0, lambda: now)
-    assert [pace.begin() for _ in range(50)] == [0] * 50  # nothing is known yet
-    for _ in range(40):
-        now += 0.2
-        pace.end()
-    assert pace.seconds == pytest.approx(0.2, rel=0.05)
-    assert pace.begin() == 2  # ten are inside
-    while pace.inside > 4:
-        now += 0.2
-        pace.end()
-    assert pace.begin() == 0
-    assert (pace.inside, pace.begin()) == (5, 0)
-    assert pace.begin() == 2
+class Simulated:
+    """A pace whose requests take so long each, one after the other, on a clock of its own."""
+
+    def __init__(self, takes: float, a_pass: float = 0.0) -> None:
+        self.now, self.takes, self.waits = 0.0, takes, [0.0]
+        self.pace = Pace(1.0, lambda: self.now, lambda: a_pass)
+        self._ends: list[tuple[float, float]] = []  # of those inside: when it ends, when it came
+
+    def until(self, when: float) -> None:
+        while self._ends and self._ends[0][0] <= when:
+            self.now, came = self._ends.pop(0)
+            self.pace.end()
+            self.waits.append(self.now - came)
+        self.now = when
+
+    def ask(self, when: float) -> bool:
+        self.until(when)
+        if self.pace.arrived() or self.pace.begin():
+            return False
+        self._ends.append((max(self._ends[-1][0] if self._ends else 0.0, when) + self.takes, when))
+        return True
+
+    def at(self, load: float, seconds: float) -> float:
+        """The share that is let in, of what is asked at this load for so long; `waits` then is of the last half."""
+        count = round(load * seconds / self.takes)
+        began, let_in = self.now, 0
+        for number in range(count):
+            let_in += self.ask(began + number * seconds / count)
+            if number == count // 2:
+                self.waits.clear()
+        return let_in / count
+
+
+@pytest.mark.parametrize("takes", [0.004, 0.02, 0.1])
+@pytest.mark.parametrize("load", [1.5, 3.0, 30.0])
+def test_under_too_much_load_those_let_in_wait_for_few_and_the_model_never_idles(takes: float, load: float) -> None:
+    simulated = Simulated(takes, a_pass=takes)
+    assert simulated.at(0.6, 100 * takes + 5) == 1.0  # what can be done is done
+    share = simulated.at(load, 100 * takes + 10)
+    assert share * load == pytest.approx(1.0, abs=0.1)
+    assert max(simulated.waits) <= 4.01 * takes  # not the second that a burst may wait
+    simulated.until(simulated.now + 10)
+    assert simulated.at(0.6, 100 * takes + 5) == 1.0  # and it is over when it is over
+
+
+def test_a_burst_waits_and_what_would_wait_longer_is_told_how_long() -> None:
+    simulated = Simulated(0.02)
+    simulated.at(0.9, 10)
+    simulated.until(simulated.now + 5)
+    let_in = [simulated.ask(simulated.now) for _ in range(100)]
+    assert let_in == [True] * let_in.count(True) + [False] * let_in.count(False)
+    assert 30 <= let_in.count(True) <= 51  # of a second's worth
+    assert simulated.pace.arrived() == 1
+    slow = Simulated(1.5)
+    slow.at(1.0, 60)
+    assert [slow.ask(slow.now) for _ in range(9)][-1] is False
+    assert slow.pace.arrived() >= 4
+
+
+def test_who_is_refused_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    whole = service(guard, keys_only=True)
+    app = make_app(whole)
+    whole.pace.inside, whole.pace.seconds = 10, 5.0
+    with Asking(app) as asking:
+        for path, method, status in (
+            ("/predict", "POST", 429), ("/v2/models/net/infer", "POST", 429), ("/v2/models/other/infer", "POST", 429),
+            ("/predict", "GET", 405), ("/v2/health/ready", "GET", 200), ("/metrics", "GET", 200), ("/x", "POST", 404),
+        ):  # fmt: skip
+            reply = asking.ask(method, path, [], {**JSON, "x-api-key": "wrong"})  # who reads on finds nobody there
+            assert reply.status == status, path
+            if status == 429:
+                assert reply.headers["retry-after"] == "50"
+                assert reply.json == {"error": "too much waits; send it again later"}
+                assert reply.headers["x-content-type-options"] == "nosniff"
+        assert 'signstep_guard_http_total{status="429"} 3.0' in asking.ask("GET", "/metrics").body.decode()
+        whole.pace.inside = 0
+        assert asking.predict(odd(0.1)).status == 401
+
+
+def test_a_large_body_is_read_aside_and_others_are_answered_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    read_one = bodies.json_value
+
+    def waiting(content: bytes, *given: Any) -> Any:
+        if len(content) > 100_000:
+            reading.set()
+            assert go_on.wait(60)
+        return read_one(content, *given)
+
+    monkeypatch.setattr(bodies, "json_value", waiting)
+    plain = json.dumps({"inputs": odd(0.1).tolist()}).encode()
+    with Asking(make_app(service(made(tmp_path / "guard.db")))) as asking:
+
+        async def both(path: str, body: bytes) -> Any:
+            reading.clear(), go_on.clear()
+            large = asyncio.create_task(asking._ask("POST", path, body + b" " * 200_000, JSON, "::1", 0.0))
+            await asyncio.to_thread(reading.wait, 60)
+            assert (await asking._ask("GET", "/v2/health/ready", b"", {}, "::1", 0.0)).status == 200
+            assert (await asking._ask("POST", "/predict", plain, JSON, "::1", 0.0)).status == 200
+            assert not large.done()
+            go_on.set()
+            return (await large).status
+
+        for path, body in (("/predict", plain), (INFER, tensor())):
+            assert asking.loop.run_until_complete(both(path, body)) == 200
 
 
 def test_inputs_of_many_clients_share_passes(tmp_path: Path) -> None:
