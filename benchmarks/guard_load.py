@@ -113,7 +113,7 @@ def memory(process: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
-    parser.add_argument("--clients", type=int, default=4, help="that ask at full speed")
+    parser.add_argument("--clients", type=int, default=8, help="that ask at full speed")
     parser.add_argument("--overload", type=float, default=60, help="seconds of three times the load")
     given = parser.parse_args()
     torch.set_num_threads(1)

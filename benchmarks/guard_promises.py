@@ -49,7 +49,7 @@ def network() -> nn.Module:
     made = nn.Sequential(nn.Flatten(), nn.Linear(36, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
     with torch.no_grad():
         for part in made.parameters():
-            part *= 5  # an answer is mostly sure
+            part.mul_(5)  # an answer is mostly sure
     return made
 
 

@@ -28,6 +28,7 @@ from signstep.guard.pace import Pace
 
 pytest.importorskip("fastapi")
 JSON = {"content-type": "application/json"}
+HERE = "127.0.0.1"
 
 
 @pytest.fixture
@@ -219,6 +220,58 @@ def test_records_are_read_by_their_names(tmp_path: Path) -> None:
         assert "f15" in json.dumps(said)
 
 
+# Who reads the numbers: who may by the operator's choice, the peer, its headers; {key} is that of the role before it.
+FORWARDED = {"x-forwarded-for": HERE}
+NUMBERS: list[tuple[str, str, dict[str, str], str, int]] = [
+    ("local", HERE, {}, "", 200), ("local", "::1", {}, "", 200), ("local", "::ffff:127.0.0.1", {}, "", 200),
+    ("local", "203.0.113.9", {}, "", 401), ("local", "unix:", {}, "", 401),
+    *(("local", HERE, {name: HERE}, "", 401) for name in ("x-forwarded-for", "x-real-ip", "forwarded", "via")),
+    ("local", "203.0.113.9", FORWARDED, "", 401), ("local", "203.0.113.9", {"host": "localhost"}, "", 401),
+    ("local", "203.0.113.9", {}, "metrics", 200), ("local", HERE, FORWARDED, "person", 200),
+    ("key", HERE, {}, "", 401), ("key", HERE, {}, "client", 401), ("key", HERE, {}, "metrics", 200),
+    ("key", HERE, {}, "person", 200), ("key", HERE, {"authorization": "Bearer ss_x"}, "", 401),
+    ("all", "203.0.113.9", {}, "", 200), ("none", HERE, {}, "person", 404),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(NUMBERS)))
+def test_the_numbers_are_for_those_whom_the_operator_names(case: int, tmp_path: Path) -> None:
+    who, peer, headers, role, status = NUMBERS[case]
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    shown = {"authorization": f"Bearer {new_key(guard.store, 'x', role)}"} if role else {}
+    with Asking(make_app(service(guard, metrics=who))) as asking:
+        reply = asking.ask("GET", "/metrics", headers={**headers, **shown}, peer=peer)
+        assert reply.status == status
+        assert (b"signstep_guard_decisions" in reply.body) == (status == 200)
+        # A key that reads numbers does nothing else.
+        if role == "metrics":
+            assert asking.predict(odd(0.1), shown).status == 403
+            assert clients(guard) == []
+
+
+# Who came by https: scheme, peer, headers. Nobody but the operator's own proxy is believed.
+HTTPS = [
+    ("https", "203.0.113.9", {}, True),
+    ("http", "203.0.113.9", {"x-forwarded-proto": "https"}, False),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "https"}, True),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "HTTPS "}, True),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "https, http"}, False),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "http,https"}, True),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "httpsx"}, False),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "https" + "," * 10_000}, False),
+    ("http", "10.1.1.1", {"forwarded": "proto=https", "x-forwarded-ssl": "on"}, False),
+    ("http", "10.1.1.1", {}, False),
+]
+
+
+@pytest.mark.parametrize("case", range(len(HTTPS)))
+def test_who_came_by_https_is_what_our_own_proxy_says(case: int) -> None:
+    scheme, peer, headers, secure = HTTPS[case]
+    assert Proxies.of(PROXY["trust"], PROXY["header"]).secure(scheme, peer, headers) == secure
+    assert Proxies().secure(scheme, peer, headers) == (scheme == "https")
+
+
 # Who asked: peer, headers, trusted proxies -> client. What a client may write changes nothing.
 PROXY = {"trust": ["10.0.0.0/8"], "header": "X-Forwarded-For"}
 WHO: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
@@ -362,7 +415,7 @@ def test_who_is_refused_is_refused_before_anything_is_read(tmp_path: Path) -> No
     with Asking(app) as asking:
         for path, method, status in (
             ("/predict", "POST", 429), ("/v2/models/net/infer", "POST", 429), ("/v2/models/other/infer", "POST", 429),
-            ("/predict", "GET", 405), ("/v2/health/ready", "GET", 200), ("/metrics", "GET", 200), ("/x", "POST", 404),
+            ("/predict", "GET", 405), ("/v2/health/ready", "GET", 200), ("/x", "POST", 404),
         ):  # fmt: skip
             reply = asking.ask(method, path, [], {**JSON, "x-api-key": "wrong"})  # who reads on finds nobody there
             assert reply.status == status, path
@@ -370,7 +423,7 @@ def test_who_is_refused_is_refused_before_anything_is_read(tmp_path: Path) -> No
                 assert reply.headers["retry-after"] == "50"
                 assert reply.json == {"error": "too much waits; send it again later"}
                 assert reply.headers["x-content-type-options"] == "nosniff"
-        assert 'signstep_guard_http_total{status="429"} 3.0' in asking.ask("GET", "/metrics").body.decode()
+        assert 'signstep_guard_http_total{status="429"} 3.0' in asking.ask("GET", "/metrics", peer=HERE).body.decode()
         whole.pace.inside = 0
         assert asking.predict(odd(0.1)).status == 401
 
@@ -483,7 +536,7 @@ def test_a_full_disk_leaves_answers_and_shows_in_the_numbers(tmp_path: Path) -> 
     guard.store.engine.begin = broken  # type: ignore[method-assign, assignment]
     with Asking(make_app(service(guard))) as asking:
         assert asking.predict(odd(0.1)).status == 200
-        numbers = asking.ask("GET", "/metrics").body.decode()
+        numbers = asking.ask("GET", "/metrics", peer=HERE).body.decode()
         assert "signstep_guard_store_failing 1.0" in numbers
         assert "signstep_guard_store_lost 1.0" in numbers
 
@@ -492,7 +545,7 @@ def test_clients_are_never_labels(asking: Asking) -> None:
     for number in range(5):
         asking.predict(odd(0.95), peer=f"198.51.100.{number}")
         asking.ask("POST", "/predict", b"{", {**JSON, "x-api-key": 'evil"} 1\nsignstep_guard_alarms{x="'})
-    numbers = asking.ask("GET", "/metrics").body.decode()
+    numbers = asking.ask("GET", "/metrics", peer=HERE).body.decode()
     assert "198.51.100" not in numbers
     assert "evil" not in numbers
     for name, labels in LABELS.items():
@@ -525,7 +578,7 @@ def test_no_path_leads_elsewhere(asking: Asking) -> None:
 
 
 def test_every_answer_has_the_headers_that_keep_browsers_still(asking: Asking) -> None:
-    for reply in (asking.predict(odd(0.1)), asking.ask("GET", "/v2"), asking.ask("GET", "/metrics")):
+    for reply in (asking.predict(odd(0.1)), asking.ask("GET", "/v2"), asking.ask("GET", "/metrics", peer=HERE)):
         assert reply.headers["cache-control"] == "no-store"
         assert reply.headers["x-content-type-options"] == "nosniff"
         assert "default-src 'none'" in reply.headers["content-security-policy"]

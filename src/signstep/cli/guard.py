@@ -30,6 +30,7 @@ from signstep.guard.challenge import Battle, challenge, rows_of
 from signstep.guard.decide import Rules
 from signstep.guard.facts import gathered, settings_of
 from signstep.guard.identity import Proxies, new_key, revoke
+from signstep.guard.logfile import LogFile
 from signstep.guard.reading import alarm_line, existing, export, line, logged, review, since
 from signstep.guard.report import report_json, report_page
 from signstep.guard.rows import Decided
@@ -163,9 +164,23 @@ def guard_serve(
         list[str] | None, typer.Option(help="Network of a proxy whose word about addresses counts; may be repeated.")
     ] = None,
     client_header: Annotated[str, typer.Option(help="Header in which it says them, such as X-Forwarded-For.")] = "",
+    secure_cookie: Annotated[
+        bool,
+        typer.Option(
+            "--secure-cookie", help="Browsers reach /ui by https alone; known where a proxy of --trust-proxy says so."
+        ),
+    ] = False,
+    metrics: Annotated[
+        str, typer.Option(help="Who reads /metrics: local (others need a key), key, all or none.")
+    ] = "local",
     webhook: Annotated[str | None, typer.Option(help="Address that gets each alarm as JSON.")] = None,
     keep_inputs: Annotated[str, typer.Option(help="Whose inputs the store keeps: flagged, all or none.")] = "flagged",
     keep_days: Annotated[float, typer.Option(help="Days that decisions are kept.")] = 90.0,
+    log: Annotated[
+        Path | None, typer.Option(help="File for alarms, troubles and refusals, a line each; none writes to stderr.")
+    ] = None,
+    log_mb: Annotated[float, typer.Option(help="Megabytes of --log from which on the next file is begun.")] = 10.0,
+    log_files: Annotated[int, typer.Option(help="Full files of --log that are kept; the oldest is dropped.")] = 5,
 ) -> None:
     """Serve."""
     where, quiet = machine.ready(), aside()
@@ -176,6 +191,7 @@ def guard_serve(
     keep, limits = Keep(days=keep_days, inputs=keep_inputs), Limits(rate=rate)
     proxies = Proxies.of(trust_proxy or (), client_header)
     listener = None if webhook is None else Webhook(webhook)
+    logged_to = None if log is None else LogFile(log, size=int(log_mb * 2**20), count=log_files, said=noted)
     opened = open_guard(calibration, _deployed(model, calibration).to(where), store=store, rules=rules, keep=keep)
     shape = opened.shape
     assert shape is not None
@@ -188,13 +204,17 @@ def guard_serve(
         )
     if listener is not None:
         opened.heard.alarms.append(listener)
-    offered = Offered(name, Wanted(shape, named, resize), keys_only, tell, scores)
+    offered = Offered(
+        name, Wanted(shape, named, resize), keys_only, tell, scores, metrics=metrics, secure_cookie=secure_cookie
+    )
     service = Service(opened, offered, limits, proxies)
     app_of = make_app(service)
     if opened.store is not None:
         add_ui(app_of, service, opened.store)
         settings_of(service, webhook=webhook is not None).keep(opened.store)
     running = server(app_of, limits, host=host, port=port)
+    if logged_to is not None:
+        logged_to.begin()
     say(quiet, *_opening(service))
     if keys_only and store:
         say(quiet, f"a key is made with: signstep guard key NAME --store {store}")
@@ -203,6 +223,8 @@ def guard_serve(
     finally:  # a signal ends it, after what waited was answered
         if listener is not None:
             listener.close()
+        if logged_to is not None:
+            logged_to.end()
 
 
 def _opening(service: Service) -> list[str]:
@@ -404,7 +426,9 @@ Examples:
 def guard_key(
     name: Annotated[str | None, typer.Argument(help="Whom it is for.")] = None,
     store: StoreUrl = _STORE,
-    role: Annotated[str, typer.Option(help="client asks the model; person also sees /ui.")] = "client",
+    role: Annotated[
+        str, typer.Option(help="client asks the model; person also sees /ui; metrics reads /metrics alone.")
+    ] = "client",
     revoke_: Annotated[str | None, typer.Option("--revoke", help="The id of a key that counts no longer.")] = None,
 ) -> None:
     """Make or revoke a key."""

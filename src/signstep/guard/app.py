@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from signstep.errors import MissingExtraError
+from signstep.errors import LoadError, MissingExtraError
 from signstep.guard.bodies import IMAGES, Refused
 from signstep.guard.gate import Gate
 from signstep.guard.service import Asked, Service
@@ -37,6 +37,7 @@ _ANSWER = {
     "202": {"description": "Held for a person; the id leads to it"},
     "400": {"description": "Cannot be read"},
     "401": {"description": "No key, or one that is not known"},
+    "403": {"description": "A key that may not ask"},
     "408": {"description": "The body came too slowly"},
     "413": {"description": "Larger than a request may be"},
     "415": {"description": "Of a type that is not read"},
@@ -125,7 +126,7 @@ def make_app(service: Service) -> "FastAPI":
         return await answered(request, service.infer)
 
     _add_described(app, service, Answered)
-    _add_metrics(app, service)
+    _add_metrics(app, service, Answered)
     return app
 
 
@@ -159,12 +160,19 @@ def _add_described(app: "FastAPI", service: Service, answered: "type[JSONRespons
         return answered({"name": offered.name, "ready": known}, 200 if known else 404, HEADERS)
 
 
-def _add_metrics(app: "FastAPI", service: Service) -> None:
-    from fastapi import Response
+def _add_metrics(app: "FastAPI", service: Service, answered: "type[JSONResponse]") -> None:
+    from fastapi import Request, Response
 
     @app.get("/metrics", summary="Numbers for Prometheus", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4", headers=HEADERS)
+    async def metrics(request: Request) -> Response:
+        try:
+            numbers = await service.numbers(asked_of(request))
+        except Refused as refused:
+            more = {"www-authenticate": "Bearer"} if refused.status == 401 else {}
+            return answered({"error": refused.text}, refused.status, {**HEADERS, **more})
+        except LoadError:
+            return answered({"error": "the store cannot be read"}, 503, HEADERS)
+        return Response(numbers, media_type="text/plain; version=0.0.4", headers=HEADERS)
 
 
 def _ascii_answers() -> "type[JSONResponse]":

@@ -54,8 +54,9 @@ class Limits:
         body_seconds: for a request to arrive.
         seconds: for its answer.
         waiting: inputs that wait for the model, over all clients; more get 429.
-        longest_wait: seconds that a request may be expected to wait; where it would be more it gets 429 at once, before
-            its body is looked into.
+        longest_wait: seconds that a request of a burst may be expected to wait; where it would be more it gets 429 at
+            once, before its body is read. Where more is asked than can be done for as long, none waits for longer than
+            two passes of the model.
         rate: inputs a second of one client on average; 0 for no bound.
         burst: inputs of one client at once, before its rate counts.
         connections: open at a time.
@@ -70,7 +71,7 @@ class Limits:
     body_seconds: float = 10.0
     seconds: float = 30.0
     waiting: int = 256
-    longest_wait: float = 1.0
+    longest_wait: float = 0.5
     rate: float = 0.0
     burst: int = 64
     connections: int = 512

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from signstep.errors import InputError
 from signstep.guard.batching import Batcher
 from signstep.guard.bodies import Limits, Refused, Wanted, read_image, read_infer, reader_of
 from signstep.guard.guard import Answer, Guard, Judged
@@ -23,10 +24,12 @@ from signstep.guard.identity import Key, Keys, Proxies
 from signstep.guard.metrics import Metrics
 from signstep.guard.pace import Pace
 from signstep.guard.rates import Rates
+from signstep.messages import Arg
 
 REJECTED = {"error": "the input was not answered"}
 STATUS = {"accept": 200, "review": 202, "reject": 422}
 PLATFORM = "signstep-guard"
+READERS = ("local", "key", "all", "none")
 _SMALL = 64 * 2**10  # bytes of a body that are read at once: a millisecond or two
 _READERS = 2  # threads
 Read = TypeVar("Read")
@@ -60,6 +63,13 @@ class Offered:
         scores: whether they see all scores, or the label alone.
         rows: of a pass, at most.
         wait: seconds that the first input of a pass waits for others.
+        metrics: who reads /metrics: "local" for whoever asks from this machine, others with a key; "key" for those with
+            a key alone; "all"; or "none".
+        secure_cookie: whether browsers may send the cookie of /ui by https alone, also where nobody said that they
+            come by it.
+
+    Raises:
+        InputError: nobody of that name reads metrics.
     """
 
     name: str
@@ -69,6 +79,12 @@ class Offered:
     scores: bool = False
     rows: int = 32
     wait: float = 0.002
+    metrics: str = "local"
+    secure_cookie: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metrics not in READERS:
+            raise InputError(Arg("metrics", self.metrics), remedy=f"pass {', '.join(READERS[:-1])} or {READERS[-1]}")
 
 
 @dataclass
@@ -142,10 +158,27 @@ class Service:
         """
         key = await asyncio.to_thread(self.key_of, asked) if self._shows_key(asked) else None
         if key is not None:
+            if key.role == "metrics":
+                raise Refused(403, "this key reads /metrics alone")
             return f"key {key.id}"
         if self.offered.keys_only:
             raise Refused(401, "send a key, as Authorization: Bearer KEY")
         return self.proxies.address(asked.peer, asked.headers)
+
+    async def numbers(self, asked: Asked) -> bytes:
+        """The numbers for Prometheus.
+
+        Raises:
+            Refused: they are not for this client.
+        """
+        who = self.offered.metrics
+        if who == "none":
+            raise Refused(404, "there are no metrics here")
+        if who == "key" or (who == "local" and not self.proxies.local(asked.peer, asked.headers)):
+            key = await asyncio.to_thread(self.key_of, asked)
+            if key is None or key.role == "client":
+                raise Refused(401, "send a key of the role metrics or person, as Authorization: Bearer KEY")
+        return self.metrics.text()
 
     async def predict(self, asked: Asked) -> tuple[int, dict[str, Any]]:
         """Answer a plain request: status and document.
