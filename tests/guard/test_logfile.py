@@ -43,7 +43,7 @@ def lines(folder: Path) -> list[str]:
 
 
 def test_every_line_of_every_thread_is_in_one_of_the_files_and_in_order(tmp_path: Path, opened: Any) -> None:
-    log = opened(size=2000, count=100)
+    log = opened(log_mb=0.002, log_files=100)
 
     def write(who: int) -> None:
         for number in range(100):
@@ -63,7 +63,7 @@ def test_every_line_of_every_thread_is_in_one_of_the_files_and_in_order(tmp_path
 
 
 def test_no_more_files_are_kept_than_asked_for_and_the_latest_lines_are_among_them(tmp_path: Path, opened: Any) -> None:
-    opened(size=1024, count=3)
+    opened(log_mb=0.001, log_files=3)
     for number in range(500):
         LOG.warning("line %d", number)
     assert len(files(tmp_path)) == 4
@@ -90,17 +90,19 @@ def test_answers_leave_and_are_stored_while_the_log_turns_over_and_while_its_dis
     tmp_path: Path, opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    log = opened(size=1024, count=2, said=said.append)
+    log = opened(log_mb=0.001, log_files=2, said=said.append)
     guard = made(tmp_path / "guard.db")
     assert guard.store is not None
     with Asking(make_app(service(guard))) as asking:
 
-        def ask(count: int) -> None:
-            for _ in range(count):
+        def ask() -> None:
+            for number in range(60):
+                LOG.info("filled %d", number)
+            for _ in range(3):
                 assert asking.ask("POST", "/predict", b"{", {"content-type": "application/json"}).status == 400
                 assert asking.predict(odd(0.1)).status == 200
 
-        ask(60)
+        ask()
         assert len(files(tmp_path)) == 3
 
         def full(*_: object) -> None:
@@ -108,15 +110,15 @@ def test_answers_leave_and_are_stored_while_the_log_turns_over_and_while_its_dis
 
         monkeypatch.setattr(os, "rename", full)
         monkeypatch.setattr(log, "_open", full)
-        ask(60)
+        ask()
         assert log.lost > 0
         assert said == ["the log cannot be written; decisions are stored all the same"]
         monkeypatch.undo()
         before = log.lost
-        ask(5)
+        ask()
         assert log.lost == before
         assert said[1:] == [f"the log is written again; {before} lines were not"]
-        assert len(guard.store.read(guard.store.tables.log(limit=1000))) == 125
+        assert len(guard.store.read(guard.store.tables.log(limit=1000))) == 9
 
 
 def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ss.SignstepError, match="cannot be written"):
             LogFile(path)
     assert (tmp_path / "other").read_text() == "kept"
-    for more in ({"size": 10}, {"count": 0}):
+    for more in ({"log_mb": 1e-5}, {"log_mb": float("nan")}, {"log_files": 0}):
         with pytest.raises(ss.SignstepError, match="log_"):
             LogFile(tmp_path / "new.log", **more)  # type: ignore[arg-type]
     assert logging.getLogger("signstep.guard").handlers == []

@@ -196,6 +196,9 @@ def test_a_flagged_image_is_reviewed_in_a_browser(tmp_path: Path) -> None:
                 visit(path, width, dark=dark)
                 assert refused() == [], path
                 assert tab.value("document.documentElement.scrollWidth") <= width, path
+                # No cell is so narrow that its words are broken letter by letter.
+                cells = "[...document.querySelectorAll('td')].map(cell => cell.getBoundingClientRect().width)"
+                assert min(tab.value(f"{cells}.filter(wide => wide > 0)"), default=99) >= 80, path
         tab.value("window.alert = () => { window.alerted = true }")
         visit("/ui/queue")
         assert tab.value("document.getElementById('waiting').innerText") == "2"

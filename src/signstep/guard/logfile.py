@@ -33,8 +33,8 @@ class LogFile(RotatingFileHandler):
 
     Args:
         path: of the file; it is its owner's alone, since it names clients.
-        size: bytes of a file, from which on the next is begun.
-        count: files that are kept beside it.
+        log_mb: megabytes of a file, from which on the next is begun.
+        log_files: full files that are kept beside it.
         said: is told once when lines cannot be written, and when they can again.
 
     Attributes:
@@ -46,16 +46,26 @@ class LogFile(RotatingFileHandler):
     """
 
     def __init__(
-        self, path: Path, *, size: int = 10 * 2**20, count: int = 5, said: Callable[[str], None] = lambda _: None
+        self,
+        path: Path,
+        *,
+        log_mb: float = 10.0,
+        log_files: int = 5,
+        said: Callable[[str], None] = lambda _: None,
     ) -> None:
-        if size < 1024 or count < 1:
-            raise InputError(
-                Arg("log_mb", size / 2**20) if size < 1024 else Arg("log_files", count),
-                remedy="pass at least a kilobyte" if size < 1024 else "pass at least 1",
-            )
+        if not 0.001 <= log_mb < 1e6:
+            raise InputError(Arg("log_mb", log_mb), remedy="pass a number of megabytes from 0.001 on")
+        if log_files < 1:
+            raise InputError(Arg("log_files", log_files), remedy="pass at least 1")
         self._told, self.lost, self._failing = said, 0, False
         try:
-            super().__init__(path, maxBytes=size, backupCount=count, encoding="utf-8", errors="backslashreplace")
+            super().__init__(
+                path,
+                maxBytes=int(log_mb * 1e6),
+                backupCount=log_files,
+                encoding="utf-8",
+                errors="backslashreplace",
+            )
         except OSError as error:
             raise LoadError(
                 f"the log {path} cannot be written ({error.strerror or error})", remedy="pass another file"
