@@ -20,7 +20,7 @@ class Pace:
     Args:
         longest: seconds that a request of a burst may be expected to wait.
         clock: of seconds.
-        a_pass: tells the seconds of a pass of the model, a mean of the last.
+        a_pass: tells the seconds of a pass of the model and of storing what it said, a mean of the last.
 
     Attributes:
         inside: requests that have begun and not ended.

@@ -111,6 +111,7 @@ class Service:
         self._rates = Rates(self.limits.rate, self.limits.burst, time.monotonic)
         self.pace = Pace(self.limits.longest_wait, time.monotonic, self._seconds_of_a_pass)
         self.batcher: Batcher | None = None
+        self._storing = 0.0  # seconds from a judgement to its commit, a moving mean
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="signstep-guard-reader")
 
     def start(self) -> None:
@@ -248,7 +249,8 @@ class Service:
             self.pace.end()
 
     def _seconds_of_a_pass(self) -> float:
-        return 0.0 if self.batcher is None else self.batcher.seconds_of_a_pass
+        """Until it is stored: while one is, the next is judged, and both are inside."""
+        return self._storing + (0.0 if self.batcher is None else self.batcher.seconds_of_a_pass)
 
     @staticmethod
     def _shows_key(asked: Asked) -> bool:
@@ -296,7 +298,9 @@ class Service:
 
     async def _stored(self, batcher: Batcher, x: Tensor, client: str) -> list[Answer]:
         judged: list[Judged] = await batcher.ask(x, client)
+        began = time.monotonic()
         await asyncio.gather(*(asyncio.wrap_future(one.stored) for one in judged))
+        self._storing += 0.1 * (time.monotonic() - began - self._storing)
         return [one.answer for one in judged]
 
     def _said(self, answer: Answer) -> dict[str, Any]:
