@@ -8,20 +8,14 @@ long those that are accepted take, how many are told to come back, and the memor
 """
 
 import argparse
-import contextlib
 import json
 import multiprocessing
-import os
-import resource
-import signal
-import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +23,12 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from guard_client import ANSWERED, asked, guarded, memory, serving
 from harness import machine, table
-from signstep.guard.app import make_app
 from signstep.guard.bodies import Limits, Wanted
-from signstep.guard.calibrating import Calibrated, Terms, calibrate
+from signstep.guard.calibrating import Terms, calibrate
 from signstep.guard.guard import Guard
 from signstep.guard.service import Offered, Service
-from signstep.guard.serving import server
 
 SHAPE = (3, 32, 32)
 
@@ -78,54 +71,17 @@ def network() -> nn.Module:
     ).eval()
 
 
-def guarded(url: str, model: ss.Model, made: Calibrated) -> Service:
-    """With detectors, store, alarms."""
-    guard = Guard(model, made.policy, store=url, calibration=made.calibration)
-    return Service(guard, Offered("net", Wanted(SHAPE)), Limits())
-
-
 def unguarded(model: ss.Model) -> Service:
     """Without."""
     return Service(Guard(model, Open(model.module)), Offered("net", Wanted(SHAPE)), Limits())
-
-
-@contextlib.contextmanager
-def serving(make: Callable[[], Service]) -> Iterator[tuple[int, int]]:
-    """A service in a process of its own: its port and process."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            server(make_app(make()), Limits()).run(sockets=[listening])
-        os._exit(1)
-    port = listening.getsockname()[1]
-    listening.close()
-    try:
-        yield port, child
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def asked(port: int, body: bytes, connection: HTTPConnection | None) -> tuple[int, HTTPConnection | None]:
-    """One request; its status, 0 without an answer."""
-    connection = connection or HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("POST", "/predict", body, {"content-type": "application/json"})
-        reply = connection.getresponse()
-        reply.read()
-    except (OSError, HTTPException):
-        connection.close()
-        return 0, None
-    return reply.status, connection
 
 
 def closed_loop(port: int, bodies: Sequence[bytes], seconds: float, out: "multiprocessing.Queue[int]") -> None:
     """Ask as fast as is answered; how many were."""
     connection, count, ends = None, 0, time.monotonic() + seconds
     while time.monotonic() < ends:
-        status, connection = asked(port, bodies[count % len(bodies)], connection)
-        count += status in (200, 202, 422)
+        status, _, connection = asked(port, bodies[count % len(bodies)], connection)
+        count += status in ANSWERED
     out.put(count)
 
 
@@ -147,10 +103,10 @@ def open_loop(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -
             wait = began + due[mine] - time.monotonic()
             if wait > 0:
                 time.sleep(wait)
-            status, connection = asked(port, bodies[mine % len(bodies)], connection)
+            status, _, connection = asked(port, bodies[mine % len(bodies)], connection)
             with lock:
                 statuses[status] = statuses.get(status, 0) + 1
-                if status in (200, 202, 422):
+                if status in ANSWERED:
                     latencies.append(time.monotonic() - began - due[mine])
 
     threads = [threading.Thread(target=work) for _ in range(64)]
@@ -159,12 +115,6 @@ def open_loop(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -
     for thread in threads:
         thread.join()
     return latencies, statuses
-
-
-def memory(process: int) -> float:
-    """Resident megabytes of a process."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 def throughput(port: int, bodies: Sequence[bytes], clients: int, seconds: float) -> float:
@@ -199,7 +149,7 @@ def main() -> None:
     shown = []
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'guard.db'}"
-        kinds = {"unguarded": partial(unguarded, model), "guarded": partial(guarded, url, model, made)}
+        kinds = {"unguarded": partial(unguarded, model), "guarded": partial(guarded, url, model, made, Wanted(SHAPE))}
         knee: dict[str, float] = {}
         for name, make in kinds.items():
             with serving(make) as (port, _):
