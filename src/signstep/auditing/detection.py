@@ -269,7 +269,9 @@ def _chart(detection: Detection, verdicts: Mapping[str, str]) -> Chart | None:
 
 
 def _by(detection: Detection) -> str:
-    found = [f"{count} by {name}" for name, count in detection.ways.items() if count]
+    # "plain" is how records call the points of the audit's own attacks.
+    words = {"plain": "attacks that do not know of it"}
+    found = [f"{count} by {words.get(name, name)}" for name, count in detection.ways.items() if count]
     return f" ({', '.join(found)})" if found else ""
 
 

@@ -32,13 +32,19 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """What makes a network, and how inputs and scores pass."""
+class LoadedOptions:
+    """What is loaded as the model."""
 
     model: o.Model = None
     weights: o.Weights = None
     model_arg: o.ModelArg = None
     trust: o.Trust = False
+
+
+@dataclass(frozen=True)
+class NetworkOptions(LoadedOptions):
+    """What makes a network, and how inputs and scores pass."""
+
     mean: o.Mean = None
     std: o.Std = None
     output: o.Output = None
@@ -67,16 +73,22 @@ class ModelOptions(ReadingOptions, NetworkOptions):
 
 
 @dataclass(frozen=True)
-class EndpointOptions:
-    """What a model behind an address takes, answers and costs."""
+class AddressOptions:
+    """What a model behind an address takes and answers, and how often it may be asked."""
 
     endpoint: o.Endpoint = None
     max_requests: o.MaxRequests = None
+
+
+@dataclass(frozen=True)
+class EndpointOptions(AddressOptions):
+    """What a model behind an address takes, answers and costs."""
+
     dry_run: o.DryRun = False
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class FilesOptions:
     """What makes examples of files."""
 
     data: o.Data = None
@@ -87,6 +99,12 @@ class DataOptions:
     max_pixels: o.MaxPixels = None
     split: o.Split = None
     resize: o.Resize = None
+
+
+@dataclass(frozen=True)
+class DataOptions(FilesOptions):
+    """What makes examples of files, and of how many."""
+
     limit: o.Limit = None
 
 
@@ -178,10 +196,13 @@ class ScaleOptions:
 
 
 GROUPS = (
+    LoadedOptions,
     NetworkOptions,
     ReadingOptions,
     ModelOptions,
+    AddressOptions,
     EndpointOptions,
+    FilesOptions,
     DataOptions,
     BatchOptions,
     ThreatOptions,

@@ -19,6 +19,7 @@ from signstep.auditing.stated_terms import claims
 from signstep.cli import options as o
 from signstep.cli.app import app
 from signstep.cli.domain import SchemaFile
+from signstep.cli.groups import AddressOptions, DetectorOptions, FilesOptions, LoadedOptions, spread
 from signstep.cli.isolation import isolated, refuse
 from signstep.cli.report_config import agrees, proposal, read_so, report_config
 from signstep.cli.terminal import aside, say, told
@@ -54,29 +55,20 @@ _MISSING = (
 
 
 @app.command(short_help="Check a report, believing nothing in it.", help=_HELP)
+@spread
 def verify(
     context: typer.Context,
     report: Annotated[Path, typer.Argument(help="The folder that signstep audit wrote.")],
-    model: o.Model = None,
-    weights: o.Weights = None,
-    model_arg: o.ModelArg = None,
-    trust: o.Trust = False,
-    endpoint: o.Endpoint = None,
-    max_requests: o.MaxRequests = None,
+    model: LoadedOptions,
+    address: AddressOptions,
+    data: FilesOptions,
+    detectors: DetectorOptions,
     defend: o.Defend = None,
     domain: Annotated[
         str | None, typer.Option(help=f"What the inputs are: {', '.join(DOMAINS.own)}, or your own package.module.")
     ] = None,
     schema: SchemaFile = None,
-    data: o.Data = None,
-    label_column: o.LabelColumn = None,
     ignore_column: o.IgnoreColumn = None,
-    classes: o.Classes = None,
-    skip_bad: o.SkipBad = False,
-    ignore_label: o.IgnoreLabel = None,
-    max_pixels: o.MaxPixels = None,
-    split: o.Split = None,
-    resize: o.Resize = None,
     box: Annotated[
         str | None, typer.Option(help="Valid inputs, where the report's box is not that of the data.")
     ] = None,
@@ -91,10 +83,6 @@ def verify(
         list[str] | None,
         typer.Option(help="A finding of your own that the report was made with, as it was typed; may be repeated."),
     ] = None,
-    detect: o.Detect = None,
-    reject: o.Reject = None,
-    review: o.Review = 0.0,
-    clean: o.Clean = None,
     again: Annotated[int, typer.Option(min=0, help="Attack so many of the examples that held once more.")] = 0,
     signed_by: Annotated[
         Path | None, typer.Option(help="A public key, as signstep sign writes it: who made it?")
@@ -104,28 +92,15 @@ def verify(
 ) -> None:
     """Check a report."""
     given = {
-        "model": model,
-        "weights": weights,
-        "model_arg": model_arg,
-        "trust": trust,
-        "endpoint": endpoint,
-        "max_requests": max_requests,
+        **vars(model),
+        **vars(address),
+        **vars(data),
+        **vars(detectors),
+        "review": detectors.review or None,
         "defend": defend,
         "domain": domain,
         "schema": schema,
-        "data": data,
-        "label_column": label_column,
         "ignore_column": ignore_column,
-        "classes": classes,
-        "skip_bad": skip_bad,
-        "ignore_label": ignore_label,
-        "max_pixels": max_pixels,
-        "split": split,
-        "resize": resize,
-        "detect": detect,
-        "reject": reject,
-        "review": review or None,
-        "clean": clean,
     }
     options = options_of(context, report, given)
     refuse(report, **files_of(options), signed_by=signed_by, render=render)
