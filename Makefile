@@ -13,7 +13,10 @@ VISION_READY := $(VISION)/.ready
 audit: $(READY)
 	$(BIN)/signstep audit
 
-test: lint types unit kernels docs
+# What takes one core side by side, then what takes two.
+test: $(READY)
+	$(MAKE) --no-print-directory -j 2 types lint docs
+	$(MAKE) --no-print-directory unit kernels
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "signstep needs Python 3.11 or newer; run make PYTHON=/path/to/python3.11")'
@@ -38,7 +41,7 @@ laws: $(READY)
 
 # The laws that hang on how a processor computes, under the kernels of lesser processors.
 kernels: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python scripts/other_kernels.py -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/other_kernels.py
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

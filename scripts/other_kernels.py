@@ -7,9 +7,12 @@ round by other formulas, convolutions run other code. The processors of laptops 
 """
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import TextIO
 
 import torch
 
@@ -35,13 +38,28 @@ def main() -> int:
     own = torch.backends.cpu.get_cpu_capability()
     others = lesser(own)
     print(f"this processor's kernels: {own}; the laws run again under: {', '.join(others) or 'no others'}", flush=True)
+    running = [(name, *_started(name)) for name in others]
     worst = 0
-    for name in others:
-        chosen = {"ATEN_CPU_CAPABILITY": name.lower(), "DNNL_MAX_CPU_ISA": KERNELS[name]}
-        print(" ".join(f"{key}={value}" for key, value in chosen.items()), flush=True)
-        command = [sys.executable, "-m", "pytest", "-m", "kernels", "-q", *sys.argv[1:], *marked()]
-        worst = max(worst, abs(subprocess.run(command, env=os.environ | chosen, check=False).returncode))
+    for name, process, said in running:
+        worst = max(worst, abs(process.wait()))
+        print(" ".join(f"{key}={value}" for key, value in _chosen(name).items()), flush=True)
+        said.seek(0)
+        shutil.copyfileobj(said, sys.stdout)
+        said.close()
     return min(worst, 1)
+
+
+def _chosen(name: str) -> dict[str, str]:
+    return {"ATEN_CPU_CAPABILITY": name.lower(), "DNNL_MAX_CPU_ISA": KERNELS[name]}
+
+
+def _started(name: str) -> "tuple[subprocess.Popen[str], TextIO]":
+    """One process for each: workers of pytest-xdist would take as long to begin as these laws to run."""
+    said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - read when the process has ended
+    command = [sys.executable, "-m", "pytest", "-m", "kernels", "-q", *sys.argv[1:], *marked()]
+    # Each is a suite of its own, whose cache the other would write too.
+    command += ["-p", "no:cacheprovider"]
+    return subprocess.Popen(command, env=os.environ | _chosen(name), stdout=said, stderr=said, text=True), said
 
 
 if __name__ == "__main__":

@@ -87,6 +87,20 @@ _TABLES: dict[str, Mapping[str, Any]] = {
 }
 
 
+# Files with tests that take long alone: first, so that workers which take tests from each other end together.
+_LONG = {
+    "test_clusters.py",
+    "test_tutorial.py",
+    "test_faults.py",
+    "test_checkpoints.py",
+    "test_guard_page.py",
+    "test_readme_blocks.py",
+    "test_bracket.py",
+    "test_names_of_attacks.py",
+    "test_multimodal_case.py",
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backwards", action="store_true", help="run the tests from the last to the first")
     parser.addoption("--whole", action="store_true", help="of tests marked pairwise run every combination")
@@ -95,6 +109,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--whole"):
         _thin(config, items)
+    items.sort(key=lambda item: item.path.name not in _LONG)
     if config.getoption("--backwards"):
         items.reverse()
     # Processes that share the tests have to call them alike: an address in a name is another one in each.
@@ -128,7 +143,10 @@ def pytest_runtest_protocol() -> None:
 
 
 def _seed() -> None:
-    torch.manual_seed(0)
+    # torch.manual_seed would also note who called it, for a graphics card that it has not begun with: milliseconds.
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
+    torch.default_generator.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
 
@@ -192,6 +210,8 @@ _ELSEWHERE: dict[str, ModuleType] = {}
 
 
 def _drop_modules(base: Path) -> None:
+    if sys.modules.items() <= _ELSEWHERE.items():  # nothing new: the usual case, in a loop of C
+        return
     for name, module in [(name, module) for name, module in sys.modules.items() if _ELSEWHERE.get(name) is not module]:
         file = getattr(module, "__file__", None)
         if isinstance(file, str) and Path(file).is_relative_to(base):

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 FORKED = multiprocessing.get_context("forkserver") if hasattr(os, "fork") else None
+# The last is what torch imports when the first optimiser is made: a second of each training.
+_IMPORTED = ["signstep.cli", "signstep.report", "signstep.train", "numpy.random", "PIL.Image", "torch._dynamo"]
 
 
 @dataclass
@@ -45,7 +47,7 @@ class Running:
 def called(function: Callable[..., None], *given: Any) -> BaseProcess:
     """Begin ``function(*given)``, a function of a module."""
     assert FORKED is not None
-    FORKED.set_forkserver_preload(["signstep.cli", "signstep.report", "signstep.train"])
+    FORKED.set_forkserver_preload(_IMPORTED)
     process = FORKED.Process(target=function, args=given)
     process.start()
     return process

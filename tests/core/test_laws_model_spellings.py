@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import signstep as ss
+from signstep.engine import submodules
 from signstep.engine.submodules import reached
 from signstep.errors import ModelError
 
@@ -526,3 +527,17 @@ def test_looking_for_modules_runs_nothing_and_ends() -> None:
     ring.append(ring)
     net = _net()
     assert net in reached(lambda x: (ring, net(x))).modules
+
+
+def test_an_assertion_in_a_test_leads_not_into_pytest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pytest makes of it names a module by which the whole session would be reached, before the network."""
+    monkeypatch.setattr(submodules, "_MOST", 60)
+    net = _net()
+    held = [[[[[[net]]]]]]
+
+    def asserting(x: Tensor) -> Tensor:
+        assert x.ndim == 4, x.shape
+        out: Tensor = held[0][0][0][0][0][0](x)
+        return out
+
+    assert net in reached(asserting).modules

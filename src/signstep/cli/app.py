@@ -5,7 +5,7 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
@@ -78,6 +78,12 @@ def _root(
         raise typer.Exit
 
 
+@cache
+def command_tree() -> Any:
+    """The commands as click has them, built once a process: building them takes longer than what many of them do."""
+    return typer.main.get_command(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     with steady(), whole_process(arguments is None), signals_interrupt() as came:
@@ -97,7 +103,7 @@ def _run(words: list[str], *, debug: bool) -> int:
     if not words:
         told(page_of(words) or "", err=True)
         return 2
-    command = typer.main.get_command(app)
+    command = command_tree()
     options = options_by_argument(command_of(words, command), words)
     warnings.showwarning = partial(_show_warning, options)
     try:

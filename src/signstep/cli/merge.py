@@ -13,7 +13,7 @@ from signstep.auditing.merge import merge as merge_results
 from signstep.auditing.merge import merge_points
 from signstep.auditing.result import Result
 from signstep.auditing.table import table
-from signstep.cli.app import app
+from signstep.cli.app import app, command_tree
 from signstep.cli.audit import write_folder
 from signstep.cli.config import Settings, dump_config, read_config
 from signstep.cli.first import refuse_missing
@@ -67,7 +67,7 @@ def _config(paths: Sequence[Path], settings: Settings) -> tuple[str | None, dict
     first = paths[0] / "signstep.toml"
     if not first.is_file():
         return None, settings.ignore
-    stated = read_config(first, typer.main.get_command(app))
+    stated = read_config(first, command_tree())
     options: dict[str, Any] = dict(stated.defaults.get("audit", {}))
     options.pop("shard", None)
     ignore = {**stated.ignore, **settings.ignore}

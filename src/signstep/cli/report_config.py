@@ -10,15 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from signstep.attacks.recipes import canonical, split
 from signstep.auditing.bracket import Bounds
 from signstep.auditing.checks import Book, Check
 from signstep.auditing.checksums import CONFIG, plain_file
 from signstep.auditing.result import Result
 from signstep.cli import options as o
-from signstep.cli.app import app
+from signstep.cli.app import command_tree
 from signstep.cli.config import read_text
 from signstep.defences.known import DEFENCES
 from signstep.engine.norms import norm
@@ -92,7 +90,7 @@ def report_config(report: Path) -> tuple[ReportConfig, Check | None]:
         return ReportConfig(), None
     try:
         text = plain_file(report / CONFIG, _LARGEST)
-        settings = read_text(text, report / CONFIG, typer.main.get_command(app))
+        settings = read_text(text, report / CONFIG, command_tree())
         others = sorted(set(settings.defaults) - {"audit"})
         if others:
             raise InputError(f"it has a table [{others[0]}]", remedy="that of an audit has [audit] alone")

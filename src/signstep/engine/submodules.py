@@ -17,7 +17,9 @@ _MOST = 50_000
 _ATOMS = (type(None), bool, int, float, complex, str, bytes, Tensor, torch.dtype, torch.device, torch.Size, type(...))
 _CONTAINERS = (list, tuple, set, frozenset, deque)
 # Code of these names no module of the user's.
-_LIBRARIES = frozenset(sys.stdlib_module_names) | {"torch", "torchvision", "numpy", "scipy", "signstep"}
+# An assertion in a file of tests names a module of pytest, by which all of the session would be reached.
+_TESTING = {"pytest", "_pytest", "pluggy"}
+_LIBRARIES = frozenset(sys.stdlib_module_names) | {"torch", "torchvision", "numpy", "scipy", "signstep"} | _TESTING
 _OWN = frozenset(vars(nn.Module())) - {"_forward_hooks", "_forward_pre_hooks"}
 
 

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -199,8 +200,9 @@ def rendered(template: str, **parts: Any) -> str:
     return plain(environment().get_template(template).render(**parts))
 
 
+@cache
 def environment() -> Environment:
-    """Templates of this package: text is escaped, and what is missing is an error."""
+    """Templates of this package, compiled once a process: text is escaped, and what is missing is an error."""
     made = Environment(
         loader=PackageLoader("signstep.report"),
         autoescape=True,
