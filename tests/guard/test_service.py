@@ -423,17 +423,21 @@ def test_what_is_no_http_writes_no_line_of_the_log() -> None:
     """Whoever likes to could fill a disk with them."""
     config = server(None, Limits()).config
     lines: list[logging.LogRecord] = []
-    keeper = logging.Handler(logging.WARNING)
-    keeper.emit = lines.append  # type: ignore[method-assign]
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record)
+
+    keeper = Keeper(logging.WARNING)
     log = logging.getLogger("uvicorn.error")
     log.addHandler(keeper)
 
     async def talk() -> bytes:
         config.load()
+        protocol: Any = config.http_protocol_class
         state = ServerState()
         listening = await asyncio.get_running_loop().create_server(
-            lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),  # type: ignore[operator]
-            "127.0.0.1",
+            lambda: protocol(config=config, server_state=state, app_state={}), "127.0.0.1"
         )
         async with listening:
             reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())

@@ -119,7 +119,7 @@ def test_numbers_that_no_clean_input_has_overflow_nowhere() -> None:
     walks, seen = Walks.calibrated(clean(300), 1), watch()
     rng = np.random.default_rng(3)
     huge = [np.full(SHAPE, one, np.float32) for one in (9e37, -9e37, 1e30, -1e20, 1e-40, np.inf, -np.inf, np.nan, 0)]
-    rows = [*huge, *(rng.choice(np.float32([9e37, -9e37, 1, np.inf]), SHAPE) for _ in range(20))]
+    rows = [*huge, *(rng.choice(np.array([9e37, -9e37, 1, np.inf], np.float32), SHAPE) for _ in range(20))]
     steps = np.diff(walks.sketches(np.stack(rows)), axis=0)
     assert np.isfinite(steps).all()
     assert all(0 < walks.p_value(after, before) <= 1 for before, after in pairwise(steps))
