@@ -10,6 +10,7 @@ them.
 
 import argparse
 import collections
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -291,11 +292,11 @@ def made_service(url: str, model: ss.Model, made: Calibrated, limits: Limits) ->
 def main() -> None:
     multiprocessing.set_start_method("fork")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=80_000, help="by our own mutators")
-    parser.add_argument("--schema", type=int, default=20_000, help="requests by schemathesis")
+    parser.add_argument("--requests", type=int, default=100_000, help="by our own mutators")
+    parser.add_argument("--schema", type=int, default=3_000, help="requests by schemathesis")
     parser.add_argument("--images", type=int, default=10_000, help="hostile images")
     parser.add_argument("--slow", type=int, default=300, help="slow clients at once")
-    parser.add_argument("--clients", type=int, default=3, help="processes that ask")
+    parser.add_argument("--clients", type=int, default=8, help="processes that ask")
     parser.add_argument("--seed", type=int, default=0, help="of everything")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -315,6 +316,9 @@ def main() -> None:
             start = memory(process)
             for name, what in parts.items():
                 count = getattr(given, name)
+                if name == "schema" and importlib.util.find_spec("schemathesis") is None:
+                    print("\nschema: schemathesis is not installed")
+                    count = 0
                 if not count:
                     continue
                 peak_from_here(process)
