@@ -59,6 +59,23 @@ def test_the_digits_are_trained_on_audited_and_written_down(place: Path, capsys:
     assert "other settings" in capsys.readouterr().err
 
 
+def test_a_card_has_both_ends_where_bounds_are_asked(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ["train", "--epochs", "1", "--limit", "200", "--audit-limit", "8", "--ladder", "quick@1"]
+    assert main([*quick, "--threat", "linf:0.01", "--bounds", "crown"]) == 0
+    assert "Robust accuracy in [" in capsys.readouterr().out
+    result = Result.load(place / "signstep-model" / "report" / "result.json")
+    assert result.certified_accuracy is not None
+    assert not result.contradictions
+    card = (place / "signstep-model" / "MODEL_CARD.md").read_text()
+    assert result.bracket[1:] in card
+    assert f"none fewer than the {100 * result.certified_accuracy:.1f} % that were proved" in card
+    # Asked for without an audit, or under no name, they are refused before anything is trained.
+    assert main([*quick[:-1], "none", "--bounds", "crown", "--out", "two"]) == 2
+    assert "--bounds crown is for the final audit" in " ".join(capsys.readouterr().err.split())
+    assert main([*quick, "--bounds", "hull", "--out", "two"]) == 2
+    assert not (place / "two").exists()
+
+
 def test_own_data_and_rows_that_were_trained_on(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     x, y = digits("train")
     np.savez(place / "train.npz", x=x[:150].numpy(), y=y[:150].numpy())

@@ -1,5 +1,6 @@
 """Linear bounds: nothing inside the ball escapes them, and where the network is linear they are exact."""
 
+import copy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +27,7 @@ from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.crown import Bounded, ways_of
 from signstep.certify.linear.lines import Bend
 from signstep.certify.linear.program import program
-from signstep.certify.linear.rounding import Allowance
+from signstep.certify.linear.rounding import Allowance, single_is_exact
 from signstep.certify.linear.windows import Rows
 from signstep.errors import InputError, ModelError
 
@@ -526,3 +527,42 @@ def nothing(allowance: Allowance) -> dict[str, Any]:
         "sizes": [torch.zeros_like(part) for part in allowance.sizes],
         "tiny": 0.0,
     }
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_convolution_back_in_float32_is_its_sums_in_float64_to_what_direct_sums_lose(seed: int) -> None:
+    # The allowance is for direct sums; a short float loses more. Windows must lie where those of float64 lie.
+    generator = torch.Generator().manual_seed(seed)
+    draws = [int(torch.randint(0, 100, (), generator=generator)) for _ in range(8)]
+    groups, gap, kernel = (1, 1, 2)[draws[0] % 3], 1 + draws[1] % 2, ((3, 3), (1, 3), (5, 2))[draws[2] % 3]
+    padding, count, into = (draws[3] % 3, draws[4] % 2), 1 + draws[5], groups * (2 + draws[6] % 3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layer = nn.Conv2d(into, groups * 4, kernel, 1, padding, gap, groups).requires_grad_(requires_grad=False)
+    layer.weight.mul_(torch.exp(3 * torch.randn(layer.weight.shape, generator=generator)))
+    shape = (into, 12, 13)
+    sizes = layer(torch.zeros(1, *shape)).shape[1:]
+    places = torch.stack([torch.randint(0, size, (count,), generator=generator) for size in sizes[1:]], 1)
+    windows_ = Rows(torch.randn((count, 3, 4, groups * 4), generator=generator), places, offset=(-1, -2))
+    for rows in (windows_.cut(tuple(sizes)), Rows(torch.randn((count, *sizes), generator=generator))):
+        exact, sized = copy.deepcopy(layer).double(), copy.deepcopy(layer).double()
+        sized.weight.abs_()
+        found = windows.before_convolution(rows, layer, shape)
+        truth = windows.before_convolution(rows.like(rows.values.double()), exact, shape)
+        size = windows.before_convolution(rows.like(rows.values.double().abs()), sized, shape)
+        assert (found.stride, found.offset) == (truth.stride, truth.offset)
+        assert len(found) == count
+        products = layer.weight[:, 0].numel()
+        room = size.values * (products * windows.UNIT / (1 - products * windows.UNIT))
+        assert bool(((found.values.double() - truth.values).abs() <= room + 1e-300).all())
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])
+def test_where_products_may_be_less_than_float32_all_is_float64(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.delenv(name, raising=False)
+    assert single_is_exact(cpu)
+    monkeypatch.setenv(name, "strict")
+    assert single_is_exact(cpu)
+    monkeypatch.setenv(name, "BF16")
+    assert not single_is_exact(cpu)

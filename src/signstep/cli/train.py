@@ -12,7 +12,9 @@ from rich.console import Console
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from signstep.auditing.bracket import Bounds
 from signstep.auditing.result import Result
+from signstep.auditing.run import Run
 from signstep.auditing.table import table
 from signstep.certify.certified import certified_share
 from signstep.cli import options as o
@@ -48,8 +50,8 @@ Without arguments: the built-in digits, in seconds. Recipes: {recipes}.
 Writes weights.safetensors, MODEL_CARD.md, curves.svg, log.csv, signstep.toml and report/ (the audit) into --out. A run
 that was interrupted or killed goes on when it is called again with the same options.
 
-Exit status: 0 done, 1 stopped because of a collapse, 2 wrong use, 3 internal error, 130 interrupted, 143 by SIGTERM (go
-on with the same command).
+Exit status: 0 done, 1 stopped because of a collapse, 2 wrong use, 3 internal error or an example both proved and
+fooled, 130 interrupted, 143 by SIGTERM (go on with the same command).
 
 Examples:
 
@@ -115,6 +117,13 @@ def train(
     cure: Annotated[str | None, typer.Option(help="Recipe to go on with after a collapse.")] = None,
     check_every: Annotated[int | None, typer.Option(help="Steps between looks; else about 3 % of the time.")] = None,
     ladder: Annotated[str, typer.Option(help="Ladder of the final audit, or none.")] = "standard@1",
+    bounds: Annotated[
+        str | None,
+        typer.Option(
+            help="Prove in the final audit what can be proved, and attack the rest, so that the card has both ends: as "
+            "in signstep audit. Else recipes with bounds state the share that intervals hold for."
+        ),
+    ] = None,
     audit_limit: Annotated[int, typer.Option(min=1, help="Examples of the final audit, at most.")] = 1000,
     log_to: Annotated[
         str | None, typer.Option(help="Besides log.csv: tensorboard, mlflow, or both with a comma.")
@@ -155,7 +164,7 @@ def train(
     )
     _check(context.params)
     request = replace(_asked(request_of(model, data)), weights=weights, split=split, limit=limit)
-    climbed = None if ladder == "none" else o.ladder_of([ladder])
+    climbed = _climbed(ladder, bounds)
     # What makes no sense is said before the hours that lead to it.
     request = replace(request, threat=threat or request.threat, box=o.box_of(box, "of the data"))
     look_first(request, ladder=climbed, out=(out, _MARKS))
@@ -207,7 +216,7 @@ def train(
             result = audited(
                 replace(trained_model, hashes={"weights": hashlib.sha256(kept).hexdigest()}, notes=notes),
                 held.batches(audit_limit),
-                Terms(terms, climbed, seed, where),
+                Terms(terms, climbed, seed, where, Run(bounds=bounds)),
                 folder / "report",
                 quiet,
                 total=min(audit_limit, len(held.x)),
@@ -215,7 +224,7 @@ def train(
                 hashes={},
             )
             _told(result, quiet, folder)
-        bounded = held is not None and trained.finished_with.objective == "bounded"
+        bounded = held is not None and bounds is None and trained.finished_with.objective == "bounded"
         floor = _floor(trained_model, held.batches(audit_limit), terms) if held and bounded else None
         text = card(
             trained,
@@ -229,8 +238,28 @@ def train(
         )
         write_whole(folder / "MODEL_CARD.md", text)
     say(quiet, *(() if held is None else held.notes), trained.overfitting, f"written: {folder / 'MODEL_CARD.md'}")
-    if status := 130 if result is not None and result.partial else int(trained.partial):
-        raise typer.Exit(status)  # only a collapse ends a training before its end and leaves weights
+    if status := _status(result, partial=trained.partial):
+        raise typer.Exit(status)
+
+
+def _climbed(ladder: str, bounds: str | None) -> Any:
+    """The ladder of the final audit, None for none; wrong ``bounds`` are said with it.
+
+    Raises:
+        InputError: no such ladder or bounds, or bounds without an audit.
+    """
+    if Bounds.of(bounds) is not None and ladder == "none":
+        raise InputError(
+            Arg("bounds", bounds), "is for the final audit, and --ladder none makes none", remedy="leave one out"
+        )
+    return None if ladder == "none" else o.ladder_of([ladder])
+
+
+def _status(result: Result | None, *, partial: bool) -> int:
+    """How the command ends: only a collapse ends a training before its end and leaves weights."""
+    if result is not None and result.contradictions:
+        return 3  # the table says which
+    return 130 if result is not None and result.partial else int(partial)
 
 
 def _agreed(request: Request, source: DataSource, split: str | None) -> tuple[Request, Model, DataSource]:

@@ -97,11 +97,13 @@ def card(
     ]
     if audit is not None:
         parts.append(isolated(str(audit)))
-        below = (
-            ""
-            if certified is None
-            else f", but none fewer than the {100 * certified:.1f} % that interval bounds hold for"
+        floors = {"interval bounds hold for": certified, "were proved": audit.certified_accuracy}
+        said = (
+            f", but none fewer than the {100 * share:.1f} % that {by}"
+            for by, share in floors.items()
+            if share is not None
         )
+        below = next(said, "")
         parts.append(f"Robust accuracy is an upper bound: another attack may leave fewer rows{below}.")
     return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace("happened\n- ", "happened\n\n- ") + "\n"
 

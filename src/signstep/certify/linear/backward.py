@@ -13,7 +13,7 @@ from signstep.certify.linear.lines import Lines
 from signstep.certify.linear.program import Program, Step
 from signstep.certify.linear.rounding import Allowance
 from signstep.certify.linear.watch import Watch
-from signstep.certify.linear.windows import UNIT, Rows, added, before_convolution, first_convolution
+from signstep.certify.linear.windows import UNIT, Rows, added, before_convolution, first_convolution, sums
 
 Begun = tuple[dict[int, Rows], Tensor]
 
@@ -74,7 +74,7 @@ def least(
     for place in range(max(begun), -1, -1):
         if place not in back.waiting:
             continue
-        if watch is not None and not back.looked(place in lines and place < first, intervals, watch):
+        if watch is not None and not back.looked(intervals, watch, bounds=place in lines and place < first):
             return back.total
         here, step = back.taken(place), steps[place]
         if step.kind == "given":
@@ -90,6 +90,10 @@ def least(
     return back.total
 
 
+# The share of functions of which a look leaves so many open is not worth another one at the next step.
+_FEW = 0.9
+
+
 @dataclass(eq=False)
 class _Back:
     """Coefficients over the outputs of steps that are still to be come to, and what has been added up."""
@@ -98,16 +102,23 @@ class _Back:
     waiting: dict[int, Rows]
     total: Tensor
     allowance: Allowance | None
+    rests: bool = False
 
-    def looked(self, bounds: bool, intervals: Sequence[Interval], watch: Watch) -> bool:
-        """Note how many coefficients there are and, if asked, take bounds here; whether any function goes on."""
+    def looked(self, intervals: Sequence[Interval], watch: Watch, *, bounds: bool) -> bool:
+        """Note how many coefficients there are and, if asked, take bounds here; whether any function goes on.
+
+        A look costs about what it costs to go on: where one has ended few functions, the next is left out.
+        """
         watch.widest = max(watch.widest, *(rows.values[0].numel() for rows in self.waiting.values()))
-        if not bounds:
+        if not bounds or self.rests:
+            self.rests = self.rests and not bounds
             return True
+        before = len(self.total)
         left = watch.seen(self.total + sum(_ended(rows, intervals[at]) for at, rows in self.waiting.items()))
         if left is not None:
             self.waiting = {at: rows.take(left) for at, rows in self.waiting.items()}
             self.total = self.total[left]
+        self.rests = watch.open > _FEW * before
         return len(self.total) > 0
 
     def taken(self, place: int) -> Rows:
@@ -131,10 +142,11 @@ class _Back:
 
 def _ended(rows: Rows, box: Interval) -> Tensor:
     """The least that functions of a step's outputs are where these lie in an interval (1, ...), (S,)."""
-    centre, radius = box.centre[0], box.radius[0]
-    if rows.values.dtype == torch.float32:
+    centre, radius, values = box.centre[0], box.radius[0], rows.values
+    if values.dtype == torch.float32:
         radius = radius + 8 * UNIT * (centre.abs() + radius)
-    return rows.dot(centre) - rows.like(rows.values.abs()).dot(radius)
+    low, high = rows.of((centre - radius).to(values.dtype)), rows.of((centre + radius).to(values.dtype))
+    return sums(values.clamp(min=0) * low + values.clamp(max=0) * high)
 
 
 def _affine(step: Step, rows: Rows) -> tuple[list[Rows], Tensor]:
@@ -166,20 +178,19 @@ def _between(step: Step, rows: Rows, lines: Relaxed, slopes: Tensor | None) -> t
     """Below what has a coefficient of at least 0, above what has another."""
     if isinstance(lines, Choice):
         return _pooled(step, rows, lines)
-    values = rows.values
-    below = rows.of(lines.low_slope.to(values.dtype)) if slopes is None else slopes
-    more = rows.like(values.clamp(max=0)).dot(lines.high_offset)
+    up, down = rows.values.clamp(min=0), rows.values.clamp(max=0)
+    below = rows.of(lines.low_slope.to(up.dtype)) if slopes is None else slopes
+    more = rows.like(down).dot(lines.high_offset)
     if bool(lines.low_offset.any()):
-        more = more + rows.like(values.clamp(min=0)).dot(lines.low_offset)
-    above = rows.of(lines.high_slope.to(values.dtype))
-    return [rows.like(torch.where(values > 0, below, above) * values)], more
+        more = more + rows.like(up).dot(lines.low_offset)
+    return [rows.like(up * below + down * rows.of(lines.high_slope.to(up.dtype)))], more
 
 
 def _pooled(step: Step, rows: Rows, lines: Choice) -> tuple[list[Rows], Tensor]:
     values = rows.whole(step.shape).values
     down = values.clamp(max=0)
     # Above a window that is not decided lies its largest end, below it any of its numbers.
-    more = (down.to(lines.most.dtype) * torch.where(lines.sure, 0.0, lines.most)).flatten(1).sum(1)
+    more = sums(down.to(lines.most.dtype) * torch.where(lines.sure, 0.0, lines.most))
     kept = torch.where(lines.sure, values, values.clamp(min=0))
     shape = step.inputs[0]
     at = lines.at.flatten(1).expand(len(values), -1, -1)

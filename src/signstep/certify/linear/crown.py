@@ -15,8 +15,9 @@ from signstep.certify.linear.rounding import Allowance, single_is_exact
 from signstep.certify.linear.watch import Watch
 from signstep.certify.linear.windows import Rows
 
-# Numbers in the coefficients that are held at once: 64 MB of them, some six times over.
-AT_ONCE = 2**23
+# Numbers in the coefficients that are held at once: 8 or 16 MB of them, some six times over. More would be slower: each
+# part of a step goes over all of them, and they would no longer lie near the processor in between.
+AT_ONCE = 2**21
 
 
 @dataclass(eq=False)

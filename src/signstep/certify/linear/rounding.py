@@ -6,6 +6,7 @@ is right to n u / (1 - n u) sum |a| |W| (u = 2^-24; Higham 2002, "Accuracy and S
 section 3.1, for any order of adding, with or without fused products). So sum |a| (|W| m) times that is taken off.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,11 +25,18 @@ _SPARE = 1e-3
 _TINY = 2.0**-126
 
 
+# Where these say so, the library for convolutions multiplies in bfloat16.
+_LESS = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+
+
 def single_is_exact(device: torch.device) -> bool:
-    """Whether products of float32 matrices are rounded as float32 is: nobody has allowed less, as some cards do."""
+    """Whether products in float32 are rounded as float32 is: nobody has allowed less, as some cards do."""
     if device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
         return False
-    settings = (torch.backends, torch.backends.mkldnn, getattr(torch.backends.mkldnn, "matmul", None))
+    if any(os.environ.get(name, "STRICT").upper() != "STRICT" for name in _LESS):
+        return False
+    library = torch.backends.mkldnn
+    settings = (torch.backends, library, getattr(library, "matmul", None), getattr(library, "conv", None))
     return all(getattr(part, "fp32_precision", "none") in ("none", "ieee") for part in settings)
 
 

@@ -18,12 +18,14 @@ class Watch:
         enough: what need not be exceeded.
         widest: how many coefficients one function had at most.
         going: (T,), the places of those that are still on their way.
+        open: of how many of these less than enough was known when they were last looked at.
     """
 
     best: Tensor
     enough: float
     widest: int = 1
     going: Tensor = field(init=False)
+    open: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.going = torch.arange(len(self.best), dtype=torch.int64, device=self.best.device)
@@ -37,6 +39,7 @@ class Watch:
         here = torch.maximum(self.best[self.going], bound.nan_to_num(nan=-torch.inf))
         self.best[self.going] = here
         left = (here < self.enough).nonzero().squeeze(1)
+        self.open = len(left)
         if len(left) > _WORTH * len(self.going):
             return None
         self.going = self.going[left]

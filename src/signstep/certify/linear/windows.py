@@ -44,7 +44,7 @@ class Rows:
         at, size, (left, right, up, down) = self._at(tuple(part.shape))
         table = F.pad(part, (left, right, up, down)).flatten(1).T.contiguous()
         assert len(table) == size[0] * size[1]
-        return table[at.flatten()].view(*at.shape, len(part))
+        return table.index_select(0, at.flatten()).view(*at.shape, len(part))
 
     def dot(self, part: Tensor) -> Tensor:
         """The sums of coefficients times the tensor's numbers, (S,), in float64.
@@ -55,20 +55,22 @@ class Rows:
             return self.values.flatten(1) @ part.flatten()
         if self._by_channel and bool((part == part[:, :1, :1]).all()):
             return self.channels().to(part.dtype) @ part[:, 0, 0]
-        kept = part.to(self.values.dtype)
-        product = self.values * self.of(kept)
-        return product.sum(tuple(range(1, product.ndim)), dtype=part.dtype)
+        return sums(self.values * self.of(part.to(self.values.dtype)))
 
     def channels(self) -> Tensor:
         """The sums over positions, (S, C), in float64."""
-        return self.values.sum((1, 2) if self.place is not None else (2, 3), dtype=torch.float64)
+        return self.values.double().sum((1, 2) if self.place is not None else (2, 3))
 
     def sizes(self, part: Tensor) -> Tensor:
         """At least the sums of |coefficients| times numbers >= 0, (S,), in float64: by the largest of each channel."""
         if not self._by_channel:
-            return (self.values.abs().flatten(1) * part.flatten().to(self.values)).sum(1, dtype=torch.float64) * _ROOM
-        found = self.values.abs().sum((1, 2) if self.place is not None else (2, 3), dtype=torch.float64)
-        return found @ part.flatten(1).amax(1).double() * _ROOM
+            return sums(self.values.abs() * part.to(self.values)) * _ROOM
+        # Of at most so many numbers the sum may be taken in their own type.
+        narrow = self.values[0].numel() * 2 * UNIT < _ROOM - 1
+        found = self.values.abs() if narrow else self.values.abs().double()
+        return (
+            found.sum((1, 2) if self.place is not None else (2, 3)).double() @ part.flatten(1).amax(1).double() * _ROOM
+        )
 
     @property
     def _by_channel(self) -> bool:
@@ -99,7 +101,11 @@ class Rows:
         height, width = self.values.shape[1:3]
         rows = _inside(top, height, shape[-2]).view(len(self), height, 1, 1)
         columns = _inside(left, width, shape[-1]).view(len(self), 1, width, 1)
-        return self if bool(rows.all()) and bool(columns.all()) else self.like(self.values * (rows & columns))
+        return (
+            self
+            if bool(rows.all()) and bool(columns.all())
+            else self.like(self.values * (rows & columns).to(self.values))
+        )
 
     def whole(self, shape: tuple[int, ...]) -> "Rows":
         """The same over the whole tensor, (S, C, H, W)."""
@@ -138,6 +144,11 @@ class Rows:
         )
 
 
+def sums(values: Tensor) -> Tensor:
+    """The sums of each function's numbers, (S,), in float64: cast first, which is faster than a sum that casts."""
+    return values.double().sum(tuple(range(1, values.ndim)))
+
+
 def added(one: Rows, other: Rows, shape: tuple[int, ...]) -> Rows:
     """The sum of two sets of coefficients over the same tensor of this shape."""
     if one.place is None or other.place is None or one.stride != other.stride:
@@ -156,8 +167,11 @@ def added(one: Rows, other: Rows, shape: tuple[int, ...]) -> Rows:
 def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> Rows:
     """Coefficients over a convolution's outputs as those over its inputs of this shape (C, H, W).
 
-    Each output's coefficient goes to the inputs that its kernel covers: one product of matrices, and a sum over shifts.
+    Each output's coefficient goes to the inputs that its kernel covers: one product of matrices, and a sum over shifts;
+    in float32 and by single places, where it is some four times as fast, the library's transposed convolution.
     """
+    if rows.values.dtype == torch.float32 and layer.stride == (1, 1) and min(layer.weight.shape) > 1:
+        return _transposed(rows, layer, shape)
     (down, right), (gap_h, gap_w) = layer.stride, layer.dilation
     pad_h, pad_w = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
     values = rows.values if rows.place is not None else rows.values.permute(0, 2, 3, 1)
@@ -190,6 +204,32 @@ def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> 
         (rows.offset[0] * down - pad_h, rows.offset[1] * right - pad_w),
     )
     return moved.cut(shape)
+
+
+def _transposed(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> Rows:
+    """`before_convolution` of stride 1 by the library's own, whose sums are direct: no transform of Winograd."""
+    count, values = len(rows), rows.values
+    if (more := _rounded(count) - count) > 0:  # each new size is compiled, which takes longer than a few rows
+        values = torch.cat([values, torch.zeros_like(values[:more])])
+    pads = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
+    whole = rows.place is None
+    found = F.conv_transpose2d(
+        values if whole else values.permute(0, 3, 1, 2),
+        layer.weight,
+        padding=pads if whole else 0,
+        groups=layer.groups,
+        dilation=layer.dilation,
+    )[:count]
+    if whole:
+        return Rows(found)
+    moved = (rows.offset[0] - pads[0], rows.offset[1] - pads[1])
+    return replace(rows, values=found.permute(0, 2, 3, 1), offset=moved).cut(shape)
+
+
+def _rounded(count: int) -> int:
+    """The next of four sizes to each power of two."""
+    step = max(1, 2 ** (count.bit_length() - 3))
+    return _up_to(count, step)
 
 
 def first_convolution(layer: nn.Conv2d, index: Tensor, output: tuple[int, ...], shape: tuple[int, ...]) -> Rows:
