@@ -1,27 +1,23 @@
 """Throughput and latency of a guarded service beside the same service without a guard, in one run.
 
 Both are the same application, micro-batches and network; the unguarded one has a policy that decides nothing and keeps
-no store. First clients in processes of their own ask each service as fast as it answers (closed loop), which gives its
-throughput. Then each gets requests at a given rate, whatever it answers (open loop): 60 % of the lesser throughput, and
-latencies are counted from the moment at which a request was due. Last, three times what the guarded service can do: how
-long those that are accepted take, how many are told to come back, and the memory.
+no store. First a few clients ask each service as fast as it answers, which gives its throughput, the knee. Then each
+gets requests at a given rate, whatever it answers (open loop): 60 % of the lesser throughput. Last, three times what
+the guarded service can do: how long those that are accepted take, how many are told to come back, and the memory.
+Latencies are counted from the moment at which a request was due.
 """
 
 import argparse
 import contextlib
 import json
-import multiprocessing
 import os
 import resource
 import signal
 import socket
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from guard_generator import Asked, at_a_rate, at_full_speed
 from harness import machine, table
 from signstep.guard.app import make_app
 from signstep.guard.bodies import Limits, Wanted
@@ -107,88 +104,16 @@ def serving(make: Callable[[], Service]) -> Iterator[tuple[int, int]]:
         os.waitpid(child, 0)
 
 
-def asked(port: int, body: bytes, connection: HTTPConnection | None) -> tuple[int, HTTPConnection | None]:
-    """One request; its status, 0 without an answer."""
-    connection = connection or HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("POST", "/predict", body, {"content-type": "application/json"})
-        reply = connection.getresponse()
-        reply.read()
-    except (OSError, HTTPException):
-        connection.close()
-        return 0, None
-    return reply.status, connection
-
-
-def closed_loop(port: int, bodies: Sequence[bytes], seconds: float, out: "multiprocessing.Queue[int]") -> None:
-    """Ask as fast as is answered; how many were."""
-    connection, count, ends = None, 0, time.monotonic() + seconds
-    while time.monotonic() < ends:
-        status, connection = asked(port, bodies[count % len(bodies)], connection)
-        count += status in (200, 202, 422)
-    out.put(count)
-
-
-def open_loop(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> tuple[list[float], dict[int, int]]:
-    """Ask at a rate, by as many threads as it takes; latencies of accepted requests from when they were due."""
-    due = np.cumsum(np.random.default_rng(0).exponential(1 / rate, int(rate * seconds)))
-    latencies: list[float] = []
-    statuses: dict[int, int] = {}
-    place, lock, began = 0, threading.Lock(), time.monotonic()
-
-    def work() -> None:
-        nonlocal place
-        connection = None
-        while True:
-            with lock:
-                if place >= len(due):
-                    return
-                mine, place = place, place + 1
-            wait = began + due[mine] - time.monotonic()
-            if wait > 0:
-                time.sleep(wait)
-            status, connection = asked(port, bodies[mine % len(bodies)], connection)
-            with lock:
-                statuses[status] = statuses.get(status, 0) + 1
-                if status in (200, 202, 422):
-                    latencies.append(time.monotonic() - began - due[mine])
-
-    threads = [threading.Thread(target=work) for _ in range(64)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return latencies, statuses
-
-
 def memory(process: int) -> float:
     """Resident megabytes of a process."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
-def throughput(port: int, bodies: Sequence[bytes], clients: int, seconds: float) -> float:
-    """Answers a second at full speed."""
-    out: multiprocessing.Queue[int] = multiprocessing.Queue()
-    asking = [multiprocessing.Process(target=closed_loop, args=(port, bodies, seconds, out)) for _ in range(clients)]
-    for one in asking:
-        one.start()
-    total = sum(out.get() for _ in asking)
-    for one in asking:
-        one.join()
-    return total / seconds
-
-
-def p99(latencies: Sequence[float]) -> float:
-    """Milliseconds, of which one in a hundred takes longer."""
-    return float(np.quantile(latencies, 0.99)) * 1000 if latencies else float("nan")
-
-
 def main() -> None:
-    multiprocessing.set_start_method("fork")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement")
-    parser.add_argument("--clients", type=int, default=8, help="processes that ask at full speed")
+    parser.add_argument("--clients", type=int, default=8, help="that ask at full speed")
     parser.add_argument("--overload", type=float, default=60, help="seconds of three times the load")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -200,28 +125,39 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'guard.db'}"
         kinds = {"unguarded": partial(unguarded, model), "guarded": partial(guarded, url, model, made)}
-        knee: dict[str, float] = {}
+        knee: dict[str, Asked] = {}
         for name, make in kinds.items():
             with serving(make) as (port, _):
-                asked(port, bodies[0], None)
-                knee[name] = throughput(port, bodies, given.clients, given.seconds)
-        rate = 0.6 * min(knee.values())
+                at_full_speed(port, bodies, 1, 1)
+                knee[name] = at_full_speed(port, bodies, given.clients, given.seconds)
+        rate = 0.6 * min(one.answered for one in knee.values())
+        calm: dict[str, Asked] = {}
         for name, make in kinds.items():
             with serving(make) as (port, process):
-                asked(port, bodies[0], None)
-                latencies, _ = open_loop(port, bodies, rate, given.seconds)
-                shown.append([name, f"{knee[name]:.0f}", f"{p99(latencies):.1f}", f"{memory(process):.0f}"])
+                at_full_speed(port, bodies, 1, 1)
+                calm[name] = at_a_rate(port, bodies, rate, given.seconds)
+                shown.append([name, f"{knee[name].answered:.0f}", f"{knee[name].p99():.1f}", f"{calm[name].p99():.1f}",
+                              f"{memory(process):.0f}"])  # fmt: skip
         with serving(kinds["guarded"]) as (port, process):
-            asked(port, bodies[0], None)
+            at_full_speed(port, bodies, 1, 1)
             before = memory(process)
-            latencies, statuses = open_loop(port, bodies, 3 * knee["guarded"], given.overload)
+            over = at_a_rate(port, bodies, 3 * knee["guarded"].answered, given.overload)
             after = memory(process)
     print(machine())
-    print(table(["service", "answers/s", f"p99 ms at {rate:.0f}/s", "MB"], shown))
-    print(f"guarded / unguarded throughput: {knee['guarded'] / knee['unguarded']:.2f}")
-    said = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(statuses.items()))
-    print(f"three times the load: {said}; p99 of those answered {p99(latencies):.1f} ms")
+    print(table(["service", "answers/s", "p99 ms there", f"p99 ms at {rate:.0f}/s", "MB"], shown))
+    print(f"guarded / unguarded throughput: {knee['guarded'].answered / knee['unguarded'].answered:.2f}")
+    said = ", ".join(f"{count} x {status or 'no answer'}" for status, count in sorted(over.statuses.items()))
+    print(f"three times the load, {given.overload:g} s: {said}; {over.answered:.0f} answers/s")
+    p99 = over.p99()
+    print(
+        f"p99 of those answered {p99:.1f} ms, {p99 / knee['guarded'].p99():.2f} of that at full speed, "
+        f"{p99 / calm['guarded'].p99():.2f} of that at 60 % of it; after the first five seconds {over.p99(5):.1f} ms"
+    )
     print(f"memory: {before:.0f} MB before, {after:.0f} MB after")
+    print(
+        f"the generator took {over.core:.0%} of a core, and was up to {max(over.late) * 1000:.0f} ms late "
+        f"(p99 {np.quantile(over.late, 0.99) * 1000:.1f} ms); its lateness counts as latency"
+    )
 
 
 if __name__ == "__main__":

@@ -2,23 +2,29 @@
 
     python benchmarks/scale.py growth --examples 10000 40000 160000
     python benchmarks/scale.py merge --units 1000
-    python benchmarks/scale.py workers --pool 1 2 --ray 2 --repeat 5
+    python benchmarks/scale.py workers --pool 1 2 --ray 2 --bare 1 2 --repeat 1 --into repeats.jsonl
 
 Growth: a network of a few hundred weights, examples of 16 numbers, so that what is measured is the book-keeping. Each
 size is an audit in a process of its own, whose peak memory is given. CPU seconds beside wall-clock seconds, since a
 machine that has other things to do makes the latter a matter of luck.
 
 Workers: a ladder that keeps a core busy, in units of about ten seconds; the start of the workers is left out, by
-timing from the first unit that is given out (`signstep.scale` calls ``progress`` then).
+timing from the moment that all are ready to the last unit; "rest" is what comes before and after. "Bare" is what the
+machine itself allows: so many processes with an equal part of the units each, which begin at the same moment and have
+nothing between them. With ``--into`` every repeat is a line of a file, and the table is of all lines there, so that
+repeats can be made one at a time on a machine that is seldom free.
 """
 
 import argparse
+import json
+import multiprocessing
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -131,37 +137,98 @@ def _placed(part: Result, start: int) -> Result:
     return replace(part, terms={**part.terms, "shard": stated(range(start, start + part.examples))})
 
 
-def workers(pools: list[int], rays: list[int], repeat: int, examples: int, unit: int) -> None:
-    print(f"\nWorkers: {examples} images of 32x32 on a ladder, units of {unit}, median of {repeat}, one thread each")
-    print(f"{'who':<10}{'seconds':>9}{'units s':>9}{'busy':>7}   (units s: sum over units; busy: of it in the time)")
-    staff: list[tuple[str, Any, int]] = [(f"pool {n}", ss.Pool(n, threads=1), n) for n in pools]
-    staff += [(f"ray {n}", ss.Ray(workers=n, threads=1), n) for n in rays]
-    digests = set()
-    for name, executor, count in staff:
-        took, summed = [], []
-        for _ in range(repeat):
-            seconds, result = timed(executor, examples, unit)
-            took.append(seconds)
-            summed.append(result.seconds)
-            digests.add(digest(result))
+LADDER = ["fgsm", "pgd:steps=20", "pgd:steps=40,restarts=2"]
+EPS = 1e-4  # so small that no unit is done before its last rung
+
+
+def workers(staff: Sequence[str], repeat: int, *, units: int, unit: int, into: Path | None) -> None:
+    """Time each of ``staff``, such as "pool 2", in turn, and print the medians."""
+    lines: list[dict[str, Any]] = []
+    if into is not None and into.exists():
+        lines = [json.loads(line) for line in into.read_text().splitlines()]
+    for _ in range(repeat):
+        for who in staff:
+            kind, count = who.split()
+            lines.append({"who": who, "units": units, "unit": unit} | ONES[kind](int(count), units * unit, unit))
+            if into is not None:
+                with into.open("a") as there:
+                    print(json.dumps(lines[-1]), file=there)
+    lines = [line for line in lines if (line["units"], line["unit"]) == (units, unit)]
+    print(f"\nWorkers: {units} units of {unit} images of 32x32 on a ladder, one thread each, start-up left out")
+    print(
+        f"{'who':<8}{'repeats':>9}{'seconds':>9}{'fastest':>9}{'slowest':>9}{'a unit':>8}{'busy':>7}{'times one':>11}"
+    )
+    one = [line["seconds"] for line in lines if line["who"] == "pool 1"]
+    for who in dict.fromkeys(line["who"] for line in lines):
+        took = [line["seconds"] for line in lines if line["who"] == who]
+        summed = statistics.median(line["summed"] for line in lines if line["who"] == who)
         middle = statistics.median(took)
-        print(f"{name:<10}{middle:>9.1f}{statistics.median(summed):>9.1f}", end="")
-        print(f"{statistics.median(summed) / middle / count:>7.2f}", flush=True)
+        print(f"{who:<8}{len(took):>9}{middle:>9.1f}{min(took):>9.1f}{max(took):>9.1f}{summed / units:>8.2f}", end="")
+        print(f"{summed / middle / int(who.split()[1]):>7.2f}", end="")
+        rest = [line["rest"] for line in lines if line["who"] == who and "rest" in line]
+        print(f"{statistics.median(one) / middle:>11.2f}" if one else f"{'':>11}", end="")
+        print(f"{statistics.median(rest):>7.1f}" if rest else "")
+    digests = {line["digest"] for line in lines if "digest" in line}
     print("same record" if len(digests) == 1 else f"RECORDS DIFFER: {digests}")
 
 
-def timed(executor: Any, examples: int, unit: int) -> tuple[float, Result]:
-    """Seconds from the moment that every worker is ready, and the record."""
-    x, _ = rows(examples, 3, 32, 32)
-    net = convolutions()
+def pool(count: int, examples: int, unit: int) -> dict[str, Any]:
+    return timed(ss.Pool(count, threads=1), examples, unit)
+
+
+def ray(count: int, examples: int, unit: int) -> dict[str, Any]:
+    return timed(ss.Ray(workers=count, threads=1), examples, unit)
+
+
+def bare(count: int, examples: int, unit: int) -> dict[str, Any]:
+    """As many processes, each with its part of the units, from one moment on."""
+    context = multiprocessing.get_context("spawn")
+    gate, told = context.Barrier(count + 1), context.Queue()
+    parts = [range(number, examples // unit, count) for number in range(count)]
+    processes = [context.Process(target=_bare, args=(gate, told, part, examples, unit)) for part in parts]
+    for process in processes:
+        process.start()
+    gate.wait()
+    began = time.perf_counter()
+    summed = sum(told.get() for _ in processes)
+    seconds = time.perf_counter() - began
+    for process in processes:
+        process.join()
+    return {"seconds": seconds, "summed": summed}
+
+
+def _bare(gate: Any, told: Any, part: range, examples: int, unit: int) -> None:
+    torch.set_num_threads(1)
+    net, x, y = labelled(examples)
+    gate.wait()
+    began = time.perf_counter()
+    for number in part:
+        rows_ = slice(number * unit, (number + 1) * unit)
+        ss.audit(net, (x[rows_], y[rows_]), threat=ss.linf(EPS), ladder=LADDER, curve=False)
+    told.put(time.perf_counter() - began)
+
+
+ONES: dict[str, Callable[[int, int, int], dict[str, Any]]] = {"pool": pool, "ray": ray, "bare": bare}
+
+
+def labelled(examples: int) -> tuple[nn.Sequential, Tensor, Tensor]:
+    """The network, images, and its own labels for them."""
+    net, (x, _) = convolutions(), rows(examples, 3, 32, 32)
     with torch.no_grad():
-        y = net(x).argmax(1)
+        return net, x, net(x).argmax(1)
+
+
+def timed(executor: Any, examples: int, unit: int) -> dict[str, Any]:
+    """Seconds from the moment that all are ready to the last unit, of the rest, and of the units; the record."""
+    net, x, y = labelled(examples)
     ready: list[float] = []
-    staff = _Watched(executor, ready)
-    run = ss.Run(executor=staff, unit=unit)
-    ladder = ["fgsm", "pgd:steps=20", "pgd:steps=40,restarts=2"]
-    result = ss.audit(net, (x, y), threat=ss.linf(1e-4), ladder=ladder, curve=False, run=run)
-    return time.perf_counter() - ready[0], result
+    done: list[float] = []
+    began = time.perf_counter()
+    run = ss.Run(executor=_Watched(executor, ready), unit=unit, progress=lambda _: done.append(time.perf_counter()))
+    result = ss.audit(net, (x, y), threat=ss.linf(EPS), ladder=LADDER, curve=False, run=run)
+    seconds = done[-1] - ready[0]
+    rest = time.perf_counter() - began - seconds
+    return {"seconds": seconds, "rest": rest, "summed": result.seconds, "digest": digest(result)}
 
 
 class _Watched:
@@ -194,23 +261,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["growth", "merge", "workers", "one"], help="what to measure")
     parser.add_argument("--examples", type=int, nargs="+", default=[10_000, 40_000, 160_000])
-    parser.add_argument("--unit", type=int, default=256, help="examples of a unit")
-    parser.add_argument("--units", type=int, default=1000, help="to merge")
-    parser.add_argument("--pool", type=int, nargs="*", default=[1, 2], help="workers of pools")
-    parser.add_argument("--ray", type=int, nargs="*", default=[], help="workers of local Ray clusters")
+    parser.add_argument("--unit", type=int, help="examples of a unit; 256, and 44 of workers")
+    parser.add_argument("--units", type=int, help="to merge, 1000; of workers, 6")
+    for kind, what in (("pool", "pools"), ("ray", "local Ray clusters"), ("bare", "nothing but processes")):
+        parser.add_argument(f"--{kind}", type=int, nargs="*", default=[], help=f"workers of {what}")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--into", type=Path, help="a file that repeats are added to, a line each")
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "one":
-        one_growth(given.examples[0], given.unit)
+        one_growth(given.examples[0], given.unit or 256)
         return
     print(machine())
     if given.what == "growth":
-        growth(given.examples, given.unit)
+        growth(given.examples, given.unit or 256)
     elif given.what == "merge":
-        merging(given.units, given.unit)
+        merging(given.units or 1000, given.unit or 256)
     else:
-        workers(given.pool, given.ray, given.repeat, given.examples[0], given.unit)
+        staff = [f"{kind} {count}" for kind in ONES for count in getattr(given, kind)] or ["pool 1", "pool 2"]
+        workers(staff, given.repeat, units=given.units or 6, unit=given.unit or 44, into=given.into)
 
 
 if __name__ == "__main__":

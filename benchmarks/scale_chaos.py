@@ -1,26 +1,31 @@
 """Workers killed at random, and whoever gives the work out too: is the record the same, is a unit twice or missing?
 
-    python benchmarks/scale_chaos.py --runs 100 --workers 2 --seconds 0.5
-    python benchmarks/scale_chaos.py --coordinator 10
+    python benchmarks/scale_chaos.py --workers 100 --into chaos.jsonl
+    python benchmarks/scale_chaos.py --giver 100 --all 10 --into chaos.jsonl
 
-With ``--runs`` each audit runs on a pool whose processes are killed (SIGKILL), one at random, after a random time of
-``--seconds`` on average, over and over, as long as the audit lasts. With ``--coordinator`` the process that gives the
-work out is killed at a random moment, and the audit goes on by resume, until it ends. After each run the record's
-digest is compared with that of an audit nobody disturbed, and the ledger's rows with the units that there are.
+Each audit is one of 30 units. With ``--workers`` it is on a pool of two processes, of which one, as the dice say, is
+killed (SIGKILL) after a random time of ``--seconds`` on average, over and over, as long as the audit lasts. With
+``--giver`` the process that gives the work out, and does it, is killed in this way, and the audit goes on by resume,
+until it ends. With ``--all`` it has two workers, and the dice choose among the three; none is killed before a unit was
+done since the giver last was, since its start takes longer than the time between two kills. After each run the record's
+digest is compared with that of an audit that nobody disturbed, and the ledger's rows with the units that there are.
+With ``--into`` a run is a line of a file, and those that are there are not made again.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import random
 import signal
 import sqlite3
-import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,30 +61,55 @@ def audited(executor: ss.Pool, out: str, *, resume: bool = False) -> Result:
     return ss.audit(net, (x, y), threat=ss.linf(0.02), ladder=["fgsm", "pgd:steps=10"], curve=False, run=run)
 
 
+def pool() -> ss.Pool:
+    return ss.Pool(2, threads=1, seconds=0.5, start="forkserver")
+
+
 def children() -> list[int]:
-    """Workers of this process, by what the kernel says; those of its own fork server alone."""
-    parents = {}
+    """Processes that fork servers of this one, or of what they made, have made: by what the kernel says."""
+    there: dict[int, tuple[int, bytes]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            parents[int(folder.name)] = (int(fields[1]), b"forkserver" in (folder / "cmdline").read_bytes())
+            there[int(folder.name)] = (int(fields[1]), (folder / "cmdline").read_bytes())
         except OSError:
             continue
-    servers = {number for number, (parent, server) in parents.items() if parent == os.getpid() and server}
-    return [number for number, (parent, _) in parents.items() if parent in servers]
+    mine, found = {os.getpid()}, []
+    for _ in range(4):  # a server, what it made, that one's server, and what it made
+        mine |= {number for number, (parent, _) in there.items() if parent in mine}
+    for number in mine - {os.getpid()}:
+        parent, words = there[number]
+        if b"forkserver" in words and parent in there and there[parent][1] == words:  # as it was forked
+            found.append(number)
+    return found
 
 
-def disturb(seconds: float, dice: random.Random, killed: list[int], over: threading.Event) -> None:
-    """Kill a worker now and then; none before all have begun, since an audit whose workers cannot begin ends."""
-    while not over.wait(dice.expovariate(1 / seconds)):
-        there = children()
-        if there:
-            victim = dice.choice(there)
-            try:
-                os.kill(victim, signal.SIGKILL)
-                killed.append(victim)
-            except ProcessLookupError:
-                pass
+class Chaos:
+    """In a ``with`` block kills children now and then, when they may be."""
+
+    def __init__(self, seconds: float, dice: random.Random, may: Callable[[], bool] = lambda: True) -> None:
+        self.killed: list[int] = []
+        self._seconds, self._dice, self._may, self._over = seconds, dice, may, threading.Event()
+        self._thread = threading.Thread(target=self._kill)
+
+    def __enter__(self) -> "Chaos":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _kill(self) -> None:
+        while not self._over.wait(self._dice.expovariate(1 / self._seconds)):
+            there = children() if self._may() else []
+            if there:
+                victim = self._dice.choice(there)
+                try:
+                    os.kill(victim, signal.SIGKILL)
+                    self.killed.append(victim)
+                except ProcessLookupError:
+                    pass
 
 
 def rows_of(out: str) -> list[int]:
@@ -99,77 +129,104 @@ def wrong(result: Result, out: str, wanted: str) -> str:
     return ", ".join([*said, *(["another record"] if digest(result) != wanted else [])])
 
 
-def workers(runs: int, count: int, seconds: float, wanted: str, dice: random.Random) -> None:
-    kills, failures, ended = 0, 0, 0
-    for number in range(runs):
-        with tempfile.TemporaryDirectory() as out:
-            over, killed = threading.Event(), list[int]()
-            chaos = threading.Thread(target=disturb, args=(seconds, dice, killed, over))
-            chaos.start()
-            try:
-                result = audited(ss.Pool(count, threads=1, seconds=0.5, start="forkserver"), out)
-            except ss.SignstepError as error:  # too many deaths at one place: said, and what was done is kept
-                print(f"run {number}: {error}", flush=True)
-                ended += 1
-                over.set()
-                chaos.join()
-                result = audited(ss.Pool(0), out, resume=True)
-            over.set()
-            chaos.join()
-            said = wrong(result, out, wanted)
-            kills += len(killed)
-            failures += bool(said)
-            print(f"run {number}: {len(killed)} killed{': ' + said if said else ''}", flush=True)
-    print(f"{runs} runs, {kills} workers killed, {ended} ended early and gone on with, {failures} wrong")
+def workers(seconds: float, dice: random.Random, out: str) -> tuple[Result, dict[str, int]]:
+    """An audit whose workers are killed."""
+    early = 0
+    with Chaos(seconds, dice) as chaos:
+        try:
+            result = audited(pool(), out)
+        except ss.SignstepError as error:  # too many deaths at one place: said, and what was done is kept
+            print(error, flush=True)
+            early = 1
+    if early:
+        result = audited(ss.Pool(0), out, resume=True)
+    return result, {"killed": len(chaos.killed), "early": early}
 
 
-def _alone(out: str, resume: bool) -> None:
+def _one(out: str, workers: int) -> None:
     torch.set_num_threads(1)
-    audited(ss.Pool(0), out, resume=resume).save(Path(out) / "result.json")
+    executor = pool() if workers else ss.Pool(0)
+    audited(executor, out, resume=True).save(Path(out) / "result.json")
 
 
-def coordinator(runs: int, wanted: str, dice: random.Random) -> None:
+def _lives(out: str, workers: int, chaos: Chaos, died: Callable[[], None]) -> tuple[Result, dict[str, int]]:
+    """An audit that is begun again until it ends."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["signstep.scale.work"])
-    kills = failures = 0
-    for number in range(runs):
-        with tempfile.TemporaryDirectory() as out:
-            here = 0
-            while True:
-                process = context.Process(target=_alone, args=(out, True))
-                process.start()
-                process.join(dice.uniform(0.3, 2.5))
-                if process.exitcode is not None:
-                    break
-                process.kill()
-                process.join()
-                here += 1
-            result = Result.load(Path(out) / "result.json")
-            said = wrong(result, out, wanted)
-            kills, failures = kills + here, failures + bool(said)
-            print(f"run {number}: killed {here} times{': ' + said if said else ''}", flush=True)
-    print(f"{runs} runs, killed {kills} times, {failures} wrong")
+    givers = early = 0
+    with chaos:
+        while True:
+            process = context.Process(target=_one, args=(out, workers))
+            process.start()
+            process.join()
+            if process.exitcode == 0:
+                break
+            died()
+            givers += process.exitcode == -signal.SIGKILL
+            early += process.exitcode != -signal.SIGKILL
+    return Result.load(Path(out) / "result.json"), {"killed": len(chaos.killed), "givers": givers, "early": early}
+
+
+def giver(seconds: float, dice: random.Random, out: str) -> tuple[Result, dict[str, int]]:
+    """An audit whose giver of work, who does it alone, is killed."""
+    return _lives(out, 0, Chaos(seconds, dice), lambda: None)
+
+
+def everybody(seconds: float, dice: random.Random, out: str) -> tuple[Result, dict[str, int]]:
+    """An audit whose workers, and whoever gives them work, are killed."""
+    units, before = Path(out) / "ledger" / "units", [0]
+
+    def count() -> int:
+        return len(list(units.glob("*.safetensors"))) if units.is_dir() else 0
+
+    def died() -> None:
+        before[0] = count()
+
+    return _lives(out, 2, Chaos(seconds, dice, lambda: count() > before[0]), died)
+
+
+KINDS = {"workers": workers, "giver": giver, "all": everybody}
+
+
+def made(kind: str, number: int, seconds: float, wanted: str) -> dict[str, Any]:
+    """One run, by its own dice."""
+    with tempfile.TemporaryDirectory() as out:
+        result, counts = KINDS[kind](seconds, random.Random(f"{kind} {number}"), out)
+        line = {"kind": kind, "number": number, **counts, "wrong": wrong(result, out, wanted)}
+    print(line, flush=True)
+    return line
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=0, help="audits whose workers are killed")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=2.0, help="between two kills, on average")
-    parser.add_argument("--coordinator", type=int, default=0, help="audits whose giver of work is killed")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0, help="audits whose workers are killed")
+    parser.add_argument("--giver", type=int, default=0, help="audits whose giver of work is killed")
+    parser.add_argument("--all", type=int, default=0, help="audits whose workers, and giver of work, are killed")
+    parser.add_argument("--seconds", type=float, default=0.5, help="between two kills, on average")
+    parser.add_argument("--into", type=Path, help="a file of runs, a line each")
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(machine())
-    dice = random.Random(given.seed)
+    lines: list[dict[str, Any]] = []
+    if given.into is not None and given.into.exists():
+        lines = [json.loads(line) for line in given.into.read_text().splitlines()]
     with tempfile.TemporaryDirectory() as out:
         wanted = digest(audited(ss.Pool(0), out))
-    if given.runs:
-        workers(given.runs, given.workers, given.seconds, wanted, dice)
-    if given.coordinator:
-        coordinator(given.coordinator, wanted, dice)
-    if not given.runs and not given.coordinator:
-        print("nothing was asked for: see --help", file=sys.stderr)
+    for kind in KINDS:
+        there = {line["number"] for line in lines if line["kind"] == kind}
+        for number in set(range(getattr(given, kind))) - there:
+            lines.append(made(kind, number, given.seconds, wanted))
+            if given.into is not None:
+                with given.into.open("a") as file:
+                    print(json.dumps(lines[-1]), file=file)
+    for kind in KINDS:
+        mine = [line for line in lines if line["kind"] == kind]
+        counts = {name: sum(line.get(name, 0) for line in mine) for name in ("killed", "givers", "early")}
+        print(
+            f"{kind}: {len(mine)} runs, {counts['killed']} kills, {counts['givers']} of whoever gives the work out;",
+            end="",
+        )
+        print(f" {counts['early']} ended early and gone on with; {sum(bool(line['wrong']) for line in mine)} wrong")
 
 
 if __name__ == "__main__":

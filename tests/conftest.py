@@ -144,7 +144,7 @@ def pytest_runtest_protocol() -> None:
 
 def _seed() -> None:
     # torch.manual_seed would also note who called it, for a graphics card that it has not begun with: milliseconds.
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(0)
     torch.default_generator.manual_seed(0)
     np.random.seed(0)

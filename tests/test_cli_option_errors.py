@@ -65,6 +65,7 @@ WRONG = {
     "render": "table.csv",
     "label-column": "nowhere",
     "ignore-column": "nowhere",
+    "log": "nowhere/guard.log",
 }
 # Options that every value is right for.
 FREE = {

@@ -211,7 +211,8 @@ def healthy() -> Iterator[Entry]:
     }
     for name, (net, eps) in nets.items():
         for attack in ("pgd:steps=50,restarts=2", "standard", "apgd:loss=margin,steps=50"):
-            yield Entry("healthy", name, net, attack, eps)
+            # Where one of them is measured to be inflated all the same, nothing hides: the attack was too weak.
+            yield Entry("healthy", name, net, attack, eps, (WEAK,))
 
 
 HALF: tuple[Callable[[], Iterator[Entry]], ...] = (

@@ -112,6 +112,7 @@ def _moved(first: Tensor, second: Tensor) -> Tensor:
     return (first != second).flatten(1).any(1)
 
 
+@pytest.mark.pairwise
 @over_fixed_pairs_and_settings
 def test_one_step_moves_every_row(name: str, norm: str, setting: str) -> None:
     model, x = mlp(), _batch()

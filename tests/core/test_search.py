@@ -388,6 +388,57 @@ def test_estimates_point_along_the_gradient(directions: str) -> None:
     assert float(torch.cosine_similarity(fewer, gradient).mean()) < 0.75
 
 
+class _Level(nn.Module):
+    """Outputs whose values on both sides of the middle of the box are each other's negative to the last bit."""
+
+    def __init__(self, curved: bool) -> None:
+        super().__init__()
+        self.curved = curved
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = (x.flatten(1) - 0.5) @ torch.tensor([[1.0, -2.0], [0.5, 1.0], [-0.25, 0.0], [2.0, 4.0]]).to(x)
+        return u + u * u * u if self.curved else u
+
+
+@pytest.mark.parametrize("curved", [False, True])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ["nes", "spsa", "square", "fgsm", "pgd"])
+def test_a_regression_with_the_models_own_answers_is_left(name: str, norm: str, curved: bool) -> None:
+    """The error is zero there, and grows on both sides alike: every attack must choose one of them."""
+    x = torch.full((3, 4), 0.5)
+    model = ss.Model(_Level(curved), task=ss.Regression(0.125))
+    queries = {"nes": ":queries=300,samples=20,sigma=0.015625", "spsa": ":queries=300,samples=20,sigma=0.015625"}
+    threat = ss.linf(0.25) if norm == "linf" else ss.l2(0.25)
+    outcome = ss.attack(model, x, threat=threat, recipe=name + queries.get(name, ""))
+    assert bool((flat_change(outcome.x, x) > 0).all())
+    assert bool(outcome.fooled.all())
+
+
+def flat_change(point: object, x: Tensor) -> Tensor:
+    assert isinstance(point, Tensor)
+    return (point - x).abs().flatten(1).amax(1)
+
+
+def test_an_estimate_is_the_mean_unless_no_query_is_worse() -> None:
+    """Beside the bottom of a valley the estimate is what it was; at it the best query."""
+    x = torch.full((1, 4), 0.5)
+    problem = ModelProblem(
+        Predictor(lambda u: (u - 0.5).sum(1), kind="logits"),
+        Custom(lambda out, _: out.square(), lambda out, _: out > 9),
+        Aim(None),
+        "custom",
+        torch.zeros(1, dtype=torch.int64),
+    )
+    oracle = Differences(samples=40, sigma=2**-6, directions="signs")
+    at, beside = (oracle(problem, x + offset, Key(0))[1] for offset in (0.0, 0.25))
+    assert isinstance(at, Tensor)
+    assert isinstance(beside, Tensor)
+    assert bool((at.abs() == 1).all())
+    assert float(at.sum().abs()) == 4.0  # of 20 directions of four signs the best has all of them alike
+    assert bool((beside.abs() != 1).any())
+    assert float(beside.sum()) > 0
+
+
 def test_estimates_of_class_differences() -> None:
     x = rand(4, 20, seed=5)
     problem, gradient = _quadratic(x)

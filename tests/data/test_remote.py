@@ -106,10 +106,40 @@ def test_what_is_no_file_within_the_caps_is_refused(
         open_data(f"{bucket}/set.npz")
     assert not [path for path in remote._folder().iterdir() if path.is_file()], "nothing half copied is left"
 
-    def signed(*_: object, **__: object) -> None:
-        raise RuntimeError("GET /set.npz?signature=topsecret")
 
-    monkeypatch.setattr(system, "info", signed)
-    with pytest.raises(LoadError, match=r"cannot be read \(RuntimeError\)") as raised:
+class NoCredentialsError(Exception):
+    """As a client of a store names its own."""
+
+
+class EndpointConnectionError(Exception):
+    """The same."""
+
+
+SECRET = "GET /set.npz?signature=topsecret"
+SAID = [
+    (RuntimeError(SECRET), r"cannot be read \(RuntimeError\); check the URI"),
+    (OSError(SECRET), r"cannot be read \(OSError\); check the URI"),
+    (
+        PermissionError(13, "Forbidden", SECRET),
+        r"with the credentials that fsspec finds here \(Forbidden\); set",
+    ),
+    (NoCredentialsError(SECRET), "with the credentials that fsspec finds here"),
+    (
+        EndpointConnectionError(SECRET),
+        r"its store does not answer \(EndpointConnectionError\); check the network",
+    ),
+    (TimeoutError(SECRET), "since its store does not answer"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), SAID, ids=lambda part: type(part).__name__)
+def test_what_a_store_raises_is_said_without_its_text(
+    error: Exception, said: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "info", refused)
+    with pytest.raises(LoadError, match=said) as raised:
         open_data(f"{bucket}/set.npz")
     assert "topsecret" not in str(raised.value)

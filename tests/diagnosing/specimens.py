@@ -130,6 +130,49 @@ def loud(net: nn.Module, x: Tensor) -> Tensor:
     return out
 
 
+def squashed(net: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = torch.tanh(50 * net(x))
+    return out
+
+
+def backed(back: Callable[[Tensor], Tensor], forward: Callable[[Tensor], Tensor] = torch.clone) -> Any:
+    """A step with a backward pass of its own."""
+
+    class Liar(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+            return forward(x)
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:  # noqa: ARG004
+            return back(gradients[0])
+
+    return Liar.apply
+
+
+def noised(g: Tensor) -> Tensor:
+    return g.abs().mean() * torch.randn(g.shape, generator=torch.Generator().manual_seed(0))
+
+
+BACKWARDS: dict[str, Callable[[Tensor], Tensor]] = {"zeros": torch.zeros_like, "turned": torch.neg, "noise": noised}
+
+
+def hooked() -> nn.Module:
+    """A network whose gradient is turned by a hook on a layer."""
+    net = network()
+
+    def back(_: nn.Module, given: Any, __: Any) -> Any:
+        return tuple(None if g is None else -g for g in given)
+
+    net[1].register_full_backward_hook(back)
+    return net
+
+
+def lied(net: nn.Module, x: Tensor) -> Tensor:
+    out: Tensor = net(backed(torch.neg)(x))
+    return out
+
+
 def waves(net: nn.Module, x: Tensor) -> Tensor:  # noqa: ARG001
     """Two classes in stripes: a step of 0.12 in each coordinate goes over one and into the next of the same class."""
     height = x.flatten(1).sum(1)
@@ -152,6 +195,7 @@ ROUNDED = Specimen(Through(rounded))
 HEALTHY = Specimen(NET)
 CASES: dict[str, tuple[Specimen, Specimen]] = {
     "graph": (ROUNDED, HEALTHY),
+    "scores": (Specimen(Through(squashed)), HEALTHY),
     "health": (SATURATED, HEALTHY),
     "random": (Specimen(Through(noisy), data=lambda: data(6)), HEALTHY),
     "mode": (
@@ -160,6 +204,7 @@ CASES: dict[str, tuple[Specimen, Specimen]] = {
     ),
     "dynamic": (Specimen(Through(pulled), attack="square:queries=20"), HEALTHY),
     "numerics": (Specimen(Through(cancelled)), HEALTHY),
+    "backward": (Specimen(hooked()), HEALTHY),
     "smoothness": (Specimen(Through(rippled)), HEALTHY),
     "one-step": (Specimen(Through(waves), "fgsm", data=striped), Specimen(NET, "fgsm")),
     "losses": (SATURATED, HEALTHY),

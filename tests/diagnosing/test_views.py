@@ -19,6 +19,7 @@ from signstep.diagnosing.landscape.curvature import largest
 from signstep.diagnosing.stain.attention import entropy, variation
 from signstep.diagnosing.stain.effect import effect
 from signstep.diagnosing.stain.moved import moved
+from signstep.diagnosing.stain.stain import CROSSED
 from signstep.diagnosing.stain.taken import taken
 from signstep.diagnosing.views import VIEWS, shown
 from signstep.engine.keys import Key
@@ -30,7 +31,7 @@ from signstep.networks.vit import vit
 from signstep.report.section import parts
 
 sys.path.insert(0, str(Path(__file__).parent))
-from specimens import NET, Specimen, Through, data
+from specimens import NET, SIDE, Specimen, Through, data
 
 pytestmark = pytest.mark.filterwarnings("ignore::signstep.SignstepWarning")
 SEED = torch.Generator().manual_seed(0)
@@ -323,6 +324,50 @@ def test_a_transformer_shows_attention_before_and_after_and_states_no_product() 
     assert not any(name.startswith("product") for name in d.measures)
     assert d.cost.shown > 0
     assert d.cost.tests <= d.cost.allowed
+
+
+class Pictured(nn.Module):
+    """A picture with a text, whose layers meet in the last ones; text may be read in the light of the picture."""
+
+    def __init__(self, *, looks: bool) -> None:
+        super().__init__()
+        self.eye, self.words = nn.Linear(SIDE * SIDE, 6), nn.Linear(8, 6)
+        self.reading, self.answer, self.looks = nn.Linear(6, 6), nn.Linear(12, 3), looks
+
+    def forward(self, image: Tensor, text: Tensor) -> Tensor:
+        seen = torch.tanh(self.eye(image.flatten(1)))
+        said = torch.tanh(self.words(text))
+        read = torch.tanh(self.reading(said + seen if self.looks else said))
+        out: Tensor = self.answer(torch.cat([seen, read], 1))
+        return out
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_what_one_input_does_to_the_layers_of_the_other_is_told(looks: bool) -> None:
+    """Where only the image moves, layers of the text that do not look at it stand still to the last bit; and back."""
+    net = seeded(Pictured, looks=looks)
+    x, _ = data(12)
+    inputs = {"image": x, "text": torch.rand(12, 8, generator=torch.Generator().manual_seed(2))}
+    threat = {"image": ss.linf(0.2), "text": ss.linf(0.2)}
+    bench = Bench(Model.of(net), inputs, net(**inputs).argmax(1), threat, ss.Search(), "pgd:steps=4")
+    bench.look()
+    bench.named = bench.run(bench.attack)
+    section = next(one for one in shown(bench, "stain").sections if one.title == CROSSED)
+    assert section.header == (
+        "layer", "image alone", "image alone, times noise", "text alone", "text alone, times noise"
+    )  # fmt: skip
+    image, text = ({row[0]: float(row[place]) for row in section.rows} for place in (1, 3))
+    assert image["eye"] > 0
+    assert image["words"] == text["eye"] == 0
+    assert text["words"] > 0
+    assert (image["reading"] > 0) is looks
+    assert text["reading"] > 0
+    assert image["answer"] > 0
+    assert text["answer"] > 0
+    (said,) = [line for line in section.text if line.startswith("image alone")]
+    assert "of 4 layers more than noise in it does" in said
+    times = {row[0]: row[2] for row in section.rows}
+    assert (times["reading"] == "-") is not looks
 
 
 def test_compare_puts_measures_side_by_side() -> None:

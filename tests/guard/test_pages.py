@@ -17,7 +17,7 @@ from guard_bench import Asking, made, odd, service
 from signstep.guard.app import make_app
 from signstep.guard.bodies import Limits
 from signstep.guard.guard import Guard
-from signstep.guard.identity import new_key, revoke
+from signstep.guard.identity import Proxies, new_key, revoke
 from signstep.guard.reading import export
 from signstep.guard.rows import Decided
 from signstep.guard.serving import server
@@ -87,6 +87,24 @@ def test_pages_show_themselves_to_persons_alone(tmp_path: Path) -> None:
         assert export(guard.store, tmp_path / "reviewed.npz") == 1
         asking.ask("POST", "/ui/leave", f"token={token[1]}".encode(), session)
         assert asking.ask("GET", "/ui", headers=session).status == 401
+
+
+def test_the_cookie_is_for_https_alone_where_the_browser_came_by_it(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    key = new_key(guard.store, "alice", "person")
+    ours, form = Proxies.of(["10.0.0.0/8"], "x-forwarded-for"), f"key={key}".encode()
+    for offered, peer, secure in (({}, "10.1.1.1", True), ({}, "203.0.113.9", False),
+                                  ({"secure_cookie": True}, "203.0.113.9", True)):  # fmt: skip
+        whole = service(guard, proxies=ours, **offered)
+        app = make_app(whole)
+        add_ui(app, whole, guard.store)
+        asking = Asking(app)  # not begun: the store outlives it
+        reply = asking.ask("POST", "/ui/enter", form, {"x-forwarded-proto": "https"}, peer)
+        assert ("secure" in reply.headers["set-cookie"].lower().split("; ")) == secure
+        asking.loop.run_until_complete(asking.loop.shutdown_default_executor())
+        asking.loop.close()
+    guard.close()
 
 
 def test_whatever_others_wrote_stays_text(tmp_path: Path) -> None:
@@ -178,6 +196,9 @@ def test_a_flagged_image_is_reviewed_in_a_browser(tmp_path: Path) -> None:
                 visit(path, width, dark=dark)
                 assert refused() == [], path
                 assert tab.value("document.documentElement.scrollWidth") <= width, path
+                # No cell is so narrow that its words are broken letter by letter.
+                cells = "[...document.querySelectorAll('td')].map(cell => cell.getBoundingClientRect().width)"
+                assert min(tab.value(f"{cells}.filter(wide => wide > 0)"), default=99) >= 80, path
         tab.value("window.alert = () => { window.alerted = true }")
         visit("/ui/queue")
         assert tab.value("document.getElementById('waiting').innerText") == "2"

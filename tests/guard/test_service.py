@@ -17,16 +17,18 @@ import pytest
 from guard_bench import SHAPE, Asking, clean, made, odd, service
 
 import signstep as ss
+from signstep.guard import bodies
 from signstep.guard.app import make_app
 from signstep.guard.bodies import Limits, Wanted
 from signstep.guard.decide import Rules
 from signstep.guard.guard import Guard
 from signstep.guard.identity import Proxies, new_key, revoke
 from signstep.guard.metrics import LABELS
-from signstep.guard.rates import Pace
+from signstep.guard.pace import Pace
 
 pytest.importorskip("fastapi")
 JSON = {"content-type": "application/json"}
+HERE = "127.0.0.1"
 
 
 @pytest.fixture
@@ -218,6 +220,58 @@ def test_records_are_read_by_their_names(tmp_path: Path) -> None:
         assert "f15" in json.dumps(said)
 
 
+# Who reads the numbers: who may by the operator's choice, the peer, its headers; {key} is that of the role before it.
+FORWARDED = {"x-forwarded-for": HERE}
+NUMBERS: list[tuple[str, str, dict[str, str], str, int]] = [
+    ("local", HERE, {}, "", 200), ("local", "::1", {}, "", 200), ("local", "::ffff:127.0.0.1", {}, "", 200),
+    ("local", "203.0.113.9", {}, "", 401), ("local", "unix:", {}, "", 401),
+    *(("local", HERE, {name: HERE}, "", 401) for name in ("x-forwarded-for", "x-real-ip", "forwarded", "via")),
+    ("local", "203.0.113.9", FORWARDED, "", 401), ("local", "203.0.113.9", {"host": "localhost"}, "", 401),
+    ("local", "203.0.113.9", {}, "metrics", 200), ("local", HERE, FORWARDED, "person", 200),
+    ("key", HERE, {}, "", 401), ("key", HERE, {}, "client", 401), ("key", HERE, {}, "metrics", 200),
+    ("key", HERE, {}, "person", 200), ("key", HERE, {"authorization": "Bearer ss_x"}, "", 401),
+    ("all", "203.0.113.9", {}, "", 200), ("none", HERE, {}, "person", 404),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", range(len(NUMBERS)))
+def test_the_numbers_are_for_those_whom_the_operator_names(case: int, tmp_path: Path) -> None:
+    who, peer, headers, role, status = NUMBERS[case]
+    guard = made(tmp_path / "guard.db")
+    assert guard.store is not None
+    shown = {"authorization": f"Bearer {new_key(guard.store, 'x', role)}"} if role else {}
+    with Asking(make_app(service(guard, metrics=who))) as asking:
+        reply = asking.ask("GET", "/metrics", headers={**headers, **shown}, peer=peer)
+        assert reply.status == status
+        assert (b"signstep_guard_decisions" in reply.body) == (status == 200)
+        # A key that reads numbers does nothing else.
+        if role == "metrics":
+            assert asking.predict(odd(0.1), shown).status == 403
+            assert clients(guard) == []
+
+
+# Who came by https: scheme, peer, headers. Nobody but the operator's own proxy is believed.
+HTTPS = [
+    ("https", "203.0.113.9", {}, True),
+    ("http", "203.0.113.9", {"x-forwarded-proto": "https"}, False),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "https"}, True),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "HTTPS "}, True),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "https, http"}, False),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "http,https"}, True),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "httpsx"}, False),
+    ("http", "10.1.1.1", {"x-forwarded-proto": "https" + "," * 10_000}, False),
+    ("http", "10.1.1.1", {"forwarded": "proto=https", "x-forwarded-ssl": "on"}, False),
+    ("http", "10.1.1.1", {}, False),
+]
+
+
+@pytest.mark.parametrize("case", range(len(HTTPS)))
+def test_who_came_by_https_is_what_our_own_proxy_says(case: int) -> None:
+    scheme, peer, headers, secure = HTTPS[case]
+    assert Proxies.of(PROXY["trust"], PROXY["header"]).secure(scheme, peer, headers) == secure
+    assert Proxies().secure(scheme, peer, headers) == (scheme == "https")
+
+
 # Who asked: peer, headers, trusted proxies -> client. What a client may write changes nothing.
 PROXY = {"trust": ["10.0.0.0/8"], "header": "X-Forwarded-For"}
 WHO: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
@@ -294,21 +348,114 @@ def test_more_than_may_wait_is_refused_and_the_rest_is_answered(tmp_path: Path) 
         assert asking.predict(odd(0.1)).status == 200
 
 
-def test_what_would_wait_too_long_is_refused_at_once() -> None:
-    now = 0.0
-    pace = Pace(1.0, lambda: now)
-    assert [pace.begin() for _ in range(50)] == [0] * 50  # nothing is known yet
-    for _ in range(40):
-        now += 0.2
-        pace.end()
-    assert pace.seconds == pytest.approx(0.2, rel=0.05)
-    assert pace.begin() == 2  # ten are inside
-    while pace.inside > 4:
-        now += 0.2
-        pace.end()
-    assert pace.begin() == 0
-    assert (pace.inside, pace.begin()) == (5, 0)
-    assert pace.begin() == 2
+class Simulated:
+    """A pace whose requests take so long each, one after the other, on a clock of its own."""
+
+    def __init__(self, takes: float, a_pass: float = 0.0) -> None:
+        self.now, self.takes, self.waits = 0.0, takes, [0.0]
+        self.pace = Pace(1.0, lambda: self.now, lambda: a_pass)
+        self._ends: list[tuple[float, float]] = []  # of those inside: when it ends, when it came
+
+    def until(self, when: float) -> None:
+        while self._ends and self._ends[0][0] <= when:
+            self.now, came = self._ends.pop(0)
+            self.pace.end()
+            self.waits.append(self.now - came)
+        self.now = when
+
+    def ask(self, when: float) -> bool:
+        self.until(when)
+        if self.pace.arrived() or self.pace.begin():
+            return False
+        self._ends.append((max(self._ends[-1][0] if self._ends else 0.0, when) + self.takes, when))
+        return True
+
+    def at(self, load: float, seconds: float) -> float:
+        """The share that is let in, of what is asked at this load for so long; `waits` then is of the last half."""
+        count = round(load * seconds / self.takes)
+        began, let_in = self.now, 0
+        for number in range(count):
+            let_in += self.ask(began + number * seconds / count)
+            if number == count // 2:
+                self.waits.clear()
+        return let_in / count
+
+
+@pytest.mark.parametrize("takes", [0.004, 0.02, 0.1])
+@pytest.mark.parametrize("load", [1.5, 3.0, 30.0])
+def test_under_too_much_load_those_let_in_wait_for_few_and_the_model_never_idles(takes: float, load: float) -> None:
+    simulated = Simulated(takes, a_pass=takes)
+    assert simulated.at(0.6, 100 * takes + 5) == 1.0  # what can be done is done
+    share = simulated.at(load, 100 * takes + 10)
+    assert share * load == pytest.approx(1.0, abs=0.1)
+    assert max(simulated.waits) <= 4.01 * takes  # not the second that a burst may wait
+    simulated.until(simulated.now + 10)
+    assert simulated.at(0.6, 100 * takes + 5) == 1.0  # and it is over when it is over
+
+
+def test_a_burst_waits_and_what_would_wait_longer_is_told_how_long() -> None:
+    simulated = Simulated(0.02)
+    simulated.at(0.9, 10)
+    simulated.until(simulated.now + 5)
+    let_in = [simulated.ask(simulated.now) for _ in range(100)]
+    assert let_in == [True] * let_in.count(True) + [False] * let_in.count(False)
+    assert 30 <= let_in.count(True) <= 51  # of a second's worth
+    assert simulated.pace.arrived() == 1
+    slow = Simulated(1.5)
+    slow.at(1.0, 60)
+    assert [slow.ask(slow.now) for _ in range(9)][-1] is False
+    assert slow.pace.arrived() >= 4
+
+
+def test_who_is_refused_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    guard = made(tmp_path / "guard.db")
+    whole = service(guard, keys_only=True)
+    app = make_app(whole)
+    whole.pace.inside, whole.pace.seconds = 10, 5.0
+    with Asking(app) as asking:
+        for path, method, status in (
+            ("/predict", "POST", 429), ("/v2/models/net/infer", "POST", 429), ("/v2/models/other/infer", "POST", 429),
+            ("/predict", "GET", 405), ("/v2/health/ready", "GET", 200), ("/x", "POST", 404),
+        ):  # fmt: skip
+            reply = asking.ask(method, path, [], {**JSON, "x-api-key": "wrong"})  # who reads on finds nobody there
+            assert reply.status == status, path
+            if status == 429:
+                assert reply.headers["retry-after"] == "50"
+                assert reply.json == {"error": "too much waits; send it again later"}
+                assert reply.headers["x-content-type-options"] == "nosniff"
+        assert 'signstep_guard_http_total{status="429"} 3.0' in asking.ask("GET", "/metrics", peer=HERE).body.decode()
+        whole.pace.inside = 0
+        assert asking.predict(odd(0.1)).status == 401
+
+
+def test_a_large_body_is_read_aside_and_others_are_answered_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+    read_one = bodies.json_value
+
+    def waiting(content: bytes, *given: Any) -> Any:
+        if len(content) > 100_000:
+            reading.set()
+            assert go_on.wait(60)
+        return read_one(content, *given)
+
+    monkeypatch.setattr(bodies, "json_value", waiting)
+    plain = json.dumps({"inputs": odd(0.1).tolist()}).encode()
+    with Asking(make_app(service(made(tmp_path / "guard.db")))) as asking:
+
+        async def both(path: str, body: bytes) -> Any:
+            reading.clear(), go_on.clear()
+            large = asyncio.create_task(asking._ask("POST", path, body + b" " * 200_000, JSON, "::1", 0.0))
+            await asyncio.to_thread(reading.wait, 60)
+            assert (await asking._ask("GET", "/v2/health/ready", b"", {}, "::1", 0.0)).status == 200
+            assert (await asking._ask("POST", "/predict", plain, JSON, "::1", 0.0)).status == 200
+            assert not large.done()
+            go_on.set()
+            return (await large).status
+
+        for path, body in (("/predict", plain), (INFER, tensor())):
+            assert asking.loop.run_until_complete(both(path, body)) == 200
 
 
 def test_inputs_of_many_clients_share_passes(tmp_path: Path) -> None:
@@ -389,7 +536,7 @@ def test_a_full_disk_leaves_answers_and_shows_in_the_numbers(tmp_path: Path) -> 
     guard.store.engine.begin = broken  # type: ignore[method-assign, assignment]
     with Asking(make_app(service(guard))) as asking:
         assert asking.predict(odd(0.1)).status == 200
-        numbers = asking.ask("GET", "/metrics").body.decode()
+        numbers = asking.ask("GET", "/metrics", peer=HERE).body.decode()
         assert "signstep_guard_store_failing 1.0" in numbers
         assert "signstep_guard_store_lost 1.0" in numbers
 
@@ -398,7 +545,7 @@ def test_clients_are_never_labels(asking: Asking) -> None:
     for number in range(5):
         asking.predict(odd(0.95), peer=f"198.51.100.{number}")
         asking.ask("POST", "/predict", b"{", {**JSON, "x-api-key": 'evil"} 1\nsignstep_guard_alarms{x="'})
-    numbers = asking.ask("GET", "/metrics").body.decode()
+    numbers = asking.ask("GET", "/metrics", peer=HERE).body.decode()
     assert "198.51.100" not in numbers
     assert "evil" not in numbers
     for name, labels in LABELS.items():
@@ -431,7 +578,7 @@ def test_no_path_leads_elsewhere(asking: Asking) -> None:
 
 
 def test_every_answer_has_the_headers_that_keep_browsers_still(asking: Asking) -> None:
-    for reply in (asking.predict(odd(0.1)), asking.ask("GET", "/v2"), asking.ask("GET", "/metrics")):
+    for reply in (asking.predict(odd(0.1)), asking.ask("GET", "/v2"), asking.ask("GET", "/metrics", peer=HERE)):
         assert reply.headers["cache-control"] == "no-store"
         assert reply.headers["x-content-type-options"] == "nosniff"
         assert "default-src 'none'" in reply.headers["content-security-policy"]

@@ -11,6 +11,7 @@ from torch import nn
 
 from signstep.model.opening import open_model
 from signstep.model.opening.sources import code_hash, source_files
+from signstep.networks import small
 
 FILES = {
     "srcnets": "import torch\nfrom srcparts import Block\n\ndef net():\n    return torch.nn.Sequential(Block())\n",
@@ -69,7 +70,18 @@ def test_installed_packages_are_told_by_their_versions(place: Path) -> None:
     assert list(source_files("srcalone", nn.Sequential(nn.Linear(2, 2), nn.ReLU()))) == ["srcalone"]
     # The factory's own file counts wherever it lies.
     assert list(source_files("torch.nn.modules.linear", nn.Linear(2, 2))) == ["torch.nn.modules.linear"]
-    assert list(source_files("signstep.networks.small", nn.Linear(2, 2))) == ["signstep.networks.small"]
+    assert list(source_files(small.__name__, nn.Linear(2, 2))) == ["signstep.networks.small"]
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages"])
+def test_so_are_those_of_another_environment(folder: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PYTHONPATH, as clusters put them: of these, what has been imported differs from process to process."""
+    there = place / "lib" / folder
+    there.mkdir(parents=True)
+    for name in ("srcparts", "srcprep"):
+        (place / f"{name}.py").rename(there / f"{name}.py")
+    monkeypatch.syspath_prepend(str(there))
+    assert list(source_files("srcnets", open_model("srcnets:net").module)) == ["srcnets"]
 
 
 def test_a_program_has_no_code(tmp_path: Path) -> None:

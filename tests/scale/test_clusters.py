@@ -1,16 +1,18 @@
 """A Ray cluster of two nodes and submitit's own executor give the record of one process; what is not there is said."""
 
 import builtins
+import pickle
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from test_units import ROWS, THREAT, UNIT, data, starts
 from unitnets import Faulty, RowNet
 
@@ -20,6 +22,7 @@ from signstep.auditing.result import Result
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.scale import EXECUTORS, Pool, digest, executor_of
 from signstep.scale.asked import Asked
+from signstep.scale.work import Failure, Hello
 
 FOLDERS = [str(Path(__file__).parent), str(Path(ss.__file__).parent.parent)]
 
@@ -94,6 +97,88 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     for executor, said in ((ss.Ray(), r"package ray; run pip install 'signstep\[ray\]'"), (ss.Slurm(), "submitit")):
         with pytest.raises(MissingExtraError, match=said):
             audited(executor)
+
+
+class LentRay(ModuleType):
+    """As much of Ray as is asked for, in this process: tasks are done when they are waited for.
+
+    Attributes:
+        lost: tasks whose workers die.
+        said: what each remote function was called for, by its name.
+        broken: greetings that come to nothing good.
+    """
+
+    __version__ = "2.54.0"
+
+    def __init__(self, cpus: int = 2) -> None:
+        super().__init__("ray")
+        self.cpus, self.lost, self.broken, self.said = cpus, 0, 0, list[str]()
+        self.exceptions = SimpleNamespace(RayError=type("RayError", (Exception,), {}))
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": self.cpus}
+
+    def put(self, thing: Any) -> Any:
+        return pickle.loads(pickle.dumps(thing))
+
+    def remote(self, **_: object) -> Any:
+        return lambda function: SimpleNamespace(remote=lambda *args: (function, args, object()))
+
+    def wait(self, references: list[Any], *, num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        del timeout
+        return references[-num_returns:], references[:-num_returns]
+
+    def get(self, reference: Any, timeout: float | None = None) -> Any:
+        if isinstance(reference, list):
+            return [self.get(one, timeout) for one in reference]
+        function, args, _ = reference
+        self.said.append(function.__name__)
+        if function.__name__ == "hello" and self.broken:
+            self.broken -= 1
+            return Hello(1, Failure((0, 0), b"", "this node sees no such folder"))
+        if function.__name__ == "perform" and self.lost:
+            self.lost -= 1
+            raise self.exceptions.RayError("The worker died\nmore of it")
+        return function(*args)
+
+    def cancel(self, *_: object, **__: object) -> None:
+        raise self.exceptions.RayError("it has ended")
+
+
+@pytest.fixture
+def lent_ray(monkeypatch: pytest.MonkeyPatch) -> LentRay:
+    ray = LentRay()
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    return ray
+
+
+@pytest.mark.parametrize(("workers", "cpus", "greeted"), [(2, 2, 2), (5, 3, 3), (1, 4, 1), (None, 4, 4)])
+def test_every_place_of_a_cluster_is_greeted_before_anything_runs(
+    workers: int | None, cpus: int, greeted: int, lent_ray: LentRay
+) -> None:
+    lent_ray.cpus = cpus
+    staff = ss.Ray(workers=workers, threads=torch.get_num_threads())
+    found = audited(staff)
+    assert lent_ray.said[:greeted] == ["hello"] * greeted
+    assert lent_ray.said.count("hello") == greeted
+    assert digest(found) == digest(audited(Pool(0)))
+    lent_ray.said, lent_ray.broken = [], 1
+    with pytest.raises(InputError, match="this node sees no such folder"):
+        audited(staff)
+    assert "perform" not in lent_ray.said
+
+
+def test_a_task_whose_worker_dies_is_given_out_again(lent_ray: LentRay, tmp_path: Path) -> None:
+    lent_ray.lost = 3
+    found = audited(ss.Ray(workers=2, threads=torch.get_num_threads()), out=tmp_path / "out")
+    assert digest(found) == digest(audited(Pool(0)))
+    assert starts(tmp_path / "out") == list(range(0, ROWS, UNIT))
+    lent_ray.lost = 99
+    with pytest.raises(InputError, match=r"examples 0 to 3: a worker was lost 8 times \(The worker died\)"):
+        audited(ss.Ray(workers=1, threads=torch.get_num_threads()))
 
 
 def test_an_address_where_nobody_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_a_command_with_workers_writes_the_report_of_one(
     assert main(["verify", "two", *given]) == 0
     assert "a ledger beside them, which is no part of the report" in capsys.readouterr().out
     assert main([*audit, "--out", "two", "--resume", "--seed", "1"]) == 2
-    assert "another seed: 0 there, 1 here" in capsys.readouterr().err
+    assert "other terms (seed: 0 there, 1 here)" in capsys.readouterr().err
 
 
 def test_models_are_compared_by_the_same_executors(
@@ -146,7 +146,7 @@ def test_models_are_compared_by_the_same_executors(
         assert "units" in two.terms
     capsys.readouterr()
     assert main([*words, "--out", "units", "--resume", "--seed", "1"]) == 2
-    assert "another seed: 0 there, 1 here" in capsys.readouterr().err
+    assert "other terms (seed: 0 there, 1 here)" in capsys.readouterr().err
 
 
 TWO = """

@@ -4,6 +4,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ from signstep.errors import InputError, LoadError, SignstepError
 from signstep.io.locks import alone_in
 from signstep.scale import Pool, digest
 from signstep.scale import ledger as ledgers
+from signstep.scale.executors import Alone
 from signstep.scale.unit_files import sha256
+from signstep.scale.work import Task
 
 ROWS, UNIT = 23, 4
 
@@ -139,13 +142,13 @@ def other_rows(row: int) -> tuple[Tensor, Tensor]:
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "threat": ({"threat": ss.linf(0.2, box=None)}, "another threat: "),
-    "seed": ({"seed": 1}, "another seed: 0 there, 1 here"),
-    "attacks": ({"attacks": ["fgsm"]}, r"another attacks: \[\"fgsm\", \"pgd:steps=3\"\] there, \[\"fgsm\"\] here"),
-    "ladder": ({"attacks": None, "ladder": ["fgsm", "pgd:steps=3"]}, "another on a ladder: false there, true here"),
-    "weights": ({"model": RowNet(3)}, "another weights: "),
-    "unit": ({"unit": 8}, "another unit: 4 there, 8 here"),
-    "limit": ({"limit": 9}, "another limit: null there, 9 here"),
+    "threat": ({"threat": ss.linf(0.2, box=None)}, r"terms \(threat.eps: 0.15 there, 0.2 here; threat.label: "),
+    "seed": ({"seed": 1}, r"other terms \(seed: 0 there, 1 here\); pass what that audit was given, or another folder"),
+    "attacks": ({"attacks": ["fgsm"]}, r"attacks: \[fgsm, pgd:steps=3\] there, \[fgsm\] here"),
+    "ladder": ({"attacks": None, "ladder": ["fgsm", "pgd:steps=3"]}, "on a ladder: no there, yes here"),
+    "weights": ({"model": RowNet(3)}, r"weights: [0-9a-f]{12}\.\.\. there, [0-9a-f]{12}\.\.\. here"),
+    "unit": ({"unit": 8}, "unit: 4 there, 8 here"),
+    "limit": ({"limit": 9}, "limit: none there, 9 here"),
     "data": ({"given": other_rows(5)}, "data has other examples 4 to 7 than when their unit was done"),
     "less data": ({"given": tuple(part[:22] for part in data())}, "data has other examples 20 to 22"),
 }
@@ -437,3 +440,46 @@ def test_ranges_are_merged_like_shards() -> None:
         ss.merge([parts[1], parts[1]])
     with pytest.raises(InputError, match="is of examples 0 to 8, others are not"):
         ss.merge([audited(FEW, shard=(0, 2)), parts[1]])
+
+
+class Noted(Alone):
+    """Two places, of which one is asked; the units of each task are written down."""
+
+    places = 2
+
+    def __init__(self, bench: Any, sizes: list[int]) -> None:
+        super().__init__(bench)
+        self.sizes = sizes
+
+    def submit(self, task: Task) -> int:
+        self.sizes.append(len(task.pieces))
+        return super().submit(task)
+
+
+class Patient(Pool):
+    """Gives tasks that last for ever, as far as there is work."""
+
+    goal = 1e9
+    sizes: list[int]
+
+    def begun(self, make: Any, bench: Any) -> Any:  # noqa: ARG002
+        return nullcontext(Noted(bench(), self.sizes))
+
+
+def halves(data: Any, units: int, limit: int | None = None) -> list[int]:
+    staff = Patient(0)
+    object.__setattr__(staff, "sizes", [])
+    audited(FEW, data, executor=staff, unit=1, limit=limit)
+    assert sum(staff.sizes) == units
+    return staff.sizes
+
+
+def test_tasks_grow_smaller_towards_the_end_of_data_of_known_length() -> None:
+    """So that no worker is left with several units while another has none."""
+    x, y = data()
+    for given, units, limit in (((x, y), ROWS, None), ([x.numpy(), y.numpy()], ROWS, None), ((x, y), 9, 9)):
+        sizes, left = halves(given, units, limit), units
+        for size in sizes:
+            assert size <= -(-left // 4)
+            left -= size
+    assert halves([(x, y)], ROWS) == [1, ROWS - 1], "where nobody knows how much there is"

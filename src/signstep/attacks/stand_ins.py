@@ -7,11 +7,14 @@ The forward pass is the model's own, value by value. Backwards a step without a 
     argmax, max, min, topk as indices               a softmax, where they are made one-hot or look up a table
     detach(), .data, no_grad()                      as if they were not there
     NumPy, Pillow, other programs                   the identity, where what comes back has the shape of what went out
+    functions with a backward pass of their own     what their forward pass computes (`attacks.own_backward`)
+    hooks on gradients                              as if they were not there
 
 Source: backward pass differentiable approximation, Athalye, Carlini & Wagner 2018 (arXiv:1802.00420), section 4.1.
 """
 
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
+from signstep.attacks.own_backward import watching
 from signstep.engine.batch_invariant import row_sum, sigmoid
 from signstep.engine.tree import per_row
 from signstep.frames import HERE, NOBODY, rank
@@ -58,7 +63,9 @@ class StandIns(TorchFunctionMode):
         self._members: dict[int, tuple[Tensor, Tensor]] = {}
         self._known: dict[int, Tensor] = {}
         self._lost: list[Tensor] = []
+        self._derived: dict[int, tuple[Tensor, Tensor]] = {}
         self._hooks: list[Any] = []
+        self._watching: Any = None
 
     def __enter__(self) -> "StandIns":
         if self._names:
@@ -66,6 +73,8 @@ class StandIns(TorchFunctionMode):
                 nn.modules.module.register_module_forward_pre_hook(self._goes_in),
                 nn.modules.module.register_module_forward_hook(self._comes_out, always_call=True),
             ]
+        self._watching = watching(self._tells)
+        self._watching.__enter__()
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -73,6 +82,7 @@ class StandIns(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self._watching.__exit__(*error)
 
     def _goes_in(self, module: nn.Module, _: Any) -> None:
         self._inside.append(self._names.get(id(module), ""))
@@ -90,6 +100,9 @@ class StandIns(TorchFunctionMode):
         if not torch.is_grad_enabled() and any(part.requires_grad for part in _tensors(args)):
             self.met("no_grad()")
         with torch.enable_grad():
+            if self._derived:
+                args = _mapped(args, self.derived)
+                named = {name: self.derived(part) if isinstance(part, Tensor) else part for name, part in named.items()}
             if self._lost:
                 args = self._reconnected(func, args)
             rule = _RULES.get(func)
@@ -134,7 +147,16 @@ class StandIns(TorchFunctionMode):
         """Numbers leave torch here, and may come back."""
         self._lost.append(part)
 
+    def derived(self, part: Tensor) -> Tensor:
+        """A tensor as its makers computed it, whatever the backward pass of their own says; itself for others."""
+        found = self._derived.get(id(part))
+        return part if found is None else found[1]
+
     # Between the rules.
+
+    def _tells(self, name: str, out: Tensor, derived: Tensor) -> None:
+        self.met(f"the backward pass of {name}")
+        self._derived[id(out)] = (out, derived)
 
     def _carried(self, func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """A step on numbers that stand for others: computed as it is, differentiated as on those others."""
@@ -334,6 +356,13 @@ def _left(mode: StandIns, func: Any, x: Tensor, *args: Any, **named: Any) -> Any
     return func(x.detach(), *args, **named)
 
 
+def _hooked(mode: StandIns, func: Any, x: Tensor, *args: Any, **named: Any) -> Any:
+    if not x.requires_grad:
+        return func(x, *args, **named)
+    mode.met("a hook on gradients")
+    return RemovableHandle(OrderedDict())
+
+
 def _of(*names: str) -> tuple[Any, ...]:
     """Functions of torch, and methods of tensors, by these names."""
     found = [getattr(owner, name, None) for name in names for owner in (torch, Tensor)]
@@ -365,6 +394,7 @@ _RULES: dict[Any, Rule] = {
     **dict.fromkeys(_of("detach"), _detached),
     Tensor.data.__get__: _detached,  # type: ignore[attr-defined]
     **dict.fromkeys(_LEAVING, _left),
+    Tensor.register_hook: _hooked,
 }
 
 

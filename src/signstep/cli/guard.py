@@ -30,6 +30,7 @@ from signstep.guard.challenge import Battle, challenge, rows_of
 from signstep.guard.decide import Rules
 from signstep.guard.facts import gathered, settings_of
 from signstep.guard.identity import Proxies, new_key, revoke
+from signstep.guard.logfile import LogFile
 from signstep.guard.reading import alarm_line, existing, export, line, logged, review, since
 from signstep.guard.report import report_json, report_page
 from signstep.guard.rows import Decided
@@ -43,7 +44,9 @@ from signstep.io.files import write_whole
 from signstep.messages import Arg
 from signstep.model.declaration import Model
 
-StoreUrl = Annotated[str, typer.Option(help="The memory: sqlite:///FILE, or postgresql://USER@HOST/NAME.")]
+StoreUrl = Annotated[
+    str, typer.Option(help="Where decisions and keys are: sqlite:///FILE, or postgresql://USER@HOST/NAME.")
+]
 Calibration = Annotated[Path, typer.Argument(help="The folder that guard calibrate wrote.")]
 _STORE = "sqlite:///guard.db"
 _FOLDER = Path("signstep-guard")
@@ -129,6 +132,9 @@ _SERVE = """Answer over HTTP: plain JSON and images at /predict, the Open Infere
 Listens on this machine alone unless --host says otherwise. The model is named as for guard calibrate. Other weights
 than those that were calibrated begin in shadow: everything is decided and logged, nothing is withheld.
 
+Whoever reaches the port may ask, unless --keys-only; signstep guard key makes keys, also those for /ui. There is no TLS
+here: put a proxy in front, and name it with --trust-proxy and --client-header, or else all its clients are one.
+
 Examples:
 
   signstep guard serve signstep-guard
@@ -146,26 +152,41 @@ def guard_serve(
     store: StoreUrl = _STORE,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 for any that is free.", min=0, max=65535)] = 8080,
-    name: Annotated[str, typer.Option(help="Of the model, in the paths of the Open Inference Protocol.")] = "model",
+    name: Annotated[str, typer.Option(help="What the model is called in the paths /v2/models/NAME.")] = "model",
     shadow: Annotated[bool, typer.Option("--shadow", help="Decide and log, and withhold nothing.")] = False,
     fail: Annotated[str, typer.Option(help="What cannot be judged: closed refuses it, open answers it.")] = "closed",
-    held: Annotated[str, typer.Option(help="What a person is to see: withhold the answer, or mark it.")] = "withhold",
+    held: Annotated[str, typer.Option(help="An answer that a person is to see: withhold or mark it.")] = "withhold",
     suspects: Annotated[str, typer.Option(help="Inputs of clients under an alarm: log, review or reject.")] = "log",
     keys_only: Annotated[bool, typer.Option("--keys-only", help="Refuse requests without a key.")] = False,
     tell: Annotated[
-        bool, typer.Option("--tell", help="Tell clients reasons and p-values, which attackers use.")
+        bool, typer.Option("--tell", help="Tell clients reasons and p-values; that helps attackers.")
     ] = False,
-    scores: Annotated[bool, typer.Option("--scores", help="Tell clients all scores, which attackers use.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Tell clients all scores; that helps attackers.")] = False,
     fields: Annotated[str | None, typer.Option(help="Names of a record's numbers, in order: age,income,...")] = None,
     resize: Annotated[bool, typer.Option("--resize", help="Make images of another size the model's.")] = False,
-    rate: Annotated[float, typer.Option(help="Inputs a second of one client on average; 0 for no bound.")] = 0.0,
+    rate: Annotated[float, typer.Option(help="Inputs a second of one client, on average; 0 for no bound.")] = 0.0,
     trust_proxy: Annotated[
-        list[str] | None, typer.Option(help="Network of a proxy whose word about addresses counts; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Network of your proxy, which says who asks; may be repeated."),
     ] = None,
-    client_header: Annotated[str, typer.Option(help="Header in which it says them, such as X-Forwarded-For.")] = "",
+    client_header: Annotated[str, typer.Option(help="Header in which it says so, such as X-Forwarded-For.")] = "",
+    secure_cookie: Annotated[
+        bool,
+        typer.Option(
+            "--secure-cookie", help="The cookie of /ui is for https alone; it is anyway where --trust-proxy says https."
+        ),
+    ] = False,
+    metrics: Annotated[
+        str, typer.Option(help="Who may read /metrics: local for this machine and keys, key, all or none.")
+    ] = "local",
     webhook: Annotated[str | None, typer.Option(help="Address that gets each alarm as JSON.")] = None,
-    keep_inputs: Annotated[str, typer.Option(help="Whose inputs the store keeps: flagged, all or none.")] = "flagged",
+    keep_inputs: Annotated[str, typer.Option(help="Inputs that the store keeps: flagged, all or none.")] = "flagged",
     keep_days: Annotated[float, typer.Option(help="Days that decisions are kept.")] = 90.0,
+    log: Annotated[
+        Path | None, typer.Option(help="File for alarms, troubles and refusals, a line each; stderr gets them without.")
+    ] = None,
+    log_mb: Annotated[float, typer.Option(help="Megabytes of --log from which on the next file is begun.")] = 10.0,
+    log_files: Annotated[int, typer.Option(help="Full files of --log that are kept; the oldest is dropped.")] = 5,
 ) -> None:
     """Serve."""
     where, quiet = machine.ready(), aside()
@@ -176,6 +197,7 @@ def guard_serve(
     keep, limits = Keep(days=keep_days, inputs=keep_inputs), Limits(rate=rate)
     proxies = Proxies.of(trust_proxy or (), client_header)
     listener = None if webhook is None else Webhook(webhook)
+    logged_to = None if log is None else LogFile(log, log_mb=log_mb, log_files=log_files, said=noted)
     opened = open_guard(calibration, _deployed(model, calibration).to(where), store=store, rules=rules, keep=keep)
     shape = opened.shape
     assert shape is not None
@@ -188,13 +210,17 @@ def guard_serve(
         )
     if listener is not None:
         opened.heard.alarms.append(listener)
-    offered = Offered(name, Wanted(shape, named, resize), keys_only, tell, scores)
+    offered = Offered(
+        name, Wanted(shape, named, resize), keys_only, tell, scores, metrics=metrics, secure_cookie=secure_cookie
+    )
     service = Service(opened, offered, limits, proxies)
     app_of = make_app(service)
     if opened.store is not None:
         add_ui(app_of, service, opened.store)
         settings_of(service, webhook=webhook is not None).keep(opened.store)
     running = server(app_of, limits, host=host, port=port)
+    if logged_to is not None:
+        logged_to.begin()
     say(quiet, *_opening(service))
     if keys_only and store:
         say(quiet, f"a key is made with: signstep guard key NAME --store {store}")
@@ -203,6 +229,8 @@ def guard_serve(
     finally:  # a signal ends it, after what waited was answered
         if listener is not None:
             listener.close()
+        if logged_to is not None:
+            logged_to.end()
 
 
 def _opening(service: Service) -> list[str]:
@@ -404,7 +432,9 @@ Examples:
 def guard_key(
     name: Annotated[str | None, typer.Argument(help="Whom it is for.")] = None,
     store: StoreUrl = _STORE,
-    role: Annotated[str, typer.Option(help="client asks the model; person also sees /ui.")] = "client",
+    role: Annotated[
+        str, typer.Option(help="client asks the model; person also sees /ui; metrics reads /metrics alone.")
+    ] = "client",
     revoke_: Annotated[str | None, typer.Option("--revoke", help="The id of a key that counts no longer.")] = None,
 ) -> None:
     """Make or revoke a key."""

@@ -92,6 +92,15 @@ class Batches:
                 yield x, y if self._order is None else self._order.numbered(y)
 
     @property
+    def most(self) -> int | None:
+        """Examples at most, where the data is whole arrays; None where the end alone tells."""
+        if self._whole is None:
+            return None
+        first = self._whole[0]
+        parts = first.values() if isinstance(first, Mapping) else [first]
+        return next((len(part) for part in parts if arrays.is_array(part)), None)
+
+    @property
     def said(self) -> tuple[str, ...]:
         """Notes and counts in words, for records."""
         counts = (f"left out of the data: {count} {reason}" for reason, count in self.left_out.items())

@@ -20,6 +20,8 @@ PROTOCOLS = ("s3", "gs", "gcs", "az", "abfs", "abfss", "file", "memory")
 """That are fetched; whatever else fsspec knows is refused, such as what unpacks, chains or asks any host."""
 
 _BLOCK = 2**20
+_CREDENTIALS = re.compile("Credential|Auth|Permission|Forbidden|Token")
+_CONNECTION = re.compile("Connect|Timeout|ServiceRequestError")
 _NOT_A_NAME = re.compile(r"[^\w.+-]+")
 
 
@@ -125,4 +127,16 @@ def _folder() -> Path:
 def _unreadable(uri: str, error: Exception) -> LoadError:
     """Without the error's own text, where a client may have put a request with its signature."""
     said = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+    # Each client has its own types, which have only their names in common.
+    names = " ".join(kind.__name__ for kind in type(error).__mro__)
+    if _CREDENTIALS.search(names):
+        return LoadError(
+            f"{uri} cannot be read with the credentials that fsspec finds here ({said})",
+            remedy="set those of somebody who may read it, in the environment or in fsspec's configuration",
+        )
+    if _CONNECTION.search(names):
+        return LoadError(
+            f"{uri} cannot be read since its store does not answer ({said})",
+            remedy="check the network, and the store's address in fsspec's configuration",
+        )
     return LoadError(f"{uri} cannot be read ({said})", remedy="check the URI, and that it may be read from here")

@@ -53,12 +53,14 @@ class Cure:
         changes: fields of `Search` that are not as the user has them: ``{"eot": 16}``.
         name: of a surrogate among the changes.
         last: whether it is run only where no other cure has taken anything away: the dear ones.
+        upon: the cause whose cure it goes through as well: without that it would find nothing.
     """
 
     rung: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     last: bool = False
+    upon: str = ""
 
     def __str__(self) -> str:
         said = [f"{name} {value}" for name, value in self.changes.items() if name != "surrogate"]

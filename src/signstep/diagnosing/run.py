@@ -14,14 +14,17 @@ from signstep.auditing.run import Run
 from signstep.auditing.sections import Section
 from signstep.auditing.stream import Data
 from signstep.diagnosing.battery import TESTS, mode, numerics
+from signstep.diagnosing.battery.losses import TERMS
 from signstep.diagnosing.battery.self_test import ENOUGH
 from signstep.diagnosing.bench import STANDARD, TIMES, Bench, Ran, Spec, TooDearError, finite, ladder_of
 from signstep.diagnosing.choosing import MOST, chosen
 from signstep.diagnosing.diagnosis import Cause, Cost, Diagnosis, Tested
 from signstep.diagnosing.harder import harder
+from signstep.diagnosing.inner import MEMBERS, NAME, Inner
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
-from signstep.diagnosing.verdict import Tried, cover, judged, left_standing, nothing, unnamed, weighed
+from signstep.diagnosing.verdict import Tried, cover, hinted, judged, left_standing, nothing, weighed
 from signstep.diagnosing.views import VIEWS, shown
+from signstep.diagnosing.weighed import Tempered, Term
 from signstep.engine.arrays import Home
 from signstep.engine.keys import Key
 from signstep.engine.origin import contained
@@ -168,6 +171,10 @@ def _check_shared(threat: Threat, ndim: int) -> None:
         )
 
 
+# Of what the attack left standing, that a cure must take away before it is made harder at once.
+MOST_OF = 0.5
+
+
 class _Work:
     """One diagnosis on its way: attack, standard, tests, cures."""
 
@@ -179,6 +186,7 @@ class _Work:
         self.partial = False
         self.attack_cost = self.standard_cost = 0
         self.standard_error = ""
+        self._polished = False
         self._done = 0
 
     def all(self) -> None:
@@ -206,6 +214,7 @@ class _Work:
                 if not bench.random or "random" in self.observed:
                     self._cure(waiting, last=False)
                     waiting = []
+                    self._polish(early=True)
                 self._step()
             if not any(one.takes for one in self.tried):
                 self._cure(list(self.observed), last=True)
@@ -267,16 +276,20 @@ class _Work:
                 break
         return Tried(test, suspect, felled, best)
 
-    def _polish(self) -> None:
+    def _polish(self, *, early: bool = False) -> None:
         """What the best cure left standing, once more and harder along the same way, and by queries.
 
-        Not of a random model, where the best single run counts.
+        ``early``, where a cure takes most away already, only the former: passes spent on it are worth more than on
+        tests that could but name what is known. Not of a random model, where the best single run counts.
         """
         bench = self.bench
         best = max((one for one in self.tried if one.takes), key=lambda one: one.takes, default=None)
         if best is None or best.best is None or bench.random:
             return
-        for cure in harder(best.best):
+        if early and (self._polished or best.takes < MOST_OF * int(bench.held.sum())):
+            return
+        self._polished = True
+        for cure in harder(best.best)[: 1 if early else None]:
             if not bool(bench.standing.any()):
                 return
             with suppress(TooDearError, GradientError, InputError):
@@ -290,7 +303,7 @@ class _Work:
         assert bench.named is not None
         causes, idle = weighed(self.tried)
         left = left_standing(bench)
-        causes = causes or unnamed(bench, bench.named, left)
+        causes = hinted(bench, bench.named, left, causes)
         blocked = self._blocked(idle)
         passed = self._passed()
         verdict = judged(bench, bench.named, left, causes, blocked, passed)
@@ -432,14 +445,21 @@ def _options(search: Search, ran: Ran) -> list[str] | None:
 def untyped(name: str, spec: str) -> str:
     """What to write in Python where a cure takes gradients from a copy that no command can name."""
     copied = {
-        numerics.WIDE: "Wide(copy.deepcopy(network))",
-        mode.COPY: "copy.deepcopy(network).eval()",
+        numerics.WIDE: ("Wide(copy.deepcopy(network))", numerics.Wide),
+        numerics.NARROW: ("Wide(copy.deepcopy(network), torch.float32)", numerics.Wide),
+        mode.COPY: ("copy.deepcopy(network).eval()", None),
+        NAME: ("Inner(network, classes, picked)", Inner),
+        MEMBERS: ("Inner(network, classes, picked)", Inner),
+        TERMS[0]: ("Term(network, 0)", Term),
+        TERMS[1]: ("Term(network, 1)", Term),
+        "scores at temperature": (f"Tempered(network, {name.rpartition(' ')[2]})", Tempered),
     }
-    line = next((text for start, text in copied.items() if name.startswith(start)), "the copy")
+    line, of = next((found for start, found in copied.items() if name.startswith(start)), ("the copy", None))
     shares = ', outputs="probabilities"' if name.endswith(numerics.SHARES) else ""
+    where = f", {of.__name__} of {of.__module__}" if of is not None else ""
     return (
         f"{spec} along the gradients of {name} stands in no command; in Python: "
-        f"ss.Search(surrogate=ss.Model({line}{shares})), Wide of {numerics.__name__}"
+        f"ss.Search(surrogate=ss.Model({line}{shares})){where}"
     )
 
 

@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from signstep.errors import MissingExtraError
+from signstep.errors import LoadError, MissingExtraError
 from signstep.guard.bodies import IMAGES, Refused
+from signstep.guard.gate import Gate
 from signstep.guard.service import Asked, Service
 from signstep.version import VERSION
 
@@ -36,6 +37,7 @@ _ANSWER = {
     "202": {"description": "Held for a person; the id leads to it"},
     "400": {"description": "Cannot be read"},
     "401": {"description": "No key, or one that is not known"},
+    "403": {"description": "A key that may not ask"},
     "408": {"description": "The body came too slowly"},
     "413": {"description": "Larger than a request may be"},
     "415": {"description": "Of a type that is not read"},
@@ -74,6 +76,7 @@ def make_app(service: Service) -> "FastAPI":
         redirect_slashes=False,  # it would lead to whatever host the request names
     )
     app.state.service = service
+    app.add_middleware(Gate, service=service, headers=HEADERS)
     offered = service.offered
 
     async def answered(request: Request, ask: Callable[[Asked], Awaitable[tuple[int, dict[str, Any]]]]) -> Response:
@@ -111,29 +114,6 @@ def make_app(service: Service) -> "FastAPI":
     async def predict(request: Request) -> Response:
         return await answered(request, service.predict)
 
-    @app.get("/v2", summary="The service")
-    async def server() -> Response:
-        return Answered({"name": "signstep-guard", "version": VERSION, "extensions": []}, headers=HEADERS)
-
-    @app.get("/v2/health/live", summary="Whether the process lives")
-    async def live() -> Response:
-        return Answered({"live": True}, headers=HEADERS)
-
-    @app.get("/v2/health/ready", summary="Whether requests are answered")
-    async def ready() -> Response:
-        return Answered({"ready": service.ready}, 200 if service.ready else 503, HEADERS)
-
-    @app.get("/v2/models/{name}", summary="The model")
-    async def model(name: str) -> Response:
-        known = name == offered.name
-        document = service.described() if known else {"error": "there is no such model"}
-        return Answered(document, 200 if known else 404, HEADERS)
-
-    @app.get("/v2/models/{name}/ready", summary="Whether the model answers")
-    async def model_ready(name: str) -> Response:
-        known = name == offered.name and service.ready
-        return Answered({"name": offered.name, "ready": known}, 200 if known else 404, HEADERS)
-
     @app.post(
         "/v2/models/{name}/infer",
         summary="Answer a tensor, by the Open Inference Protocol v2",
@@ -145,11 +125,54 @@ def make_app(service: Service) -> "FastAPI":
             return Answered({"error": "there is no such model"}, 404, HEADERS)
         return await answered(request, service.infer)
 
-    @app.get("/metrics", summary="Numbers for Prometheus", include_in_schema=False)
-    async def metrics() -> Response:
-        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4", headers=HEADERS)
-
+    _add_described(app, service, Answered)
+    _add_metrics(app, service, Answered)
     return app
+
+
+def _add_described(app: "FastAPI", service: Service, answered: "type[JSONResponse]") -> None:
+    """What the Open Inference Protocol says of the service and the model."""
+    from fastapi import Response
+
+    offered = service.offered
+
+    @app.get("/v2", summary="The service")
+    async def server() -> Response:
+        return answered({"name": "signstep-guard", "version": VERSION, "extensions": []}, headers=HEADERS)
+
+    @app.get("/v2/health/live", summary="Whether the process lives")
+    async def live() -> Response:
+        return answered({"live": True}, headers=HEADERS)
+
+    @app.get("/v2/health/ready", summary="Whether requests are answered")
+    async def ready() -> Response:
+        return answered({"ready": service.ready}, 200 if service.ready else 503, HEADERS)
+
+    @app.get("/v2/models/{name}", summary="The model")
+    async def model(name: str) -> Response:
+        known = name == offered.name
+        document = service.described() if known else {"error": "there is no such model"}
+        return answered(document, 200 if known else 404, HEADERS)
+
+    @app.get("/v2/models/{name}/ready", summary="Whether the model answers")
+    async def model_ready(name: str) -> Response:
+        known = name == offered.name and service.ready
+        return answered({"name": offered.name, "ready": known}, 200 if known else 404, HEADERS)
+
+
+def _add_metrics(app: "FastAPI", service: Service, answered: "type[JSONResponse]") -> None:
+    from fastapi import Request, Response
+
+    @app.get("/metrics", summary="Numbers for Prometheus", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        try:
+            numbers = await service.numbers(asked_of(request))
+        except Refused as refused:
+            more = {"www-authenticate": "Bearer"} if refused.status == 401 else {}
+            return answered({"error": refused.text}, refused.status, {**HEADERS, **more})
+        except LoadError:
+            return answered({"error": "the store cannot be read"}, 503, HEADERS)
+        return Response(numbers, media_type="text/plain; version=0.0.4", headers=HEADERS)
 
 
 def _ascii_answers() -> "type[JSONResponse]":

@@ -35,6 +35,7 @@ class Batcher:
 
     Attributes:
         depth: rows that wait.
+        seconds_of_a_pass: a moving mean.
     """
 
     def __init__(self, guard: Guard, *, rows: int = 32, wait: float = 0.002, waiting: int = 256) -> None:
@@ -44,6 +45,7 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
         self.depth = 0
         self._seconds = 0.001  # for a row, a moving mean
+        self.seconds_of_a_pass = 0.0
 
     def start(self) -> None:
         """Begin, within the event loop."""
@@ -113,7 +115,9 @@ class Batcher:
             return
         finally:
             self.depth -= rows
-        self._seconds += 0.1 * ((time.monotonic() - began) / rows - self._seconds)
+        took = time.monotonic() - began
+        self._seconds += 0.1 * (took / rows - self._seconds)
+        self.seconds_of_a_pass += 0.1 * (took - self.seconds_of_a_pass)
         at = 0
         for one in group:
             if not one.done.done():

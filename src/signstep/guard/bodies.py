@@ -5,7 +5,7 @@ status and a sentence that repeats nothing of the client's.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -20,6 +20,7 @@ from signstep.io.documents import json_value
 from signstep.messages import Arg
 
 Array = np.ndarray[Any, Any]
+MANY = "an input has too many numbers, or one that no model takes"
 IMAGES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/tiff")
 # Of the protocol's names; what a float32 cannot hold exactly is rounded, as in any network.
 DATATYPES = {
@@ -53,8 +54,9 @@ class Limits:
         body_seconds: for a request to arrive.
         seconds: for its answer.
         waiting: inputs that wait for the model, over all clients; more get 429.
-        longest_wait: seconds that a request may be expected to wait; where it would be more it gets 429 at once, before
-            its body is looked into.
+        longest_wait: seconds that a request of a burst may be expected to wait; where it would be more it gets 429 at
+            once, before its body is read. Where more is asked than can be done for as long, none waits for longer than
+            two passes of the model.
         rate: inputs a second of one client on average; 0 for no bound.
         burst: inputs of one client at once, before its rate counts.
         connections: open at a time.
@@ -69,7 +71,7 @@ class Limits:
     body_seconds: float = 10.0
     seconds: float = 30.0
     waiting: int = 256
-    longest_wait: float = 1.0
+    longest_wait: float = 0.5
     rate: float = 0.0
     burst: int = 64
     connections: int = 512
@@ -116,17 +118,17 @@ class Wanted:
         return math.prod(self.shape)
 
 
-def read_body(content: bytes, kind: str, wanted: Wanted, limits: Limits) -> Tensor:
-    """The inputs (R, ...) of a plain request.
+def reader_of(kind: str) -> Callable[[bytes, Wanted, Limits], Tensor]:
+    """What reads the inputs (R, ...) of a plain request of this content type; it raises `Refused`.
 
     Raises:
-        Refused: it cannot be read.
+        Refused: nothing reads it.
     """
     kind = kind.partition(";")[0].strip().lower()
     if kind == "application/json":
-        return read_json(content, wanted, limits)
+        return read_json
     if kind in IMAGES:
-        return read_image(content, wanted, limits)
+        return read_image
     raise Refused(415, "send application/json, or an image such as image/png")
 
 
@@ -185,6 +187,19 @@ def read_image(content: bytes, wanted: Wanted, limits: Limits) -> Tensor:
     return block
 
 
+def read_infer(content: bytes, wanted: Wanted, limits: Limits) -> tuple[str | None, Tensor]:
+    """The id and the one input of a request of the Open Inference Protocol v2, in JSON.
+
+    Raises:
+        Refused: it is none.
+    """
+    document = json_object(content, limits)
+    ident = document.get("id")
+    if ident is not None and (not isinstance(ident, str) or len(ident) > 200):
+        raise Refused(400, "the id is no short text")
+    return ident, read_tensors(document, wanted, limits)
+
+
 def read_tensors(document: dict[str, Any], wanted: Wanted, limits: Limits) -> Tensor:
     """The one input of a request of the Open Inference Protocol v2, (R, ...).
 
@@ -221,30 +236,37 @@ def _record(row: dict[str, Any], fields: Sequence[str]) -> list[Any]:
     return [row[name] for name in fields]
 
 
-def _numbers(values: Any, most: int) -> list[float]:
+def _numbers(values: Any, most: int) -> Array:
     """All numbers in lists of lists, in order; the shape is that of the model, whatever the nesting says.
 
     Raises:
         Refused: something is no number, or there are more or fewer.
     """
     found: list[float] = []
-    waiting: list[Any] = [iter(values) if isinstance(values, list) else iter(())]
+    waiting: list[Any] = [values] if isinstance(values, list) else []
     while waiting:
-        for value in waiting[-1]:
-            if isinstance(value, list):
-                waiting.append(iter(value))
-                break
-            if not isinstance(value, (int, float)):  # true and false are 1 and 0, as BOOL sends them
-                raise Refused(400, "an input has something else than numbers")
-            if len(found) >= most or not abs(value) < 1e38:
-                raise Refused(400, "an input has too many numbers, or one that no model takes")
-            found.append(float(value))
+        here = waiting.pop()
+        kinds = set(map(type, here))  # as JSON is read there are no others than these
+        if kinds <= {int, float, bool}:  # true and false are 1 and 0, as BOOL sends them
+            if len(found) + len(here) > most:
+                raise Refused(400, MANY)
+            found += here
+        elif kinds == {list}:
+            waiting += reversed(here)
+        elif list in kinds and kinds <= {list, int, float, bool}:
+            waiting += [one if isinstance(one, list) else [one] for one in reversed(here)]
         else:
-            waiting.pop()
+            raise Refused(400, "an input has something else than numbers")
     if len(found) != most:
         raise Refused(400, "an input has too few numbers")
-    return found
+    try:
+        numbers = np.array(found, dtype=np.float64)
+    except OverflowError:  # a whole number of hundreds of digits
+        raise Refused(400, MANY) from None
+    if not bool((np.abs(numbers) < 1e38).all()):
+        raise Refused(400, MANY)
+    return numbers
 
 
-def _shaped(numbers: list[float], shape: tuple[int, ...]) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float32, device="cpu").reshape(shape)
+def _shaped(numbers: Array, shape: tuple[int, ...]) -> Tensor:
+    return torch.from_numpy(numbers.astype(np.float32)).reshape(shape)

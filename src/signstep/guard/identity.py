@@ -20,8 +20,9 @@ from signstep.guard.store import Store
 from signstep.messages import Arg
 from signstep.plain import one_line
 
-ROLES = ("client", "person")
+ROLES = ("client", "person", "metrics")
 _KEY = re.compile(r"ss_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
 _FRESH = 5.0  # seconds that a key is remembered, and a revoked one lives on
 _MOST = 10_000
@@ -35,7 +36,7 @@ class Key:
         id: its public half, which names the client in log and alarms.
         hash: SHA-256 of its secret half.
         name: that its owner gave it.
-        role: "client" asks, "person" also sees /ui.
+        role: "client" asks, "person" also sees /ui and /metrics, "metrics" reads /metrics and does nothing else.
     """
 
     id: str
@@ -157,6 +158,23 @@ class Proxies:
             if not self._ours(said):
                 break
         return _named(here, peer)
+
+    def secure(self, scheme: str, peer: str, headers: Mapping[str, str]) -> bool:
+        """Whether the client came by https: to us, or to a proxy of ours, which says so in X-Forwarded-Proto.
+
+        What is said there by somebody else is not read; the last word is that of the proxy that asks us.
+        """
+        if scheme == "https":
+            return True
+        here = _address(peer)
+        if here is None or not self._ours(here):
+            return False
+        return headers.get("x-forwarded-proto", "")[-100:].rpartition(",")[2].strip().lower() == "https"
+
+    def local(self, peer: str, headers: Mapping[str, str]) -> bool:
+        """Whether somebody on this machine asks, and no proxy on it for somebody else."""
+        here = _address(peer)
+        return here is not None and here.is_loopback and not any(name in headers for name in _FORWARDED)
 
     def _ours(self, address: Any) -> bool:
         return any(address.version == one.version and address in one for one in self.networks)

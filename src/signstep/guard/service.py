@@ -8,23 +8,32 @@ they leave only where the operator says so (``tell``).
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
+from signstep.errors import InputError
 from signstep.guard.batching import Batcher
-from signstep.guard.bodies import Limits, Refused, Wanted, json_object, read_body, read_tensors
+from signstep.guard.bodies import Limits, Refused, Wanted, read_image, read_infer, reader_of
 from signstep.guard.guard import Answer, Guard, Judged
 from signstep.guard.identity import Key, Keys, Proxies
 from signstep.guard.metrics import Metrics
-from signstep.guard.rates import Pace, Rates
+from signstep.guard.pace import Pace
+from signstep.guard.rates import Rates
+from signstep.messages import Arg
 
 REJECTED = {"error": "the input was not answered"}
 STATUS = {"accept": 200, "review": 202, "reject": 422}
 PLATFORM = "signstep-guard"
+READERS = ("local", "key", "all", "none")
+_SMALL = 64 * 2**10  # bytes of a body that are read at once: a millisecond or two
+_READERS = 2  # threads
+Read = TypeVar("Read")
+FULL = "too much waits; send it again later"
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,13 @@ class Offered:
         scores: whether they see all scores, or the label alone.
         rows: of a pass, at most.
         wait: seconds that the first input of a pass waits for others.
+        metrics: who reads /metrics: "local" for whoever asks from this machine, others with a key; "key" for those with
+            a key alone; "all"; or "none".
+        secure_cookie: whether browsers may send the cookie of /ui by https alone, also where nobody said that they
+            come by it.
+
+    Raises:
+        InputError: nobody of that name reads metrics.
     """
 
     name: str
@@ -63,6 +79,12 @@ class Offered:
     scores: bool = False
     rows: int = 32
     wait: float = 0.002
+    metrics: str = "local"
+    secure_cookie: bool = False
+
+    def __post_init__(self) -> None:
+        if self.metrics not in READERS:
+            raise InputError(Arg("metrics", self.metrics), remedy=f"pass {', '.join(READERS[:-1])} or {READERS[-1]}")
 
 
 @dataclass
@@ -87,8 +109,10 @@ class Service:
         self.keys = None if self.guard.store is None else Keys(self.guard.store)
         self.metrics = Metrics(self.guard)
         self._rates = Rates(self.limits.rate, self.limits.burst, time.monotonic)
-        self._pace = Pace(self.limits.longest_wait, time.monotonic)
+        self.pace = Pace(self.limits.longest_wait, time.monotonic, self._seconds_of_a_pass)
         self.batcher: Batcher | None = None
+        self._storing = 0.0  # seconds from a judgement to its commit, a moving mean
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="signstep-guard-reader")
 
     def start(self) -> None:
         """Begin, within the event loop."""
@@ -101,6 +125,7 @@ class Service:
         self.started = False
         if self.batcher is not None:
             await self.batcher.stop()
+        self._readers.shutdown(wait=False, cancel_futures=True)
         await asyncio.to_thread(self.guard.close)
 
     @property
@@ -134,10 +159,27 @@ class Service:
         """
         key = await asyncio.to_thread(self.key_of, asked) if self._shows_key(asked) else None
         if key is not None:
+            if key.role == "metrics":
+                raise Refused(403, "this key reads /metrics alone")
             return f"key {key.id}"
         if self.offered.keys_only:
             raise Refused(401, "send a key, as Authorization: Bearer KEY")
         return self.proxies.address(asked.peer, asked.headers)
+
+    async def numbers(self, asked: Asked) -> bytes:
+        """The numbers for Prometheus.
+
+        Raises:
+            Refused: they are not for this client.
+        """
+        who = self.offered.metrics
+        if who == "none":
+            raise Refused(404, "there are no metrics here")
+        if who == "key" or (who == "local" and not self.proxies.local(asked.peer, asked.headers)):
+            key = await asyncio.to_thread(self.key_of, asked)
+            if key is None or key.role == "client":
+                raise Refused(401, "send a key of the role metrics or person, as Authorization: Bearer KEY")
+        return self.metrics.text()
 
     async def predict(self, asked: Asked) -> tuple[int, dict[str, Any]]:
         """Answer a plain request: status and document.
@@ -148,7 +190,7 @@ class Service:
         client = await self.client_of(asked)
         content = await self._body(asked)
         with self._room():
-            x = await self._decoded(content, asked.headers.get("content-type", ""))
+            x = await self._read(reader_of(asked.headers.get("content-type", "")), content)
             answers = await self._answers(x, client)
         if len(answers) == 1:
             return STATUS[answers[0].action], self._said(answers[0])
@@ -169,11 +211,7 @@ class Service:
             return await self._inferred(content, client)
 
     async def _inferred(self, content: bytes, client: str) -> tuple[int, dict[str, Any]]:
-        document = json_object(content, self.limits)
-        ident = document.get("id")
-        if ident is not None and (not isinstance(ident, str) or len(ident) > 200):
-            raise Refused(400, "the id is no short text")
-        x = read_tensors(document, self.offered.wanted, self.limits)
+        ident, x = await self._read(read_infer, content)
         answers = await self._answers(x, client)
         if len(answers) == 1 and answers[0].action == "reject":
             return STATUS["reject"], self._said(answers[0])
@@ -197,16 +235,22 @@ class Service:
     def _room(self) -> Iterator[None]:
         """Within it a request is worked on; while its body comes it is not, so that who sends slowly takes no room.
 
+        The gate in front has asked the same before the body was read; what came in since then counts here.
+
         Raises:
             Refused: it would wait for too long.
         """
-        wait = self._pace.begin()
+        wait = self.pace.begin()
         if wait:
-            raise Refused(429, "too much waits; send it again later", wait=wait)
+            raise Refused(429, FULL, wait=wait)
         try:
             yield
         finally:
-            self._pace.end()
+            self.pace.end()
+
+    def _seconds_of_a_pass(self) -> float:
+        """Until it is stored: while one is, the next is judged, and both are inside."""
+        return self._storing + (0.0 if self.batcher is None else self.batcher.seconds_of_a_pass)
 
     @staticmethod
     def _shows_key(asked: Asked) -> bool:
@@ -231,10 +275,15 @@ class Service:
                 raise Refused(413, f"a body has at most {self.limits.body} bytes")
         return bytes(whole)
 
-    async def _decoded(self, content: bytes, kind: str) -> Tensor:
-        if kind.partition(";")[0].strip().lower() == "application/json":
-            return read_body(content, kind, self.offered.wanted, self.limits)
-        return await asyncio.to_thread(read_body, content, kind, self.offered.wanted, self.limits)
+    async def _read(self, read: Callable[[bytes, Wanted, Limits], Read], content: bytes) -> Read:
+        """What a body says: a small one at once, a large one aside, so that others are answered meanwhile.
+
+        Few are read at a time, since what is read takes many times the memory of its bytes.
+        """
+        if len(content) <= _SMALL and read is not read_image:
+            return read(content, self.offered.wanted, self.limits)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, read, content, self.offered.wanted, self.limits)
 
     async def _answers(self, x: Tensor, client: str) -> list[Answer]:
         if self.batcher is None or not self.started:
@@ -249,7 +298,9 @@ class Service:
 
     async def _stored(self, batcher: Batcher, x: Tensor, client: str) -> list[Answer]:
         judged: list[Judged] = await batcher.ask(x, client)
+        began = time.monotonic()
         await asyncio.gather(*(asyncio.wrap_future(one.stored) for one in judged))
+        self._storing += 0.1 * (time.monotonic() - began - self._storing)
         return [one.answer for one in judged]
 
     def _said(self, answer: Answer) -> dict[str, Any]:

@@ -114,6 +114,12 @@ class Pages:
     service: Service
     store: Store
 
+    def by_https(self, request: "Request") -> bool:
+        """Whether the browser came by https, so that its cookie is for that alone."""
+        peer = request.client.host if request.client else ""
+        service = self.service
+        return service.offered.secure_cookie or service.proxies.secure(request.url.scheme, peer, request.headers)
+
     def page(self, template: str, session: Session | None, status: int = 200, **given: Any) -> "Response":
         """A page; with the way to the others for those who have a session."""
         from fastapi.responses import HTMLResponse
@@ -319,7 +325,7 @@ def _add_forms(app: "FastAPI", pages: Pages, sessions: Sessions) -> None:
             return HTMLResponse("The store cannot be read.", 503, HEADERS)
         if key is None or key.role != "person":
             return pages.page("login.html.j2", None, 403, title="Enter", wrong=True)
-        answer, secure = away("/ui"), request.url.scheme == "https"
+        answer, secure = away("/ui"), pages.by_https(request)
         cookie = sessions.begin(key.id)
         answer.set_cookie(
             COOKIE, cookie, max_age=int(_LIVES), path="/ui", secure=secure, httponly=True, samesite="strict"

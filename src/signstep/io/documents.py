@@ -9,7 +9,7 @@ import math
 import re
 import stat
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,12 +50,10 @@ def json_value(content: bytes | str, what: str, most: int | None = None, *, fini
         _long(what, len(content), most)
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
-        value = json.loads(
-            text,
-            object_pairs_hook=_once,
-            parse_constant=_no_number if finite else None,
-            parse_float=_finite if finite else None,
-        )
+        constant = _no_number if finite else None
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=constant)
+        if finite and _has_infinite(value):  # such as 1e999; read once more to say which
+            json.loads(text, parse_float=_finite)
     except RecursionError:
         _deep(what, "JSON")
     except ValueError as error:  # of UTF-8, of JSON, of numbers too long
@@ -132,16 +130,38 @@ def content_of(path: Path, what: str, most: int) -> bytes:
 
 def _check_depth(value: Any, what: str, kind: str) -> None:
     """Level by level, since a walk that calls itself would end where the enemy wants."""
-    most = current().depth
-    level: list[Any] = [value]
-    for _ in range(most):
-        level = [part for here in level for part in _inside(here) if isinstance(part, dict | list)]
-        if not level:
-            return
-    _deep(what, kind)
+    for depth, _ in enumerate(_levels(value)):
+        if depth > current().depth:
+            _deep(what, kind)
 
 
-def _inside(value: Any) -> Iterable[Any]:
+def _levels(value: Any) -> Iterator[list[Any]]:
+    """The values of a document, those inside of each other one level after the other."""
+    level: list[Any] = [[value]]
+    while level:
+        yield level
+        level = [part for here in level if not _plain(values := _inside(here)) for part in values if _holds(part)]
+
+
+def _has_infinite(value: Any) -> bool:
+    return any(
+        math.inf in values or -math.inf in values
+        for level in _levels(value)
+        for here in level
+        if float in set(map(type, values := _inside(here)))
+    )
+
+
+def _plain(values: Collection[Any]) -> bool:
+    """Whether nothing is inside of any of them; long lists of numbers are gone through by the interpreter itself."""
+    return {dict, list}.isdisjoint(map(type, values))
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _inside(value: Any) -> Collection[Any]:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 

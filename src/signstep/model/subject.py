@@ -478,7 +478,7 @@ class Subject:
 
     def _ways(self) -> tuple[Way, ...]:
         """Those past a defence that are tried."""
-        if not isinstance(self.transform, Detoured):
+        if self.transform is None or not isinstance(self.transform, Detoured):
             return ()
         return self.transform.ways if self.path == "aware" else ("straight",)
 

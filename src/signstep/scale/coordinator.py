@@ -271,9 +271,11 @@ class _Shift:
 
     def _left(self) -> int | None:
         """Units that nobody has been given, where that is known."""
-        if not self._remote:
+        total = self._total() if self._remote else self._read.most
+        if total is None:
             return None
-        total = self._total()
+        if self.job.limit is not None:
+            total = min(total, self.job.limit)
         given = sum(len(given.task.pieces) for given in self._running.values())
         return max(1, -(-total // self.job.run.unit) - len(self.book.rows) - given)
 

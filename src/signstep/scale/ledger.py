@@ -27,6 +27,7 @@ from signstep.io.folders import sweep
 from signstep.io.locks import alone_in
 from signstep.io.sqlite_files import refuse_led_away
 from signstep.messages import Arg
+from signstep.scale.differences import differences
 from signstep.scale.unit_files import content_if_whole, sha256, unpacked
 
 FOLDER, TABLE, UNITS = LEDGER, "ledger.sqlite", "units"
@@ -330,18 +331,12 @@ def _refuse_other(there: object, terms: Mapping[str, str], out: Path) -> None:
     """See that a ledger is of this audit.
 
     Raises:
-        InputError: it is not; the first term that differs is named.
+        InputError: it is not; the terms that differ are named.
     """
-    before = there if isinstance(there, dict) else {}
-    for name in [*terms, *(name for name in before if name not in terms)]:
-        one, two = str(before.get(name, "nothing")), terms.get(name, "nothing")
-        if one != two:
-            raise InputError(
-                Arg("out", out),
-                f"holds units of an audit with another {name}: {_short(one)} there, {_short(two)} here",
-                remedy="pass what that audit was given, or another folder",
-            )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    said = differences(there if isinstance(there, dict) else {}, terms)
+    if said:
+        raise InputError(
+            Arg("out", out),
+            f"holds units of an audit with other terms ({said})",
+            remedy="pass what that audit was given, or another folder",
+        )

@@ -16,12 +16,10 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from signstep.auditing.result import Result
-from signstep.auditing.run import Job
 from signstep.errors import InputError, LoadError
 from signstep.messages import Arg
 from signstep.scale.asked import Asked
-from signstep.scale.coordinator import carry_out
+from signstep.scale.elsewhere import Elsewhere, Team
 from signstep.scale.executors import Lost, Workers, alone
 from signstep.scale.machines import cores
 from signstep.scale.work import Answer, Hello, Performer, Task, Work, hello, perform, raised
@@ -30,7 +28,7 @@ _GREETINGS = 3  # attempts to have a process begin
 
 
 @dataclass(frozen=True)
-class Pool:
+class Pool(Elsewhere):
     """Carries out an audit on this machine: ``ss.audit(..., run=ss.Run(executor=ss.Pool(4), out="report"))``.
 
     A script that starts processes needs ``if __name__ == "__main__":`` around what starts them.
@@ -53,12 +51,9 @@ class Pool:
     def __post_init__(self) -> None:
         if self.workers != "auto" and (not isinstance(self.workers, int) or not 0 <= self.workers <= 1024):
             raise InputError(Arg("workers", self.workers), remedy="pass a number from 0 to 1024, or 'auto'")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(Arg("threads", self.threads), remedy="pass the threads of each worker, at least 1")
+        self.check()
         if self.start not in {"spawn", "forkserver"} & {*multiprocessing.get_all_start_methods()}:
             raise InputError(Arg("start", self.start), "is not one that Python has here", remedy="pass 'spawn'")
-        if not self.seconds > 0:
-            raise InputError(Arg("seconds", self.seconds), remedy="pass seconds above 0")
 
     @classmethod
     def asked(cls, asked: Asked) -> "Pool":
@@ -81,13 +76,13 @@ class Pool:
         """See `Staff`."""
         return True
 
-    def carry_out(self, job: Job) -> Result:
-        """See `signstep.auditing.run.Executor`."""
-        return carry_out(job, self)
-
     def begun(self, make: Callable[[], Work], bench: Callable[[], Performer]) -> AbstractContextManager[Workers]:
         """See `Staff`."""
-        return alone(bench) if self.workers == 0 else _processes(self, make())
+        return alone(bench) if self.workers == 0 else self.team(make)
+
+    def team(self, make: Callable[[], Work]) -> AbstractContextManager[Workers]:
+        """See `Elsewhere`."""
+        return _processes(self, make())
 
     @property
     def each(self) -> int:
@@ -107,17 +102,16 @@ def _processes(pool: Pool, work: Work) -> Iterator[Workers]:
         team.close()
 
 
-class _Team:
+class _Team(Team["tuple[int, Future[Answer]]"]):
     """Single-worker pools, by the number of their place."""
 
     def __init__(self, pool: Pool, work: Work) -> None:
+        super().__init__(pool.places)
         self._context = multiprocessing.get_context(pool.start)
         if pool.start == "forkserver":
             self._context.set_forkserver_preload(["signstep.scale.work"])
         self._work = work
         self._pools = [self._new(slot) for slot in range(pool.places)]
-        self._running: dict[int, tuple[int, Future[Answer]]] = {}
-        self._given = 0
 
     def _new(self, slot: int) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(1, mp_context=self._context, initializer=_begin, initargs=(self._work, slot))
@@ -150,21 +144,10 @@ class _Team:
                 raise raised(found.failure)
             return
 
-    @property
-    def places(self) -> int:
-        """See `Workers`."""
-        return len(self._pools)
-
-    @property
-    def free(self) -> int:
-        """See `Workers`."""
-        return len(self._pools) - len(self._running)
-
-    def submit(self, task: Task) -> int:
-        """See `Workers`."""
-        taken = {slot for slot, _ in self._running.values()}
-        slot = next(slot for slot in range(len(self._pools)) if slot not in taken)
-        self._given += 1
+    def given(self, task: Task) -> "tuple[int, Future[Answer]]":
+        """See `Team`."""
+        taken = {slot for slot, _ in self.running.values()}
+        slot = next(slot for slot in range(self.places) if slot not in taken)
         # As bytes: torch would otherwise lend the worker its memory through a descriptor, which a thread hands over,
         # and that thread prints a traceback where the worker is dead by then.
         content = pickle.dumps(task)
@@ -173,14 +156,13 @@ class _Team:
         except BrokenProcessPool:  # it died with nothing to do
             self._replace(slot)
             future = self._pools[slot].submit(_perform, content)
-        self._running[self._given] = (slot, future)
-        return self._given
+        return slot, future
 
     def wait(self, seconds: float) -> list[tuple[int, Answer | Lost]]:
         """See `Workers`."""
-        wait([future for _, future in self._running.values()], timeout=seconds, return_when=FIRST_COMPLETED)
-        ended = [number for number, (_, future) in self._running.items() if future.done()]
-        return [(number, self._outcome(*self._running.pop(number))) for number in ended]
+        wait([future for _, future in self.running.values()], timeout=seconds, return_when=FIRST_COMPLETED)
+        ended = [number for number, (_, future) in self.running.items() if future.done()]
+        return [(number, self._outcome(*self.running.pop(number))) for number in ended]
 
     def _outcome(self, slot: int, future: "Future[Answer]") -> Answer | Lost:
         try:
@@ -195,7 +177,7 @@ class _Team:
 
     def close(self) -> None:
         """End every process; who is still at something is killed."""
-        busy = {slot for slot, _ in self._running.values()}
+        busy = {slot for slot, _ in self.running.values()}
         for slot, pool in enumerate(self._pools):
             if slot in busy:
                 for process in list((pool._processes or {}).values()):

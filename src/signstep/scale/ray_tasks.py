@@ -6,23 +6,22 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from signstep.auditing.result import Result
-from signstep.auditing.run import Job
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.messages import Arg
 from signstep.scale.asked import Asked
-from signstep.scale.coordinator import carry_out
+from signstep.scale.elsewhere import Elsewhere, Team, first_line
 from signstep.scale.executors import Lost, Workers
 from signstep.scale.machines import cores
-from signstep.scale.work import Answer, Hello, Performer, Task, Work, hello, perform, raised
+from signstep.scale.work import Answer, Hello, Task, Work, hello, perform, raised
 
 _OLDEST = (2, 54)
 _PATIENCE = 5.0  # seconds for an address to answer
 _GREETING = 300.0  # seconds for a first task to begin
+_OTHERS = 60.0  # for the others, once the first has: a cluster may grow, or be busy with somebody else's
 
 
 @dataclass(frozen=True)
-class Ray:
+class Ray(Elsewhere):
     """Carries out an audit as tasks of Ray: ``ss.audit(..., run=ss.Run(executor=ss.Ray("head:6379"), out="report"))``.
 
     The model, or the names that it is made from, goes into the cluster's store once. Whether the cluster asks for a
@@ -56,10 +55,7 @@ class Ray:
                 raise InputError(Arg(name, getattr(self, name)), remedy="pass what each task takes, 0 or more")
         if self.workers is not None and self.workers < 1:
             raise InputError(Arg("workers", self.workers), remedy="pass a number of tasks, at least 1")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(Arg("threads", self.threads), remedy="pass the threads of each worker, at least 1")
-        if not self.seconds > 0:
-            raise InputError(Arg("seconds", self.seconds), remedy="pass seconds above 0")
+        self.check()
         if self.address not in (None, "auto"):
             _host_and_port(self.address or "")
 
@@ -80,25 +76,12 @@ class Ray:
         return self.threads or max(1, int(self.cpus))
 
     @property
-    def goal(self) -> float:
-        """See `Staff`."""
-        return self.seconds
-
-    @property
     def here(self) -> bool:
         """See `Staff`."""
         return self.address is None
 
-    def carry_out(self, job: Job) -> Result:
-        """See `signstep.auditing.run.Executor`."""
-        return carry_out(job, self)
-
-    def begun(
-        self,
-        make: Callable[[], Work],
-        bench: Callable[[], Performer],  # noqa: ARG002
-    ) -> AbstractContextManager[Workers]:
-        """See `Staff`."""
+    def team(self, make: Callable[[], Work]) -> AbstractContextManager[Workers]:
+        """See `Elsewhere`."""
         return _cluster(self, make)
 
 
@@ -158,12 +141,17 @@ def _connect(ray: Any, asked: Ray) -> None:
     try:
         ray.init(address=asked.address, log_to_driver=False, logging_level="ERROR", **size)
     except Exception as error:  # of many kinds, ConnectionError and RuntimeError among them
-        where = "here" if own else f"at {asked.address}"
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise LoadError(f"no Ray cluster can be used {where} ({said[0]})", remedy="check it with ray status") from error
+        if own:
+            raise LoadError(
+                f"no Ray cluster can be begun here ({first_line(error)})",
+                remedy="try again when this machine has less to do, or leave Ray out: processes here need none",
+            ) from error
+        raise LoadError(
+            f"no Ray cluster can be used at {asked.address} ({first_line(error)})", remedy="check it with ray status"
+        ) from error
 
 
-class _Team:
+class _Team(Team[Any]):
     """Tasks of a cluster."""
 
     def __init__(self, ray: Any, asked: Ray, work: Work) -> None:
@@ -176,67 +164,61 @@ class _Team:
                     remedy=("pass", Arg(f"{name.lower()}s", 1)),
                 )
         rooms = [int(there[name] / each) for name, each in (("CPU", asked.cpus), ("GPU", asked.gpus)) if each]
-        self._places = asked.workers or max(1, min(rooms, default=1))
-        options: dict[str, Any] = {"num_cpus": asked.cpus, "num_gpus": asked.gpus, "max_retries": 0}
+        room = max(1, min(rooms, default=1))
+        super().__init__(asked.workers or room)
+        self._greeted = min(self.places, room)
+        options: dict[str, Any] = {"num_cpus": asked.cpus, "num_gpus": asked.gpus}
         if asked.labels:
             options["label_selector"] = dict(asked.labels)
-        self._hello = ray.remote(**options)(hello)
-        self._perform = ray.remote(**options)(perform)
+        self._hello = ray.remote(**options, max_retries=2, scheduling_strategy="SPREAD")(hello)
+        self._perform = ray.remote(**options, max_retries=0)(perform)
         self._work = ray.put(work)
-        self._running: dict[int, Any] = {}
-        self._given = 0
 
     def greet(self) -> None:
-        """See that a worker can work, before anything runs.
+        """See that workers can work, before anything runs: as many as there is room for, on as many nodes.
 
         Raises:
-            LoadError: it cannot.
+            LoadError: one cannot.
         """
-        first = self._hello.remote(self._work)
+        said = [self._hello.remote(self._work) for _ in range(self._greeted)]
         try:
-            found: Hello = self._ray.get(first, timeout=_GREETING)
+            first, _ = self._ray.wait(said, num_returns=1, timeout=_GREETING)
+            there, _ = self._ray.wait(said, num_returns=len(said), timeout=_OTHERS if first else 0)
+            found: list[Hello] = self._ray.get(there or said, timeout=1)
         except Exception as error:  # Ray's own, and what its tasks raise
-            self._ray.cancel(first, force=True)
             raise LoadError(
-                f"no worker of the Ray cluster could begin ({_first_line(error)})",
+                f"no worker of the Ray cluster could begin ({first_line(error)})",
                 remedy="see that signstep is installed on every node, and that some node has what a task takes",
             ) from error
-        if found.failure is not None:
-            raise raised(found.failure)
+        finally:
+            for one in said:
+                with suppress(Exception):  # it has ended, or the cluster has gone
+                    self._ray.cancel(one, force=True)
+        for one in found:
+            if one.failure is not None:
+                raise raised(one.failure)
 
-    @property
-    def places(self) -> int:
-        """See `Workers`."""
-        return self._places
-
-    @property
-    def free(self) -> int:
-        """See `Workers`."""
-        return self._places - len(self._running)
-
-    def submit(self, task: Task) -> int:
-        """See `Workers`."""
-        self._given += 1
-        self._running[self._given] = self._perform.remote(self._work, task)
-        return self._given
+    def given(self, task: Task) -> Any:
+        """See `Team`."""
+        return self._perform.remote(self._work, task)
 
     def wait(self, seconds: float) -> list[tuple[int, Answer | Lost]]:
         """See `Workers`."""
-        waiting = {reference: number for number, reference in self._running.items()}
+        waiting = {reference: number for number, reference in self.running.items()}
         ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=seconds)
         ended: list[tuple[int, Answer | Lost]] = []
         for reference in ready:
             number = waiting[reference]
-            del self._running[number]
+            del self.running[number]
             try:
                 ended.append((number, self._ray.get(reference)))
             except self._ray.exceptions.RayError as error:
-                ended.append((number, Lost(_first_line(error))))
+                ended.append((number, Lost(first_line(error))))
         return ended
 
     def close(self) -> None:
         """Take back what is still given out."""
-        for reference in self._running.values():
+        for reference in self.running.values():
             with suppress(Exception):  # of a cluster that has gone
                 self._ray.cancel(reference, force=True)
 
@@ -251,8 +233,3 @@ def _host_and_port(address: str) -> tuple[str, int]:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise InputError(Arg("address", address), "is not HOST:PORT", remedy="write ray:head:6379, say")
     return host.strip("[]"), int(port)
-
-
-def _first_line(error: BaseException) -> str:
-    said = str(error).strip().splitlines()
-    return said[0][:200] if said else type(error).__name__

@@ -10,21 +10,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from signstep.auditing.result import Result
-from signstep.auditing.run import Job
 from signstep.errors import InputError, LoadError, MissingExtraError
 from signstep.io.files import write_whole
 from signstep.messages import Arg
 from signstep.scale.asked import Asked
-from signstep.scale.coordinator import carry_out
+from signstep.scale.elsewhere import Elsewhere, Team, first_line
 from signstep.scale.executors import Lost, Workers
-from signstep.scale.work import Answer, Performer, Task, Work, perform
+from signstep.scale.work import Answer, Task, Work, perform
 
 _POLL = 0.2
 
 
 @dataclass(frozen=True)
-class Slurm:
+class Slurm(Elsewhere):
     """Carries out an audit as jobs of Slurm: ``ss.audit(..., run=ss.Run(executor=ss.Slurm(partition="gpu")))``.
 
     Work and answers travel through a folder in the current one, which every node has to see; it is removed at the end.
@@ -61,8 +59,7 @@ class Slurm:
                 raise InputError(Arg(name, value), remedy=f"pass a whole number, at least {least}")
         if self.cluster not in ("slurm", "local"):
             raise InputError(Arg("cluster", self.cluster), remedy="pass 'slurm', or 'local' to try things out")
-        if not self.seconds > 0:
-            raise InputError(Arg("seconds", self.seconds), remedy="pass seconds above 0")
+        self.check()
 
     @classmethod
     def asked(cls, asked: Asked) -> "Slurm":
@@ -85,25 +82,12 @@ class Slurm:
         return self.cpus
 
     @property
-    def goal(self) -> float:
-        """See `Staff`."""
-        return self.seconds
-
-    @property
     def here(self) -> bool:
         """See `Staff`."""
         return self.cluster == "local"
 
-    def carry_out(self, job: Job) -> Result:
-        """See `signstep.auditing.run.Executor`."""
-        return carry_out(job, self)
-
-    def begun(
-        self,
-        make: Callable[[], Work],
-        bench: Callable[[], Performer],  # noqa: ARG002
-    ) -> AbstractContextManager[Workers]:
-        """See `Staff`."""
+    def team(self, make: Callable[[], Work]) -> AbstractContextManager[Workers]:
+        """See `Elsewhere`."""
         return _jobs(self, make)
 
 
@@ -125,9 +109,9 @@ def _jobs(asked: Slurm, make: Callable[[], Work]) -> Iterator[Workers]:
             executor = submitit.AutoExecutor(folder=folder, cluster=asked.cluster)
             executor.update_parameters(**_parameters(asked))
         except Exception as error:  # no Slurm here, or an option that submitit has not
-            said = str(error).strip().splitlines() or [type(error).__name__]
             raise LoadError(
-                f"no Slurm can be used from here ({said[0][:200]})", remedy="start where sbatch and srun can be called"
+                f"no Slurm can be used from here ({first_line(error)})",
+                remedy="start where sbatch and srun can be called",
             ) from error
         write_whole(folder / "work.pickle", pickle.dumps(make()))
         team = _Team(executor, asked, folder)
@@ -155,39 +139,25 @@ def _parameters(asked: Slurm) -> dict[str, Any]:
     return {**found, **asked.options}
 
 
-class _Team:
+class _Team(Team[Any]):
     """Jobs that are given out, and those that wait to be, all at once."""
 
     def __init__(self, executor: Any, asked: Slurm, folder: Path) -> None:
-        self._executor, self._asked, self._folder = executor, asked, folder
-        self._waiting: list[tuple[int, Task]] = []
-        self._running: dict[int, Any] = {}
-        self._given = 0
+        super().__init__(asked.workers)
+        self._executor, self._folder = executor, folder
 
-    @property
-    def places(self) -> int:
-        """See `Workers`."""
-        return self._asked.workers
-
-    @property
-    def free(self) -> int:
-        """See `Workers`."""
-        return self._asked.workers - len(self._running) - len(self._waiting)
-
-    def submit(self, task: Task) -> int:
-        """See `Workers`."""
-        self._given += 1
-        self._waiting.append((self._given, task))
-        return self._given
+    def given(self, task: Task) -> Any:
+        """See `Team`; it waits to be sent with others."""
+        return task
 
     def wait(self, seconds: float) -> list[tuple[int, Answer | Lost]]:
         """See `Workers`."""
         self._send()
         end = time.monotonic() + seconds
         while True:
-            ended = [number for number, job in self._running.items() if job.done()]
+            ended = [number for number, job in self.running.items() if job.done()]
             if ended or time.monotonic() > end:
-                return [(number, _outcome(self._running.pop(number))) for number in ended]
+                return [(number, _outcome(self.running.pop(number))) for number in ended]
             time.sleep(_POLL)
 
     def _send(self) -> None:
@@ -196,21 +166,21 @@ class _Team:
         Raises:
             LoadError: Slurm does not take it.
         """
-        if not self._waiting:
+        waiting = {number: task for number, task in self.running.items() if isinstance(task, Task)}
+        if not waiting:
             return
         path = str(self._folder / "work.pickle")
         try:
             with self._executor.batch():
-                jobs = [self._executor.submit(_perform, path, task) for _, task in self._waiting]
+                jobs = [self._executor.submit(_perform, path, task) for task in waiting.values()]
         except Exception as error:  # of submitit, with what sbatch said
-            said = str(error).strip().splitlines() or [type(error).__name__]
-            raise LoadError(f"Slurm took no job ({said[-1][:200]})", remedy="check partition and limits") from error
-        self._running |= {number: job for (number, _), job in zip(self._waiting, jobs, strict=True)}
-        self._waiting = []
+            said = first_line(error, last=True)
+            raise LoadError(f"Slurm took no job ({said})", remedy="check partition and limits") from error
+        self.running |= dict(zip(waiting, jobs, strict=True))
 
     def close(self) -> None:
         """Take back what is still given out."""
-        for job in self._running.values():
+        for job in self.running.values():
             with suppress(Exception):  # one that has ended, or a cluster that has gone
                 job.cancel()
 
@@ -219,8 +189,7 @@ def _outcome(job: Any) -> Answer | Lost:
     try:
         found: Answer = job.result()
     except Exception as error:  # submitit's own: the job was killed, ran out of time, or left no answer
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        return Lost(said[0][:200])
+        return Lost(first_line(error))
     return found
 
 

@@ -50,8 +50,9 @@ class Lent:
 
     def __call__(self, u: Tree) -> Outputs:
         """What the model says, differentiable by stand-ins."""
-        with self.mode or StandIns(soft=self.soft):
-            return self.inner(u)
+        with self.mode or StandIns(soft=self.soft) as mode:
+            outputs = self.inner(u)
+        return outputs._replace(raw=mode.derived(outputs.raw), scores=mode.derived(outputs.scores))
 
 
 @dataclass(frozen=True)

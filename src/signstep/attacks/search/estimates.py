@@ -30,6 +30,8 @@ class Differences:
     Sources: Ilyas et al. 2018 (arXiv:1804.08598), section 2.2, for normal directions (NES); Uesato et al. 2018
     (arXiv:1802.05666), section 4, for directions of random signs (SPSA). Differs: queries stay inside box and mask,
     where an outside model may refuse them; sums run over both queries of a direction, also where the box cuts one off.
+    At the bottom of a valley, where no query of a row is worse than its point, both sides of a direction cancel
+    (a regression whose label is the model's own answer begins there); the best query is then the estimate.
 
     Attributes:
         samples: queries of an estimate, two for each direction; one more scores the point itself.
@@ -83,6 +85,7 @@ class Differences:
         group = max(1, min(pairs, _ROOM // max(1, size)))
         draws = key.draws(problem.ids, leaves(point)[0].device)
         total = tree_map(lambda leaf: torch.zeros_like(leaf, dtype=search_dtype(leaf.dtype)), point)
+        valley = _Valley(_value(score, cotangent, 1)[0], total)
         for start in range(0, pairs, group):
             along = [self._direction(draws, point, number) for number in range(start, min(pairs, start + group))]
             asked = [self._probe(point, v, sign) for v in along for sign in (1.0, -1.0)]
@@ -92,7 +95,9 @@ class Differences:
             # Added one by one: the order of a sum must not depend on how many are asked at once.
             for v, own in zip(along, slope, strict=True):
                 total = tree_map(lambda sum_, part, own=own: sum_ + per_row(own.to(part.dtype), part) * part, total, v)
-        return score, total
+            for number, v in enumerate(along):
+                valley.add(v, value[2 * number], value[2 * number + 1])
+        return score, valley.instead_of(total)
 
     def _direction(self, draws: RowDraws, point: Tree, number: int) -> Tree:
         def drawn(leaf: Tensor, purpose: str) -> Tensor:
@@ -112,6 +117,31 @@ class Differences:
         if self.region is not None:
             asked = _boxed(self.region, asked)
         return tree_map(lambda leaf, like: leaf.to(like.dtype), asked, point)
+
+
+class _Valley:
+    """Of each row the best query so far, and whether none of them was worse than the point they surround."""
+
+    def __init__(self, centre: Tensor, zero: Tree) -> None:
+        self._centre, self._best, self._along = centre, centre, zero
+        self._all = torch.ones_like(centre, dtype=torch.bool)
+
+    def add(self, v: Tree, ahead: Tensor, behind: Tensor) -> None:
+        """The values (R,) on both sides of the point in the direction v."""
+        self._all = self._all & (torch.minimum(ahead, behind) >= self._centre)
+        value = torch.maximum(ahead, behind)
+        better = value > self._best
+        side = torch.where(ahead >= behind, 1.0, -1.0)
+        self._best = torch.where(better, value, self._best)
+
+        def newer(part: Tensor, kept: Tensor) -> Tensor:
+            return torch.where(per_row(better, part), per_row(side.to(part.dtype), part) * part, kept)
+
+        self._along = tree_map(newer, v, self._along)
+
+    def instead_of(self, estimate: Tree) -> Tree:
+        """The estimate, in valleys the direction of the best query."""
+        return tree_map(lambda part, along: torch.where(per_row(self._all, part), along, part), estimate, self._along)
 
 
 def _value(score: Score, cotangent: Tensor | None, asked: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The battery: a test a file, its page beside it, and the table of them all."""
 
 from signstep.diagnosing.battery import (
+    backward,
     descent,
     dynamic,
     graph,
@@ -11,6 +12,7 @@ from signstep.diagnosing.battery import (
     one_step,
     order,
     randomness,
+    scores,
     self_test,
     smoothness,
     witness,
@@ -20,7 +22,7 @@ from signstep.importing import Spelling
 from signstep.registry import Registry
 
 _OWN = (
-    *(graph, health, randomness, mode, dynamic, numerics, smoothness),
+    *(graph, scores, health, randomness, mode, dynamic, numerics, backward, smoothness),
     *(one_step, losses, descent, order, self_test, witness),
 )
 

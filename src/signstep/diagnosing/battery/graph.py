@@ -21,7 +21,7 @@ CAUSE = "non-differentiable step"
 def _run(bench: Bench) -> Observed:
     if bench.form == "labels":
         return not_asked("the model answers with labels alone, and they have no gradient")
-    with bench.asking(bench.few(FEW)) as question:
+    with bench.asking(bench.few(FEW), {"loss": None}) as question:  # the user's loss may hide it as well
         mode = StandIns(names=dict(names_of(question.problem.predictor.model)))
         key = Key(bench.search.seed).fold("graph")
         point = question.region.land(question.region.sample(key.draws(question.problem.ids, bench.right.device)))
@@ -38,6 +38,7 @@ def _run(bench: Bench) -> Observed:
     bench.seen["crossings"] = crossed
     bench.seen["path"] = plain is not None and bool((flat(plain) != 0).any())
     where = "; ".join(str(one) for one in crossed[:3]) + (f" and {len(crossed) - 3} more" if len(crossed) > 3 else "")
+    bench.seen["bridged"] = bridged is not None
     if bridged is None:
         bench.seen["cut"] = True
         told = f"no gradient leads back to the input{f', cut at {where}' if where else ''}: {why}"

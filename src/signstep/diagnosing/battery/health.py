@@ -52,10 +52,16 @@ def _run(bench: Bench) -> Observed:
     told += f"; they die in {place}" if place else ""
     if bench.seen.get("crossings"):
         return Observed(share, True, f"{told}; see graph for the step")
-    cures = (*_wider(bench, index), Cure("smooth-pgd:steps=40,start=uniform"), Cure("square:queries=2000", last=True))
+    # Scores inside that lead further have told what hides the gradient, and are its cure.
+    cures = bench.seen.get("inside") or (
+        *_wider(bench, index),
+        Cure("smooth-pgd:steps=40,start=uniform"),
+        Cure("square:queries=2000", last=True),
+    )
     lost = bench.form == "lost" or bench.seen.get("probabilities", False)
     remedy = "let the model return logits instead of probabilities" if lost else ""
-    return Observed(share, True, told, suspects=(Suspect(SATURATED if lost else VANISHED, told, cures, remedy, True),))
+    bench.seen["dead"] = cause = SATURATED if lost else VANISHED
+    return Observed(share, True, told, suspects=(Suspect(cause, told, cures, remedy, True),))
 
 
 def _wider(bench: Bench, index: Tensor) -> tuple[Cure, ...]:

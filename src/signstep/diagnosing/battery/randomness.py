@@ -1,5 +1,6 @@
 """Does it answer twice the same?"""
 
+from signstep.diagnosing.battery import graph
 from signstep.diagnosing.bench import Bench, Cure, TooDearError, cosine, median
 from signstep.diagnosing.test import Observed, Suspect, Test
 from signstep.engine.keys import Key
@@ -34,7 +35,7 @@ def _run(bench: Bench) -> Observed:
             ran = bench.run(path, changes={"eot": draws})
         except TooDearError:
             break
-        cures.append(Cure(path, {"eot": draws}))
+        cures.append(Cure(path, {"eot": draws}, upon="" if path.startswith("pgd") else graph.CAUSE))
         bench.eot = draws
         standing = int((bench.right & ~ran.fooled).sum()) / bench.count
         if before is not None and abs(before - standing) < MOVED:

@@ -6,12 +6,12 @@ it is too weak for this network, whatever it finds or does not find on the netwo
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from signstep.attacks.recipes import recipe
+from signstep.detectors.seen import Tap
 from signstep.diagnosing.bench import Bench, Cure, ladder_of
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
 from signstep.engine.batch_invariant import row_sum
@@ -36,24 +36,6 @@ LEAST = 8
 
 CAUSE = "attack too weak"
 STRONGEST = "apgd:loss=margin,steps=30"  # of the ladder "standard", whose rungs mean its own classes
-
-
-class Tap:
-    """The input of the linear layer that ran last: what the network says before its last word."""
-
-    def __init__(self) -> None:
-        self.features: Tensor | None = None
-
-    def __enter__(self) -> "Tap":
-        self._hook = nn.modules.module.register_module_forward_hook(self._see)
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._hook.remove()
-
-    def _see(self, module: nn.Module, inputs: Any, _: Any) -> None:
-        if isinstance(module, nn.Linear) and inputs and isinstance(inputs[0], Tensor):
-            self.features = inputs[0].flatten(1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,13 +64,14 @@ def features(problem: ModelProblem, u: Tree, key: Key | None) -> Tensor:
         ModelError: no linear layer runs, or it sees other rows.
     """
     with Tap() as tap:
-        problem.predictor(problem.inputs(u, key))
-    if tap.features is None or len(tap.features) != rows(u):
+        outputs = problem.predictor(problem.inputs(u, key))
+    found = tap.features(outputs.raw)
+    if found is None or len(found) != rows(u):
         raise ModelError(
             "no linear layer of the network sees a row for each example: it has no features to plant in",
-            remedy="let it end in one, as an nn.Module",
+            remedy="let it end in one, or in a convolution over the whole map, as an nn.Module",
         )
-    return tap.features
+    return found
 
 
 def planted(question: Question, key: Key) -> tuple[Planted, Tensor]:

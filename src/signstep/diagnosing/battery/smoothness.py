@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import torch
 
+from signstep.diagnosing.battery.health import SATURATED, VANISHED
 from signstep.diagnosing.bench import Bench, Cure, TooDearError, cosine, flat, median
 from signstep.diagnosing.student import imitated
 from signstep.diagnosing.test import Observed, Suspect, Test, not_asked
@@ -62,8 +63,9 @@ def _run(bench: Bench) -> Observed:
     )
     if alike >= ALIKE and missed <= MANY:
         return Observed(alike, False, told)
-    cures = [Cure("averaged-pgd:steps=20,samples=8,reach=1"), *_smoothed(bench)]
-    return Observed(alike, True, told, suspects=(Suspect(CAUSE, told, tuple(cures)),))
+    cures = [Cure("averaged-pgd:steps=20,samples=8,reach=1"), *smoothed(bench)]
+    cause = bench.seen.get("dead", CAUSE)  # where most are dead, what is left of them is no noise of its own
+    return Observed(alike, True, told, suspects=(Suspect(cause, told, tuple(cures)),))
 
 
 def _missed(bench: Bench, question: Question, d: Tree, key: Key) -> float:
@@ -91,7 +93,7 @@ def _missed(bench: Bench, question: Question, d: Tree, key: Key) -> float:
     return float((miss.nan_to_num(0.0, 1.0, 1.0) > JUMPS).double().mean())
 
 
-def _smoothed(bench: Bench) -> list[Cure]:
+def smoothed(bench: Bench) -> list[Cure]:
     """What does not look at gradients of the model: differences over a part of eps, and a student."""
     eps = bench.threat.eps if isinstance(bench.threat, ThreatModel) else None
     found = [Cure(f"spsa:queries=1000,samples=40,sigma={eps / 4:.6g}")] if isinstance(eps, float) and eps > 0 else []
@@ -106,7 +108,7 @@ ROW = Test(
     f"median cosine of the gradients at a point and {REACH:g} eps away; share of examples on which the loss jumps",
     f"cosine below {ALIKE}, or jumps on more than {MANY:.0%}",
     "Pintor et al. 2022 (arXiv:2106.09947), F2; Tramèr et al. 2020 (arXiv:2002.08347), section 5",
-    (CAUSE,),
+    (CAUSE, SATURATED, VANISHED),
     "averaged-pgd, differences of the loss over a part of eps (spsa), a student",
     f"{DRAWS + PARTS + 1} forwards and backwards, 2 forwards more, on {FEW} examples",
     _run,

@@ -1,5 +1,6 @@
 """What the layers say to the untouched examples, to the attacked ones, and to noise of the attack's size."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,11 +11,21 @@ from signstep.diagnosing.bench import Bench, flat, ladder_of
 from signstep.diagnosing.stain.taken import Taken, taken
 from signstep.engine.keys import Key
 from signstep.engine.tree import Tree, tree_map
-from signstep.model.subject import Subject
+from signstep.model.subject import Question, Subject
 
 FEW, DRAWS = 32, 3
 # For ladders, whose rungs are many.
 STRONGEST = "apgd:loss=margin,steps=30"
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """Layers where one input alone moves, under the attack and under noise; sizes in L2 (R,) of its change."""
+
+    attacked: Taken
+    noisy: tuple[Taken, ...]
+    size: Tensor
+    sizes: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +43,8 @@ class Moved:
         spec: the attack.
         fell: rows (R,) that it fooled.
         reach: which values of each layer (R, ...) the changed inputs can touch at all; empty where that is not known.
-        alone: by the name of an input, what the layers say where it alone is the attacked one; of several inputs only.
+        alone: by the name of an input, what the layers say where it alone is the attacked one, then where it alone is
+            the noisy one, one for each seed; of several inputs only.
     """
 
     x: Tree
@@ -45,7 +57,7 @@ class Moved:
     spec: str
     fell: Tensor
     reach: dict[str, Tensor]
-    alone: dict[str, Taken]
+    alone: dict[str, "Alone"]
 
 
 def moved(bench: Bench, *, draws: int = DRAWS) -> Moved:
@@ -71,13 +83,21 @@ def moved(bench: Bench, *, draws: int = DRAWS) -> Moved:
         reach = _reach(bench, question, x, point, key)
         alone = {}
         if isinstance(x, dict) and isinstance(point, dict) and len(x) > 1:
-            alone = {name: taken(bench, question, {**x, name: point[name]}, key) for name in x}
+            alone = {name: _alone(bench, question, name, x, point, noise, key) for name in x}
         found = Moved(
             x, point, clean, attacked, tuple(noisy), _size(x, point), tuple(_size(x, part) for part in noise),
             spec if isinstance(spec, str) else spec.name, outcome.fooled.cpu(), reach, alone,
         )  # fmt: skip
     bench.seen["moved"] = found
     return found
+
+
+def _alone(bench: Bench, question: Question, name: str, x: dict[str, Tensor], point: dict[str, Tensor],
+           noise: Sequence[Tree], key: Key) -> Alone:  # fmt: skip
+    moves = [{**x, name: part[name]} for part in (point, *noise)]  # type: ignore[index]
+    attacked, *noisy = (taken(bench, question, part, key) for part in moves)
+    size, *sizes = (_size(x, part) for part in moves)
+    return Alone(attacked, tuple(noisy), size, tuple(sizes))
 
 
 def _reach(bench: Bench, question: object, x: Tree, point: Tree, key: Key) -> dict[str, Tensor]:

@@ -9,11 +9,12 @@ from signstep.diagnosing.bench import Bench, median
 from signstep.diagnosing.stain.attention import attended
 from signstep.diagnosing.stain.effect import LEVEL, Effect, effect
 from signstep.diagnosing.stain.maps import attention, clearest, ripples
-from signstep.diagnosing.stain.moved import DRAWS, FEW, Moved, moved
+from signstep.diagnosing.stain.moved import DRAWS, FEW, Alone, Moved, moved
 from signstep.diagnosing.stain.taken import Taken, names_of
 from signstep.diagnosing.view import Shown, View, unseen
 
 TITLE = "What the attack does inside the network"
+CROSSED = "From one input into the layers of the other"
 LARGEST, FIRST = "stain, largest effect", "stain in the first layer, times noise"
 LAST = "stain in the last layer, times noise"
 # Rows of a table.
@@ -84,11 +85,12 @@ def _relative(clean: Taken, other: Taken, name: str) -> Tensor:
     return found
 
 
-def _noise(seen: Moved, name: str) -> Tensor:
+def _noise(seen: Moved, name: str, of: Moved | Alone | None = None) -> Tensor:
     """The mean over the seeds, at the attack's size in L2."""
+    of = of or seen
     parts = [
-        _relative(seen.clean, one, name) * seen.size / size.clamp_min(1e-30)
-        for one, size in zip(seen.noisy, seen.sizes, strict=True)
+        _relative(seen.clean, one, name) * of.size / size.clamp_min(1e-30)
+        for one, size in zip(of.noisy, of.sizes, strict=True)
     ]
     return torch.stack(parts).mean(0).nan_to_num(0.0, 0.0, 0.0)
 
@@ -147,19 +149,35 @@ def _half(energy: Tensor) -> Tensor:
 
 
 def _crossed(seen: Moved, names: list[str]) -> Section | None:
-    """Of several inputs: how much each layer changes where one of them alone is attacked."""
+    """Of several inputs: how much each layer changes where one of them alone moves, against noise in it alone."""
     if not seen.alone:
         return None
-    inputs = list(seen.alone)
+    effects = {
+        (name, one): effect(_relative(seen.clean, alone.attacked, name), _noise(seen, name, alone))
+        for one, alone in seen.alone.items()
+        for name in names
+        if all(name in taken.outside for taken in (alone.attacked, *alone.noisy))
+    }
+    ps = dict(zip(effects, holm([one.p for one in effects.values()]), strict=True))
+    text = [
+        "The relative change of each layer where one input alone is attacked and the others are untouched, and its "
+        "ratio to that under noise of the same size in that input alone. A layer that does not change is none of that "
+        "input's."
+    ]
+    for one in seen.alone:
+        more = [name for name in names if (name, one) in ps and ps[name, one] < LEVEL and effects[name, one].times > 1]
+        said = f"most of all {max(more, key=lambda name: effects[name, one].size)}" if more else "a null result"
+        text.append(f"{one} alone changes {len(more)} of {len(names)} layers more than noise in it does: {said}.")
 
-    def cell(name: str, one: str) -> str:
-        there = name in seen.alone[one].outside
-        return f"{median(_relative(seen.clean, seen.alone[one], name)):.3g}" if there else "-"
+    def cells(name: str, one: str) -> tuple[str, str]:
+        if (name, one) not in effects:
+            return "-", "-"
+        change = median(_relative(seen.clean, seen.alone[one].attacked, name))
+        return f"{change:.3g}", f"{effects[name, one].times:.2f}" if change > 0 else "-"
 
-    rows = tuple((name, *(cell(name, one) for one in inputs)) for name in names[:MOST])
-    text = ("The relative change of each layer where one input alone is attacked and the others are untouched.",)
-    header = ("layer", *(f"{one} alone" for one in inputs))
-    return Section("From one input into the layers of the other", text, header, rows)
+    rows = tuple((name, *(cell for one in seen.alone for cell in cells(name, one))) for name in names[:MOST])
+    header = ("layer", *(said for one in seen.alone for said in (f"{one} alone", f"{one} alone, times noise")))
+    return Section(CROSSED, tuple(text), header, rows)
 
 
 ROW = View(

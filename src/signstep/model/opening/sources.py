@@ -13,6 +13,7 @@ from torch import nn
 
 from signstep.errors import LoadError
 
+_OF_PACKAGES = frozenset(("site-packages", "dist-packages"))
 _OWN = __name__.partition(".")[0]
 
 
@@ -89,6 +90,8 @@ def _installed(name: str, path: Path) -> bool:
     if name.partition(".")[0] == _OWN:
         return True
     resolved = path.resolve()
+    if not _OF_PACKAGES.isdisjoint(resolved.parts):  # also those of another environment, on PYTHONPATH, say
+        return True
     return any(resolved.is_relative_to(folder) for folder in _installed_folders())
 
 
