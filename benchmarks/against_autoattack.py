@@ -28,6 +28,9 @@ from standard_cost import photographs
 class Normalised(nn.Module):
     """From [0, 1] to what the ResNet-20 was trained on."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1))
@@ -57,7 +60,7 @@ class Passes:
         """A forward hook: counts the pass, and the one back through it."""
         self.forwards += len(inputs[0])
         if output.requires_grad:
-            output.register_hook(self._back)
+            output.register_hook(self._back)  # type: ignore[no-untyped-call]
 
     def _back(self, gradient: Tensor) -> None:
         self.backwards += len(gradient)
@@ -129,7 +132,7 @@ def main() -> None:
         model, x = mobilenet_v2(need_shared("models")).eval(), photographs(options.images)
         y = photographed(options.images)
     with torch.no_grad():
-        right = torch.cat([model(part).argmax(1) for part in x[:500].split(50)]) == y[:500]
+        right = torch.cat([model(part).argmax(1) for part in torch.split(x[:500], 50)]) == y[:500]
     print(f"{int(right.sum())} of {len(right)} are classified right", flush=True)
     index = right.nonzero()[:, 0][: options.images]
     x, y, eps = x[index], y[index], options.eps / 255

@@ -8,14 +8,8 @@ Latencies are counted from the moment at which a request was due.
 """
 
 import argparse
-import contextlib
 import json
-import os
-import resource
-import signal
-import socket
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,14 +19,13 @@ import torch
 from torch import Tensor, nn
 
 import signstep as ss
+from guard_client import guarded, memory, serving
 from guard_generator import Asked, at_a_rate, at_full_speed
 from harness import machine, table
-from signstep.guard.app import make_app
 from signstep.guard.bodies import Limits, Wanted
-from signstep.guard.calibrating import Calibrated, Terms, calibrate
+from signstep.guard.calibrating import Terms, calibrate
 from signstep.guard.guard import Guard
 from signstep.guard.service import Offered, Service
-from signstep.guard.serving import server
 
 SHAPE = (3, 32, 32)
 
@@ -75,39 +68,9 @@ def network() -> nn.Module:
     ).eval()
 
 
-def guarded(url: str, model: ss.Model, made: Calibrated) -> Service:
-    """With detectors, store, alarms."""
-    guard = Guard(model, made.policy, store=url, calibration=made.calibration)
-    return Service(guard, Offered("net", Wanted(SHAPE)), Limits())
-
-
 def unguarded(model: ss.Model) -> Service:
     """Without."""
     return Service(Guard(model, Open(model.module)), Offered("net", Wanted(SHAPE)), Limits())
-
-
-@contextlib.contextmanager
-def serving(make: Callable[[], Service]) -> Iterator[tuple[int, int]]:
-    """A service in a process of its own: its port and process."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    child = os.fork()
-    if child == 0:
-        with contextlib.suppress(BaseException):
-            server(make_app(make()), Limits()).run(sockets=[listening])
-        os._exit(1)
-    port = listening.getsockname()[1]
-    listening.close()
-    try:
-        yield port, child
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-
-
-def memory(process: int) -> float:
-    """Resident megabytes of a process."""
-    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
 
 
 def main() -> None:
@@ -124,7 +87,7 @@ def main() -> None:
     shown = []
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'guard.db'}"
-        kinds = {"unguarded": partial(unguarded, model), "guarded": partial(guarded, url, model, made)}
+        kinds = {"unguarded": partial(unguarded, model), "guarded": partial(guarded, url, model, made, Wanted(SHAPE))}
         knee: dict[str, Asked] = {}
         for name, make in kinds.items():
             with serving(make) as (port, _):

@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from signstep.data import DataSource, open_data
+from signstep.data.images import Picture, read_images
 from signstep.errors import LoadError
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow (signstep[images])")
@@ -155,6 +157,44 @@ def test_the_first_frame_of_an_animation(folder: Path) -> None:
     frames[0].save(folder / "1.png", save_all=True, append_images=frames[1:])
     _, x = gather(folder)
     assert torch.equal(x[0], bytes_of(RED).expand(3, 2, 2))
+
+
+class Counted(BytesIO):
+    """Bytes that count how often they are read."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        return super().read(size)
+
+
+@pytest.mark.filterwarnings("error")
+def test_damaged_tags_write_no_line() -> None:
+    """Pillow warns of each, as often as somebody sends one."""
+    held = BytesIO()
+    Image.fromarray(noise(6, 6)).save(held, "TIFF", description="x" * 50)
+    whole = bytearray(held.getvalue())
+    at = whole.index(struct.pack("<HHI", 270, 2, 51))
+    whole[at + 4 : at + 12] = struct.pack("<II", 2**20, 2**20)
+    (block,) = read_images([Picture("it", lambda: BytesIO(bytes(whole)))], (1, 6, 6), None, [1])
+    assert block.shape == (1, 1, 6, 6)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP"])
+def test_pages_behind_the_first_cost_nothing(kind: str) -> None:
+    """A file of 8 MB may have a million of them, and to walk along those of a TIFF takes the square of their number."""
+    frames = [Image.fromarray(noise(6, 6)) for _ in range(60)]
+    reads = []
+    for more in (3, 60):
+        held = Counted()
+        frames[0].save(held, kind, save_all=True, append_images=frames[1:more])
+        held.seek(0)
+        held.reads = 0
+        (block,) = read_images([Picture("it", lambda held=held: held)], (1, 6, 6), None, [1])  # type: ignore[misc]
+        reads.append(held.reads)
+        assert kind == "WEBP" or np.array_equal(block[0, 0] * 255, np.asarray(frames[0]))
+    assert reads[0] == reads[1]
 
 
 @pytest.mark.parametrize("factor", [1.5, 3])  # Pillow warns of the first and refuses the second

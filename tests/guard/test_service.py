@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import logging
 import random
 import struct
 import threading
@@ -25,8 +26,10 @@ from signstep.guard.guard import Guard
 from signstep.guard.identity import Proxies, new_key, revoke
 from signstep.guard.metrics import LABELS
 from signstep.guard.pace import Pace
+from signstep.guard.serving import server
 
 pytest.importorskip("fastapi")
+ServerState = pytest.importorskip("uvicorn.server").ServerState
 JSON = {"content-type": "application/json"}
 HERE = "127.0.0.1"
 
@@ -561,6 +564,40 @@ def test_logs_hold_no_lines_of_clients(asking: Asking, caplog: pytest.LogCapture
     asking.ask("POST", "/predict", b"{", {**JSON, "traceparent": good})
     texts = [record.getMessage() for record in caplog.records]
     assert texts == ["answered 400 -", f"answered 400 {good}"]
+
+
+def test_what_is_no_http_writes_no_line_of_the_log() -> None:
+    """Whoever likes to could fill a disk with them."""
+    config = server(None, Limits()).config
+    lines: list[logging.LogRecord] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record)
+
+    keeper = Keeper(logging.WARNING)
+    log = logging.getLogger("uvicorn.error")
+    log.addHandler(keeper)
+
+    async def talk() -> bytes:
+        config.load()
+        protocol: Any = config.http_protocol_class
+        state = ServerState()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: protocol(config=config, server_state=state, app_state={}), "127.0.0.1"
+        )
+        async with listening:
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            writer.write(b"\x16\x03\x01 nonsense\r\n\r\n")
+            said = await reader.read()
+            writer.close()
+        return said
+
+    try:
+        assert asyncio.run(talk()).startswith(b"HTTP/1.1 400 ")
+    finally:
+        log.removeHandler(keeper)
+    assert lines == []
 
 
 PATHS = [

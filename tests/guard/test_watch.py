@@ -113,6 +113,20 @@ def test_drift_is_seen_and_a_still_stream_is_left_alone() -> None:
     assert drift.log10 >= 4
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_no_clean_input_has_overflow_nowhere() -> None:
+    """The reader lets through what float32 holds; squares and sums of it have to be numbers too."""
+    walks, seen = Walks.calibrated(clean(300), 1), watch()
+    rng = np.random.default_rng(3)
+    huge = [np.full(SHAPE, one, np.float32) for one in (9e37, -9e37, 1e30, -1e20, 1e-40, np.inf, -np.inf, np.nan, 0)]
+    rows = [*huge, *(rng.choice(np.array([9e37, -9e37, 1, np.inf], np.float32), SHAPE) for _ in range(20))]
+    steps = np.diff(walks.sketches(np.stack(rows)), axis=0)
+    assert np.isfinite(steps).all()
+    assert all(0 < walks.p_value(after, before) <= 1 for before, after in pairwise(steps))
+    for row in rows:
+        seen.saw(Input(row, "a", flagged=False, label=0))
+
+
 def watch(memory: int = 2**26) -> Watch:
     chart = designed(0.02)
     return Watch(

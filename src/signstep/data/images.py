@@ -193,6 +193,9 @@ def _decoded(picture: Picture, max_pixels: int, *, whole: bool) -> tuple["Image"
     file = picture.load()
     try:
         with warnings.catch_warnings():
+            # Pillow writes a line for each tag that is damaged. Of that module alone: what is set here may stay where
+            # several threads read images.
+            warnings.filterwarnings("ignore", module=r"PIL\.")
             # Pillow warns at a cap of its own, which only those who raise ours may pass by.
             warnings.simplefilter("error" if max_pixels <= MAX_PIXELS else "ignore", Image.DecompressionBombWarning)
             with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
@@ -236,7 +239,7 @@ def _needs(image: "Image") -> tuple[str, ...]:
         "palette": image.mode in ("P", "PA"),
         "alpha": _transparent(image),
         "cmyk": image.mode == "CMYK",
-        "frames": image.format != "MPO" and getattr(image, "n_frames", 1) > 1,  # the second of those is a preview
+        "frames": image.format != "MPO" and getattr(image, "is_animated", False),  # the second of those is a preview
         "deep grey": deep,
         "deep colour": not deep and any(";16" in str(tile[3]) for tile in image.tile),  # type: ignore[attr-defined]
     }

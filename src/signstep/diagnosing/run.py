@@ -409,7 +409,7 @@ class _Work:
         for ran in cover(self.bench, left, cures):
             options = _options(self.bench.search, ran)
             if options is None:
-                self.bench.notes.append(untyped(ran.name, ran.spec))
+                self.bench.notes.append(untyped(ran.name, ran.spec, ran.changes.get("surrogate")))
             else:
                 group = ("--ladder",) if ran.ladder else ("--attack",)
                 by_search.setdefault((*group, *options), []).append(ran.spec)
@@ -442,24 +442,27 @@ def _options(search: Search, ran: Ran) -> list[str] | None:
     return words
 
 
-def untyped(name: str, spec: str) -> str:
+def untyped(name: str, spec: str, copied: object = None) -> str:
     """What to write in Python where a cure takes gradients from a copy that no command can name."""
-    copied = {
+    network = copied.network if isinstance(copied, Model) else None
+    places = f"{network.classes}, {network.picked}" if isinstance(network, Inner) else "classes, picked"
+    lines = {
         numerics.WIDE: ("Wide(copy.deepcopy(network))", numerics.Wide),
         numerics.NARROW: ("Wide(copy.deepcopy(network), torch.float32)", numerics.Wide),
         mode.COPY: ("copy.deepcopy(network).eval()", None),
-        NAME: ("Inner(network, classes, picked)", Inner),
-        MEMBERS: ("Inner(network, classes, picked)", Inner),
+        NAME: (f"Inner(network, {places})", Inner),
+        MEMBERS: (f"Inner(network, {places})", Inner),
         TERMS[0]: ("Term(network, 0)", Term),
         TERMS[1]: ("Term(network, 1)", Term),
         "scores at temperature": (f"Tempered(network, {name.rpartition(' ')[2]})", Tempered),
     }
-    line, of = next((found for start, found in copied.items() if name.startswith(start)), ("the copy", None))
-    shares = ', outputs="probabilities"' if name.endswith(numerics.SHARES) else ""
+    line, of = next((found for start, found in lines.items() if name.startswith(start)), ("the copy", None))
+    outputs = ', outputs="logits"' if of is Inner else ""
+    outputs = ', outputs="probabilities"' if name.endswith(numerics.SHARES) else outputs
     where = f", {of.__name__} of {of.__module__}" if of is not None else ""
     return (
         f"{spec} along the gradients of {name} stands in no command; in Python: "
-        f"ss.Search(surrogate=ss.Model({line}{shares})){where}"
+        f"ss.Search(surrogate=ss.Model({line}{outputs})){where}"
     )
 
 

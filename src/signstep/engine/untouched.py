@@ -482,10 +482,11 @@ class RandomnessWatch:
 def _numpy_look() -> bytes:
     """The words and the position of NumPy's global generator, an MT19937: no other can be seeded, see `reseed`.
 
-    As they lie in memory, since ``get_state`` copies them one by one, thirty times slower. It also tells of a second
+    As they lie in memory, since ``get_state`` copies them one by one, thirty times slower. That one also tells of a second
     normal number that waits beside them; there is none right after seeding, and the first one moves the position.
     """
-    return ctypes.string_at(np.random.get_bit_generator().ctypes.state_address, _MT19937_BYTES)
+    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # numpy's stubs do not list it
+    return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)
 
 
 def reseed(seed: int) -> None:

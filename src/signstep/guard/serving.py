@@ -51,7 +51,7 @@ def server(app: Any, limits: Limits, *, host: str = "127.0.0.1", port: int = 808
         ws="none",
         loop="asyncio",
         lifespan="on",
-        log_level="warning",
+        log_level="error",  # a warning is written for each request that is none, as many as somebody likes to send
         access_log=False,
         proxy_headers=False,  # what a proxy says is read where the operator names it, and nowhere else
         server_header=False,

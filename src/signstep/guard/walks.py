@@ -67,6 +67,7 @@ class Walks:
     def sketches(self, rows: Array) -> Sketch:
         """Inputs (R, ...) as (R, `WIDE`)."""
         flat = np.nan_to_num(np.asarray(rows, dtype=np.float32).reshape(len(rows), -1), posinf=0.0, neginf=0.0)
+        flat = np.clip(flat, -_MOST, _MOST)
         made: Sketch = (flat @ _directions(self.seed, self.size)).astype(np.float32)
         return made
 
@@ -82,6 +83,7 @@ class Walks:
         return min(1.0, 2 * min(near, (1 + above) / (len(self.bends) + 1)))
 
 
+_MOST = np.float32(1e12)  # whoever sends larger numbers gets no sum that float32 does not hold, and no step that is NaN
 _MADE: dict[tuple[int, int], Sketch] = {}
 
 
