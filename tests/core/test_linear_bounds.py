@@ -538,7 +538,8 @@ def test_a_convolution_back_in_float32_is_its_sums_in_float64_to_what_direct_sum
     padding, count, into = (draws[3] % 3, draws[4] % 2), 1 + draws[5], groups * (2 + draws[6] % 3)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layer = nn.Conv2d(into, groups * 4, kernel, 1, padding, gap, groups).requires_grad_(requires_grad=False)
+        stride = (1 + draws[7] % 2, 1 + draws[7] % 3)
+        layer = nn.Conv2d(into, groups * 4, kernel, stride, padding, gap, groups).requires_grad_(requires_grad=False)
     layer.weight.mul_(torch.exp(3 * torch.randn(layer.weight.shape, generator=generator)))
     shape = (into, 12, 13)
     sizes = layer(torch.zeros(1, *shape)).shape[1:]

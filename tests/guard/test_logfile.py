@@ -130,5 +130,5 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "other").read_text() == "kept"
     for more in ({"log_mb": 1e-5}, {"log_mb": float("nan")}, {"log_files": 0}):
         with pytest.raises(ss.SignstepError, match="log_"):
-            LogFile(tmp_path / "new.log", **more)  # type: ignore[arg-type]
+            LogFile(tmp_path / "new.log", **more)
     assert logging.getLogger("signstep.guard").handlers == []

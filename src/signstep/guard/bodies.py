@@ -56,7 +56,7 @@ class Limits:
         waiting: inputs that wait for the model, over all clients; more get 429.
         longest_wait: seconds that a request of a burst may be expected to wait; where it would be more it gets 429 at
             once, before its body is read. Where more is asked than can be done for as long, none waits for longer than
-            two passes of the model.
+            twice what the model and the store take for one pass.
         rate: inputs a second of one client on average; 0 for no bound.
         burst: inputs of one client at once, before its rate counts.
         connections: open at a time.

@@ -8,9 +8,9 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import IO, Any
 
 from signstep.errors import InputError, LoadError
 from signstep.messages import Arg
@@ -22,7 +22,9 @@ LOG = logging.getLogger("signstep.guard")
 class _Line(logging.Formatter):
     """Time in UTC, level, text; an error with where it arose, on the same line."""
 
-    converter = time.gmtime
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - of logging
+        """In UTC, whatever the zone of the machine."""
+        return time.strftime(datefmt or "%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(" | ".join(part.strip() for part in super().format(record).splitlines()))
@@ -97,7 +99,8 @@ class LogFile(RotatingFileHandler):
             self._failing = True
             self._told("the log cannot be written; decisions are stored all the same")
 
-    def _open(self) -> IO[Any]:
+    def _open(self) -> TextIOWrapper:
         """The file, which is followed nowhere: a link in its place would have the service write into another one."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        return os.fdopen(os.open(self.baseFilename, flags, 0o600), "a", encoding=self.encoding, errors=self.errors)
+        number = os.open(self.baseFilename, flags, 0o600)
+        return TextIOWrapper(os.fdopen(number, "ab"), encoding=self.encoding, errors=self.errors)

@@ -2,8 +2,8 @@
 
 The wait is expected from the requests inside and the time from one that ends to the next. A burst may wait for long: it
 ends. Where more is asked than can be done, what waits is a standing queue, which answers nobody sooner and everybody
-later (Nichols and Jacobson, "Controlling Queue Delay", 2012): then no more are inside than keep the model busy, the
-pass in work and the next.
+later (Nichols and Jacobson, "Controlling Queue Delay", 2012): then no more are inside than keep model and store busy,
+the pass in work and the next.
 """
 
 import math

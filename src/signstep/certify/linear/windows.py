@@ -168,9 +168,9 @@ def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> 
     """Coefficients over a convolution's outputs as those over its inputs of this shape (C, H, W).
 
     Each output's coefficient goes to the inputs that its kernel covers: one product of matrices, and a sum over shifts;
-    in float32 and by single places, where it is some four times as fast, the library's transposed convolution.
+    in float32 and to several channels, where it is two to four times as fast, the library's transposed convolution.
     """
-    if rows.values.dtype == torch.float32 and layer.stride == (1, 1) and min(layer.weight.shape) > 1:
+    if rows.values.dtype == torch.float32 and min(layer.weight.shape) > 1:
         return _transposed(rows, layer, shape)
     (down, right), (gap_h, gap_w) = layer.stride, layer.dilation
     pad_h, pad_w = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
@@ -207,23 +207,28 @@ def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> 
 
 
 def _transposed(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> Rows:
-    """`before_convolution` of stride 1 by the library's own, whose sums are direct: no transform of Winograd."""
+    """`before_convolution` by the library's own, whose sums are direct: no transform of Winograd."""
     count, values = len(rows), rows.values
     if (more := _rounded(count) - count) > 0:  # each new size is compiled, which takes longer than a few rows
         values = torch.cat([values, torch.zeros_like(values[:more])])
     pads = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
-    whole = rows.place is None
-    found = F.conv_transpose2d(
-        values if whole else values.permute(0, 3, 1, 2),
-        layer.weight,
-        padding=pads if whole else 0,
-        groups=layer.groups,
-        dilation=layer.dilation,
-    )[:count]
-    if whole:
-        return Rows(found)
-    moved = (rows.offset[0] - pads[0], rows.offset[1] - pads[1])
-    return replace(rows, values=found.permute(0, 2, 3, 1), offset=moved).cut(shape)
+    steps, gaps, groups, weight = layer.stride, layer.dilation, layer.groups, layer.weight
+    if rows.place is None:
+        axes = zip(shape[1:], values.shape[2:], steps, gaps, weight.shape[2:], pads, strict=True)
+        # The last numbers of an image may be met by no kernel.
+        beyond = [
+            length - ((outputs - 1) * step + gap * (kernel - 1) + 1 - 2 * pad)
+            for length, outputs, step, gap, kernel, pad in axes
+        ]
+        return Rows(F.conv_transpose2d(values, weight, None, steps, pads, beyond, groups, gaps)[:count])
+    found = F.conv_transpose2d(values.permute(0, 3, 1, 2), weight, None, steps, 0, 0, groups, gaps)[:count]
+    moved = Rows(
+        found.permute(0, 2, 3, 1),
+        rows.place,
+        (rows.stride[0] * steps[0], rows.stride[1] * steps[1]),
+        (rows.offset[0] * steps[0] - pads[0], rows.offset[1] * steps[1] - pads[1]),
+    )
+    return moved.cut(shape)
 
 
 def _rounded(count: int) -> int:
