@@ -7,7 +7,7 @@ was due. Requests are made beforehand; of an answer it reads the status and coun
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,15 +50,19 @@ class _Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
     def __init__(self) -> None:
-        self._held, self._answer, self.transport = bytearray(), None, None
+        self._held = bytearray()
+        self._answer: asyncio.Future[int] | None = None
+        self.transport: asyncio.WriteTransport | None = None
 
-    def connection_made(self, transport) -> None:
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
 
     async def ask(self, request: bytes) -> int:
         """The status of its answer."""
         self._held.clear()
         self._answer = asyncio.get_running_loop().create_future()
+        assert self.transport is not None
         self.transport.write(request)
         return await self._answer
 
@@ -69,10 +73,10 @@ class _Connection(asyncio.Protocol):
             return
         head = bytes(self._held[:end]).lower()
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-        if len(self._held) >= end + 4 + length and not self._answer.done():
+        if len(self._held) >= end + 4 + length and self._answer is not None and not self._answer.done():
             self._answer.set_result(int(head[9:12]))
 
-    def connection_lost(self, _) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self.transport = None
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(0)
@@ -130,7 +134,7 @@ class _Pool:
         await asyncio.gather(*tasks)
 
 
-def _run(pool: _Pool, work) -> Asked:
+def _run(pool: _Pool, work: Callable[[_Pool], Awaitable[None]]) -> Asked:
     async def whole() -> None:
         pool.began = time.monotonic()
         await work(pool)

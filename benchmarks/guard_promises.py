@@ -62,7 +62,7 @@ def one(model: ss.Model, rows: int, terms: Terms, fresh: Tensor, seed: int) -> M
     """Calibrate on new rows, and measure."""
     made = calibrate(model, [(rows_of(rows, 1 + seed), None)], terms)
     band = policy_band(made.policy, made.calibration)
-    flagged = [made.policy.decide(part) for part in fresh.split(4096)]
+    flagged = [made.policy.decide(part) for part in torch.split(fresh, 4096)]
     share = float(np.mean(np.concatenate([np.asarray(part.action) for part in flagged]) > 0))
     unsure_inside = True
     if made.calibration.unsure is not None:

@@ -131,16 +131,14 @@ def wrong(result: Result, out: str, wanted: str) -> str:
 
 def workers(seconds: float, dice: random.Random, out: str) -> tuple[Result, dict[str, int]]:
     """An audit whose workers are killed."""
-    early = 0
+    result = None
     with Chaos(seconds, dice) as chaos:
         try:
             result = audited(pool(), out)
         except ss.SignstepError as error:  # too many deaths at one place: said, and what was done is kept
             print(error, flush=True)
-            early = 1
-    if early:
-        result = audited(ss.Pool(0), out, resume=True)
-    return result, {"killed": len(chaos.killed), "early": early}
+    counts = {"killed": len(chaos.killed), "early": int(result is None)}
+    return result or audited(ss.Pool(0), out, resume=True), counts
 
 
 def _one(out: str, workers: int) -> None:

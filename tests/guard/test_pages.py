@@ -94,8 +94,12 @@ def test_the_cookie_is_for_https_alone_where_the_browser_came_by_it(tmp_path: Pa
     assert guard.store is not None
     key = new_key(guard.store, "alice", "person")
     ours, form = Proxies.of(["10.0.0.0/8"], "x-forwarded-for"), f"key={key}".encode()
-    for offered, peer, secure in (({}, "10.1.1.1", True), ({}, "203.0.113.9", False),
-                                  ({"secure_cookie": True}, "203.0.113.9", True)):  # fmt: skip
+    cases: list[tuple[dict[str, Any], str, bool]] = [
+        ({}, "10.1.1.1", True),
+        ({}, "203.0.113.9", False),
+        ({"secure_cookie": True}, "203.0.113.9", True),
+    ]
+    for offered, peer, secure in cases:
         whole = service(guard, proxies=ours, **offered)
         app = make_app(whole)
         add_ui(app, whole, guard.store)

@@ -18,7 +18,6 @@ import pytest
 from guard_bench import SHAPE, Asking, clean, made, odd, service
 
 import signstep as ss
-from signstep.guard import bodies
 from signstep.guard.app import make_app
 from signstep.guard.bodies import Limits, Wanted
 from signstep.guard.decide import Rules
@@ -27,6 +26,7 @@ from signstep.guard.identity import Proxies, new_key, revoke
 from signstep.guard.metrics import LABELS
 from signstep.guard.pace import Pace
 from signstep.guard.serving import server
+from signstep.io.documents import json_value
 
 pytest.importorskip("fastapi")
 ServerState = pytest.importorskip("uvicorn.server").ServerState
@@ -276,7 +276,7 @@ def test_who_came_by_https_is_what_our_own_proxy_says(case: int) -> None:
 
 
 # Who asked: peer, headers, trusted proxies -> client. What a client may write changes nothing.
-PROXY = {"trust": ["10.0.0.0/8"], "header": "X-Forwarded-For"}
+PROXY: dict[str, Any] = {"trust": ["10.0.0.0/8"], "header": "X-Forwarded-For"}
 WHO: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("203.0.113.9", {}, {}, "ip 203.0.113.9"),
     ("203.0.113.9", {"x-forwarded-for": "1.2.3.4"}, {}, "ip 203.0.113.9"),
@@ -435,7 +435,7 @@ def test_a_large_body_is_read_aside_and_others_are_answered_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reading, go_on = threading.Event(), threading.Event()
-    read_one = bodies.json_value
+    read_one = json_value
 
     def waiting(content: bytes, *given: Any) -> Any:
         if len(content) > 100_000:
@@ -443,12 +443,13 @@ def test_a_large_body_is_read_aside_and_others_are_answered_meanwhile(
             assert go_on.wait(60)
         return read_one(content, *given)
 
-    monkeypatch.setattr(bodies, "json_value", waiting)
+    monkeypatch.setattr("signstep.guard.bodies.json_value", waiting)
     plain = json.dumps({"inputs": odd(0.1).tolist()}).encode()
     with Asking(make_app(service(made(tmp_path / "guard.db")))) as asking:
 
         async def both(path: str, body: bytes) -> Any:
-            reading.clear(), go_on.clear()
+            reading.clear()
+            go_on.clear()
             large = asyncio.create_task(asking._ask("POST", path, body + b" " * 200_000, JSON, "::1", 0.0))
             await asyncio.to_thread(reading.wait, 60)
             assert (await asking._ask("GET", "/v2/health/ready", b"", {}, "::1", 0.0)).status == 200

@@ -482,8 +482,8 @@ class RandomnessWatch:
 def _numpy_look() -> bytes:
     """The words and the position of NumPy's global generator, an MT19937: no other can be seeded, see `reseed`.
 
-    As they lie in memory, since ``get_state`` copies them one by one, thirty times slower. That one also tells of a second
-    normal number that waits beside them; there is none right after seeding, and the first one moves the position.
+    As they lie in memory, since ``get_state`` copies them one by one, thirty times slower. That one also tells of a
+    second normal number that waits beside them; there is none right after seeding, and the first moves the position.
     """
     generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # numpy's stubs do not list it
     return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)
