@@ -160,7 +160,9 @@ def schema_requests(client: Client, count: int, seed: int) -> None:
                 if left <= 0:
                     return
                 try:
-                    run = hypothesis.seed(seed)(hypothesis.given(operation.as_strategy(generation_mode=mode))(ask))
+                    strategy = operation.as_strategy(generation_mode=mode)
+                    seeded: Any = hypothesis.seed(seed)
+                    run = seeded(hypothesis.given(strategy)(ask))
                     bounded: Any = hypothesis.settings(settings, max_examples=min(left, 100 if posts else 2))
                     bounded(run)()
                 except hypothesis.errors.Unsatisfiable:
