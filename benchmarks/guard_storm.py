@@ -4,8 +4,9 @@ Four parts, each by clients in processes of their own over real connections: req
 `guard_hostile`, requests that schemathesis makes of the OpenAPI document (where it is installed), images, and clients
 that send a byte at a time, nothing at all, or read no answer, while others are answered. Whatever is answered has to be
 below 500 but for a 503 that says when to come back; a whole request has to be answered; the service has to live and
-take little more memory after than before. Each failure is printed with the bytes that made it; the last line counts
-them.
+take no more memory than `--most`. What the allocator keeps is told from what is in use by a trim (`malloc_trim`) and by
+the same again (`--times`): a leak grows each time. Each failure is printed with the bytes that made it; the last line
+counts them.
 """
 
 import argparse
@@ -306,6 +307,22 @@ def made_service(url: str, model: ss.Model, made: Calibrated, limits: Limits) ->
     return replace(guarded(url, model, made, Wanted(SHAPE, FIELDS, resize=True)), limits=limits)
 
 
+def one_part(name: str, storm: Callable[[], Said], process: int, most: float) -> list[str]:
+    """One part, and what it says; its failures."""
+    peak_from_here(process)
+    began, before = time.monotonic(), memory(process)
+    counts, slowest, failed = storm()
+    if peak(process) > most:
+        failed.append(f"the service took {peak(process):.0f} MB")
+    seconds = time.monotonic() - began
+    print(f"\n{name}: {counts.total()} in {seconds:.0f} s; {len(failed)} failures")
+    print(shown(counts, slowest))
+    print(f"{before:.0f} MB before, {peak(process):.0f} MB at most, {memory(process):.0f} MB after", end="")
+    print(f", {trimmed(process):.0f} MB of them in use")
+    print("\n".join(failed[:_SHOWN]), flush=True)
+    return failed
+
+
 def main() -> None:
     multiprocessing.set_start_method("fork")
     parser = argparse.ArgumentParser(description=__doc__)
@@ -315,6 +332,7 @@ def main() -> None:
     parser.add_argument("--slow", type=int, default=300, help="slow clients at once")
     parser.add_argument("--clients", type=int, default=8, help="processes that ask")
     parser.add_argument("--times", type=int, default=1, help="each part, the same again: what is kept shows as growth")
+    parser.add_argument("--most", type=float, default=640, help="megabytes of the service; more is a failure")
     parser.add_argument("--seed", type=int, default=0, help="of everything")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -339,18 +357,9 @@ def main() -> None:
                 if name == "schema" and importlib.util.find_spec("schemathesis") is None:
                     print("\nschema: schemathesis is not installed")
                     count = 0
-                if not count:
-                    continue
-                peak_from_here(process)
-                began, before = time.monotonic(), memory(process)
-                counts, slowest, failed = stormed(what, port, count, given.clients, given.seed)
-                failures += failed + alive(port, process)
-                seconds = time.monotonic() - began
-                print(f"\n{name}: {counts.total()} in {seconds:.0f} s; {len(failed)} failures")
-                print(shown(counts, slowest))
-                print(f"{before:.0f} MB before, {peak(process):.0f} MB at most, {memory(process):.0f} MB after", end="")
-                print(f", {trimmed(process):.0f} MB of them in use")
-                print("\n".join(failed[:_SHOWN]), flush=True)
+                if count:
+                    failures += one_part(name, partial(stormed, what, port, count, given.clients, given.seed), process,
+                                         given.most) + alive(port, process)  # fmt: skip
             if given.slow:
                 closed, waits, failed = slow_clients(port, given.slow)
                 failures += failed + alive(port, process)

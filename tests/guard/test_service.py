@@ -389,7 +389,7 @@ class Simulated:
 
     def __init__(self, takes: float, a_pass: float = 0.0) -> None:
         self.now, self.takes, self.waits = 0.0, takes, [0.0]
-        self.pace = Pace(1.0, lambda: self.now, lambda: a_pass)
+        self.pace = Pace(1.0, lambda: self.now, lambda: 2 * a_pass)
         self._ends: list[tuple[float, float]] = []  # of those inside: when it ends, when it came
 
     def until(self, when: float) -> None:

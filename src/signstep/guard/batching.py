@@ -15,6 +15,7 @@ from torch import Tensor
 
 from signstep.guard.bodies import Refused
 from signstep.guard.guard import Guard, Judged
+from signstep.guard.passes import Passes
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Batcher:
 
     Attributes:
         depth: rows that wait.
-        seconds_of_a_pass: a moving mean.
+        passes: what they take.
     """
 
     def __init__(self, guard: Guard, *, rows: int = 32, wait: float = 0.002, waiting: int = 256) -> None:
@@ -45,7 +46,7 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
         self.depth = 0
         self._seconds = 0.001  # for a row, a moving mean
-        self.seconds_of_a_pass = 0.0
+        self.passes = Passes(rows)
 
     def start(self) -> None:
         """Begin, within the event loop."""
@@ -117,7 +118,7 @@ class Batcher:
             self.depth -= rows
         took = time.monotonic() - began
         self._seconds += 0.1 * (took / rows - self._seconds)
-        self.seconds_of_a_pass += 0.1 * (took - self.seconds_of_a_pass)
+        self.passes.saw(rows, took)
         at = 0
         for one in group:
             if not one.done.done():

@@ -61,7 +61,7 @@ class Limits:
         waiting: inputs that wait for the model, over all clients; more get 429.
         longest_wait: seconds that a request of a burst may be expected to wait; where it would be more it gets 429 at
             once, before its body is read. Where more is asked than can be done for as long, none waits for longer than
-            twice what the model and the store take for one pass.
+            two passes of the model and the store take, of a size from which on larger ones gain little.
         rate: inputs a second of one client on average; 0 for no bound.
         burst: inputs of one client at once, before its rate counts.
         connections: open at a time.
@@ -77,7 +77,7 @@ class Limits:
     body_seconds: float = 10.0
     seconds: float = 30.0
     waiting: int = 256
-    longest_wait: float = 0.5
+    longest_wait: float = 0.25
     rate: float = 0.0
     burst: int = 64
     connections: int = 512

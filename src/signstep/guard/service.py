@@ -108,7 +108,7 @@ class Service:
         self.keys = None if self.guard.store is None else Keys(self.guard.store)
         self.metrics = Metrics(self.guard)
         self._rates = Rates(self.limits.rate, self.limits.burst, time.monotonic)
-        self.pace = Pace(self.limits.longest_wait, time.monotonic, self._seconds_of_a_pass)
+        self.pace = Pace(self.limits.longest_wait, time.monotonic, self._steady)
         self.batcher: Batcher | None = None
         self._held = 0  # bytes of large bodies
         self._storing = 0.0  # seconds from a judgement to its commit, a moving mean
@@ -248,9 +248,9 @@ class Service:
         finally:
             self.pace.end()
 
-    def _seconds_of_a_pass(self) -> float:
-        """Until it is stored: while one is, the next is judged, and both are inside."""
-        return self._storing + (0.0 if self.batcher is None else self.batcher.seconds_of_a_pass)
+    def _steady(self) -> float:
+        """Seconds of the pass in work and the next, and of storing: while one is stored, the next is judged."""
+        return self._storing + (0.0 if self.batcher is None else 2 * self.batcher.passes.seconds)
 
     @staticmethod
     def _shows_key(asked: Asked) -> bool:
