@@ -21,7 +21,7 @@ class Sharing:
     def __init__(self, alone: float, each: float, commit: float) -> None:
         self.alone, self.each, self.commit, self.now, self.storing = alone, each, commit, 0.0, 0.0
         self.passes, self.noise = Passes(ROWS), np.random.default_rng(1)
-        self.pace = Pace(0.25, lambda: self.now, lambda: 2 * self.passes.seconds + self.storing)
+        self.pace = Pace(0.25, lambda: self.now, lambda: 2 * (self.passes.seconds + self.storing))
         self.waits: list[float] = []
         self._queue: list[float] = []
         self._judged: list[tuple[float, float]] = []
@@ -85,18 +85,20 @@ def test_under_too_much_load_passes_are_as_large_as_they_gain_by_and_no_larger(
     seconds = 200 * (alone + each) + 4
     waits = sharing.at(load * most, seconds)
     assert len(waits) > 0.7 * most * seconds / 2
-    best = min(5 * alone + each, alone + each * ROWS)
+    best = min(4 * alone + each, alone + each * ROWS)
     assert np.quantile(waits, 0.99) < 3 * best + 2.5 * commit + 4 * (alone + each)
 
 
 def test_what_a_pass_takes_for_itself_and_for_a_row_is_told_from_passes_that_differ() -> None:
     draws = np.random.default_rng(2)
-    for alone, each, expected in ((0.01, 0.01, 0.06), (0.0, 0.01, 0.01), (0.02, 0.0001, 0.0232), (0.02, 0.0, 0.02)):
+    for alone, each, expected in ((0.01, 0.01, 0.05), (0.0, 0.01, 0.01), (0.02, 0.0001, 0.021), (0.02, 0.0, 0.02)):
         passes = Passes(ROWS)
         assert passes.seconds == 0.0
         for rows in draws.integers(1, 20, 400):
             passes.saw(int(rows), alone + each * int(rows))
         assert passes.seconds == pytest.approx(expected, rel=0.15)
+    passes.saw(5, 1000.0)  # the process was stopped: that is no pass
+    assert passes.seconds == pytest.approx(0.02, rel=0.05)
     same = Passes(ROWS)
     for _ in range(100):
         same.saw(8, 0.08)  # nothing is known of what a pass takes for itself: no larger ones for a guess

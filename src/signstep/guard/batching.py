@@ -105,9 +105,8 @@ class Batcher:
     async def _judge(self, group: Sequence[_Asked], rows: int) -> None:
         x = torch.cat([one.x for one in group])
         clients = [one.client for one in group for _ in range(len(one.x))]
-        began = time.monotonic()
         try:
-            judged = await asyncio.get_running_loop().run_in_executor(self._thread, self._guard.judge, x, clients)
+            judged, took = await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, x, clients)
         except Exception as error:  # of the guard itself: those who asked are told, the next are judged
             for one in group:
                 if not one.done.done():
@@ -116,7 +115,6 @@ class Batcher:
             return
         finally:
             self.depth -= rows
-        took = time.monotonic() - began
         self._seconds += 0.1 * (took / rows - self._seconds)
         self.passes.saw(rows, took)
         at = 0
@@ -124,3 +122,9 @@ class Batcher:
             if not one.done.done():
                 one.done.set_result(judged[at : at + len(one.x)])
             at += len(one.x)
+
+    def _timed(self, x: Tensor, clients: Sequence[str]) -> tuple[list[Judged], float]:
+        """The pass, and its seconds: without those that the event loop takes for others until it hears of it."""
+        began = time.monotonic()
+        judged = self._guard.judge(x, clients)
+        return judged, time.monotonic() - began

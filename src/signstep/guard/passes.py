@@ -5,7 +5,8 @@ which allows for a longer queue. What a pass costs for itself says where larger 
 """
 
 _KEPT = 0.99  # of what was measured, at each pass: some hundred passes are remembered
-_GAINED = 4  # rows cost so many times what the pass itself does; larger passes would make at most a fourth more of them
+_GAINED = 3  # rows cost so many times what the pass itself does; larger passes would make at most a third more of them
+_ODD = 4.0  # times the mean; what took longer counts as that: the process was stopped meanwhile
 _DOUBT = 0.25  # rows squared; where passes vary by less than that, all that they take is taken to be for rows
 
 
@@ -22,6 +23,8 @@ class Passes:
 
     def saw(self, rows: int, seconds: float) -> None:
         """Count a pass."""
+        if self._weight > 1:
+            seconds = min(seconds, _ODD * self._seconds / self._weight)
         self._weight = _KEPT * self._weight + 1
         self._rows = _KEPT * self._rows + rows
         self._seconds = _KEPT * self._seconds + seconds
@@ -30,7 +33,7 @@ class Passes:
 
     @property
     def seconds(self) -> float:
-        """Of a pass that is as large as it should be; 0 before the first."""
+        """Of a pass as they are, or where that is less, of one that is as large as it should be; 0 before the first."""
         if not self._weight:
             return 0.0
         rows, seconds = self._rows / self._weight, self._seconds / self._weight
@@ -39,4 +42,4 @@ class Passes:
         for_rows = seconds / rows
         for_a_row = min(max((together + _DOUBT * for_rows) / (spread + _DOUBT), 0.0), for_rows)
         alone = seconds - for_a_row * rows
-        return alone + min(_GAINED * alone + for_a_row, for_a_row * self._most)
+        return min(seconds, alone + min(_GAINED * alone + for_a_row, for_a_row * self._most))

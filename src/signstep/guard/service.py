@@ -249,8 +249,8 @@ class Service:
             self.pace.end()
 
     def _steady(self) -> float:
-        """Seconds of the pass in work and the next, and of storing: while one is stored, the next is judged."""
-        return self._storing + (0.0 if self.batcher is None else 2 * self.batcher.passes.seconds)
+        """Seconds of the pass in work and the next, until they are stored: while one is, the next is judged."""
+        return 2 * (self._storing + (0.0 if self.batcher is None else self.batcher.passes.seconds))
 
     @staticmethod
     def _shows_key(asked: Asked) -> bool:
