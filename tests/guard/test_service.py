@@ -286,6 +286,15 @@ def test_the_numbers_are_for_those_whom_the_operator_names(case: int, tmp_path: 
             assert clients(guard) == []
 
 
+def test_whoever_comes_through_a_proxy_on_this_machine_is_not_local() -> None:
+    """By whatever header the operator's own proxy says who asks."""
+    known = Proxies.of(["127.0.0.1/32"], "CF-Connecting-IP")
+    assert not known.local(HERE, {"cf-connecting-ip": "203.0.113.7"})
+    assert not Proxies.of(["10.0.0.0/8"], "X-Asker").local(HERE, {"x-asker": HERE})
+    assert known.local(HERE, {"host": "localhost"})
+    assert Proxies().local(HERE, {"cf-connecting-ip": "203.0.113.7"})  # nobody said that this is a proxy's
+
+
 # Who came by https: scheme, peer, headers. Nobody but the operator's own proxy is believed.
 HTTPS = [
     ("https", "203.0.113.9", {}, True),
@@ -321,6 +330,12 @@ WHO: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("10.1.1.1", {"x-forwarded-for": "198.51.100.7, nonsense"}, PROXY, "ip 10.1.1.1"),
     ("10.1.1.1", {"x-forwarded-for": "key admin"}, PROXY, "ip 10.1.1.1"),
     ("10.1.1.1", {}, PROXY, "ip 10.1.1.1"),
+    # However much a client writes before: what the proxy adds stands at the end, and is never cut.
+    *(
+        ("10.1.1.1", {"x-forwarded-for": f"{'a' * (size - 8)},6.6.6.6, 198.51.100.7"}, PROXY, "ip 198.51.100.7")
+        for size in (100, 1990, 2000, 2013, 2014, 15_000)
+    ),
+    ("10.1.1.1", {"x-forwarded-for": "6.6.6.6," + "10.2.2.2," * 222 + "10.2.2.2"}, PROXY, "ip 10.2.2.2"),
     ("2001:db8:1:2:3::4", {}, {}, "ip 2001:db8:1:2::/64"),
     ("2001:db8:1:2:ffff::1", {}, {}, "ip 2001:db8:1:2::/64"),
     ("::ffff:203.0.113.9", {}, {}, "ip 203.0.113.9"),
