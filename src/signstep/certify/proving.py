@@ -170,6 +170,8 @@ class Prover:
             stages = bounded.refinements() if method == "crown" else [bounded]
             for stage in stages:
                 bounded = stage
+                if method != "alpha" and not bool(bounded.nearest(ways, shift) > slack):
+                    continue
                 bound = tuned(bounded, ways, shift, slack) if method == "alpha" else bounded.margins(ways, shift)
                 left = ~(bound > slack)
                 if not bool(left.any()):

@@ -143,6 +143,9 @@ class _Back:
 def _ended(rows: Rows, box: Interval) -> Tensor:
     """The least that functions of a step's outputs are where these lie in an interval (1, ...), (S,)."""
     centre, radius, values = box.centre[0], box.radius[0], rows.values
+    if rows.place is None and centre.dtype == torch.float64:
+        values = values.flatten(1).double()
+        return values @ centre.flatten() - values.abs() @ radius.flatten()
     if values.dtype == torch.float32:
         radius = radius + 8 * UNIT * (centre.abs() + radius)
     low, high = rows.of((centre - radius).to(values.dtype)), rows.of((centre + radius).to(values.dtype))
@@ -156,14 +159,15 @@ def _affine(step: Step, rows: Rows) -> tuple[list[Rows], Tensor]:
     if isinstance(layer, nn.Conv2d) and step.direct:
         shape, bias = step.inputs[0], layer.bias
         more = none if bias is None else rows.channels() @ bias.double()
-        return [_seen(before_convolution(rows, layer, shape), shape)], more
+        return [_seen(before_convolution(rows, layer, shape, step.tables.setdefault(dtype, {})), shape)], more
     if step.reshapes:  # in the order of the tensor, however its numbers lie in memory
         return [Rows(rows.whole(step.shape).values.reshape(len(rows), *step.inputs[0]))], none
     more = rows.dot(step.offset) if step.adds else none
     if step.diagonal:
         return [rows if scale is None else rows.scaled(scale) for scale in step.scales], more
     whole = rows.whole(step.shape)
-    if isinstance(layer, nn.Linear) and whole.values.ndim == 2:
+    if step.dense:
+        assert isinstance(layer, nn.Linear)
         return [Rows(whole.values @ layer.weight)], more
     assert step.like is not None
     return [Rows(part.squeeze(1).to(dtype)) for part in step.pull(whole.values.to(step.like.dtype).unsqueeze(1))], more
@@ -201,7 +205,7 @@ def _pooled(step: Step, rows: Rows, lines: Choice) -> tuple[list[Rows], Tensor]:
 def single(steps: Sequence[Step], at: int, index: Tensor, signs: Tensor, dtype: torch.dtype) -> Begun:
     """The outputs at flat places ``index`` (S,) of the step at ``at`` times signs (S,), and what is to be added (S,).
 
-    Of a convolution they are kernels over its inputs. Coefficients are of the type that is asked for.
+    Of a convolution they are kernels over its inputs, of a linear layer of vectors rows of its weights. Coefficients are of the type that is asked for.
     """
     step = steps[at]
     count, shape, zero = len(index), step.shape, torch.zeros_like(signs)
@@ -215,6 +219,11 @@ def single(steps: Sequence[Step], at: int, index: Tensor, signs: Tensor, dtype: 
         bias = step.layer.bias
         channel = index // (shape[1] * shape[2])
         return {step.sources[0]: rows}, zero if bias is None else signs * bias[channel]
+    if step.dense:
+        assert isinstance(step.layer, nn.Linear)
+        rows = Rows(step.layer.weight[index].mul_(signs.unsqueeze(1)).to(dtype))
+        bias = step.layer.bias
+        return {step.sources[0]: rows}, zero if bias is None else signs * bias[index]
     if len(shape) != 3:
         size = _size(shape)
         values = sign.new_zeros(count, size).scatter(1, index.unsqueeze(1), sign.unsqueeze(1))
