@@ -22,7 +22,17 @@ AT_ONCE = 2**21
 
 @dataclass(eq=False)
 class Bounded:
-    """What is known of one example: an interval for each step, and lines for activations and poolings."""
+    """What is known of one example: an interval for each step, and lines for activations and poolings.
+
+    Attributes:
+        program: the network.
+        ball: the allowed inputs.
+        intervals: by step.
+        lines: of activations and poolings, by step.
+        middle: what each step says of the middle of the box, flat, once that was asked for.
+        allowance: the last that was made.
+        final: whether all has been refined.
+    """
 
     program: Program
     ball: Ball
@@ -30,6 +40,7 @@ class Bounded:
     lines: dict[int, Relaxed]
     middle: list[Tensor] | None = None
     allowance: Allowance | None = None
+    final: bool = False
 
     @classmethod
     def of(cls, program: Program, ball: Ball) -> "Bounded":
@@ -52,10 +63,13 @@ class Bounded:
         """
         needed = {place for step in self.program.steps if step.kind in ("bend", "pool") for place in step.sources}
         loose, found = _looseness(self.program, self.ball), self
-        for place in sorted(needed):
-            if loose[place] > _EXACT and self.program.steps[place].kind != "stop":
-                found = found._refined_at(place)
-                yield found
+        places = [
+            place for place in sorted(needed) if loose[place] > _EXACT and self.program.steps[place].kind != "stop"
+        ]
+        for place in places:
+            found = found._refined_at(place)
+            found.final = place == places[-1]
+            yield found
 
     def margins(self, ways: Tensor, shift: Tensor, slopes: Slopes | None = None, *, alone: bool = False) -> Tensor:
         """Lower bounds of ways @ v + shift, v (D,) being the last step's outputs, for ways (S, D); (S,).

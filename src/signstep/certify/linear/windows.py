@@ -14,6 +14,30 @@ from torch.nn import functional as F  # noqa: N812
 Pair = tuple[int, int]
 _Seats = tuple[Tensor, Pair, tuple[int, int, int, int]]
 
+
+@dataclass(frozen=True)
+class Places:
+    """Where windows began, in their own tensor's positions: a few places, each of many bounds.
+
+    Attributes:
+        few: the different ones, (P, 2).
+        which: of these, (S,).
+    """
+
+    few: Tensor
+    which: Tensor
+
+    @classmethod
+    def of(cls, flat: Tensor, width: int) -> "Places":
+        """Of flat positions (S,) in an image of this width."""
+        few, which = torch.unique(flat, return_inverse=True)
+        return cls(torch.stack([few // width, few % width], 1), which)
+
+    def take(self, index: Tensor) -> "Places":
+        """Some bounds' of them."""
+        return Places(self.few, self.which[index])
+
+
 # Half the distance from 1 to the next number of float32: what one rounding does, relative.
 UNIT = 2.0**-24
 _ROOM = 1.01  # more than sums of so many numbers of one sign lose by rounding
@@ -26,14 +50,14 @@ class Rows:
 
     Attributes:
         values: the coefficients; 0 where a window leaves the image.
-        place: (S, 2), where each began, in its own tensor's positions; None where the values cover the tensor.
+        place: where each began; None where the values cover the tensor.
         stride: from a position there to one here.
         offset: of the window's first position.
         seen: where these windows lie in images of a shape, once that was asked for.
     """
 
     values: Tensor
-    place: Tensor | None = None
+    place: Places | None = None
     stride: Pair = (1, 1)
     offset: Pair = (0, 0)
     seen: "dict[tuple[int, ...], _Seats]" = field(default_factory=dict, repr=False, compare=False)
@@ -48,7 +72,8 @@ class Rows:
         at, size, (left, right, up, down) = self._at(tuple(part.shape))
         table = F.pad(part, (left, right, up, down)).flatten(1).T.contiguous()
         assert len(table) == size[0] * size[1]
-        return table.index_select(0, at.flatten()).view(*at.shape, len(part))
+        few = table.index_select(0, at.flatten()).view(len(at), -1)
+        return few.index_select(0, self.place.which).view(-1, *at.shape[1:], len(part))
 
     def dot(self, part: Tensor) -> Tensor:
         """The sums of coefficients times the tensor's numbers, (S,), in float64.
@@ -66,15 +91,16 @@ class Rows:
         return self.values.double().sum((1, 2) if self.place is not None else (2, 3))
 
     def sizes(self, part: Tensor) -> Tensor:
-        """At least the sums of |coefficients| times numbers >= 0, (S,), in float64: by the largest of each channel."""
-        if not self._by_channel:
-            return sums(self.values.abs() * part.to(self.values)) * _ROOM
+        """At least the sums of |coefficients| times numbers >= 0, (S,), in float64.
+
+        In windows by the largest of each channel.
+        """
+        found = self.values.abs().flatten(1)
+        if self.place is not None:
+            part = part.flatten(1).amax(1).repeat(self.values[0, ..., 0].numel())
         # Of at most so many numbers the sum may be taken in their own type.
-        narrow = self.values[0].numel() * 2 * UNIT < _ROOM - 1
-        found = self.values.abs() if narrow else self.values.abs().double()
-        return (
-            found.sum((1, 2) if self.place is not None else (2, 3)).double() @ part.flatten(1).amax(1).double() * _ROOM
-        )
+        dtype = found.dtype if found.shape[1] * 2 * UNIT < _ROOM - 1 else torch.float64
+        return (found.to(dtype) @ part.flatten().to(dtype)).double() * _ROOM
 
     @property
     def _by_channel(self) -> bool:
@@ -95,22 +121,21 @@ class Rows:
 
     def take(self, index: Tensor) -> "Rows":
         """Some of them."""
-        place = None if self.place is None else self.place[index]
+        place = None if self.place is None else self.place.take(index)
         return Rows(self.values[index], place, self.stride, self.offset)
 
     def cut(self, shape: tuple[int, ...]) -> "Rows":
         """The same with 0 where windows leave an image of this shape (C, H, W)."""
         if self.place is None:
             return self
-        top, left = self._origin()
+        top, left = self._origin(self.place.few)
         height, width = self.values.shape[1:3]
-        rows = _inside(top, height, shape[-2]).view(len(self), height, 1, 1)
-        columns = _inside(left, width, shape[-1]).view(len(self), 1, width, 1)
-        return (
-            self
-            if bool(rows.all()) and bool(columns.all())
-            else self.like(self.values * (rows & columns).to(self.values))
-        )
+        rows = _inside(top, height, shape[-2]).unsqueeze(2)
+        columns = _inside(left, width, shape[-1]).unsqueeze(1)
+        inside = (rows & columns).to(self.values)
+        if bool(inside.all()):
+            return self
+        return self.like(self.values * inside.index_select(0, self.place.which).unsqueeze(3))
 
     def whole(self, shape: tuple[int, ...]) -> "Rows":
         """The same over the whole tensor, (S, C, H, W)."""
@@ -118,6 +143,7 @@ class Rows:
             return self
         at, (tall, broad), (left, _, up, _) = self._at(shape)
         count, channels = len(self), self.values.shape[-1]
+        at = at.index_select(0, self.place.which)
         at = at.view(count, -1) + torch.arange(count, dtype=torch.int64, device=at.device).unsqueeze(1) * (tall * broad)
         found = self.values.new_zeros(count * tall * broad, channels)
         found[at.flatten()] = self.values.reshape(-1, channels)
@@ -129,10 +155,11 @@ class Rows:
         return self.place is not None and self.values[0, ..., 0].numel() * 2 <= shape[-2] * shape[-1]
 
     def _at(self, shape: tuple[int, ...]) -> "_Seats":
-        """Where each window's positions lie in the image with a border (S, h, w), its size, and the border."""
+        """Where the window at each place lies in the image with a border, (P, h, w), its size, and the border."""
+        assert self.place is not None
         if (known := self.seen.get(shape[-2:])) is not None:
             return known
-        top, left = self._origin()
+        top, left = self._origin(self.place.few)
         height, width = self.values.shape[1:3]
         up, down = _beyond(top, height, shape[-2])
         before, after = _beyond(left, width, shape[-1])
@@ -144,12 +171,8 @@ class Rows:
         self.seen[shape[-2:]] = rows * broad + columns, (tall, broad), (before, after, up, down)
         return self.seen[shape[-2:]]
 
-    def _origin(self) -> tuple[Tensor, Tensor]:
-        assert self.place is not None
-        return (
-            self.place[:, 0] * self.stride[0] + self.offset[0],
-            self.place[:, 1] * self.stride[1] + self.offset[1],
-        )
+    def _origin(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        return places[:, 0] * self.stride[0] + self.offset[0], places[:, 1] * self.stride[1] + self.offset[1]
 
 
 def sums(values: Tensor) -> Tensor:
@@ -293,7 +316,7 @@ def first_convolution(layer: nn.Conv2d, index: Tensor, output: tuple[int, ...], 
     """Of single outputs at flat places ``index`` (S,): their kernels, over the inputs of this shape (C, H, W)."""
     _, height, width = output
     channel = index // (height * width)
-    place = torch.stack([index % (height * width) // width, index % width], 1)
+    place = Places.of(index % (height * width), width)
     pad_h, pad_w = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
     kernels = _of_all_channels(layer).permute(0, 2, 3, 1).contiguous()[channel]
     return Rows(kernels, place, (layer.stride[0], layer.stride[1]), (-pad_h, -pad_w)).cut(shape)
