@@ -263,8 +263,9 @@ def main() -> None:
     parser.add_argument("--examples", type=int, nargs="+", default=[10_000, 40_000, 160_000])
     parser.add_argument("--unit", type=int, help="examples of a unit; 256, and 44 of workers")
     parser.add_argument("--units", type=int, help="to merge, 1000; of workers, 6")
-    for kind, what in (("pool", "pools"), ("ray", "local Ray clusters"), ("bare", "nothing but processes")):
-        parser.add_argument(f"--{kind}", type=int, nargs="*", default=[], help=f"workers of {what}")
+    parser.add_argument("--pool", type=int, nargs="*", default=[], help="workers of pools")
+    parser.add_argument("--ray", type=int, nargs="*", default=[], help="workers of local Ray clusters")
+    parser.add_argument("--bare", type=int, nargs="*", default=[], help="workers of nothing but processes")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--into", type=Path, help="a file that repeats are added to, a line each")
     given = parser.parse_args()

@@ -9,7 +9,6 @@ figure here.
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
-from harness import machine, need_shared, stop, table
+from harness import machine, most_resident, need_shared, stop, table
 from signstep.model.twin import Engine
 from signstep.networks.mobilenet import mobilenet_v2
 from signstep.networks.small import resnet18_cifar
@@ -98,12 +97,12 @@ def peak(name: str, count: int, what: str) -> None:
     """Print by how many KiB the process grew; called in a process of its own."""
     model, x, y, eps = subject(name, count)
     bare(model, x[:1], y[:1])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = most_resident()
     if what == "bare":
         bare(model, x, y)
     else:
         ss.attack(model, x, y, threat=ss.linf(eps), recipe=what)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    print(most_resident() - before)
 
 
 def grown(name: str, count: int, what: str) -> int:

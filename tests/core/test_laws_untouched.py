@@ -1,7 +1,7 @@
 """Nothing is left changed, and every ordinary way to hold a model or a batch works."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -12,7 +12,7 @@ from small_nets import filled, labels, mlp, rand
 from torch import Tensor, nn
 
 import signstep as ss
-from signstep.engine.untouched import reseed, untouched
+from signstep.engine.untouched import RandomnessWatch, reseed, untouched
 from signstep.errors import ModelError
 
 RECIPES = ["fgsm", "pgd:steps=3", "random-sign"]
@@ -153,6 +153,62 @@ def test_model_and_process_are_as_before(recipe: str, mode: Any, as_surrogate: b
     _assert_same(before, _everything(model))
     assert torch.equal(x, X)
     assert torch.equal(y, Y)
+
+
+class Averaging(nn.Module):
+    """Keeps a mean of what it has seen, without gradients, in a buffer and in an attribute."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+        self.register_buffer("mean", torch.zeros(()))
+        self.beside = torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            for part in (self.mean, self.beside):
+                part.mul_(0.9).add_(x.mean())
+        scores: Tensor = self.head(x)
+        return scores
+
+
+def test_state_that_is_kept_without_gradients_gets_none() -> None:
+    """Also from attacks that take gradients of what a model does without them."""
+    model = Averaging().double()
+    ss.attack(model, rand(3, 4), torch.zeros(3).long(), threat=ss.linf(0.1), recipe="bpda-pgd:steps=2")
+    for part in (model.mean, model.beside):
+        assert part.is_leaf
+        assert not part.requires_grad
+        assert float(part) == 0
+    deepcopy(model)  # no member of a graph can be copied
+
+
+@pytest.fixture
+def own_generator() -> Iterator[None]:
+    kept, state = np.random.get_bit_generator(), np.random.get_state()  # type: ignore[attr-defined]
+    yield
+    np.random.set_bit_generator(kept)  # type: ignore[attr-defined]
+    np.random.set_state(state)
+
+
+@pytest.mark.usefixtures("own_generator")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.random.MT19937, np.random.PCG64, np.random.Philox, np.random.SFC64])
+def test_whatever_generator_numpy_draws_from_is_watched_and_put_back(kind: Any) -> None:
+    np.random.set_bit_generator(kind(3))  # type: ignore[attr-defined]
+    np.random.standard_normal()  # the second one of a pair waits
+    mine, before = np.random.get_bit_generator(), np.random.get_state(legacy=False)  # type: ignore[attr-defined]
+    with untouched(nn.Identity()):
+        for draw in (np.random.rand, np.random.standard_normal, lambda: np.random.seed(5)):
+            watch = RandomnessWatch(torch.device("cpu"), 1)
+            assert not watch.drew()
+            draw()
+            assert watch.drew()
+        np.random.set_bit_generator(np.random.PCG64(4))  # type: ignore[attr-defined]
+    assert np.random.get_bit_generator() is mine  # type: ignore[attr-defined]
+    assert repr(np.random.get_state(legacy=False)) == repr(before)
 
 
 @pytest.mark.parametrize("mode", ["eval", "keep"])

@@ -1,5 +1,6 @@
 """Backward passes of somebody's own, scores that something is done to, and two masks at once: named and got past."""
 
+import math
 import sys
 import threading
 from contextlib import suppress
@@ -119,6 +120,53 @@ def test_what_a_function_computes_outside_of_torch_keeps_its_own_backward_pass()
     with StandIns() as mode:
         out = mode.derived(step(x))
     assert bool((torch.autograd.grad(out.sum(), x)[0] == 2).all())
+
+
+def _overwrites(x: Tensor) -> Tensor:
+    out = torch.exp(x * x)
+    out.mul_(2)
+    return out
+
+
+def _writes(x: Tensor) -> Tensor:
+    return torch.mul(x, 2, out=torch.empty(x.shape))
+
+
+def _refuses(x: Tensor) -> Tensor:
+    if torch.is_grad_enabled():
+        raise RuntimeError("I am watched")
+    return x * 2
+
+
+def test_forward_passes_that_were_written_for_no_gradients_are_run_as_they_are() -> None:
+    """What torch forbids where gradients are taken: overwriting what one needs, writing into a tensor, noticing it."""
+    x = torch.full((2, 3), 0.5)
+    kept = torch.zeros(3)
+
+    def remembers(x: Tensor) -> Tensor:
+        kept.mul_(0.5).add_(x.mean(0))
+        return x * 2
+
+    for forward, slope in ((_overwrites, 4 * 0.5 * math.exp(0.25)), (_writes, -1), (_refuses, -1), (remembers, 2)):
+        lie, leaf = backed(torch.neg, forward), x.clone().requires_grad_()
+        kept.detach_().zero_()
+        plain = lie(leaf).detach()
+        with StandIns() as mode:
+            kept.detach_().zero_()
+            out = mode.derived(lie(leaf))
+        assert torch.equal(out, plain)
+        assert torch.allclose(torch.autograd.grad(out.sum(), leaf)[0], torch.full((2, 3), float(slope)))
+
+
+def test_what_a_forward_pass_overwrote_before_it_failed_is_not_overwritten_twice() -> None:
+    def doubled(x: Tensor) -> Tensor:
+        x.mul_(2)
+        raise KeyError("unknown")
+
+    x = torch.ones(2, 3, requires_grad=True) * 1
+    with StandIns(), pytest.raises(KeyError, match="unknown"):
+        backed(torch.neg, doubled)(x)
+    assert bool((x == 2).all())
 
 
 def test_a_hook_on_gradients_is_passed_by() -> None:

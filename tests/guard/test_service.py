@@ -94,6 +94,15 @@ def test_reasons_and_p_values_leave_only_where_the_operator_says_so(tmp_path: Pa
         assert len(asking.predict(odd(0.1)).json["scores"]) == 2
 
 
+def tensor(**more: Any) -> bytes:
+    """A request of the Open Inference Protocol."""
+    one = {"name": "input", "shape": [1, *SHAPE], "datatype": "FP32", "data": odd(0.1).tolist()}
+    return json.dumps({"inputs": [one], **more}).encode()
+
+
+INFER = "/v2/models/net/infer"
+
+
 # Whatever is sent, the answer is one of ours: a status below 500 and one sentence that repeats nothing of it.
 MALFORMED: list[tuple[str, bytes, int]] = [
     ("application/json", b"", 400),
@@ -135,6 +144,30 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(asking: Asking, guard: Gua
         assert b"<" not in reply.body
     assert clients(guard) == []  # nothing was judged
     assert asking.predict(odd(0.1)).status == 200
+
+
+FORMATS: list[tuple[str, bool]] = [
+    *((kind, True) for kind in ("PNG", "JPEG", "WEBP", "BMP", "TIFF")),
+    *((kind, False) for kind in ("GIF", "AVIF", "JPEG2000", "PPM", "DIB", "TGA", "PCX", "ICO", "EPS", "SGI")),
+]
+
+
+@pytest.mark.parametrize(("kind", "read"), FORMATS)
+def test_only_the_formats_of_the_documentation_are_decoded(kind: str, read: bool, asking: Asking) -> None:
+    """Whatever the sender says that it is: each decoder more is one more that an enemy may try."""
+    from PIL import Image, features
+
+    needed = {"WEBP": "webp", "AVIF": "avif", "JPEG2000": "jpg_2000"}.get(kind)
+    if needed is not None and not features.check(needed):
+        pytest.skip(f"this Pillow writes no {kind}")
+    held = io.BytesIO()
+    Image.new("RGB" if kind == "EPS" else "L", (4, 4), 60).save(held, kind)
+    for said in ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/tiff"):
+        reply = asking.ask("POST", "/predict", held.getvalue(), {"content-type": said})
+        assert reply.status == (200 if read else 400), said
+        assert read or reply.json["error"].startswith("the image is no PNG, JPEG, WebP, BMP or TIFF that can be read")
+    other = asking.ask("POST", "/predict", held.getvalue(), {"content-type": f"image/{kind.lower()}"})
+    assert other.status == (200 if read else 415)
 
 
 def bomb(width: int, height: int) -> bytes:
@@ -253,6 +286,15 @@ def test_the_numbers_are_for_those_whom_the_operator_names(case: int, tmp_path: 
             assert clients(guard) == []
 
 
+def test_whoever_comes_through_a_proxy_on_this_machine_is_not_local() -> None:
+    """By whatever header the operator's own proxy says who asks."""
+    known = Proxies.of(["127.0.0.1/32"], "CF-Connecting-IP")
+    assert not known.local(HERE, {"cf-connecting-ip": "203.0.113.7"})
+    assert not Proxies.of(["10.0.0.0/8"], "X-Asker").local(HERE, {"x-asker": HERE})
+    assert known.local(HERE, {"host": "localhost"})
+    assert Proxies().local(HERE, {"cf-connecting-ip": "203.0.113.7"})  # nobody said that this is a proxy's
+
+
 # Who came by https: scheme, peer, headers. Nobody but the operator's own proxy is believed.
 HTTPS = [
     ("https", "203.0.113.9", {}, True),
@@ -288,6 +330,12 @@ WHO: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("10.1.1.1", {"x-forwarded-for": "198.51.100.7, nonsense"}, PROXY, "ip 10.1.1.1"),
     ("10.1.1.1", {"x-forwarded-for": "key admin"}, PROXY, "ip 10.1.1.1"),
     ("10.1.1.1", {}, PROXY, "ip 10.1.1.1"),
+    # However much a client writes before: what the proxy adds stands at the end, and is never cut.
+    *(
+        ("10.1.1.1", {"x-forwarded-for": f"{'a' * (size - 8)},6.6.6.6, 198.51.100.7"}, PROXY, "ip 198.51.100.7")
+        for size in (100, 1990, 2000, 2013, 2014, 15_000)
+    ),
+    ("10.1.1.1", {"x-forwarded-for": "6.6.6.6," + "10.2.2.2," * 222 + "10.2.2.2"}, PROXY, "ip 10.2.2.2"),
     ("2001:db8:1:2:3::4", {}, {}, "ip 2001:db8:1:2::/64"),
     ("2001:db8:1:2:ffff::1", {}, {}, "ip 2001:db8:1:2::/64"),
     ("::ffff:203.0.113.9", {}, {}, "ip 203.0.113.9"),
@@ -356,7 +404,7 @@ class Simulated:
 
     def __init__(self, takes: float, a_pass: float = 0.0) -> None:
         self.now, self.takes, self.waits = 0.0, takes, [0.0]
-        self.pace = Pace(1.0, lambda: self.now, lambda: a_pass)
+        self.pace = Pace(1.0, lambda: self.now, lambda: 2 * a_pass)
         self._ends: list[tuple[float, float]] = []  # of those inside: when it ends, when it came
 
     def until(self, when: float) -> None:
@@ -483,6 +531,58 @@ def test_slow_and_large_bodies_are_given_up(tmp_path: Path) -> None:
         assert asking.ask("POST", "/predict", b"", {**JSON, "content-length": "999999999999"}).status == 413
         assert asking.ask("POST", "/predict", b"", {**JSON, "content-encoding": "gzip"}).status == 415
         assert asking.ask("POST", "/predict", [b"{"], JSON).status == 400
+
+
+@pytest.mark.parametrize("path", ["/predict", INFER])
+def test_all_large_bodies_together_are_bounded_and_small_ones_always_come_in(path: str, tmp_path: Path) -> None:
+    """Five who never end a body of 100 KB, of which 36 KB count, where 150 KB may be held."""
+    whole = service(made(tmp_path / "guard.db"), Limits(body=120_000, bodies=150_000))
+    plain = tensor()
+    usual = plain if path == INFER else json.dumps({"inputs": odd(0.1).tolist()}).encode()
+    with Asking(make_app(whole)) as asking:
+
+        async def fill() -> list[Any]:
+            stopped = asyncio.Event()
+            sent: list[list[dict[str, Any]]] = [[] for _ in range(5)]
+            scope = {
+                "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path,
+                "raw_path": path.encode(), "query_string": b"", "scheme": "http", "client": ("::1", 1), "root_path": "",
+                "headers": [(b"content-type", b"application/json")], "server": ("guard", 80),
+            }  # fmt: skip
+
+            def one(number: int) -> Any:
+                parts = [b" " * 50_000] * 2
+
+                async def receive() -> dict[str, Any]:
+                    if parts:
+                        return {"type": "http.request", "body": parts.pop(), "more_body": True}
+                    await stopped.wait()
+                    return {"type": "http.disconnect"}
+
+                async def send(message: dict[str, Any]) -> None:
+                    sent[number].append(message)
+
+                return asyncio.create_task(whole_app({**scope}, receive, send))
+
+            whole_app = asking.app
+            tasks = [one(number) for number in range(5)]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            statuses = [reply[0]["status"] for reply in sent if reply]
+            beside = await asking._ask("POST", path, usual, JSON, "::1", 0.0)
+            large = await asking._ask("POST", path, usual + b" " * 100_000, JSON, "::1", 0.0)
+            stopped.set()
+            await asyncio.gather(*tasks)
+            return [*statuses, beside.status, large]
+
+        refused, beside, large = asking.loop.run_until_complete(fill())
+        assert (refused, beside, large.status) == (429, 200, 429)
+        assert large.headers["retry-after"] == "1"
+        assert large.json == {"error": "too many large bodies are on their way; send it again later"}
+        # Whoever left, was refused or was answered holds nothing.
+        for _ in range(9):
+            assert asking.ask("POST", path, [usual, b" " * 100_000], JSON).status == 200
+            assert asking.ask("POST", path, [b" " * 119_999] * 2, JSON).status == 413
+            assert asking.ask("POST", path, usual[:-1] + b" " * 100_000, JSON).status == 400
 
 
 def test_an_answer_leaves_after_its_commit(tmp_path: Path) -> None:
@@ -643,7 +743,7 @@ def test_what_waits_is_answered_at_the_end(tmp_path: Path) -> None:
         assert (late.status, late.headers["retry-after"]) == (503, "1")
 
 
-@pytest.mark.parametrize("wrong", [{"body": 0}, {"rows": 300}, {"rate": -1.0}, {"pixels": -5}])
+@pytest.mark.parametrize("wrong", [{"body": 0}, {"rows": 300}, {"rate": -1.0}, {"pixels": -5}, {"bodies": 2**20}])
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ss.SignstepError):
         Limits(**wrong)
@@ -651,15 +751,6 @@ def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
         Proxies.of(["10.0.0.0/8"], "")
     with pytest.raises(ss.SignstepError):
         Proxies.of(["everywhere"], "x-forwarded-for")
-
-
-def tensor(**more: Any) -> bytes:
-    """A request of the Open Inference Protocol."""
-    one = {"name": "input", "shape": [1, *SHAPE], "datatype": "FP32", "data": odd(0.1).tolist()}
-    return json.dumps({"inputs": [one], **more}).encode()
-
-
-INFER = "/v2/models/net/infer"
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\0", "\u202e", "\r\nset-cookie: a=b", "é", '"'])

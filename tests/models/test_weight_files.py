@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from signstep.cli.first import refuse_missing
 from signstep.data import open_data
 from signstep.errors import InputError, LoadError
 from signstep.model.opening import open_model
@@ -176,6 +177,15 @@ def test_damaged_files(tmp_path: Path, suffix: str, kind: str) -> None:
 def test_a_missing_file() -> None:
     with pytest.raises(LoadError, match=r"the weights file none.pt does not exist"):
         open_model("signstep.networks.small:digits_cnn", weights="none.pt")
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/w.safetensors", "https://host/w.pt", "file:///w.pt"])
+def test_a_uri_is_no_weights_file(place: str) -> None:
+    said = "is a URI, and only a file on this machine is read here; download it and pass its path"
+    with pytest.raises(LoadError, match=f"^the weights file {place} {said}"):
+        open_model("signstep.networks.small:digits_cnn", weights=place)
+    with pytest.raises(LoadError, match=f"^weights='{place}' {said}"):
+        refuse_missing("weights", Path(place))
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth", ".th", ".ckpt", ".bin"])

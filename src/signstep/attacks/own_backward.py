@@ -64,19 +64,43 @@ def watching(tell: Tell) -> Iterator[None]:
 
 def _recording(name: str, forward: Callable[..., Any]) -> Callable[..., Any]:
     def recorded(*args: Any) -> Any:
-        if not _TOLD.tells or not any(isinstance(part, Tensor) and part.requires_grad for part in args):
+        given = [part for part in args if isinstance(part, Tensor)]
+        if not _TOLD.tells or not any(part.requires_grad for part in given):
             return forward(*args)
-        with torch.enable_grad():
-            out = forward(*args)
-            # As they are: who watches torch may take what came from outside of it for something else.
-            with torch._C.DisableTorchFunction():
-                for part in out if isinstance(out, tuple) else (out,):
-                    given = any(part is other for other in args)
-                    if isinstance(part, Tensor) and part.is_floating_point() and part.requires_grad and not given:
-                        _TOLD.tells[-1](name, part, part.clone())
+        versions = [_version(part) for part in given]
+        try:
+            with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_copied, _as_it_is):
+                out = forward(*args)
+        except Exception:
+            # Written for being run without gradients: a result written into a tensor, say. Not once more where numbers
+            # of its caller's were overwritten before.
+            if versions != [_version(part) for part in given]:
+                raise
+            return forward(*args)
+        # As they are: who watches torch may take what came from outside of it for something else.
+        with torch.enable_grad(), torch._C.DisableTorchFunction():
+            for part in out if isinstance(out, tuple) else (out,):
+                if not isinstance(part, Tensor) or any(part is other for other in given):
+                    continue
+                if part.is_floating_point() and part.requires_grad:
+                    _TOLD.tells[-1](name, part, part.clone())
         return out
 
     return recorded
+
+
+def _copied(part: Tensor) -> Tensor:
+    """What is kept for a gradient: without gradients a forward pass may overwrite it later."""
+    with torch._C.DisableTorchFunction():
+        return part.detach().clone()
+
+
+def _as_it_is(part: Tensor) -> Tensor:
+    return part
+
+
+def _version(part: Tensor) -> int:
+    return 0 if part.is_inference() else part._version
 
 
 def _own(of: Any = torch.autograd.Function) -> Iterator[Any]:

@@ -99,6 +99,8 @@ class StandIns(TorchFunctionMode):
             return func(*args, **named)
         if not torch.is_grad_enabled() and any(part.requires_grad for part in _tensors(args)):
             self.met("no_grad()")
+        if named.get("out") is not None:  # no gradient passes into a tensor that is there already
+            return func(*args, **named)
         with torch.enable_grad():
             if self._derived:
                 args = _mapped(args, self.derived)

@@ -78,9 +78,13 @@ def _root(
         raise typer.Exit
 
 
-@cache
 def command_tree() -> Any:
-    """The commands as click has them, built once a process: building them takes longer than what many of them do."""
+    """The commands as click has them, built anew only where some were added: it takes longer than many of them."""
+    return _tree(tuple(app.registered_commands), tuple(app.registered_groups))
+
+
+@cache
+def _tree(*_: object) -> Any:
     return typer.main.get_command(app)
 
 

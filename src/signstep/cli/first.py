@@ -23,7 +23,7 @@ from signstep.engine.tasks import TASKS
 from signstep.engine.threat import parse_threat
 from signstep.errors import InputError, LoadError
 from signstep.importing import is_spec
-from signstep.io.files import expanded
+from signstep.io.files import expanded, missing
 from signstep.messages import Arg
 from signstep.model.declaration import Model
 from signstep.model.twin import ENGINES
@@ -114,8 +114,7 @@ def refuse_missing(argument: str, path: Path) -> None:
     if not file.exists():
         near = nearest(file.name, _siblings(file))
         hint = f"did you mean {file.with_name(near)}?" if near else "check the path"
-        what = Arg(argument, str(path)) if argument else str(path)
-        raise LoadError(what, "does not exist", remedy=hint)
+        raise missing(path, argument=argument, hint=hint)
 
 
 def _near_data(request: Request) -> None:

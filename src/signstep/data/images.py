@@ -163,8 +163,9 @@ def read_images(
     resize: tuple[int, int] | None,
     sizes: Sequence[int],
     max_pixels: int = MAX_PIXELS,
+    formats: Sequence[str] = _FORMATS,
 ) -> Iterator[Tensor]:
-    """Blocks of float32 (B, C, H, W) in [0, 1].
+    """Blocks of float32 (B, C, H, W) in [0, 1], of files in these of Pillow's formats, whatever their names say.
 
     Raises:
         LoadError: If an image cannot be decoded to its end, or is not as large as the first one and there is no resize.
@@ -174,7 +175,7 @@ def read_images(
     for size in sizes:
         block = np.empty((size, *shape), np.float32)  # NumPy: torch's threads cost more than they gain on one image
         for row in range(size):
-            block[row] = _pixels(next(rest), pictures[0], shape, resize, max_pixels)
+            block[row] = _pixels(next(rest), pictures[0], shape, resize, max_pixels, formats)
         yield torch.from_numpy(block)
 
 
@@ -186,7 +187,9 @@ def _require_pillow() -> None:
     PIL.Image.init()  # all formats, not only the five that it knows at first
 
 
-def _decoded(picture: Picture, max_pixels: int, *, whole: bool) -> tuple["Image", tuple[str, ...]]:
+def _decoded(
+    picture: Picture, max_pixels: int, *, whole: bool, formats: Sequence[str] = _FORMATS
+) -> tuple["Image", tuple[str, ...]]:
     """The image and the rules that it needs; upright and with all pixels read, or only its header."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -198,7 +201,7 @@ def _decoded(picture: Picture, max_pixels: int, *, whole: bool) -> tuple["Image"
             warnings.filterwarnings("ignore", module=r"PIL\.")
             # Pillow warns at a cap of its own, which only those who raise ours may pass by.
             warnings.simplefilter("error" if max_pixels <= MAX_PIXELS else "ignore", Image.DecompressionBombWarning)
-            with Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN]) as image:
+            with Image.open(file, formats=[name for name in formats if name in Image.OPEN]) as image:
                 if image.width * image.height > max_pixels:
                     raise _LargeError(f"{image.height}x{image.width} is over {max_pixels} pixels")
                 needs = _needs(image)
@@ -256,10 +259,11 @@ def _pixels(
     shape: tuple[int, int, int],
     resize: tuple[int, int] | None,
     max_pixels: int,
+    formats: Sequence[str],
 ) -> Array:
     """One image as float32 (C, H, W) in [0, 1], or (1, H, W) to be repeated."""
     channels, height, width = shape
-    image, _ = _decoded(picture, max_pixels, whole=True)
+    image, _ = _decoded(picture, max_pixels, whole=True, formats=formats)
     if resize is None and image.size != (width, height):
         raise LoadError(
             f"{picture.name} is {image.height}x{image.width} but {first.name} is {height}x{width} (height x width)",

@@ -1,6 +1,7 @@
 """Leave the user's model and process exactly as they were found, whatever happens in between."""
 
 import ctypes
+import pickle
 import random
 import threading
 from collections.abc import Iterable, Iterator
@@ -190,7 +191,7 @@ class Guard:
                 "the statistics would be overwritten",
                 remedy=("pass training=False there, or", Arg("mode", "keep"), "to attack it as it is"),
             )
-        self._lent += [(part, part.detach().clone()) for part in kept if all(part is not old for old, _ in self._lent)]
+        self._lent += [(part, _kept(part)) for part in kept if all(part is not old for old, _ in self._lent)]
 
     def rewind(self) -> None:
         """Put back what modules keep from call to call; modes and weights stay prepared."""
@@ -323,7 +324,7 @@ class _ModuleState:
     def of(cls, module: nn.Module) -> "_ModuleState":
         attributes = {name: value for name, value in vars(module).items() if name not in _OWN}
         tensors = [
-            (name, part, part.detach().clone(), _version(part))
+            (name, part, _kept(part), _version(part))
             for name, value in attributes.items()
             if isinstance(value, (Tensor, tuple, list))
             for part in _tensors(value)
@@ -334,7 +335,7 @@ class _ModuleState:
             getattr(module, "training", None),  # a frozen script has none
             [(p, p.requires_grad, None if is_lazy(p) else p.grad) for p in weights],
             {
-                name: (value, None if value is None or is_lazy(value) else value.detach().clone())
+                name: (value, None if value is None or is_lazy(value) else _kept(value))
                 for name, value in module._buffers.items()
             },
             attributes,
@@ -416,6 +417,14 @@ def _write(value: Tensor, copy: Tensor) -> None:
     # may have saved this buffer. Always, since .data and some kernels change it without counting too.
     with torch.no_grad(), torch.inference_mode(value.is_inference()):
         value.data.copy_(copy)
+    # Where gradients were taken of what the model does without them, its state has become part of their graph.
+    if value.requires_grad and not copy.requires_grad and not value.is_leaf and not value._is_view():
+        value.detach_()
+
+
+def _kept(value: Tensor) -> Tensor:
+    """A copy, which says by ``requires_grad`` whether gradients were taken of the tensor."""
+    return value.detach().clone().requires_grad_(value.requires_grad)
 
 
 @dataclass
@@ -424,6 +433,7 @@ class RandomState:
 
     cpu: Tensor
     cuda: dict[int, Tensor]
+    generator: Any
     numpy: Any
     python: Any
 
@@ -433,13 +443,16 @@ class RandomState:
         # All cards, since seeding seeds all; their states lie in the memory of the process.
         cards = torch.cuda.device_count() if torch.cuda.is_initialized() else 0  # type: ignore[no-untyped-call]
         cuda = {index: torch.cuda.get_rng_state(index) for index in range(cards)}
-        return cls(torch.get_rng_state(), cuda, np.random.get_state(), random.getstate())
+        numpy = np.random.get_state(legacy=False)  # of any generator, with what waits beside it
+        return cls(torch.get_rng_state(), cuda, _numpy_generator(), numpy, random.getstate())
 
     def restore(self) -> None:
         """As they were then."""
         torch.set_rng_state(self.cpu)
         for index, state in self.cuda.items():
             torch.cuda.set_rng_state(state, index)
+        if _numpy_generator() is not self.generator:  # the model has put another in its place
+            np.random.set_bit_generator(self.generator)  # type: ignore[attr-defined]
         np.random.set_state(self.numpy)
         random.setstate(self.python)
 
@@ -455,15 +468,16 @@ class RandomnessWatch:
     """
 
     # What the generators look like right after seeding: the same for the same seed, so looked at once.
-    _fresh: ClassVar[dict[tuple[int, torch.device], tuple[object, ...]]] = {}
+    _fresh: ClassVar[dict[tuple[int, torch.device, type], tuple[object, ...]]] = {}
 
     def __init__(self, device: torch.device, seed: int) -> None:
         self._device = device
         reseed(seed)
-        if (seed, device) not in self._fresh:
+        known = seed, device, type(_numpy_generator())
+        if known not in self._fresh:
             self._fresh.clear()
-            self._fresh[seed, device] = self._look()
-        self._before = self._fresh[seed, device]
+            self._fresh[known] = self._look()
+        self._before = self._fresh[known]
 
     def drew(self) -> bool:
         """Whether a global generator has moved since this watch was made."""
@@ -479,14 +493,20 @@ class RandomnessWatch:
         )
 
 
+def _numpy_generator() -> Any:
+    return np.random.get_bit_generator()  # type: ignore[attr-defined]  # numpy's stubs do not list it
+
+
 def _numpy_look() -> bytes:
-    """The words and the position of NumPy's global generator, an MT19937: no other can be seeded, see `reseed`.
+    """The state of NumPy's global generator: of an MT19937, as it is unless somebody replaced it, words and position.
 
     As they lie in memory, since ``get_state`` copies them one by one, thirty times slower. That one also tells of a
     second normal number that waits beside them; there is none right after seeding, and the first moves the position.
     """
-    generator = np.random.get_bit_generator()  # type: ignore[attr-defined]  # numpy's stubs do not list it
-    return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)
+    generator = _numpy_generator()
+    if type(generator) is np.random.MT19937:
+        return ctypes.string_at(generator.ctypes.state_address, _MT19937_BYTES)
+    return pickle.dumps(generator.state)
 
 
 def reseed(seed: int) -> None:
@@ -496,4 +516,6 @@ def reseed(seed: int) -> None:
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)
+    if type(_numpy_generator()) is not np.random.MT19937:  # of others a normal number that waits stays
+        np.random.set_state({**np.random.get_state(legacy=False), "has_gauss": 0, "gauss": 0.0})
     random.seed(seed)

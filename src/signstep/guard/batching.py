@@ -15,6 +15,7 @@ from torch import Tensor
 
 from signstep.guard.bodies import Refused
 from signstep.guard.guard import Guard, Judged
+from signstep.guard.passes import Passes
 
 
 @dataclass
@@ -35,7 +36,7 @@ class Batcher:
 
     Attributes:
         depth: rows that wait.
-        seconds_of_a_pass: a moving mean.
+        passes: what they take.
     """
 
     def __init__(self, guard: Guard, *, rows: int = 32, wait: float = 0.002, waiting: int = 256) -> None:
@@ -45,7 +46,7 @@ class Batcher:
         self._task: asyncio.Task[None] | None = None
         self.depth = 0
         self._seconds = 0.001  # for a row, a moving mean
-        self.seconds_of_a_pass = 0.0
+        self.passes = Passes(rows)
 
     def start(self) -> None:
         """Begin, within the event loop."""
@@ -104,9 +105,8 @@ class Batcher:
     async def _judge(self, group: Sequence[_Asked], rows: int) -> None:
         x = torch.cat([one.x for one in group])
         clients = [one.client for one in group for _ in range(len(one.x))]
-        began = time.monotonic()
         try:
-            judged = await asyncio.get_running_loop().run_in_executor(self._thread, self._guard.judge, x, clients)
+            judged, took = await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, x, clients)
         except Exception as error:  # of the guard itself: those who asked are told, the next are judged
             for one in group:
                 if not one.done.done():
@@ -115,11 +115,16 @@ class Batcher:
             return
         finally:
             self.depth -= rows
-        took = time.monotonic() - began
         self._seconds += 0.1 * (took / rows - self._seconds)
-        self.seconds_of_a_pass += 0.1 * (took - self.seconds_of_a_pass)
+        self.passes.saw(rows, took)
         at = 0
         for one in group:
             if not one.done.done():
                 one.done.set_result(judged[at : at + len(one.x)])
             at += len(one.x)
+
+    def _timed(self, x: Tensor, clients: Sequence[str]) -> tuple[list[Judged], float]:
+        """The pass, and its seconds: without those that the event loop takes for others until it hears of it."""
+        began = time.monotonic()
+        judged = self._guard.judge(x, clients)
+        return judged, time.monotonic() - began

@@ -21,7 +21,10 @@ from signstep.messages import Arg
 
 Array = np.ndarray[Any, Any]
 MANY = "an input has too many numbers, or one that no model takes"
+SMALL = 64 * 2**10  # bytes of a body that count as few
 IMAGES = ("image/png", "image/jpeg", "image/webp", "image/bmp", "image/tiff")
+# Their decoders alone are within reach of whoever reaches the port. What a file is its bytes say, and not its sender.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 # Of the protocol's names; what a float32 cannot hold exactly is rounded, as in any network.
 DATATYPES = {
     **dict.fromkeys(("FP32", "FP64", "FP16"), np.float32),
@@ -49,6 +52,8 @@ class Limits:
 
     Attributes:
         body: bytes.
+        bodies: bytes of all bodies that are held at once; who sends more gets 429. The first 64 KiB of each do not
+            count, so that whoever sends large ones slowly keeps nobody out who sends small ones.
         rows: inputs of one request.
         pixels: of one image before it is made the model's size.
         body_seconds: for a request to arrive.
@@ -56,7 +61,7 @@ class Limits:
         waiting: inputs that wait for the model, over all clients; more get 429.
         longest_wait: seconds that a request of a burst may be expected to wait; where it would be more it gets 429 at
             once, before its body is read. Where more is asked than can be done for as long, none waits for longer than
-            twice what the model and the store take for one pass.
+            two passes of the model and the store take, of a size from which on larger ones gain little.
         rate: inputs a second of one client on average; 0 for no bound.
         burst: inputs of one client at once, before its rate counts.
         connections: open at a time.
@@ -66,12 +71,13 @@ class Limits:
     """
 
     body: int = 8 * 2**20
+    bodies: int = 64 * 2**20
     rows: int = 64
     pixels: int = 4_000_000
     body_seconds: float = 10.0
     seconds: float = 30.0
     waiting: int = 256
-    longest_wait: float = 0.5
+    longest_wait: float = 0.25
     rate: float = 0.0
     burst: int = 64
     connections: int = 512
@@ -79,6 +85,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in (
             "body",
+            "bodies",
             "rows",
             "pixels",
             "body_seconds",
@@ -95,6 +102,10 @@ class Limits:
                 Arg("rate", self.rate) if not self.rate >= 0 else Arg("rows", self.rows),
                 "makes no sense" if not self.rate >= 0 else "is more than may wait",
                 remedy="pass a number from 0 on" if not self.rate >= 0 else "pass fewer",
+            )
+        if self.bodies < self.body:
+            raise InputError(
+                Arg("bodies", self.bodies), f"is less than one may have, {self.body}", remedy="pass at least that"
             )
 
 
@@ -177,12 +188,14 @@ def read_image(content: bytes, wanted: Wanted, limits: Limits) -> Tensor:
     picture = Picture("the image", lambda: BytesIO(content))
     size = (height, width) if wanted.resize else None
     try:
-        (block,) = read_images([picture], (channels, height, width), size, [1], limits.pixels)
+        (block,) = read_images([picture], (channels, height, width), size, [1], limits.pixels, _FORMATS)
     except MissingExtraError:
         raise Refused(415, "this service reads no images; send numbers") from None
     except (LoadError, MemoryError) as error:
         raise Refused(
-            400, f"the image cannot be read, has more than {limits.pixels} pixels, or is not {height}x{width}"
+            400,
+            "the image is no PNG, JPEG, WebP, BMP or TIFF that can be read,"
+            f" has more than {limits.pixels} pixels, or is not {height}x{width}",
         ) from error
     return block
 

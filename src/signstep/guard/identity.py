@@ -26,6 +26,7 @@ _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forw
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()
 _FRESH = 5.0  # seconds that a key is remembered, and a revoked one lives on
 _MOST = 10_000
+_READ = 2000  # characters of a header, from its end
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Proxies:
         here = _address(peer)
         if here is None or not self.header or not self._ours(here):
             return _named(here, peer)
-        for text in reversed(headers.get(self.header, "")[:2000].split(",")):
+        for text in reversed(_ending(headers.get(self.header, "")).split(",")):
             said = _address(text.strip())
             if said is None:
                 break
@@ -169,15 +170,20 @@ class Proxies:
         here = _address(peer)
         if here is None or not self._ours(here):
             return False
-        return headers.get("x-forwarded-proto", "")[-100:].rpartition(",")[2].strip().lower() == "https"
+        return _ending(headers.get("x-forwarded-proto", "")).rpartition(",")[2].strip().lower() == "https"
 
     def local(self, peer: str, headers: Mapping[str, str]) -> bool:
         """Whether somebody on this machine asks, and no proxy on it for somebody else."""
         here = _address(peer)
-        return here is not None and here.is_loopback and not any(name in headers for name in _FORWARDED)
+        return here is not None and here.is_loopback and not any(name in headers for name in (*_FORWARDED, self.header))
 
     def _ours(self, address: Any) -> bool:
         return any(address.version == one.version and address in one for one in self.networks)
+
+
+def _ending(text: str) -> str:
+    """Of what a proxy says the end, which is its own: what stands before may be as long as a client likes."""
+    return text if len(text) <= _READ else text[-_READ:].partition(",")[2]
 
 
 def _address(text: str) -> Any:

@@ -20,15 +20,15 @@ class Pace:
     Args:
         longest: seconds that a request of a burst may be expected to wait.
         clock: of seconds.
-        a_pass: tells the seconds of a pass of the model and of storing what it said, a mean of the last.
+        steady: tells the seconds that a request may be expected to wait where more is asked than can be done.
 
     Attributes:
         inside: requests that have begun and not ended.
         seconds: from one end to the next while others are inside, a mean of the last.
     """
 
-    def __init__(self, longest: float, clock: Callable[[], float], a_pass: Callable[[], float] = lambda: 0.0) -> None:
-        self.longest, self._clock, self._pass = longest, clock, a_pass
+    def __init__(self, longest: float, clock: Callable[[], float], steady: Callable[[], float] = lambda: 0.0) -> None:
+        self.longest, self._clock, self._steady = longest, clock, steady
         self.inside, self.seconds = 0, 0.0
         self._busy, self._ends, self._last = 0.0, 0.0, clock()
         self._asked, self._asked_at = 0.0, clock()
@@ -72,8 +72,7 @@ class Pace:
     def _full(self) -> int:
         if self.inside < _LEAST:
             return 0
-        two = 2 * self._pass()
-        expected = self.expected
-        if expected <= (two if self.load > 1 else max(self.longest, two)):
+        steady, expected = self._steady(), self.expected
+        if expected <= (steady if self.load > 1 else max(self.longest, steady)):
             return 0
         return max(1, math.ceil(expected))

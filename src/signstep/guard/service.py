@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from signstep.errors import InputError
 from signstep.guard.batching import Batcher
-from signstep.guard.bodies import Limits, Refused, Wanted, read_image, read_infer, reader_of
+from signstep.guard.bodies import SMALL, Limits, Refused, Wanted, read_image, read_infer, reader_of
 from signstep.guard.guard import Answer, Guard, Judged
 from signstep.guard.identity import Key, Keys, Proxies
 from signstep.guard.metrics import Metrics
@@ -30,7 +30,6 @@ REJECTED = {"error": "the input was not answered"}
 STATUS = {"accept": 200, "review": 202, "reject": 422}
 PLATFORM = "signstep-guard"
 READERS = ("local", "key", "all", "none")
-_SMALL = 64 * 2**10  # bytes of a body that are read at once: a millisecond or two
 _READERS = 2  # threads
 Read = TypeVar("Read")
 FULL = "too much waits; send it again later"
@@ -109,8 +108,9 @@ class Service:
         self.keys = None if self.guard.store is None else Keys(self.guard.store)
         self.metrics = Metrics(self.guard)
         self._rates = Rates(self.limits.rate, self.limits.burst, time.monotonic)
-        self.pace = Pace(self.limits.longest_wait, time.monotonic, self._seconds_of_a_pass)
+        self.pace = Pace(self.limits.longest_wait, time.monotonic, self._steady)
         self.batcher: Batcher | None = None
+        self._held = 0  # bytes of large bodies
         self._storing = 0.0  # seconds from a judgement to its commit, a moving mean
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="signstep-guard-reader")
 
@@ -188,10 +188,10 @@ class Service:
             Refused: it is not answered.
         """
         client = await self.client_of(asked)
-        content = await self._body(asked)
-        with self._room():
-            x = await self._read(reader_of(asked.headers.get("content-type", "")), content)
-            answers = await self._answers(x, client)
+        async with self._body(asked) as content:
+            with self._room():
+                x = await self._read(reader_of(asked.headers.get("content-type", "")), content)
+                answers = await self._answers(x, client)
         if len(answers) == 1:
             return STATUS[answers[0].action], self._said(answers[0])
         return 200, {"results": [self._said(one) for one in answers]}
@@ -206,9 +206,9 @@ class Service:
         if "inference-header-content-length" in asked.headers:
             raise Refused(400, "binary data is not taken; send JSON")
         refuse_foreign_page(asked.headers)
-        content = await self._body(asked)
-        with self._room():
-            return await self._inferred(content, client)
+        async with self._body(asked) as content:
+            with self._room():
+                return await self._inferred(content, client)
 
     async def _inferred(self, content: bytes, client: str) -> tuple[int, dict[str, Any]]:
         ident, x = await self._read(read_infer, content)
@@ -248,39 +248,57 @@ class Service:
         finally:
             self.pace.end()
 
-    def _seconds_of_a_pass(self) -> float:
-        """Until it is stored: while one is, the next is judged, and both are inside."""
-        return self._storing + (0.0 if self.batcher is None else self.batcher.seconds_of_a_pass)
+    def _steady(self) -> float:
+        """Seconds of the pass in work and the next, until they are stored: while one is, the next is judged."""
+        return 2 * (self._storing + (0.0 if self.batcher is None else self.batcher.passes.seconds))
 
     @staticmethod
     def _shows_key(asked: Asked) -> bool:
         return bool(asked.headers.get("authorization") or asked.headers.get("x-api-key"))
 
-    async def _body(self, asked: Asked) -> bytes:
+    @asynccontextmanager
+    async def _body(self, asked: Asked) -> AsyncIterator[bytes]:
+        """A body, within which its bytes count as held.
+
+        Raises:
+            Refused: it is too large, too slow, encoded, or too much is held already.
+        """
         stated = asked.headers.get("content-length", "")
         if stated.isdigit() and len(stated) < 20 and int(stated) > self.limits.body:
             raise Refused(413, f"a body has at most {self.limits.body} bytes")
         if asked.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refused(415, "send the body as it is, without a content encoding")
+        whole, size = bytearray(), 0
         try:
-            return await asyncio.wait_for(self._gathered(asked), self.limits.body_seconds)
-        except TimeoutError:
-            raise Refused(408, f"the body did not come within {self.limits.body_seconds:g} seconds") from None
+            try:
+                await asyncio.wait_for(self._gather(asked, whole), self.limits.body_seconds)
+            except TimeoutError:
+                raise Refused(408, f"the body did not come within {self.limits.body_seconds:g} seconds") from None
+            finally:
+                size = len(whole)
+            content = bytes(whole)
+            whole.clear()
+            yield content
+        finally:
+            self._held -= max(0, size - SMALL)
 
-    async def _gathered(self, asked: Asked) -> bytes:
-        whole = bytearray()
+    async def _gather(self, asked: Asked, whole: bytearray) -> None:
         async for part in asked.body:
-            whole += part
-            if len(whole) > self.limits.body:
+            before = len(whole)
+            if before + len(part) > self.limits.body:
                 raise Refused(413, f"a body has at most {self.limits.body} bytes")
-        return bytes(whole)
+            more = max(0, before + len(part) - SMALL) - max(0, before - SMALL)
+            if more and self._held + more > self.limits.bodies:
+                raise Refused(429, "too many large bodies are on their way; send it again later", wait=1)
+            whole += part
+            self._held += more
 
     async def _read(self, read: Callable[[bytes, Wanted, Limits], Read], content: bytes) -> Read:
-        """What a body says: a small one at once, a large one aside, so that others are answered meanwhile.
+        """What a body says: a small one at once, in a millisecond or two; a large one aside, while others are answered.
 
         Few are read at a time, since what is read takes many times the memory of its bytes.
         """
-        if len(content) <= _SMALL and read is not read_image:
+        if len(content) <= SMALL and read is not read_image:
             return read(content, self.offered.wanted, self.limits)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._readers, read, content, self.offered.wanted, self.limits)

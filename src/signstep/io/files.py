@@ -10,6 +10,7 @@ from pathlib import Path
 
 from signstep.errors import LoadError
 from signstep.io.locks import Lock, lock
+from signstep.messages import Arg
 from signstep.plain import plain
 
 PREFIX = ".signstep-"
@@ -42,6 +43,25 @@ def expanded(path: Path | str) -> Path:
         raise LoadError(
             f"{str(path)!r} begins with a home folder that is not known", remedy="write the path out"
         ) from error
+
+
+def missing(path: Path, what: str = "", *, argument: str = "", hint: str = "check the path") -> LoadError:
+    """The error about a file that is not there: of a URI, which is no path, what to do with it.
+
+    Args:
+        path: as it was passed; of the slashes of a URI it has lost one.
+        what: it should be, such as "the weights file".
+        argument: that it was passed as; empty where that has no name.
+        hint: what to do about a path.
+    """
+    scheme, *rest = path.parts or ("",)
+    is_uri = re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]+:", scheme) is not None
+    text = f"{scheme}//{'/' if scheme == 'file:' else ''}{'/'.join(rest)}" if is_uri else str(path)
+    name = Arg(argument, text) if argument else f"{what} {text}".strip()
+    if is_uri:
+        said = "is a URI, and only a file on this machine is read here"
+        return LoadError(name, said, remedy="download it and pass its path")
+    return LoadError(name, "does not exist", remedy=hint)
 
 
 def refuse_unwritable(path: Path | str, name: str) -> None:

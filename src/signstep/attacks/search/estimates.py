@@ -131,7 +131,7 @@ class _Valley:
         self._all = self._all & (torch.minimum(ahead, behind) >= self._centre)
         value = torch.maximum(ahead, behind)
         better = value > self._best
-        side = torch.where(ahead >= behind, 1.0, -1.0)
+        side = torch.where(ahead >= behind, 1.0, -1.0).to(self._centre.dtype)
         self._best = torch.where(better, value, self._best)
 
         def newer(part: Tensor, kept: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from signstep.errors import LoadError
 from signstep.io.archives import check_held, check_safetensors, check_sums
 from signstep.io.caps import current
+from signstep.io.files import missing
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "model.", "_orig_mod.")
@@ -50,7 +51,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
 
 def _read(path: Path) -> object:
     if not path.is_file():
-        raise LoadError(f"the weights file {path} does not exist", remedy="check the path")
+        raise missing(path, "the weights file")
     if path.suffix.lower() == ".safetensors":
         check_safetensors(path)
         try:
