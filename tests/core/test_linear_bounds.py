@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
+from signstep.certify.bounds import bounds_on
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.bounds.rules import LAYERS
 from signstep.certify.branching import shown
@@ -386,7 +387,10 @@ def test_another_engine_is_asked_where_it_can_be_imported(monkeypatch: pytest.Mo
     vars(there)["PerturbationLpNorm"] = lambda norm, x_L, x_U: SimpleNamespace(norm=norm, low=x_L, high=x_U)  # noqa: N803
     monkeypatch.setitem(sys.modules, "auto_LiRPA", home)
     monkeypatch.setitem(sys.modules, "auto_LiRPA.perturbations", there)
-    monkeypatch.setattr("signstep.certify.proving.worst_margins", lambda *_: torch.zeros(30, 3).double())
+    monkeypatch.setattr(
+        "signstep.certify.proving.answers",
+        lambda model, low, high, _: (torch.zeros(30, 3).double(), bounds_on(model, low, high)),
+    )
     assert torch.equal(ss.certified(model, x, y, threat=threat, method="auto-lirpa"), exact)
     assert 0 < int(exact.sum()) < 30
     with pytest.raises(ModelError, match=r"auto_LiRPA cannot take Sequential \(NotImplementedError: no rule for it\)"):

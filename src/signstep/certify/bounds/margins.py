@@ -31,7 +31,11 @@ def bounds_on(model: nn.Module, low: Tensor, high: Tensor) -> Interval:
 
 
 def answers(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> tuple[Tensor, Interval]:
-    """What `worst_margins` and `bounds_on` give, by one way through the network."""
+    """What `worst_margins` (R, K) and `bounds_on` give, by one way through the network.
+
+    Raises:
+        ModelError: see these.
+    """
     plan = planned(model)
     inner = plan.walk(model, _between(model, low, high))
     head = plan.head(model)
