@@ -128,8 +128,8 @@ class Step:
         if isinstance(layer, nn.Linear):
             return F.linear(parts[0], self._absolute)
         if isinstance(layer, nn.Conv2d):
-            how: tuple[Any, ...] = (layer.stride, layer.padding, layer.dilation, layer.groups)
-            return F.conv2d(parts[0][None], self._absolute, None, *how)[0]
+            weight = self._absolute
+            return F.conv2d(parts[0][None], weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)[0]
         return self.through(*(Interval(torch.zeros_like(part[None]), part[None]) for part in parts)).radius[0]
 
     def _zeros(self) -> list[Tensor]:
