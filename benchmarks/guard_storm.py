@@ -169,7 +169,8 @@ def schema_requests(client: Client, count: int, seed: int) -> None:
                 try:
                     strategy = operation.as_strategy(generation_mode=mode)
                     seeded: Any = hypothesis.seed(seed)
-                    run = seeded(hypothesis.given(strategy)(ask))
+                    given: Any = hypothesis.given
+                    run = seeded(given(strategy)(ask))
                     bounded: Any = hypothesis.settings(settings, max_examples=min(left, 20 if posts else 2))
                     bounded(run)()
                 except hypothesis.errors.Unsatisfiable:

@@ -16,19 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 import signstep as ss
+from signstep.certify.bounds import bounds_on
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.bounds.rules import LAYERS
 from signstep.certify.branching import shown
 from signstep.certify.exact import searched
 from signstep.certify.linear import kinds, windows
 from signstep.certify.linear.alpha import tuned
+from signstep.certify.linear.backward import _ended as ended
 from signstep.certify.linear.backward import least, single
 from signstep.certify.linear.ball import Ball
 from signstep.certify.linear.crown import Bounded, ways_of
 from signstep.certify.linear.lines import Bend
 from signstep.certify.linear.program import program
 from signstep.certify.linear.rounding import Allowance, single_is_exact
-from signstep.certify.linear.windows import Rows
+from signstep.certify.linear.windows import Places, Rows, Tables
 from signstep.errors import InputError, ModelError
 
 BENDS: dict[str, Bend] = {
@@ -210,7 +212,7 @@ def test_windows_and_chunks_give_what_whole_coefficients_give(monkeypatch: pytes
 
 def test_windows_know_where_they_are() -> None:
     image = torch.arange(24.0).view(1, 4, 6)
-    rows = Rows(torch.ones(2, 3, 3, 1), torch.tensor([[0, 0], [3, 5]]), offset=(-1, -1))
+    rows = Rows(torch.ones(2, 3, 3, 1), Places.of(torch.tensor([0, 23]), 6), offset=(-1, -1))
     assert rows.of(image)[0, :, :, 0].tolist() == [[0, 0, 0], [0, 0, 1], [0, 6, 7]]
     assert rows.of(image)[1, :, :, 0].tolist() == [[16, 17, 0], [22, 23, 0], [0, 0, 0]]
     whole = rows.whole((1, 4, 6)).values
@@ -385,7 +387,10 @@ def test_another_engine_is_asked_where_it_can_be_imported(monkeypatch: pytest.Mo
     vars(there)["PerturbationLpNorm"] = lambda norm, x_L, x_U: SimpleNamespace(norm=norm, low=x_L, high=x_U)  # noqa: N803
     monkeypatch.setitem(sys.modules, "auto_LiRPA", home)
     monkeypatch.setitem(sys.modules, "auto_LiRPA.perturbations", there)
-    monkeypatch.setattr("signstep.certify.proving.worst_margins", lambda *_: torch.zeros(30, 3).double())
+    monkeypatch.setattr(
+        "signstep.certify.proving.answers",
+        lambda model, low, high, _: (torch.zeros(30, 3).double(), bounds_on(model, low, high)),
+    )
     assert torch.equal(ss.certified(model, x, y, threat=threat, method="auto-lirpa"), exact)
     assert 0 < int(exact.sum()) < 30
     with pytest.raises(ModelError, match=r"auto_LiRPA cannot take Sequential \(NotImplementedError: no rule for it\)"):
@@ -543,12 +548,14 @@ def test_a_convolution_back_in_float32_is_its_sums_in_float64_to_what_direct_sum
     layer.weight.mul_(torch.exp(3 * torch.randn(layer.weight.shape, generator=generator)))
     shape = (into, 12, 13)
     sizes = layer(torch.zeros(1, *shape)).shape[1:]
-    places = torch.stack([torch.randint(0, size, (count,), generator=generator) for size in sizes[1:]], 1)
+    places = Places.of(torch.randint(0, int(sizes[1] * sizes[2]), (count,), generator=generator), int(sizes[2]))
     windows_ = Rows(torch.randn((count, 3, 4, groups * 4), generator=generator), places, offset=(-1, -2))
-    for rows in (windows_.cut(tuple(sizes)), Rows(torch.randn((count, *sizes), generator=generator))):
+    whole = Rows(torch.randn((count, *sizes), generator=generator))
+    tables: Tables = {}
+    for rows, kept in ((windows_.cut(tuple(sizes)), None), (windows_.cut(tuple(sizes)), tables), (whole, None)):
         exact, sized = copy.deepcopy(layer).double(), copy.deepcopy(layer).double()
         sized.weight.abs_()
-        found = windows.before_convolution(rows, layer, shape)
+        found = windows.before_convolution(rows, layer, shape, kept)
         truth = windows.before_convolution(rows.like(rows.values.double()), exact, shape)
         size = windows.before_convolution(rows.like(rows.values.double().abs()), sized, shape)
         assert (found.stride, found.offset) == (truth.stride, truth.offset)
@@ -556,6 +563,43 @@ def test_a_convolution_back_in_float32_is_its_sums_in_float64_to_what_direct_sum
         products = layer.weight[:, 0].numel()
         room = size.values * (products * windows.UNIT / (1 - products * windows.UNIT))
         assert bool(((found.values.double() - truth.values).abs() <= room + 1e-300).all())
+    assert tables  # windows as small as these have a matrix
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rough_sums_never_say_more_than_exact_ones(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def wild(*shape: int) -> Tensor:
+        drawn = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return drawn * torch.exp(4 * torch.randn(*shape, generator=generator, dtype=torch.float64))
+
+    part, where = wild(2, 6, 5).abs(), Places.of(torch.randint(0, 30, (9,), generator=generator), 5)
+    for rows in (Rows(wild(9, 2, 6, 5).float()), Rows(wild(9, 3, 4, 2).float(), where, offset=(-1, -2)).cut((2, 6, 5))):
+        whole = rows.whole((2, 6, 5)).values.double()
+        assert bool((rows.sizes(part) >= (whole.abs() * part).sum((1, 2, 3))).all())
+        box = Interval(wild(1, 2, 6, 5), part.unsqueeze(0))
+        truth = (whole * box.centre).sum((1, 2, 3)) - (whole.abs() * part).sum((1, 2, 3))
+        room = 1e-5 * (whole.abs() * (box.centre.abs() + part)).sum((1, 2, 3))
+        exact, rough = ended(rows, box), ended(rows, box, rough=True)
+        assert bool((rough <= truth + 1e-13 * room).all() and (rough >= truth - room).all())
+        assert bool((exact <= truth + 1e-9 * room).all() and (exact >= truth - room).all())
+
+
+def test_an_allowance_that_is_kept_is_the_one_that_would_be_made() -> None:
+    model, x = wide_apart(0)
+    with torch.no_grad():
+        stages = list(bounded_of(model, x - 0.02, x + 0.02).refinements())
+        assert [stage.final for stage in stages] == [False] * (len(stages) - 1) + [True]
+        for before, after in pairwise(stages):
+            fresh = Allowance.of(after.program.steps, after.lines, after.intervals)
+            kept = Allowance.of(after.program.steps, after.lines, after.intervals, before.allowance)
+            assert all(torch.equal(part, kept.own[place]) for place, part in fresh.own.items())
+        steps = stages[0].program.values(x)
+        assert all(
+            bool((said >= part.low - 1e-9).all() and (said <= part.high + 1e-9).all())
+            for said, part in zip(steps, stages[-1].intervals, strict=True)
+        )
 
 
 @pytest.mark.parametrize("name", ["ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"])

@@ -402,7 +402,8 @@ def _(name: str) -> None:
 
     def rounded(u: Tensor, seen: list[Tensor]) -> Tensor:
         if u.requires_grad:
-            u.register_hook(lambda gradient: seen.append(gradient.detach()))  # type: ignore[no-untyped-call]
+            with torch._C.DisableTorchFunction():  # the recipe passes hooks of a model by
+                u.register_hook(lambda gradient: seen.append(gradient.detach()))  # type: ignore[no-untyped-call]
         height = (4 * u).round().flatten(1) @ weight[1]
         return torch.stack([torch.full_like(height, 1e4), height], 1)
 

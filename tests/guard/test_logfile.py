@@ -129,7 +129,21 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ss.SignstepError, match="cannot be written"):
             LogFile(path)
     assert (tmp_path / "other").read_text() == "kept"
-    for more in ({"log_mb": 1e-5}, {"log_mb": float("nan")}, {"log_files": 0}):
+    for more in ({"log_mb": 1e-5}, {"log_mb": float("nan")}, {"log_files": 0}, {"log_files": 10**9}):
         with pytest.raises(ss.SignstepError, match="log_"):
             LogFile(tmp_path / "new.log", **more)
+    # What is no log is neither written to nor turned over: a store, weights, somebody's file in an older one's place.
+    for name, place in (("guard.db", "guard.db"), ("new.log", "new.log.2")):
+        (tmp_path / place).write_bytes(b"SQLite format 3\0")
+        with pytest.raises(ss.SignstepError, match=f"{place} holds something else than a log of the guard"):
+            LogFile(tmp_path / name, log_files=3)
+        assert (tmp_path / place).read_bytes() == b"SQLite format 3\0"
     assert logging.getLogger("signstep.guard").handlers == []
+
+
+def test_a_log_goes_on_where_it_ended(tmp_path: Path, opened: Any) -> None:
+    for number in range(2):
+        log = opened()
+        LOG.warning("line %d", number)
+        log.end()
+    assert [line.split()[-1] for line in lines(tmp_path)] == ["0", "1"]

@@ -77,11 +77,26 @@ def test_installed_packages_are_told_by_their_versions(place: Path) -> None:
 def test_so_are_those_of_another_environment(folder: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On PYTHONPATH, as clusters put them: of these, what has been imported differs from process to process."""
     there = place / "lib" / folder
-    there.mkdir(parents=True)
+    about = there / "srcparts-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: srcparts\nVersion: 1.0\n")
+    (about / "RECORD").write_text("srcparts.py,sha256=x,1\nsrcprep.py,,\nsrcparts-1.0.dist-info/METADATA,,\n")
     for name in ("srcparts", "srcprep"):
         (place / f"{name}.py").rename(there / f"{name}.py")
     monkeypatch.syspath_prepend(str(there))
     assert list(source_files("srcnets", open_model("srcnets:net").module)) == ["srcnets"]
+
+
+def test_code_that_no_package_put_among_packages_counts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No version tells of it."""
+    there = place / "site-packages"
+    (there / "other-1.0.dist-info").mkdir(parents=True)
+    (there / "other-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (there / "other-1.0.dist-info" / "RECORD").write_text("other/__init__.py,,\n")
+    for name in ("srcparts", "srcprep"):
+        (place / f"{name}.py").rename(there / f"{name}.py")
+    monkeypatch.syspath_prepend(str(there))
+    assert sorted(source_files("srcnets", open_model("srcnets:net").module)) == ["srcnets", "srcparts", "srcprep"]
 
 
 def test_a_program_has_no_code(tmp_path: Path) -> None:

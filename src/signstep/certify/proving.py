@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from signstep.certify import auto_lirpa
-from signstep.certify.bounds import bounds_on, ends, worst_margins
+from signstep.certify.bounds import answers, bounds_on, ends
 from signstep.certify.bounds.interval import Interval
 from signstep.certify.branching import shown
 from signstep.certify.exact import searched
@@ -123,7 +123,7 @@ class Prover:
         The model is asked at three points: a part that does not do what its type promises shows there, and how far its
         own arithmetic is from float64.
         """
-        margins, outputs = worst_margins(exact, low, high, y), bounds_on(exact, low, high)
+        margins, outputs = answers(exact, low, high, y)
         rounding = _ROUNDING * (1 + outputs.centre.abs() + outputs.radius)
         apart, size = torch.zeros(len(y), dtype=low.dtype, device=low.device), None
         own = next((part for part in self.network.parameters() if part.is_floating_point()), low)
@@ -170,6 +170,8 @@ class Prover:
             stages = bounded.refinements() if method == "crown" else [bounded]
             for stage in stages:
                 bounded = stage
+                if method != "alpha" and not bounded.final and not bool(bounded.nearest(ways, shift) > slack):
+                    continue
                 bound = tuned(bounded, ways, shift, slack) if method == "alpha" else bounded.margins(ways, shift)
                 left = ~(bound > slack)
                 if not bool(left.any()):

@@ -103,9 +103,9 @@ class Batcher:
             await self._judge(group, rows)
 
     async def _judge(self, group: Sequence[_Asked], rows: int) -> None:
-        x = torch.cat([one.x for one in group])
         clients = [one.client for one in group for _ in range(len(one.x))]
         try:
+            x = torch.cat([one.x for one in group])
             judged, took = await asyncio.get_running_loop().run_in_executor(self._thread, self._timed, x, clients)
         except Exception as error:  # of the guard itself: those who asked are told, the next are judged
             for one in group:

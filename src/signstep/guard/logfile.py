@@ -6,6 +6,8 @@ that is gone) the service goes on: that is said once, lines are counted, and the
 
 import logging
 import os
+import re
+import stat
 import time
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -17,6 +19,8 @@ from signstep.messages import Arg
 from signstep.plain import one_line
 
 LOG = logging.getLogger("signstep.guard")
+_MOST_FILES = 1000
+_TIME = re.compile(rb"\d{4}-\d\d-\d\dT")  # how each line begins
 
 
 class _Line(logging.Formatter):
@@ -44,7 +48,7 @@ class LogFile(RotatingFileHandler):
 
     Raises:
         InputError: a number that makes no sense.
-        LoadError: it cannot be written, or is no plain file.
+        LoadError: it cannot be written, or a file is there, or in the place of an older one, that is no log.
     """
 
     def __init__(
@@ -57,8 +61,12 @@ class LogFile(RotatingFileHandler):
     ) -> None:
         if not 0.001 <= log_mb < 1e6:
             raise InputError(Arg("log_mb", log_mb), remedy="pass a number of megabytes from 0.001 on")
-        if log_files < 1:
-            raise InputError(Arg("log_files", log_files), remedy="pass at least 1")
+        if not 1 <= log_files <= _MOST_FILES:  # each is looked for when they are turned over
+            raise InputError(Arg("log_files", log_files), remedy=f"pass a number from 1 to {_MOST_FILES}")
+        # These would be written to, renamed and in the end dropped.
+        for place in (path, *(Path(f"{path}.{number}") for number in range(1, log_files + 1))):
+            if not _is_log(place):
+                raise LoadError(f"{place} holds something else than a log of the guard", remedy="pass another file")
         self._told, self.lost, self._failing = said, 0, False
         try:
             super().__init__(
@@ -104,3 +112,15 @@ class LogFile(RotatingFileHandler):
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         number = os.open(self.baseFilename, flags, 0o600)
         return TextIOWrapper(os.fdopen(number, "ab"), encoding=self.encoding, errors=self.errors)
+
+
+def _is_log(path: Path) -> bool:
+    """Whether a file is a log, or empty, or none that is looked into: what cannot be read cannot be written either."""
+    try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return True
+        with path.open("rb") as file:
+            begun = file.read(11)
+    except OSError:
+        return True
+    return not begun or _TIME.match(begun) is not None

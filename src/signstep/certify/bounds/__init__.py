@@ -2,6 +2,6 @@
 
 from signstep.certify.bounds.around import ends
 from signstep.certify.bounds.interval import Interval
-from signstep.certify.bounds.margins import bounds_on, worst_margins
+from signstep.certify.bounds.margins import answers, bounds_on, worst_margins
 
-__all__ = ["Interval", "bounds_on", "ends", "worst_margins"]
+__all__ = ["Interval", "answers", "bounds_on", "ends", "worst_margins"]

@@ -30,6 +30,18 @@ def bounds_on(model: nn.Module, low: Tensor, high: Tensor) -> Interval:
     return inner if head is None else _through(head, inner)
 
 
+def answers(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> tuple[Tensor, Interval]:
+    """What `worst_margins` (R, K) and `bounds_on` give, by one way through the network.
+
+    Raises:
+        ModelError: see these.
+    """
+    plan = planned(model)
+    inner = plan.walk(model, _between(model, low, high))
+    head = plan.head(model)
+    return _margins(head, inner, y), inner if head is None else _through(head, inner)
+
+
 def worst_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
     """Upper bounds of z_k - z_y over all inputs between ``low`` and ``high``, (R, K); 0 in column y.
 
@@ -46,8 +58,10 @@ def worst_margins(model: nn.Module, low: Tensor, high: Tensor, y: Tensor) -> Ten
         ModelError: the network cannot be traced, a part of it has no rule, or its outputs are not (R, K).
     """
     plan = planned(model)
-    inner = plan.walk(model, _between(model, low, high))
-    head = plan.head(model)
+    return _margins(plan.head(model), plan.walk(model, _between(model, low, high)), y)
+
+
+def _margins(head: nn.Linear | None, inner: Interval, y: Tensor) -> Tensor:
     if head is not None and inner.centre.ndim == 2:
         middle: Tensor = head(inner.centre)
         return middle - middle.gather(1, y.unsqueeze(1)) + _reach(head.weight, inner.radius, y)

@@ -13,7 +13,7 @@ from signstep.certify.linear.lines import Lines
 from signstep.certify.linear.program import Program, Step
 from signstep.certify.linear.rounding import Allowance
 from signstep.certify.linear.watch import Watch
-from signstep.certify.linear.windows import UNIT, Rows, added, before_convolution, first_convolution, sums
+from signstep.certify.linear.windows import UNIT, Places, Rows, added, before_convolution, first_convolution, sums
 
 Begun = tuple[dict[int, Rows], Tensor]
 
@@ -114,7 +114,8 @@ class _Back:
             self.rests = self.rests and not bounds
             return True
         before = len(self.total)
-        left = watch.seen(self.total + sum(_ended(rows, intervals[at]) for at, rows in self.waiting.items()))
+        ended = sum(_ended(rows, intervals[at], rough=True) for at, rows in self.waiting.items())
+        left = watch.seen(self.total + ended)
         if left is not None:
             self.waiting = {at: rows.take(left) for at, rows in self.waiting.items()}
             self.total = self.total[left]
@@ -140,9 +141,26 @@ class _Back:
                 self.total = self.total - self.allowance.joined(source, self.waiting[source])
 
 
-def _ended(rows: Rows, box: Interval) -> Tensor:
-    """The least that functions of a step's outputs are where these lie in an interval (1, ...), (S,)."""
+# Sums in float32 are taken of so few numbers that their rounding, relative, stays below this.
+_NARROW, _CASTS = 0.01, 8
+
+
+def _ended(rows: Rows, box: Interval, *, rough: bool = False) -> Tensor:
+    """The least that functions of a step's outputs are where these lie in an interval (1, ...), (S,).
+
+    Where a ``rough`` bound will do, sums of coefficients in float32 are taken in it, and what rounding can make of them
+    is added to the radius: of n products and two casts at most (n + 2) u of the sizes (see `Allowance`), here twice.
+    """
     centre, radius, values = box.centre[0], box.radius[0], rows.values
+    if rows.place is None and centre.dtype == torch.float64:
+        values, centre, radius = values.flatten(1), centre.flatten(), radius.flatten()
+        room = 2 * (len(centre) + _CASTS) * UNIT
+        if rough and values.dtype == torch.float32 and room < _NARROW:
+            radius = radius + room * (centre.abs() + radius)
+            centre, radius = centre.float(), radius.float()
+        else:
+            values = values.double()
+        return (values @ centre).double() - (values.abs() @ radius).double()
     if values.dtype == torch.float32:
         radius = radius + 8 * UNIT * (centre.abs() + radius)
     low, high = rows.of((centre - radius).to(values.dtype)), rows.of((centre + radius).to(values.dtype))
@@ -156,14 +174,15 @@ def _affine(step: Step, rows: Rows) -> tuple[list[Rows], Tensor]:
     if isinstance(layer, nn.Conv2d) and step.direct:
         shape, bias = step.inputs[0], layer.bias
         more = none if bias is None else rows.channels() @ bias.double()
-        return [_seen(before_convolution(rows, layer, shape), shape)], more
+        return [_seen(before_convolution(rows, layer, shape, step.tables.setdefault(dtype, {})), shape)], more
     if step.reshapes:  # in the order of the tensor, however its numbers lie in memory
         return [Rows(rows.whole(step.shape).values.reshape(len(rows), *step.inputs[0]))], none
     more = rows.dot(step.offset) if step.adds else none
     if step.diagonal:
         return [rows if scale is None else rows.scaled(scale) for scale in step.scales], more
     whole = rows.whole(step.shape)
-    if isinstance(layer, nn.Linear) and whole.values.ndim == 2:
+    if step.dense:
+        assert isinstance(layer, nn.Linear)
         return [Rows(whole.values @ layer.weight)], more
     assert step.like is not None
     return [Rows(part.squeeze(1).to(dtype)) for part in step.pull(whole.values.to(step.like.dtype).unsqueeze(1))], more
@@ -201,7 +220,8 @@ def _pooled(step: Step, rows: Rows, lines: Choice) -> tuple[list[Rows], Tensor]:
 def single(steps: Sequence[Step], at: int, index: Tensor, signs: Tensor, dtype: torch.dtype) -> Begun:
     """The outputs at flat places ``index`` (S,) of the step at ``at`` times signs (S,), and what is to be added (S,).
 
-    Of a convolution they are kernels over its inputs. Coefficients are of the type that is asked for.
+    Of a convolution they are kernels over its inputs, of a linear layer of vectors rows of its weights. Coefficients
+    are of the type that is asked for.
     """
     step = steps[at]
     count, shape, zero = len(index), step.shape, torch.zeros_like(signs)
@@ -215,12 +235,17 @@ def single(steps: Sequence[Step], at: int, index: Tensor, signs: Tensor, dtype: 
         bias = step.layer.bias
         channel = index // (shape[1] * shape[2])
         return {step.sources[0]: rows}, zero if bias is None else signs * bias[channel]
+    if step.dense:
+        assert isinstance(step.layer, nn.Linear)
+        rows = Rows(step.layer.weight[index].mul_(signs.unsqueeze(1)).to(dtype))
+        bias = step.layer.bias
+        return {step.sources[0]: rows}, zero if bias is None else signs * bias[index]
     if len(shape) != 3:
         size = _size(shape)
         values = sign.new_zeros(count, size).scatter(1, index.unsqueeze(1), sign.unsqueeze(1))
         return {at: Rows(values.view(count, *shape))}, zero
     channels, height, width = shape
-    place = torch.stack([index % (height * width) // width, index % width], 1)
+    place = Places.of(index % (height * width), width)
     values = sign.new_zeros(count, channels).scatter(1, (index // (height * width)).unsqueeze(1), sign.unsqueeze(1))
     return {at: Rows(values.view(count, 1, 1, channels), place)}, zero
 

@@ -22,13 +22,25 @@ AT_ONCE = 2**21
 
 @dataclass(eq=False)
 class Bounded:
-    """What is known of one example: an interval for each step, and lines for activations and poolings."""
+    """What is known of one example: an interval for each step, and lines for activations and poolings.
+
+    Attributes:
+        program: the network.
+        ball: the allowed inputs.
+        intervals: by step.
+        lines: of activations and poolings, by step.
+        middle: what each step says of the middle of the box, flat, once that was asked for.
+        allowance: the last that was made.
+        final: whether all has been refined.
+    """
 
     program: Program
     ball: Ball
     intervals: list[Interval]
     lines: dict[int, Relaxed]
     middle: list[Tensor] | None = None
+    allowance: Allowance | None = None
+    final: bool = False
 
     @classmethod
     def of(cls, program: Program, ball: Ball) -> "Bounded":
@@ -51,10 +63,13 @@ class Bounded:
         """
         needed = {place for step in self.program.steps if step.kind in ("bend", "pool") for place in step.sources}
         loose, found = _looseness(self.program, self.ball), self
-        for place in sorted(needed):
-            if loose[place] > _EXACT and self.program.steps[place].kind != "stop":
-                found = found._refined_at(place)
-                yield found
+        places = [
+            place for place in sorted(needed) if loose[place] > _EXACT and self.program.steps[place].kind != "stop"
+        ]
+        for place in places:
+            found = found._refined_at(place)
+            found.final = place == places[-1]
+            yield found
 
     def margins(self, ways: Tensor, shift: Tensor, slopes: Slopes | None = None, *, alone: bool = False) -> Tensor:
         """Lower bounds of ways @ v + shift, v (D,) being the last step's outputs, for ways (S, D); (S,).
@@ -65,6 +80,11 @@ class Bounded:
         rows = Rows(ways.view(len(ways), *self.program.steps[last].shape))
         bound = least(self.program.steps, {last: rows}, shift, self.lines, self.intervals, self.ball, slopes)
         return bound if alone else torch.maximum(bound, self.plain(ways, shift))
+
+    def nearest(self, ways: Tensor, shift: Tensor) -> Tensor:
+        """The margin, (1,), of the one that is least in the middle: where it is not enough, the rest need no asking."""
+        at = (ways @ self._middle(-1) + shift).argmin()
+        return self.margins(ways[at : at + 1], shift[at : at + 1])
 
     def plain(self, ways: Tensor, shift: Tensor) -> Tensor:
         """The same of the interval of the last step's outputs alone."""
@@ -78,7 +98,7 @@ class Bounded:
 
     def _refined_at(self, place: int) -> "Bounded":
         """With the interval of one step tightened, and those of all that follow from it."""
-        found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines), self.middle)
+        found = Bounded(self.program, self.ball, list(self.intervals), dict(self.lines), self.middle, self.allowance)
         found._refine(place)
         for later, step in enumerate(self.program.steps):
             if step.kind in ("bend", "pool") and step.sources[0] >= place:
@@ -99,7 +119,10 @@ class Bounded:
         # Where only signs count, the end that has that of the middle is tried first; the other one where that fails.
         signs = not pooled and all(bend.signs for bend in bends)
         up = (self._middle(place) >= 0) if signs else torch.ones_like(low, dtype=torch.bool)
-        allowance = Allowance.of(steps[: place + 1], self.lines, self.intervals) if _single(here) else None
+        allowance = None
+        if _single(here):
+            allowance = Allowance.of(steps[: place + 1], self.lines, self.intervals, self.allowance)
+            self.allowance = allowance
         for first in (True, False):
             index = _open(steps, place, low, high)
             if not len(index):
@@ -140,8 +163,7 @@ class Bounded:
         """What a step says of the middle of the box, flat."""
         if self.middle is None:
             centre = self.ball.box.centre
-            parts = self.program.intervals(Interval(centre, torch.zeros_like(centre)))
-            self.middle = [part.centre.flatten() for part in parts]
+            self.middle = [part.flatten() for part in self.program.values(centre)]
         return self.middle[place]
 
     def _before(self, place: int) -> None:

@@ -66,13 +66,17 @@ def rectifier(slope: float = 0.0) -> Bend:
         return torch.nn.functional.leaky_relu(x, slope)
 
     def lines(low: Tensor, high: Tensor) -> Lines:
-        open_ = (low < 0) & (high > 0)
-        width = torch.where(open_, high - low, 1.0)
+        down, up = (-low).clamp_(min=0), high.clamp(min=0)
+        # The share of what lies between the ends that is above 0; 1 or 0 exactly where they have one sign.
+        share = up / (down + up).clamp_(min=torch.finfo(low.dtype).tiny)
+        above, open_ = (low + high > 0).to(low), (low < 0) & (high > 0)
+        offset, zero = down * share, torch.zeros_like(low)
+        if slope == 0:
+            return Lines(above, zero, share, offset, open_, slope, 1.0)
         one, flat = torch.ones_like(low), torch.full_like(low, slope)  # two plain numbers would meet in float32
-        chord = torch.where(open_, (high - slope * low) / width, torch.where(low >= 0, one, flat))
-        offset = torch.where(open_, -low * high * (1 - slope) / width, 0.0)
-        below = torch.where(open_, torch.where(high > -low, one, flat), chord)
-        return Lines(below, torch.zeros_like(low), chord, offset, open_, slope, 1.0)
+        return Lines(
+            torch.lerp(flat, one, above), zero, torch.lerp(flat, one, share), offset * (1 - slope), open_, slope, 1.0
+        )
 
     return Bend(function, lines, lambda low, high: (low >= 0) | (high <= 0), signs=True)
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from signstep.certify.bounds.interval import Interval
 from signstep.certify.linear import kinds
 from signstep.certify.linear.lines import Bend
 from signstep.certify.linear.pooling import Pool
+from signstep.certify.linear.windows import Tables
 from signstep.errors import ModelError
 
 
@@ -36,6 +37,7 @@ class Step:
         bend: of activations.
         pool: of poolings.
         inputs: the shapes of its sources.
+        tables: by the type of coefficients, what `before_convolution` keeps.
         like: a number of the kind and device of all others.
     """
 
@@ -51,12 +53,18 @@ class Step:
     bend: Bend | None = None
     pool: Pool | None = None
     inputs: tuple[tuple[int, ...], ...] = ()
+    tables: dict[torch.dtype, Tables] = field(default_factory=dict)
     like: Tensor | None = None
 
     @property
     def direct(self) -> bool:
         """Whether it is a convolution whose coefficients have a short way."""
         return isinstance(self.layer, nn.Conv2d) and self.layer.padding != "same"
+
+    @property
+    def dense(self) -> bool:
+        """Whether it is a linear layer on vectors."""
+        return isinstance(self.layer, nn.Linear) and len(self.shape) == 1 and len(self.inputs[0]) == 1
 
     @cached_property
     def offset(self) -> Tensor:
@@ -95,6 +103,12 @@ class Step:
         """The layer in float32."""
         return None if self.layer is None else copy.deepcopy(self.layer).float()
 
+    @cached_property
+    def _absolute(self) -> Tensor:
+        """The sizes of the layer's weights."""
+        assert isinstance(self.layer, (nn.Linear, nn.Conv2d))
+        return self.layer.weight.detach().abs()
+
     def of_kind(self, dtype: torch.dtype) -> nn.Module:
         """The layer with weights of this type."""
         found = self.narrow if dtype == torch.float32 else self.layer
@@ -110,6 +124,12 @@ class Step:
 
     def size(self, *parts: Tensor) -> Tensor:
         """Of an affine step: sum |w| p over its inputs, for p >= 0, each (...) in its shape."""
+        layer = self.layer
+        if isinstance(layer, nn.Linear):
+            return F.linear(parts[0], self._absolute)
+        if isinstance(layer, nn.Conv2d):
+            weight = self._absolute
+            return F.conv2d(parts[0][None], weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)[0]
         return self.through(*(Interval(torch.zeros_like(part[None]), part[None]) for part in parts)).radius[0]
 
     def _zeros(self) -> list[Tensor]:
@@ -139,6 +159,21 @@ class Program:
         found: list[Interval] = []
         for step in self.steps:
             found.append(box if step.kind == "given" else step.through(*(found[place] for place in step.sources)))
+        return found
+
+    def values(self, point: Tensor) -> list[Tensor]:
+        """What each step gives of an input (1, ...)."""
+        found: list[Tensor] = []
+        for step in self.steps:
+            given = [found[place] for place in step.sources]
+            if step.kind == "given":
+                found.append(point)
+            elif step.function is not None:
+                found.append(step.function(*given))
+            elif step.bend is not None:
+                found.append(step.bend.function(*given))
+            else:
+                found.append(step.through(*(Interval(part, torch.zeros_like(part)) for part in given)).centre)
         return found
 
 

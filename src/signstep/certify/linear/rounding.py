@@ -49,25 +49,42 @@ class Allowance:
             coefficients over its outputs are a, and all that steps of one input each do after it.
         sizes: of each step's outputs, how large a number can be, (...).
         tiny: for all steps together.
+        made: of which intervals and lines, by step, the numbers were made.
     """
 
     own: Mapping[int, Tensor]
     sizes: Sequence[Tensor]
     tiny: float
+    made: Mapping[int, tuple[object, ...]]
 
     @classmethod
-    def of(cls, steps: Sequence[Step], lines: Mapping[int, object], intervals: Sequence[Interval]) -> "Allowance":
+    def of(
+        cls,
+        steps: Sequence[Step],
+        lines: Mapping[int, object],
+        intervals: Sequence[Interval],
+        before: "Allowance | None" = None,
+    ) -> "Allowance":
         """That of a network within its intervals.
 
         Args:
             steps: of the network, up to where bounds begin.
             lines: by step those of activations and poolings.
             intervals: of all steps.
+            before: another one of the same network, whose numbers are taken where they were made of the same.
         """
-        sizes = [torch.maximum(part.low.abs(), part.high.abs())[0] for part in intervals[: len(steps)]]
+        sizes = [part.centre.abs().add_(part.radius)[0] for part in intervals[: len(steps)]]
         own: dict[int, Tensor] = {}
+        made: dict[int, tuple[object, ...]] = {}
         for place, step in enumerate(steps):
             if step.kind in ("given", "stop"):
+                continue
+            made[place] = (
+                lines.get(place),
+                *(part for source in step.sources for part in (intervals[source], own.get(source))),
+            )
+            if before is not None and _same(before.made.get(place), made[place]):
+                own[place] = before.own[place]
                 continue
             into = [sizes[source] for source in step.sources]
             later = [own.get(source) if passes(steps[source]) else None for source in step.sources]
@@ -89,13 +106,15 @@ class Allowance:
                 found = torch.full(step.shape, float(worst), dtype=into[0].dtype, device=into[0].device)
             own[place] = found * (1 + 2 * _share(step.summed) + _SPARE)
         spread = sum(float(part.sum()) for part in sizes) * max(step.summed for step in steps)
-        return cls(own, sizes, _TINY * spread * len(steps))
+        return cls(own, sizes, _TINY * spread * len(steps), made)
 
     def begun(self, steps: Sequence[Step], rows: Mapping[int, Rows]) -> Tensor:
         """What is taken off where bounds begin at steps that no other charges for, (S,)."""
-        charged = [part.sizes(self.own[place]) for place, part in rows.items() if passes(steps[place])]
-        cast = [self.joined(place, part) for place, part in rows.items()]
-        return torch.stack([*charged, *cast]).sum(0) + self.tiny
+        found = []
+        for place, part in rows.items():
+            cast = 2 * UNIT * self.sizes[place]
+            found.append(part.sizes(self.own[place] + cast if passes(steps[place]) else cast))
+        return torch.stack(found).sum(0) + self.tiny
 
     def at(self, place: int, step: Step, rows: Rows) -> Tensor | float:
         """What is taken off on the way back through a step, (S,)."""
@@ -104,6 +123,11 @@ class Allowance:
     def joined(self, place: int, rows: Rows) -> Tensor:
         """What is taken off where coefficients over a step's outputs were added up or cast, (S,)."""
         return 2 * UNIT * rows.sizes(self.sizes[place])
+
+
+def _same(one: tuple[object, ...] | None, other: tuple[object, ...]) -> bool:
+    """Whether these are the very same objects; none of them is ever written to."""
+    return one is not None and len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
 def passes(step: Step) -> bool:

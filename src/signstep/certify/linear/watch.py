@@ -36,8 +36,15 @@ class Watch:
 
     def seen(self, bound: Tensor) -> Tensor | None:
         """Keep what is better of bounds (T,); the rows that go on, None for all."""
-        here = torch.maximum(self.best[self.going], bound.nan_to_num(nan=-torch.inf))
-        self.best[self.going] = here
+        bound = bound.nan_to_num(nan=-torch.inf)
+        if len(self.going) == len(self.best):
+            here = self.best = torch.maximum(self.best, bound)
+        else:
+            here = torch.maximum(self.best[self.going], bound)
+            self.best[self.going] = here
+        if self.enough == torch.inf:
+            self.open = len(self.going)
+            return None
         left = (here < self.enough).nonzero().squeeze(1)
         self.open = len(left)
         if len(left) > _WORTH * len(self.going):

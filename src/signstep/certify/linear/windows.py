@@ -4,13 +4,39 @@ A number behind a few convolutions depends on a small window of the image. Coeff
 be zeros for the most part, so each bound keeps its window, and where that is: at ``stride * place + offset``.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 Pair = tuple[int, int]
+_Seats = tuple[Tensor, Pair, tuple[int, int, int, int]]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where windows began, in their own tensor's positions: a few places, each of many bounds.
+
+    Attributes:
+        few: the different ones, (P, 2).
+        which: of these, (S,).
+    """
+
+    few: Tensor
+    which: Tensor
+
+    @classmethod
+    def of(cls, flat: Tensor, width: int) -> "Places":
+        """Of flat positions (S,) in an image of this width."""
+        few, which = torch.unique(flat, return_inverse=True)
+        return cls(torch.stack([few // width, few % width], 1), which)
+
+    def take(self, index: Tensor) -> "Places":
+        """Some bounds' of them."""
+        return Places(self.few, self.which[index])
+
 
 # Half the distance from 1 to the next number of float32: what one rounding does, relative.
 UNIT = 2.0**-24
@@ -24,15 +50,17 @@ class Rows:
 
     Attributes:
         values: the coefficients; 0 where a window leaves the image.
-        place: (S, 2), where each began, in its own tensor's positions; None where the values cover the tensor.
+        place: where each began; None where the values cover the tensor.
         stride: from a position there to one here.
         offset: of the window's first position.
+        seen: where these windows lie in images of a shape, once that was asked for.
     """
 
     values: Tensor
-    place: Tensor | None = None
+    place: Places | None = None
     stride: Pair = (1, 1)
     offset: Pair = (0, 0)
+    seen: "dict[tuple[int, ...], _Seats]" = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -44,15 +72,16 @@ class Rows:
         at, size, (left, right, up, down) = self._at(tuple(part.shape))
         table = F.pad(part, (left, right, up, down)).flatten(1).T.contiguous()
         assert len(table) == size[0] * size[1]
-        return table.index_select(0, at.flatten()).view(*at.shape, len(part))
+        few = table.index_select(0, at.flatten()).view(len(at), -1)
+        return few.index_select(0, self.place.which).view(-1, *at.shape[1:], len(part))
 
     def dot(self, part: Tensor) -> Tensor:
         """The sums of coefficients times the tensor's numbers, (S,), in float64.
 
         Of coefficients in float32 each product is rounded, by at most 4 `UNIT` of it, and the sum is not.
         """
-        if self.place is None and self.values.dtype == part.dtype:
-            return self.values.flatten(1) @ part.flatten()
+        if self.place is None and part.dtype == torch.float64:
+            return self.values.flatten(1).double() @ part.flatten()
         if self._by_channel and bool((part == part[:, :1, :1]).all()):
             return self.channels().to(part.dtype) @ part[:, 0, 0]
         return sums(self.values * self.of(part.to(self.values.dtype)))
@@ -62,15 +91,16 @@ class Rows:
         return self.values.double().sum((1, 2) if self.place is not None else (2, 3))
 
     def sizes(self, part: Tensor) -> Tensor:
-        """At least the sums of |coefficients| times numbers >= 0, (S,), in float64: by the largest of each channel."""
-        if not self._by_channel:
-            return sums(self.values.abs() * part.to(self.values)) * _ROOM
+        """At least the sums of |coefficients| times numbers >= 0, (S,), in float64.
+
+        In windows by the largest of each channel.
+        """
+        found = self.values.abs().flatten(1)
+        if self.place is not None:
+            part = part.flatten(1).amax(1).repeat(self.values[0, ..., 0].numel())
         # Of at most so many numbers the sum may be taken in their own type.
-        narrow = self.values[0].numel() * 2 * UNIT < _ROOM - 1
-        found = self.values.abs() if narrow else self.values.abs().double()
-        return (
-            found.sum((1, 2) if self.place is not None else (2, 3)).double() @ part.flatten(1).amax(1).double() * _ROOM
-        )
+        dtype = found.dtype if found.shape[1] * 2 * UNIT < _ROOM - 1 else torch.float64
+        return (found.to(dtype) @ part.flatten().to(dtype)).double() * _ROOM
 
     @property
     def _by_channel(self) -> bool:
@@ -87,25 +117,25 @@ class Rows:
 
     def like(self, values: Tensor) -> "Rows":
         """Other coefficients of the same windows."""
-        return replace(self, values=values)
+        return Rows(values, self.place, self.stride, self.offset, self.seen)
 
     def take(self, index: Tensor) -> "Rows":
         """Some of them."""
-        return replace(self, values=self.values[index], place=None if self.place is None else self.place[index])
+        place = None if self.place is None else self.place.take(index)
+        return Rows(self.values[index], place, self.stride, self.offset)
 
     def cut(self, shape: tuple[int, ...]) -> "Rows":
         """The same with 0 where windows leave an image of this shape (C, H, W)."""
         if self.place is None:
             return self
-        top, left = self._origin()
+        top, left = self._origin(self.place.few)
         height, width = self.values.shape[1:3]
-        rows = _inside(top, height, shape[-2]).view(len(self), height, 1, 1)
-        columns = _inside(left, width, shape[-1]).view(len(self), 1, width, 1)
-        return (
-            self
-            if bool(rows.all()) and bool(columns.all())
-            else self.like(self.values * (rows & columns).to(self.values))
-        )
+        rows = _inside(top, height, shape[-2]).unsqueeze(2)
+        columns = _inside(left, width, shape[-1]).unsqueeze(1)
+        inside = (rows & columns).to(self.values)
+        if bool(inside.all()):
+            return self
+        return self.like(self.values * inside.index_select(0, self.place.which).unsqueeze(3))
 
     def whole(self, shape: tuple[int, ...]) -> "Rows":
         """The same over the whole tensor, (S, C, H, W)."""
@@ -113,6 +143,7 @@ class Rows:
             return self
         at, (tall, broad), (left, _, up, _) = self._at(shape)
         count, channels = len(self), self.values.shape[-1]
+        at = at.index_select(0, self.place.which)
         at = at.view(count, -1) + torch.arange(count, dtype=torch.int64, device=at.device).unsqueeze(1) * (tall * broad)
         found = self.values.new_zeros(count * tall * broad, channels)
         found[at.flatten()] = self.values.reshape(-1, channels)
@@ -123,9 +154,12 @@ class Rows:
         """Whether windows are worth it in an image of this shape."""
         return self.place is not None and self.values[0, ..., 0].numel() * 2 <= shape[-2] * shape[-1]
 
-    def _at(self, shape: tuple[int, ...]) -> tuple[Tensor, Pair, tuple[int, int, int, int]]:
-        """Where each window's positions lie in the image with a border (S, h, w), its size, and the border."""
-        top, left = self._origin()
+    def _at(self, shape: tuple[int, ...]) -> "_Seats":
+        """Where the window at each place lies in the image with a border, (P, h, w), its size, and the border."""
+        assert self.place is not None
+        if (known := self.seen.get(shape[-2:])) is not None:
+            return known
+        top, left = self._origin(self.place.few)
         height, width = self.values.shape[1:3]
         up, down = _beyond(top, height, shape[-2])
         before, after = _beyond(left, width, shape[-1])
@@ -134,14 +168,11 @@ class Rows:
         columns = (left + before).view(-1, 1, 1) + torch.arange(width, dtype=torch.int64, device=top.device).view(
             1, 1, -1
         )
-        return rows * broad + columns, (tall, broad), (before, after, up, down)
+        self.seen[shape[-2:]] = rows * broad + columns, (tall, broad), (before, after, up, down)
+        return self.seen[shape[-2:]]
 
-    def _origin(self) -> tuple[Tensor, Tensor]:
-        assert self.place is not None
-        return (
-            self.place[:, 0] * self.stride[0] + self.offset[0],
-            self.place[:, 1] * self.stride[1] + self.offset[1],
-        )
+    def _origin(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        return places[:, 0] * self.stride[0] + self.offset[0], places[:, 1] * self.stride[1] + self.offset[1]
 
 
 def sums(values: Tensor) -> Tensor:
@@ -161,29 +192,87 @@ def added(one: Rows, other: Rows, shape: tuple[int, ...]) -> Rows:
         down, right = end[0] - start[0] - up - part.values.shape[1], end[1] - start[1] - left - part.values.shape[2]
         return F.pad(part.values, (0, 0, left, right, up, down))
 
-    return replace(one, values=stretched(one) + stretched(other), offset=start)
+    return Rows(stretched(one) + stretched(other), one.place, one.stride, start)
 
 
-def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> Rows:
+Tables = dict[tuple[int, ...], Tensor]
+"""Of one layer, by the size of windows of its outputs, the matrix from these to windows of its inputs."""
+
+# Numbers that such a matrix may have, most of them zeros: beyond, the product would cost more than the sums do.
+_TABLE = 2**16
+# So few whole tensors in float64 take the library's transposed convolution, which goes from one to the next.
+_FEW = 4
+
+
+def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...], tables: Tables | None = None) -> Rows:
     """Coefficients over a convolution's outputs as those over its inputs of this shape (C, H, W).
 
-    Each output's coefficient goes to the inputs that its kernel covers: one product of matrices, and a sum over shifts;
-    in float32 and to several channels, where it is two to four times as fast, the library's transposed convolution.
+    Each output's coefficient goes to the inputs that its kernel covers: one product of matrices, and a sum over shifts.
+    Where windows are small, one product with a matrix that holds the kernel at each position does both; in float32 and
+    to several channels, and of a few whole tensors, the library's transposed convolution.
+
+    Args:
+        rows: over the outputs.
+        layer: the convolution, in the type of the coefficients.
+        shape: of its inputs.
+        tables: of the layer, to be filled and used again; of a layer whose weights stay.
     """
-    if rows.values.dtype == torch.float32 and min(layer.weight.shape) > 1:
+    if tables is not None and rows.place is not None and (table := _table(rows, layer, tables)) is not None:
+        size = _covered(layer, rows.values.shape[1:3])
+        found = (rows.values.flatten(1) @ table).view(len(rows), *size, layer.in_channels)
+        return _moved(rows, layer, found).cut(shape)
+    few = rows.place is None and len(rows) <= _FEW
+    if few or (rows.values.dtype == torch.float32 and min(layer.weight.shape) > 1):
         return _transposed(rows, layer, shape)
-    (down, right), (gap_h, gap_w) = layer.stride, layer.dilation
+    if rows.place is not None:
+        size = _covered(layer, rows.values.shape[1:3])
+        found = _added_up(rows.values, layer, size)
+        return _moved(rows, layer, found[:, : size[0], : size[1]]).cut(shape)
     pad_h, pad_w = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
-    values = rows.values if rows.place is not None else rows.values.permute(0, 2, 3, 1)
+    size = _covered(layer, rows.values.shape[2:])
+    # The window may end before the image does, whose last rows no kernel meets.
+    room = (max(size[0], shape[-2] + pad_h), max(size[1], shape[-1] + pad_w))
+    found = _added_up(rows.values.permute(0, 2, 3, 1), layer, room)
+    return Rows(found[:, pad_h : pad_h + shape[-2], pad_w : pad_w + shape[-1]].permute(0, 3, 1, 2))
+
+
+def _covered(layer: nn.Conv2d, window: Sequence[int]) -> Pair:
+    """The size of the window of inputs that a window of outputs is of."""
+    tall, broad = (
+        (length - 1) * step + gap * (kernel - 1) + 1
+        for length, step, gap, kernel in zip(window, layer.stride, layer.dilation, layer.weight.shape[2:], strict=True)
+    )
+    return tall, broad
+
+
+def _moved(rows: Rows, layer: nn.Conv2d, values: Tensor) -> Rows:
+    """Windows (S, h, w, C) of the inputs, where they lie for windows of the outputs."""
+    (down, right), (up, left) = layer.stride, layer.padding if isinstance(layer.padding, tuple) else (0, 0)
+    stride = (rows.stride[0] * down, rows.stride[1] * right)
+    return Rows(values, rows.place, stride, (rows.offset[0] * down - up, rows.offset[1] * right - left))
+
+
+def _table(rows: Rows, layer: nn.Conv2d, tables: Tables) -> Tensor | None:
+    """The matrix (h w O, H W C) from windows of the outputs to those of the inputs; None where it would be large."""
+    tall, broad, channels = window = tuple(rows.values.shape[1:])
+    size = _covered(layer, (tall, broad))
+    outputs = tall * broad * channels
+    if outputs * size[0] * size[1] * layer.in_channels > _TABLE:
+        return None
+    if window not in tables:
+        units = torch.eye(outputs, dtype=rows.values.dtype, device=rows.values.device).view(-1, *window)
+        tables[window] = _added_up(units, layer, size)[:, : size[0], : size[1]].flatten(1).contiguous()
+    return tables[window]
+
+
+def _added_up(values: Tensor, layer: nn.Conv2d, least: Pair) -> Tensor:
+    """What windows (S, h, w, O) of a convolution's outputs are of its inputs, (S, H, W, C), of this size or more."""
+    (down, right), (gap_h, gap_w) = layer.stride, layer.dilation
     count, tall, broad, _ = values.shape
     kernel_h, kernel_w = layer.weight.shape[2:]
-    size = ((tall - 1) * down + gap_h * (kernel_h - 1) + 1, (broad - 1) * right + gap_w * (kernel_w - 1) + 1)
     sent = _sent(values, layer)  # (S, h, w, kh, kw, C)
-    room = size
-    if rows.place is None:  # the window may end before the image does, whose last rows no kernel meets
-        room = (max(size[0], shape[-2] + pad_h), max(size[1], shape[-1] + pad_w))
     step_h, step_w = _block(down, gap_h, kernel_h), _block(right, gap_w, kernel_w)
-    room = (_up_to(room[0], step_h), _up_to(room[1], step_w))
+    room = (_up_to(least[0], step_h), _up_to(least[1], step_w))
     found = values.new_zeros(count, *room, layer.in_channels)
     # Neighbouring places of a kernel whose outputs lie a stride apart meet no other ones: they are added together.
     blocks = found.view(count, room[0] // step_h, step_h, room[1] // step_w, step_w, layer.in_channels)
@@ -195,15 +284,7 @@ def before_convolution(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> 
             high, wide = top + (tall - 1) * every_h + 1, left + (broad - 1) * every_w + 1
             there = blocks[:, top:high:every_h, :, left:wide:every_w]
             there += sent[:, :, :, y, :, x].transpose(2, 3)
-    if rows.place is None:
-        return Rows(found[:, pad_h : pad_h + shape[-2], pad_w : pad_w + shape[-1]].permute(0, 3, 1, 2))
-    moved = Rows(
-        found[:, : size[0], : size[1]],
-        rows.place,
-        (rows.stride[0] * down, rows.stride[1] * right),
-        (rows.offset[0] * down - pad_h, rows.offset[1] * right - pad_w),
-    )
-    return moved.cut(shape)
+    return found
 
 
 def _transposed(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> Rows:
@@ -222,13 +303,7 @@ def _transposed(rows: Rows, layer: nn.Conv2d, shape: tuple[int, ...]) -> Rows:
         ]
         return Rows(F.conv_transpose2d(values, weight, None, steps, pads, beyond, groups, gaps)[:count])
     found = F.conv_transpose2d(values.permute(0, 3, 1, 2), weight, None, steps, 0, 0, groups, gaps)[:count]
-    moved = Rows(
-        found.permute(0, 2, 3, 1),
-        rows.place,
-        (rows.stride[0] * steps[0], rows.stride[1] * steps[1]),
-        (rows.offset[0] * steps[0] - pads[0], rows.offset[1] * steps[1] - pads[1]),
-    )
-    return moved.cut(shape)
+    return _moved(rows, layer, found.permute(0, 2, 3, 1)).cut(shape)
 
 
 def _rounded(count: int) -> int:
@@ -241,7 +316,7 @@ def first_convolution(layer: nn.Conv2d, index: Tensor, output: tuple[int, ...], 
     """Of single outputs at flat places ``index`` (S,): their kernels, over the inputs of this shape (C, H, W)."""
     _, height, width = output
     channel = index // (height * width)
-    place = torch.stack([index % (height * width) // width, index % width], 1)
+    place = Places.of(index % (height * width), width)
     pad_h, pad_w = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
     kernels = _of_all_channels(layer).permute(0, 2, 3, 1).contiguous()[channel]
     return Rows(kernels, place, (layer.stride[0], layer.stride[1]), (-pad_h, -pad_w)).cut(shape)

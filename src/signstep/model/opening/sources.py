@@ -6,6 +6,8 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -90,9 +92,23 @@ def _installed(name: str, path: Path) -> bool:
     if name.partition(".")[0] == _OWN:
         return True
     resolved = path.resolve()
-    if not _OF_PACKAGES.isdisjoint(resolved.parts):  # also those of another environment, on PYTHONPATH, say
+    if any(resolved.is_relative_to(folder) for folder in _installed_folders()):
         return True
-    return any(resolved.is_relative_to(folder) for folder in _installed_folders())
+    # Of another environment, on PYTHONPATH, say: only what a package put there has a version that tells it.
+    root = next((folder for folder in resolved.parents if folder.name in _OF_PACKAGES), None)
+    return root is not None and resolved.relative_to(root).parts[0] in _packaged(root)
+
+
+@cache
+def _packaged(root: Path) -> frozenset[str]:
+    """The files and folders at the top of a folder of packages that one of its packages lists as its own."""
+    found: set[str] = set()
+    for package in distributions(path=[str(root)]):
+        listed = (package.read_text("RECORD") or package.read_text("installed-files.txt") or "").splitlines()
+        found |= {line.strip('"').removeprefix("../").replace(",", "/").partition("/")[0] for line in listed}
+        for name in (package.read_text("top_level.txt") or package.name.replace("-", "_")).split():
+            found |= {name, f"{name}.py"}
+    return frozenset(found)
 
 
 def _installed_folders() -> list[Path]:

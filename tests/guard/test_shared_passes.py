@@ -90,7 +90,7 @@ def test_under_too_much_load_passes_are_as_large_as_they_gain_by_and_no_larger(
 
 
 def test_what_a_pass_takes_for_itself_and_for_a_row_is_told_from_passes_that_differ() -> None:
-    draws = np.random.default_rng(2)
+    draws, passes = np.random.default_rng(2), Passes(ROWS)
     for alone, each, expected in ((0.01, 0.01, 0.05), (0.0, 0.01, 0.01), (0.02, 0.0001, 0.021), (0.02, 0.0, 0.02)):
         passes = Passes(ROWS)
         assert passes.seconds == 0.0
