@@ -237,3 +237,12 @@ def test_list_and_explain_and_version(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.startswith("bim: ")
     assert main(["--version"]) == 0
     assert VERSION in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_memory_is_kept_only_in_a_process_of_the_command(own: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(sys.modules["signstep.cli.app"], "keep_memory", lambda: kept.append(True))
+    monkeypatch.setattr("sys.argv", ["signstep", "--version"])
+    assert main(None if own else ["--version"]) == 0
+    assert kept == [True] * own

@@ -188,6 +188,19 @@ def test_a_task_whose_worker_dies_is_given_out_again(lent_ray: LentRay, tmp_path
         audited(ss.Ray(workers=1, threads=torch.get_num_threads()))
 
 
+@pytest.mark.parametrize(("asked", "joined"), [(None, "local"), ("auto", "auto")])
+def test_a_cluster_is_joined_only_where_one_is_asked_for(
+    asked: str | None, joined: str, lent_ray: LentRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's own default joins whatever was last begun on this machine."""
+    addresses: list[object] = []
+    monkeypatch.setattr(lent_ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(lent_ray, "init", lambda address, **_: addresses.append(address), raising=False)
+    monkeypatch.setattr(lent_ray, "shutdown", lambda: addresses.append("shut down"), raising=False)
+    audited(ss.Ray(asked, workers=2, threads=torch.get_num_threads()))
+    assert addresses == [joined, "shut down"]
+
+
 def test_an_address_where_nobody_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     lent = ModuleType("ray")  # of the real one nothing is asked before the address
     lent.__version__ = "2.54.0"  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ from signstep.engine.origin import ended, said_of
 from signstep.errors import SignstepError
 from signstep.io.caps import caps
 from signstep.messages import Message
+from signstep.scale.kept_memory import keep_memory
 from signstep.version import VERSION
 from signstep_entry import joined, page_of
 
@@ -90,6 +91,8 @@ def _tree(*_: object) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    if arguments is None:  # the process is the command's own
+        keep_memory()
     with steady(), whole_process(arguments is None), signals_interrupt() as came:
         status = _status(arguments)
     # As a shell states the end of a process by a signal, whoever heeded it.

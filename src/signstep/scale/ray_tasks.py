@@ -139,7 +139,8 @@ def _connect(ray: Any, asked: Ray) -> None:
     own = asked.address is None
     size: dict[str, Any] = {"num_cpus": max(1, asked.workers or cores()), "include_dashboard": False} if own else {}
     try:
-        ray.init(address=asked.address, log_to_driver=False, logging_level="ERROR", **size)
+        # Without an address Ray would join whatever cluster was last begun on this machine.
+        ray.init(address=asked.address or "local", log_to_driver=False, logging_level="ERROR", **size)
     except Exception as error:  # of many kinds, ConnectionError and RuntimeError among them
         if own:
             raise LoadError(

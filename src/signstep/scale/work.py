@@ -26,12 +26,12 @@ from signstep.io.caps import NAMES, caps, current
 from signstep.model.batch_sizes import OUT_OF_MEMORY
 from signstep.scale.differences import differences
 from signstep.scale.identity import identity
+from signstep.scale.kept_memory import keep_memory
 from signstep.scale.ledger import Done
 from signstep.scale.machines import machine
 from signstep.scale.rows import Cursor, Piece, pieces_of
 from signstep.scale.unit_files import packed
 
-_LARGEST_BLOCK = 2**25 - 2**16
 _PASSING = (OSError, MemoryError, OUT_OF_MEMORY)
 
 
@@ -387,17 +387,8 @@ def _settle(work: Work) -> None:
     sys.path[:0] = [path for path in work.paths if path not in sys.path and (not path or Path(path).exists())]
     if work.threads:
         torch.set_num_threads(work.threads)
-    _keep_memory()
+    keep_memory()
     torch.set_default_dtype(work.dtype)
-
-
-def _keep_memory() -> None:
-    """Have the allocator keep what is freed rather than fetch it from the system anew for every pass.
-
-    glibc returns freed memory at once until the largest block that it has seen freed is of a size; a process that has
-    just begun has seen none, and pages fetched again cost up to a third of a unit. 32 MiB is the most that counts.
-    """
-    torch.empty(_LARGEST_BLOCK, dtype=torch.uint8, device="cpu")
 
 
 def _device(work: Work, job: Job, slot: int) -> torch.device:
