@@ -86,7 +86,7 @@ def test_under_too_much_load_passes_are_as_large_as_they_gain_by_and_no_larger(
     waits = sharing.at(load * most, seconds)
     assert len(waits) > 0.7 * most * seconds / 2
     best = min(4 * alone + each, alone + each * ROWS)
-    assert np.quantile(waits, 0.99) < 3 * best + 2.5 * commit + 4 * (alone + each)
+    assert np.quantile(waits, 0.99) < max(3 * best + 2.5 * commit, 0.05) + 4 * (alone + each)
 
 
 def test_what_a_pass_takes_for_itself_and_for_a_row_is_told_from_passes_that_differ() -> None:

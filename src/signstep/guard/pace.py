@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 _LEAST = 4  # requests: one is read, one is in the model, one is stored, one waits; with fewer the model would idle
 _KEPT = 0.98  # of what was measured, at each end: some fifty ends are remembered
+_SHORT = 0.05  # seconds that anybody may wait: to refuse for less makes clients ask again, which costs more
 _LONGEST_GAP = 1.0  # seconds from one end to the next that are believed; the process may have been stopped
 
 
@@ -72,7 +73,7 @@ class Pace:
     def _full(self) -> int:
         if self.inside < _LEAST:
             return 0
-        steady, expected = self._steady(), self.expected
+        steady, expected = max(self._steady(), _SHORT), self.expected
         if expected <= (steady if self.load > 1 else max(self.longest, steady)):
             return 0
         return max(1, math.ceil(expected))
