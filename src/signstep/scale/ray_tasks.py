@@ -148,7 +148,8 @@ def _connect(ray: Any, asked: Ray) -> None:
                 remedy="try again when this machine has less to do, or leave Ray out: processes here need none",
             ) from error
         raise LoadError(
-            f"no Ray cluster can be used at {asked.address} ({first_line(error)})", remedy="check it with ray status"
+            f"no Ray cluster can be used at {asked.address} ({first_line(error)})",
+            remedy="check it with ray status; where it asks for a token (ray start says), set RAY_AUTH_MODE=token here",
         ) from error
 
 
