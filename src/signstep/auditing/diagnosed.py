@@ -210,7 +210,8 @@ class Diagnosed:
             f"{self.share(self.after)} after all that was tried."
         )
         text += [
-            f"{cause.name}: {cause.because}; {cause.cure} takes {cause.takes} examples away" for cause in self.causes
+            f"{cause.name}: {cause.because}; {cause.cure} takes {cause.takes} example{'s'[: cause.takes != 1]} away"
+            for cause in self.causes
         ]
         text += list(self.needs)
         text += [f"The adapted number again: {command}" for command in self.commands_text]

@@ -14,7 +14,7 @@ SATURATED, IMBALANCED = "saturated loss", "imbalanced loss"
 _OTHERS = ("ce", "margin", "dlr")
 # In units of the spread of a row's scores.
 TEMPERATURES = (0.01, 0.1, 10.0, 100.0)
-TERMS = ("the answer's score alone", "the runner-up's score alone")
+TERMS = ("the answer's score", "the runner-up's score")
 STEPS = 20
 
 

@@ -134,7 +134,7 @@ def _run(bench: Bench) -> Observed:
         bench.spend((2 * INNER + 2) * len(index))
         put = able.nonzero().squeeze(1)
         if len(put) < LEAST:
-            return not_asked(f"in only {len(put)} of {len(able)} examples a point could be planted")
+            return not_asked(f"a point could be planted in {len(put)} of {len(able)} examples, and {LEAST} are needed")
         asked = replace(question, problem=problem, twin=None).take(put)
         by_chance = _sampled(asked, key)
         try:
